@@ -1,0 +1,90 @@
+package mailer
+
+import "context"
+
+// Backend delivers messages, or hands them to something that will.
+//
+// "Accepted" always means the same thing: the next hop took responsibility for the
+// message (RFC 5321, 4.2.5). For SMTP that is the server's 250 to the final dot,
+// for a queue it is the reply of the store that keeps it.
+//
+// A Backend is used by one goroutine at a time; whoever wants several connections
+// makes several backends. It must not change or keep a message after the call
+// that brought it returns.
+type Backend interface {
+	// Open makes sure that a connection is open. opened says whether this call
+	// opened it: whoever opened it closes it.
+	Open(ctx context.Context) (opened bool, err error)
+
+	// Close ends the connection, if there is one. Closing a backend that is not
+	// open, or whose connection has died, is not an error. It can be opened again.
+	Close() error
+
+	// SendMessages sends the messages over one connection. If none is open it
+	// opens one, and closes it again afterwards; one that was open stays open.
+	// With no messages, or none that has a recipient, it opens nothing.
+	//
+	// One message's failure never stops the others. A message without recipients
+	// is not sent and is no failure. sent counts the messages that were accepted
+	// for at least one recipient; err, if not nil, is a SendErrors with one entry
+	// for each message, nil where it was accepted for all. A message is never
+	// tried again by the backend itself once it may have been accepted.
+	SendMessages(ctx context.Context, messages []*EmailMessage) (sent int, err error)
+}
+
+// EachSender is implemented by backends that learn a message's fate before the
+// batch is through. What is not reported when a process dies is what may be
+// sent twice, so a report must not wait for the next message.
+type EachSender interface {
+	// SendEach is SendMessages with each message's result reported the moment it
+	// is known: once for every index, from one goroutine at a time, and for all of
+	// them before SendEach returns.
+	SendEach(ctx context.Context, messages []*EmailMessage, report func(i int, r Result))
+}
+
+// Result is what became of one message.
+type Result struct {
+	Reply   string       // the next hop's words on accepting it, such as "250 2.0.0 Ok: queued as 4C1D"
+	Refused []*SendError // recipients refused though the message was accepted for others
+	Skipped bool         // there was nobody to send it to
+	Err     error        // nil if it was accepted or skipped
+}
+
+// Error is the message's entry in a SendErrors: nil if every recipient was accepted.
+func (r Result) Error() error {
+	if r.Err == nil && len(r.Refused) > 0 {
+		return &SendError{Class: r.Refused[0].Class, Step: StepRcpt, Accepted: true, Refused: r.Refused}
+	}
+	return r.Err
+}
+
+// SendEach sends the messages through b and reports each one's result: at once if
+// b is an EachSender, else when the whole batch is through.
+func SendEach(ctx context.Context, b Backend, messages []*EmailMessage, report func(i int, r Result)) {
+	if s, ok := b.(EachSender); ok {
+		s.SendEach(ctx, messages, report)
+		return
+	}
+	_, err := b.SendMessages(ctx, messages)
+	for i, m := range messages {
+		report(i, Result{Err: ErrorAt(err, i), Skipped: len(m.Recipients()) == 0})
+	}
+}
+
+// Collect turns the reports of a SendEach over n messages into the results of
+// SendMessages: a backend that has the one gets the other from it.
+func Collect(n int, sendEach func(report func(i int, r Result))) (sent int, err error) {
+	errs := make(SendErrors, n)
+	failed := false
+	sendEach(func(i int, r Result) {
+		errs[i] = r.Error()
+		failed = failed || errs[i] != nil
+		if r.Err == nil && !r.Skipped {
+			sent++
+		}
+	})
+	if failed {
+		return sent, errs
+	}
+	return sent, nil
+}

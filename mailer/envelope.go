@@ -1,0 +1,193 @@
+package mailer
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Envelope is whom a message is sent from and to, as an SMTP server is told it:
+// bare addresses, with internationalised domains in punycode.
+type Envelope struct {
+	From string   // "" is the null sender
+	To   []string // each address once
+
+	// UTF8 says that an address of the envelope or the header has a local part
+	// that is not ASCII, so that the next hop must offer SMTPUTF8 (RFC 6531).
+	UTF8 bool
+}
+
+// Recipients returns To, Cc, Bcc and the Bcc of Headers in that order as they
+// were written, without empty entries and without repetitions.
+func (m *EmailMessage) Recipients() []string {
+	var all []string
+	add := func(list []string) {
+		for _, a := range list {
+			if !isBlank(a) && !slices.Contains(all, a) {
+				all = append(all, a)
+			}
+		}
+	}
+	add(m.To)
+	add(m.Cc)
+	add(m.Bcc)
+	for _, name := range m.headerNames() {
+		if isBlindCopy(name) {
+			hidden, _ := splitAddresses(m.Headers[name])
+			add(hidden)
+		}
+	}
+	return all
+}
+
+// Envelope returns the message's envelope. The sender is FromEmail, one address
+// only, or what a Return-Path in Headers says: a message by several authors has
+// them in Headers["From"]. An error is a BadHeaderError or an InvalidMessageError.
+func (m *EmailMessage) Envelope() (Envelope, error) {
+	a, err := m.addresses()
+	if err != nil {
+		return Envelope{}, err
+	}
+	if a.sender == "" && !a.nullSender {
+		return Envelope{}, &InvalidMessageError{Field: "from_email", Reason: "is empty"}
+	}
+	e := Envelope{From: a.sender, To: make([]string, 0, len(a.to)+len(a.cc)+len(a.bcc)), UTF8: a.utf8}
+	for _, list := range [][]mailbox{a.to, a.cc, a.bcc} {
+		for _, box := range list {
+			if !contains(e.To, box.addr) && (m.only == nil || contains(m.only, box.addr)) {
+				e.To = append(e.To, box.addr)
+			}
+		}
+	}
+	return e, nil
+}
+
+// WithRecipients returns a copy of the message that goes to those of its recipients
+// alone, given as bare addresses. It renders to the same bytes: what the others see
+// of it does not change.
+func (m *EmailMessage) WithRecipients(to []string) *EmailMessage {
+	c := *m
+	c.only = append([]string{}, to...)
+	return &c
+}
+
+func contains(list []string, address string) bool {
+	return slices.ContainsFunc(list, func(have string) bool { return sameAddress(have, address) })
+}
+
+// sameAddress compares domains in any letter case and local parts exactly: only
+// the domain's own server knows more about them (RFC 5321, 2.4).
+func sameAddress(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	i, j := strings.LastIndexByte(a, '@'), strings.LastIndexByte(b, '@')
+	if i < 0 || i != j {
+		return a == b
+	}
+	return a[:i] == b[:i] && strings.EqualFold(a[i:], b[i:])
+}
+
+// addresses are a message's addresses, read.
+type addresses struct {
+	from    []mailbox // FromEmail: one, or none if it is empty
+	to      []mailbox
+	cc      []mailbox
+	bcc     []mailbox // with the Bcc of Headers
+	replyTo []mailbox
+
+	sender     string // of the envelope
+	nullSender bool   // sender is meant to be empty
+	utf8       bool
+}
+
+// addresses reads every address of the message, except for the header fields
+// that Headers overrides: these are text that the envelope does not depend on.
+func (m *EmailMessage) addresses() (a addresses, err error) {
+	if m.FromEmail != "" {
+		if a.from, err = readAddresses("from_email", m.FromEmail); err != nil {
+			return a, err
+		}
+		a.sender = a.from[0].addr
+	}
+	for _, l := range []struct {
+		field string
+		list  []string
+		boxes *[]mailbox
+	}{
+		{"to", m.To, &a.to}, {"cc", m.Cc, &a.cc}, {"bcc", m.Bcc, &a.bcc}, {"reply_to", m.ReplyTo, &a.replyTo},
+	} {
+		if *l.boxes, err = readAddressList(l.field, l.list); err != nil {
+			return a, err
+		}
+	}
+	for _, name := range m.headerNames() {
+		if err := a.addHeader(name, m.Headers[name]); err != nil {
+			return a, err
+		}
+	}
+	for _, list := range [][]mailbox{a.from, a.to, a.cc, a.bcc, a.replyTo} {
+		a.utf8 = a.utf8 || slices.ContainsFunc(list, mailbox.isUTF8)
+	}
+	a.utf8 = a.utf8 || !isASCII(a.sender)
+	return a, nil
+}
+
+func (b mailbox) isUTF8() bool { return !isASCII(b.addr) }
+
+// addHeader takes over what a field of Headers says of the envelope.
+func (a *addresses) addHeader(name, value string) error {
+	switch {
+	case isBlindCopy(name):
+		boxes, reason := parseAddresses(value)
+		if reason != "" || !isClean(value, '\t') {
+			return fieldError(headerField(name), value, reason)
+		}
+		a.bcc = append(a.bcc, boxes...)
+	case strings.EqualFold(name, "Return-Path"):
+		if v := strings.Trim(value, " \t"); v == "" || v == "<>" {
+			a.sender, a.nullSender = "", true
+			return nil
+		}
+		boxes, err := readAddresses(headerField(name), value)
+		if err != nil {
+			return err
+		}
+		a.sender = boxes[0].addr
+	case isAddressHeader(name):
+		boxes, _ := parseAddresses(value) // what cannot be read is plain text
+		a.utf8 = a.utf8 || slices.ContainsFunc(boxes, mailbox.isUTF8)
+	}
+	return nil
+}
+
+// readAddresses reads the one address of a field.
+func readAddresses(field, s string) ([]mailbox, error) {
+	box, reason := parseMailbox(s)
+	if reason != "" || !isClean(s, 0) {
+		return nil, fieldError(field, s, reason)
+	}
+	return []mailbox{box}, nil
+}
+
+// readAddressList reads a list of addresses and leaves out the empty entries.
+func readAddressList(field string, list []string) ([]mailbox, error) {
+	boxes := make([]mailbox, 0, len(list))
+	for i, s := range list {
+		if isBlank(s) {
+			continue
+		}
+		box, reason := parseMailbox(s)
+		if reason != "" || !isClean(s, 0) {
+			return nil, fieldError(field+"["+strconv.Itoa(i)+"]", s, reason)
+		}
+		boxes = append(boxes, box)
+	}
+	return boxes, nil
+}
+
+func isBlank(s string) bool { return strings.Trim(s, " ") == "" }
+
+func isBlindCopy(name string) bool {
+	return strings.EqualFold(name, "Bcc") || strings.EqualFold(name, "Resent-Bcc")
+}

@@ -1,0 +1,184 @@
+package mailer
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// BadHeaderError refuses a message with a control character (CR, LF, NUL, ...)
+// where it would let a value write header fields or SMTP commands of its own.
+// Nothing was sent or queued.
+type BadHeaderError struct {
+	Field  string // the field at fault: "subject", "to[1]", "headers[X-Id]", "attachments[0].filename"
+	Reason string // what is wrong with it, without its value
+}
+
+func (e *BadHeaderError) Error() string { return "bad header: " + e.Field + ": " + e.Reason }
+
+// InvalidMessageError refuses a message that cannot be rendered or addressed for
+// another reason than a control character. Nothing was sent or queued.
+type InvalidMessageError struct {
+	Field  string // as in BadHeaderError
+	Reason string
+}
+
+func (e *InvalidMessageError) Error() string { return "invalid message: " + e.Field + ": " + e.Reason }
+
+// IsBadInput says whether err refuses the message itself, before anything was
+// sent: the author has to change it. FailSilently does not silence such errors.
+func IsBadInput(err error) bool {
+	var header *BadHeaderError
+	var message *InvalidMessageError
+	return errors.As(err, &header) || errors.As(err, &message)
+}
+
+// Class says what a failure means for the message. It is decided once, from reply
+// codes and from what had been written when the connection broke, never from texts.
+type Class int
+
+const (
+	// Temporary is the class of what no other class fits: the next hop
+	// refused the message for now (4yz). Trying again later costs it a try.
+	Temporary Class = iota
+	// Permanent means that this message will never be accepted as it is (5yz).
+	Permanent
+	// Unavailable means that the next hop takes no mail at all: it cannot be
+	// reached, its certificate or our password is wrong, or it asks us to wait
+	// (421). It is not the message's fault and nothing was accepted.
+	Unavailable
+	// Unknown means that the connection was lost after the whole message had been
+	// sent and before the reply: it may have been accepted.
+	Unknown
+)
+
+func (c Class) String() string {
+	switch c {
+	case Temporary:
+		return "temporary"
+	case Permanent:
+		return "permanent"
+	case Unavailable:
+		return "unavailable"
+	case Unknown:
+		return "unknown"
+	}
+	return fmt.Sprintf("class(%d)", int(c))
+}
+
+// Step names how far a message had come when it failed.
+type Step string
+
+// The steps of a conversation, in order.
+const (
+	StepRender  Step = "render" // before the next hop was asked
+	StepConnect Step = "connect"
+	StepGreet   Step = "greeting"
+	StepHello   Step = "EHLO"
+	StepTLS     Step = "TLS"
+	StepAuth    Step = "AUTH"
+	StepReset   Step = "RSET"
+	StepMail    Step = "MAIL"
+	StepRcpt    Step = "RCPT"
+	StepData    Step = "DATA"
+	StepBody    Step = "body"
+	StepEnd     Step = "end of data" // the final dot, or BDAT LAST, has been sent
+)
+
+// SendError is why one message, or some of its recipients, was not accepted.
+type SendError struct {
+	Class     Class
+	Step      Step
+	Code      int    // the reply code, 0 if there was no reply
+	Enhanced  string // the enhanced status code (RFC 3463) such as "5.1.1", or ""
+	Text      string // the reply's text, one line
+	Recipient string // in Refused: the address that was refused
+
+	// Refused has an entry for each recipient that was refused. Accepted says that
+	// the message was accepted for the others.
+	Refused  []*SendError
+	Accepted bool
+
+	Err error // the cause, if it was not a reply
+}
+
+func (e *SendError) Error() string {
+	var b strings.Builder
+	b.WriteString(string(e.Step))
+	if e.Recipient != "" {
+		fmt.Fprintf(&b, " <%s>", e.Recipient)
+	}
+	if e.Accepted {
+		b.WriteString(": accepted, but not for all recipients")
+	}
+	if e.Code != 0 {
+		fmt.Fprintf(&b, ": %d", e.Code)
+		for _, part := range []string{e.Enhanced, e.Text} {
+			if part != "" {
+				b.WriteString(" " + part)
+			}
+		}
+	}
+	if e.Err != nil {
+		b.WriteString(": " + e.Err.Error())
+	}
+	for _, r := range e.Refused {
+		b.WriteString("; " + r.Error())
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause, if it was not a reply.
+func (e *SendError) Unwrap() error { return e.Err }
+
+// ClassOf returns the class of a message's error: that of the SendError in it,
+// Permanent for bad input, and Temporary for anything that does not say.
+func ClassOf(err error) Class {
+	var s *SendError
+	if errors.As(err, &s) {
+		return s.Class
+	}
+	if IsBadInput(err) {
+		return Permanent
+	}
+	return Temporary
+}
+
+// SendErrors has one entry for each message of a batch, in its order, nil where
+// the message was accepted.
+type SendErrors []error
+
+func (e SendErrors) Error() string {
+	failed := e.Unwrap()
+	switch len(failed) {
+	case 0:
+		return "no errors"
+	case 1:
+		return failed[0].Error()
+	}
+	return fmt.Sprintf("%d of %d messages failed, the first with: %v", len(failed), len(e), failed[0])
+}
+
+// Unwrap returns the entries that are not nil, for errors.Is and errors.As.
+func (e SendErrors) Unwrap() []error {
+	var failed []error
+	for _, err := range e {
+		if err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return failed
+}
+
+// ErrorAt returns what the err of SendMessages says of the message at index i. An
+// error that is no SendErrors speaks of all messages alike.
+func ErrorAt(err error, i int) error {
+	var each SendErrors
+	if !errors.As(err, &each) {
+		return err
+	}
+	if i < len(each) {
+		return each[i]
+	}
+	return nil
+}

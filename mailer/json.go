@@ -1,0 +1,253 @@
+package mailer
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// MarshalJSON writes every key, in a fixed order. The date is RFC 3339, or empty,
+// and the content of attachments is base64. It is an InvalidMessageError if a text
+// is not valid UTF-8, which JSON could not carry unharmed.
+func (m EmailMessage) MarshalJSON() ([]byte, error) {
+	e := jsonEncoder{buf: make([]byte, 0, m.jsonSize())}
+	e.text(`{"subject":`, "subject", m.Subject)
+	e.text(`,"body":`, "body", m.Body)
+	e.text(`,"from_email":`, "from_email", m.FromEmail)
+	e.texts(`,"to":`, "to", m.To)
+	e.texts(`,"cc":`, "cc", m.Cc)
+	e.texts(`,"bcc":`, "bcc", m.Bcc)
+	e.texts(`,"reply_to":`, "reply_to", m.ReplyTo)
+	e.headers(m.Headers)
+	e.text(`,"content_subtype":`, "content_subtype", cmp.Or(m.ContentSubtype, "plain"))
+	e.text(`,"charset":`, "charset", m.Charset)
+	e.attachments(m.Attachments)
+	e.alternatives(m.Alternatives)
+	e.text(`,"message_id":`, "message_id", m.MessageID)
+	e.date(m.Date)
+	e.buf = append(e.buf, `,"fail_silently":`...)
+	if m.FailSilently {
+		e.buf = append(e.buf, "true}"...)
+	} else {
+		e.buf = append(e.buf, "false}"...)
+	}
+	if e.err != nil {
+		return nil, e.err
+	}
+	return e.buf, nil
+}
+
+// jsonSize is about how long the JSON will be.
+func (m *EmailMessage) jsonSize() int {
+	n := 512 + len(m.Subject) + len(m.Body) + len(m.Body)/16
+	for _, a := range m.Attachments {
+		n += 128 + base64.StdEncoding.EncodedLen(len(a.Content))
+	}
+	for _, a := range m.Alternatives {
+		n += 64 + len(a.Content) + len(a.Content)/16
+	}
+	return n
+}
+
+// jsonEncoder appends values and keeps the first error.
+type jsonEncoder struct {
+	buf []byte
+	err error
+}
+
+// text writes a key, with what stands before it, and a string.
+func (e *jsonEncoder) text(key, field, s string) {
+	e.buf = append(e.buf, key...)
+	e.string(field, s)
+}
+
+func (e *jsonEncoder) string(field, s string) {
+	if !utf8.ValidString(s) {
+		e.fail(field, reasonUTF8)
+		return
+	}
+	e.buf = appendJSONString(e.buf, s)
+}
+
+func (e *jsonEncoder) fail(field, reason string) {
+	if e.err == nil {
+		e.err = &InvalidMessageError{Field: field, Reason: reason}
+	}
+}
+
+func (e *jsonEncoder) texts(key, field string, list []string) {
+	e.buf = append(e.buf, key...)
+	e.buf = append(e.buf, '[')
+	for i, s := range list {
+		if i > 0 {
+			e.buf = append(e.buf, ',')
+		}
+		e.string(field, s)
+	}
+	e.buf = append(e.buf, ']')
+}
+
+func (e *jsonEncoder) headers(h map[string]string) {
+	e.buf = append(e.buf, `,"headers":{`...)
+	for i, name := range slices.Sorted(maps.Keys(h)) {
+		if i > 0 {
+			e.buf = append(e.buf, ',')
+		}
+		e.string("headers", name)
+		e.text(":", "headers", h[name])
+	}
+	e.buf = append(e.buf, '}')
+}
+
+func (e *jsonEncoder) attachments(list []Attachment) {
+	e.buf = append(e.buf, `,"attachments":[`...)
+	for i, a := range list {
+		if i > 0 {
+			e.buf = append(e.buf, ',')
+		}
+		e.text(`{"filename":`, "attachments", a.Filename)
+		e.buf = append(e.buf, `,"content":"`...)
+		e.buf = base64.StdEncoding.AppendEncode(e.buf, a.Content)
+		e.text(`","mimetype":`, "attachments", a.Mimetype)
+		e.text(`,"content_id":`, "attachments", a.ContentID)
+		e.buf = append(e.buf, '}')
+	}
+	e.buf = append(e.buf, ']')
+}
+
+func (e *jsonEncoder) alternatives(list []Alternative) {
+	e.buf = append(e.buf, `,"alternatives":[`...)
+	for i, a := range list {
+		if i > 0 {
+			e.buf = append(e.buf, ',')
+		}
+		e.text(`{"content":`, "alternatives", a.Content)
+		e.text(`,"mimetype":`, "alternatives", a.Mimetype)
+		e.buf = append(e.buf, '}')
+	}
+	e.buf = append(e.buf, ']')
+}
+
+func (e *jsonEncoder) date(t time.Time) {
+	e.buf = append(e.buf, `,"date":"`...)
+	if reason := dateReason(t); reason != "" {
+		e.fail("date", reason)
+	} else if !t.IsZero() {
+		e.buf = t.AppendFormat(e.buf, time.RFC3339)
+	}
+	e.buf = append(e.buf, '"')
+}
+
+// appendJSONString appends s, which is valid UTF-8, in quotes.
+func appendJSONString(dst []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	dst = append(dst, '"')
+	start := 0
+	for i := range len(s) {
+		c := s[i]
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
+		dst = append(dst, s[start:i]...)
+		start = i + 1
+		switch c {
+		case '"', '\\':
+			dst = append(dst, '\\', c)
+		case '\n':
+			dst = append(dst, '\\', 'n')
+		case '\r':
+			dst = append(dst, '\\', 'r')
+		case '\t':
+			dst = append(dst, '\\', 't')
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		}
+	}
+	dst = append(dst, s[start:]...)
+	return append(dst, '"')
+}
+
+// wireMessage is the shape of a message's JSON, for reading it.
+type wireMessage struct {
+	Subject        string            `json:"subject"`
+	Body           string            `json:"body"`
+	FromEmail      string            `json:"from_email"`
+	To             []string          `json:"to"`
+	Cc             []string          `json:"cc"`
+	Bcc            []string          `json:"bcc"`
+	ReplyTo        []string          `json:"reply_to"`
+	Headers        map[string]string `json:"headers"`
+	ContentSubtype string            `json:"content_subtype"`
+	Charset        string            `json:"charset"`
+	Attachments    []Attachment      `json:"attachments"`
+	Alternatives   []Alternative     `json:"alternatives"`
+	MessageID      string            `json:"message_id"`
+	Date           string            `json:"date"`
+	FailSilently   bool              `json:"fail_silently"`
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote. Keys may be missing, and null is
+// the same as a missing key; an unknown key is refused. Every error but a broken
+// syntax is an InvalidMessageError that names the field.
+func (m *EmailMessage) UnmarshalJSON(data []byte) error {
+	if !bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")) {
+		return &InvalidMessageError{Field: "message", Reason: "is not a JSON object"}
+	}
+	var w wireMessage
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&w); err != nil {
+		return jsonError(err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return &InvalidMessageError{Field: "message", Reason: "has something after the JSON object"}
+	}
+	date, err := parseJSONDate(w.Date)
+	if err != nil {
+		return err
+	}
+	*m = EmailMessage{
+		Subject: w.Subject, Body: w.Body, FromEmail: w.FromEmail,
+		To: w.To, Cc: w.Cc, Bcc: w.Bcc, ReplyTo: w.ReplyTo, Headers: w.Headers,
+		Attachments: w.Attachments, Alternatives: w.Alternatives,
+		ContentSubtype: w.ContentSubtype, Charset: w.Charset,
+		MessageID: w.MessageID, Date: date, FailSilently: w.FailSilently,
+	}
+	return nil
+}
+
+func parseJSONDate(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return t, &InvalidMessageError{Field: "date", Reason: "is not a time as RFC 3339 writes it"}
+	}
+	return t, nil
+}
+
+// jsonError puts an error of encoding/json into the words of this package.
+func jsonError(err error) error {
+	var wrong *json.UnmarshalTypeError
+	var corrupt base64.CorruptInputError
+	switch {
+	case errors.As(err, &wrong):
+		return &InvalidMessageError{Field: cmp.Or(wrong.Field, "message"), Reason: "cannot be a JSON " + wrong.Value}
+	case errors.As(err, &corrupt):
+		return &InvalidMessageError{Field: "attachments.content", Reason: "is not base64"}
+	}
+	// encoding/json has no type for this one.
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return &InvalidMessageError{Field: strings.Trim(name, `"`), Reason: "is no field of a message"}
+	}
+	return &InvalidMessageError{Field: "message", Reason: "is not JSON: " + err.Error()}
+}

@@ -1,0 +1,153 @@
+package mailer
+
+import (
+	"crypto/rand"
+	"net/textproto"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// EmailMessage is one mail. The zero value is an empty text message; every field
+// may be changed until the message is handed over. It holds no connection and no
+// result. Django's EmailMultiAlternatives is this same type.
+//
+// Address fields take a bare address (fred@example.com) or one with a display
+// name (Fred <fred@example.com>).
+type EmailMessage struct {
+	Subject   string
+	Body      string
+	FromEmail string // envelope sender, and the From header unless Headers has one
+	To        []string
+	Cc        []string
+	Bcc       []string // in the envelope, never in the header
+	ReplyTo   []string
+
+	// Headers adds fields to the header. From, To, Cc, Reply-To, Date and
+	// Message-ID, in any letter case, replace the generated field and leave the
+	// envelope alone; Bcc adds blind copies and Return-Path sets the envelope
+	// sender, and neither is rendered.
+	Headers map[string]string
+
+	Attachments  []Attachment
+	Alternatives []Alternative
+
+	ContentSubtype string // of the body: "plain" if empty, or "html" and the like
+	Charset        string // of body, text parts and encoded header words: "utf-8" if empty
+
+	// MessageID and Date are fixed when the message is handed over and never when
+	// it is rendered, so that every try sends the same bytes and a receiver can
+	// recognise a second copy. WithDefaults fills them in.
+	MessageID string
+	Date      time.Time
+
+	// FailSilently gives the message one try; a failure is logged, not returned.
+	FailSilently bool
+
+	only []string // of the envelope's recipients; nil: all
+}
+
+// Attachment is a file that travels with a message, or, with a ContentID, an image
+// that its HTML shows as cid:ContentID.
+type Attachment struct {
+	Filename  string `json:"filename"`
+	Content   []byte `json:"content"`
+	Mimetype  string `json:"mimetype"`   // guessed from Filename, then from Content, if empty
+	ContentID string `json:"content_id"` // without angle brackets
+}
+
+// Alternative is the body in another form, such as text/html. The last one is
+// the preferred one (RFC 2046, 5.1.4).
+type Alternative struct {
+	Content  string `json:"content"`
+	Mimetype string `json:"mimetype"`
+}
+
+// Attach adds a file. An empty mimetype is guessed when the message is rendered.
+func (m *EmailMessage) Attach(filename string, content []byte, mimetype string) {
+	m.Attachments = append(m.Attachments, Attachment{Filename: filename, Content: content, Mimetype: mimetype})
+}
+
+// AttachFile reads the file at path now and adds it under its base name.
+func (m *EmailMessage) AttachFile(path, mimetype string) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	m.Attach(filepath.Base(path), content, mimetype)
+	return nil
+}
+
+// AttachAlternative adds the body in another form, such as text/html.
+func (m *EmailMessage) AttachAlternative(content, mimetype string) {
+	m.Alternatives = append(m.Alternatives, Alternative{Content: content, Mimetype: mimetype})
+}
+
+// Defaults fills in what an author may leave empty. Its zero value is usable.
+type Defaults struct {
+	FromEmail string // "webmaster@localhost" if empty, as in Django
+	Charset   string // "utf-8" if empty
+	Hostname  string // right side of generated Message-IDs: the machine's name if empty
+	LocalTime bool   // Date in the local time zone instead of UTC
+}
+
+// WithDefaults returns the message with FromEmail, Charset, MessageID and Date
+// filled in where they are empty: a changed copy, or m itself if nothing is
+// missing. Whoever takes a message over calls it once, before the first try.
+func (m *EmailMessage) WithDefaults(d Defaults) *EmailMessage {
+	c := *m
+	if c.FromEmail == "" {
+		c.FromEmail = d.FromEmail
+	}
+	if c.FromEmail == "" {
+		c.FromEmail = "webmaster@localhost"
+	}
+	if c.Charset == "" {
+		c.Charset = d.Charset
+	}
+	if c.Charset == "" {
+		c.Charset = "utf-8"
+	}
+	if c.MessageID == "" {
+		c.MessageID = c.header("Message-Id")
+	}
+	if c.MessageID == "" {
+		c.MessageID = newMessageID(d.Hostname)
+	}
+	if c.Date.IsZero() && c.header("Date") == "" {
+		c.Date = now(d.LocalTime)
+	}
+	if c.FromEmail == m.FromEmail && c.Charset == m.Charset && c.MessageID == m.MessageID && c.Date.Equal(m.Date) {
+		return m
+	}
+	return &c
+}
+
+// now is to the second, which is all that a Date field can say.
+func now(local bool) time.Time {
+	t := time.Now().Truncate(time.Second)
+	if local {
+		return t
+	}
+	return t.UTC()
+}
+
+func newMessageID(host string) string {
+	if host == "" {
+		host, _ = os.Hostname()
+	}
+	if host == "" {
+		host = "localhost"
+	}
+	return "<" + rand.Text() + "@" + host + ">"
+}
+
+// header finds a field in Headers by its canonical name, in any letter case.
+func (m *EmailMessage) header(canonical string) string {
+	for name, value := range m.Headers {
+		if textproto.CanonicalMIMEHeaderKey(name) == canonical {
+			return value
+		}
+	}
+	return ""
+}

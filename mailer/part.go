@@ -1,0 +1,185 @@
+package mailer
+
+import (
+	"bytes"
+	"strings"
+	"unicode/utf8"
+)
+
+// part is a node of the tree that a message is (RFC 2046): a multipart of others,
+// or a leaf with content.
+type part struct {
+	media    mediaType
+	parts    []*part // of a multipart
+	boundary string
+
+	content     []byte
+	inLines     bool // content is text: its line ends become CRLF
+	encoding    transferEncoding
+	disposition string // "attachment", "inline", or "" for a body
+	filename    string
+	contentID   string
+}
+
+func multipart(subtype string, parts ...*part) *part {
+	return &part{media: mediaType{value: "multipart/" + subtype}, parts: parts}
+}
+
+// bodyPart makes the body, or another form of it, of a text.
+func bodyPart(media mediaType, text string, cs charset) *part {
+	p := &part{media: media}
+	if !media.isText() {
+		p.content = []byte(text)
+		p.settle()
+		return p
+	}
+	if declared, ok := lookupCharset(media.params["charset"]); ok && media.params["charset"] != "" {
+		cs = declared
+	}
+	if text != "" && !strings.HasSuffix(text, "\n") && !strings.HasSuffix(text, "\r") {
+		text += "\r\n" // every line of a mail has an end (RFC 5322, 2.3), though the author may forget it
+	}
+	cs, p.content = cs.orUTF8(text)
+	p.inLines = true
+	p.media = media.with("charset", cs.name)
+	p.encoding = chooseEncoding(p.content, true)
+	return p
+}
+
+// attachmentPart makes the part of an attachment.
+func attachmentPart(a Attachment, media mediaType, cs charset) *part {
+	if media.value == "" {
+		media = guessType(a.Filename, a.Content)
+	}
+	p := &part{
+		media:       media,
+		content:     a.Content,
+		disposition: "attachment",
+		filename:    a.Filename,
+		contentID:   strings.TrimSuffix(strings.TrimPrefix(a.ContentID, "<"), ">"),
+	}
+	if media.isText() {
+		p.attachText(cs)
+	}
+	p.settle()
+	return p
+}
+
+// attachText says in which charset an attached text is. The author gives it as
+// UTF-8, and it travels in the charset of the message, unless its type names
+// another charset, which then is the one it has. What is not text after all
+// is left alone.
+func (p *part) attachText(cs charset) {
+	if name := p.media.params["charset"]; name != "" {
+		declared, ok := lookupCharset(name)
+		if !ok || declared.enc == nil && !strings.EqualFold(name, "utf-8") {
+			return // an unknown charset, or UTF-16 and the like: octets
+		}
+		if declared.enc != nil && !strings.EqualFold(declared.name, "us-ascii") {
+			p.inLines = true
+			return
+		}
+		cs = declared
+	}
+	if !utf8.Valid(p.content) || bytes.IndexByte(p.content, 0) >= 0 {
+		p.media = mediaType{value: octetStream}
+		return
+	}
+	if cs.enc != nil {
+		cs, p.content = cs.orUTF8(string(p.content))
+	}
+	p.inLines = true
+	p.media = p.media.with("charset", cs.name)
+}
+
+// settle chooses the encoding. An attached message has to be readable without any
+// (RFC 2046, 5.2.1): if it cannot be written so, it is a file like others.
+func (p *part) settle() {
+	if !p.media.isMessage() {
+		p.encoding = chooseEncoding(p.content, p.inLines)
+		return
+	}
+	if !isSevenBit(p.content, true) {
+		plain, ok := sevenBitMessage(p.media, p.content)
+		if !ok {
+			p.media = mediaType{value: octetStream}
+			p.encoding = chooseEncoding(p.content, false)
+			return
+		}
+		p.content = plain
+	}
+	p.inLines = true
+	p.encoding = sevenBit
+}
+
+// tree arranges body, alternatives and attachments as mail clients expect them:
+//
+//	mixed [ alternative [ text, related [ html, image... ] ], attachment... ]
+//
+// with only those levels that are needed. An empty body is left out if there is
+// something else.
+func (m *EmailMessage) tree(d *draft) *part {
+	inline, attached := m.attachmentParts(d)
+	var bodies []*part
+	if m.Body != "" || len(m.Alternatives) == 0 && len(m.Attachments) == 0 {
+		bodies = append(bodies, bodyPart(d.body, m.Body, d.cs))
+	}
+	for i, a := range m.Alternatives {
+		bodies = append(bodies, bodyPart(d.alternatives[i], a.Content, d.cs))
+	}
+	if !relate(bodies, inline) {
+		inline, attached = nil, append(inline, attached...)
+	}
+	var root *part
+	switch {
+	case len(m.Alternatives) > 0:
+		root = multipart("alternative", bodies...)
+	case len(bodies) > 0:
+		root = bodies[0]
+	}
+	if len(attached) == 0 {
+		return root
+	}
+	mixed := multipart("mixed")
+	if root != nil {
+		mixed.parts = append(mixed.parts, root)
+	}
+	mixed.parts = append(mixed.parts, attached...)
+	return mixed
+}
+
+// attachmentParts makes the parts of the attachments: those with a ContentID, which
+// HTML may show, and the others.
+func (m *EmailMessage) attachmentParts(d *draft) (inline, attached []*part) {
+	for i, a := range m.Attachments {
+		p := attachmentPart(a, d.attachments[i], d.cs)
+		if p.contentID != "" {
+			inline = append(inline, p)
+		} else {
+			attached = append(attached, p)
+		}
+	}
+	return inline, attached
+}
+
+// relate puts the inline parts beside the last HTML among bodies (RFC 2387). It is
+// false if there is no HTML that could show them.
+func relate(bodies, inline []*part) bool {
+	if len(inline) == 0 {
+		return true
+	}
+	for i := len(bodies) - 1; i >= 0; i-- {
+		html := bodies[i]
+		if html.media.value != "text/html" {
+			continue
+		}
+		related := multipart("related", append([]*part{html}, inline...)...)
+		related.media = related.media.with("type", "text/html")
+		for _, p := range inline {
+			p.disposition = "inline"
+		}
+		bodies[i] = related
+		return true
+	}
+	return false
+}

@@ -1,0 +1,167 @@
+package mailer
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// WriteTo writes the message as it is sent (RFC 5322 and MIME, lines end with
+// CRLF). The same message gives the same bytes. It checks the message as
+// Validate does, so that nothing is written of a bad one; any other error is w's.
+//
+// Without MessageID or Date the message has no such field: WithDefaults
+// fills them in.
+//
+// Attachments are encoded as they are written and take no further memory,
+// unless their charset has to be changed.
+func (m *EmailMessage) WriteTo(w io.Writer) (int64, error) {
+	d, err := m.compose(make([]byte, 0, m.bufferSize()))
+	if err != nil {
+		return 0, err
+	}
+	root := m.tree(d)
+	root.setBoundaries(freeBoundary(d.header, root))
+	o := output{headerWriter: headerWriter{buf: d.header}, w: w}
+	o.buf = append(o.buf, "MIME-Version: 1.0\r\n"...)
+	o.part(root)
+	if root.encoding == base64Encoding {
+		o.buf = append(o.buf, "\r\n"...)
+	}
+	o.flush()
+	return o.n, o.err
+}
+
+// bufferSize is enough for a message in one piece, or for a piece of a big one.
+func (m *EmailMessage) bufferSize() int {
+	const header = 1 << 10
+	n := header + len(m.Body) + len(m.Body)/8
+	for _, a := range m.Alternatives {
+		n += header/2 + len(a.Content) + len(a.Content)/4
+	}
+	for _, a := range m.Attachments {
+		n += header/2 + base64Len(len(a.Content))
+	}
+	return min(n, flushAt+flushAt/4)
+}
+
+// part writes a part with its header.
+func (o *output) part(p *part) {
+	o.contentType(p.contentType())
+	if p.parts == nil {
+		o.leaf(p)
+		return
+	}
+	for _, child := range p.parts {
+		o.buf = append(o.buf, "\r\n--"...)
+		o.buf = append(o.buf, p.boundary...)
+		o.buf = append(o.buf, "\r\n"...)
+		o.part(child)
+	}
+	o.buf = append(o.buf, "\r\n--"...)
+	o.buf = append(o.buf, p.boundary...)
+	o.buf = append(o.buf, "--\r\n"...)
+}
+
+// contentType is the type as the header shows it.
+func (p *part) contentType() mediaType {
+	switch {
+	case p.boundary != "":
+		return p.media.with("boundary", p.boundary)
+	case !isASCII(p.filename) && p.media.params["name"] == "":
+		// Programs that do not know RFC 2231 look here. A plain filename
+		// beside the encoded one would be the one that others show.
+		return p.media.with("name", asciiFilename(p.filename))
+	}
+	return p.media
+}
+
+// asciiFilename has an underscore for every other character.
+func asciiFilename(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 0x80 {
+			return '_'
+		}
+		return r
+	}, name)
+}
+
+func (o *output) leaf(p *part) {
+	o.buf = append(o.buf, "Content-Transfer-Encoding: "...)
+	o.buf = append(o.buf, p.encoding...)
+	o.buf = append(o.buf, "\r\n"...)
+	if p.disposition != "" {
+		o.begin("Content-Disposition", "")
+		o.put(" ", p.disposition)
+		if p.filename != "" {
+			o.param("filename", p.filename)
+		}
+		o.end()
+	}
+	if p.contentID != "" {
+		o.begin("Content-ID", "")
+		o.put(" ", "<"+p.contentID+">")
+		o.end()
+	}
+	o.buf = append(o.buf, "\r\n"...)
+	switch p.encoding {
+	case sevenBit:
+		o.plain(p.content, p.inLines)
+	case quotedPrintable:
+		o.quoted(p.content, p.inLines)
+	case base64Encoding:
+		o.base64(p.content, p.inLines)
+	}
+}
+
+// freeBoundary finds a text that no line of the message holds. It is made of the
+// header, and so of the Message-ID: the same message has the same boundaries. The
+// _ cannot follow a = in quoted-printable nor stand in base64 (RFC 2045, 6.7), so
+// only what is not encoded has to be searched.
+func freeBoundary(header []byte, root *part) string {
+	if root.parts == nil {
+		return ""
+	}
+	sum := sha256.Sum256(header)
+	for {
+		free := "=_" + hex.EncodeToString(sum[:12])
+		if !root.holds([]byte(free)) {
+			return free
+		}
+		binary.LittleEndian.PutUint64(sum[:], binary.LittleEndian.Uint64(sum[:])+1)
+	}
+}
+
+// holds says whether s is in a content that is written as it is.
+func (p *part) holds(s []byte) bool {
+	if p.parts == nil {
+		return p.encoding == sevenBit && bytes.Contains(p.content, s)
+	}
+	for _, child := range p.parts {
+		if child.holds(s) {
+			return true
+		}
+	}
+	return false
+}
+
+// setBoundaries gives p and the multiparts in it boundaries that begin with free.
+func (p *part) setBoundaries(free string) {
+	level := 0
+	var set func(p *part)
+	set = func(p *part) {
+		if p.parts == nil {
+			return
+		}
+		p.boundary = free + "." + strconv.Itoa(level)
+		level++
+		for _, child := range p.parts {
+			set(child)
+		}
+	}
+	set(p)
+}

@@ -1,0 +1,135 @@
+package mailer
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Validate says whether the message can be rendered and addressed: nil, or a
+// BadHeaderError or InvalidMessageError that names the field. An empty FromEmail,
+// MessageID or Date is no error, for WithDefaults fills them in, and a message
+// without recipients is none either.
+func (m *EmailMessage) Validate() error {
+	_, err := m.compose(nil)
+	return err
+}
+
+const reasonUTF8 = "is not valid UTF-8"
+
+// checkText refuses a text that is about to stand in a header if it holds what
+// ends or breaks a line there: C0 controls and DEL. Of these, except may stand.
+// Line ends beyond ASCII (U+0085, U+2028) may stay, for they leave encoded.
+func checkText(field, s string, except byte) error {
+	if isClean(s, except) {
+		return nil
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < ' ' || c == 0x7f) && c != except {
+			return &BadHeaderError{Field: field, Reason: "has the control character " + controlName(c)}
+		}
+	}
+	return &InvalidMessageError{Field: field, Reason: reasonUTF8}
+}
+
+// isClean says whether checkText has nothing to say.
+func isClean(s string, except byte) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < ' ' || c == 0x7f) && c != except {
+			return false
+		}
+	}
+	return utf8.ValidString(s)
+}
+
+func controlName(c byte) string {
+	switch c {
+	case '\r':
+		return "CR"
+	case '\n':
+		return "LF"
+	case 0:
+		return "NUL"
+	}
+	return fmt.Sprintf("%#02x", c)
+}
+
+// fieldError is the error of a field that cannot be read for the reason given: if
+// it holds control characters, these are the reason.
+func fieldError(field, value, reason string) error {
+	if err := checkText(field, value, 0); err != nil {
+		return err
+	}
+	return &InvalidMessageError{Field: field, Reason: reason}
+}
+
+// checkHeaderName wants an RFC 5322 field name: printable ASCII without a colon.
+func checkHeaderName(name string) error {
+	field := "headers[" + strconv.QuoteToASCII(name) + "]"
+	if err := checkText(field, name, 0); err != nil {
+		return err
+	}
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == ':' || r > '~' }) {
+		return &BadHeaderError{Field: field, Reason: "is no name for a header field"}
+	}
+	return nil
+}
+
+func headerField(name string) string { return "headers[" + name + "]" }
+
+// checkBody wants UTF-8, for no charset can be told for anything else.
+func checkBody(field, s string) error {
+	if !utf8.ValidString(s) {
+		return &InvalidMessageError{Field: field, Reason: reasonUTF8}
+	}
+	return nil
+}
+
+// checkVisible refuses what is not printable ASCII without white space and
+// without angle brackets.
+func checkVisible(field, s string) error {
+	if err := checkText(field, s, 0); err != nil {
+		return err
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '<' || r == '>' }) {
+		return &InvalidMessageError{Field: field, Reason: "has white space, an angle bracket or what is not ASCII in it"}
+	}
+	return nil
+}
+
+// checkMessageID wants a Message-ID with its angle brackets, or without any.
+func checkMessageID(field, id string) error {
+	inner, opened := strings.CutPrefix(id, "<")
+	inner, closed := strings.CutSuffix(inner, ">")
+	if opened != closed || opened && inner == "" {
+		return fieldError(field, id, "is not an id such as <left@right>")
+	}
+	return checkVisible(field, inner)
+}
+
+// checkDate wants what a Date field can hold (RFC 5322, 3.3).
+func checkDate(t time.Time) error {
+	if reason := dateReason(t); reason != "" {
+		return &InvalidMessageError{Field: "date", Reason: reason}
+	}
+	return nil
+}
+
+// dateReason says why a Date field cannot hold t, or "".
+func dateReason(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	if y := t.Year(); y < 1900 || y > 9999 {
+		return "is not between the years 1900 and 9999"
+	}
+	if _, offset := t.Zone(); offset <= -24*3600 || offset >= 24*3600 {
+		return "has a time zone of a day or more"
+	}
+	return ""
+}
+
+var _ io.WriterTo = (*EmailMessage)(nil)

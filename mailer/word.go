@@ -1,0 +1,119 @@
+package mailer
+
+import (
+	"encoding/base64"
+	"unicode/utf8"
+)
+
+// Limits of RFC 2047, section 2.
+const (
+	maxWord     = 75 // an encoded word
+	maxWordLine = 76 // a line that holds one
+)
+
+// wordEncoder cuts a text into encoded words (RFC 2047) of whole characters.
+type wordEncoder struct {
+	cs     charset
+	q      bool // Q encoding, else B
+	phrase bool // in a display name, where fewer characters stand for themselves
+}
+
+// newWordEncoder chooses UTF-8 where cs cannot hold the text, and of Q and B the
+// one that makes it shorter.
+func newWordEncoder(cs charset, text string, phrase bool) wordEncoder {
+	cs, b := cs.orUTF8(text)
+	e := wordEncoder{cs: cs, phrase: phrase}
+	e.q = e.qLen(b) <= base64.StdEncoding.EncodedLen(len(b))
+	return e
+}
+
+// overhead is the length of an empty word.
+func (e wordEncoder) overhead() int { return len("=?") + len(e.cs.name) + len("?q?") + len("?=") }
+
+// next appends one word of at most room octets and returns what is left of the
+// text. If not even one character fits, it appends nothing.
+func (e wordEncoder) next(dst []byte, text string, room int) (longer []byte, rest string) {
+	n := e.fit(text, room-e.overhead())
+	if n == 0 {
+		return dst, text
+	}
+	b, _ := e.cs.encode(text[:n]) // the whole text was found to fit the charset
+	return e.appendWord(dst, b), text[n:]
+}
+
+// fit returns how much of the text makes at most room octets when encoded.
+func (e wordEncoder) fit(text string, room int) int {
+	n, used := 0, 0
+	for n < len(text) {
+		_, size := utf8.DecodeRuneInString(text[n:])
+		switch {
+		case e.cs.enc != nil: // the octets may depend on what stands before
+			b, _ := e.cs.encode(text[:n+size])
+			used = e.encodedLen(b)
+		case e.q:
+			used += e.qLen([]byte(text[n : n+size]))
+		default:
+			used = base64.StdEncoding.EncodedLen(n + size)
+		}
+		if used > room {
+			break
+		}
+		n += size
+	}
+	return n
+}
+
+func (e wordEncoder) encodedLen(b []byte) int {
+	if e.q {
+		return e.qLen(b)
+	}
+	return base64.StdEncoding.EncodedLen(len(b))
+}
+
+func (e wordEncoder) qLen(b []byte) int {
+	n := 0
+	for _, c := range b {
+		if c == ' ' || e.literal(c) {
+			n++
+		} else {
+			n += len("=XX")
+		}
+	}
+	return n
+}
+
+// literal says whether c stands for itself in the Q encoding (RFC 2047, 4.2 and 5).
+func (e wordEncoder) literal(c byte) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
+		c == '!', c == '*', c == '+', c == '-', c == '/':
+		return true
+	case e.phrase:
+		return false
+	}
+	return ' ' < c && c <= '~' && c != '=' && c != '?' && c != '_'
+}
+
+func (e wordEncoder) appendWord(dst, b []byte) []byte {
+	dst = append(dst, "=?"...)
+	dst = append(dst, e.cs.name...)
+	if !e.q {
+		dst = append(dst, "?b?"...)
+		dst = base64.StdEncoding.AppendEncode(dst, b)
+		return append(dst, "?="...)
+	}
+	dst = append(dst, "?q?"...)
+	for _, c := range b {
+		switch {
+		case c == ' ':
+			dst = append(dst, '_')
+		case e.literal(c):
+			dst = append(dst, c)
+		default:
+			dst = append(dst, '=', upperHex[c>>4], upperHex[c&15])
+		}
+	}
+	return append(dst, "?="...)
+}
+
+const upperHex = "0123456789ABCDEF"
