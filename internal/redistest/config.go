@@ -1,0 +1,41 @@
+package redistest
+
+import (
+	"fmt"
+	"strings"
+)
+
+// config is the text of redis.conf.
+func (s *Server) config() string {
+	lines := []string{
+		"bind 127.0.0.1",
+		fmt.Sprintf("port %d", s.port),
+		"dir " + quote(s.dir),
+		"logfile redis.log",
+		"daemonize no",
+		`save ""`,
+	}
+	if s.opts.AppendOnly != Off {
+		lines = append(lines, "appendonly yes", "appendfsync "+string(s.opts.AppendOnly))
+	}
+	switch {
+	case s.opts.Username != "":
+		lines = append(lines, "user default off",
+			fmt.Sprintf("user %s on %s ~* &* +@all", quote(s.opts.Username), quote(">"+s.opts.Password)))
+	case s.opts.Password != "":
+		lines = append(lines, "requirepass "+quote(s.opts.Password))
+	}
+	if s.opts.MaxMemory != "" {
+		lines = append(lines, "maxmemory "+s.opts.MaxMemory)
+	}
+	if s.opts.MaxMemoryPolicy != "" {
+		lines = append(lines, "maxmemory-policy "+s.opts.MaxMemoryPolicy)
+	}
+	lines = append(lines, s.opts.Config...)
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// quote writes a value as redis.conf wants it if it has blanks or quotes.
+func quote(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}

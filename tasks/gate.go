@@ -1,0 +1,97 @@
+package tasks
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// The pauses between probes of a relay that takes no mail.
+const (
+	probeMin = time.Second
+	probeMax = time.Minute
+)
+
+// gate stands between the senders and a relay. While the relay takes no mail the gate
+// is shut: messages wait, nothing hammers the relay, and after growing pauses one
+// sender at a time is let through to probe it.
+type gate struct {
+	mu     sync.Mutex
+	reason error         // why it is shut; nil: open
+	opened chan struct{} // closed when a shut gate opens
+	probe  chan struct{} // holds a token when a probe is due
+	timer  *time.Timer   // puts the token there; nil: a probe is due or under way
+	pause  time.Duration // before the next probe; grows until a message is accepted
+}
+
+func newGate() *gate { return &gate{probe: make(chan struct{}, 1)} }
+
+// wait returns when the caller may use the relay. probe says that the gate is still
+// shut and that the caller is the one to find out: it must call open or shut next. ok is
+// false if ctx ended first.
+func (g *gate) wait(ctx context.Context) (probe, ok bool) {
+	g.mu.Lock()
+	reason, opened := g.reason, g.opened
+	g.mu.Unlock()
+	if reason == nil {
+		return false, ctx.Err() == nil
+	}
+	select {
+	case <-ctx.Done():
+		return false, false
+	case <-opened:
+		return false, ctx.Err() == nil
+	case <-g.probe:
+		return true, true
+	}
+}
+
+// shut closes the gate, and says whether this call did so.
+func (g *gate) shut(reason error, probed bool) (first bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	first = g.reason == nil
+	g.reason = reason
+	if first {
+		g.opened = make(chan struct{})
+	}
+	if first || probed {
+		g.pause = min(max(2*g.pause, probeMin), probeMax)
+		g.timer = time.AfterFunc(g.pause, func() { g.probe <- struct{}{} })
+	}
+	return first
+}
+
+// open lets everybody through. The next pause starts where the last one ended,
+// unless a message has been accepted: a relay may greet us and still take nothing.
+func (g *gate) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.reason != nil {
+		g.reason = nil
+		close(g.opened)
+	}
+}
+
+// accepted makes the next pause a short one.
+func (g *gate) accepted() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pause = 0
+}
+
+// stop ends the timer.
+func (g *gate) stop() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.timer != nil {
+		g.timer.Stop()
+	}
+}
+
+// held returns why the gate is shut, nil if it is open.
+func (g *gate) held() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.reason
+}

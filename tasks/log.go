@@ -1,0 +1,52 @@
+package tasks
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// logOutcome writes the one line that each try of a message leaves.
+func (w *Worker) logOutcome(t ticket, o outcome) {
+	var line *zerolog.Event
+	var text string
+	switch o.verdict.action {
+	case complete:
+		line, text = w.log.Info(), "sent"
+		if o.verdict.reason != nil {
+			line, text = w.log.Warn(), "failed silently"
+		} else if o.result.Skipped {
+			text = "nobody to send to"
+		}
+	case retry:
+		line, text = w.log.Warn().Dur("retry_in", o.verdict.delay), "failed for now"
+	case hold:
+		line, text = w.log.Debug(), "held"
+	case deadLetter:
+		line, text = w.log.Error(), "dead letter"
+	}
+	line.Str("task", t.id).Str("queue", t.queue).Int("try", t.retried+1).Dur("took", time.Since(t.started))
+	if t.payload != nil {
+		line.Str("message_id", t.payload.Message.MessageID)
+	}
+	if o.verdict.reason != nil {
+		line.AnErr("error", o.verdict.reason)
+	}
+	if o.result.Reply != "" {
+		line.Str("reply", o.result.Reply)
+	}
+	for _, r := range o.result.Refused {
+		w.log.Warn().Str("task", t.id).AnErr("error", r).Msg("recipient refused")
+	}
+	line.Msg(text)
+}
+
+// asynqLogger gives asynq's own messages to zerolog.
+type asynqLogger struct{ log zerolog.Logger }
+
+func (l asynqLogger) Debug(args ...any) { l.log.Debug().Msg(fmt.Sprint(args...)) }
+func (l asynqLogger) Info(args ...any)  { l.log.Info().Msg(fmt.Sprint(args...)) }
+func (l asynqLogger) Warn(args ...any)  { l.log.Warn().Msg(fmt.Sprint(args...)) }
+func (l asynqLogger) Error(args ...any) { l.log.Error().Msg(fmt.Sprint(args...)) }
+func (l asynqLogger) Fatal(args ...any) { l.log.Fatal().Msg(fmt.Sprint(args...)) }

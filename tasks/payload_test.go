@@ -1,0 +1,99 @@
+package tasks
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// update writes the golden files anew: go test ./tasks -run Payload -update. A change
+// of them means that workers and producers of different versions no longer agree:
+// then payloadVersion has to grow.
+var update = flag.Bool("update", false, "write the golden files")
+
+func goldenPayloads() map[string]*payload {
+	date := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	plain := &mailer.EmailMessage{
+		Subject: "Grüße", Body: "It works.\n", FromEmail: "App <app@example.com>", To: []string{"ann@example.com"},
+		Charset: "utf-8", MessageID: "<1@example.com>", Date: date,
+	}
+	full := *plain
+	full.Cc, full.Bcc, full.ReplyTo = []string{"c@example.com"}, []string{"b@example.com"}, []string{"r@example.com"}
+	full.Headers = map[string]string{"X-Campaign": "spring"}
+	full.ContentSubtype = "html"
+	full.FailSilently = true
+	full.Attach("a.txt", []byte("file"), "text/plain")
+	full.AttachAlternative("<p>It works.</p>", "text/html")
+	return map[string]*payload{
+		"plain": {DueAt: date, Message: plain},
+		"full":  {DueAt: date, Deadline: new(date.Add(time.Hour)), KeepResult: true, Message: &full},
+		"rest": {
+			DueAt: date, Recipients: []string{"ann@example.com"},
+			Refused: "RCPT <ann@example.com>: 550 5.1.1 no such user", Message: plain,
+		},
+	}
+}
+
+func TestPayload_golden(t *testing.T) {
+	t.Parallel()
+	for name, p := range goldenPayloads() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := p.encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join("testdata", "payload-v1-"+name+".json")
+			if *update {
+				if err := os.WriteFile(file, append(got, '\n'), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want = bytes.TrimSpace(want); !bytes.Equal(got, want) {
+				t.Errorf("encoded\n%s\nwant\n%s", got, want)
+			}
+			back, err := decodePayload(want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := back.encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(again, want) {
+				t.Errorf("decoded and encoded again\n%s\nwant\n%s", again, want)
+			}
+		})
+	}
+}
+
+func TestDecodePayload_refuses(t *testing.T) {
+	t.Parallel()
+	tests := []struct{ name, give, want string }{
+		{"no JSON", "hello", "payload"},
+		{"no version", `{}`, "version 0"},
+		{"a newer version", `{"version": 2, "message": {}}`, "upgrade"},
+		{"no message", `{"version": 1}`, "no message"},
+		{"an unknown field", `{"version": 1, "message": {}, "priority": 1}`, "priority"},
+		{"an unknown field of the message", `{"version": 1, "message": {"colour": "red"}}`, "colour"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := decodePayload([]byte(tt.give))
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("err = %v, want %q in it", err, tt.want)
+			}
+		})
+	}
+}

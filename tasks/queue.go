@@ -1,0 +1,229 @@
+package tasks
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// QueueConfig configures a Queue. The zero value is usable.
+type QueueConfig struct {
+	Defaults mailer.Defaults // what a message may leave out, filled in at hand-over
+
+	// TaskTimeout bounds how long a worker may hold one task, waiting and sending:
+	// 30 minutes if zero. It must be longer than the worker's BatchTimeout.
+	TaskTimeout time.Duration
+
+	Options Options // for every message, unless With gives others
+}
+
+// Options say how a message waits in the queue.
+type Options struct {
+	Queue     string        // "default" if empty
+	ProcessAt time.Time     // not before this time; Date is set to it too
+	ProcessIn time.Duration // the same, counted from the hand-over; excludes ProcessAt
+	MaxRetry  *int          // tries after the first one: 25 if nil
+	Deadline  time.Time     // not sent after this time: it becomes a dead letter
+	Retention time.Duration // how long the finished task, with the relay's reply, stays visible
+}
+
+// DefaultMaxRetry is how many tries a message gets after its first one.
+const DefaultMaxRetry = 25
+
+// Validate says which option is impossible.
+func (o Options) Validate() error {
+	switch {
+	case o.Queue != "" && (strings.TrimSpace(o.Queue) == "" || strings.ContainsAny(o.Queue, "{}")):
+		return fmt.Errorf("tasks: queue %q: a name of letters, digits, '-' and '_' is wanted", o.Queue)
+	case !o.ProcessAt.IsZero() && o.ProcessIn != 0:
+		return errors.New("tasks: process_at and process_in exclude each other")
+	case o.ProcessIn < 0:
+		return fmt.Errorf("tasks: process_in %v: cannot be negative", o.ProcessIn)
+	case o.MaxRetry != nil && *o.MaxRetry < 0:
+		return fmt.Errorf("tasks: max_retry %d: cannot be negative", *o.MaxRetry)
+	case o.Retention < 0:
+		return fmt.Errorf("tasks: retention %v: cannot be negative", o.Retention)
+	case !o.Deadline.IsZero() && o.due(time.Now()).After(o.Deadline):
+		return fmt.Errorf("tasks: deadline %v is before the time of sending", o.Deadline.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// due is when the message is to be sent.
+func (o Options) due(now time.Time) time.Time {
+	if o.ProcessAt.After(now) {
+		return o.ProcessAt
+	}
+	return now.Add(o.ProcessIn)
+}
+
+// Queue is a mailer.Backend that hands messages to the workers: each message becomes
+// an asynq task, and "accepted" means that Redis has it. Unlike other backends it may
+// be used by several goroutines.
+type Queue struct {
+	redis  redis.UniversalClient
+	client *asynq.Client
+	cfg    QueueConfig
+	open   *atomic.Bool
+}
+
+var _ mailer.Backend = (*Queue)(nil)
+
+// NewQueue returns a queue in the given Redis, which it does not close.
+func NewQueue(client redis.UniversalClient, cfg QueueConfig) *Queue {
+	if cfg.TaskTimeout == 0 {
+		cfg.TaskTimeout = 30 * time.Minute
+	}
+	return &Queue{redis: client, client: asynq.NewClientFromRedisClient(client), cfg: cfg, open: new(atomic.Bool)}
+}
+
+// With returns a queue that hands over with these options instead of the configured ones.
+func (q *Queue) With(o Options) *Queue {
+	other := *q
+	other.cfg.Options = o
+	other.open = new(atomic.Bool)
+	return &other
+}
+
+// Connect is a mailer.Config.Connect: it returns the queue itself. A user name and
+// password for one call are refused, for credentials never enter Redis.
+func (q *Queue) Connect(c mailer.Connection) (mailer.Backend, error) {
+	if c.Username != "" || c.Password != "" {
+		return nil, errors.New("tasks: a queue takes no auth_user or auth_password: configure them where the worker runs")
+	}
+	if c.Using != "" {
+		return nil, fmt.Errorf("tasks: mailer %q is not configured", c.Using)
+	}
+	return q, nil
+}
+
+// Open checks that Redis answers.
+func (q *Queue) Open(ctx context.Context) (opened bool, err error) {
+	if q.open.Load() {
+		return false, nil
+	}
+	if err := q.redis.Ping(ctx).Err(); err != nil {
+		return false, unavailable(err)
+	}
+	return q.open.CompareAndSwap(false, true), nil
+}
+
+// Close lets go of the queue. The Redis client stays open: it is the caller's.
+func (q *Queue) Close() error {
+	q.open.Store(false)
+	return nil
+}
+
+// SendMessages enqueues each message as one task. Message-ID and Date are fixed here.
+// A message without recipients is not queued and is no error. When Redis cannot be
+// reached the rest of the batch is not tried.
+func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (sent int, err error) {
+	var down error
+	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) {
+		for i, m := range messages {
+			if down != nil {
+				report(i, mailer.Result{Err: down})
+				continue
+			}
+			r := q.enqueue(ctx, m)
+			if mailer.ClassOf(r.Err) == mailer.Unavailable {
+				down = r.Err
+			}
+			report(i, r)
+		}
+	})
+}
+
+// Enqueue hands one message over and returns the ID of its task. The ID is empty if
+// the message has no recipients.
+func (q *Queue) Enqueue(ctx context.Context, m *mailer.EmailMessage) (taskID string, err error) {
+	r := q.enqueue(ctx, m)
+	return r.Reply, r.Err
+}
+
+// enqueue's Result has the task's ID as the reply.
+func (q *Queue) enqueue(ctx context.Context, m *mailer.EmailMessage) mailer.Result {
+	o := q.cfg.Options
+	if err := o.Validate(); err != nil {
+		return mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}}
+	}
+	due := o.due(time.Now())
+	m = q.complete(m, due)
+	if err := m.Validate(); err != nil {
+		return mailer.Result{Err: err}
+	}
+	envelope, err := m.Envelope()
+	if err != nil {
+		return mailer.Result{Err: err}
+	}
+	if len(envelope.To) == 0 {
+		return mailer.Result{Skipped: true}
+	}
+	p := &payload{DueAt: due.UTC().Truncate(time.Millisecond), KeepResult: o.Retention > 0, Message: m}
+	if !o.Deadline.IsZero() {
+		p.Deadline = new(o.Deadline.UTC())
+	}
+	id := rand.Text()
+	if err := enqueue(ctx, q.client, p, id, q.taskOptions(o, due)...); err != nil {
+		return mailer.Result{Err: err}
+	}
+	return mailer.Result{Reply: id}
+}
+
+// complete fills in what the author left out. A scheduled mail is dated to its due time.
+func (q *Queue) complete(m *mailer.EmailMessage, due time.Time) *mailer.EmailMessage {
+	o := q.cfg.Options
+	if scheduled := !o.ProcessAt.IsZero() || o.ProcessIn != 0; scheduled && m.Date.IsZero() {
+		c := *m
+		c.Date = due.UTC().Truncate(time.Second)
+		if q.cfg.Defaults.LocalTime {
+			c.Date = c.Date.Local()
+		}
+		m = &c
+	}
+	return m.WithDefaults(q.cfg.Defaults)
+}
+
+func (q *Queue) taskOptions(o Options, due time.Time) []asynq.Option {
+	maxRetry := DefaultMaxRetry
+	if o.MaxRetry != nil {
+		maxRetry = *o.MaxRetry
+	}
+	opts := []asynq.Option{asynq.MaxRetry(maxRetry + spareRetry), asynq.Timeout(q.cfg.TaskTimeout), asynq.ProcessAt(due)}
+	if o.Queue != "" {
+		opts = append(opts, asynq.Queue(o.Queue))
+	}
+	if o.Retention > 0 {
+		opts = append(opts, asynq.Retention(o.Retention))
+	}
+	return opts
+}
+
+// enqueue puts one task under the given ID into Redis. That the ID is there already
+// is success: only an earlier try of the same hand-over, whose reply was lost, can
+// have put it there.
+func enqueue(ctx context.Context, client *asynq.Client, p *payload, id string, opts ...asynq.Option) error {
+	data, err := p.encode()
+	if err != nil {
+		return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
+	}
+	_, err = client.EnqueueContext(ctx, asynq.NewTask(TaskType, data), append(opts, asynq.TaskID(id))...)
+	if err == nil || errors.Is(err, asynq.ErrTaskIDConflict) {
+		return nil
+	}
+	return unavailable(err)
+}
+
+// unavailable is the error of a Redis that cannot be reached or refuses to write.
+func unavailable(err error) error {
+	return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: fmt.Errorf("redis: %w", err)}
+}

@@ -1,0 +1,190 @@
+package tasks
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/mailpouch/mailpouch/internal/redistest"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+func message(to ...string) *mailer.EmailMessage {
+	return &mailer.EmailMessage{Subject: "Hello", Body: "It works.\n", FromEmail: "app@example.com", To: to}
+}
+
+// inspect returns the tasks of a state in a queue.
+func inspect(t *testing.T, s *redistest.Server) *asynq.Inspector {
+	t.Helper()
+	return asynq.NewInspectorFromRedisClient(s.Client(t))
+}
+
+func TestQueue_SendMessages(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Options{})
+	q := NewQueue(server.Client(t), QueueConfig{})
+
+	bad := message("ann@example.com")
+	bad.Subject = "Hello\nBcc: everybody@example.com"
+	sent, err := q.SendMessages(t.Context(), []*mailer.EmailMessage{
+		message("ann@example.com"), bad, message(), message("bob@example.com"),
+	})
+	if sent != 2 {
+		t.Errorf("sent = %d, want 2", sent)
+	}
+	for i, wantErr := range []bool{false, true, false, false} {
+		if got := mailer.ErrorAt(err, i); (got != nil) != wantErr {
+			t.Errorf("error of message %d = %v, want one: %v", i, got, wantErr)
+		}
+	}
+	var header *mailer.BadHeaderError
+	if !errors.As(err, &header) || header.Field != "subject" {
+		t.Errorf("err = %v, want a BadHeaderError of the subject", err)
+	}
+	info, err := inspect(t, server).GetQueueInfo("default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Pending != 2 {
+		t.Errorf("pending = %d, want 2", info.Pending)
+	}
+}
+
+// What identifies a mail is fixed when Redis takes it.
+func TestQueue_fixesIdentity(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Options{})
+	q := NewQueue(server.Client(t), QueueConfig{Defaults: mailer.Defaults{FromEmail: "site@example.com", Hostname: "app.example.com"}})
+	m := message("ann@example.com")
+	m.FromEmail = ""
+	id, err := q.Enqueue(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	task, err := inspect(t, server).GetTaskInfo("default", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := decodePayload(task.Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := p.Message
+	if got.FromEmail != "site@example.com" || !strings.HasSuffix(got.MessageID, "@app.example.com>") || got.Date.IsZero() {
+		t.Errorf("queued from %q, id %q, date %v: want the default address, an id and a date", got.FromEmail, got.MessageID, got.Date)
+	}
+	if m.MessageID != "" || !m.Date.IsZero() || m.FromEmail != "" {
+		t.Errorf("the caller's message was changed: %+v", m)
+	}
+	if task.MaxRetry != DefaultMaxRetry+spareRetry {
+		t.Errorf("max retry = %d, want %d", task.MaxRetry, DefaultMaxRetry+spareRetry)
+	}
+}
+
+func TestQueue_options(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Options{})
+	due := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	q := NewQueue(server.Client(t), QueueConfig{}).With(Options{
+		Queue: "bulk", ProcessAt: due, MaxRetry: new(3), Deadline: due.Add(time.Hour), Retention: time.Minute,
+	})
+	id, err := q.Enqueue(t.Context(), message("ann@example.com"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	task, err := inspect(t, server).GetTaskInfo("bulk", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if task.State != asynq.TaskStateScheduled || !task.NextProcessAt.Equal(due) {
+		t.Errorf("state %v at %v, want scheduled at %v", task.State, task.NextProcessAt, due)
+	}
+	if task.MaxRetry != 3+spareRetry || task.Retention != time.Minute {
+		t.Errorf("max retry %d, retention %v", task.MaxRetry, task.Retention)
+	}
+	p, err := decodePayload(task.Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !p.Message.Date.Equal(due) {
+		t.Errorf("Date = %v, want the due time %v", p.Message.Date, due)
+	}
+	if !p.DueAt.Equal(due) || p.Deadline == nil || !p.Deadline.Equal(due.Add(time.Hour)) || !p.KeepResult {
+		t.Errorf("payload %+v", p)
+	}
+}
+
+func TestOptions_Validate(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	tests := []struct {
+		name string
+		give Options
+		want string // in the error; "" is none
+	}{
+		{"nothing", Options{}, ""},
+		{"at and in", Options{ProcessAt: now, ProcessIn: time.Second}, "exclude each other"},
+		{"negative pause", Options{ProcessIn: -time.Second}, "process_in"},
+		{"negative retries", Options{MaxRetry: new(-1)}, "max_retry"},
+		{"no retries", Options{MaxRetry: new(0)}, ""},
+		{"negative retention", Options{Retention: -1}, "retention"},
+		{"deadline over", Options{Deadline: now.Add(-time.Second)}, "deadline"},
+		{"deadline before the due time", Options{ProcessIn: time.Hour, Deadline: now.Add(time.Minute)}, "deadline"},
+		{"hash tag in the queue's name", Options{Queue: "a{b}"}, "queue"},
+		{"blank queue", Options{Queue: " "}, "queue"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			err := tt.give.Validate()
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("Validate() = %v, want %q in it", err, tt.want)
+			}
+		})
+	}
+}
+
+// A Redis that is away is reported for every message, once and not once a message.
+func TestQueue_redisDown(t *testing.T) {
+	t.Parallel()
+	client, err := Connect("redis://127.0.0.1:1/0?dial_timeout=200ms&max_retries=-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	q := NewQueue(client, QueueConfig{})
+	if opened, err := q.Open(t.Context()); opened || mailer.ClassOf(err) != mailer.Unavailable {
+		t.Errorf("Open = %v, %v, want false and Unavailable", opened, err)
+	}
+	messages := make([]*mailer.EmailMessage, 100)
+	for i := range messages {
+		messages[i] = message(fmt.Sprintf("u%d@example.com", i))
+	}
+	sent, err := q.SendMessages(t.Context(), messages)
+	if sent != 0 {
+		t.Errorf("sent = %d, want 0", sent)
+	}
+	for i := range messages {
+		if mailer.ClassOf(mailer.ErrorAt(err, i)) != mailer.Unavailable {
+			t.Fatalf("error of message %d = %v, want Unavailable", i, mailer.ErrorAt(err, i))
+		}
+	}
+}
+
+func TestQueue_Connect(t *testing.T) {
+	t.Parallel()
+	q := &Queue{}
+	if b, err := q.Connect(mailer.Connection{}); err != nil || b != q {
+		t.Errorf("Connect = %v, %v, want the queue itself", b, err)
+	}
+	for _, c := range []mailer.Connection{{Username: "ann"}, {Password: "hunter2"}, {Using: "marketing"}} {
+		_, err := q.Connect(c)
+		if err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("Connect(%+v) = %v, want an error without the password", c, err)
+		}
+	}
+}

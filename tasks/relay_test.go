@@ -1,0 +1,122 @@
+package tasks
+
+import (
+	"bytes"
+	"context"
+	"sync"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// relay is a mail server without a wire: all backends of a worker deliver to it, and
+// a test says what becomes of each message.
+type relay struct {
+	// answer, if not nil, decides; it may block.
+	answer func(ctx context.Context, m *mailer.EmailMessage) mailer.Result
+	// down, if not nil, is the error of Open.
+	down func() error
+
+	mu       sync.Mutex
+	received []received
+	opens    int
+	arrived  chan struct{} // gets a token for each message received
+}
+
+type received struct {
+	id   string // Message-ID
+	to   []string
+	data []byte
+}
+
+func newRelay() *relay { return &relay{arrived: make(chan struct{}, 100_000)} }
+
+func (r *relay) connect() (mailer.Backend, error) { return &line{relay: r}, nil }
+
+// ids returns how often each Message-ID was accepted.
+func (r *relay) ids() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	count := map[string]int{}
+	for _, m := range r.received {
+		count[m.id]++
+	}
+	return count
+}
+
+func (r *relay) all() []received {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]received(nil), r.received...)
+}
+
+func (r *relay) accept(m *mailer.EmailMessage) mailer.Result {
+	var b bytes.Buffer
+	if _, err := m.WriteTo(&b); err != nil {
+		return mailer.Result{Err: err}
+	}
+	envelope, err := m.Envelope()
+	if err != nil {
+		return mailer.Result{Err: err}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.received = append(r.received, received{m.MessageID, envelope.To, b.Bytes()})
+	r.arrived <- struct{}{}
+	return mailer.Result{Reply: "250 2.0.0 Ok: " + m.MessageID}
+}
+
+// line is one worker connection to a relay.
+type line struct {
+	relay *relay
+	open  bool
+}
+
+func (l *line) Open(context.Context) (bool, error) {
+	if l.open {
+		return false, nil
+	}
+	if l.relay.down != nil {
+		if err := l.relay.down(); err != nil {
+			return false, err
+		}
+	}
+	l.relay.mu.Lock()
+	defer l.relay.mu.Unlock()
+	l.relay.opens++
+	l.open = true
+	return true, nil
+}
+
+func (l *line) Close() error {
+	l.open = false
+	return nil
+}
+
+func (l *line) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (int, error) {
+	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) { l.SendEach(ctx, messages, report) })
+}
+
+func (l *line) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) {
+	for i, m := range messages {
+		if ctx.Err() != nil {
+			report(i, mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepMail, Err: ctx.Err()}})
+			continue
+		}
+		r := mailer.Result{}
+		if l.relay.answer != nil {
+			r = l.relay.answer(ctx, m)
+		}
+		if r.Err == nil {
+			refused := r.Refused
+			r = l.relay.accept(m)
+			r.Refused = refused
+		}
+		report(i, r)
+	}
+}
+
+var _ mailer.EachSender = (*line)(nil)
+
+func sendError(class mailer.Class, code int, text string) *mailer.SendError {
+	return &mailer.SendError{Class: class, Step: mailer.StepEnd, Code: code, Text: text}
+}

@@ -1,0 +1,176 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// sender owns one backend and its open connection. It takes what is waiting, sends it
+// as one batch, and meanwhile the next batch forms: no timers, and no waiting when
+// there is little to do.
+type sender struct {
+	backend      mailer.Backend
+	intake       <-chan *job
+	gate         *gate
+	policy       policy
+	batchSize    int
+	batchTimeout time.Duration
+	onBatch      func(Batch)
+	log          zerolog.Logger
+}
+
+// run sends until stop ends. work ends what is on the wire: everything but the reply
+// to a message that has been sent whole.
+func (s *sender) run(stop, work context.Context) {
+	defer func() {
+		if err := s.backend.Close(); err != nil {
+			s.log.Debug().Err(err).Msg("closing the connection")
+		}
+	}()
+	for {
+		batch := s.next(stop)
+		for len(batch) > 0 {
+			if !s.ready(stop, work) {
+				return // the handlers still hold these tasks and give them back
+			}
+			batch = s.send(work, batch)
+		}
+		if stop.Err() != nil {
+			return
+		}
+	}
+}
+
+// next waits for one job and takes what else is waiting, up to a batch.
+func (s *sender) next(stop context.Context) []*job {
+	var batch []*job
+	select {
+	case <-stop.Done():
+		return nil
+	case j := <-s.intake:
+		batch = append(batch, j)
+	}
+	for len(batch) < s.batchSize {
+		select {
+		case j := <-s.intake:
+			batch = append(batch, j)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// ready returns true when the relay may be used, and probes it when that is due.
+func (s *sender) ready(stop, work context.Context) bool {
+	for {
+		probe, ok := s.gate.wait(stop)
+		if !ok {
+			return false
+		}
+		if !probe {
+			return true
+		}
+		if _, err := s.backend.Open(work); err != nil {
+			s.gate.shut(err, true)
+			s.log.Warn().Err(err).Msg("relay still takes no mail")
+			continue
+		}
+		s.gate.open()
+		s.log.Info().Msg("relay is back")
+		return true
+	}
+}
+
+// send puts the batch on the wire and returns the jobs that wait for the relay.
+func (s *sender) send(work context.Context, batch []*job) (held []*job) {
+	jobs, messages := claim(batch)
+	if len(jobs) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(work, s.batchTimeout)
+	defer cancel()
+	start := time.Now()
+	stats := Batch{Size: len(jobs)}
+	var reason error
+	s.sendEach(ctx, messages, func(i int, r mailer.Result) {
+		j := jobs[i]
+		j.attempt.now = time.Now()
+		v := s.policy.decide(r.Err, j.attempt)
+		if v.action == hold {
+			reason = v.reason
+			j.putBack()
+			held = append(held, j)
+			return
+		}
+		if r.Err == nil {
+			stats.Accepted++
+		}
+		j.done <- outcome{result: r, verdict: v}
+	})
+	stats.Duration = time.Since(start)
+	s.onBatch(stats)
+	if stats.Accepted > 0 {
+		s.gate.accepted()
+	}
+	// A batch that came some way is tried on at once, over a new connection.
+	if len(held) == len(jobs) && work.Err() == nil && s.gate.shut(reason, false) {
+		s.log.Error().Err(reason).Msg("relay takes no mail: holding all messages until it does")
+	}
+	return held
+}
+
+// sendEach opens the backend first, so that its connection outlives the batch, and
+// sees to it that every message is reported once, whatever the backend does: a
+// message that makes a backend panic costs itself a try and not the worker its life.
+func (s *sender) sendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) {
+	reported := make([]bool, len(messages))
+	once := func(i int, r mailer.Result) {
+		if !reported[i] {
+			reported[i] = true
+			report(i, r)
+		}
+	}
+	err := s.guarded(ctx, messages, once)
+	for i := range messages {
+		once(i, mailer.Result{Err: err})
+	}
+}
+
+var errNoReport = errors.New("tasks: the backend said nothing of this message")
+
+// guarded returns the error of the messages that are not reported.
+func (s *sender) guarded(ctx context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error().Bytes("stack", debug.Stack()).Msgf("backend panicked: %v", p)
+			_ = s.backend.Close() // whatever was half said on it is not said further
+			err = fmt.Errorf("tasks: the backend panicked: %v", p)
+		}
+	}()
+	if _, err := s.backend.Open(ctx); err != nil {
+		return err
+	}
+	mailer.SendEach(ctx, s.backend, messages, report)
+	return errNoReport
+}
+
+// claim takes the jobs for the wire that their handlers have not given up.
+func claim(batch []*job) (jobs []*job, messages []*mailer.EmailMessage) {
+	jobs = make([]*job, 0, len(batch))
+	messages = make([]*mailer.EmailMessage, 0, len(batch))
+	for _, j := range batch {
+		if j.claim() {
+			jobs = append(jobs, j)
+			messages = append(messages, j.message)
+		}
+	}
+	return jobs, messages
+}

@@ -1,0 +1,511 @@
+package tasks
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/mailpouch/mailpouch/internal/redistest"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// house is a Redis, a relay and a worker between them.
+type house struct {
+	*redistest.Server
+	t     *testing.T
+	relay *relay
+	queue *Queue
+}
+
+func newHouse(t *testing.T, opts redistest.Options) *house {
+	t.Helper()
+	s := redistest.Start(t, opts)
+	return &house{Server: s, t: t, relay: newRelay(), queue: NewQueue(s.Client(t), QueueConfig{})}
+}
+
+func (h *house) config() WorkerConfig {
+	return WorkerConfig{
+		Connect: h.relay.connect, Connections: 2, BatchSize: 20,
+		RetryMin: time.Millisecond, RetryMax: 2 * time.Millisecond,
+	}
+}
+
+// start runs a worker until stop is called or the test ends.
+func (h *house) start(cfg WorkerConfig) (stop func()) {
+	h.t.Helper()
+	client, err := ConnectWorker(h.URL())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	w, err := NewWorker(client, cfg)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			h.t.Errorf("Run: %v", err)
+		}
+		_ = client.Close()
+	})
+	h.t.Cleanup(stop)
+	return stop
+}
+
+// send queues n messages with the Message-IDs <0@t> to <n-1@t>.
+func (h *house) send(n int, change func(*mailer.EmailMessage)) {
+	h.t.Helper()
+	messages := make([]*mailer.EmailMessage, n)
+	for i := range messages {
+		messages[i] = message(fmt.Sprintf("u%d@example.com", i))
+		messages[i].MessageID = fmt.Sprintf("<%d@t>", i)
+		if change != nil {
+			change(messages[i])
+		}
+	}
+	if sent, err := h.queue.SendMessages(h.t.Context(), messages); sent != n || err != nil {
+		h.t.Fatalf("SendMessages = %d, %v, want %d", sent, err, n)
+	}
+}
+
+// wait returns when n messages have arrived.
+func (h *house) wait(n int) {
+	h.t.Helper()
+	for i := range n {
+		select {
+		case <-h.relay.arrived:
+		case <-h.t.Context().Done():
+			h.t.Fatalf("only %d of %d messages arrived", i, n)
+		}
+	}
+}
+
+// once checks that each of n messages was delivered exactly once.
+func (h *house) once(n int) {
+	h.t.Helper()
+	ids := h.relay.ids()
+	if len(ids) != n {
+		h.t.Errorf("%d different messages delivered, want %d", len(ids), n)
+	}
+	for id, count := range ids {
+		if count != 1 {
+			h.t.Errorf("%s delivered %d times", id, count)
+		}
+	}
+}
+
+// eventually waits for what the queue's state becomes after the relay has its mail.
+func (h *house) eventually(what string, ok func() bool) {
+	h.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-h.t.Context().Done():
+			h.t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func (h *house) info() asynq.QueueInfo {
+	info, err := inspect(h.t, h.Server).GetQueueInfo("default")
+	if err != nil {
+		return asynq.QueueInfo{}
+	}
+	return *info
+}
+
+func (h *house) empty() {
+	h.t.Helper()
+	h.eventually("an empty queue", func() bool { return h.info().Size == 0 })
+}
+
+func (h *house) archived() []*asynq.TaskInfo {
+	h.t.Helper()
+	list, err := inspect(h.t, h.Server).ListArchivedTasks("default")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return list
+}
+
+func TestWorker_delivers(t *testing.T) {
+	t.Parallel()
+	for _, aof := range []redistest.Persistence{redistest.Off, redistest.EverySec, redistest.Always} {
+		t.Run("appendonly="+string(aof), func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, redistest.Options{AppendOnly: aof})
+			h.send(300, nil)
+			if aof == redistest.Always {
+				h.Restart() // what Redis has accepted outlives it
+			}
+			stop := h.start(h.config())
+			h.wait(300)
+			h.empty()
+			stop()
+			h.once(300)
+			if h.relay.opens > 2 {
+				t.Errorf("%d connections opened, want at most 2", h.relay.opens)
+			}
+		})
+	}
+}
+
+// While one batch is on the wire the next one forms from what is waiting.
+func TestWorker_batches(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	gathered := make(chan struct{})
+	h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+		<-gathered
+		return mailer.Result{}
+	}
+	batches := make(chan Batch, 100)
+	cfg := h.config()
+	cfg.Connections, cfg.Concurrency = 1, 46
+	cfg.OnBatch = func(b Batch) { batches <- b }
+	h.send(46, nil)
+	stop := h.start(cfg)
+	h.eventually("46 active tasks", func() bool { return h.info().Active == 46 })
+	close(gathered)
+	h.wait(46)
+	h.empty()
+	stop()
+	close(batches)
+	var sizes []int
+	for b := range batches {
+		sizes = append(sizes, b.Size)
+		if b.Accepted != b.Size {
+			t.Errorf("%d of %d accepted", b.Accepted, b.Size)
+		}
+	}
+	if len(sizes) > 23 || slices.Max(sizes) > 20 {
+		t.Errorf("batches of %v, want full ones, of 20 at most", sizes)
+	}
+	h.once(46)
+}
+
+// Every try sends the same bytes, and a failure for now costs one try.
+func TestWorker_retries(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	var seen sync.Map
+	var tries atomic.Int64
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		tries.Add(1)
+		var b bytes.Buffer
+		if _, err := m.WriteTo(&b); err != nil {
+			return mailer.Result{Err: err}
+		}
+		if _, again := seen.LoadOrStore(m.MessageID, b.String()); !again {
+			return mailer.Result{Err: sendError(mailer.Temporary, 451, "try again later")}
+		}
+		return mailer.Result{}
+	}
+	h.send(5, nil)
+	h.start(h.config())
+	h.wait(5)
+	h.empty()
+	h.once(5)
+	if n := tries.Load(); n != 10 {
+		t.Errorf("%d tries, want 10", n)
+	}
+	for _, m := range h.relay.all() {
+		first, _ := seen.Load(m.id)
+		if first != string(m.data) {
+			t.Errorf("%s: the second try sent other bytes than the first", m.id)
+		}
+	}
+}
+
+func TestWorker_deadLetters(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name    string
+		answer  error
+		options Options
+		want    string // in the reason
+		tries   int64
+	}{
+		{"5yz", sendError(mailer.Permanent, 554, "no spam here"), Options{}, "554 no spam here", 1},
+		{"4yz and no retries", sendError(mailer.Temporary, 451, "later"), Options{MaxRetry: new(0)}, "gave up after 1 tries", 1},
+		{"4yz twice and one retry", sendError(mailer.Temporary, 451, "later"), Options{MaxRetry: new(1)}, "gave up after 2 tries", 2},
+		{"an error that does not say", errors.New("disk full"), Options{MaxRetry: new(0)}, "disk full", 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, redistest.Options{})
+			var tries atomic.Int64
+			h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+				if m.MessageID == "<0@t>" {
+					return mailer.Result{}
+				}
+				tries.Add(1)
+				return mailer.Result{Err: tt.answer}
+			}
+			h.queue = h.queue.With(tt.options)
+			h.send(2, nil)
+			h.start(h.config())
+			h.wait(1)
+			h.eventually("a dead letter", func() bool { return h.info().Archived == 1 && h.info().Size == 1 })
+			letter := h.archived()[0]
+			if !strings.Contains(letter.LastErr, tt.want) {
+				t.Errorf("reason = %q, want %q in it", letter.LastErr, tt.want)
+			}
+			if p, err := decodePayload(letter.Payload); err != nil || p.Message.MessageID != "<1@t>" {
+				t.Errorf("the dead letter is not the message: %v", err)
+			}
+			if tries.Load() != tt.tries {
+				t.Errorf("%d tries, want %d", tries.Load(), tt.tries)
+			}
+			h.once(1)
+		})
+	}
+}
+
+// A task that cannot be read is kept and the queue goes on.
+func TestWorker_unreadableTask(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	client := asynq.NewClientFromRedisClient(h.Client(t))
+	if _, err := client.Enqueue(asynq.NewTask(TaskType, []byte("not JSON"))); err != nil {
+		t.Fatal(err)
+	}
+	h.send(1, nil)
+	h.start(h.config())
+	h.wait(1)
+	h.eventually("a dead letter", func() bool { return h.info().Archived == 1 && h.info().Size == 1 })
+}
+
+func TestWorker_failSilently(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	var tries atomic.Int64
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		if !m.FailSilently {
+			return mailer.Result{}
+		}
+		tries.Add(1)
+		return mailer.Result{Err: sendError(mailer.Temporary, 451, "later")}
+	}
+	h.send(3, func(m *mailer.EmailMessage) { m.FailSilently = m.MessageID != "<1@t>" })
+	h.start(h.config())
+	h.wait(1)
+	h.empty()
+	if tries.Load() != 2 {
+		t.Errorf("%d tries for two silent messages, want one each", tries.Load())
+	}
+}
+
+// While the relay is away nothing is spent and nothing is lost.
+func TestWorker_relayDown(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	var up atomic.Bool
+	probed := make(chan struct{}, 1000)
+	h.relay.down = func() error {
+		if up.Load() {
+			return nil
+		}
+		probed <- struct{}{}
+		return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: errors.New("connection refused")}
+	}
+	h.queue = h.queue.With(Options{MaxRetry: new(0)})
+	h.send(50, nil)
+	h.start(h.config())
+	for range 3 {
+		<-probed
+	}
+	if n := h.info(); n.Retry != 0 || n.Archived != 0 {
+		t.Errorf("retry %d, archived %d while the relay is down, want none", n.Retry, n.Archived)
+	}
+	up.Store(true)
+	h.wait(50)
+	h.empty()
+	h.once(50)
+}
+
+// A worker that is told to stop ends what is on the wire and gives the rest back at
+// no cost, even a message that has no tries left; another worker sends it.
+func TestWorker_stops(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	h.queue = h.queue.With(Options{MaxRetry: new(0)})
+	release := make(chan struct{})
+	started := make(chan struct{}, 1000)
+	h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+		started <- struct{}{}
+		<-release
+		return mailer.Result{}
+	}
+	h.send(200, nil)
+	cfg := h.config()
+	cfg.BatchSize = 5
+	cfg.Concurrency = 50
+	stop := h.start(cfg)
+	<-started
+	<-started
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		stop()
+	}()
+	close(release)
+	<-stopped
+	done := len(h.relay.all())
+	if done == 0 || done == 200 {
+		t.Fatalf("%d messages sent by the first worker, want some and not all", done)
+	}
+	if info := h.info(); info.Pending != 200-done || info.Active != 0 || info.Archived != 0 || info.Retry != 0 {
+		t.Errorf("after %d were sent: pending %d, active %d, archived %d, retry %d",
+			done, info.Pending, info.Active, info.Archived, info.Retry)
+	}
+	h.relay.answer = nil
+	h.start(h.config())
+	h.wait(200)
+	h.empty()
+	h.once(200)
+}
+
+// A sender that cannot end in time is told to: the message may be sent again, but
+// Run returns.
+func TestWorker_stopsInTime(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	started := make(chan struct{}, 10)
+	h.relay.answer = func(ctx context.Context, _ *mailer.EmailMessage) mailer.Result {
+		started <- struct{}{}
+		<-ctx.Done()
+		return mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepData, Err: ctx.Err()}}
+	}
+	h.send(1, nil)
+	cfg := h.config()
+	cfg.ShutdownTimeout = 10 * time.Millisecond
+	stop := h.start(cfg)
+	<-started
+	stop()
+	if info := h.info(); info.Pending != 1 {
+		t.Errorf("pending = %d, want the unsent message", info.Pending)
+	}
+}
+
+// Recipients that were refused live on alone, and the others get no second copy.
+func TestWorker_refusedRecipients(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		envelope, err := m.Envelope()
+		if err != nil || len(envelope.To) == 1 {
+			return mailer.Result{Err: err}
+		}
+		return mailer.Result{Refused: []*mailer.SendError{
+			{Class: mailer.Temporary, Step: mailer.StepRcpt, Recipient: "grey@example.com", Code: 450},
+			{Class: mailer.Permanent, Step: mailer.StepRcpt, Recipient: "gone@example.com", Code: 550, Text: "no such user"},
+		}}
+	}
+	h.send(1, func(m *mailer.EmailMessage) {
+		m.To = []string{"ann@example.com", "Grey <grey@example.com>"}
+		m.Bcc = []string{"gone@example.com"}
+	})
+	h.start(h.config())
+	h.wait(2)
+	h.eventually("a dead letter", func() bool { return h.info().Archived == 1 && h.info().Size == 1 })
+	all := h.relay.all()
+	if all[0].id != all[1].id || !bytes.Equal(all[0].data, all[1].data) {
+		t.Error("the second delivery is not the same message")
+	}
+	if !slices.Equal(all[1].to, []string{"grey@example.com"}) {
+		t.Errorf("second delivery to %v, want grey@example.com alone", all[1].to)
+	}
+	letter := h.archived()[0]
+	p, err := decodePayload(letter.Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(p.Recipients, []string{"gone@example.com"}) || !strings.Contains(letter.LastErr, "550 no such user") {
+		t.Errorf("dead letter for %v because of %q", p.Recipients, letter.LastErr)
+	}
+}
+
+func TestWorker_keepsResult(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	h.queue = h.queue.With(Options{Retention: time.Hour})
+	h.send(1, nil)
+	h.start(h.config())
+	h.wait(1)
+	h.eventually("a completed task", func() bool { return h.info().Completed == 1 })
+	list, err := inspect(t, h.Server).ListCompletedTasks("default")
+	if err != nil || len(list) != 1 {
+		t.Fatalf("completed tasks: %d, %v", len(list), err)
+	}
+	if got, want := string(list[0].Result), `{"reply":"250 2.0.0 Ok: \u003c0@t\u003e"}`; got != want {
+		t.Errorf("result = %s, want %s", got, want)
+	}
+}
+
+// A message past its deadline is not sent.
+func TestWorker_deadline(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	past := time.Now().Add(-time.Second)
+	p := &payload{DueAt: past.Add(-time.Minute), Deadline: &past, Message: message("ann@example.com").WithDefaults(mailer.Defaults{})}
+	if err := enqueue(t.Context(), h.queue.client, p, "late"); err != nil {
+		t.Fatal(err)
+	}
+	h.start(h.config())
+	h.eventually("a dead letter", func() bool { return h.info().Archived == 1 })
+	if letter := h.archived()[0]; !strings.Contains(letter.LastErr, "deadline") {
+		t.Errorf("reason = %q", letter.LastErr)
+	}
+	h.once(0)
+}
+
+// A message that makes the backend panic becomes a dead letter; the worker lives.
+func TestWorker_backendPanics(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	h.queue = h.queue.With(Options{MaxRetry: new(1)})
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		if m.MessageID == "<1@t>" {
+			panic("poison")
+		}
+		return mailer.Result{}
+	}
+	h.send(2, nil)
+	cfg := h.config()
+	cfg.BatchSize = 1
+	h.start(cfg)
+	h.wait(1)
+	h.eventually("a dead letter", func() bool { return h.info().Archived == 1 && h.info().Size == 1 })
+	if letter := h.archived()[0]; !strings.Contains(letter.LastErr, "poison") {
+		t.Errorf("reason = %q, want the panic in it", letter.LastErr)
+	}
+}
+
+func TestNewWorker_refuses(t *testing.T) {
+	t.Parallel()
+	if _, err := NewWorker(nil, WorkerConfig{}); err == nil {
+		t.Error("no Connect: no error")
+	}
+	wrong := errors.New("certificate without key")
+	cfg := WorkerConfig{Connect: func() (mailer.Backend, error) { return nil, wrong }}
+	s := redistest.Start(t, redistest.Options{})
+	if _, err := NewWorker(s.Client(t), cfg); !errors.Is(err, wrong) {
+		t.Errorf("err = %v, want the backend's", err)
+	}
+}
