@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -223,7 +224,18 @@ func enqueue(ctx context.Context, client *asynq.Client, p *payload, id string, o
 	return unavailable(err)
 }
 
-// unavailable is the error of a Redis that cannot be reached or refuses to write.
+// stepRedis is where handing over fails: before any mail server is asked.
+const stepRedis mailer.Step = "redis"
+
+// unavailable is the error of a Redis that cannot be reached or refuses to write. What
+// asynq and go-redis wrap around the cause helps nobody.
 func unavailable(err error) error {
-	return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: fmt.Errorf("redis: %w", err)}
+	var network *net.OpError
+	var reply redis.Error
+	if errors.As(err, &network) {
+		err = network
+	} else if errors.As(err, &reply) {
+		err = reply
+	}
+	return &mailer.SendError{Class: mailer.Unavailable, Step: stepRedis, Err: err}
 }

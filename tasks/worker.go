@@ -28,12 +28,17 @@ type WorkerConfig struct {
 	RetryMax time.Duration // longest one: 1 h if zero
 	MaxAge   time.Duration // after this a message that could not be sent is a dead letter: 120 h if zero
 
-	// BatchTimeout bounds one batch: 5 min if zero. It is longer than one SMTP
-	// command may take, and shorter than a task's time-out.
+	// BatchTimeout bounds one batch: 2 min if zero. It is longer than one SMTP
+	// command may take.
 	BatchTimeout time.Duration
 
+	// ReplyTimeout is how long a backend may go on waiting for the reply to a message
+	// that it has sent whole, when its batch's time is up: 10 min if zero. Together
+	// with two BatchTimeouts it is shorter than the TaskTimeout of the queue.
+	ReplyTimeout time.Duration
+
 	// ShutdownTimeout is how long what is on the wire may take to end after Run's
-	// context has: 30 s if zero. Run returns about two seconds after that at the latest.
+	// context has: 2 min 30 s if zero. Run returns a few seconds after that at the latest.
 	ShutdownTimeout time.Duration
 
 	Logger  *zerolog.Logger // no logs if nil
@@ -112,8 +117,9 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	defaults(&c.RetryMin, 5*time.Second)
 	defaults(&c.RetryMax, time.Hour)
 	defaults(&c.MaxAge, 120*time.Hour)
-	defaults(&c.BatchTimeout, 5*time.Minute)
-	defaults(&c.ShutdownTimeout, 30*time.Second)
+	defaults(&c.BatchTimeout, 2*time.Minute)
+	defaults(&c.ReplyTimeout, 10*time.Minute)
+	defaults(&c.ShutdownTimeout, 150*time.Second)
 	if c.Logger == nil {
 		c.Logger = new(zerolog.Nop())
 	}
@@ -171,11 +177,14 @@ func (w *Worker) Run(ctx context.Context) error {
 		w.log.Info().Msg("worker stopped")
 		return nil
 	case <-time.After(w.cfg.ShutdownTimeout + 2*givingBack):
-		// asynq waits for Redis without an end. What it could not give back
-		// another worker takes over when its lease has run out.
-		return unavailable(errors.New("no answer while stopping; unfinished messages are taken over within two minutes"))
+		// Redis does not answer, or the relay is silent about a message that it has.
+		// Waiting longer for either helps nobody.
+		return errNotStopped
 	}
 }
+
+var errNotStopped = errors.New("tasks: stopped with messages unfinished: another worker takes them over within " +
+	"two minutes, and may send what the relay has not answered a second time")
 
 // ProcessTask is asynq's handler: it hands the task's message to a sender and waits
 // for its outcome.
@@ -228,11 +237,12 @@ func (w *Worker) await(ctx context.Context, t ticket) (outcome, error) {
 	}
 }
 
-// inTime ends one BatchTimeout before asynq's time for the task is up.
+// inTime ends when a batch that began then could still end before asynq's time for
+// the task is up.
 func (w *Worker) inTime(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return context.WithCancel(ctx)
 	}
-	return context.WithDeadline(ctx, deadline.Add(-w.cfg.BatchTimeout))
+	return context.WithDeadline(ctx, deadline.Add(-w.cfg.BatchTimeout-w.cfg.ReplyTimeout))
 }

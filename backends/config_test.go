@@ -1,0 +1,92 @@
+package backends
+
+import (
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/mailpouch/mailpouch/backends/smtp"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/settings"
+)
+
+func TestSMTPConfig(t *testing.T) {
+	s := settings.Settings{
+		Message: settings.Message{DefaultFrom: "shop@example.com", Charset: "iso-8859-1", LocalTime: true, Hostname: "bücher.example"},
+		SMTP: settings.SMTP{
+			Hosts: settings.Hosts{"mx1.bücher.example", "2001:db8::1"}, Port: 587, User: "u", Password: settings.NewSecret("pw"),
+			UseTLS: true, CertFile: "cert", KeyFile: "key", CAFile: "ca", ServerName: "mx.bücher.example", AllowInsecureAuth: true,
+			Timeout: settings.Seconds(time.Second), DataTimeout: 2 * time.Second, Pipelining: "off", Chunking: "auto",
+			IdleTimeout: 3 * time.Second, MaxMessages: 4, MaxBytes: 5, MaxAge: 6 * time.Second,
+		},
+	}
+	want := smtp.Config{
+		Addrs:    []string{"mx1.xn--bcher-kva.example:587", "[2001:db8::1]:587"},
+		Hostname: "xn--bcher-kva.example", Username: "u", Password: "pw", AllowInsecureAuth: true,
+		TLS: smtp.TLSStart, ServerName: "mx.xn--bcher-kva.example", CAFile: "ca", CertFile: "cert", KeyFile: "key",
+		ConnectTimeout: time.Second, CommandTimeout: time.Second, DataTimeout: 2 * time.Second, IdleTimeout: 3 * time.Second,
+		MaxMessages: 4, MaxBytes: 5, MaxAge: 6 * time.Second, Pipelining: smtp.Off, Chunking: smtp.Auto,
+		Defaults: mailer.Defaults{FromEmail: "shop@example.com", Charset: "iso-8859-1", Hostname: "xn--bcher-kva.example", LocalTime: true},
+	}
+	if got := smtpConfig(s); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %s\nwant %s", show(got), show(want))
+	}
+}
+
+// show lets a Config that hides its password be read in a failure.
+func show(c smtp.Config) string {
+	type open smtp.Config
+	return fmt.Sprintf("%+v", open(c))
+}
+
+// TestSMTPConfig_Complete finds a field of settings.SMTP that ends nowhere: each one,
+// changed by itself, has to change the configuration.
+func TestSMTPConfig_Complete(t *testing.T) {
+	base := smtpConfig(settings.Default())
+	fields := reflect.TypeFor[settings.SMTP]()
+	for i := range fields.NumField() {
+		s := settings.Default()
+		switch f := reflect.ValueOf(&s.SMTP).Elem().Field(i).Addr().Interface().(type) {
+		case *string:
+			*f = "x"
+		case *int:
+			*f = 99
+		case *bool:
+			*f = true
+		case *time.Duration:
+			*f = time.Hour
+		case *settings.Seconds:
+			*f = settings.Seconds(time.Hour)
+		case *settings.Secret:
+			*f = settings.NewSecret("x")
+		case *settings.Hosts:
+			*f = settings.Hosts{"x"}
+		default:
+			t.Fatalf("this test cannot change a %T", f)
+		}
+		if reflect.DeepEqual(smtpConfig(s), base) {
+			t.Errorf("SMTP.%s has no effect", fields.Field(i).Name)
+		}
+	}
+}
+
+func TestSMTPConfig_TLS(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		tls, ssl bool
+		want     smtp.TLSMode
+	}{
+		{"none", false, false, smtp.TLSNone},
+		{"STARTTLS", true, false, smtp.TLSStart},
+		{"implicit", false, true, smtp.TLSImplicit},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := settings.Default()
+			s.SMTP.UseTLS, s.SMTP.UseSSL = tt.tls, tt.ssl
+			if got := smtpConfig(s).TLS; got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,94 @@
+package backends
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/mailpouch/mailpouch/backends/console"
+	"github.com/mailpouch/mailpouch/backends/dummy"
+	"github.com/mailpouch/mailpouch/backends/filebased"
+	"github.com/mailpouch/mailpouch/backends/locmem"
+	"github.com/mailpouch/mailpouch/backends/smtp"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/settings"
+)
+
+// Constructor makes a backend from the settings. It opens no connection. It is called
+// for each connection that is wanted, and may return the same value each time only
+// if that may be used by several goroutines, as a queue may.
+type Constructor func(settings.Settings) (mailer.Backend, error)
+
+// Registry has a constructor for each name. It is a map: a program adds its own
+// backends, and replaces ours, before it passes the registry on.
+type Registry map[string]Constructor
+
+// queueName is the one name that a program has to register itself.
+const queueName = "queue"
+
+// Builtin returns a registry with smtp, console, filebased, locmem and dummy.
+//
+// The locmem backends of one registry share an outbox, which each of them returns:
+// b.(*locmem.Backend).Outbox(). A test may as well register one of its own:
+//
+//	outbox := new(locmem.Outbox)
+//	reg["locmem"] = func(s settings.Settings) (mailer.Backend, error) {
+//		return locmem.New(locmem.Config{Outbox: outbox, Defaults: backends.Defaults(s)})
+//	}
+func Builtin() Registry {
+	outbox := new(locmem.Outbox)
+	return Registry{
+		"smtp":      func(s settings.Settings) (mailer.Backend, error) { return backend(smtp.New(smtpConfig(s))) },
+		"console":   func(s settings.Settings) (mailer.Backend, error) { return backend(console.New(consoleConfig(s))) },
+		"filebased": func(s settings.Settings) (mailer.Backend, error) { return backend(filebased.New(filebasedConfig(s))) },
+		"locmem":    func(s settings.Settings) (mailer.Backend, error) { return backend(locmem.New(locmemConfig(s, outbox))) },
+		"dummy":     func(s settings.Settings) (mailer.Backend, error) { return backend(dummy.New(dummyConfig(s))) },
+	}
+}
+
+// backend returns no backend with an error: a nil *smtp.Backend in a mailer.Backend
+// would not be nil.
+func backend[B mailer.Backend](b B, err error) (mailer.Backend, error) {
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// New makes the backend of that name, which may be one of Django's dotted paths. The
+// error is an UnknownBackendError, or what the constructor says.
+func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) {
+	name = settings.CanonicalBackend(name)
+	construct, ok := r[name]
+	if !ok {
+		known := r.names()
+		return nil, &UnknownBackendError{Name: name, Nearest: settings.Nearest(name, known), Known: known}
+	}
+	b, err := construct(s)
+	if err != nil {
+		return nil, fmt.Errorf("backends: %s: %w", name, err)
+	}
+	return b, nil
+}
+
+func (r Registry) names() []string { return slices.Sorted(maps.Keys(r)) }
+
+// UnknownBackendError says that a registry has no backend of a name.
+type UnknownBackendError struct {
+	Name    string
+	Nearest string   // the name that was most likely meant, or ""
+	Known   []string // all names of the registry, sorted
+}
+
+func (e *UnknownBackendError) Error() string {
+	text := fmt.Sprintf("backends: no backend is named %q", e.Name)
+	if e.Name == queueName {
+		return text + `: a program that hands its mail to workers adds reg["queue"] = ` +
+			`func(settings.Settings) (mailer.Backend, error) { return queue, nil }`
+	}
+	if e.Nearest != "" {
+		text += fmt.Sprintf("; did you mean %s?", e.Nearest)
+	}
+	return text + " (there are " + strings.Join(e.Known, ", ") + ")"
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// letter is what the flags of send say of a message.
+type letter struct {
+	message  mailer.EmailMessage
+	bodyFile string
+	htmlFile string
+	attach   []string
+	headers  []string
+}
+
+func (a *app) sendCommand() *cobra.Command {
+	var l letter
+	var o options
+	c := &cobra.Command{
+		Use:   "send",
+		Short: "Queue one message and print its task's ID",
+		Example: `  enqueue send --to ann@example.com --subject Hello --body "It works."
+  enqueue send --to "Ann <ann@example.com>" --subject Report --body-file - --attach report.pdf < text.txt
+  enqueue send --to ann@example.com --subject Hello --body "Hello." --html-file hello.html
+  enqueue send --to ann@example.com --subject "Happy new year" --body "..." --process-at 2027-01-01T00:00:00Z`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return a.send(c, l, o) },
+	}
+	m := &l.message
+	f := c.Flags()
+	f.StringVar(&m.FromEmail, "from", "", "sender (default: DEFAULT_FROM_EMAIL)")
+	f.StringArrayVar(&m.To, "to", nil, "recipient; may be repeated")
+	f.StringArrayVar(&m.Cc, "cc", nil, "recipient of a copy; may be repeated")
+	f.StringArrayVar(&m.Bcc, "bcc", nil, "recipient whom nobody sees; may be repeated")
+	f.StringArrayVar(&m.ReplyTo, "reply-to", nil, "where answers go; may be repeated")
+	f.StringVar(&m.Subject, "subject", "", "subject")
+	f.StringVar(&m.Body, "body", "", "text of the message")
+	f.StringVar(&l.bodyFile, "body-file", "", "file with the text, - for standard input")
+	f.StringVar(&l.htmlFile, "html-file", "", "file with the text as HTML, - for standard input")
+	f.StringArrayVar(&l.attach, "attach", nil, "file to attach; may be repeated")
+	f.StringArrayVar(&l.headers, "header", nil, `header field, such as "X-Campaign: spring"; may be repeated`)
+	f.StringVar(&m.Charset, "charset", "", "charset (default: DEFAULT_CHARSET)")
+	f.BoolVar(&m.FailSilently, "fail-silently", false, "try once, and log a failure instead of keeping it")
+	o.addFlags(c)
+	return c
+}
+
+func (a *app) send(c *cobra.Command, l letter, o options) error {
+	queueOptions, err := o.read()
+	if err != nil {
+		return cli.Exit(cli.ExitUsage, err)
+	}
+	m, err := a.compose(l)
+	if err != nil {
+		return err
+	}
+	if err := a.connect(c.Context()); err != nil {
+		return err
+	}
+	defer a.close()
+	id, err := a.queue(queueOptions).Enqueue(c.Context(), m)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(a.std.Out, id)
+	return nil
+}
+
+// compose makes the message that the flags describe.
+func (a *app) compose(l letter) (*mailer.EmailMessage, error) {
+	m := &l.message
+	if len(m.Recipients()) == 0 {
+		return nil, cli.Exitf(cli.ExitUsage, "nobody to send to: give --to, --cc or --bcc")
+	}
+	if m.Body != "" && l.bodyFile != "" {
+		return nil, cli.Exitf(cli.ExitUsage, "--body and --body-file exclude each other")
+	}
+	if l.bodyFile == "-" && l.htmlFile == "-" {
+		return nil, cli.Exitf(cli.ExitUsage, "--body-file and --html-file cannot both be standard input")
+	}
+	if l.bodyFile != "" {
+		text, err := a.readInput(l.bodyFile)
+		if err != nil {
+			return nil, err
+		}
+		m.Body = text
+	}
+	if l.htmlFile != "" {
+		html, err := a.readInput(l.htmlFile)
+		if err != nil {
+			return nil, err
+		}
+		m.AttachAlternative(html, "text/html")
+	}
+	for _, h := range l.headers {
+		name, value, ok := strings.Cut(h, ":")
+		if !ok {
+			return nil, cli.Exitf(cli.ExitUsage, `--header %q: "Name: value" is wanted`, h)
+		}
+		if m.Headers == nil {
+			m.Headers = map[string]string{}
+		}
+		m.Headers[name] = strings.TrimPrefix(value, " ")
+	}
+	for _, path := range l.attach {
+		if err := m.AttachFile(path, ""); err != nil {
+			var pathError *fs.PathError
+			if errors.As(err, &pathError) {
+				return nil, cli.Exitf(cli.ExitNoInput, "--attach %s: %w", path, pathError.Err)
+			}
+			return nil, cli.Exit(cli.ExitNoInput, err)
+		}
+	}
+	return m, nil
+}

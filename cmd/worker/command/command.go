@@ -1,0 +1,33 @@
+// Package command is the worker's command line. A program that has a backend of its
+// own calls [Main] with a registry that holds it, and is a worker like any other.
+package command
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/mailpouch/mailpouch/backends"
+	"github.com/mailpouch/mailpouch/internal/cli"
+)
+
+// Main runs the command line of the process and exits. EMAIL_QUEUE_BACKEND names the
+// backend in the registry that delivers.
+func Main(registry backends.Registry) {
+	cli.Main(func(std cli.Streams) *cobra.Command { return newCommand(std, registry) })
+}
+
+func newCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "worker",
+		Short: "Take mail from the queue and deliver it",
+		Long: `Take mail from the queue and deliver it. Start as many workers as you like, on as
+many machines: they share the queue.
+
+Exit codes: 0 done, 64 usage, 69 Redis or the mail server cannot be reached,
+78 a setting is wrong.`,
+		Example: `  worker check
+  EMAIL_HOST=smtp.example.com EMAIL_PORT=587 EMAIL_USE_TLS=true worker run
+  worker demo`,
+	}
+	root.AddCommand(runCommand(std, registry), checkCommand(std, registry), demoCommand(std))
+	return root
+}

@@ -1,0 +1,13 @@
+// Command worker takes mail from the queue and delivers it.
+//
+//	worker run      deliver mail until told to stop
+//	worker check    print the settings, and try Redis and the mail server
+//	worker demo     queue, worker and mail server in one process
+package main
+
+import (
+	"github.com/mailpouch/mailpouch/backends"
+	"github.com/mailpouch/mailpouch/cmd/worker/command"
+)
+
+func main() { command.Main(backends.Builtin()) }

@@ -1,0 +1,133 @@
+package house
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/mailpouch/mailpouch/settings"
+)
+
+var write = flag.Bool("write", false, "write the settings table into README.md")
+
+const readmeFile = "../../README.md"
+
+func readme(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(readmeFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// README's table is the one that the code would write.
+func TestREADME_settings(t *testing.T) {
+	const begin, end = "<!-- settings: written by \"make docs\" -->\n", "<!-- /settings -->"
+	text := readme(t)
+	before, rest, ok := strings.Cut(text, begin)
+	have, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("README.md has no %q and %q", begin, end)
+	}
+	want := settings.Markdown()
+	if have == want {
+		return
+	}
+	if !*write {
+		t.Fatal("README's settings table is not the code's: run make docs")
+	}
+	if err := os.WriteFile(readmeFile, []byte(before+begin+want+end+after), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Every Go program in README compiles. Packages of example.com are the reader's own;
+// here a stub stands for each.
+func TestREADME_programs(t *testing.T) {
+	t.Parallel()
+	programs := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(readme(t), -1)
+	if len(programs) < 2 {
+		t.Fatalf("README has %d Go programs, want at least 2", len(programs))
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	overlay := map[string]string{}
+	put := func(path, text string) {
+		file := filepath.Join(dir, fmt.Sprintf("%d.go", len(overlay)))
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		overlay[filepath.Join(root, path)] = file
+	}
+	put("internal/house/pigeon/pigeon.go", pigeon)
+	var packages []string
+	for i, p := range programs {
+		program := strings.ReplaceAll(p[1], "example.com/shop/pigeon", module+"/internal/house/pigeon")
+		put(fmt.Sprintf("internal/house/program%d/main.go", i), program)
+		packages = append(packages, fmt.Sprintf("./internal/house/program%d", i))
+	}
+	replace, err := json.Marshal(map[string]any{"Replace": overlay})
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlayFile := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(overlayFile, replace, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, pkg := range packages {
+		build := exec.CommandContext(t.Context(), "go", "build", "-overlay", overlayFile, "-o", os.DevNull, pkg)
+		build.Dir = root
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", pkg, err, out)
+		}
+	}
+}
+
+const pigeon = `package pigeon
+
+import (
+	"context"
+
+	"` + module + `/mailer"
+)
+
+type Backend struct{}
+
+func New(string) (*Backend, error) { return &Backend{}, nil }
+
+func (*Backend) Open(context.Context) (bool, error) { return true, nil }
+func (*Backend) Close() error                       { return nil }
+func (*Backend) SendMessages(context.Context, []*mailer.EmailMessage) (int, error) {
+	return 0, nil
+}
+`
+
+// Every make target and file that README names is there.
+func TestREADME_names(t *testing.T) {
+	t.Parallel()
+	text := readme(t)
+	makefile, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile("`?make ([a-z-]+)").FindAllStringSubmatch(text, -1) {
+		if m[0][0] == '`' && !strings.Contains(string(makefile), "\n"+m[1]+":") {
+			t.Errorf("README names make %s, which the Makefile has not", m[1])
+		}
+	}
+	for _, m := range regexp.MustCompile(`\]\(([A-Za-z][^):#]*)\)`).FindAllStringSubmatch(text, -1) {
+		if _, err := os.Stat(filepath.Join("../..", m[1])); err != nil {
+			t.Errorf("README links to %s: %v", m[1], err)
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package settings
+
+import (
+	"os"
+	"reflect"
+	"strings"
+)
+
+// Load reads the process's environment. The error, if not nil, is a Problems with
+// everything that is wrong; the Settings then have defaults in the places that could
+// not be read, and are good for Describe only. The warnings, one line each, name what
+// was not understood (a mistyped EMAIL_ variable) or is seldom meant.
+func Load() (Settings, []string, error) {
+	s := Settings{read: map[string]string{}}
+	var problems Problems
+	set := map[string]bool{}
+	for _, f := range fields(&s) {
+		set[f.name] = f.isSet()
+		if err := f.decode(set[f.name]); err != nil {
+			problems.add(f.name, "%v", err)
+			set[f.name] = false
+			_ = f.decode(false) // a default, which a test holds to be readable
+		}
+	}
+	s.normalise()
+	for _, f := range fields(&s) {
+		if set[f.name] {
+			s.read[f.name] = f.show()
+		}
+	}
+	s.check(&problems)
+	warnings := append(unknown(os.Environ()), s.warnings(problems)...)
+	return s, warnings, problems.err()
+}
+
+// Default returns the settings of an empty environment.
+func Default() Settings {
+	var s Settings
+	for _, f := range fields(&s) {
+		_ = f.decode(false)
+	}
+	return s
+}
+
+// normalise replaces other people's names of a thing by ours.
+func (s *Settings) normalise() {
+	s.Delivery.Backend = CanonicalBackend(s.Delivery.Backend)
+	s.Worker.Backend = CanonicalBackend(s.Worker.Backend)
+	for _, f := range fields(s) {
+		if _, ok := f.tag("oneof"); ok {
+			f.value.Set(reflect.ValueOf(strings.ToLower(f.value.String())))
+		}
+	}
+	if s.Log.Level == "warning" { // Python's name
+		s.Log.Level = "warn"
+	}
+}
+
+// CanonicalBackend returns the short name of one of Django's backends, written as its
+// dotted path, and any other name as it is.
+func CanonicalBackend(name string) string {
+	name = strings.TrimSpace(name)
+	short, ok := strings.CutPrefix(name, "django.core.mail.backends.")
+	if !ok {
+		return name
+	}
+	short, ok = strings.CutSuffix(short, ".EmailBackend")
+	if !ok {
+		return name
+	}
+	return short
+}

@@ -1,0 +1,93 @@
+package settings
+
+import "time"
+
+// Settings is everything that the environment can set. Its zero value is of no use:
+// take Load's or Default's.
+//
+// The tags are the documentation. Each field names its variable (envconfig), its
+// default, what it does (desc) and what it may be (min, max, oneof); Load, Validate,
+// Describe and Markdown all read them.
+type Settings struct {
+	Delivery Delivery `group:"Delivery"`
+	Message  Message  `group:"Messages"`
+	SMTP     SMTP     `group:"SMTP"`
+	Queue    Queue    `group:"Queue"`
+	Worker   Worker   `group:"Worker"`
+	Log      Log      `group:"Log"`
+
+	// read has what Load found in the environment, by variable, as Describe shows it.
+	read map[string]string
+}
+
+// Delivery says where a program's messages go.
+type Delivery struct {
+	Backend  string `envconfig:"EMAIL_BACKEND" default:"smtp" desc:"what a program hands its mail to: smtp, console, filebased, locmem, dummy, or queue to leave it to a worker; Django's dotted paths are accepted"`
+	FilePath string `envconfig:"EMAIL_FILE_PATH" desc:"directory of the filebased backend; made if it is missing"`
+}
+
+// Message says what a message gets that its author left out.
+type Message struct {
+	DefaultFrom   string    `envconfig:"DEFAULT_FROM_EMAIL" default:"webmaster@localhost" desc:"From of a message that names none"`
+	ServerEmail   string    `envconfig:"SERVER_EMAIL" default:"root@localhost" desc:"From of mail to admins and managers"`
+	SubjectPrefix string    `envconfig:"EMAIL_SUBJECT_PREFIX" default:"[Django] " empty:"keep" desc:"put before the subject of mail to admins and managers, blank included; set it empty for none"`
+	Admins        Addresses `envconfig:"ADMINS" desc:"who gets mail to admins: addresses separated by commas, such as Ann <ann@example.com>, bob@example.com"`
+	Managers      Addresses `envconfig:"MANAGERS" desc:"who gets mail to managers, written as ADMINS"`
+	Charset       string    `envconfig:"DEFAULT_CHARSET" default:"utf-8" desc:"charset of a message that names none"`
+	LocalTime     bool      `envconfig:"EMAIL_USE_LOCALTIME" default:"false" desc:"Date in the local time zone instead of UTC"`
+	Hostname      string    `envconfig:"EMAIL_HOSTNAME" desc:"this machine's name in Message-ID and EHLO; looked up at the start if empty"`
+}
+
+// SMTP says how the smtp backend reaches its server.
+type SMTP struct {
+	Hosts      Hosts  `envconfig:"EMAIL_HOST" default:"localhost" desc:"mail server; several are separated by commas and tried in this order"`
+	Port       int    `envconfig:"EMAIL_PORT" default:"25" min:"1" max:"65535" desc:"its port; most servers want 587 with EMAIL_USE_TLS and 465 with EMAIL_USE_SSL"`
+	User       string `envconfig:"EMAIL_HOST_USER" desc:"user name; there is a login only if this and the password are set"`
+	Password   Secret `envconfig:"EMAIL_HOST_PASSWORD" desc:"password"`
+	UseTLS     bool   `envconfig:"EMAIL_USE_TLS" default:"false" desc:"begin in clear text and require STARTTLS"`
+	UseSSL     bool   `envconfig:"EMAIL_USE_SSL" default:"false" desc:"TLS from the first octet; excludes EMAIL_USE_TLS"`
+	CertFile   string `envconfig:"EMAIL_SSL_CERTFILE" desc:"PEM file of our own certificate, for a server that asks for one"`
+	KeyFile    string `envconfig:"EMAIL_SSL_KEYFILE" desc:"PEM file of its key"`
+	CAFile     string `envconfig:"EMAIL_SSL_CAFILE" desc:"PEM file of the authorities to trust instead of the system's"`
+	ServerName string `envconfig:"EMAIL_SSL_SERVER_NAME" desc:"name that the server's certificate has to carry; EMAIL_HOST if empty"`
+
+	AllowInsecureAuth bool `envconfig:"EMAIL_ALLOW_INSECURE_AUTH" default:"false" desc:"send the password to another machine without TLS"`
+
+	Timeout     Seconds       `envconfig:"EMAIL_TIMEOUT" default:"1m" min:"1ms" desc:"how long connecting and each command may take; a plain number is seconds"`
+	DataTimeout time.Duration `envconfig:"EMAIL_DATA_TIMEOUT" default:"10m" min:"1ms" desc:"how long the reply to a whole message may take; giving up on it may send the message twice"`
+
+	Pipelining string `envconfig:"EMAIL_PIPELINING" default:"auto" oneof:"auto,off" desc:"send the end of a message together with the beginning of the next, if the server offers it"`
+	Chunking   string `envconfig:"EMAIL_CHUNKING" default:"off" oneof:"auto,off" desc:"send messages without waiting for each reply, if the server offers it; for distant servers. A lost connection may send up to 18 messages twice"`
+
+	IdleTimeout time.Duration `envconfig:"EMAIL_CONNECTION_IDLE" default:"1m" min:"1s" desc:"how long an open connection may go unused"`
+	MaxMessages int           `envconfig:"EMAIL_CONNECTION_MAX_MESSAGES" default:"0" min:"0" desc:"messages after which a connection is replaced; 0 is no limit"`
+	MaxBytes    int           `envconfig:"EMAIL_CONNECTION_MAX_BYTES" default:"0" min:"0" desc:"octets of messages after which a connection is replaced; 0 is no limit"`
+	MaxAge      time.Duration `envconfig:"EMAIL_CONNECTION_MAX_AGE" default:"0s" min:"0s" desc:"age at which a connection is replaced; 0s is no limit"`
+}
+
+// Queue says where and how messages wait for a worker. Producers and workers read it.
+type Queue struct {
+	RedisURL    URL           `envconfig:"REDIS_URL" default:"redis://127.0.0.1:6379/0" desc:"the Redis that keeps the queue: redis://, rediss:// (TLS), unix:// or redis-sentinel://host:26379?master=NAME; several hosts are separated by commas"`
+	Name        string        `envconfig:"EMAIL_QUEUE" default:"default" desc:"queue that messages are put in"`
+	MaxRetry    int           `envconfig:"EMAIL_MAX_RETRY" default:"25" min:"0" max:"1000" desc:"tries after the first one before a message becomes a dead letter"`
+	TaskTimeout time.Duration `envconfig:"EMAIL_TASK_TIMEOUT" default:"30m" min:"1s" desc:"how long a worker may hold a message, waiting and sending; at least EMAIL_DATA_TIMEOUT and twice EMAIL_BATCH_TIMEOUT"`
+}
+
+// Worker says how a worker delivers.
+type Worker struct {
+	Backend         string        `envconfig:"EMAIL_QUEUE_BACKEND" default:"smtp" desc:"what the worker delivers with; any backend but queue"`
+	Queues          Queues        `envconfig:"EMAIL_QUEUES" default:"critical:6,default:3,bulk:1" desc:"queues that the worker takes from, each with its weight"`
+	Connections     int           `envconfig:"EMAIL_CONNECTIONS" default:"4" min:"1" max:"1000" desc:"connections to the mail server that each worker keeps open"`
+	BatchSize       int           `envconfig:"EMAIL_BATCH_SIZE" default:"100" min:"1" max:"10000" desc:"messages that one connection takes at once, at most"`
+	RetryMin        time.Duration `envconfig:"EMAIL_RETRY_MIN" default:"5s" min:"1s" desc:"shortest pause before another try"`
+	RetryMax        time.Duration `envconfig:"EMAIL_RETRY_MAX" default:"1h" min:"1s" desc:"longest pause before another try"`
+	MaxAge          time.Duration `envconfig:"EMAIL_MAX_AGE" default:"120h" min:"1s" desc:"age at which a message that could not be sent becomes a dead letter"`
+	BatchTimeout    time.Duration `envconfig:"EMAIL_BATCH_TIMEOUT" default:"2m" min:"1s" desc:"how long one batch may take; longer than EMAIL_TIMEOUT"`
+	ShutdownTimeout time.Duration `envconfig:"EMAIL_SHUTDOWN_TIMEOUT" default:"2m30s" min:"1s" desc:"how long a stopping worker waits for the batches on the wire; longer than EMAIL_BATCH_TIMEOUT. What starts and kills the worker has to wait longer than this"`
+}
+
+// Log says what the programs write about their work.
+type Log struct {
+	Level  string `envconfig:"LOG_LEVEL" default:"info" oneof:"trace,debug,info,warn,error" desc:"least important messages to be logged"`
+	Format string `envconfig:"LOG_FORMAT" default:"auto" oneof:"auto,json,console" desc:"json for programs, console for people; auto is console on a terminal"`
+}

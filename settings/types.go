@@ -1,0 +1,218 @@
+package settings
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Seconds is a duration that may also be written as Django does, as a plain number
+// of seconds: "2.5" is "2.5s".
+type Seconds time.Duration
+
+// UnmarshalText reads a duration as Go writes it, or a number of seconds.
+func (s *Seconds) UnmarshalText(text []byte) error {
+	if d, err := time.ParseDuration(string(text)); err == nil {
+		*s = Seconds(d)
+		return nil
+	}
+	n, err := strconv.ParseFloat(string(text), 64)
+	if err != nil || math.IsNaN(n) || math.Abs(n) > math.MaxInt64/float64(2*time.Second) {
+		return fmt.Errorf(`%q is neither a number of seconds ("10", "2.5") nor a duration ("30s", "5m")`, text)
+	}
+	*s = Seconds(n * float64(time.Second))
+	return nil
+}
+
+// String writes the duration as Go does.
+func (s Seconds) String() string { return time.Duration(s).String() }
+
+// Hosts is a list of servers, in order of preference.
+type Hosts []string
+
+// UnmarshalText reads hosts separated by commas.
+func (h *Hosts) UnmarshalText(text []byte) error {
+	var all Hosts
+	for host := range strings.SplitSeq(string(text), ",") {
+		host = strings.TrimSpace(host)
+		if err := checkHost(host); err != nil {
+			return err
+		}
+		all = append(all, host)
+	}
+	*h = all
+	return nil
+}
+
+// String writes the hosts separated by commas.
+func (h Hosts) String() string { return strings.Join(h, ",") }
+
+// checkHost accepts a host name or an IP address. The commonest mistakes are a URL, a
+// port and the quotes of a shell.
+func checkHost(host string) error {
+	if _, err := netip.ParseAddr(host); err == nil || isHostname(strings.TrimSuffix(host, ".")) {
+		return nil
+	}
+	return fmt.Errorf("%q is not the name or the IP address of a host; a port belongs in EMAIL_PORT", host)
+}
+
+// isHostname accepts a domain name (RFC 1035, 2.3.1), also with underscores, which
+// containers have, and with letters outside ASCII, which are punycode on the wire.
+func isHostname(name string) bool {
+	if len(name) > 253 || !utf8.ValidString(name) {
+		return false
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 || strings.Trim(label, "-") != label || strings.ContainsFunc(label, notInLabel) {
+			return false
+		}
+	}
+	return true
+}
+
+func notInLabel(r rune) bool {
+	return r != '-' && r != '_' && !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsDigit(r)
+}
+
+// Addresses is a list of mail addresses, with or without display names.
+type Addresses []string
+
+// UnmarshalText reads addresses separated by commas. A comma inside a quoted display
+// name ("Doe, John" <john@example.com>) separates nothing.
+func (a *Addresses) UnmarshalText(text []byte) error {
+	list := strings.TrimSpace(string(text))
+	if strings.HasPrefix(list, "[") || strings.HasPrefix(list, "(") {
+		return errors.New("a Python list is not read here; write: Ann <ann@example.com>, bob@example.com")
+	}
+	var all Addresses
+	for _, entry := range splitAddresses(list) {
+		entry = strings.TrimSpace(entry)
+		if entry == "" {
+			continue // a comma at the end, or two of them
+		}
+		if err := checkAddress(entry); err != nil {
+			return err
+		}
+		// In Doe, Ann <ann@example.com> the first half would pass as a local user.
+		if n := len(all); n > 0 && !strings.Contains(all[n-1], "@") && strings.Contains(entry, "<") {
+			return notAddress(all[n-1])
+		}
+		all = append(all, entry)
+	}
+	*a = all
+	return nil
+}
+
+// String writes the addresses separated by commas.
+func (a Addresses) String() string { return strings.Join(a, ", ") }
+
+// splitAddresses splits at the commas outside quotes.
+func splitAddresses(list string) []string {
+	var entries []string
+	start, quoted, escaped := 0, false, false
+	for i := range len(list) {
+		switch c := list[i]; {
+		case escaped:
+			escaped = false
+		case quoted && c == '\\':
+			escaped = true
+		case c == '"':
+			quoted = !quoted
+		case c == ',' && !quoted:
+			entries = append(entries, list[start:i])
+			start = i + 1
+		}
+	}
+	return append(entries, list[start:])
+}
+
+// checkAddress finds what is no address at all, and takes a local part alone, such as
+// root. The mailer looks at an address more closely; here nothing may be refused that
+// it accepts.
+func checkAddress(address string) error {
+	spec := strings.TrimSpace(address)
+	if i := strings.LastIndexByte(spec, '<'); i >= 0 {
+		var closed bool
+		if spec, closed = strings.CutSuffix(spec[i+1:], ">"); !closed {
+			return notAddress(address)
+		}
+	}
+	local, domain := spec, "localhost"
+	if i := strings.LastIndexByte(spec, '@'); i >= 0 {
+		local, domain = spec[:i], spec[i+1:]
+	}
+	const separators = " \t,;<>"
+	quoted := len(local) > 2 && local[0] == '"' && local[len(local)-1] == '"'
+	if local == "" || domain == "" || strings.ContainsAny(domain, separators) ||
+		!quoted && strings.ContainsAny(local, separators+`"`) {
+		return notAddress(address)
+	}
+	return nil
+}
+
+func notAddress(text string) error {
+	return fmt.Errorf(`%q is not a mail address; write ann@example.com, or Ann <ann@example.com>, and put quotes around a name with a comma`, text)
+}
+
+// Queues has the weight of each queue by its name: a queue of weight 6 is asked six
+// times as often as one of weight 1.
+type Queues map[string]int
+
+// UnmarshalText reads "critical:6,default:3". A queue without a weight has weight 1.
+func (q *Queues) UnmarshalText(text []byte) error {
+	all := Queues{}
+	for entry := range strings.SplitSeq(string(text), ",") {
+		name, weight, weighted := strings.Cut(strings.TrimSpace(entry), ":")
+		n := 1
+		if weighted {
+			var err error
+			if n, err = strconv.Atoi(weight); err != nil || n < 1 || n > maxWeight {
+				return fmt.Errorf("%q: the weight has to be a whole number from 1 to %d", entry, maxWeight)
+			}
+		}
+		if err := checkQueueName(name); err != nil {
+			return err
+		}
+		if _, twice := all[name]; twice {
+			return fmt.Errorf("queue %q is named twice", name)
+		}
+		all[name] = n
+	}
+	*q = all
+	return nil
+}
+
+// maxWeight bounds the list that asynq makes of the weights, one entry for each point.
+const maxWeight = 100
+
+// String writes the queues as UnmarshalText reads them, the heaviest first.
+func (q Queues) String() string {
+	names := slices.SortedFunc(maps.Keys(q), func(a, b string) int {
+		return cmp.Or(cmp.Compare(q[b], q[a]), cmp.Compare(a, b))
+	})
+	entries := make([]string, len(names))
+	for i, name := range names {
+		entries[i] = name + ":" + strconv.Itoa(q[name])
+	}
+	return strings.Join(entries, ",")
+}
+
+// checkQueueName refuses what would change asynq's keys in Redis (braces), this
+// setting's own separators, and blanks.
+func checkQueueName(name string) error {
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune(`{}:,`, r)
+	}) {
+		return fmt.Errorf("%q is not a queue's name; use letters, digits, - and _", name)
+	}
+	return nil
+}
