@@ -29,6 +29,11 @@ type Backend interface {
 	// for at least one recipient; err, if not nil, is a SendErrors with one entry
 	// for each message, nil where it was accepted for all. A message is never
 	// tried again by the backend itself once it may have been accepted.
+	//
+	// What a message lacks is filled in first (WithDefaults), and one that Validate
+	// refuses fails with that error. If no connection can be opened, the error of
+	// each message that was to be sent is of the class Unavailable. Once ctx is done
+	// nothing is opened or sent any more: what is left fails.
 	SendMessages(ctx context.Context, messages []*EmailMessage) (sent int, err error)
 }
 

@@ -65,7 +65,7 @@ func (m *EmailMessage) checkHeaders() error {
 			return err
 		}
 		field := headerField(name)
-		if err := checkText(field, m.Headers[name], '\t'); err != nil {
+		if err := checkText(field, m.Headers[name], withTab); err != nil {
 			return err
 		}
 		switch canonical := textproto.CanonicalMIMEHeaderKey(name); {
@@ -85,7 +85,7 @@ func (m *EmailMessage) checkHeaders() error {
 
 // readTypes reads the charset and the types of all parts.
 func (m *EmailMessage) readTypes(d *draft) (err error) {
-	if err := checkText("charset", m.Charset, 0); err != nil {
+	if err := checkText("charset", m.Charset, withoutTab); err != nil {
 		return err
 	}
 	var ok bool
@@ -128,7 +128,7 @@ func parsePartType(field, s string) (mediaType, error) {
 
 // checkTexts checks what is neither an address nor a type.
 func (m *EmailMessage) checkTexts() error {
-	if err := checkText("subject", m.Subject, '\t'); err != nil {
+	if err := checkText("subject", m.Subject, withTab); err != nil {
 		return err
 	}
 	if err := checkMessageID("message_id", m.MessageID); err != nil {
@@ -159,7 +159,7 @@ const maxFilename = 300
 
 func checkAttachment(i int, a Attachment) error {
 	field := indexed("attachments", i, "filename")
-	if err := checkText(field, a.Filename, 0); err != nil {
+	if err := checkText(field, a.Filename, withoutTab); err != nil {
 		return err
 	}
 	if len(a.Filename) > maxFilename {

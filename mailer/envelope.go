@@ -20,24 +20,28 @@ type Envelope struct {
 // Recipients returns To, Cc, Bcc and the Bcc of Headers in that order as they
 // were written, without empty entries and without repetitions.
 func (m *EmailMessage) Recipients() []string {
-	var all []string
-	add := func(list []string) {
-		for _, a := range list {
-			if !isBlank(a) && !slices.Contains(all, a) {
-				all = append(all, a)
-			}
-		}
-	}
-	add(m.To)
-	add(m.Cc)
-	add(m.Bcc)
+	all := slices.Concat(m.To, m.Cc, m.Bcc)
 	for _, name := range m.headerNames() {
 		if isBlindCopy(name) {
 			hidden, _ := splitAddresses(m.Headers[name])
-			add(hidden)
+			all = append(all, hidden...)
 		}
 	}
-	return all
+	return unique(slices.DeleteFunc(all, isBlank), func(s string) string { return s })
+}
+
+// unique drops the entries whose key an earlier one has.
+func unique(list []string, key func(string) string) []string {
+	if len(list) < 2 {
+		return list
+	}
+	seen := make(map[string]bool, len(list))
+	return slices.DeleteFunc(list, func(s string) bool {
+		k := key(s)
+		found := seen[k]
+		seen[k] = true
+		return found
+	})
 }
 
 // Envelope returns the message's envelope. The sender is FromEmail, one address
@@ -54,38 +58,18 @@ func (m *EmailMessage) Envelope() (Envelope, error) {
 	e := Envelope{From: a.sender, To: make([]string, 0, len(a.to)+len(a.cc)+len(a.bcc)), UTF8: a.utf8}
 	for _, list := range [][]mailbox{a.to, a.cc, a.bcc} {
 		for _, box := range list {
-			if !contains(e.To, box.addr) && (m.only == nil || contains(m.only, box.addr)) {
-				e.To = append(e.To, box.addr)
-			}
+			e.To = append(e.To, box.addr)
 		}
 	}
+	e.To = m.narrowed(unique(e.To, domainLower))
 	return e, nil
 }
 
-// WithRecipients returns a copy of the message that goes to those of its recipients
-// alone, given as bare addresses. It renders to the same bytes: what the others see
-// of it does not change.
-func (m *EmailMessage) WithRecipients(to []string) *EmailMessage {
-	c := *m
-	c.only = append([]string{}, to...)
-	return &c
-}
-
-func contains(list []string, address string) bool {
-	return slices.ContainsFunc(list, func(have string) bool { return sameAddress(have, address) })
-}
-
-// sameAddress compares domains in any letter case and local parts exactly: only
-// the domain's own server knows more about them (RFC 5321, 2.4).
-func sameAddress(a, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	i, j := strings.LastIndexByte(a, '@'), strings.LastIndexByte(b, '@')
-	if i < 0 || i != j {
-		return a == b
-	}
-	return a[:i] == b[:i] && strings.EqualFold(a[i:], b[i:])
+// domainLower makes addresses that are the same equal: domains may be in any letter
+// case, but of a local part only its own server knows (RFC 5321, 2.4).
+func domainLower(addr string) string {
+	at := strings.LastIndexByte(addr, '@') + 1
+	return addr[:at] + strings.ToLower(addr[at:])
 }
 
 // addresses are a message's addresses, read.
@@ -140,7 +124,7 @@ func (a *addresses) addHeader(name, value string) error {
 	switch {
 	case isBlindCopy(name):
 		boxes, reason := parseAddresses(value)
-		if reason != "" || !isClean(value, '\t') {
+		if reason != "" || !isClean(value, withTab) {
 			return fieldError(headerField(name), value, reason)
 		}
 		a.bcc = append(a.bcc, boxes...)
@@ -164,7 +148,7 @@ func (a *addresses) addHeader(name, value string) error {
 // readAddresses reads the one address of a field.
 func readAddresses(field, s string) ([]mailbox, error) {
 	box, reason := parseMailbox(s)
-	if reason != "" || !isClean(s, 0) {
+	if reason != "" || !isClean(s, withoutTab) {
 		return nil, fieldError(field, s, reason)
 	}
 	return []mailbox{box}, nil
@@ -178,7 +162,7 @@ func readAddressList(field string, list []string) ([]mailbox, error) {
 			continue
 		}
 		box, reason := parseMailbox(s)
-		if reason != "" || !isClean(s, 0) {
+		if reason != "" || !isClean(s, withoutTab) {
 			return nil, fieldError(field+"["+strconv.Itoa(i)+"]", s, reason)
 		}
 		boxes = append(boxes, box)

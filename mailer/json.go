@@ -1,15 +1,11 @@
 package mailer
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/base64"
-	"encoding/json"
-	"errors"
-	"io"
 	"maps"
 	"slices"
-	"strings"
+	"strconv"
 	"time"
 	"unicode/utf8"
 )
@@ -90,7 +86,10 @@ func (e *jsonEncoder) texts(key, field string, list []string) {
 		if i > 0 {
 			e.buf = append(e.buf, ',')
 		}
-		e.string(field, s)
+		if !utf8.ValidString(s) {
+			e.fail(field+"["+strconv.Itoa(i)+"]", reasonUTF8)
+		}
+		e.buf = appendJSONString(e.buf, s)
 	}
 	e.buf = append(e.buf, ']')
 }
@@ -102,7 +101,7 @@ func (e *jsonEncoder) headers(h map[string]string) {
 			e.buf = append(e.buf, ',')
 		}
 		e.string("headers", name)
-		e.text(":", "headers", h[name])
+		e.text(":", headerField(name), h[name])
 	}
 	e.buf = append(e.buf, '}')
 }
@@ -113,11 +112,11 @@ func (e *jsonEncoder) attachments(list []Attachment) {
 		if i > 0 {
 			e.buf = append(e.buf, ',')
 		}
-		e.text(`{"filename":`, "attachments", a.Filename)
+		e.text(`{"filename":`, "attachments.filename", a.Filename)
 		e.buf = append(e.buf, `,"content":"`...)
 		e.buf = base64.StdEncoding.AppendEncode(e.buf, a.Content)
-		e.text(`","mimetype":`, "attachments", a.Mimetype)
-		e.text(`,"content_id":`, "attachments", a.ContentID)
+		e.text(`","mimetype":`, "attachments.mimetype", a.Mimetype)
+		e.text(`,"content_id":`, "attachments.content_id", a.ContentID)
 		e.buf = append(e.buf, '}')
 	}
 	e.buf = append(e.buf, ']')
@@ -129,8 +128,8 @@ func (e *jsonEncoder) alternatives(list []Alternative) {
 		if i > 0 {
 			e.buf = append(e.buf, ',')
 		}
-		e.text(`{"content":`, "alternatives", a.Content)
-		e.text(`,"mimetype":`, "alternatives", a.Mimetype)
+		e.text(`{"content":`, "alternatives.content", a.Content)
+		e.text(`,"mimetype":`, "alternatives.mimetype", a.Mimetype)
 		e.buf = append(e.buf, '}')
 	}
 	e.buf = append(e.buf, ']')
@@ -173,81 +172,4 @@ func appendJSONString(dst []byte, s string) []byte {
 	}
 	dst = append(dst, s[start:]...)
 	return append(dst, '"')
-}
-
-// wireMessage is the shape of a message's JSON, for reading it.
-type wireMessage struct {
-	Subject        string            `json:"subject"`
-	Body           string            `json:"body"`
-	FromEmail      string            `json:"from_email"`
-	To             []string          `json:"to"`
-	Cc             []string          `json:"cc"`
-	Bcc            []string          `json:"bcc"`
-	ReplyTo        []string          `json:"reply_to"`
-	Headers        map[string]string `json:"headers"`
-	ContentSubtype string            `json:"content_subtype"`
-	Charset        string            `json:"charset"`
-	Attachments    []Attachment      `json:"attachments"`
-	Alternatives   []Alternative     `json:"alternatives"`
-	MessageID      string            `json:"message_id"`
-	Date           string            `json:"date"`
-	FailSilently   bool              `json:"fail_silently"`
-}
-
-// UnmarshalJSON reads what MarshalJSON wrote. Keys may be missing, and null is
-// the same as a missing key; an unknown key is refused. Every error but a broken
-// syntax is an InvalidMessageError that names the field.
-func (m *EmailMessage) UnmarshalJSON(data []byte) error {
-	if !bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")) {
-		return &InvalidMessageError{Field: "message", Reason: "is not a JSON object"}
-	}
-	var w wireMessage
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&w); err != nil {
-		return jsonError(err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return &InvalidMessageError{Field: "message", Reason: "has something after the JSON object"}
-	}
-	date, err := parseJSONDate(w.Date)
-	if err != nil {
-		return err
-	}
-	*m = EmailMessage{
-		Subject: w.Subject, Body: w.Body, FromEmail: w.FromEmail,
-		To: w.To, Cc: w.Cc, Bcc: w.Bcc, ReplyTo: w.ReplyTo, Headers: w.Headers,
-		Attachments: w.Attachments, Alternatives: w.Alternatives,
-		ContentSubtype: w.ContentSubtype, Charset: w.Charset,
-		MessageID: w.MessageID, Date: date, FailSilently: w.FailSilently,
-	}
-	return nil
-}
-
-func parseJSONDate(s string) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	t, err := time.Parse(time.RFC3339, s)
-	if err != nil {
-		return t, &InvalidMessageError{Field: "date", Reason: "is not a time as RFC 3339 writes it"}
-	}
-	return t, nil
-}
-
-// jsonError puts an error of encoding/json into the words of this package.
-func jsonError(err error) error {
-	var wrong *json.UnmarshalTypeError
-	var corrupt base64.CorruptInputError
-	switch {
-	case errors.As(err, &wrong):
-		return &InvalidMessageError{Field: cmp.Or(wrong.Field, "message"), Reason: "cannot be a JSON " + wrong.Value}
-	case errors.As(err, &corrupt):
-		return &InvalidMessageError{Field: "attachments.content", Reason: "is not base64"}
-	}
-	// encoding/json has no type for this one.
-	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return &InvalidMessageError{Field: strings.Trim(name, `"`), Reason: "is no field of a message"}
-	}
-	return &InvalidMessageError{Field: "message", Reason: "is not JSON: " + err.Error()}
 }

@@ -117,9 +117,18 @@ func (m *Mailer) send(ctx context.Context, messages []*EmailMessage, opts *SendO
 	if opts == nil {
 		opts = &SendOptions{}
 	}
-	backend, err := m.backend(opts)
-	if err != nil {
-		return 0, err
+	if opts.Backend != nil && opts.Connection != (Connection{}) {
+		return 0, errors.New("mailer: SendOptions: Backend and Connection exclude each other")
+	}
+	if len(messages) == 0 {
+		return 0, nil
+	}
+	backend := opts.Backend
+	if backend == nil {
+		var err error
+		if backend, err = m.cfg.Connect(opts.Connection); err != nil {
+			return 0, err
+		}
 	}
 	complete := make([]*EmailMessage, len(messages))
 	for i, e := range messages {
@@ -129,14 +138,4 @@ func (m *Mailer) send(ctx context.Context, messages []*EmailMessage, opts *SendO
 		backend = Silent(backend)
 	}
 	return backend.SendMessages(ctx, complete)
-}
-
-func (m *Mailer) backend(opts *SendOptions) (Backend, error) {
-	if opts.Backend == nil {
-		return m.cfg.Connect(opts.Connection)
-	}
-	if opts.Connection != (Connection{}) {
-		return nil, errors.New("mailer: SendOptions: Backend and Connection exclude each other")
-	}
-	return opts.Backend, nil
 }

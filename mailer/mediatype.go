@@ -24,8 +24,8 @@ const maxMediaType = 300
 
 // parseMediaType reads what an author wrote as the type of field.
 func parseMediaType(field, s string) (mediaType, error) {
-	if !isClean(s, 0) {
-		return mediaType{}, checkText(field, s, 0)
+	if !isClean(s, withoutTab) {
+		return mediaType{}, checkText(field, s, withoutTab)
 	}
 	if kind, subtype, ok := strings.Cut(s, "/"); ok && isToken(kind) && isToken(subtype) && len(s) <= maxMediaType {
 		return mediaType{value: strings.ToLower(s)}, nil
@@ -36,7 +36,7 @@ func parseMediaType(field, s string) (mediaType, error) {
 		return mediaType{}, &InvalidMessageError{Field: field, Reason: "is not a media type such as text/html"}
 	}
 	for name, value := range params { // percent-encoded text may hold what the outer one may not
-		if !isToken(name) || !isClean(value, 0) {
+		if !isToken(name) || !isClean(value, withoutTab) {
 			return mediaType{}, &BadHeaderError{Field: field, Reason: "has a bad parameter"}
 		}
 	}

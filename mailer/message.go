@@ -1,10 +1,12 @@
 package mailer
 
 import (
+	"cmp"
 	"crypto/rand"
 	"net/textproto"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -96,21 +98,9 @@ type Defaults struct {
 // missing. Whoever takes a message over calls it once, before the first try.
 func (m *EmailMessage) WithDefaults(d Defaults) *EmailMessage {
 	c := *m
-	if c.FromEmail == "" {
-		c.FromEmail = d.FromEmail
-	}
-	if c.FromEmail == "" {
-		c.FromEmail = "webmaster@localhost"
-	}
-	if c.Charset == "" {
-		c.Charset = d.Charset
-	}
-	if c.Charset == "" {
-		c.Charset = "utf-8"
-	}
-	if c.MessageID == "" {
-		c.MessageID = c.header("Message-Id")
-	}
+	c.FromEmail = cmp.Or(c.FromEmail, d.FromEmail, "webmaster@localhost")
+	c.Charset = cmp.Or(c.Charset, d.Charset, "utf-8")
+	c.MessageID = cmp.Or(c.MessageID, c.header("Message-Id"))
 	if c.MessageID == "" {
 		c.MessageID = newMessageID(d.Hostname)
 	}
@@ -132,21 +122,24 @@ func now(local bool) time.Time {
 	return t.UTC()
 }
 
+// newMessageID makes a Message-ID (RFC 5322, 3.6.4). It never fails: a machine's name
+// that is no domain is replaced.
 func newMessageID(host string) string {
 	if host == "" {
 		host, _ = os.Hostname()
 	}
-	if host == "" {
-		host = "localhost"
+	domain, reason := asciiDomain(host)
+	if reason != "" {
+		domain = "localhost"
 	}
-	return "<" + rand.Text() + "@" + host + ">"
+	return "<" + rand.Text() + "@" + domain + ">"
 }
 
 // header finds a field in Headers by its canonical name, in any letter case.
 func (m *EmailMessage) header(canonical string) string {
 	for name, value := range m.Headers {
 		if textproto.CanonicalMIMEHeaderKey(name) == canonical {
-			return value
+			return strings.Trim(value, " \t")
 		}
 	}
 	return ""

@@ -2,6 +2,7 @@ package mailer
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -119,16 +120,11 @@ func (p *part) settle() {
 // with only those levels that are needed. An empty body is left out if there is
 // something else.
 func (m *EmailMessage) tree(d *draft) *part {
-	inline, attached := m.attachmentParts(d)
-	var bodies []*part
-	if m.Body != "" || len(m.Alternatives) == 0 && len(m.Attachments) == 0 {
-		bodies = append(bodies, bodyPart(d.body, m.Body, d.cs))
-	}
-	for i, a := range m.Alternatives {
-		bodies = append(bodies, bodyPart(d.alternatives[i], a.Content, d.cs))
-	}
-	if !relate(bodies, inline) {
-		inline, attached = nil, append(inline, attached...)
+	bodies := m.bodyParts(d)
+	html := relateTo(bodies)
+	inline, attached := m.attachmentParts(d, html >= 0)
+	if len(inline) > 0 {
+		bodies[html] = related(bodies[html], inline)
 	}
 	var root *part
 	switch {
@@ -148,12 +144,25 @@ func (m *EmailMessage) tree(d *draft) *part {
 	return mixed
 }
 
-// attachmentParts makes the parts of the attachments: those with a ContentID, which
-// HTML may show, and the others.
-func (m *EmailMessage) attachmentParts(d *draft) (inline, attached []*part) {
+// bodyParts makes the parts of the body and its alternatives.
+func (m *EmailMessage) bodyParts(d *draft) []*part {
+	bodies := make([]*part, 0, 1+len(m.Alternatives))
+	if m.Body != "" || len(m.Alternatives) == 0 && len(m.Attachments) == 0 {
+		bodies = append(bodies, bodyPart(d.body, m.Body, d.cs))
+	}
+	for i, a := range m.Alternatives {
+		bodies = append(bodies, bodyPart(d.alternatives[i], a.Content, d.cs))
+	}
+	return bodies
+}
+
+// attachmentParts makes the parts of the attachments: those with a ContentID, if
+// there is HTML that may show them, and the others.
+func (m *EmailMessage) attachmentParts(d *draft, html bool) (inline, attached []*part) {
 	for i, a := range m.Attachments {
 		p := attachmentPart(a, d.attachments[i], d.cs)
-		if p.contentID != "" {
+		if html && p.contentID != "" {
+			p.disposition = "inline"
 			inline = append(inline, p)
 		} else {
 			attached = append(attached, p)
@@ -162,24 +171,20 @@ func (m *EmailMessage) attachmentParts(d *draft) (inline, attached []*part) {
 	return inline, attached
 }
 
-// relate puts the inline parts beside the last HTML among bodies (RFC 2387). It is
-// false if there is no HTML that could show them.
-func relate(bodies, inline []*part) bool {
-	if len(inline) == 0 {
-		return true
-	}
-	for i := len(bodies) - 1; i >= 0; i-- {
-		html := bodies[i]
-		if html.media.value != "text/html" {
-			continue
+// relateTo returns the index of the body that inline parts belong to: the last HTML.
+// It is -1 if there is none.
+func relateTo(bodies []*part) int {
+	for i, p := range slices.Backward(bodies) {
+		if p.media.value == "text/html" {
+			return i
 		}
-		related := multipart("related", append([]*part{html}, inline...)...)
-		related.media = related.media.with("type", "text/html")
-		for _, p := range inline {
-			p.disposition = "inline"
-		}
-		bodies[i] = related
-		return true
 	}
-	return false
+	return -1
+}
+
+// related puts inline parts beside their HTML (RFC 2387).
+func related(html *part, inline []*part) *part {
+	p := multipart("related", append([]*part{html}, inline...)...)
+	p.media = p.media.with("type", html.media.value)
+	return p
 }

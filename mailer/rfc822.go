@@ -208,7 +208,7 @@ func (r *messageRewriter) rawField(f rawField) bool {
 	if !utf8.ValidString(value) {
 		value = fromLatin1(value)
 	}
-	if !isClean(value, '\t') {
+	if !isClean(value, withTab) {
 		return false
 	}
 	if strings.HasPrefix(strings.ToLower(f.name), "content-") {

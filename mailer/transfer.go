@@ -156,28 +156,35 @@ const maxQuoted = 75
 
 func (o *output) quotedLine(line []byte) {
 	col := 0
-	for i, c := range line {
-		width := quotedWidth(c, i == len(line)-1)
-		if col += width; col > maxQuoted {
+	for len(line) > 0 {
+		if n := literals(line, maxQuoted-col); n > 0 {
+			o.buf = append(o.buf, line[:n]...)
+			col += n
+			line = line[n:]
+		} else if col+len("=XX") <= maxQuoted {
+			c := line[0]
+			o.buf = append(o.buf, '=', upperHex[c>>4], upperHex[c&15])
+			col += len("=XX")
+			line = line[1:]
+		} else {
 			o.buf = append(o.buf, "=\r\n"...)
 			o.flushIfFull()
-			col = width
-		}
-		if width == 1 {
-			o.buf = append(o.buf, c)
-		} else {
-			o.buf = append(o.buf, '=', upperHex[c>>4], upperHex[c&15])
+			col = 0
 		}
 	}
 }
 
-// quotedWidth is the length of an octet: 1 if it stands for itself. White
-// space at the end of a line does not, for it gets lost on the way.
-func quotedWidth(c byte, last bool) int {
-	if c > ' ' && c <= '~' && c != '=' || isSpace(c) && !last {
-		return 1
+// literals is how many octets at the beginning of a line, or of the rest of one,
+// stand for themselves, but not more than most. White space at the end of the
+// line does not, for it gets lost on the way.
+func literals(line []byte, most int) int {
+	most = min(most, len(line))
+	for i, c := range line[:most] {
+		if (c < ' ' || c > '~' || c == '=') && c != '\t' || isSpace(c) && i == len(line)-1 {
+			return i
+		}
 	}
-	return len("=XX")
+	return most
 }
 
 // quotedLen is how much quoted writes.
@@ -197,13 +204,24 @@ func quotedLen(content []byte, inLines bool) int {
 
 func quotedLineLen(line []byte) int {
 	n, col := 0, 0
-	for i, c := range line {
-		width := quotedWidth(c, i == len(line)-1)
-		if col += width; col > maxQuoted {
-			n += len("=\r\n")
-			col = width
+	for len(line) > 0 {
+		run := literals(line, len(line))
+		line = line[run:]
+		n += run
+		col += run
+		if col > maxQuoted {
+			breaks := (col - 1) / maxQuoted
+			n += breaks * len("=\r\n")
+			col -= breaks * maxQuoted
 		}
-		n += width
+		if len(line) > 0 {
+			if col += len("=XX"); col > maxQuoted {
+				n += len("=\r\n")
+				col = len("=XX")
+			}
+			n += len("=XX")
+			line = line[1:]
+		}
 	}
 	return n
 }

@@ -18,17 +18,24 @@ func (m *EmailMessage) Validate() error {
 	return err
 }
 
+// Whether a text may have tabs, for checkText and isClean.
+const (
+	withTab    = true
+	withoutTab = false
+)
+
 const reasonUTF8 = "is not valid UTF-8"
 
 // checkText refuses a text that is about to stand in a header if it holds what
-// ends or breaks a line there: C0 controls and DEL. Of these, except may stand.
+// ends or breaks a line there: C0 controls and DEL. Only a tab may stand, where the
+// text may be folded.
 // Line ends beyond ASCII (U+0085, U+2028) may stay, for they leave encoded.
-func checkText(field, s string, except byte) error {
-	if isClean(s, except) {
+func checkText(field, s string, tab bool) error {
+	if isClean(s, tab) {
 		return nil
 	}
 	for i := range len(s) {
-		if c := s[i]; (c < ' ' || c == 0x7f) && c != except {
+		if c := s[i]; (c < ' ' || c == 0x7f) && (c != '\t' || !tab) {
 			return &BadHeaderError{Field: field, Reason: "has the control character " + controlName(c)}
 		}
 	}
@@ -36,9 +43,9 @@ func checkText(field, s string, except byte) error {
 }
 
 // isClean says whether checkText has nothing to say.
-func isClean(s string, except byte) bool {
+func isClean(s string, tab bool) bool {
 	for i := range len(s) {
-		if c := s[i]; (c < ' ' || c == 0x7f) && c != except {
+		if c := s[i]; (c < ' ' || c == 0x7f) && (c != '\t' || !tab) {
 			return false
 		}
 	}
@@ -57,10 +64,11 @@ func controlName(c byte) string {
 	return fmt.Sprintf("%#02x", c)
 }
 
-// fieldError is the error of a field that cannot be read for the reason given: if
-// it holds control characters, these are the reason.
+// fieldError is the error of a field that cannot be read for the reason given, or
+// for no other than that it is not clean. Control characters are the better reason;
+// a tab is one only where there is no other.
 func fieldError(field, value, reason string) error {
-	if err := checkText(field, value, 0); err != nil {
+	if err := checkText(field, value, reason != ""); err != nil {
 		return err
 	}
 	return &InvalidMessageError{Field: field, Reason: reason}
@@ -69,7 +77,7 @@ func fieldError(field, value, reason string) error {
 // checkHeaderName wants an RFC 5322 field name: printable ASCII without a colon.
 func checkHeaderName(name string) error {
 	field := "headers[" + strconv.QuoteToASCII(name) + "]"
-	if err := checkText(field, name, 0); err != nil {
+	if err := checkText(field, name, withoutTab); err != nil {
 		return err
 	}
 	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == ':' || r > '~' }) {
@@ -91,7 +99,7 @@ func checkBody(field, s string) error {
 // checkVisible refuses what is not printable ASCII without white space and
 // without angle brackets.
 func checkVisible(field, s string) error {
-	if err := checkText(field, s, 0); err != nil {
+	if err := checkText(field, s, withoutTab); err != nil {
 		return err
 	}
 	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '<' || r == '>' }) {

@@ -1,0 +1,222 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/spf13/cobra"
+
+	"github.com/mailpouch/mailpouch/backends"
+	"github.com/mailpouch/mailpouch/backends/locmem"
+	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/internal/redistest"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/settings"
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+type result struct {
+	code     int
+	out, err string
+}
+
+func worker(ctx context.Context, t *testing.T, registry backends.Registry, args ...string) result {
+	t.Helper()
+	var out, errs safeBuffer
+	command := func(std cli.Streams) *cobra.Command { return newCommand(std, registry) }
+	code := cli.Run(ctx, command, args, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
+	return result{code, out.String(), errs.String()}
+}
+
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// closedPort is a port that nobody listens on.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
+}
+
+func TestCheck(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{Password: "redis-secret"})
+	t.Setenv("REDIS_URL", server.URL())
+	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
+	t.Setenv("EMAIL_HOST", "127.0.0.1")
+	t.Setenv("EMAIL_PORT", closedPort(t))
+	t.Setenv("EMAIL_HOST_USER", "ann")
+	t.Setenv("EMAIL_HOST_PASSWORD", "mail-secret")
+
+	got := worker(t.Context(), t, backends.Builtin(), "check")
+	if got.code != 69 {
+		t.Errorf("exit code %d, want 69 with a mail server that is away (%s)", got.code, got.err)
+	}
+	for _, want := range []string{"EMAIL_HOST ", "environment", "default", "Redis redis://", ": ok\n", "Backend smtp", "connection refused"} {
+		if !strings.Contains(got.out, want) {
+			t.Errorf("check did not print %q:\n%s", want, got.out)
+		}
+	}
+	for _, secret := range []string{"redis-secret", "mail-secret"} {
+		if strings.Contains(got.out+got.err, secret) {
+			t.Errorf("check printed %s:\n%s%s", secret, got.out, got.err)
+		}
+	}
+
+	t.Setenv("EMAIL_QUEUE_BACKEND", "dummy")
+	if got := worker(t.Context(), t, backends.Builtin(), "check"); got.code != 0 || !strings.Contains(got.out, "Backend dummy: ok") {
+		t.Errorf("exit code %d with all in order\n%s%s", got.code, got.out, got.err)
+	}
+}
+
+func TestBadSettings(t *testing.T) {
+	tests := []struct {
+		name string
+		env  map[string]string
+		args []string
+		code int
+		want []string
+	}{
+		{"every problem at once", map[string]string{"EMAIL_PORT": "smtp", "EMAIL_USE_TLS": "1", "EMAIL_USE_SSL": "1", "EMAIL_BATCH_SIZE": "0"},
+			[]string{"run"}, 78, []string{"EMAIL_PORT", "EMAIL_USE_TLS", "EMAIL_BATCH_SIZE"}},
+		{"a loop", map[string]string{"EMAIL_QUEUE_BACKEND": "queue"}, []string{"run"}, 78, []string{"EMAIL_QUEUE_BACKEND"}},
+		{"an unknown backend", map[string]string{"EMAIL_QUEUE_BACKEND": "smpt"}, []string{"run"}, 78, []string{"smtp"}},
+		{"Redis down", map[string]string{"REDIS_URL": "redis://127.0.0.1:1/0?max_retries=-1"}, []string{"check"}, 69, []string{"not ready"}},
+		{"no command", nil, nil, 64, []string{"a command is wanted"}},
+		{"unknown command", nil, []string{"rum"}, 64, []string{`unknown command "rum"`}},
+		{"a demo of nothing", nil, []string{"demo", "--count", "0"}, 64, []string{"--count"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+			t.Setenv("EMAIL_HOSTNAME", "app.example.com")
+			for name, value := range tt.env {
+				t.Setenv(name, value)
+			}
+			got := worker(t.Context(), t, backends.Builtin(), tt.args...)
+			if got.code != tt.code {
+				t.Errorf("exit code %d, want %d", got.code, tt.code)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(got.err, want) {
+					t.Errorf("stderr has no %q:\n%s", want, got.err)
+				}
+			}
+		})
+	}
+}
+
+// The worker that a program with a backend of its own is.
+func TestRun_ownBackend(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	t.Setenv("REDIS_URL", server.URL())
+	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
+	t.Setenv("EMAIL_QUEUE_BACKEND", "pigeon")
+	outbox := new(locmem.Outbox)
+	registry := backends.Builtin()
+	registry["pigeon"] = func(settings.Settings) (mailer.Backend, error) { return locmem.New(locmem.Config{Outbox: outbox}) }
+
+	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	defer func() { _ = client.Close() }()
+	queue := tasks.NewQueue(client, tasks.QueueConfig{})
+	if _, err := queue.Enqueue(t.Context(), &mailer.EmailMessage{Subject: "Coo", To: []string{"nelson@example.com"}}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan result)
+	go func() { done <- worker(ctx, t, registry, "run") }()
+	if err := outbox.Wait(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if got := <-done; got.code != 0 || !strings.Contains(got.err, `"message":"sent"`) {
+		t.Errorf("exit code %d\n%s", got.code, got.err)
+	}
+}
+
+func TestDemo(t *testing.T) {
+	got := worker(t.Context(), t, backends.Builtin(), "demo", "--count", "250")
+	if got.code != 0 {
+		t.Fatalf("exit code %d\n%s%s", got.code, got.out, got.err)
+	}
+	for _, want := range []string{"250 of 250, each once: true", "connections  4 opened", "batches", "Subject: ", "your parcel has left our house"} {
+		if !strings.Contains(got.out, want) {
+			t.Errorf("the demo did not print %q:\n%s", want, got.out)
+		}
+	}
+}
+
+// With --keep the demo prints what others queue, until it is told to stop.
+func TestDemo_keep(t *testing.T) {
+	var out, errs safeBuffer
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stdout := &watcher{safeBuffer: &out, notify: make(chan string, 100)}
+	command := func(std cli.Streams) *cobra.Command { return newCommand(std, backends.Builtin()) }
+	done := make(chan int)
+	go func() {
+		done <- cli.Run(ctx, command, []string{"demo", "--count", "5", "--keep"}, cli.Streams{Out: stdout, Err: &errs})
+	}()
+	var url string
+	for line := range stdout.notify {
+		if _, rest, ok := strings.Cut(line, "REDIS_URL="); ok {
+			url, _, _ = strings.Cut(rest, " ")
+		}
+		if strings.Contains(line, "Ctrl-C") {
+			break
+		}
+	}
+	client, err := tasks.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	m := &mailer.EmailMessage{Subject: "Grüße von nebenan", To: []string{"you@example.com"}}
+	if _, err := tasks.NewQueue(client, tasks.QueueConfig{}).Enqueue(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	for line := range stdout.notify {
+		if strings.Contains(line, "Grüße von nebenan") {
+			break
+		}
+	}
+	cancel(errors.New("Ctrl-C"))
+	if code := <-done; code != 0 {
+		t.Errorf("exit code %d\n%s", code, errs.String())
+	}
+}
+
+// watcher tells a test what is written.
+type watcher struct {
+	*safeBuffer
+	notify chan string
+}
+
+func (w *watcher) Write(p []byte) (int, error) {
+	n, err := w.safeBuffer.Write(p)
+	w.notify <- string(p)
+	return n, err
+}

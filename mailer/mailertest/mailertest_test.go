@@ -1,0 +1,168 @@
+package mailertest
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+func TestRun(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name    string
+		harness func() Harness
+	}{
+		{"a harness that tells all", func() Harness {
+			_, h := newReference(noFault)
+			return h
+		}},
+		{"without envelopes", func() Harness {
+			_, h := newReference(noFault)
+			received := h.Received
+			h.NoEnvelope = true
+			h.Received = func() []Mail {
+				mails := received()
+				for i := range mails {
+					mails[i].Envelope = mailer.Envelope{}
+				}
+				return mails
+			}
+			return h
+		}},
+		{"a backend alone, that is no EachSender", func() Harness {
+			b, _ := newReference(noFault)
+			return Harness{Backend: struct{ mailer.Backend }{b}}
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			Run(t, func(t *testing.T) Harness {
+				t.Parallel()
+				return tt.harness()
+			})
+		})
+	}
+}
+
+// faults has for each fault the checks that are about it.
+func faults() map[fault][]string {
+	return map[fault][]string{
+		opensAlways:       {"open_twice", "send_open"},
+		opensAgain:        {"open_twice"},
+		closeNotOpenFails: {"close_not_open"},
+		closeTwiceFails:   {"close_twice"},
+		closeDeadFails:    {"close_dead"},
+		opensOnlyOnce:     {"reopen"},
+		leavesOpen:        {"send_closed"},
+		closesOpen:        {"send_open", "send_nothing"},
+		dialsPerMessage:   {"one_connection"},
+		dialsForNothing:   {"send_nothing"},
+		dialsForNobody:    {"send_to_nobody"},
+		sendsNobody:       {"send_to_nobody", "nobody_in_batch", "each"},
+		countsNobody:      {"send_to_nobody", "nobody_in_batch"},
+		failsNobody:       {"send_to_nobody", "nobody_in_batch"},
+		firstBatchOnly:    {"large_batch"},
+		sendsTwice:        {"large_batch", "content"},
+		stopsAtFailure:    {"bad_header", "bad_address"},
+		plainError:        {"bad_header", "bad_address", "cancelled_send", "unreachable"},
+		shortErrors:       {"bad_header", "bad_address"},
+		shiftedErrors:     {"bad_header", "bad_address"},
+		emptyErrors:       {"send_closed", "send_nothing"},
+		vagueError:        {"bad_header", "bad_address"},
+		countsBad:         {"bad_header", "bad_address", "bad_only"},
+		trustsFileNames:   {"bad_header"},
+		openAfterFailure:  {"bad_only"},
+		reportsTwice:      {"each"},
+		reportsSome:       {"each"},
+		reportsUnskipped:  {"each"},
+		reportsNoError:    {"each"},
+		reportsAlien:      {"each"},
+		eachLeavesOpen:    {"each_closes"},
+		ignoresDoneOpen:   {"cancelled_open"},
+		ignoresDone:       {"cancelled_send"},
+		swallowsDone:      {"cancelled_send"},
+		downSilently:      {"unreachable"},
+		downPermanent:     {"unreachable"},
+		hidesRefused:      {"refused_recipients"},
+		namelessRefused:   {"refused_recipients"},
+		doesNotCountSome:  {"refused_recipients"},
+		countsRefused:     {"refused_recipients"},
+		breaksCharset:     {"content"},
+		showsBcc:          {"bcc"},
+		dropsBcc:          {"bcc"},
+		noDefaults:        {"defaults"},
+		fillsInCallers:    {"unchanged"},
+		sortsBatch:        {"unchanged"},
+		changesRecipients: {"unchanged"},
+		keepsMessage:      {"not_kept"},
+		badTrace:          {"content"},
+	}
+}
+
+func TestChecks_find_each_fault(t *testing.T) {
+	t.Parallel()
+	for f, checksAbout := range faults() {
+		t.Run(string(f), func(t *testing.T) {
+			t.Parallel()
+			for _, c := range checks() {
+				_, h := newReference(f)
+				if slices.Contains(checksAbout, c.name) && len(c.test(t.Context(), h)) == 0 {
+					t.Errorf("%s found nothing wrong", c.name)
+				}
+			}
+		})
+	}
+}
+
+// A check that no fault can make fail would be worth nothing.
+func TestChecks_can_all_fail(t *testing.T) {
+	t.Parallel()
+	var failing []string
+	for _, names := range faults() {
+		failing = append(failing, names...)
+	}
+	for _, c := range checks() {
+		if !slices.Contains(failing, c.name) {
+			t.Errorf("no fault makes the check %s fail", c.name)
+		}
+		failing = slices.DeleteFunc(failing, func(name string) bool { return name == c.name })
+	}
+	if len(failing) > 0 {
+		t.Errorf("there are no checks %q", failing)
+	}
+}
+
+// TestRun_fails runs this test program once more, with a backend that is wrong.
+func TestRun_fails(t *testing.T) {
+	t.Parallel()
+	const wrong = "MAILERTEST_WRONG_BACKEND"
+	if f := os.Getenv(wrong); f != "" {
+		Run(t, func(*testing.T) Harness {
+			_, h := newReference(fault(f))
+			return h
+		})
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestRun_fails$")
+	cmd.Env = append(os.Environ(), wrong+"="+string(countsNobody))
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		t.Fatalf("Run found nothing wrong:\n%s", out)
+	}
+	for _, want := range []string{
+		"--- FAIL: TestRun_fails/nobody_in_batch",
+		"a message without recipients is not sent, is not counted and is no failure: SendMessages of 4 messages: sent 4, want 2",
+	} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the output has no %q:\n%s", want, out)
+		}
+	}
+	if strings.Contains(string(out), "--- FAIL: TestRun_fails/open_twice") {
+		t.Errorf("open_twice failed too:\n%s", out)
+	}
+}

@@ -1,0 +1,137 @@
+package mailertest
+
+import (
+	"bytes"
+	"net/mail"
+	"net/textproto"
+	"reflect"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// messageChecks are about the message itself.
+func messageChecks() []check {
+	return []check{
+		{
+			name:  "content",
+			rule:  "a message arrives as it was rendered, whatever is in it",
+			needs: needReceived,
+			run: func(p *probe) {
+				want := p.pack(richLetter())
+				p.sendAll(richLetter())
+				p.arrived(want...)
+			},
+		},
+		{
+			name:  "bcc",
+			rule:  "Bcc is delivered to and never shown",
+			needs: needReceived,
+			run:   sendBcc,
+		},
+		{
+			name:  "defaults",
+			rule:  "what an author left out is filled in when the message is handed over",
+			needs: needReceived,
+			run:   sendIncomplete,
+		},
+		{
+			name: "unchanged",
+			rule: "a message is not changed",
+			run: func(p *probe) {
+				rich, poor := richLetter(), incomplete()
+				batch := []*mailer.EmailMessage{rich, poor}
+				p.sendAll(batch...)
+				if batch[0] != rich || batch[1] != poor {
+					p.failf("the slice of messages was changed")
+				}
+				p.equal("a message with all fields", rich, richLetter())
+				p.equal("a message with few fields", poor, incomplete())
+			},
+		},
+		{
+			name:  "not_kept",
+			rule:  "a message is not kept after the call: its author may change it",
+			needs: needReceived,
+			run: func(p *probe) {
+				m := richLetter()
+				want := p.pack(m)
+				p.open(true)
+				p.sendAll(m)
+				scribble(m)
+				p.close()
+				p.arrived(want...)
+			},
+		},
+	}
+}
+
+// sendBcc sends a message with blind copies and one with nothing else.
+func sendBcc(p *probe) {
+	some, only := letter(0), letter(1)
+	some.Cc = []string{"copy@example.net"}
+	some.Bcc = []string{"Hidden <hidden@secret.example>", "copy@example.net"}
+	only.To, only.Bcc = nil, []string{"alone@secret.example"}
+	want := p.pack(some, only)
+	p.sendAll(some, only)
+	p.arrived(want...)
+	for _, m := range p.Received() {
+		if bytes.Contains(m.Data, []byte("secret.example")) {
+			p.failf("a Bcc address is in the message:\n%.1000s", m.Data)
+		}
+	}
+}
+
+// incomplete is as little as an author has to say.
+func incomplete() *mailer.EmailMessage {
+	return &mailer.EmailMessage{Subject: "Short", Body: "Bye", To: []string{"reader@example.net"}}
+}
+
+func sendIncomplete(p *probe) {
+	p.sendAll(incomplete())
+	all := p.Received()
+	if len(all) != 1 {
+		p.failf("%d messages arrived, want 1", len(all))
+		return
+	}
+	if got := all[0].Envelope.From; got != "webmaster@localhost" && !p.NoEnvelope {
+		p.failf("the sender is %q, want webmaster@localhost", got)
+	}
+	m, err := mail.ReadMessage(bytes.NewReader(all[0].Data))
+	if err != nil {
+		p.failf("what arrived cannot be read: %v", err)
+		return
+	}
+	for _, name := range []string{"From", "Date", "Message-ID"} {
+		if n := len(m.Header[textproto.CanonicalMIMEHeaderKey(name)]); n != 1 {
+			p.failf("there are %d header fields %s, want 1", n, name)
+		}
+	}
+}
+
+func (p *probe) equal(what string, got, want *mailer.EmailMessage) {
+	if !reflect.DeepEqual(got, want) {
+		p.failf("%s was changed:\n got %+v\nwant %+v", what, got, want)
+	}
+}
+
+// scribble changes all that a message refers to.
+func scribble(m *mailer.EmailMessage) {
+	for _, list := range [][]string{m.To, m.Cc, m.Bcc, m.ReplyTo} {
+		for i := range list {
+			list[i] = "scribble@example.com"
+		}
+	}
+	for name := range m.Headers {
+		m.Headers[name] = "scribble"
+	}
+	for i := range m.Attachments {
+		for j := range m.Attachments[i].Content {
+			m.Attachments[i].Content[j] = '!'
+		}
+		m.Attachments[i].Filename = "scribble"
+	}
+	for i := range m.Alternatives {
+		m.Alternatives[i].Content = "scribble"
+	}
+	m.Subject, m.Body, m.FromEmail = "scribble", "scribble", "scribble@example.com"
+}

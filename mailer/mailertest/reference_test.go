@@ -1,0 +1,356 @@
+package mailertest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// fault is one way in which a reference backend breaks the contract.
+type fault string
+
+const (
+	noFault           fault = ""
+	opensAlways       fault = "Open always says that it opened"
+	opensAgain        fault = "Open makes a second connection"
+	closeNotOpenFails fault = "Close fails if the backend is not open"
+	closeTwiceFails   fault = "Close fails the second time"
+	closeDeadFails    fault = "Close fails if the connection is dead"
+	opensOnlyOnce     fault = "it cannot be opened again"
+	leavesOpen        fault = "SendMessages does not close what it opened"
+	closesOpen        fault = "SendMessages closes what it did not open"
+	dialsPerMessage   fault = "a connection for each message"
+	dialsForNothing   fault = "opens for an empty batch"
+	dialsForNobody    fault = "opens for a message without recipients"
+	sendsNobody       fault = "sends a message without recipients"
+	countsNobody      fault = "counts a message without recipients"
+	failsNobody       fault = "fails a message without recipients"
+	firstBatchOnly    fault = "drops what is more than 100 messages"
+	sendsTwice        fault = "sends a message twice"
+	stopsAtFailure    fault = "stops at the first bad message"
+	plainError        fault = "returns the first error instead of SendErrors"
+	shortErrors       fault = "returns SendErrors without the trailing nils"
+	shiftedErrors     fault = "returns SendErrors that are not aligned"
+	emptyErrors       fault = "returns SendErrors though all is well"
+	vagueError        fault = "a bad message fails with an error of no type"
+	countsBad         fault = "counts a bad message"
+	trustsFileNames   fault = "does not check the names of attachments"
+	openAfterFailure  fault = "stays open after a batch that failed"
+	reportsTwice      fault = "reports a message twice"
+	reportsSome       fault = "does not report a message without recipients"
+	reportsUnskipped  fault = "does not say Skipped"
+	reportsNoError    fault = "reports no errors"
+	reportsAlien      fault = "reports a message that is not there"
+	eachLeavesOpen    fault = "SendEach does not close what it opened"
+	ignoresDoneOpen   fault = "Open with a context that is done opens"
+	ignoresDone       fault = "SendMessages with a context that is done sends"
+	swallowsDone      fault = "SendMessages with a context that is done says nothing"
+	downSilently      fault = "an unreachable next hop is no error"
+	downPermanent     fault = "an unreachable next hop is the message's fault"
+	hidesRefused      fault = "a refused recipient is no error"
+	namelessRefused   fault = "a refused recipient is not named"
+	doesNotCountSome  fault = "a message for some recipients is not counted"
+	countsRefused     fault = "a message for no recipient is counted"
+	breaksCharset     fault = "names a wrong charset"
+	showsBcc          fault = "shows Bcc"
+	dropsBcc          fault = "does not deliver to Bcc"
+	noDefaults        fault = "does not fill in defaults"
+	fillsInCallers    fault = "fills in defaults in the caller's message"
+	sortsBatch        fault = "reorders the caller's slice"
+	changesRecipients fault = "changes the caller's recipients"
+	keepsMessage      fault = "renders a message after the call"
+	badTrace          fault = "puts text before the header"
+)
+
+const refusedAddress = "refused@example.net"
+
+// reference is a backend that keeps the contract, but for one fault.
+type reference struct {
+	fault fault
+
+	open, dead, down, wasOpened bool
+	connections                 int
+	mails                       []Mail
+	late                        []func() // renders what keepsMessage kept
+}
+
+func newReference(f fault) (*reference, Harness) {
+	b := &reference{fault: f}
+	return b, Harness{
+		Backend:     b,
+		Received:    func() []Mail { b.flush(); return slices.Clone(b.mails) },
+		Connections: func() int { return b.connections },
+		Break:       func() { b.dead = true },
+		Down:        func() { b.down = true },
+		Refuses:     refusedAddress,
+	}
+}
+
+func (b *reference) has(f fault) bool { return b.fault == f }
+
+func (b *reference) Open(ctx context.Context) (bool, error) {
+	if b.open {
+		if b.has(opensAgain) {
+			b.connections++
+		}
+		return b.has(opensAlways), nil
+	}
+	if ctx.Err() != nil && !b.has(ignoresDoneOpen) {
+		return false, &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: ctx.Err()}
+	}
+	if b.down {
+		return b.dialDown()
+	}
+	if b.wasOpened && b.has(opensOnlyOnce) {
+		return false, errors.New("used up")
+	}
+	b.open, b.wasOpened, b.dead = true, true, false
+	b.connections++
+	return true, nil
+}
+
+func (b *reference) dialDown() (bool, error) {
+	switch b.fault {
+	case downSilently:
+		return false, nil
+	case downPermanent:
+		return false, &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepConnect}
+	default:
+		return false, &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect}
+	}
+}
+
+func (b *reference) Close() error {
+	var err error
+	switch {
+	case !b.wasOpened && b.has(closeNotOpenFails),
+		b.wasOpened && !b.open && b.has(closeTwiceFails),
+		b.dead && b.has(closeDeadFails):
+		err = errors.New("cannot close")
+	}
+	b.open = false
+	b.flush()
+	return err
+}
+
+func (b *reference) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (int, error) {
+	sent, err := mailer.Collect(len(messages), func(report func(int, mailer.Result)) { b.send(ctx, messages, report) })
+	if b.has(sortsBatch) {
+		slices.Reverse(messages)
+	}
+	var errs mailer.SendErrors
+	errors.As(err, &errs)
+	switch {
+	case err == nil && b.has(emptyErrors):
+		return sent, make(mailer.SendErrors, len(messages))
+	case err == nil:
+		return sent, nil
+	case b.has(plainError):
+		return sent, errs.Unwrap()[0]
+	case b.has(shortErrors):
+		return sent, mailer.SendErrors(errs.Unwrap())
+	case b.has(shiftedErrors):
+		return sent, append(errs[1:], errs[0])
+	}
+	return sent, err
+}
+
+func (b *reference) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) {
+	if b.has(reportsAlien) {
+		report(len(messages), mailer.Result{})
+	}
+	open := b.open
+	b.send(ctx, messages, func(i int, r mailer.Result) {
+		switch {
+		case r.Skipped && b.has(reportsSome):
+			return
+		case b.has(reportsUnskipped):
+			r.Skipped = false
+		case b.has(reportsNoError):
+			r.Err = nil
+		case b.has(reportsTwice):
+			report(i, r)
+		}
+		report(i, r)
+	})
+	if b.has(eachLeavesOpen) && !open && len(messages) > 0 {
+		b.open = true
+	}
+}
+
+// send is the body of SendMessages and SendEach.
+func (b *reference) send(ctx context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) {
+	wasOpen, failed := b.open, false
+	if len(messages) == 0 && b.has(dialsForNothing) {
+		_, _ = b.Open(ctx)
+	}
+	for i, m := range messages {
+		if failed && b.has(stopsAtFailure) {
+			report(i, mailer.Result{Err: errors.New("not tried")})
+			continue
+		}
+		r := b.one(ctx, m)
+		if b.has(firstBatchOnly) && i >= 100 {
+			b.mails = b.mails[:len(b.mails)-1]
+		}
+		failed = failed || r.Err != nil
+		report(i, r)
+		if b.has(dialsPerMessage) && b.open && !wasOpen {
+			_ = b.Close()
+		}
+	}
+	switch {
+	case failed && b.has(openAfterFailure):
+		b.open = true
+	case !wasOpen && b.open && !b.has(leavesOpen), wasOpen && b.has(closesOpen):
+		_ = b.Close()
+	}
+}
+
+func (b *reference) one(ctx context.Context, m *mailer.EmailMessage) mailer.Result {
+	m = b.complete(m)
+	if err := b.validate(m); err != nil {
+		switch b.fault {
+		case countsBad:
+			return mailer.Result{}
+		case vagueError:
+			err = errors.New(err.Error())
+		}
+		return mailer.Result{Err: err}
+	}
+	envelope, _ := m.Envelope()
+	if len(envelope.To) == 0 && !b.has(sendsNobody) {
+		return b.nobody(ctx)
+	}
+	if ctx.Err() != nil && !b.has(ignoresDone) {
+		if b.has(swallowsDone) {
+			return mailer.Result{Skipped: true}
+		}
+		return mailer.Result{Err: ctx.Err()}
+	}
+	if _, err := b.Open(context.WithoutCancel(ctx)); err != nil {
+		return mailer.Result{Err: err}
+	}
+	return b.deliver(m, envelope)
+}
+
+// complete fills in defaults, in m itself if that is the fault.
+func (b *reference) complete(m *mailer.EmailMessage) *mailer.EmailMessage {
+	c := m.WithDefaults(mailer.Defaults{})
+	switch b.fault {
+	case noDefaults:
+		return m
+	case fillsInCallers:
+		*m = *c
+	case changesRecipients:
+		if len(m.To) > 1 {
+			m.To[0] = "changed@example.net"
+		}
+	}
+	return c
+}
+
+func (b *reference) validate(m *mailer.EmailMessage) error {
+	if b.has(trustsFileNames) {
+		c := *m
+		c.Attachments = nil
+		m = &c
+	}
+	return m.Validate()
+}
+
+func (b *reference) nobody(ctx context.Context) mailer.Result {
+	switch b.fault {
+	case dialsForNobody:
+		_, _ = b.Open(ctx)
+	case countsNobody:
+		return mailer.Result{}
+	case failsNobody:
+		return mailer.Result{Err: errors.New("no recipients")}
+	}
+	return mailer.Result{Skipped: true}
+}
+
+func (b *reference) deliver(m *mailer.EmailMessage, envelope mailer.Envelope) mailer.Result {
+	all := len(envelope.To)
+	envelope.To = slices.DeleteFunc(envelope.To, func(a string) bool { return a == refusedAddress })
+	r := mailer.Result{}
+	if refused := len(envelope.To) < all; refused {
+		r = b.refuse(envelope)
+	}
+	if len(envelope.To) == 0 && all > 0 {
+		return r
+	}
+	if b.has(dropsBcc) {
+		envelope.To = envelope.To[:min(len(envelope.To), len(m.To))]
+	}
+	for range b.copies() {
+		b.put(m, envelope)
+	}
+	return r
+}
+
+func (b *reference) refuse(left mailer.Envelope) mailer.Result {
+	refused := &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRcpt, Recipient: refusedAddress}
+	switch {
+	case len(left.To) == 0 && b.has(countsRefused), b.has(hidesRefused):
+		return mailer.Result{}
+	case len(left.To) == 0 || b.has(doesNotCountSome):
+		return mailer.Result{Err: &mailer.SendError{
+			Class: mailer.Permanent, Step: mailer.StepRcpt,
+			Accepted: len(left.To) > 0, Refused: []*mailer.SendError{refused},
+		}}
+	case b.has(namelessRefused):
+		refused.Recipient = ""
+	}
+	return mailer.Result{Refused: []*mailer.SendError{refused}}
+}
+
+func (b *reference) copies() int {
+	if b.has(sendsTwice) {
+		return 2
+	}
+	return 1
+}
+
+func (b *reference) put(m *mailer.EmailMessage, envelope mailer.Envelope) {
+	i := len(b.mails)
+	b.mails = append(b.mails, Mail{Envelope: envelope})
+	render := func() {
+		var data bytes.Buffer
+		_, _ = m.WriteTo(&data)
+		b.mails[i].Data = b.spoil(data.Bytes(), m)
+	}
+	if b.has(keepsMessage) {
+		b.late = append(b.late, render)
+		return
+	}
+	render()
+}
+
+func (b *reference) flush() {
+	for _, render := range b.late {
+		render()
+	}
+	b.late = nil
+}
+
+func (b *reference) spoil(data []byte, m *mailer.EmailMessage) []byte {
+	switch b.fault {
+	case breaksCharset:
+		return bytes.ReplaceAll(data, []byte("=?utf-8?"), []byte("=?us-ascii?"))
+	case showsBcc:
+		for _, a := range m.Bcc {
+			data = append([]byte("Bcc: "+a+"\r\n"), data...)
+		}
+	case badTrace:
+		return append([]byte("Dear all,\n\n"), data...)
+	default:
+		// A server puts such a field before what it takes.
+		return append([]byte("Received: from a by b;\r\n\tMon, 1 Jan 2026 00:00:00 +0000\r\n"), data...)
+	}
+	return data
+}

@@ -1,0 +1,23 @@
+package mailer
+
+import "slices"
+
+// WithRecipients returns a copy of the message that goes to those of its envelope's
+// recipients alone, given as bare addresses. It renders to the same bytes: what the
+// others see of the message does not change. A queue tries refused recipients again
+// with it.
+func (m *EmailMessage) WithRecipients(to []string) *EmailMessage {
+	c := *m
+	c.only = append([]string{}, to...)
+	return &c
+}
+
+// narrowed drops the recipients that WithRecipients left out.
+func (m *EmailMessage) narrowed(to []string) []string {
+	if m.only == nil {
+		return to
+	}
+	return slices.DeleteFunc(to, func(addr string) bool {
+		return !slices.ContainsFunc(m.only, func(o string) bool { return domainLower(o) == domainLower(addr) })
+	})
+}
