@@ -57,9 +57,17 @@ func (g *gate) shut(reason error, probed bool) (first bool) {
 	}
 	if first || probed {
 		g.pause = min(max(2*g.pause, probeMin), probeMax)
-		g.timer = time.AfterFunc(g.pause, func() { g.probe <- struct{}{} })
+		g.timer = time.AfterFunc(g.pause, g.due)
 	}
 	return first
+}
+
+// due lets one waiter through to probe.
+func (g *gate) due() {
+	select {
+	case g.probe <- struct{}{}:
+	default:
+	}
 }
 
 // open lets everybody through. The next pause starts where the last one ended,

@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"crypto/rand"
 	"sync/atomic"
 
 	"github.com/mailpouch/mailpouch/mailer"
@@ -13,11 +14,18 @@ type job struct {
 	attempt attempt
 	done    chan outcome // has room for the one outcome, so no sender waits for a handler
 	state   atomic.Int32
+
+	// The ledger's.
+	key       string // of the task in Redis
+	onceToken string // names this try of an at_most_once message; "" for others
+	record    string // to be written before outcome is given to the handler
+	outcome   outcome
 }
 
 type outcome struct {
 	result  mailer.Result
 	verdict verdict
+	again   bool // the message had been sent before, and was not sent again
 }
 
 // A job waits until a sender claims it for the wire or its handler gives it up,
@@ -28,8 +36,12 @@ const (
 	jobGivenUp
 )
 
-func newJob(m *mailer.EmailMessage, a attempt) *job {
-	return &job{message: m, attempt: a, done: make(chan outcome, 1)}
+func newJob(t ticket) *job {
+	j := &job{message: t.message(), attempt: t.attempt(), done: make(chan outcome, 1), key: taskKey(t.queue, t.id)}
+	if t.payload.AtMostOnce {
+		j.onceToken = rand.Text()
+	}
+	return j
 }
 
 // claim takes the job for the wire. It is false if the handler has given it up.

@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -16,6 +17,8 @@ func (w *Worker) logOutcome(t ticket, o outcome) {
 		line, text = w.log.Info(), "sent"
 		if o.verdict.reason != nil {
 			line, text = w.log.Warn(), "failed silently"
+		} else if o.again {
+			text = "sent before, not again"
 		} else if o.result.Skipped {
 			text = "nobody to send to"
 		}
@@ -42,11 +45,21 @@ func (w *Worker) logOutcome(t ticket, o outcome) {
 	line.Msg(text)
 }
 
-// asynqLogger gives asynq's own messages to zerolog.
+// asynqLogger gives asynq's own messages to zerolog. What it warns of for each task that
+// becomes a dead letter or is given back is expected, or logged better by us.
 type asynqLogger struct{ log zerolog.Logger }
 
 func (l asynqLogger) Debug(args ...any) { l.log.Debug().Msg(fmt.Sprint(args...)) }
 func (l asynqLogger) Info(args ...any)  { l.log.Info().Msg(fmt.Sprint(args...)) }
-func (l asynqLogger) Warn(args ...any)  { l.log.Warn().Msg(fmt.Sprint(args...)) }
+
+func (l asynqLogger) Warn(args ...any) {
+	text := fmt.Sprint(args...)
+	level := zerolog.WarnLevel
+	if strings.HasPrefix(text, "Quitting worker") || strings.HasPrefix(text, "Retry exhausted") {
+		level = zerolog.DebugLevel
+	}
+	l.log.WithLevel(level).Msg(text)
+}
+
 func (l asynqLogger) Error(args ...any) { l.log.Error().Msg(fmt.Sprint(args...)) }
 func (l asynqLogger) Fatal(args ...any) { l.log.Fatal().Msg(fmt.Sprint(args...)) }

@@ -20,8 +20,9 @@ const payloadVersion = 1
 // It never holds credentials.
 type payload struct {
 	Version    int                  `json:"version"`
-	DueAt      time.Time            `json:"due_at"`                // when it was to be sent first; its age counts from here
-	Deadline   *time.Time           `json:"deadline,omitempty"`    // not sent after this
+	DueAt      time.Time            `json:"due_at"`             // when it was to be sent first; its age counts from here
+	Deadline   *time.Time           `json:"deadline,omitempty"` // not sent after this
+	AtMostOnce bool                 `json:"at_most_once,omitempty"`
 	KeepResult bool                 `json:"keep_result,omitempty"` // the task has a retention
 	Recipients []string             `json:"recipients,omitempty"`  // only these of the message's, if not empty
 	Refused    string               `json:"refused,omitempty"`     // why Recipients were refused for good: a dead letter

@@ -27,7 +27,8 @@ import (
 //	relay unavailable: no connection, TLS,    hold: the message waits where it is, no try spent,
 //	  AUTH, 421                                 until the relay answers; EMAIL_MAX_AGE or the
 //	                                            deadline ends it
-//	connection lost after the final dot       retry (at least once); a second copy is possible
+//	connection lost after the final dot       retry (at least once): a second copy is possible;
+//	                                            with at_most_once a dead letter, marked unknown
 //	fail_silently, and any failure            the failure is logged and the task completes
 //	worker stops, message not on the wire     asynq puts the task back in front, no try spent
 
@@ -46,6 +47,7 @@ type attempt struct {
 	retried      int       // tries spent before this one
 	maxRetry     int
 	failSilently bool
+	atMostOnce   bool
 }
 
 type action int
@@ -80,6 +82,10 @@ func (p policy) decide(err error, a attempt) verdict {
 			return verdict{action: deadLetter, reason: errors.Join(reason, err)}
 		}
 		return verdict{action: hold, reason: err}
+	case mailer.Unknown:
+		if a.atMostOnce {
+			return verdict{action: deadLetter, reason: fmt.Errorf("unknown, it may have been delivered (at_most_once): %w", err)}
+		}
 	}
 	delay := p.delay(a.retried)
 	if a.retried >= a.maxRetry {

@@ -29,12 +29,13 @@ type QueueConfig struct {
 
 // Options say how a message waits in the queue.
 type Options struct {
-	Queue     string        // "default" if empty
-	ProcessAt time.Time     // not before this time; Date is set to it too
-	ProcessIn time.Duration // the same, counted from the hand-over; excludes ProcessAt
-	MaxRetry  *int          // tries after the first one: 25 if nil
-	Deadline  time.Time     // not sent after this time: it becomes a dead letter
-	Retention time.Duration // how long the finished task, with the relay's reply, stays visible
+	Queue      string        // "default" if empty
+	ProcessAt  time.Time     // not before this time; Date is set to it too
+	ProcessIn  time.Duration // the same, counted from the hand-over; excludes ProcessAt
+	MaxRetry   *int          // tries after the first one: 25 if nil
+	Deadline   time.Time     // not sent after this time: it becomes a dead letter
+	AtMostOnce bool          // rather not delivered than delivered twice: what is in doubt becomes a dead letter
+	Retention  time.Duration // how long the finished task, with the relay's reply, stays visible
 }
 
 // DefaultMaxRetry is how many tries a message gets after its first one.
@@ -169,7 +170,7 @@ func (q *Queue) enqueue(ctx context.Context, m *mailer.EmailMessage) mailer.Resu
 	if len(envelope.To) == 0 {
 		return mailer.Result{Skipped: true}
 	}
-	p := &payload{DueAt: due.UTC().Truncate(time.Millisecond), KeepResult: o.Retention > 0, Message: m}
+	p := &payload{DueAt: due.UTC().Truncate(time.Millisecond), AtMostOnce: o.AtMostOnce, KeepResult: o.Retention > 0, Message: m}
 	if !o.Deadline.IsZero() {
 		p.Deadline = new(o.Deadline.UTC())
 	}

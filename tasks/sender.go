@@ -19,6 +19,7 @@ type sender struct {
 	backend      mailer.Backend
 	intake       <-chan *job
 	gate         *gate
+	ledger       *ledger
 	policy       policy
 	batchSize    int
 	batchTimeout time.Duration
@@ -91,16 +92,21 @@ func (s *sender) ready(stop, work context.Context) bool {
 
 // send puts the batch on the wire and returns the jobs that wait for the relay.
 func (s *sender) send(work context.Context, batch []*job) (held []*job) {
-	jobs, messages := claim(batch)
+	ctx, cancel := context.WithTimeout(work, s.batchTimeout)
+	defer cancel()
+	jobs, err := s.unsent(ctx, claim(batch))
+	if err != nil {
+		s.log.Error().Err(err).Msg("no mail is sent until Redis answers")
+		s.pause(work)
+		return batch
+	}
 	if len(jobs) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(work, s.batchTimeout)
-	defer cancel()
 	start := time.Now()
 	stats := Batch{Size: len(jobs)}
 	var reason error
-	s.sendEach(ctx, messages, func(i int, r mailer.Result) {
+	s.sendEach(ctx, messages(jobs), func(i int, r mailer.Result) {
 		j := jobs[i]
 		j.attempt.now = time.Now()
 		v := s.policy.decide(r.Err, j.attempt)
@@ -113,10 +119,11 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 		if r.Err == nil {
 			stats.Accepted++
 		}
-		j.done <- outcome{result: r, verdict: v}
+		s.ledger.finish(j, outcome{result: r, verdict: v})
 	})
 	stats.Duration = time.Since(start)
 	s.onBatch(stats)
+	s.ledger.released(ctx, held)
 	if stats.Accepted > 0 {
 		s.gate.accepted()
 	}
@@ -162,15 +169,44 @@ func (s *sender) guarded(ctx context.Context, messages []*mailer.EmailMessage, r
 	return errNoReport
 }
 
+// unsent asks the ledger which of the claimed jobs may be sent, and puts all of them
+// back if it does not know.
+func (s *sender) unsent(ctx context.Context, jobs []*job) ([]*job, error) {
+	if len(jobs) == 0 {
+		return nil, nil
+	}
+	left, err := s.ledger.unsent(ctx, jobs)
+	if err != nil {
+		for _, j := range jobs {
+			j.putBack()
+		}
+	}
+	return left, err
+}
+
+// pause keeps a Redis that is away from being asked without end.
+func (s *sender) pause(work context.Context) {
+	select {
+	case <-work.Done():
+	case <-time.After(probeMin):
+	}
+}
+
 // claim takes the jobs for the wire that their handlers have not given up.
-func claim(batch []*job) (jobs []*job, messages []*mailer.EmailMessage) {
-	jobs = make([]*job, 0, len(batch))
-	messages = make([]*mailer.EmailMessage, 0, len(batch))
+func claim(batch []*job) []*job {
+	jobs := make([]*job, 0, len(batch))
 	for _, j := range batch {
 		if j.claim() {
 			jobs = append(jobs, j)
-			messages = append(messages, j.message)
 		}
 	}
-	return jobs, messages
+	return jobs
+}
+
+func messages(jobs []*job) []*mailer.EmailMessage {
+	list := make([]*mailer.EmailMessage, len(jobs))
+	for i, j := range jobs {
+		list[i] = j.message
+	}
+	return list
 }

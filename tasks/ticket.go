@@ -37,7 +37,7 @@ func (t ticket) attempt() attempt {
 	a := attempt{
 		now: t.started, due: t.payload.DueAt,
 		retried: t.retried, maxRetry: t.maxRetry,
-		failSilently: t.payload.Message.FailSilently,
+		failSilently: t.payload.Message.FailSilently, atMostOnce: t.payload.AtMostOnce,
 	}
 	if t.payload.Deadline != nil {
 		a.deadline = *t.payload.Deadline

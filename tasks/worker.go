@@ -63,6 +63,7 @@ type Worker struct {
 	client  *asynq.Client
 	policy  policy
 	gate    *gate
+	ledger  *ledger
 	intake  chan *job // unbuffered: a job is either its handler's or a sender's
 	log     zerolog.Logger
 	senders []*sender
@@ -80,6 +81,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		client: asynq.NewClientFromRedisClient(client),
 		policy: policy{retryMin: cfg.RetryMin, retryMax: cfg.RetryMax, maxAge: cfg.MaxAge},
 		gate:   newGate(),
+		ledger: newLedger(client, *cfg.Logger),
 		intake: make(chan *job),
 		log:    *cfg.Logger,
 	}
@@ -89,7 +91,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 			return nil, fmt.Errorf("tasks: backend: %w", err)
 		}
 		w.senders = append(w.senders, &sender{
-			backend: backend, intake: w.intake, gate: w.gate, policy: w.policy, log: w.log,
+			backend: backend, intake: w.intake, gate: w.gate, ledger: w.ledger, policy: w.policy, log: w.log,
 			batchSize: cfg.BatchSize, batchTimeout: cfg.BatchTimeout, onBatch: cfg.OnBatch,
 		})
 	}
@@ -149,15 +151,16 @@ func (w *Worker) Run(ctx context.Context) error {
 		Logger:                   asynqLogger{w.log},
 		LogLevel:                 asynq.WarnLevel,
 	})
-	work, abort := context.WithCancel(context.WithoutCancel(ctx))
-	defer abort()
-	var senders sync.WaitGroup
-	for _, s := range w.senders {
-		senders.Go(func() { s.run(ctx, work) })
-	}
 	if err := server.Start(w); err != nil {
 		return fmt.Errorf("tasks: %w", err)
 	}
+	work, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	var senders, ledger sync.WaitGroup
+	for _, s := range w.senders {
+		senders.Go(func() { s.run(ctx, work) })
+	}
+	ledger.Go(func() { w.ledger.run(context.WithoutCancel(ctx)) })
 	w.log.Info().Int("connections", w.cfg.Connections).Int("batch_size", w.cfg.BatchSize).Msg("worker started")
 
 	<-ctx.Done()
@@ -170,6 +173,8 @@ func (w *Worker) Run(ctx context.Context) error {
 		server.Stop()
 		senders.Wait()
 		w.gate.stop()
+		w.ledger.end()
+		ledger.Wait()
 		server.Shutdown() // gives back what no sender took
 	}()
 	select {
@@ -220,7 +225,7 @@ func (w *Worker) await(ctx context.Context, t ticket) (outcome, error) {
 	}
 	inTime, cancel := w.inTime(ctx)
 	defer cancel()
-	j := newJob(t.message(), a)
+	j := newJob(t)
 	select {
 	case w.intake <- j:
 	case <-inTime.Done():

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/redistest"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -46,6 +47,12 @@ func (h *house) start(cfg WorkerConfig) (stop func()) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	return h.startOn(client, cfg)
+}
+
+// startOn is start on a client that the test has prepared.
+func (h *house) startOn(client redis.UniversalClient, cfg WorkerConfig) (stop func()) {
+	h.t.Helper()
 	w, err := NewWorker(client, cfg)
 	if err != nil {
 		h.t.Fatal(err)

@@ -115,7 +115,7 @@ func TestBulk_pipe(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{})
 	t.Setenv("REDIS_URL", server.URL())
 	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
-	in := `{"to": ["ann@example.com"]}` + "\nnonsense\n" + `{"to": ["bob@example.com"], "options": {"queue": "bulk"}}` + "\n"
+	in := `{"to": ["ann@example.com"]}` + "\nnonsense\n" + `{"to": ["bob@example.com"], "options": {"queue": "bulk", "at_most_once": true}}` + "\n"
 	got := enqueue(t, in, "bulk", "-")
 	if got.code != 65 || !strings.Contains(got.err, "line 2:") || !strings.Contains(got.err, "2 queued, 1 lines left out") {
 		t.Errorf("exit code %d, %q", got.code, got.err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,12 +15,13 @@ import (
 // options are the queue's options as a command line and a line of bulk write them.
 // Times are RFC 3339, durations as Go writes them.
 type options struct {
-	Queue     string `json:"queue"`
-	ProcessAt string `json:"process_at"`
-	ProcessIn string `json:"process_in"`
-	MaxRetry  *int   `json:"max_retry"`
-	Deadline  string `json:"deadline"`
-	Retention string `json:"retention"`
+	Queue      string `json:"queue"`
+	ProcessAt  string `json:"process_at"`
+	ProcessIn  string `json:"process_in"`
+	MaxRetry   *int   `json:"max_retry"`
+	Deadline   string `json:"deadline"`
+	Retention  string `json:"retention"`
+	AtMostOnce *bool  `json:"at_most_once"`
 }
 
 // addFlags gives a command the queue's options as flags.
@@ -37,12 +39,17 @@ func (o *options) addFlags(c *cobra.Command) {
 		return nil
 	})
 	f.StringVar(&o.Deadline, "deadline", "", "do not send it after this time")
+	f.BoolFunc("at-most-once", "rather lose it than send it twice", func(s string) error {
+		yes, err := strconv.ParseBool(s)
+		o.AtMostOnce = &yes
+		return err
+	})
 	f.StringVar(&o.Retention, "retention", "", "keep the finished task and the server's reply this long, such as 24h")
 }
 
 // read turns the texts into the queue's options and says which one is wrong.
 func (o options) read() (tasks.Options, error) {
-	out := tasks.Options{Queue: o.Queue, MaxRetry: o.MaxRetry}
+	out := tasks.Options{Queue: o.Queue, MaxRetry: o.MaxRetry, AtMostOnce: o.AtMostOnce != nil && *o.AtMostOnce}
 	for _, t := range []struct {
 		name, text string
 		value      *time.Time
@@ -87,6 +94,9 @@ func (o options) over(other options) options {
 	set(&o.Retention, other.Retention)
 	if other.MaxRetry != nil {
 		o.MaxRetry = other.MaxRetry
+	}
+	if other.AtMostOnce != nil {
+		o.AtMostOnce = other.AtMostOnce
 	}
 	return o
 }

@@ -1,0 +1,305 @@
+package tasks
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// ledger remembers which messages the relay has accepted, from the relay's reply to
+// the end of the task. A task that comes back in between (its worker died, Redis was
+// away, its lease ran out) is completed without being sent again.
+//
+// An entry is a field of asynq's own record of the task, so it lives exactly as long
+// as the task does, in Redis and on its replicas, and costs nothing afterwards. It
+// is written before the task may end, in one round trip for all that the relay has
+// accepted meanwhile. What could not be written is kept in memory, where this worker
+// looks first, and written when Redis is back.
+type ledger struct {
+	redis redis.UniversalClient
+	log   zerolog.Logger
+
+	mu      sync.Mutex
+	queued  []*job        // outcomes to be written down, then given to their handlers
+	wake    chan struct{} // holds a token when there are some, or when it is to end
+	ending  bool
+	recent  map[string]string // what this worker has sent last: records by task key
+	order   []string          // the keys of recent, a ring
+	oldest  int               // where the ring begins, once it is full
+	missing bool              // Redis may lack some of recent
+}
+
+// The fields that we add to asynq's record of a task.
+const (
+	fieldSent  = "mailpouch:sent"  // a record: the relay has accepted the message
+	fieldBegun = "mailpouch:begun" // at_most_once: the token of a try whose end is not known
+)
+
+// remember is how many messages a worker remembers by itself: the last seconds at full
+// speed. While Redis is away nothing more is sent, so what it may have missed or, after
+// a failover, forgotten is among them.
+const remember = 20_000
+
+// taskKey is where asynq keeps a task.
+func taskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
+
+func newLedger(client redis.UniversalClient, log zerolog.Logger) *ledger {
+	return &ledger{redis: client, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
+}
+
+// record is an entry: enough to end the task as it should have ended.
+type record struct {
+	Reply   string    `json:"reply"`
+	Refused []refusal `json:"refused,omitempty"`
+}
+
+type refusal struct {
+	Recipient string `json:"recipient"`
+	Permanent bool   `json:"permanent"`
+	Code      int    `json:"code"`
+	Enhanced  string `json:"enhanced,omitempty"`
+	Text      string `json:"text"`
+}
+
+func encodeRecord(r mailer.Result) (string, error) {
+	rec := record{Reply: r.Reply}
+	for _, e := range r.Refused {
+		rec.Refused = append(rec.Refused, refusal{e.Recipient, e.Class == mailer.Permanent, e.Code, e.Enhanced, e.Text})
+	}
+	data, err := json.Marshal(rec)
+	return string(data), err
+}
+
+func decodeRecord(data string) (mailer.Result, error) {
+	var rec record
+	if err := json.Unmarshal([]byte(data), &rec); err != nil {
+		return mailer.Result{}, fmt.Errorf("tasks: ledger: %w", err)
+	}
+	r := mailer.Result{Reply: rec.Reply}
+	for _, f := range rec.Refused {
+		class := mailer.Temporary
+		if f.Permanent {
+			class = mailer.Permanent
+		}
+		r.Refused = append(r.Refused, &mailer.SendError{
+			Class: class, Step: mailer.StepRcpt, Recipient: f.Recipient, Code: f.Code, Enhanced: f.Enhanced, Text: f.Text,
+		})
+	}
+	return r, nil
+}
+
+// errBegun is what became of an at_most_once message whose earlier try has no known end.
+var errBegun = errors.New("an earlier try was cut off: the message may have been delivered (at_most_once)")
+
+// unsent returns the jobs that may be sent, and settles the others: those that were
+// accepted before, and at_most_once ones that may have been. It asks Redis once for
+// all of them. If Redis does not answer, nothing may be sent.
+func (l *ledger) unsent(ctx context.Context, jobs []*job) ([]*job, error) {
+	answers := make([]*redis.SliceCmd, len(jobs))
+	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, j := range jobs {
+			if j.onceToken != "" {
+				p.HSetNX(ctx, j.key, fieldBegun, j.onceToken)
+			}
+			answers[i] = p.HMGet(ctx, j.key, fieldSent, fieldBegun)
+		}
+		return nil
+	})
+	if err != nil {
+		l.lost()
+		return nil, unavailable(err)
+	}
+	left := make([]*job, 0, len(jobs))
+	for i, j := range jobs {
+		fields := answers[i].Val()
+		if !l.settle(j, text(fields, 0), text(fields, 1)) {
+			left = append(left, j)
+		}
+	}
+	return left, nil
+}
+
+// released takes back that a try has begun: the relay took nothing.
+func (l *ledger) released(ctx context.Context, jobs []*job) {
+	if !slices.ContainsFunc(jobs, func(j *job) bool { return j.onceToken != "" }) {
+		return
+	}
+	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, j := range jobs {
+			if j.onceToken != "" {
+				p.HDel(ctx, j.key, fieldBegun)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		l.lost() // if this worker ends now, another one takes these for doubtful
+	}
+}
+
+func text(fields []any, i int) string {
+	if i < len(fields) {
+		s, _ := fields[i].(string)
+		return s
+	}
+	return ""
+}
+
+// settle ends a job whose message must not be sent any more: it was sent, or an
+// at_most_once try that is not this one has begun and left no word of its end.
+func (l *ledger) settle(j *job, sent, begun string) bool {
+	if known, ok := l.remembered(j.key); ok {
+		sent = known
+	}
+	if sent != "" {
+		r, err := decodeRecord(sent)
+		if err != nil {
+			l.log.Error().Err(err).Msg("ledger entry that cannot be read: the message counts as sent")
+		}
+		j.done <- outcome{result: r, verdict: verdict{action: complete}, again: true}
+		return true
+	}
+	if j.onceToken != "" && begun != j.onceToken {
+		j.done <- outcome{verdict: verdict{action: deadLetter, reason: errBegun}}
+		return true
+	}
+	return false
+}
+
+func (l *ledger) remembered(key string) (string, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r, ok := l.recent[key]
+	return r, ok
+}
+
+// finish writes an outcome down, if that is called for, and gives it to the handler.
+func (l *ledger) finish(j *job, o outcome) {
+	accepted := o.result.Err == nil && o.verdict.action == complete && !o.result.Skipped
+	if !accepted && j.onceToken == "" {
+		j.done <- o
+		return
+	}
+	j.outcome = o
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if accepted {
+		data, err := encodeRecord(o.result)
+		if err != nil {
+			data = "{}"
+		}
+		j.record = data
+		l.remember(j.key, data)
+	}
+	l.queued = append(l.queued, j)
+	l.signal()
+}
+
+// remember keeps a record in memory in place of the oldest one. l.mu is held.
+func (l *ledger) remember(key, data string) {
+	l.recent[key] = data
+	if len(l.order) < remember {
+		l.order = append(l.order, key)
+		return
+	}
+	delete(l.recent, l.order[l.oldest])
+	l.order[l.oldest] = key
+	l.oldest = (l.oldest + 1) % remember
+}
+
+func (l *ledger) signal() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run writes until end is called and everything is written or given up.
+func (l *ledger) run(ctx context.Context) {
+	for range l.wake {
+		l.mu.Lock()
+		jobs, ending := l.queued, l.ending
+		l.queued = nil
+		l.mu.Unlock()
+		if len(jobs) > 0 {
+			l.write(ctx, jobs)
+		}
+		if ending {
+			return
+		}
+	}
+}
+
+// end makes run return once what is queued is written. Nothing may be finished after it.
+func (l *ledger) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ending = true
+	l.signal()
+}
+
+// write writes the jobs' outcomes in one round trip and lets their tasks end. They end
+// also if Redis is away, for they are remembered here.
+func (l *ledger) write(ctx context.Context, jobs []*job) {
+	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, j := range jobs {
+			if j.record != "" {
+				p.HSet(ctx, j.key, fieldSent, j.record)
+			} else {
+				p.HDel(ctx, j.key, fieldBegun) // this try's end is known, and it was no delivery
+			}
+		}
+		return nil
+	})
+	for _, j := range jobs {
+		j.done <- j.outcome
+	}
+	if err != nil {
+		l.log.Error().Err(unavailable(err)).Int("messages", len(jobs)).Msg("sent, but Redis could not be told: remembered here until it can")
+		l.lost()
+		return
+	}
+	l.restore(ctx)
+}
+
+// lost notes that Redis may not have what it was told: it was away, and what answers
+// again may be a replica that is behind.
+func (l *ledger) lost() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.missing = true
+}
+
+// restoreScript adds an entry to a task that is still there.
+const restoreScript = `if redis.call("EXISTS", KEYS[1]) == 1 then redis.call("HSETNX", KEYS[1], ARGV[1], ARGV[2]) end return 0`
+
+// restore writes all that this worker remembers again, after Redis was away.
+func (l *ledger) restore(ctx context.Context) {
+	l.mu.Lock()
+	if !l.missing {
+		l.mu.Unlock()
+		return
+	}
+	entries := maps.Clone(l.recent)
+	l.mu.Unlock()
+	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for key, data := range entries {
+			p.Eval(ctx, restoreScript, []string{key}, fieldSent, data)
+		}
+		return nil
+	})
+	if err == nil {
+		l.mu.Lock()
+		l.missing = false
+		l.mu.Unlock()
+	}
+}
