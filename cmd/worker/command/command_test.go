@@ -149,7 +149,7 @@ func TestRun_ownBackend(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan result)
 	go func() { done <- worker(ctx, t, registry, "run") }()
-	if err := outbox.Wait(t.Context(), 1); err != nil {
+	if _, err := outbox.Wait(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
 	cancel()
@@ -163,7 +163,7 @@ func TestDemo(t *testing.T) {
 	if got.code != 0 {
 		t.Fatalf("exit code %d\n%s%s", got.code, got.out, got.err)
 	}
-	for _, want := range []string{"250 of 250, each once: true", "connections  4 opened", "batches", "Subject: ", "your parcel has left our house"} {
+	for _, want := range []string{"250 of 250, 0 missing, 0 twice", "connections  4 opened", "batches", "Subject: ", "your parcel has left our house"} {
 		if !strings.Contains(got.out, want) {
 			t.Errorf("the demo did not print %q:\n%s", want, got.out)
 		}

@@ -35,11 +35,6 @@ func run(ctx context.Context, std cli.Streams, registry backends.Registry) error
 	if err != nil {
 		return err
 	}
-	// A worker outlives a Redis that goes away, but one that is not there at the start is
-	// more likely a mistake: say so at once.
-	if err := tryRedis(ctx, s); err != nil {
-		return cli.Exitf(cli.ExitUnavailable, "Redis %s: %w", s.Queue.RedisURL, err)
-	}
 	log := newLogger(std.Err, s.Log)
 	client, err := tasks.ConnectWorker(s.Queue.RedisURL.Reveal())
 	if err != nil {
@@ -49,6 +44,11 @@ func run(ctx context.Context, std cli.Streams, registry backends.Registry) error
 	worker, err := tasks.NewWorker(client, workerConfig(ctx, s, registry, &log))
 	if err != nil {
 		return err
+	}
+	// A worker outlives a Redis that goes away, but one that is not there at the start is
+	// more likely a mistake: say so at once.
+	if err := tryRedis(ctx, s); err != nil {
+		return cli.Exitf(cli.ExitUnavailable, "Redis %s: %w", s.Queue.RedisURL, err)
 	}
 	return worker.Run(ctx)
 }
