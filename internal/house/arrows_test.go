@@ -24,9 +24,10 @@ var arrows = []struct {
 	{"backends/", []string{"mailer", "internal/"}, nil},
 	{"backends", []string{"settings", "mailer", "backends/"}, []string{"golang.org/x/"}},
 	{"tasks", []string{"mailer"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
+	{"adminlog", []string{"mailer"}, []string{"github.com/rs/zerolog"}},
 	{"settings", nil, []string{"github.com/kelseyhightower/envconfig"}},
 	{"internal/", []string{"mailer", "settings", "backends", "tasks", "internal/"}, []string{""}},
-	{"cmd/", []string{"mailer", "settings", "backends", "tasks", "internal/"}, []string{""}},
+	{"cmd/", []string{"mailer", "settings", "backends", "tasks", "internal/", "cmd/worker/command"}, []string{""}},
 }
 
 func TestArrows(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -77,7 +78,12 @@ func (s *Server) passwd() string {
 }
 
 func (s *Server) dovecotConf() string {
-	return strings.NewReplacer("$DIR", s.dir, "$OWNER", s.system.owner).Replace(`
+	return strings.NewReplacer(
+		"$DIR", s.dir,
+		"$OWNER", s.system.owner,
+		"$UID", strconv.Itoa(s.system.mailbox.uid),
+		"$GID", strconv.Itoa(s.system.mailbox.gid),
+	).Replace(`
 base_dir = $DIR/dovecot
 log_path = /dev/stderr
 protocols =
@@ -91,7 +97,7 @@ passdb {
 }
 userdb {
   driver = static
-  args = uid=nobody gid=nogroup home=/nonexistent
+  args = uid=$UID gid=$GID home=/nonexistent
 }
 # No waiting after a wrong password.
 service anvil {

@@ -78,7 +78,7 @@ func startGuard(pgid int) (*guard, error) {
 		return nil, err
 	}
 	defer func() { _ = r.Close() }()
-	cmd := exec.Command("/bin/sh", "-c", `read _; kill -KILL -- "-$0"`, strconv.Itoa(pgid)) //nolint:gosec // a fixed script
+	cmd := exec.Command("/bin/sh", "-c", `read _; kill -s KILL -- "-$0"`, strconv.Itoa(pgid)) //nolint:gosec // a fixed script
 	cmd.Stdin = r
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal is not for it
 	if err := cmd.Start(); err != nil {

@@ -3,8 +3,12 @@ package redistest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/url"
+	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -151,4 +155,38 @@ func TestStart_twoAtOnce(t *testing.T) {
 	a, b := redistest.Start(t, redistest.Options{}), redistest.Start(t, redistest.Options{})
 	set(t, a.Client(t), "a")
 	wantValue(t, b.Client(t), "")
+}
+
+// recorder notes how a helper ends the test that it is given.
+type recorder struct {
+	testing.TB
+	skipped, failed string
+}
+
+func (r *recorder) Skip(args ...any) {
+	r.skipped = fmt.Sprint(args...)
+	runtime.Goexit()
+}
+
+func (r *recorder) Fatal(args ...any) {
+	r.failed = fmt.Sprint(args...)
+	runtime.Goexit()
+}
+
+func TestStart_notInstalled(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	for _, ci := range []string{"", "true"} {
+		t.Setenv("CI", ci)
+		r := &recorder{TB: t}
+		var wg sync.WaitGroup
+		wg.Go(func() { redistest.Start(r, redistest.Options{}) })
+		wg.Wait()
+		got, other := r.skipped, r.failed
+		if ci != "" {
+			got, other = other, got
+		}
+		if !strings.Contains(got, "apt-get install redis-server") || other != "" {
+			t.Errorf("CI=%q: skipped with %q, failed with %q", ci, r.skipped, r.failed)
+		}
+	}
 }
