@@ -59,9 +59,13 @@ type resultRecord struct {
 }
 
 // settle does what an outcome asks for beside the task's own end: the recipients that
-// were refused live on as tasks of their own, and the relay's reply is kept. It comes
-// before the task's end, so that a crash between the two repeats and never loses.
+// were refused live on as tasks of their own, older dead letters make room for a new
+// one, and the relay's reply is kept. It comes before the task's end, so that a crash
+// between the two repeats and never loses.
 func (w *Worker) settle(ctx context.Context, t ticket, o outcome) error {
+	if o.verdict.action == deadLetter {
+		return rescue(ctx, w.redis, t.queue)
+	}
 	if err := w.keepRefused(ctx, t, o.result.Refused); err != nil {
 		return err
 	}

@@ -196,14 +196,11 @@ var errNotStopped = errors.New("tasks: stopped with messages unfinished: another
 func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	t := w.ticket(ctx, task)
 	p, err := decodePayload(task.Payload())
-	if err != nil {
-		w.logOutcome(t, outcome{verdict: verdict{action: deadLetter, reason: err}})
-		return &deadLetterError{err}
-	}
-	t.payload = p
-	o, err := w.await(ctx, t)
-	if err != nil {
-		return err
+	o := outcome{verdict: verdict{action: deadLetter, reason: err}}
+	if t.payload = p; p != nil {
+		if o, err = w.await(ctx, t); err != nil {
+			return err
+		}
 	}
 	if err := w.settle(ctx, t, o); err != nil {
 		return err

@@ -34,7 +34,7 @@ Exit codes: 0 done, 64 usage, 65 a message is wrong, 66 a file cannot be read,
   enqueue test ann@example.com`,
 	}
 	app := &app{std: std}
-	root.AddCommand(app.sendCommand(), app.bulkCommand(), app.renderCommand(), app.testCommand())
+	root.AddCommand(app.sendCommand(), app.bulkCommand(), app.renderCommand(), app.testCommand(), app.deadCommand())
 	return root
 }
 

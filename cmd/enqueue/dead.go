@@ -1,0 +1,264 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+// selection says which dead letters a command is about.
+type selection struct {
+	ids    []string
+	queue  string
+	reason string
+	all    bool
+}
+
+func (a *app) deadCommand() *cobra.Command {
+	dead := &cobra.Command{
+		Use:   "dead",
+		Short: "Dead letters: messages that could not be delivered",
+		Long: `Dead letters: messages, or some of their recipients, that could not be delivered
+and will not be tried again by themselves. They stay until they are replayed or
+deleted.`,
+		Example: `  enqueue dead list
+  enqueue dead show VQK2X7
+  enqueue dead replay --reason "mailbox full"
+  enqueue dead export > dead.jsonl`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			fmt.Fprint(a.std.Err, c.UsageString())
+			return cli.Exitf(cli.ExitUsage, "a command is wanted: list, show, replay, delete or export")
+		},
+	}
+	dead.AddCommand(
+		a.deadSubcommand("list", "Print a line for each", true, a.deadList),
+		a.deadSubcommand("show", "Print the reason and the whole message", false, a.deadShow),
+		a.deadSubcommand("replay", "Queue them anew, as if handed over now", false, a.deadReplay),
+		a.deadSubcommand("delete", "Delete them for good", false, a.deadDelete),
+		a.deadExportCommand(),
+	)
+	return dead
+}
+
+// deadSubcommand makes a command about a selection. everything says what no selection means.
+func (a *app) deadSubcommand(name, short string, everything bool, work func(context.Context, *tasks.DeadLetters, []*tasks.DeadLetter) error) *cobra.Command {
+	var s selection
+	c := &cobra.Command{
+		Use: name + " [ID...]", Short: short,
+		Example: fmt.Sprintf("  enqueue dead %[1]s VQK2X7\n  enqueue dead %[1]s --queue bulk --all\n  enqueue dead %[1]s --reason 550", name),
+		RunE: func(c *cobra.Command, args []string) error {
+			s.ids = args
+			s.all = s.all || everything && len(args) == 0 && s.reason == ""
+			return a.dead(c.Context(), s, work)
+		},
+	}
+	c.Flags().StringVar(&s.queue, "queue", "", "those of this queue only")
+	c.Flags().StringVar(&s.reason, "reason", "", "those whose reason contains this `text`")
+	c.Flags().BoolVar(&s.all, "all", everything, "all of them")
+	return c
+}
+
+func (a *app) deadExportCommand() *cobra.Command {
+	var dir string
+	c := a.deadSubcommand("export", "Print them as JSON lines, or write them as .eml files", true,
+		func(_ context.Context, _ *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
+			return a.deadExport(dir, letters)
+		})
+	c.Flags().StringVar(&dir, "eml", "", "write each as a file ID.eml in this `directory` instead")
+	return c
+}
+
+// dead finds the selected letters and does the work on them.
+func (a *app) dead(ctx context.Context, s selection, work func(context.Context, *tasks.DeadLetters, []*tasks.DeadLetter) error) error {
+	if len(s.ids) == 0 && s.reason == "" && !s.all {
+		return cli.Exitf(cli.ExitUsage, "which ones? give IDs, --reason or --all")
+	}
+	if err := a.connect(ctx); err != nil {
+		return err
+	}
+	defer a.close()
+	d := tasks.NewDeadLetters(a.redis)
+	letters, err := find(ctx, d, s)
+	if err != nil {
+		return err
+	}
+	for _, id := range s.ids {
+		if !slices.ContainsFunc(letters, func(l *tasks.DeadLetter) bool { return l.ID == id }) {
+			return cli.Exitf(cli.ExitData, "%s: %w", id, tasks.ErrNotDead)
+		}
+	}
+	return work(ctx, d, letters)
+}
+
+func find(ctx context.Context, d *tasks.DeadLetters, s selection) ([]*tasks.DeadLetter, error) {
+	queues := []string{s.queue}
+	if s.queue == "" {
+		var err error
+		if queues, err = d.Queues(); err != nil {
+			return nil, err
+		}
+	}
+	var letters []*tasks.DeadLetter
+	for _, queue := range queues {
+		ids, err := d.IDs(ctx, queue)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range ids {
+			if len(s.ids) > 0 && !slices.Contains(s.ids, id) {
+				continue
+			}
+			l, err := d.Get(ctx, queue, id)
+			if errors.Is(err, tasks.ErrNotDead) {
+				continue // replayed meanwhile
+			}
+			if err != nil {
+				return nil, err
+			}
+			if strings.Contains(l.Reason, s.reason) {
+				letters = append(letters, l)
+			}
+		}
+	}
+	return letters, nil
+}
+
+func (a *app) deadList(_ context.Context, _ *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
+	t := tabwriter.NewWriter(a.std.Out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "ID\tQUEUE\tWHEN\tTRIES\tTO\tSUBJECT\tREASON")
+	for _, l := range letters {
+		subject := "(cannot be read)"
+		if l.Message != nil {
+			subject = l.Message.Subject
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", l.ID, l.Queue, l.At.Format(time.DateTime), l.Tries,
+			shorten(strings.Join(l.Recipients, ","), 40), shorten(subject, 40), shorten(l.Reason, 100))
+	}
+	return t.Flush()
+}
+
+// shorten makes a text fit a line of a table.
+func shorten(s string, n int) string {
+	r := []rune(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s))
+	if len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return string(r)
+}
+
+func (a *app) deadShow(_ context.Context, _ *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
+	for _, l := range letters {
+		fmt.Fprintf(a.std.Out, "id: %s\nqueue: %s\nwhen: %s\ntries: %d\nnot delivered to: %s\nreason: %s\n\n",
+			l.ID, l.Queue, l.At.Format(time.RFC3339), l.Tries, strings.Join(l.Recipients, ", "), l.Reason)
+		if err := writeLetter(a.std.Out, l); err != nil {
+			fmt.Fprintf(a.std.Out, "(%v)\n%s\n", err, l.Payload)
+		}
+		fmt.Fprintln(a.std.Out)
+	}
+	return nil
+}
+
+// writeLetter writes the message as it would have been sent.
+func writeLetter(w io.Writer, l *tasks.DeadLetter) error {
+	if l.Message == nil {
+		return errors.New("the task holds no message that can be read")
+	}
+	_, err := l.Message.WriteTo(w)
+	return err
+}
+
+func (a *app) deadReplay(ctx context.Context, d *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
+	return a.each(letters, "queued again", func(l *tasks.DeadLetter) error {
+		_, err := d.Replay(ctx, l.Queue, l.ID)
+		return err
+	})
+}
+
+func (a *app) deadDelete(ctx context.Context, d *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
+	return a.each(letters, "deleted", func(l *tasks.DeadLetter) error { return d.Delete(ctx, l.Queue, l.ID) })
+}
+
+// each does the work on every letter. One that cannot be worked on is named and does
+// not hold up the others, unless Redis is away.
+func (a *app) each(letters []*tasks.DeadLetter, done string, work func(*tasks.DeadLetter) error) error {
+	bar := cli.NewBar(a.std.Err, len(letters), done)
+	failed := 0
+	for _, l := range letters {
+		err := work(l)
+		if err != nil && mailer.ClassOf(err) == mailer.Unavailable {
+			return err
+		}
+		if err != nil && !errors.Is(err, tasks.ErrNotDead) {
+			failed++
+			fmt.Fprintf(a.std.Err, "enqueue: %s: %v\n", l.ID, err)
+		}
+		bar.Add(1)
+	}
+	bar.Finish()
+	fmt.Fprintf(a.std.Out, "%d %s\n", len(letters)-failed, done)
+	if failed > 0 {
+		return cli.Exitf(cli.ExitData, "%d could not be %s", failed, done)
+	}
+	return nil
+}
+
+// exported is a line of export.
+type exported struct {
+	ID         string               `json:"id"`
+	Queue      string               `json:"queue"`
+	Reason     string               `json:"reason"`
+	Tries      int                  `json:"tries"`
+	At         time.Time            `json:"at"`
+	Recipients []string             `json:"recipients"`
+	Message    *mailer.EmailMessage `json:"message"`
+	Payload    []byte               `json:"payload,omitempty"` // if there is no message to be read in it
+}
+
+func (a *app) deadExport(dir string, letters []*tasks.DeadLetter) error {
+	if dir != "" {
+		return a.exportFiles(dir, letters)
+	}
+	out := json.NewEncoder(a.std.Out)
+	for _, l := range letters {
+		e := exported{l.ID, l.Queue, l.Reason, l.Tries, l.At, l.Recipients, l.Message, nil}
+		if l.Message == nil {
+			e.Payload = l.Payload
+		}
+		if err := out.Encode(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) exportFiles(dir string, letters []*tasks.DeadLetter) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return cli.Exit(cli.ExitNoInput, err)
+	}
+	return a.each(letters, "written", func(l *tasks.DeadLetter) error {
+		f, err := os.OpenFile(filepath.Join(dir, filepath.Base(l.ID)+".eml"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		return errors.Join(writeLetter(f, l), f.Close())
+	})
+}

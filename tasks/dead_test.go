@@ -1,0 +1,177 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/redistest"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// deadHouse has n dead letters, <0@t> to <n-1@t>.
+func deadHouse(t *testing.T, n int) (*house, *DeadLetters) {
+	t.Helper()
+	h := newHouse(t, redistest.Options{})
+	h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+		return mailer.Result{Err: sendError(mailer.Permanent, 554, "no spam here")}
+	}
+	h.send(n, nil)
+	d := NewDeadLetters(h.Client(t))
+	stop := h.start(h.config())
+	h.eventually("all dead", func() bool {
+		info := h.info()
+		return info.Queue != "" && info.Pending == 0 && info.Active == 0
+	})
+	stop()
+	if ids, err := d.IDs(t.Context(), "default"); err != nil || len(ids) != n {
+		t.Fatalf("%d dead letters (%v), want %d", len(ids), err, n)
+	}
+	return h, d
+}
+
+func TestDeadLetters(t *testing.T) {
+	t.Parallel()
+	h, d := deadHouse(t, 3)
+	ids, err := d.IDs(t.Context(), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := d.Get(t.Context(), "default", ids[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Message == nil || !strings.Contains(l.Reason, "554 no spam here") || l.Tries != 1 || time.Since(l.At) > time.Minute ||
+		!slices.Equal(l.Recipients, []string{l.Message.To[0]}) {
+		t.Errorf("got %+v", l)
+	}
+
+	if err := d.Delete(t.Context(), "default", ids[1]); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.Get(t.Context(), "default", ids[1]); !errors.Is(err, ErrNotDead) {
+		t.Errorf("Get of a deleted letter: %v, want ErrNotDead", err)
+	}
+	if err := d.Delete(t.Context(), "default", ids[1]); !errors.Is(err, ErrNotDead) {
+		t.Errorf("Delete of a deleted letter: %v, want ErrNotDead", err)
+	}
+
+	h.relay.answer = nil
+	if _, err := d.Replay(t.Context(), "default", ids[0]); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.Replay(t.Context(), "default", ids[0]); !errors.Is(err, ErrNotDead) {
+		t.Errorf("second Replay: %v, want ErrNotDead", err)
+	}
+	h.start(h.config())
+	h.wait(1)
+	if got := h.relay.all()[0]; got.id != l.Message.MessageID {
+		t.Errorf("replayed %s, want %s", got.id, l.Message.MessageID)
+	}
+	h.eventually("one dead letter left", func() bool { return h.info().Size == 1 && h.info().Archived == 1 })
+}
+
+// A message that grew too old in the archive is tried like a new one, and goes only
+// to those whom it did not reach.
+func TestDeadLetters_replayOldPart(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	m := message("ann@example.com", "gone@example.com").WithDefaults(mailer.Defaults{})
+	p := &payload{
+		DueAt: time.Now().Add(-1000 * time.Hour), Deadline: new(time.Now().Add(-900 * time.Hour)),
+		Recipients: []string{"gone@example.com"}, Refused: "550 no such user", Message: m,
+	}
+	if err := enqueue(t.Context(), h.queue.client, p, "part"); err != nil {
+		t.Fatal(err)
+	}
+	h.start(h.config())
+	d := NewDeadLetters(h.Client(t))
+	h.eventually("a dead letter", func() bool { return h.info().Archived == 1 })
+	if _, err := d.Replay(t.Context(), "default", "part"); err != nil {
+		t.Fatal(err)
+	}
+	h.wait(1)
+	h.empty()
+	if got := h.relay.all()[0]; !slices.Equal(got.to, []string{"gone@example.com"}) || got.id != m.MessageID {
+		t.Errorf("replayed %s to %v", got.id, got.to)
+	}
+}
+
+func TestDeadLetters_refuses(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	d := NewDeadLetters(h.Client(t))
+	if _, err := d.Get(t.Context(), "default", "none"); !errors.Is(err, ErrNotDead) {
+		t.Errorf("Get of nothing: %v", err)
+	}
+	id, err := h.queue.Enqueue(t.Context(), message("ann@example.com"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Replay(t.Context(), "default", id); !errors.Is(err, ErrNotDead) {
+		t.Errorf("Replay of a waiting task: %v", err)
+	}
+	if err := d.Delete(t.Context(), "default", id); !errors.Is(err, ErrNotDead) {
+		t.Errorf("Delete of a waiting task: %v", err)
+	}
+	if h.info().Pending != 1 {
+		t.Error("the waiting task is gone")
+	}
+}
+
+// asynq keeps 10,000 archived tasks of a queue and drops the others. None is dropped.
+func TestDeadLetters_12000(t *testing.T) {
+	t.Parallel()
+	const n = 12_000
+	h, d := deadHouse(t, n)
+	ids, err := d.IDs(t.Context(), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, id := range ids {
+		l, err := d.Get(t.Context(), "default", id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[l.Message.MessageID] = true
+	}
+	for i := range n {
+		if !seen[fmt.Sprintf("<%d@t>", i)] {
+			t.Fatalf("message %d is no dead letter any more", i)
+		}
+	}
+	if archived := h.info().Archived; archived > archiveLimit+h.config().Connections*h.config().BatchSize {
+		t.Errorf("%d in asynq's archive, want about %d", archived, archiveLimit)
+	}
+}
+
+// Those that asynq would drop for their age are moved before it can.
+func TestRescue_age(t *testing.T) {
+	t.Parallel()
+	_, d := deadHouse(t, 2)
+	ids, err := d.IDs(t.Context(), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := redis.Z{Score: float64(time.Now().Add(-61 * 24 * time.Hour).Unix()), Member: ids[1]}
+	if err := d.redis.ZAdd(t.Context(), archiveKey("default"), old).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := rescue(t.Context(), d.redis, "default"); err != nil {
+		t.Fatal(err)
+	}
+	moved := d.redis.ZRange(t.Context(), deadKey("default"), 0, -1).Val()
+	if !slices.Equal(moved, ids[1:]) {
+		t.Errorf("moved %v, want the old one, %v", moved, ids[1:])
+	}
+	if again, err := d.IDs(t.Context(), "default"); err != nil || len(again) != 2 {
+		t.Errorf("%v, %v: want both still there", again, err)
+	}
+}
