@@ -2,9 +2,8 @@ package mailer
 
 import (
 	"strings"
+	"unicode"
 	"unicode/utf8"
-
-	"golang.org/x/net/idna"
 )
 
 // mailbox is one address of the header or the envelope (RFC 5322, 3.4).
@@ -36,15 +35,13 @@ func parseMailbox(s string) (m mailbox, reason string) {
 		m.addr, reason = parseSpec(s)
 		return m, reason
 	}
-	p := addressParser{rest: s}
+	p := addressParser{all: s, rest: s}
 	p.mailbox()
 	switch {
 	case p.reason != "":
 		return mailbox{}, p.reason
-	case strings.HasPrefix(p.rest, ","):
+	case p.rest != "": // a comma
 		return mailbox{}, "holds more than one address"
-	case p.rest != "":
-		return mailbox{}, reasonAddress
 	}
 	return p.finish(s)
 }
@@ -52,13 +49,10 @@ func parseMailbox(s string) (m mailbox, reason string) {
 // splitAddresses cuts an address list at its commas. Empty entries are dropped.
 func splitAddresses(list string) (entries []string, reason string) {
 	for list != "" {
-		p := addressParser{rest: list}
+		p := addressParser{all: list, rest: list}
 		p.mailbox()
 		if p.reason != "" {
 			return nil, p.reason
-		}
-		if p.rest != "" && p.rest[0] != ',' {
-			return nil, reasonAddress
 		}
 		if entry := strings.Trim(list[:len(list)-len(p.rest)], " \t"); entry != "" {
 			entries = append(entries, entry)
@@ -86,10 +80,12 @@ const reasonAddress = "is not an address"
 
 // addressParser reads one mailbox up to the end or to the comma after it.
 type addressParser struct {
-	rest   string
-	reason string
+	all    string
+	rest   string // what is still to be read of it
+	reason string // why it cannot be read, or ""
 
 	words   []string // of the name, or of an address without angle brackets
+	start   int      // where the last one begins
 	quoted  bool     // one of the words was quoted
 	gaps    bool     // there was white space or a comment between two words
 	comment bool
@@ -100,6 +96,7 @@ type addressParser struct {
 func (p *addressParser) mailbox() {
 	gap := false
 	for p.reason == "" && p.rest != "" && p.rest[0] != ',' {
+		start := len(p.all) - len(p.rest)
 		switch c := p.rest[0]; {
 		case c == ' ' || c == '\t':
 			p.rest = p.rest[1:]
@@ -114,53 +111,53 @@ func (p *addressParser) mailbox() {
 		case c == '<':
 			p.angleSpec()
 		case c == '"':
-			p.word(p.quotedString(), gap)
-			p.quoted = true
+			p.skipQuoted()
+			p.word(start, gap)
 		case strings.IndexByte(`>):;\`, c) >= 0:
 			p.reason = reasonAddress
 		default:
-			p.word(p.atom(), gap)
+			p.skipAtom()
+			p.word(start, gap)
 		}
 		gap = false
 	}
 }
 
-// word adds a piece of text: to the last word, unless there was a gap between them.
-func (p *addressParser) word(s string, gap bool) {
+// word adds what was read since start: to the last word, unless there was a gap.
+func (p *addressParser) word(start int, gap bool) {
+	end := len(p.all) - len(p.rest)
 	if last := len(p.words) - 1; last >= 0 && !gap {
-		p.words[last] += s
+		p.words[last] = p.all[p.start:end]
 		return
 	}
 	p.gaps = p.gaps || len(p.words) > 0
-	p.words = append(p.words, s)
+	p.start = start
+	p.words = append(p.words, p.all[start:end])
 }
 
-func (p *addressParser) atom() string {
+func (p *addressParser) skipAtom() {
 	n := strings.IndexAny(p.rest, " \t\"(),<>:;\\")
-	// An address literal such as [IPv6:::1] has colons.
-	if i := strings.LastIndexByte(p.rest[:max(n, 0)], '['); i >= 0 && p.rest[n] == ':' && !p.angle {
+	if n < 0 {
+		p.rest = ""
+		return
+	}
+	// An address literal such as [IPv6:2001:db8::1] has colons.
+	if i := strings.LastIndexByte(p.rest[:n], '['); i >= 0 && p.rest[n] == ':' {
 		if end := strings.IndexByte(p.rest, ']'); end > n && !strings.ContainsAny(p.rest[i:end], " \t\"(),<>;\\") {
 			n = end + 1
 		}
 	}
-	if n < 0 {
-		n = len(p.rest)
-	}
-	s := p.rest[:n]
 	p.rest = p.rest[n:]
-	return s
 }
 
-// quotedString returns a quoted string with its quotes.
-func (p *addressParser) quotedString() string {
+func (p *addressParser) skipQuoted() {
 	end := quotedEnd(p.rest)
 	if end < 0 {
 		p.reason = "has a quote that is not closed"
-		return ""
+		return
 	}
-	s := p.rest[:end]
+	p.quoted = true
 	p.rest = p.rest[end:]
-	return s
 }
 
 // quotedEnd returns where the quoted string that s begins with ends, or -1.
@@ -287,7 +284,8 @@ func unquote(s string) string {
 
 // parseSpec reads local@domain, or a local part alone as local mail has it.
 func parseSpec(spec string) (addr, reason string) {
-	local, domain, hasDomain := spec, "", false
+	var local, domain string
+	var hasDomain bool
 	if strings.HasPrefix(spec, `"`) {
 		end := quotedEnd(spec)
 		if end < 0 || end < len(spec) && spec[end] != '@' {
@@ -313,6 +311,8 @@ func parseSpec(spec string) (addr, reason string) {
 		addr = local
 	}
 	switch {
+	case strings.ContainsFunc(local, isSeparator):
+		return "", reasonAddress
 	case len(local) > maxLocal:
 		return "", "has a local part of more than 64 octets"
 	case len(domain) > maxDomain, len(addr) > maxPath-len("<>"):
@@ -329,60 +329,17 @@ func isLocal(s string) bool {
 			return false
 		}
 	}
-	return s != "" && !hasUnicodeSpace(s)
+	return s != ""
+}
+
+// isSeparator finds what separates lines or words beyond ASCII. It has no place in an
+// address, and some programs take it for a line end.
+func isSeparator(r rune) bool {
+	return r >= utf8.RuneSelf && (unicode.IsSpace(r) || unicode.IsControl(r))
 }
 
 func isDotAtom(s string) bool {
 	return isLocal(s) && s[0] != '.' && s[len(s)-1] != '.' && !strings.Contains(s, "..")
-}
-
-// hasUnicodeSpace finds line and word separators beyond ASCII, which have no
-// place in an address and which some programs take for line ends.
-func hasUnicodeSpace(s string) bool {
-	return strings.ContainsAny(s, "\u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000")
-}
-
-// asciiDomain returns a domain as SMTP takes it: in punycode if it is not ASCII,
-// unchanged if it is.
-func asciiDomain(domain string) (ascii, reason string) {
-	if strings.HasPrefix(domain, "[") {
-		if !isDomainLiteral(domain) {
-			return "", "has a bad address literal"
-		}
-		return domain, ""
-	}
-	if !isASCII(domain) {
-		// Transitional, which turns ß into ss, is IDNA 2003: what Django does.
-		profile := idna.New(idna.MapForLookup(), idna.Transitional(true), idna.StrictDomainName(false))
-		var err error
-		if domain, err = profile.ToASCII(domain); err != nil {
-			return "", "has a domain that cannot be written in punycode"
-		}
-	}
-	for label := range strings.SplitSeq(domain, ".") {
-		if label == "" || len(label) > 63 || strings.ContainsFunc(label, notLDH) {
-			return "", "has a bad domain"
-		}
-	}
-	return domain, ""
-}
-
-// notLDH is true for what is neither letter, digit, hyphen nor underscore.
-func notLDH(r rune) bool {
-	switch {
-	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '-', r == '_':
-		return false
-	}
-	return true
-}
-
-// isDomainLiteral says whether s is an address literal such as [192.0.2.1] or
-// [IPv6:2001:db8::1] (RFC 5321, 4.1.3).
-func isDomainLiteral(s string) bool {
-	inner, ok := strings.CutSuffix(strings.TrimPrefix(s, "["), "]")
-	return ok && inner != "" && !strings.ContainsFunc(inner, func(r rune) bool {
-		return notLDH(r) && r != '.' && r != ':'
-	})
 }
 
 // isAtext says whether c may stand in an atom (RFC 5322, 3.2.3).

@@ -39,25 +39,36 @@ func lookupCharset(name string) (cs charset, ok bool) {
 	return cs, true
 }
 
-// findEncoding knows the names of IANA first, for the list of WHATWG takes
-// ISO-8859-1 and US-ASCII for Windows-1252; then the spellings of Python.
+// findEncoding asks IANA's list first, for WHATWG's, which browsers use, takes
+// ISO-8859-1 for Windows-1252. It returns nil if neither knows the name.
 func findEncoding(name string) encoding.Encoding {
-	name = strings.ReplaceAll(strings.ToLower(name), "_", "-")
-	for _, n := range []string{name, strings.Replace(name, "iso8859", "iso-8859", 1), strings.Replace(name, "latin-", "latin", 1)} {
+	name = strings.ToLower(name)
+	names := []string{name, registeredName(name)}
+	for _, n := range names {
 		if enc, err := ianaindex.MIME.Encoding(n); err == nil && enc != nil {
 			return enc
 		}
 	}
-	if name == "shift-jis" || name == "euc-jp" || name == "ascii" {
-		name = strings.ReplaceAll(name, "-", "_")
-	}
-	if enc, err := ianaindex.MIME.Encoding(name); err == nil && enc != nil {
-		return enc
-	}
-	if enc, err := htmlindex.Get(name); err == nil {
-		return enc
+	for _, n := range names {
+		if enc, err := htmlindex.Get(n); err == nil {
+			return enc
+		}
 	}
 	return nil
+}
+
+// registeredName turns names that Python has for charsets into those of the lists.
+func registeredName(name string) string {
+	name = strings.ReplaceAll(name, "_", "-")
+	switch {
+	case name == "ascii":
+		return "us-ascii"
+	case strings.HasPrefix(name, "iso8859"):
+		return "iso-8859" + strings.TrimPrefix(name, "iso8859")
+	case strings.HasPrefix(name, "latin-"):
+		return "latin" + strings.TrimPrefix(name, "latin-")
+	}
+	return name
 }
 
 // encode returns s in the charset; false if it has a character that the

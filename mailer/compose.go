@@ -187,7 +187,7 @@ func (m *EmailMessage) writeHeader(h *headerWriter, a addresses, cs charset) err
 	h.subject(m.Subject, cs)
 	m.writeIdentity(h, cs)
 	for _, name := range m.headerNames() {
-		switch canonical := textproto.CanonicalMIMEHeaderKey(name); canonical {
+		switch textproto.CanonicalMIMEHeaderKey(name) {
 		case "From", "To", "Cc", "Reply-To", "Date", "Message-Id", "Bcc", "Resent-Bcc", "Return-Path":
 			continue
 		}
@@ -209,8 +209,8 @@ func (m *EmailMessage) override(name string) (value, field string, ok bool) {
 }
 
 // writeAddresses writes From, To, Cc or Reply-To, or what Headers has instead: an
-// empty To, Cc or Reply-To there leaves the field out. A message always
-// says whom it is from.
+// empty To, Cc or Reply-To there leaves the field out, but not an empty From: a message
+// always says whom it is from.
 func (m *EmailMessage) writeAddresses(h *headerWriter, name, field string, boxes []mailbox, cs charset) error {
 	value, theirs, ok := m.override(name)
 	if ok && (name != "From" || !isBlank(value)) {
@@ -225,7 +225,7 @@ func (m *EmailMessage) writeAddresses(h *headerWriter, name, field string, boxes
 // writeAddressText writes a field of addresses from a text. One that is no address list,
 // such as "undisclosed-recipients:;", stays as it is if it is ASCII.
 func writeAddressText(h *headerWriter, name, field, value string, cs charset) error {
-	if strings.Trim(value, " \t") == "" {
+	if isBlank(value) {
 		return nil
 	}
 	boxes, reason := parseAddresses(value)

@@ -85,8 +85,7 @@ type addresses struct {
 	utf8       bool
 }
 
-// addresses reads every address of the message, except for the header fields
-// that Headers overrides: these are text that the envelope does not depend on.
+// addresses reads every address of the message that its envelope may depend on.
 func (m *EmailMessage) addresses() (a addresses, err error) {
 	if m.FromEmail != "" {
 		if a.from, err = readAddresses("from_email", m.FromEmail); err != nil {
@@ -129,7 +128,7 @@ func (a *addresses) addHeader(name, value string) error {
 		}
 		a.bcc = append(a.bcc, boxes...)
 	case strings.EqualFold(name, "Return-Path"):
-		if v := strings.Trim(value, " \t"); v == "" || v == "<>" {
+		if isBlank(value) || strings.Trim(value, " \t") == "<>" {
 			a.sender, a.nullSender = "", true
 			return nil
 		}
@@ -170,7 +169,7 @@ func readAddressList(field string, list []string) ([]mailbox, error) {
 	return boxes, nil
 }
 
-func isBlank(s string) bool { return strings.Trim(s, " ") == "" }
+func isBlank(s string) bool { return strings.Trim(s, " \t") == "" }
 
 func isBlindCopy(name string) bool {
 	return strings.EqualFold(name, "Bcc") || strings.EqualFold(name, "Resent-Bcc")

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/text/encoding/ianaindex"
+
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -166,4 +168,13 @@ func wantBadInput(t testing.TB, err error, field string, header bool) {
 	default:
 		t.Errorf("got %v (%T), want field %q, BadHeaderError %v", err, err, field, header)
 	}
+}
+
+// charsetReader decodes text for a mime.WordDecoder.
+func charsetReader(charset string, r io.Reader) (io.Reader, error) {
+	enc, err := ianaindex.MIME.Encoding(charset)
+	if err != nil {
+		return nil, err
+	}
+	return enc.NewDecoder().Reader(r), nil
 }

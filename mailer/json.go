@@ -65,6 +65,15 @@ func (e *jsonEncoder) text(key, field, s string) {
 	e.string(field, s)
 }
 
+// partText is text for the field of a list's entry.
+func (e *jsonEncoder) partText(key, list string, i int, field, s string) {
+	if !utf8.ValidString(s) {
+		e.fail(indexed(list, i, field), reasonUTF8)
+	}
+	e.buf = append(e.buf, key...)
+	e.buf = appendJSONString(e.buf, s)
+}
+
 func (e *jsonEncoder) string(field, s string) {
 	if !utf8.ValidString(s) {
 		e.fail(field, reasonUTF8)
@@ -101,7 +110,7 @@ func (e *jsonEncoder) headers(h map[string]string) {
 			e.buf = append(e.buf, ',')
 		}
 		e.string("headers", name)
-		e.text(":", headerField(name), h[name])
+		e.text(":", headerField(printable(name)), h[name])
 	}
 	e.buf = append(e.buf, '}')
 }
@@ -112,11 +121,11 @@ func (e *jsonEncoder) attachments(list []Attachment) {
 		if i > 0 {
 			e.buf = append(e.buf, ',')
 		}
-		e.text(`{"filename":`, "attachments.filename", a.Filename)
+		e.partText(`{"filename":`, "attachments", i, "filename", a.Filename)
 		e.buf = append(e.buf, `,"content":"`...)
 		e.buf = base64.StdEncoding.AppendEncode(e.buf, a.Content)
-		e.text(`","mimetype":`, "attachments.mimetype", a.Mimetype)
-		e.text(`,"content_id":`, "attachments.content_id", a.ContentID)
+		e.partText(`","mimetype":`, "attachments", i, "mimetype", a.Mimetype)
+		e.partText(`,"content_id":`, "attachments", i, "content_id", a.ContentID)
 		e.buf = append(e.buf, '}')
 	}
 	e.buf = append(e.buf, ']')
@@ -128,8 +137,8 @@ func (e *jsonEncoder) alternatives(list []Alternative) {
 		if i > 0 {
 			e.buf = append(e.buf, ',')
 		}
-		e.text(`{"content":`, "alternatives.content", a.Content)
-		e.text(`,"mimetype":`, "alternatives.mimetype", a.Mimetype)
+		e.partText(`{"content":`, "alternatives", i, "content", a.Content)
+		e.partText(`,"mimetype":`, "alternatives", i, "mimetype", a.Mimetype)
 		e.buf = append(e.buf, '}')
 	}
 	e.buf = append(e.buf, ']')

@@ -60,7 +60,7 @@ func (m *EmailMessage) decodeField(d *jsonDecoder, key string) {
 	case "fail_silently":
 		m.FailSilently = d.bool(key)
 	default:
-		d.fail(key, "is no field of a message")
+		d.fail(printable(key), "is no field of a message")
 	}
 }
 
@@ -77,6 +77,14 @@ func (d *jsonDecoder) fail(field, reason string) {
 	if d.err == nil {
 		d.err = &InvalidMessageError{Field: field, Reason: reason}
 	}
+}
+
+// printable is a key as an error may show it: in quotes if it would spoil the line.
+func printable(key string) string {
+	if isClean(key, withoutTab) {
+		return key
+	}
+	return strconv.QuoteToASCII(key)
 }
 
 // syntax says that the JSON is broken where the decoder stands.
@@ -219,7 +227,7 @@ func (d *jsonDecoder) headers() map[string]string {
 		return nil
 	}
 	all := map[string]string{}
-	d.object("headers", func(key string) { all[key] = d.text(headerField(key)) })
+	d.object("headers", func(key string) { all[key] = d.text(headerField(printable(key))) })
 	return all
 }
 
@@ -227,7 +235,7 @@ func (d *jsonDecoder) attachments() (all []Attachment) {
 	d.list("attachments", func(i int) {
 		var a Attachment
 		d.object("attachments["+strconv.Itoa(i)+"]", func(key string) {
-			field := indexed("attachments", i, key)
+			field := indexed("attachments", i, printable(key))
 			switch key {
 			case "filename":
 				a.Filename = d.text(field)
@@ -250,7 +258,7 @@ func (d *jsonDecoder) alternatives() (all []Alternative) {
 	d.list("alternatives", func(i int) {
 		var a Alternative
 		d.object("alternatives["+strconv.Itoa(i)+"]", func(key string) {
-			field := indexed("alternatives", i, key)
+			field := indexed("alternatives", i, printable(key))
 			switch key {
 			case "content":
 				a.Content = d.text(field)

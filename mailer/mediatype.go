@@ -13,7 +13,18 @@ import (
 // mediaType is a Content-Type, read.
 type mediaType struct {
 	value  string // "text/plain", in lower case
-	params map[string]string
+	params []param
+}
+
+// param is a parameter. Those of a type are in the order of their names.
+type param struct{ name, value string }
+
+func sortedParams(m map[string]string) []param {
+	params := make([]param, 0, len(m)+1)
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		params = append(params, param{name, m[name]})
+	}
+	return params
 }
 
 const octetStream = "application/octet-stream"
@@ -40,18 +51,32 @@ func parseMediaType(field, s string) (mediaType, error) {
 			return mediaType{}, &BadHeaderError{Field: field, Reason: "has a bad parameter"}
 		}
 	}
-	return mediaType{value: value, params: params}, nil
+	return mediaType{value: value, params: sortedParams(params)}, nil
 }
 
 func (t mediaType) isText() bool      { return strings.HasPrefix(t.value, "text/") }
 func (t mediaType) isMessage() bool   { return strings.HasPrefix(t.value, "message/") }
 func (t mediaType) isMultipart() bool { return strings.HasPrefix(t.value, "multipart/") }
 
+// param returns the value of a parameter, or "".
+func (t mediaType) param(name string) string {
+	for _, p := range t.params {
+		if p.name == name {
+			return p.value
+		}
+	}
+	return ""
+}
+
 // with returns the type with a parameter set.
 func (t mediaType) with(name, value string) mediaType {
-	params := make(map[string]string, len(t.params)+1)
-	maps.Copy(params, t.params)
-	params[name] = value
+	i, found := slices.BinarySearchFunc(t.params, name, func(p param, name string) int { return strings.Compare(p.name, name) })
+	params := slices.Clone(t.params)
+	if found {
+		params[i].value = value
+	} else {
+		params = slices.Insert(params, i, param{name, value})
+	}
 	return mediaType{value: t.value, params: params}
 }
 
@@ -62,8 +87,8 @@ func (h *headerWriter) contentType(t mediaType) { h.contentParams("Content-Type"
 func (h *headerWriter) contentParams(field string, t mediaType) {
 	h.begin(field, field)
 	h.put(" ", t.value)
-	for _, name := range slices.Sorted(maps.Keys(t.params)) {
-		h.param(name, t.params[name])
+	for _, p := range t.params {
+		h.param(p.name, p.value)
 	}
 	h.end()
 }
@@ -72,7 +97,7 @@ func (h *headerWriter) contentParams(field string, t mediaType) {
 // extension of its name, then by its content.
 func guessType(filename string, content []byte) mediaType {
 	if ext := strings.ToLower(filepath.Ext(filename)); ext != "" {
-		if t := typeByExtension(ext); t != "" {
+		if t := mediaTypes[ext]; t != "" {
 			return mediaType{value: t}
 		}
 		if t, _, err := mime.ParseMediaType(mime.TypeByExtension(ext)); err == nil {
@@ -80,106 +105,6 @@ func guessType(filename string, content []byte) mediaType {
 		}
 	}
 	return mediaType{value: typeByContent(content)}
-}
-
-// typeByExtension knows the usual ones, so that all machines agree on them;
-// mime.TypeByExtension reads the tables of the machine it runs on.
-func typeByExtension(ext string) string {
-	switch ext {
-	case ".txt", ".text", ".log":
-		return "text/plain"
-	case ".htm", ".html":
-		return "text/html"
-	case ".css":
-		return "text/css"
-	case ".csv":
-		return "text/csv"
-	case ".md":
-		return "text/markdown"
-	case ".xml":
-		return "text/xml"
-	case ".ics":
-		return "text/calendar"
-	case ".vcf":
-		return "text/vcard"
-	case ".js", ".mjs":
-		return "text/javascript"
-	case ".json":
-		return "application/json"
-	case ".pdf":
-		return "application/pdf"
-	case ".rtf":
-		return "application/rtf"
-	case ".zip":
-		return "application/zip"
-	case ".gz", ".tgz":
-		return "application/gzip"
-	case ".bz2":
-		return "application/x-bzip2"
-	case ".xz":
-		return "application/x-xz"
-	case ".tar":
-		return "application/x-tar"
-	case ".7z":
-		return "application/x-7z-compressed"
-	case ".doc":
-		return "application/msword"
-	case ".xls":
-		return "application/vnd.ms-excel"
-	case ".ppt":
-		return "application/vnd.ms-powerpoint"
-	case ".docx":
-		return "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-	case ".xlsx":
-		return "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-	case ".pptx":
-		return "application/vnd.openxmlformats-officedocument.presentationml.presentation"
-	case ".odt":
-		return "application/vnd.oasis.opendocument.text"
-	case ".ods":
-		return "application/vnd.oasis.opendocument.spreadsheet"
-	case ".epub":
-		return "application/epub+zip"
-	case ".p7s":
-		return "application/pkcs7-signature"
-	case ".png":
-		return "image/png"
-	case ".jpg", ".jpeg":
-		return "image/jpeg"
-	case ".gif":
-		return "image/gif"
-	case ".webp":
-		return "image/webp"
-	case ".svg":
-		return "image/svg+xml"
-	case ".bmp":
-		return "image/bmp"
-	case ".tif", ".tiff":
-		return "image/tiff"
-	case ".ico":
-		return "image/vnd.microsoft.icon"
-	case ".heic":
-		return "image/heic"
-	case ".mp3":
-		return "audio/mpeg"
-	case ".wav":
-		return "audio/x-wav"
-	case ".ogg":
-		return "audio/ogg"
-	case ".m4a":
-		return "audio/mp4"
-	case ".mp4":
-		return "video/mp4"
-	case ".mov":
-		return "video/quicktime"
-	case ".webm":
-		return "video/webm"
-	case ".eml":
-		return "message/rfc822"
-	case ".bin", ".exe", ".dll", ".so", ".iso":
-		return octetStream
-	}
-	return ""
 }
 
 // typeByContent knows a few signatures, and text when it sees it. net/http has a

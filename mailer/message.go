@@ -3,6 +3,7 @@ package mailer
 import (
 	"cmp"
 	"crypto/rand"
+	"fmt"
 	"net/textproto"
 	"os"
 	"path/filepath"
@@ -19,7 +20,7 @@ import (
 type EmailMessage struct {
 	Subject   string
 	Body      string
-	FromEmail string // envelope sender, and the From header unless Headers has one
+	FromEmail string // one address: envelope sender, and the From header unless Headers has one
 	To        []string
 	Cc        []string
 	Bcc       []string // in the envelope, never in the header
@@ -72,9 +73,9 @@ func (m *EmailMessage) Attach(filename string, content []byte, mimetype string) 
 
 // AttachFile reads the file at path now and adds it under its base name.
 func (m *EmailMessage) AttachFile(path, mimetype string) error {
-	content, err := os.ReadFile(path)
+	content, err := os.ReadFile(path) //nolint:gosec // reading the file that the caller names is the purpose
 	if err != nil {
-		return err
+		return fmt.Errorf("mailer: attach: %w", err)
 	}
 	m.Attach(filepath.Base(path), content, mimetype)
 	return nil
@@ -83,6 +84,18 @@ func (m *EmailMessage) AttachFile(path, mimetype string) error {
 // AttachAlternative adds the body in another form, such as text/html.
 func (m *EmailMessage) AttachAlternative(content, mimetype string) {
 	m.Alternatives = append(m.Alternatives, Alternative{Content: content, Mimetype: mimetype})
+}
+
+// BodyContains says whether text is in the body and in every alternative that is
+// text, for tests.
+func (m *EmailMessage) BodyContains(text string) bool {
+	for _, a := range m.Alternatives {
+		isText := strings.HasPrefix(strings.ToLower(a.Mimetype), "text/")
+		if isText && !strings.Contains(a.Content, text) {
+			return false
+		}
+	}
+	return strings.Contains(m.Body, text)
 }
 
 // Defaults fills in what an author may leave empty. Its zero value is usable.

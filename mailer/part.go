@@ -34,7 +34,7 @@ func bodyPart(media mediaType, text string, cs charset) *part {
 		p.settle()
 		return p
 	}
-	if declared, ok := lookupCharset(media.params["charset"]); ok && media.params["charset"] != "" {
+	if declared, ok := lookupCharset(media.param("charset")); ok && media.param("charset") != "" {
 		cs = declared
 	}
 	if text != "" && !strings.HasSuffix(text, "\n") && !strings.HasSuffix(text, "\r") {
@@ -71,7 +71,7 @@ func attachmentPart(a Attachment, media mediaType, cs charset) *part {
 // another charset, which then is the one it has. What is not text after all
 // is left alone.
 func (p *part) attachText(cs charset) {
-	if name := p.media.params["charset"]; name != "" {
+	if name := p.media.param("charset"); name != "" {
 		declared, ok := lookupCharset(name)
 		if !ok || declared.enc == nil && !strings.EqualFold(name, "utf-8") {
 			return // an unknown charset, or UTF-16 and the like: octets

@@ -10,6 +10,8 @@ import (
 	"strings"
 )
 
+var _ io.WriterTo = (*EmailMessage)(nil)
+
 // WriteTo writes the message as it is sent (RFC 5322 and MIME, lines end with
 // CRLF). The same message gives the same bytes. It checks the message as
 // Validate does, so that nothing is written of a bad one; any other error is w's.
@@ -17,8 +19,8 @@ import (
 // Without MessageID or Date the message has no such field: WithDefaults
 // fills them in.
 //
-// Attachments are encoded as they are written and take no further memory,
-// unless their charset has to be changed.
+// Attachments are encoded as they are written and take no further memory, except for
+// text in a charset other than UTF-8 and for attached messages that are not ASCII.
 func (m *EmailMessage) WriteTo(w io.Writer) (int64, error) {
 	d, err := m.compose(make([]byte, 0, m.bufferSize()))
 	if err != nil {
@@ -72,7 +74,7 @@ func (p *part) contentType() mediaType {
 	switch {
 	case p.boundary != "":
 		return p.media.with("boundary", p.boundary)
-	case !isASCII(p.filename) && p.media.params["name"] == "":
+	case !isASCII(p.filename) && p.media.param("name") == "":
 		// Programs that do not know RFC 2231 look here. A plain filename
 		// beside the encoded one would be the one that others show.
 		return p.media.with("name", asciiFilename(p.filename))

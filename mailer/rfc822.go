@@ -2,6 +2,7 @@ package mailer
 
 import (
 	"bytes"
+	"cmp"
 	"mime"
 	"strings"
 	"unicode/utf8"
@@ -37,18 +38,14 @@ func (r *messageRewriter) entity(raw []byte, defaultType string, depth int) bool
 	if !ok || depth > maxDepth {
 		return false
 	}
-	contentType := fields.get("Content-Type")
-	if contentType == "" {
-		contentType = defaultType
-	}
-	media, params, err := mime.ParseMediaType(contentType)
+	media, params, err := mime.ParseMediaType(cmp.Or(fields.get("Content-Type"), defaultType))
 	if err != nil {
-		return false
+		media = cmp.Or(media, "text/plain") // what a reader takes it for (RFC 2045, 5.2)
 	}
-	encoded := false
+	encoded := true
 	switch strings.ToLower(fields.get("Content-Transfer-Encoding")) {
-	case "quoted-printable", "base64":
-		encoded = true
+	case "", "7bit", "8bit", "binary":
+		encoded = false
 	}
 	switch {
 	case strings.HasPrefix(media, "multipart/"):
@@ -62,7 +59,10 @@ func (r *messageRewriter) entity(raw []byte, defaultType string, depth int) bool
 		return r.fields(fields, "") && r.body(body, true, sevenBit)
 	}
 	inLines := strings.HasPrefix(media, "text/")
-	encoding := chooseEncoding(body, inLines)
+	encoding := quotedPrintable // text stays readable
+	if !inLines {
+		encoding = chooseEncoding(body, false)
+	}
 	return !encoded && r.fields(fields, encoding) && r.body(body, inLines, encoding)
 }
 
@@ -228,7 +228,7 @@ func (r *messageRewriter) contentField(name, value string) bool {
 	if err != nil || !isASCII(first) {
 		return false
 	}
-	r.contentParams(name, mediaType{value: first, params: params})
+	r.contentParams(name, mediaType{value: first, params: sortedParams(params)})
 	return true
 }
 

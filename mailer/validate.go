@@ -2,7 +2,6 @@ package mailer
 
 import (
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -27,9 +26,8 @@ const (
 const reasonUTF8 = "is not valid UTF-8"
 
 // checkText refuses a text that is about to stand in a header if it holds what
-// ends or breaks a line there: C0 controls and DEL. Only a tab may stand, where the
-// text may be folded.
-// Line ends beyond ASCII (U+0085, U+2028) may stay, for they leave encoded.
+// ends or breaks a line there: C0 controls and DEL, but for a tab where there may be
+// one. Line ends beyond ASCII (U+0085, U+2028) may stay, for they leave encoded.
 func checkText(field, s string, tab bool) error {
 	if isClean(s, tab) {
 		return nil
@@ -76,14 +74,14 @@ func fieldError(field, value, reason string) error {
 
 // checkHeaderName wants an RFC 5322 field name: printable ASCII without a colon.
 func checkHeaderName(name string) error {
-	field := "headers[" + strconv.QuoteToASCII(name) + "]"
+	if name != "" && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == ':' || r > '~' }) {
+		return nil
+	}
+	field := headerField(strconv.QuoteToASCII(name))
 	if err := checkText(field, name, withoutTab); err != nil {
 		return err
 	}
-	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == ':' || r > '~' }) {
-		return &BadHeaderError{Field: field, Reason: "is no name for a header field"}
-	}
-	return nil
+	return &BadHeaderError{Field: field, Reason: "is no name for a header field"}
 }
 
 func headerField(name string) string { return "headers[" + name + "]" }
@@ -139,5 +137,3 @@ func dateReason(t time.Time) string {
 	}
 	return ""
 }
-
-var _ io.WriterTo = (*EmailMessage)(nil)

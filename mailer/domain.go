@@ -1,0 +1,50 @@
+package mailer
+
+import (
+	"strings"
+
+	"golang.org/x/net/idna"
+)
+
+// asciiDomain returns a domain as SMTP takes it: in punycode if it is not ASCII,
+// unchanged if it is.
+func asciiDomain(domain string) (ascii, reason string) {
+	if strings.HasPrefix(domain, "[") {
+		if !isDomainLiteral(domain) {
+			return "", "has a bad address literal"
+		}
+		return domain, ""
+	}
+	if !isASCII(domain) {
+		// Transitional, which turns ß into ss, is IDNA 2003: what Django does.
+		profile := idna.New(idna.MapForLookup(), idna.Transitional(true), idna.StrictDomainName(false))
+		var err error
+		if domain, err = profile.ToASCII(domain); err != nil {
+			return "", "has a domain that cannot be written in punycode"
+		}
+	}
+	for label := range strings.SplitSeq(domain, ".") {
+		if label == "" || len(label) > 63 || strings.ContainsFunc(label, notLDH) {
+			return "", "has a bad domain"
+		}
+	}
+	return domain, ""
+}
+
+// notLDH is true for what is neither letter, digit, hyphen nor underscore.
+func notLDH(r rune) bool {
+	switch {
+	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '-', r == '_':
+		return false
+	}
+	return true
+}
+
+// isDomainLiteral says whether s is an address literal such as [192.0.2.1] or
+// [IPv6:2001:db8::1] (RFC 5321, 4.1.3).
+func isDomainLiteral(s string) bool {
+	inner, ok := strings.CutSuffix(strings.TrimPrefix(s, "["), "]")
+	return ok && inner != "" && !strings.ContainsFunc(inner, func(r rune) bool {
+		return notLDH(r) && r != '.' && r != ':'
+	})
+}

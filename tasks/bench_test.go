@@ -1,0 +1,145 @@
+package tasks
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/redistest"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// sink is a backend that renders every message and accepts it.
+type sink struct{ accepted *atomic.Int64 }
+
+func (sink) Open(context.Context) (bool, error) { return false, nil }
+func (sink) Close() error                       { return nil }
+
+func (s sink) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (int, error) {
+	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) { s.SendEach(ctx, messages, report) })
+}
+
+func (s sink) SendEach(_ context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) {
+	for i, m := range messages {
+		_, err := m.WriteTo(discard{})
+		s.accepted.Add(1)
+		report(i, mailer.Result{Err: err})
+	}
+}
+
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+// letters is a batch of mails of 2 kB.
+func letters(n int) []*mailer.EmailMessage {
+	body := strings.Repeat("A line of text, neither long nor short, as mail has it.\n", 36)
+	messages := make([]*mailer.EmailMessage, n)
+	for i := range messages {
+		messages[i] = message(fmt.Sprintf("u%d@example.com", i))
+		messages[i].Body = body
+	}
+	return messages
+}
+
+// BenchmarkQueue hands mails of 2 kB over, from one goroutine and from many.
+func BenchmarkQueue(b *testing.B) {
+	server := redistest.Start(b, redistest.Options{})
+	q := NewQueue(server.Client(b), QueueConfig{Defaults: mailer.Defaults{Hostname: "app.example.com"}})
+	m := letters(1)[0]
+	for _, goroutines := range []int{1, 16} {
+		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) {
+			b.ReportAllocs()
+			var wg sync.WaitGroup
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			for range goroutines {
+				wg.Go(func() {
+					for left.Add(-1) >= 0 {
+						if _, err := q.Enqueue(b.Context(), m); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "mails/s")
+		})
+	}
+}
+
+// BenchmarkDrain empties a queue of 2 kB mails into a backend that takes everything:
+// what the queue costs, without a mail server. Beside it is what asynq alone does
+// with an empty handler, the ceiling of one asynq server.
+func BenchmarkDrain(b *testing.B) {
+	run := func(b *testing.B, drain func(b *testing.B, client redis.UniversalClient, n int)) {
+		b.Helper()
+		server := redistest.Start(b, redistest.Options{})
+		q := NewQueue(server.Client(b), QueueConfig{Defaults: mailer.Defaults{Hostname: "app.example.com"}})
+		b.StopTimer()
+		if sent, err := q.SendMessages(b.Context(), letters(b.N)); sent != b.N {
+			b.Fatal(err)
+		}
+		client, err := ConnectWorker(server.URL())
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer func() { _ = client.Close() }()
+		b.StartTimer()
+		drain(b, client, b.N)
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "mails/s")
+	}
+	b.Run("asynq, empty handler", func(b *testing.B) {
+		run(b, func(b *testing.B, client redis.UniversalClient, n int) {
+			var handled atomic.Int64
+			server := asynq.NewServerFromRedisClient(client, asynq.Config{Concurrency: 50, LogLevel: asynq.FatalLevel})
+			handler := asynq.HandlerFunc(func(context.Context, *asynq.Task) error { handled.Add(1); return nil })
+			if err := server.Start(handler); err != nil {
+				b.Fatal(err)
+			}
+			await(b, &handled, n)
+			b.StopTimer()
+			server.Shutdown()
+		})
+	})
+	b.Run("worker", func(b *testing.B) {
+		run(b, func(b *testing.B, client redis.UniversalClient, n int) {
+			var accepted, batches atomic.Int64
+			w, err := NewWorker(client, WorkerConfig{
+				Connect: func() (mailer.Backend, error) { return sink{&accepted}, nil },
+				OnBatch: func(Batch) { batches.Add(1) },
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(b.Context())
+			done := make(chan error)
+			go func() { done <- w.Run(ctx) }()
+			await(b, &accepted, n)
+			b.StopTimer()
+			cancel()
+			if err := <-done; err != nil {
+				b.Error(err)
+			}
+			b.ReportMetric(float64(n)/float64(batches.Load()), "mails/batch")
+		})
+	})
+}
+
+// await polls, as the benchmark must not slow down what it measures.
+func await(b *testing.B, counter *atomic.Int64, n int) {
+	b.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for counter.Load() < int64(n) {
+		<-tick.C
+	}
+}
