@@ -83,10 +83,10 @@ func TestDeadLetters_replayOldPart(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	m := message("ann@example.com", "gone@example.com").WithDefaults(mailer.Defaults{})
-	p := &payload{
+	p := &payload{slip{
 		DueAt: time.Now().Add(-1000 * time.Hour), Deadline: new(time.Now().Add(-900 * time.Hour)),
-		Recipients: []string{"gone@example.com"}, Refused: "550 no such user", Message: m,
-	}
+		Recipients: []string{"gone@example.com"}, Refused: "550 no such user",
+	}, m}
 	if err := enqueue(t.Context(), h.queue.client, p, "part"); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package tasks
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -16,43 +17,80 @@ const TaskType = "mailpouch:message"
 // Workers are upgraded before producers.
 const payloadVersion = 1
 
-// payload is what a task carries: the message and what is true of it in the queue.
-// It never holds credentials.
+// payload is what a task carries: the message and what is true of it in the queue. It
+// is one JSON object, with the message last. It never holds credentials.
 type payload struct {
-	Version    int                  `json:"version"`
-	DueAt      time.Time            `json:"due_at"`             // when it was to be sent first; its age counts from here
-	Deadline   *time.Time           `json:"deadline,omitempty"` // not sent after this
-	AtMostOnce bool                 `json:"at_most_once,omitempty"`
-	KeepResult bool                 `json:"keep_result,omitempty"` // the task has a retention
-	Recipients []string             `json:"recipients,omitempty"`  // only these of the message's, if not empty
-	Refused    string               `json:"refused,omitempty"`     // why Recipients were refused for good: a dead letter
-	Message    *mailer.EmailMessage `json:"message"`
+	slip
+	Message *mailer.EmailMessage
 }
+
+// slip is the payload without its message.
+type slip struct {
+	Version    int        `json:"version"`
+	DueAt      time.Time  `json:"due_at"`             // when it was to be sent first; its age counts from here
+	Deadline   *time.Time `json:"deadline,omitempty"` // not sent after this
+	AtMostOnce bool       `json:"at_most_once,omitempty"`
+	KeepResult bool       `json:"keep_result,omitempty"` // the task has a retention
+	Recipients []string   `json:"recipients,omitempty"`  // only these of the message's, if not empty
+	Refused    string     `json:"refused,omitempty"`     // why Recipients were refused for good: a dead letter
+}
+
+// messageKey parts the slip from the message. It cannot stand inside a string, where
+// quotes are escaped, and a slip has no objects in it: the first one is the right one.
+var messageKey = []byte(`,"message":`)
 
 func (p *payload) encode() ([]byte, error) {
 	p.Version = payloadVersion
-	return json.Marshal(p)
+	head, err := json.Marshal(p.slip)
+	if err != nil {
+		return nil, err
+	}
+	message, err := p.Message.MarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, 0, len(head)+len(messageKey)+len(message))
+	data = append(data, head[:len(head)-1]...)
+	data = append(data, messageKey...)
+	data = append(data, message...)
+	return append(data, '}'), nil
 }
 
+// decodePayload reads slip and message apart, so that the message is read once.
 func decodePayload(data []byte) (*payload, error) {
-	var version struct {
+	data = bytes.TrimSpace(data)
+	at := bytes.Index(data, messageKey)
+	if at < 0 || data[len(data)-1] != '}' {
+		return nil, checkVersion(data, errors.New("no message at its end"))
+	}
+	p := &payload{Message: new(mailer.EmailMessage)}
+	head := append(bytes.Clone(data[:at]), '}')
+	decoder := json.NewDecoder(bytes.NewReader(head))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&p.slip); err != nil {
+		return nil, checkVersion(head, err)
+	}
+	if p.Version != payloadVersion {
+		return nil, checkVersion(head, nil)
+	}
+	if err := p.Message.UnmarshalJSON(data[at+len(messageKey) : len(data)-1]); err != nil {
+		return nil, fmt.Errorf("tasks: payload: %w", err)
+	}
+	return p, nil
+}
+
+// checkVersion tells a payload of another version from one that is broken: what is
+// unknown in it is then no surprise.
+func checkVersion(data []byte, err error) error {
+	var v struct {
 		Version int `json:"version"`
 	}
-	if err := json.Unmarshal(data, &version); err != nil {
-		return nil, fmt.Errorf("tasks: payload: %w", err)
+	if wrong := json.Unmarshal(data, &v); wrong != nil {
+		return fmt.Errorf("tasks: payload: %w", wrong)
 	}
-	if version.Version != payloadVersion {
-		return nil, fmt.Errorf("tasks: payload of version %d, this worker reads version %d: upgrade it, then replay the task",
-			version.Version, payloadVersion)
+	if v.Version != payloadVersion {
+		return fmt.Errorf("tasks: payload of version %d, this worker reads version %d: upgrade it, then replay the task",
+			v.Version, payloadVersion)
 	}
-	var p payload
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&p); err != nil {
-		return nil, fmt.Errorf("tasks: payload: %w", err)
-	}
-	if p.Message == nil {
-		return nil, fmt.Errorf("tasks: payload: no message")
-	}
-	return &p, nil
+	return fmt.Errorf("tasks: payload: %w", err)
 }

@@ -31,12 +31,12 @@ func goldenPayloads() map[string]*payload {
 	full.Attach("a.txt", []byte("file"), "text/plain")
 	full.AttachAlternative("<p>It works.</p>", "text/html")
 	return map[string]*payload{
-		"plain": {DueAt: date, Message: plain},
-		"full":  {DueAt: date, Deadline: new(date.Add(time.Hour)), KeepResult: true, Message: &full},
-		"rest": {
+		"plain": {slip{DueAt: date}, plain},
+		"full":  {slip{DueAt: date, Deadline: new(date.Add(time.Hour)), AtMostOnce: true, KeepResult: true}, &full},
+		"rest": {slip{
 			DueAt: date, Recipients: []string{"ann@example.com"},
-			Refused: "RCPT <ann@example.com>: 550 5.1.1 no such user", Message: plain,
-		},
+			Refused: `RCPT <ann@example.com>: 550 5.1.1 no such user,"message":`,
+		}, plain},
 	}
 }
 
@@ -82,10 +82,12 @@ func TestDecodePayload_refuses(t *testing.T) {
 	tests := []struct{ name, give, want string }{
 		{"no JSON", "hello", "payload"},
 		{"no version", `{}`, "version 0"},
-		{"a newer version", `{"version": 2, "message": {}}`, "upgrade"},
+		{"cut off", `{"version": 1,"message":{"subject": "x"`, "payload"},
+		{"more behind it", `{"version":1,"message":{}} {"message":{}}`, "payload"},
+		{"a newer version", `{"version":2,"colour":"red","message":{}}`, "upgrade"},
 		{"no message", `{"version": 1}`, "no message"},
-		{"an unknown field", `{"version": 1, "message": {}, "priority": 1}`, "priority"},
-		{"an unknown field of the message", `{"version": 1, "message": {"colour": "red"}}`, "colour"},
+		{"an unknown field", `{"version":1,"priority":1,"message":{}}`, "priority"},
+		{"an unknown field of the message", `{"version":1,"message":{"colour":"red"}}`, "colour"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

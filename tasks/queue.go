@@ -170,7 +170,10 @@ func (q *Queue) enqueue(ctx context.Context, m *mailer.EmailMessage) mailer.Resu
 	if len(envelope.To) == 0 {
 		return mailer.Result{Skipped: true}
 	}
-	p := &payload{DueAt: due.UTC().Truncate(time.Millisecond), AtMostOnce: o.AtMostOnce, KeepResult: o.Retention > 0, Message: m}
+	p := &payload{
+		slip:    slip{DueAt: due.UTC().Truncate(time.Millisecond), AtMostOnce: o.AtMostOnce, KeepResult: o.Retention > 0},
+		Message: m,
+	}
 	if !o.Deadline.IsZero() {
 		p.Deadline = new(o.Deadline.UTC())
 	}
