@@ -1,6 +1,6 @@
 module github.com/mailpouch/mailpouch/interop
 
-go 1.26.8
+go 1.26.0
 
 require (
 	github.com/jhillyerd/enmime/v2 v2.3.0
