@@ -110,7 +110,7 @@ func (d *DeadLetters) IDs(ctx context.Context, queue string) ([]string, error) {
 var ErrNotDead = errors.New("no such dead letter")
 
 // Get returns a dead letter. The error is ErrNotDead if it was replayed or deleted.
-func (d *DeadLetters) Get(ctx context.Context, queue, id string) (*DeadLetter, error) {
+func (d *DeadLetters) Get(queue, id string) (*DeadLetter, error) {
 	info, err := d.inspector.GetTaskInfo(queue, id)
 	switch {
 	case errors.Is(err, asynq.ErrTaskNotFound), errors.Is(err, asynq.ErrQueueNotFound):
@@ -138,7 +138,7 @@ func (d *DeadLetters) Get(ctx context.Context, queue, id string) (*DeadLetter, e
 func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, error) {
 	info, err := d.inspector.GetTaskInfo(queue, id)
 	if err != nil || info.State != asynq.TaskStateArchived {
-		_, err := d.Get(ctx, queue, id)
+		_, err := d.Get(queue, id)
 		return "", err
 	}
 	p, err := decodePayload(info.Payload)

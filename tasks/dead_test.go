@@ -43,7 +43,7 @@ func TestDeadLetters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := d.Get(t.Context(), "default", ids[0])
+	l, err := d.Get("default", ids[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestDeadLetters(t *testing.T) {
 	if err := d.Delete(t.Context(), "default", ids[1]); err != nil {
 		t.Error(err)
 	}
-	if _, err := d.Get(t.Context(), "default", ids[1]); !errors.Is(err, ErrNotDead) {
+	if _, err := d.Get("default", ids[1]); !errors.Is(err, ErrNotDead) {
 		t.Errorf("Get of a deleted letter: %v, want ErrNotDead", err)
 	}
 	if err := d.Delete(t.Context(), "default", ids[1]); !errors.Is(err, ErrNotDead) {
@@ -107,7 +107,7 @@ func TestDeadLetters_refuses(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	d := NewDeadLetters(h.Client(t))
-	if _, err := d.Get(t.Context(), "default", "none"); !errors.Is(err, ErrNotDead) {
+	if _, err := d.Get("default", "none"); !errors.Is(err, ErrNotDead) {
 		t.Errorf("Get of nothing: %v", err)
 	}
 	id, err := h.queue.Enqueue(t.Context(), message("ann@example.com"))
@@ -136,7 +136,7 @@ func TestDeadLetters_12000(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for _, id := range ids {
-		l, err := d.Get(t.Context(), "default", id)
+		l, err := d.Get("default", id)
 		if err != nil {
 			t.Fatal(err)
 		}

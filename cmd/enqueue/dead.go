@@ -122,7 +122,7 @@ func find(ctx context.Context, d *tasks.DeadLetters, s selection) ([]*tasks.Dead
 			if len(s.ids) > 0 && !slices.Contains(s.ids, id) {
 				continue
 			}
-			l, err := d.Get(ctx, queue, id)
+			l, err := d.Get(queue, id)
 			if errors.Is(err, tasks.ErrNotDead) {
 				continue // replayed meanwhile
 			}
@@ -255,7 +255,8 @@ func (a *app) exportFiles(dir string, letters []*tasks.DeadLetter) error {
 		return cli.Exit(cli.ExitNoInput, err)
 	}
 	return a.each(letters, "written", func(l *tasks.DeadLetter) error {
-		f, err := os.OpenFile(filepath.Join(dir, filepath.Base(l.ID)+".eml"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		file := filepath.Join(dir, filepath.Base(l.ID)+".eml")
+		f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // in the directory that the user names
 		if err != nil {
 			return err
 		}
