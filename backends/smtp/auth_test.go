@@ -1,0 +1,344 @@
+package smtp
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+func unb64(s string) string {
+	b, err := base64.StdEncoding.DecodeString(s)
+	if err != nil {
+		return "not base64: " + s
+	}
+	return string(b)
+}
+
+// knows returns the server's side of the mechanisms, for one user.
+func knows(user, password, token string) func(mech, initial string, ask func(challenge string) string) bool {
+	return func(mech, initial string, ask func(string) string) bool {
+		answer := func() string {
+			if initial == "" {
+				return ask("")
+			}
+			return unb64(initial)
+		}
+		switch mech {
+		case "PLAIN":
+			return answer() == "\x00"+user+"\x00"+password
+		case "LOGIN":
+			name := unb64(initial)
+			if initial == "" {
+				name = ask("User Name")
+			}
+			return name == user && ask("password:") == password
+		case "CRAM-MD5":
+			want, _ := (&cramMD5{user, password}).Next([]byte("<1@peer>"))
+			return ask("<1@peer>") == string(want)
+		case "XOAUTH2":
+			if answer() != "user="+user+"\x01auth=Bearer "+token+"\x01\x01" {
+				return ask(`{"status":"401"}`) == "never"
+			}
+			return true
+		case "OAUTHBEARER":
+			return answer() == "n,a="+user+",\x01host=peer.example\x01port=25\x01auth=Bearer "+token+"\x01\x01"
+		case "SCRAM-SHA-256":
+			return scramServer(answer(), password, true, ask)
+		}
+		return false
+	}
+}
+
+// scramServer is RFC 5802 from the other side. honest says whether it knows the password.
+func scramServer(first, password string, honest bool, ask func(string) string) bool {
+	bare := strings.TrimPrefix(first, "n,,")
+	_, nonce, _ := strings.Cut(bare, ",r=")
+	nonce += "server"
+	serverFirst := "r=" + nonce + ",s=" + b64("salt") + ",i=4096"
+	final := ask(serverFirst)
+	withoutProof, proof, _ := strings.Cut(final, ",p=")
+	salted, err := pbkdf2.Key(sha256.New, password, []byte("salt"), 4096, 32)
+	if err != nil {
+		return false
+	}
+	mac := func(key []byte, s string) []byte {
+		m := hmac.New(sha256.New, key)
+		m.Write([]byte(s))
+		return m.Sum(nil)
+	}
+	message := bare + "," + serverFirst + "," + withoutProof
+	clientKey := mac(salted, "Client Key")
+	stored := sha256.Sum256(clientKey)
+	want := mac(stored[:], message)
+	for i := range want {
+		want[i] ^= clientKey[i]
+	}
+	if honest && (proof != base64.StdEncoding.EncodeToString(want) || withoutProof != "c=biws,r="+nonce) {
+		return false
+	}
+	signature := mac(mac(salted, "Server Key"), message)
+	if !honest {
+		signature[0]++
+	}
+	return ask("v="+base64.StdEncoding.EncodeToString(signature)) == ""
+}
+
+func TestBackend_login(t *testing.T) {
+	const password = "pass wörd:=,"
+	token := func(context.Context) (string, error) { return "tok3n", nil }
+	long := strings.Repeat("t", 1000)
+	tests := []struct {
+		name  string
+		offer string
+		set   func(cfg *Config)
+		used  string // mechanisms, in order
+		want  string
+	}{
+		{"PLAIN", "PLAIN", nil, "PLAIN", "sent"},
+		{"LOGIN", "LOGIN", nil, "LOGIN", "sent"},
+		{"CRAM-MD5", "CRAM-MD5", nil, "CRAM-MD5", "sent"},
+		{"SCRAM-SHA-256", "SCRAM-SHA-256", nil, "SCRAM-SHA-256", "sent"},
+		{"strongest first", "LOGIN PLAIN CRAM-MD5 SCRAM-SHA-256 NTLM", nil, "SCRAM-SHA-256", "sent"},
+		{"lower case", "plain", nil, "PLAIN", "sent"},
+		{"as configured", "PLAIN CRAM-MD5 LOGIN", func(cfg *Config) { cfg.AuthMechanisms = []string{"LOGIN", "PLAIN"} }, "LOGIN", "sent"},
+		{"XOAUTH2", "PLAIN XOAUTH2", func(cfg *Config) { cfg.TokenSource = token }, "XOAUTH2", "sent"},
+		{"OAUTHBEARER", "XOAUTH2 OAUTHBEARER", func(cfg *Config) { cfg.TokenSource = token }, "OAUTHBEARER", "sent"},
+		{"wrong token", "XOAUTH2", func(cfg *Config) {
+			cfg.TokenSource = func(context.Context) (string, error) { return "old", nil }
+		}, "XOAUTH2", "unavailable"},
+		{"no token", "XOAUTH2", func(cfg *Config) {
+			cfg.TokenSource = func(context.Context) (string, error) { return "", errors.New("no token") }
+		}, "", "unavailable"},
+		{"long token", "XOAUTH2", func(cfg *Config) {
+			cfg.TokenSource = func(context.Context) (string, error) { return long, nil }
+		}, "XOAUTH2", "sent"},
+		{"wrong password is tried once", "PLAIN LOGIN CRAM-MD5", func(cfg *Config) { cfg.Password = "other" }, "CRAM-MD5", "unavailable"},
+		{"next if one is not known after all", "CRAM-MD5 PLAIN", func(cfg *Config) { cfg.Hostname = "no-cram.example" }, "CRAM-MD5,PLAIN", "sent"},
+		{"not offered", "", nil, "", "unavailable"},
+		{"only unknown", "NTLM GSSAPI", nil, "", "unavailable"},
+		{"no user, no login", "PLAIN", func(cfg *Config) { cfg.Username = "" }, "", "sent"},
+		{"no password, no login", "PLAIN", func(cfg *Config) { cfg.Password = "" }, "", "sent"},
+		{"not in clear text", "PLAIN", func(cfg *Config) { cfg.AllowInsecureAuth = false }, "", "unavailable"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPeer(t, "PIPELINING")
+				if tt.offer != "" {
+					p.offers = append(p.offers, "AUTH "+tt.offer)
+				}
+				cfg := testConfig(t, p)
+				cfg.Username, cfg.Password, cfg.AllowInsecureAuth = "us,er=", password, true
+				var trace strings.Builder
+				cfg.Trace = func(line string) { trace.WriteString(line + "\n") }
+				if tt.set != nil {
+					tt.set(&cfg)
+				}
+				p.auth = knows("us,er=", password, "tok3n")
+				if tt.name == "long token" {
+					p.auth = knows("us,er=", password, long)
+				}
+				if cfg.Hostname == "no-cram.example" {
+					p.script = once("AUTH", "504 5.5.4 not that one") // and then takes any
+				}
+				results := sendAll(t, newBackend(t, cfg), letters(1))
+				if got := fates(results); got != tt.want {
+					t.Errorf("got %s, want %s: %v", got, tt.want, results[0].Err)
+				}
+				var used []string
+				for _, c := range p.commands {
+					if mech, ok := strings.CutPrefix(c, "AUTH "); ok {
+						mech, _, _ = strings.Cut(mech, " ")
+						used = append(used, mech)
+					}
+					if strings.HasPrefix(c, "AUTH") && len(c) > 510 {
+						t.Errorf("a command of %d octets", len(c))
+					}
+				}
+				if got := strings.Join(used, ","); got != tt.used {
+					t.Errorf("used %q, want %q", got, tt.used)
+				}
+				for _, secret := range []string{password, "tok3n", "secret", b64(password), b64("\x00us,er=\x00" + password), "us,er= "} {
+					if strings.Contains(trace.String(), secret) || results[0].Err != nil && strings.Contains(results[0].Err.Error(), secret) {
+						t.Errorf("%q is told to everybody: %v\n%s", secret, results[0].Err, trace.String())
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestBackend_loginFaults: whatever happens at the login, nothing is sent, and what the
+// server repeats of our secret is not.
+func TestBackend_loginFaults(t *testing.T) {
+	const password = "hunter2hunter2"
+	for _, tt := range []struct {
+		reply string
+		code  int
+		conns int
+	}{
+		{"535 5.7.8 wrong: " + password + " " + b64("\x00me\x00"+password), 535, 1},
+		{"454 4.7.0 later", 454, 1},
+		{"334 not*base64", 0, 1},
+		{"334", 0, 1},
+	} {
+		t.Run(tt.reply[:3], func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPeer(t, "AUTH PLAIN")
+				p.script = on("AUTH", "", tt.reply)
+				p.auth = func(string, string, func(string) string) bool { return false }
+				cfg := testConfig(t, p)
+				cfg.Username, cfg.Password, cfg.AllowInsecureAuth = "me", password, true
+				cfg.Addrs = []string{"one.example", "two.example"}
+				results := sendAll(t, newBackend(t, cfg), letters(2))
+				s := sendError(t, results[1].Err)
+				if s.Class != mailer.Unavailable || s.Step != mailer.StepAuth || s.Code != tt.code || p.conns != tt.conns {
+					t.Errorf("got %v with %d connections", s, p.conns)
+				}
+				if strings.Contains(s.Error(), password) || strings.Contains(s.Error(), b64(password)) || strings.Contains(s.Error(), b64("\x00me\x00"+password)) {
+					t.Errorf("the secret is in %q", s.Error())
+				}
+			})
+		})
+	}
+}
+
+// TestScram is the example of RFC 7677, 3.
+func TestScram(t *testing.T) {
+	s := &scram{user: "user", password: "pencil", nonce: "rOprNGfwEbeRWgbNEkqO"}
+	_, first, _ := s.Start()
+	if got := string(first); got != "n,,n=user,r=rOprNGfwEbeRWgbNEkqO" {
+		t.Errorf("first: %s", got)
+	}
+	final, err := s.Next([]byte("r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"))
+	want := "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
+	if string(final) != want || err != nil {
+		t.Errorf("final: %s, %v", final, err)
+	}
+	if s.proven() {
+		t.Error("proven too early")
+	}
+	if _, err := s.Next([]byte("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=")); err != nil || !s.proven() {
+		t.Errorf("verify: %v", err)
+	}
+}
+
+func TestScram_refuses(t *testing.T) {
+	for name, challenge := range map[string]string{
+		"foreign nonce":   "r=other,s=c2FsdA==,i=4096",
+		"nonce unchanged": "r=abc,s=c2FsdA==,i=4096",
+		"few iterations":  "r=abcd,s=c2FsdA==,i=1",
+		"many iterations": "r=abcd,s=c2FsdA==,i=100000000",
+		"bad salt":        "r=abcd,s=*,i=4096",
+		"no number":       "r=abcd,s=c2FsdA==,i=x",
+		"too short":       "r=abcd",
+		"extension":       "m=needed,r=abcd,s=c2FsdA==,i=4096",
+		"nothing":         "",
+	} {
+		s := &scram{user: "user", password: "pencil", nonce: "abc"}
+		_, _, _ = s.Start()
+		if answer, err := s.Next([]byte(challenge)); err == nil {
+			t.Errorf("%s: answered %s", name, answer)
+		}
+	}
+}
+
+// TestBackend_scramImpostor: a server that does not know the password gets no mail, whether
+// its proof is wrong or it gives none.
+func TestBackend_scramImpostor(t *testing.T) {
+	for name, auth := range map[string]func(mech, initial string, ask func(string) string) bool{
+		"wrong proof": func(_, initial string, ask func(string) string) bool {
+			scramServer(unb64(initial), "guess", false, ask)
+			return true
+		},
+		"no proof": func(string, string, func(string) string) bool { return true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPeer(t, "AUTH SCRAM-SHA-256")
+				p.auth = auth
+				cfg := testConfig(t, p)
+				cfg.Username, cfg.Password, cfg.AllowInsecureAuth = "me", "secret", true
+				results := sendAll(t, newBackend(t, cfg), letters(1))
+				if !errors.Is(results[0].Err, errNoProof) {
+					t.Errorf("got %v", results[0].Err)
+				}
+			})
+		})
+	}
+}
+
+// TestCramMD5 is the example of RFC 2195, 2.
+func TestCramMD5(t *testing.T) {
+	m := &cramMD5{"tim", "tanstaaftanstaaf"}
+	got, err := m.Next([]byte("<1896.697170952@postoffice.reston.mci.net>"))
+	if string(got) != "tim b913a602c7eda7a495b4e6e7334d3890" || err != nil {
+		t.Errorf("got %s, %v", got, err)
+	}
+}
+
+// TestConfig_secrets: no way to print a Config shows its password.
+func TestConfig_secrets(t *testing.T) {
+	cfg := Config{Addrs: []string{"mail.example"}, Username: "me", Password: "hunter2", TLS: TLSImplicit}
+	var all bytes.Buffer
+	fmt.Fprintf(&all, "%v %+v %#v %s %v", cfg, cfg, cfg, cfg, []any{cfg, &cfg})
+	if strings.Contains(all.String(), "hunter2") || !strings.Contains(all.String(), "smtps://me@mail.example") {
+		t.Error(all.String())
+	}
+}
+
+func TestNew_config(t *testing.T) {
+	for name, cfg := range map[string]Config{
+		"network":       {Network: "udp"},
+		"TLS mode":      {TLS: 7},
+		"local address": {LocalAddr: "localhost"},
+		"host name":     {Hostname: "a\r\nMAIL FROM:<x>"},
+		"host name 2":   {Hostname: "ü.example"},
+		"literal":       {Hostname: "[1.2.3.4.5]"},
+		"mechanism":     {AuthMechanisms: []string{"NTLM"}},
+		"mechanism 2":   {AuthMechanisms: []string{"XOAUTH2"}, Username: "x", Password: "y"},
+		"token of whom": {TokenSource: func(context.Context) (string, error) { return "", nil }},
+		"timeout":       {CommandTimeout: -1},
+		"window":        {Window: -1},
+		"messages":      {MaxMessages: -1},
+		"pipelining":    {Pipelining: "on"},
+		"chunking":      {Chunking: "yes"},
+		"DSN return":    {DSN: DSN{Return: "SOME"}},
+		"DSN notify":    {DSN: DSN{Notify: "SUCCESS, DELAY"}},
+		"DSN notify 2":  {DSN: DSN{Notify: "NEVER,DELAY"}},
+	} {
+		if _, err := New(cfg); err == nil || !strings.HasPrefix(err.Error(), "smtp: config: ") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+func TestConfig_addrs(t *testing.T) {
+	for _, tt := range []struct {
+		cfg  Config
+		want []string
+	}{
+		{Config{}, []string{"localhost:25"}},
+		{Config{TLS: TLSStart, Addrs: []string{"a", "b:26"}}, []string{"a:587", "b:26"}},
+		{Config{TLS: TLSImplicit, Addrs: []string{"a", "::1", "[::1]", "[::1]:25"}}, []string{"a:465", "[::1]:465", "[::1]:465", "[::1]:25"}},
+		{Config{Network: "unix", Addrs: []string{"/run/lmtp"}}, []string{"/run/lmtp"}},
+	} {
+		got, err := tt.cfg.complete()
+		if err != nil || !slices.Equal(got.Addrs, tt.want) {
+			t.Errorf("got %v, %v; want %v", got.Addrs, err, tt.want)
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package smtp
+
+import (
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// classify says what a reply that is no success means for the message. It is the
+// only place that does, and it looks at codes alone.
+func classify(step mailer.Step, code int) mailer.Class {
+	switch {
+	case beforeMail(step):
+		return mailer.Unavailable // no message has been spoken of yet
+	case code == 421, code == 432, code == 454:
+		// The server wants less: it is closing, the user sends too much, or
+		// it cannot authenticate us for now (RFC 5321, RFC 4954).
+		return mailer.Unavailable
+	case code == 530, code == 534, code == 535, code == 538:
+		return mailer.Unavailable // login or TLS is wanted (RFC 4954, 6; RFC 3207, 4)
+	case code == 503:
+		return mailer.Temporary // "bad sequence": we are out of step, not the message
+	case code/100 == 4:
+		return mailer.Temporary
+	case code/100 == 5:
+		return mailer.Permanent
+	case step == mailer.StepEnd:
+		return mailer.Unknown // no refusal, and no 250 either
+	}
+	return mailer.Temporary
+}
+
+func beforeMail(step mailer.Step) bool {
+	switch step {
+	case mailer.StepConnect, mailer.StepGreet, mailer.StepHello, mailer.StepTLS, mailer.StepAuth, mailer.StepReset:
+		return true
+	}
+	return false
+}
+
+// classifyLoss says what it means for the message that the connection broke, or
+// that no reply came in time, before the message was complete. Nothing was
+// accepted. A message that regularly ends the connection must not be tried for
+// ever, so that only silence before the body is laid to the server alone.
+func classifyLoss(step mailer.Step, cause error) mailer.Class {
+	if beforeMail(step) || isTimeout(cause) && step != mailer.StepBody {
+		return mailer.Unavailable
+	}
+	return mailer.Temporary
+}
+
+// refusal is the error of a reply that is no success.
+func refusal(step mailer.Step, r *reply) *mailer.SendError {
+	enhanced, text := r.words()
+	return &mailer.SendError{Class: classify(step, r.code), Step: step, Code: r.code, Enhanced: enhanced, Text: text}
+}

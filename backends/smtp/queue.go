@@ -1,0 +1,93 @@
+package smtp
+
+import (
+	"slices"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// maxKeptBody is the size up to which the buffer of a message is used again.
+const maxKeptBody = 1 << 20
+
+// A queue is a batch on its way. It renders each message shortly before it is its
+// turn, and reports each one's result once.
+type queue struct {
+	messages []*mailer.EmailMessage
+	defaults mailer.Defaults
+	report   func(i int, r mailer.Result)
+
+	next  int    // the first message not looked at
+	ready []*job // to be sent before it
+	free  []*job // to be used again
+}
+
+// peek returns the next job without taking it, or nil if there is none.
+// Messages that cannot be sent to anybody are reported on the way.
+func (q *queue) peek() *job {
+	for len(q.ready) == 0 && q.next < len(q.messages) {
+		q.prepare(q.next)
+		q.next++
+	}
+	if len(q.ready) == 0 {
+		return nil
+	}
+	return q.ready[0]
+}
+
+func (q *queue) prepare(i int) {
+	j := q.job()
+	err := j.load(i, q.messages[i].WithDefaults(q.defaults))
+	switch {
+	case err != nil:
+		q.report(i, mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}})
+	case len(j.to) == 0:
+		q.report(i, mailer.Result{Skipped: true})
+	default:
+		q.ready = append(q.ready, j)
+		return
+	}
+	q.recycle(j)
+}
+
+// take takes the job that peek returned.
+func (q *queue) take() *job {
+	j := q.peek()
+	if j != nil {
+		q.ready = slices.Delete(q.ready, 0, 1)
+	}
+	return j
+}
+
+// putBack makes jobs the next ones.
+func (q *queue) putBack(jobs ...*job) { q.ready = slices.Insert(q.ready, 0, jobs...) }
+
+// finish reports the job's result.
+func (q *queue) finish(j *job) {
+	q.report(j.index, j.result())
+	q.recycle(j)
+}
+
+// failAll reports all that is left as failed, each with a copy of err.
+func (q *queue) failAll(err *mailer.SendError) {
+	for j := q.take(); j != nil; j = q.take() {
+		failure := *err
+		j.begin()
+		j.err = &failure
+		q.finish(j)
+	}
+}
+
+func (q *queue) job() *job {
+	if n := len(q.free); n > 0 {
+		j := q.free[n-1]
+		q.free = q.free[:n-1]
+		return j
+	}
+	return &job{}
+}
+
+func (q *queue) recycle(j *job) {
+	if cap(j.body) <= maxKeptBody {
+		q.free = append(q.free, j)
+	}
+}

@@ -1,0 +1,216 @@
+package smtp
+
+import (
+	"context"
+	"time"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// A verb is a command whose reply is awaited.
+type verb int
+
+const (
+	verbReset verb = iota
+	verbMail
+	verbRcpt
+	verbData
+	verbChunk   // BDAT, not the last one of its message
+	verbEnd     // the final dot, or BDAT LAST
+	verbNothing // the final dot of a message that nobody is to get
+)
+
+// step is what the verb is called in an error.
+func (v verb) step() mailer.Step {
+	switch v {
+	case verbReset:
+		return mailer.StepReset
+	case verbMail:
+		return mailer.StepMail
+	case verbRcpt:
+		return mailer.StepRcpt
+	case verbData:
+		return mailer.StepData
+	case verbChunk:
+		return mailer.StepBody
+	}
+	return mailer.StepEnd
+}
+
+// A command is one that was written, or is about to be, and not yet answered.
+type command struct {
+	verb verb
+	job  *job
+	rcpt string // of RCPT
+}
+
+// A session sends messages of a queue over a connection until the queue is empty
+// or the connection is full or broken. It queues commands, which the writer
+// writes, and reads the replies itself: replies come in the order of the commands,
+// so that the first command unanswered is the one a reply belongs to. Whatever
+// does not fit breaks the session.
+//
+// The three ways to send differ only in when they wait: strictly, for every
+// reply; pipelining, for the one to DATA; chunking, for room in a window.
+type session struct {
+	c      *conn
+	q      *queue
+	strict bool
+	chunks bool
+
+	group   *group    // queued, not yet handed to the writer
+	line    []byte    // a command under construction
+	pending []command // pending[head:] are not answered
+	head    int
+	begun   []*job // taken from the queue and neither reported nor put back, in order
+
+	before  int   // conn.settled when the session began
+	heard   bool  // any reply but 421 has come
+	closing error // 421: nothing more is said
+}
+
+// send runs a session. A nil error means that the connection is in order, and that
+// the queue is empty or the connection full. Else the connection is of no more
+// use, and each message begun has been reported, or is back in the queue. settled
+// counts the messages that the server has decided on.
+func (c *conn) send(ctx context.Context, q *queue, chunking bool) (settled int, err error) {
+	s := c.newSession(q, chunking)
+	stop := context.AfterFunc(ctx, c.link.halt)
+	err = s.run()
+	if !stop() && err == nil {
+		err = errHalted // or about to be
+	}
+	if err != nil {
+		c.trace("*: ", "cut: "+err.Error())
+		c.link.cut()
+	}
+	writing := c.writer.stop()
+	if err != nil {
+		s.abandon(s.reason(err, writing), ctx.Err() != nil)
+	}
+	return c.settled - s.before, err
+}
+
+// newSession begins a session with the buffers of the last one.
+func (c *conn) newSession(q *queue, chunking bool) *session {
+	s, last := &c.session, c.session
+	*s = session{
+		c: c, q: q, before: c.settled,
+		strict: c.cfg.Pipelining == Off || !c.ext.pipelining,
+		group:  c.writer.group(), line: last.line, pending: last.pending[:0], begun: last.begun[:0],
+	}
+	s.chunks = chunking && c.ext.chunking && !s.strict && !c.cfg.LMTP
+	return s
+}
+
+func (s *session) run() error {
+	if s.c.in.r.Buffered() > 0 {
+		return errUnsolicited
+	}
+	send := s.pipeline
+	if s.chunks {
+		send = s.chunk
+	}
+	if err := send(); err != nil {
+		return err
+	}
+	if s.c.in.r.Buffered() > 0 {
+		return errUnsolicited // all messages are settled, but there is no trust left
+	}
+	return nil
+}
+
+// say queues a command. When strict, it waits for the reply.
+func (s *session) say(cmd command, line string) error {
+	s.line = append(s.line[:0], line...)
+	return s.sayLine(cmd)
+}
+
+// sayLine queues the command in s.line.
+func (s *session) sayLine(cmd command) error {
+	if s.c.cfg.Trace != nil {
+		s.c.trace("C: ", string(s.line))
+	}
+	s.group.bytes = append(append(s.group.bytes, s.line...), crlf...)
+	s.pending = append(s.pending, cmd)
+	if s.strict {
+		return s.await()
+	}
+	return nil
+}
+
+// flush hands what is queued to the writer.
+func (s *session) flush() {
+	if len(s.group.bytes) == 0 {
+		return
+	}
+	// When chunking, a group may be written for each message in the window.
+	s.c.writer.put(s.group, !s.chunks, s.c.cfg.Window+4)
+	s.group = s.c.writer.group()
+}
+
+// unanswered is how many commands are.
+func (s *session) unanswered() int { return len(s.pending) - s.head }
+
+// await reads replies until every command is answered.
+func (s *session) await() error {
+	s.flush()
+	for s.unanswered() > 0 {
+		if err := s.next(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// next reads one reply and gives it to its command.
+func (s *session) next() error {
+	if s.c.link.finished() {
+		return s.stopped()
+	}
+	cmd := s.pending[s.head]
+	s.c.link.expect(s.limit(cmd))
+	r, err := s.c.in.read()
+	if err != nil {
+		return s.c.lost(err)
+	}
+	if r.code == 421 && s.closing == nil { // at any point: RFC 5321, 3.8
+		s.closing = refusal(cmd.verb.step(), r)
+		s.c.link.halt()
+	}
+	s.heard = s.heard || r.code != 421
+	if err := s.handle(cmd, r); err != nil {
+		return err
+	}
+	s.pop()
+	if s.c.link.finished() {
+		return s.stopped()
+	}
+	return nil
+}
+
+func (s *session) pop() {
+	s.pending[s.head] = command{}
+	s.head++
+	switch {
+	case s.head == len(s.pending):
+		s.pending, s.head = s.pending[:0], 0
+	case s.head >= 1024:
+		s.pending, s.head = s.pending[:copy(s.pending, s.pending[s.head:])], 0
+	}
+}
+
+// stopped is why the link was halted: the server is closing, or the context ended.
+func (s *session) stopped() error {
+	if s.closing != nil {
+		return s.closing
+	}
+	return errHalted
+}
+
+func (s *session) limit(cmd command) time.Duration {
+	if cmd.verb == verbEnd || cmd.verb == verbNothing {
+		return s.c.cfg.DataTimeout
+	}
+	return s.c.cfg.CommandTimeout
+}

@@ -1,0 +1,119 @@
+package smtp
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	sliceSize    = 64 << 10 // what the server must take within one CommandTimeout
+	smallGroup   = 4 << 10  // what every system's buffers take at once
+	maxKeptGroup = 1 << 20  // buffers that have grown beyond are not kept
+)
+
+// A group is what is written in one go: commands, bodies, or both.
+type group struct {
+	bytes []byte
+	ends  []end
+}
+
+// An end is the place in a group behind which a message is complete.
+type end struct {
+	at  int
+	job *job
+}
+
+// A writer is the writing half of a connection. What may have to wait for the server
+// is written by a goroutine of its own, so that a server which answers the beginning
+// of a group before it reads the rest cannot lock us up: replies are always being
+// read.
+type writer struct {
+	link  *link
+	limit time.Duration
+
+	groups chan *group    // to the goroutine; nil if there is none
+	busy   atomic.Int32   // groups that the goroutine has not written
+	done   sync.WaitGroup // the goroutine
+	spare  chan *group    // to be filled again
+	err    error          // why the writer has given up
+}
+
+func newWriter(l *link, limit time.Duration) *writer {
+	return &writer{link: l, limit: limit, spare: make(chan *group, 2)}
+}
+
+// put writes a group, now or soon, and never waits for the server to read. alone says
+// that all which was written before is answered: then a small group fits the
+// system's buffers and needs no goroutine. At most depth groups may be waiting.
+func (w *writer) put(g *group, alone bool, depth int) {
+	if alone && len(g.bytes) <= smallGroup && w.busy.Load() == 0 {
+		w.do(g)
+		return
+	}
+	if w.groups == nil {
+		groups := make(chan *group, depth)
+		w.groups = groups
+		w.done.Go(func() {
+			for g := range groups {
+				w.do(g)
+				w.busy.Add(-1)
+			}
+		})
+	}
+	w.busy.Add(1)
+	w.groups <- g
+}
+
+func (w *writer) do(g *group) {
+	if w.err == nil {
+		w.err = w.write(g)
+	}
+	if cap(g.bytes) > maxKeptGroup {
+		return
+	}
+	clear(g.ends)
+	g.bytes, g.ends = g.bytes[:0], g.ends[:0]
+	select {
+	case w.spare <- g:
+	default:
+	}
+}
+
+// group returns an empty group.
+func (w *writer) group() *group {
+	select {
+	case g := <-w.spare:
+		return g
+	default:
+		return &group{}
+	}
+}
+
+// stop waits until all is written or given up, and returns why it was given up.
+func (w *writer) stop() error {
+	if w.groups != nil {
+		close(w.groups)
+		w.done.Wait()
+		w.groups = nil
+	}
+	return w.err
+}
+
+// write writes a group slice by slice. A server that does not take a slice in
+// time has stopped reading.
+func (w *writer) write(g *group) error {
+	ends := g.ends
+	for from := 0; from < len(g.bytes); {
+		to := min(from+sliceSize, len(g.bytes))
+		here := 0
+		for here < len(ends) && ends[here].at <= to {
+			here++
+		}
+		if err := w.link.write(g.bytes[from:to], from, ends[:here], w.limit); err != nil {
+			return err
+		}
+		from, ends = to, ends[here:]
+	}
+	return nil
+}
