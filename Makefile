@@ -41,6 +41,11 @@ lint: ## Check formatting, go vet, golangci-lint and go.mod
 docs: ## Write the settings table into README.md
 	$(GO) test ./internal/house -run TestREADME_settings -write
 
+.PHONY: bench-smtp
+bench-smtp: ## Compare the SMTP client's ways with each other and with other clients
+	$(GO) test ./backends/smtp -run '^$$' -bench . -benchtime 2s
+	cd interop && $(GO) test . -run '^$$' -bench SMTP -benchtime 10000x
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz test for a minute
 	@for f in $$(grep -rlE '^func Fuzz' --include=*_test.go . | grep -v ^./interop); do \
