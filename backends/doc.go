@@ -7,5 +7,11 @@
 // Redis; a program that hands its mail to workers adds one line:
 //
 //	reg := backends.Builtin()
-//	reg["queue"] = func(settings.Settings) (mailer.Backend, error) { return queue, nil }
+//	reg["queue"] = func(s settings.Settings) (mailer.Backend, error) { return queue.Using(s.Using) }
+//
+// Settings may describe several mailers (EMAIL_MAILERS). Registry.Mailer finds the one
+// that a call names; a program without a Mailer asks for its settings:
+//
+//	named, err := s.Named("marketing")
+//	b, err := reg.New(named.Delivery.Backend, named)
 package backends

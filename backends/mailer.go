@@ -2,17 +2,22 @@ package backends
 
 import (
 	"errors"
-	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
 )
 
-// Mailer returns a Mailer that delivers with the backend of EMAIL_BACKEND. Errors that
-// the settings must lead to come now and not with the first mail: an
-// UnknownBackendError, a backend that cannot be configured, or settings.Problems with
-// what no message can carry.
+// Mailer returns a Mailer that delivers with the backend of EMAIL_BACKEND, and, where a
+// call says Using, with the mailer of that name. Errors that the settings must lead to
+// come now and not with the first mail: an UnknownBackendError, a backend or a named
+// mailer that cannot be configured, or settings.Problems with what no message can carry.
+//
+// Each call has a backend of its own. If EMAIL_BACKEND is queue, the queue's constructor
+// is told the name: it gets the settings with Using. A name that EMAIL_MAILERS lacks is
+// a settings.UnknownMailerError, except for a queue without EMAIL_MAILERS: only the
+// worker knows the mailers then.
 //
 // The registry may be changed afterwards; the Mailer keeps what it was.
 func (r Registry) Mailer(s settings.Settings) (*mailer.Mailer, error) {
@@ -20,8 +25,10 @@ func (r Registry) Mailer(s settings.Settings) (*mailer.Mailer, error) {
 		return nil, problems
 	}
 	r = maps.Clone(r)
-	if _, err := r.New(s.Delivery.Backend, s); err != nil {
-		return nil, err
+	for _, name := range append([]string{""}, s.Mailers()...) {
+		if _, err := r.connect(s, mailer.Connection{Using: name}); err != nil {
+			return nil, err
+		}
 	}
 	return mailer.New(mailer.Config{
 		Connect:       func(c mailer.Connection) (mailer.Backend, error) { return r.connect(s, c) },
@@ -35,19 +42,36 @@ func (r Registry) Mailer(s settings.Settings) (*mailer.Mailer, error) {
 
 // connect makes the backend for one call.
 func (r Registry) connect(s settings.Settings, c mailer.Connection) (mailer.Backend, error) {
-	if c.Using != "" {
-		return nil, fmt.Errorf("backends: no mailer is named %q: there is only the default one", c.Using)
+	if c.Using == settings.DefaultMailer {
+		c.Using = ""
+	}
+	if settings.CanonicalBackend(s.Delivery.Backend) == queueName {
+		return r.connectQueue(s, c)
+	}
+	s, err := s.Named(c.Using)
+	if err != nil {
+		return nil, err
 	}
 	if c.Username != "" || c.Password != "" {
-		if settings.CanonicalBackend(s.Delivery.Backend) == queueName {
-			return nil, errors.New("backends: a queue takes no user name and password: configure them where the worker runs")
-		}
 		if c.Username == "" || c.Password == "" {
 			return nil, errors.New("backends: the user name and the password of a call need each other")
 		}
 		s.SMTP.User, s.SMTP.Password = c.Username, settings.NewSecret(c.Password)
 	}
 	return r.New(s.Delivery.Backend, s)
+}
+
+// connectQueue hands over no more than the mailer's name: what else there is to know of
+// it is the worker's business.
+func (r Registry) connectQueue(s settings.Settings, c mailer.Connection) (mailer.Backend, error) {
+	if c.Username != "" || c.Password != "" {
+		return nil, errors.New("backends: a queue takes no user name and password: configure them where the worker runs")
+	}
+	if known := s.Mailers(); c.Using != "" && len(known) > 0 && !slices.Contains(known, c.Using) {
+		return nil, &settings.UnknownMailerError{Name: c.Using, Nearest: settings.Nearest(c.Using, known), Known: known}
+	}
+	s.Using = c.Using
+	return r.New(queueName, s)
 }
 
 // checkMessage asks the mailer whether messages can carry what the settings put into

@@ -39,12 +39,20 @@ const queueName = "queue"
 func Builtin() Registry {
 	outbox := new(locmem.Outbox)
 	return Registry{
-		"smtp":      func(s settings.Settings) (mailer.Backend, error) { return backend(smtp.New(smtpConfig(s))) },
+		"smtp":      func(s settings.Settings) (mailer.Backend, error) { return SMTP(s, nil) },
 		"console":   func(s settings.Settings) (mailer.Backend, error) { return backend(console.New(consoleConfig(s))) },
 		"filebased": func(s settings.Settings) (mailer.Backend, error) { return backend(filebased.New(filebasedConfig(s))) },
 		"locmem":    func(s settings.Settings) (mailer.Backend, error) { return backend(locmem.New(locmemConfig(s, outbox))) },
 		"dummy":     func(s settings.Settings) (mailer.Backend, error) { return backend(dummy.New(dummyConfig(s))) },
 	}
+}
+
+// SMTP makes the smtp backend. trace, if not nil, is called with each line of its
+// conversations, as smtp.Config.Trace says.
+func SMTP(s settings.Settings, trace func(line string)) (mailer.Backend, error) {
+	config := smtpConfig(s)
+	config.Trace = trace
+	return backend(smtp.New(config))
 }
 
 // backend returns no backend with an error: a nil *smtp.Backend in a mailer.Backend
@@ -63,13 +71,21 @@ func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) 
 	construct, ok := r[name]
 	if !ok {
 		known := r.names()
-		return nil, &UnknownBackendError{Name: name, Nearest: settings.Nearest(name, known), Known: known}
+		return nil, &UnknownBackendError{Name: name, Nearest: settings.Nearest(name, known), Known: known, Using: s.Using}
 	}
 	b, err := construct(s)
 	if err != nil {
-		return nil, fmt.Errorf("backends: %s: %w", name, err)
+		return nil, fmt.Errorf("%s%s: %w", where(s.Using), name, err)
 	}
 	return b, nil
+}
+
+// where begins an error, with the mailer if it has a name.
+func where(using string) string {
+	if using == "" {
+		return "backends: "
+	}
+	return "backends: mailer " + using + ": "
 }
 
 func (r Registry) names() []string { return slices.Sorted(maps.Keys(r)) }
@@ -79,13 +95,14 @@ type UnknownBackendError struct {
 	Name    string
 	Nearest string   // the name that was most likely meant, or ""
 	Known   []string // all names of the registry, sorted
+	Using   string   // the mailer that wants it, "" for the default one
 }
 
 func (e *UnknownBackendError) Error() string {
-	text := fmt.Sprintf("backends: no backend is named %q", e.Name)
+	text := fmt.Sprintf("%sno backend is named %q", where(e.Using), e.Name)
 	if e.Name == queueName {
 		return text + `: a program that hands its mail to workers adds reg["queue"] = ` +
-			`func(settings.Settings) (mailer.Backend, error) { return queue, nil }`
+			`func(s settings.Settings) (mailer.Backend, error) { return queue.Using(s.Using) }`
 	}
 	if e.Nearest != "" {
 		text += fmt.Sprintf("; did you mean %s?", e.Nearest)

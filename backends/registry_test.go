@@ -54,7 +54,7 @@ func TestRegistry_New_unknown(t *testing.T) {
 		{"smpt", "smtp", `backends: no backend is named "smpt"; did you mean smtp? (there are console, dummy, filebased, locmem, smtp)`},
 		{"sendgrid", "", `backends: no backend is named "sendgrid" (there are console, dummy, filebased, locmem, smtp)`},
 		{"", "", `backends: no backend is named "" (there are `},
-		{"queue", "", `adds reg["queue"] = func(settings.Settings) (mailer.Backend, error) { return queue, nil }`},
+		{"queue", "", `adds reg["queue"] = func(s settings.Settings) (mailer.Backend, error) { return queue.Using(s.Using) }`},
 		{"django.core.mail.backends.smpt.EmailBackend", "smtp", `"smpt"; did you mean smtp?`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -196,8 +196,8 @@ func TestRegistry_Mailer_connection(t *testing.T) {
 		{"user alone", "smtp", mailer.Connection{Username: "v"}, "", "", "backends: the user name and the password of a call need each other"},
 		{"password alone", "smtp", mailer.Connection{Password: "hunter2"}, "", "", "backends: the user name and the password"},
 		{"login for a queue", "queue", mailer.Connection{Username: "v", Password: "hunter2"}, "", "", "backends: a queue takes no user name and password"},
-		{"a name", "smtp", mailer.Connection{Using: "bulk"}, "", "", `backends: no mailer is named "bulk"`},
-		{"a name for a queue", "queue", mailer.Connection{Using: "bulk"}, "", "", `backends: no mailer is named "bulk"`},
+		{"a name", "smtp", mailer.Connection{Using: "bulk"}, "", "", `settings: the mailer "bulk" is not configured`},
+		{"the default one's name", "smtp", mailer.Connection{Using: "default"}, "u", "pw", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := settings.Default()

@@ -10,9 +10,11 @@ type Source string
 
 // The sources of a value.
 const (
-	FromDefault     Source = "default"
-	FromEnvironment Source = "environment"
-	FromProgram     Source = "program" // put into Settings after Load
+	FromDefault       Source = "default"
+	FromEnvironment   Source = "environment"
+	FromURL           Source = "url"            // the mailer's EMAIL_URL
+	FromDefaultMailer Source = "default mailer" // not set for a mailer, and so the default one's
+	FromProgram       Source = "program"        // put into Settings after Load
 )
 
 // Setting is one setting in words.
@@ -26,27 +28,40 @@ type Setting struct {
 }
 
 // Describe returns every setting with its value and where that comes from, group by
-// group.
+// group: the default mailer's among the others, then those of each other mailer.
 func Describe(s Settings) []Setting {
 	unset := Default()
-	defaults := fields(&unset)
-	all := make([]Setting, 0, len(defaults))
-	for i, f := range fields(&s) {
-		def, _ := f.tag("default")
+	all := s.describe(fields(&s), fields(&unset))
+	bare := s
+	bare.named = nil
+	for _, m := range s.mailers()[1:] {
+		unset := bare.as(m.Using)
+		unset.SMTP.Port = m.SMTP.usualPort()
+		all = append(all, m.describe(m.readable(), unset.readable())...)
+	}
+	return all
+}
+
+// describe puts fields into words. defaults are the same fields with nothing set.
+func (s Settings) describe(all, defaults []field) []Setting {
+	described := make([]Setting, len(all))
+	for i, f := range all {
 		d := Setting{
-			Group: f.group, Name: f.name, Value: f.show(), Default: def,
+			Group: f.group, Name: f.name, Value: f.show(), Default: defaults[i].show(),
 			Source: FromProgram, Description: f.describe(),
 		}
 		read, ok := s.read[f.name]
 		switch {
-		case ok && read == d.Value:
-			d.Source = FromEnvironment
-		case !ok && d.Value == defaults[i].show():
+		case ok && read.value == d.Value:
+			d.Source = read.source
+		case !ok && d.Value == d.Default && s.Using != "" && f.shared():
+			d.Source = FromDefaultMailer
+		case !ok && d.Value == d.Default:
 			d.Source = FromDefault
 		}
-		all = append(all, d)
+		described[i] = d
 	}
-	return all
+	return described
 }
 
 // describe is the field's description with what is allowed.
@@ -64,7 +79,8 @@ func (f field) describe() string {
 	return desc
 }
 
-// Markdown returns the tables of all settings for the README, one for each group.
+// Markdown returns the tables of all settings for the README, one for each group, and
+// what there is for a mailer with a name.
 func Markdown() string {
 	var b strings.Builder
 	escape := strings.NewReplacer("|", `\|`, "<", `\<`)
@@ -83,5 +99,34 @@ func Markdown() string {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", d.Name, def, escape.Replace(d.Description))
 	}
+	b.WriteString("\n" + aboutMailers + "\n" + mailerRow() + "\n")
 	return b.String()
+}
+
+const aboutMailers = `**Named mailers**
+
+EMAIL_MAILERS names the mailers beside the default one. Each has settings of its own: for
+marketing they begin with EMAIL_MARKETING_, for eu-west with EMAIL_EU_WEST_. Whom a mailer
+talks to and as whom (backend, server, login, TLS, certificates, directory) is never the
+default mailer's: it has to name its host or its URL, and its port is 587 with
+EMAIL_MARKETING_USE_TLS, 465 with EMAIL_MARKETING_USE_SSL, else 25. The rest is the default
+mailer's unless it is set. A program that leaves its mail to a worker (EMAIL_BACKEND=queue)
+needs the names and nothing else.
+
+| name | default | meaning |
+|---|---|---|`
+
+// mailerRow stands for all settings of all mailers.
+func mailerRow() string {
+	var own, shared []string
+	for _, f := range mailerFields(&Settings{}, "x") {
+		end := "`" + strings.TrimPrefix(f.key, prefix) + "`"
+		if f.shared() {
+			shared = append(shared, end)
+		} else {
+			own = append(own, end)
+		}
+	}
+	return fmt.Sprintf("| `EMAIL_<NAME>_...` |  | of its own: %s; the default mailer's unless set: %s |",
+		strings.Join(own, ", "), strings.Join(shared, ", "))
 }

@@ -71,20 +71,21 @@ func TestMarkdown(t *testing.T) {
 		"| `LOG_FORMAT` | `auto` | json for programs, console for people; auto is console on a terminal (auto, json, console) |",
 		`| ` + "`ADMINS`" + ` |  | who gets mail to admins: addresses separated by commas, such as Ann \<ann@example.com>,`,
 		"| `EMAIL_HOST_USER` |  | user name",
+		"| `EMAIL_<NAME>_...` |  | of its own: `BACKEND`, `FILE_PATH`, `URL`, `HOST`, `PORT`, `HOST_USER`, `HOST_PASSWORD`, `USE_TLS`, `USE_SSL`, `SSL_CERTFILE`, ",
 	} {
 		if !strings.Contains(text, "\n"+line) {
 			t.Errorf("no line begins with %s", line)
 		}
 	}
-	if !strings.HasPrefix(text, "**Delivery**\n\n| name |") || strings.Count(text, "**") != 2*6 || strings.Count(text, "\n\n**") != 5 {
-		t.Errorf("not six tables with an empty line between them:\n%s", text)
+	if !strings.HasPrefix(text, "**Delivery**\n\n| name |") || strings.Count(text, "**") != 2*7 || strings.Count(text, "\n\n**") != 6 {
+		t.Errorf("not seven tables with an empty line between them:\n%s", text)
 	}
 	for _, line := range strings.Split(text, "\n") {
 		if strings.HasPrefix(line, "|") && strings.Count(line, "|") != 4 {
 			t.Errorf("a row has not three columns: %s", line)
 		}
 	}
-	if n := strings.Count(text, "\n| `"); n != len(fields(&Settings{})) {
+	if n := strings.Count(text, "\n| `"); n != len(fields(&Settings{}))+1 {
 		t.Errorf("%d rows for %d settings", n, len(fields(&Settings{})))
 	}
 }

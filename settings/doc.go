@@ -7,7 +7,11 @@
 // set, for that is how a compose file passes on what its user left out; only an empty
 // EMAIL_SUBJECT_PREFIX means what it says.
 //
-// Passwords ([Secret]) and URLs that hold one ([URL]) redact themselves wherever they
+// EMAIL_MAILERS names more mailers beside the default one. [Settings.Named] returns the
+// settings as one of them has them. What says whom a mailer talks to, and as whom, is
+// never the default mailer's. A [MailURL] (EMAIL_URL) says all of that in one variable.
+//
+// Passwords ([Secret]) and URLs that hold one ([URL], [MailURL]) redact themselves wherever they
 // are printed, logged or encoded; only Reveal returns them.
 //
 // Nothing else in this project knows the environment: backends and queues get a

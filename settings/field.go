@@ -16,6 +16,7 @@ import (
 type field struct {
 	group string
 	name  string // of the variable
+	key   string // of the variable that sets this for the default mailer
 	def   reflect.StructField
 	value reflect.Value // addressable
 }
@@ -32,7 +33,8 @@ func fields(s *Settings) []field {
 		v := groups.Field(i)
 		for j := range v.NumField() {
 			def := v.Type().Field(j)
-			all = append(all, field{group: group, name: def.Tag.Get("envconfig"), def: def, value: v.Field(j)})
+			name := def.Tag.Get("envconfig")
+			all = append(all, field{group: group, name: name, key: name, def: def, value: v.Field(j)})
 		}
 	}
 	return all
@@ -55,12 +57,13 @@ func (f field) isSet() bool {
 // envconfig ends with the first variable it cannot read. To hear of all of them, it is
 // given one field at a time.
 func (f field) decode(set bool) error {
-	tag := string(f.def.Tag)
+	name := f.name
 	if !set {
 		// No variable has an "=" in its name, so envconfig takes the default even
 		// where the variable is there and empty.
-		tag = strings.Replace(tag, `envconfig:"`+f.name+`"`, `envconfig:"="`, 1)
+		name = "="
 	}
+	tag := strings.Replace(string(f.def.Tag), `envconfig:"`+f.key+`"`, `envconfig:"`+name+`"`, 1)
 	one := reflect.New(reflect.StructOf([]reflect.StructField{
 		{Name: f.def.Name, Type: f.def.Type, Tag: reflect.StructTag(tag)},
 	}))
@@ -129,15 +132,19 @@ func (f field) check(problems *Problems) {
 			}
 		}
 	case int:
-		f.checkRange(problems, int64(v), func(bound string) int64 {
-			n, _ := strconv.ParseInt(bound, 10, 64)
-			return n
-		})
+		f.checkRange(problems, int64(v), parseInt)
+	case Size:
+		f.checkRange(problems, int64(v), parseInt)
 	case time.Duration:
 		f.checkRange(problems, int64(v), parseBound)
 	case Seconds:
 		f.checkRange(problems, int64(v), parseBound)
 	}
+}
+
+func parseInt(bound string) int64 {
+	n, _ := strconv.ParseInt(bound, 10, 64)
+	return n
 }
 
 func parseBound(bound string) int64 {

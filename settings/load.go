@@ -11,10 +11,33 @@ import (
 // not be read, and are good for Describe only. The warnings, one line each, name what
 // was not understood (a mistyped EMAIL_ variable) or is seldom meant.
 func Load() (Settings, []string, error) {
-	s := Settings{read: map[string]string{}}
+	s := Settings{read: map[string]origin{}}
 	var problems Problems
-	set := map[string]bool{}
-	for _, f := range fields(&s) {
+	set := s.decode(&problems)
+	s.normalise()
+	s.remember(FromEnvironment, func(f field) bool { return set[f.name] })
+	s.useURL(&problems)
+	for _, name := range s.goodNames() {
+		s.readMailer(name, &problems)
+	}
+	s.check(&problems)
+	warnings := append(s.unknown(os.Environ()), s.warnings(problems)...)
+	return s, warnings, problems.err()
+}
+
+// readable returns the fields that these settings read: of a mailer that is not the
+// default one, those that each mailer has.
+func (s *Settings) readable() []field {
+	if s.Using == "" {
+		return fields(s)
+	}
+	return mailerFields(s, s.Using)
+}
+
+// decode fills the fields from the environment, and says which variables are set.
+func (s *Settings) decode(problems *Problems) (set map[string]bool) {
+	set = map[string]bool{}
+	for _, f := range s.readable() {
 		set[f.name] = f.isSet()
 		if err := f.decode(set[f.name]); err != nil {
 			problems.add(f.name, "%v", err)
@@ -22,15 +45,22 @@ func Load() (Settings, []string, error) {
 			_ = f.decode(false) // a default, which a test holds to be readable
 		}
 	}
-	s.normalise()
-	for _, f := range fields(&s) {
-		if set[f.name] {
-			s.read[f.name] = f.show()
+	return set
+}
+
+// origin is where Load had a value from, and how Describe shows it.
+type origin struct {
+	source Source
+	value  string
+}
+
+// remember notes the source of some of the fields.
+func (s *Settings) remember(source Source, some func(field) bool) {
+	for _, f := range s.readable() {
+		if some(f) {
+			s.read[f.name] = origin{source: source, value: f.show()}
 		}
 	}
-	s.check(&problems)
-	warnings := append(unknown(os.Environ()), s.warnings(problems)...)
-	return s, warnings, problems.err()
 }
 
 // Default returns the settings of an empty environment.

@@ -72,14 +72,15 @@ func TestLoad(t *testing.T) {
 		"EMAIL_TIMEOUT": "2.5", "EMAIL_DATA_TIMEOUT": "11m", "EMAIL_PIPELINING": "OFF", "EMAIL_CHUNKING": "auto",
 		"EMAIL_CONNECTION_IDLE": "30s", "EMAIL_CONNECTION_MAX_MESSAGES": "7", "EMAIL_CONNECTION_MAX_BYTES": "8",
 		"EMAIL_CONNECTION_MAX_AGE": "9m", "REDIS_URL": "rediss://u:pw@r:6380/1", "EMAIL_QUEUE": "bulk",
-		"EMAIL_MAX_RETRY": "0", "EMAIL_TASK_TIMEOUT": "1h", "EMAIL_QUEUE_BACKEND": "dummy", "EMAIL_QUEUES": "bulk,news:2",
+		"EMAIL_ATTACHMENT_THRESHOLD": "1MiB", "EMAIL_MAX_MESSAGE_SIZE": "0",
+		"EMAIL_MAX_RETRY": "0", "EMAIL_TASK_TIMEOUT": "1h", "EMAIL_IDEMPOTENCY_WINDOW": "2h", "EMAIL_QUEUE_BACKEND": "dummy", "EMAIL_QUEUES": "bulk,news:2",
 		"EMAIL_CONNECTIONS": "5", "EMAIL_BATCH_SIZE": "6", "EMAIL_RETRY_MIN": "7s", "EMAIL_RETRY_MAX": "8s",
 		"EMAIL_MAX_AGE": "9h", "EMAIL_BATCH_TIMEOUT": "10m", "EMAIL_SHUTDOWN_TIMEOUT": "11m", "LOG_LEVEL": "WARNING",
-		"LOG_FORMAT": "json",
+		"LOG_FORMAT": "json", "EMAIL_MAILERS": "marketing, eu-west", "EMAIL_MARKETING_HOST": "m", "EMAIL_EU_WEST_HOST": "e",
 	}
 	s, warnings := load(t, vars)
 	want := Settings{
-		Delivery: Delivery{Backend: "filebased", FilePath: "/var/mail"},
+		Delivery: Delivery{Backend: "filebased", FilePath: "/var/mail", Mailers: Names{"marketing", "eu-west"}},
 		Message: Message{
 			DefaultFrom: "Shop <shop@example.com>", ServerEmail: "ops@example.com", SubjectPrefix: "[Shop] ",
 			Admins: Addresses{`"Doe, Ann" <ann@example.com>`, "root"}, Managers: Addresses{"bob@example.com"},
@@ -92,7 +93,7 @@ func TestLoad(t *testing.T) {
 			Pipelining: "off", Chunking: "auto",
 			IdleTimeout: 30 * time.Second, MaxMessages: 7, MaxBytes: 8, MaxAge: 9 * time.Minute,
 		},
-		Queue: Queue{Name: "bulk", MaxRetry: 0, TaskTimeout: time.Hour},
+		Queue: Queue{Name: "bulk", MaxRetry: 0, TaskTimeout: time.Hour, IdempotencyWindow: 2 * time.Hour, AttachmentThreshold: 1 << 20},
 		Worker: Worker{
 			Backend: "dummy", Queues: Queues{"bulk": 1, "news": 2}, Connections: 5, BatchSize: 6,
 			RetryMin: 7 * time.Second, RetryMax: 8 * time.Second, MaxAge: 9 * time.Hour,
@@ -103,7 +104,7 @@ func TestLoad(t *testing.T) {
 	if got := s.Queue.RedisURL.Reveal(); got != vars["REDIS_URL"] {
 		t.Errorf("REDIS_URL: got %q", got)
 	}
-	want.Queue.RedisURL, want.read = s.Queue.RedisURL, s.read
+	want.Queue.RedisURL, want.read, want.named = s.Queue.RedisURL, s.read, s.named
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", s, want)
 	}
@@ -113,7 +114,7 @@ func TestLoad(t *testing.T) {
 	// A setting that is left out above would be one that no test has seen working.
 	def := Default()
 	for i, f := range fields(&s) {
-		if _, ok := vars[f.name]; !ok && f.name != "EMAIL_USE_TLS" {
+		if _, ok := vars[f.name]; !ok && f.name != "EMAIL_USE_TLS" && f.name != urlVariable { // these exclude others
 			t.Errorf("%s is not tested", f.name)
 		}
 		if ok := vars[f.name] != ""; ok && f.show() == fields(&def)[i].show() && !isHidden(f) {
@@ -122,6 +123,9 @@ func TestLoad(t *testing.T) {
 	}
 	if s, _ := load(t, map[string]string{"EMAIL_USE_TLS": "true"}); !s.SMTP.UseTLS {
 		t.Error("EMAIL_USE_TLS=true is not read")
+	}
+	if s, _ := load(t, map[string]string{"EMAIL_URL": "smtp://mx"}); s.Delivery.URL.Reveal() != "smtp://mx" {
+		t.Error("EMAIL_URL is not read")
 	}
 }
 
@@ -205,7 +209,7 @@ func TestLoad_Warnings(t *testing.T) {
 		{"password without user", map[string]string{"EMAIL_HOST_PASSWORD": "p"}, []string{"EMAIL_HOST_PASSWORD: ... EMAIL_HOST_USER"}},
 		{"password in clear text to another machine",
 			map[string]string{"EMAIL_HOST": "localhost,mx.example.com", "EMAIL_HOST_USER": "u", "EMAIL_HOST_PASSWORD": "p"},
-			[]string{"EMAIL_HOST_PASSWORD: is not sent to localhost,mx.example.com without TLS"}},
+			[]string{"EMAIL_HOST_PASSWORD: the password is not sent to localhost,mx.example.com without TLS"}},
 		{"password in clear text to this machine",
 			map[string]string{"EMAIL_HOST": "::1,127.0.0.1,localhost", "EMAIL_HOST_USER": "u", "EMAIL_HOST_PASSWORD": "p"}, nil},
 		{"password in clear text as wanted",

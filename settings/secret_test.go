@@ -106,6 +106,7 @@ func TestURL(t *testing.T) {
 		{"name or password", "redis://pw@h", "redis://[redacted]@h"},
 		{"parameters", "redis://h?dial_timeout=3s&password=pw", "redis://h?dial_timeout=3s&password=[redacted]"},
 		{"cluster", "redis://u:pw@a:1,b:2,c:3", "redis://u:[redacted]@a:1,b:2,c:3"},
+		{"sentinel password", "rediss-sentinel://a:1?master=m&sentinel_password=pw", "rediss-sentinel://a:1?master=m&sentinel_password=[redacted]"},
 		{"sentinel", "redis-sentinel://:pw@a:1,b:2/0?master=m", "redis-sentinel://:[redacted]@a:1,b:2/0?master=m"},
 		{"socket", "unix:///run/redis.sock?db=1", "unix:///run/redis.sock?db=1"},
 		{"socket and password", "unix://u:pw@/run/redis.sock", "unix://u:[redacted]@/run/redis.sock"},

@@ -6,8 +6,10 @@ import "time"
 // take Load's or Default's.
 //
 // The tags are the documentation. Each field names its variable (envconfig), its
-// default, what it does (desc) and what it may be (min, max, oneof); Load, Validate,
-// Describe and Markdown all read them.
+// default, what it does (desc), what it may be (min, max, oneof) and whether a mailer
+// with a name has one of its own (mailer: own if it never takes the default mailer's,
+// shared if it does unless it is set); Load, Validate, Describe and Markdown all read
+// them.
 type Settings struct {
 	Delivery Delivery `group:"Delivery"`
 	Message  Message  `group:"Messages"`
@@ -16,14 +18,20 @@ type Settings struct {
 	Worker   Worker   `group:"Worker"`
 	Log      Log      `group:"Log"`
 
-	// read has what Load found in the environment, by variable, as Describe shows it.
-	read map[string]string
+	// Using is the name of the mailer that these settings are for: "" for the default
+	// one. Named sets it; no variable does.
+	Using string
+
+	named []named           // the other mailers, as Load found them
+	read  map[string]origin // what Load found, by variable
 }
 
 // Delivery says where a program's messages go.
 type Delivery struct {
-	Backend  string `envconfig:"EMAIL_BACKEND" default:"smtp" desc:"what a program hands its mail to: smtp, console, filebased, locmem, dummy, or queue to leave it to a worker; Django's dotted paths are accepted"`
-	FilePath string `envconfig:"EMAIL_FILE_PATH" desc:"directory of the filebased backend; made if it is missing"`
+	Backend  string  `envconfig:"EMAIL_BACKEND" mailer:"own" default:"smtp" desc:"what a program hands its mail to: smtp, console, filebased, locmem, dummy, or queue to leave it to a worker; Django's dotted paths are accepted"`
+	FilePath string  `envconfig:"EMAIL_FILE_PATH" mailer:"own" desc:"directory of the filebased backend; made if it is missing"`
+	URL      MailURL `envconfig:"EMAIL_URL" mailer:"own" desc:"backend, server, login and TLS in one: smtp://user:password@host:port, smtp+starttls:// (port 587), smtps:// (465), filebased:///path, console:, locmem: or dummy:; instead of the settings that say the same. EMAIL_BACKEND and EMAIL_QUEUE_BACKEND, where they are set, say what is used"`
+	Mailers  Names   `envconfig:"EMAIL_MAILERS" desc:"names of the mailers beside the default one, such as marketing,alerts; see Named mailers below"`
 }
 
 // Message says what a message gets that its author left out.
@@ -40,29 +48,29 @@ type Message struct {
 
 // SMTP says how the smtp backend reaches its server.
 type SMTP struct {
-	Hosts      Hosts  `envconfig:"EMAIL_HOST" default:"localhost" desc:"mail server; several are separated by commas and tried in this order"`
-	Port       int    `envconfig:"EMAIL_PORT" default:"25" min:"1" max:"65535" desc:"its port; most servers want 587 with EMAIL_USE_TLS and 465 with EMAIL_USE_SSL"`
-	User       string `envconfig:"EMAIL_HOST_USER" desc:"user name; there is a login only if this and the password are set"`
-	Password   Secret `envconfig:"EMAIL_HOST_PASSWORD" desc:"password"`
-	UseTLS     bool   `envconfig:"EMAIL_USE_TLS" default:"false" desc:"begin in clear text and require STARTTLS"`
-	UseSSL     bool   `envconfig:"EMAIL_USE_SSL" default:"false" desc:"TLS from the first octet; excludes EMAIL_USE_TLS"`
-	CertFile   string `envconfig:"EMAIL_SSL_CERTFILE" desc:"PEM file of our own certificate, for a server that asks for one"`
-	KeyFile    string `envconfig:"EMAIL_SSL_KEYFILE" desc:"PEM file of its key"`
-	CAFile     string `envconfig:"EMAIL_SSL_CAFILE" desc:"PEM file of the authorities to trust instead of the system's"`
-	ServerName string `envconfig:"EMAIL_SSL_SERVER_NAME" desc:"name that the server's certificate has to carry; EMAIL_HOST if empty"`
+	Hosts      Hosts  `envconfig:"EMAIL_HOST" mailer:"own" default:"localhost" desc:"mail server; several are separated by commas and tried in this order"`
+	Port       int    `envconfig:"EMAIL_PORT" mailer:"own" default:"25" min:"1" max:"65535" desc:"its port; most servers want 587 with EMAIL_USE_TLS and 465 with EMAIL_USE_SSL"`
+	User       string `envconfig:"EMAIL_HOST_USER" mailer:"own" desc:"user name; there is a login only if this and the password are set"`
+	Password   Secret `envconfig:"EMAIL_HOST_PASSWORD" mailer:"own" desc:"password"`
+	UseTLS     bool   `envconfig:"EMAIL_USE_TLS" mailer:"own" default:"false" desc:"begin in clear text and require STARTTLS"`
+	UseSSL     bool   `envconfig:"EMAIL_USE_SSL" mailer:"own" default:"false" desc:"TLS from the first octet; excludes EMAIL_USE_TLS"`
+	CertFile   string `envconfig:"EMAIL_SSL_CERTFILE" mailer:"own" desc:"PEM file of our own certificate, for a server that asks for one"`
+	KeyFile    string `envconfig:"EMAIL_SSL_KEYFILE" mailer:"own" desc:"PEM file of its key"`
+	CAFile     string `envconfig:"EMAIL_SSL_CAFILE" mailer:"own" desc:"PEM file of the authorities to trust instead of the system's"`
+	ServerName string `envconfig:"EMAIL_SSL_SERVER_NAME" mailer:"own" desc:"name that the server's certificate has to carry; EMAIL_HOST if empty"`
 
-	AllowInsecureAuth bool `envconfig:"EMAIL_ALLOW_INSECURE_AUTH" default:"false" desc:"send the password to another machine without TLS"`
+	AllowInsecureAuth bool `envconfig:"EMAIL_ALLOW_INSECURE_AUTH" mailer:"own" default:"false" desc:"send the password to another machine without TLS"`
 
-	Timeout     Seconds       `envconfig:"EMAIL_TIMEOUT" default:"1m" min:"1ms" desc:"how long connecting and each command may take; a plain number is seconds"`
-	DataTimeout time.Duration `envconfig:"EMAIL_DATA_TIMEOUT" default:"10m" min:"1ms" desc:"how long the reply to a whole message may take; giving up on it may send the message twice"`
+	Timeout     Seconds       `envconfig:"EMAIL_TIMEOUT" mailer:"shared" default:"1m" min:"1ms" desc:"how long connecting and each command may take; a plain number is seconds"`
+	DataTimeout time.Duration `envconfig:"EMAIL_DATA_TIMEOUT" mailer:"shared" default:"10m" min:"1ms" desc:"how long the reply to a whole message may take; giving up on it may send the message twice"`
 
-	Pipelining string `envconfig:"EMAIL_PIPELINING" default:"auto" oneof:"auto,off" desc:"send the end of a message together with the beginning of the next, if the server offers it"`
-	Chunking   string `envconfig:"EMAIL_CHUNKING" default:"off" oneof:"auto,off" desc:"send messages without waiting for each reply, if the server offers it; for distant servers. A lost connection may send up to 18 messages twice"`
+	Pipelining string `envconfig:"EMAIL_PIPELINING" mailer:"shared" default:"auto" oneof:"auto,off" desc:"send the end of a message together with the beginning of the next, if the server offers it"`
+	Chunking   string `envconfig:"EMAIL_CHUNKING" mailer:"shared" default:"off" oneof:"auto,off" desc:"send messages without waiting for each reply, if the server offers it; for distant servers. A lost connection may send up to 18 messages twice"`
 
-	IdleTimeout time.Duration `envconfig:"EMAIL_CONNECTION_IDLE" default:"1m" min:"1s" desc:"how long an open connection may go unused"`
-	MaxMessages int           `envconfig:"EMAIL_CONNECTION_MAX_MESSAGES" default:"0" min:"0" desc:"messages after which a connection is replaced; 0 is no limit"`
-	MaxBytes    int           `envconfig:"EMAIL_CONNECTION_MAX_BYTES" default:"0" min:"0" desc:"octets of messages after which a connection is replaced; 0 is no limit"`
-	MaxAge      time.Duration `envconfig:"EMAIL_CONNECTION_MAX_AGE" default:"0s" min:"0s" desc:"age at which a connection is replaced; 0s is no limit"`
+	IdleTimeout time.Duration `envconfig:"EMAIL_CONNECTION_IDLE" mailer:"shared" default:"1m" min:"1s" desc:"how long an open connection may go unused"`
+	MaxMessages int           `envconfig:"EMAIL_CONNECTION_MAX_MESSAGES" mailer:"shared" default:"0" min:"0" desc:"messages after which a connection is replaced; 0 is no limit"`
+	MaxBytes    int           `envconfig:"EMAIL_CONNECTION_MAX_BYTES" mailer:"shared" default:"0" min:"0" desc:"octets of messages after which a connection is replaced; 0 is no limit"`
+	MaxAge      time.Duration `envconfig:"EMAIL_CONNECTION_MAX_AGE" mailer:"shared" default:"0s" min:"0s" desc:"age at which a connection is replaced; 0s is no limit"`
 }
 
 // Queue says where and how messages wait for a worker. Producers and workers read it.
@@ -71,13 +79,18 @@ type Queue struct {
 	Name        string        `envconfig:"EMAIL_QUEUE" default:"default" desc:"queue that messages are put in"`
 	MaxRetry    int           `envconfig:"EMAIL_MAX_RETRY" default:"25" min:"0" max:"1000" desc:"tries after the first one before a message becomes a dead letter"`
 	TaskTimeout time.Duration `envconfig:"EMAIL_TASK_TIMEOUT" default:"30m" min:"1s" desc:"how long a worker may hold a message, waiting and sending; at least EMAIL_DATA_TIMEOUT and twice EMAIL_BATCH_TIMEOUT"`
+
+	IdempotencyWindow time.Duration `envconfig:"EMAIL_IDEMPOTENCY_WINDOW" default:"24h" min:"1s" desc:"how long after its message was sent an idempotency key is remembered; until then the message stays in Redis"`
+
+	AttachmentThreshold Size `envconfig:"EMAIL_ATTACHMENT_THRESHOLD" default:"64kB" min:"0" desc:"attachments bigger than this are stored beside the queue, the same content once, instead of in each message; 0 is never"`
+	MaxMessageSize      Size `envconfig:"EMAIL_MAX_MESSAGE_SIZE" default:"25MB" min:"0" desc:"size as sent, attachments encoded, over which a message is refused at hand-over; 0 is no limit"`
 }
 
 // Worker says how a worker delivers.
 type Worker struct {
 	Backend         string        `envconfig:"EMAIL_QUEUE_BACKEND" default:"smtp" desc:"what the worker delivers with; any backend but queue"`
 	Queues          Queues        `envconfig:"EMAIL_QUEUES" default:"critical:6,default:3,bulk:1" desc:"queues that the worker takes from, each with its weight"`
-	Connections     int           `envconfig:"EMAIL_CONNECTIONS" default:"4" min:"1" max:"1000" desc:"connections to the mail server that each worker keeps open"`
+	Connections     int           `envconfig:"EMAIL_CONNECTIONS" mailer:"shared" default:"4" min:"1" max:"1000" desc:"connections to the mail server that each worker keeps open"`
 	BatchSize       int           `envconfig:"EMAIL_BATCH_SIZE" default:"100" min:"1" max:"10000" desc:"messages that one connection takes at once, at most"`
 	RetryMin        time.Duration `envconfig:"EMAIL_RETRY_MIN" default:"5s" min:"1s" desc:"shortest pause before another try"`
 	RetryMax        time.Duration `envconfig:"EMAIL_RETRY_MAX" default:"1h" min:"1s" desc:"longest pause before another try"`

@@ -62,7 +62,7 @@ func checkHost(host string) error {
 	if _, err := netip.ParseAddr(host); err == nil || isHostname(strings.TrimSuffix(host, ".")) {
 		return nil
 	}
-	return fmt.Errorf("%q is not the name or the IP address of a host; a port belongs in EMAIL_PORT", host)
+	return fmt.Errorf("%q is not the name or the IP address of a host; its port is a setting of its own", host)
 }
 
 // isHostname accepts a domain name (RFC 1035, 2.3.1), also with underscores, which

@@ -77,8 +77,8 @@ var (
 
 func splitURL(rawURL string) (urlParts, error) {
 	scheme, rest, _ := strings.Cut(rawURL, "://")
-	if !slices.Contains([]string{"redis", "rediss", "unix", "redis-sentinel"}, scheme) {
-		return urlParts{}, errors.New("has to begin with redis://, rediss://, unix:// or redis-sentinel://")
+	if !slices.Contains([]string{"redis", "rediss", "unix", "redis-sentinel", "rediss-sentinel"}, scheme) {
+		return urlParts{}, errors.New("has to begin with redis://, rediss://, unix://, redis-sentinel:// or rediss-sentinel://")
 	}
 	authority, tail := rest, ""
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
@@ -116,8 +116,8 @@ func (p urlParts) check() error {
 			return errSocket
 		}
 		return nil
-	case p.scheme == "redis-sentinel" && p.query.Get("master") == "":
-		return errors.New("needs the master's name: redis-sentinel://host:26379/0?master=NAME")
+	case strings.HasSuffix(p.scheme, "-sentinel") && p.query.Get("master") == "":
+		return errors.New("needs the master's name: " + p.scheme + "://host:26379/0?master=NAME")
 	}
 	if db := strings.Trim(p.path, "/"); db != "" {
 		if n, err := strconv.Atoi(db); err != nil || n < 0 {

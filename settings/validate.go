@@ -26,20 +26,50 @@ func (s Settings) check(problems *Problems) {
 	for _, f := range fields(&s) {
 		f.check(problems)
 	}
-	s.checkDelivery(problems)
+	s.checkNames(problems)
 	s.checkMessage(problems)
-	s.checkSMTP(problems)
 	s.checkQueues(problems)
-	s.checkTimes(problems)
+	for _, m := range s.mailers() {
+		m.checkOwn(problems)
+		m.checkDelivery(problems)
+		m.checkSMTP(problems)
+		m.checkTimes(problems)
+		if s.Delivery.Backend != queueName {
+			m.checkHost(problems)
+			m.SMTP.checkFiles(problems, m.variable)
+		}
+	}
+}
+
+// queueName is the backend of a program that leaves its mail to a worker. It has no
+// need of the mailers' servers and files, which are checked only by way of warning:
+// one environment serves the worker too.
+const queueName = "queue"
+
+// checkOwn checks each value of a mailer that is not the default one. What it has from
+// that is checked there.
+func (s Settings) checkOwn(p *Problems) {
+	if s.Using == "" {
+		return
+	}
+	for _, f := range s.readable() {
+		if s.variable(f.key) == f.name && !p.concern(f.name) {
+			f.check(p)
+		}
+	}
 }
 
 func (s Settings) checkDelivery(p *Problems) {
-	if s.Worker.Backend == "queue" {
-		p.add("EMAIL_QUEUE_BACKEND", "a worker cannot deliver into the queue that it takes mail from; name another backend, such as smtp")
+	if s.Worker.Backend == queueName {
+		name := queueBackendVariable
+		if s.Using != "" {
+			name = s.variable(backendVariable)
+		}
+		p.add(name, "a worker cannot deliver into the queue that it takes mail from; name another backend, such as smtp")
 	}
 	filebased := slices.Contains([]string{s.Delivery.Backend, s.Worker.Backend}, "filebased")
 	if filebased && s.Delivery.FilePath == "" {
-		p.add("EMAIL_FILE_PATH", "the filebased backend needs a directory here")
+		p.add(s.variable("EMAIL_FILE_PATH"), "the filebased backend needs a directory here")
 	}
 }
 
@@ -75,32 +105,29 @@ func isAddressLiteral(s string) bool {
 }
 
 func (s Settings) checkSMTP(p *Problems) {
-	c := s.SMTP
+	c, v := s.SMTP, s.variable
 	for _, host := range c.Hosts {
-		if err := checkHost(host); err != nil && !p.concern("EMAIL_HOST") {
-			p.add("EMAIL_HOST", "%v", err)
+		if err := checkHost(host); err != nil && !p.concern(v("EMAIL_HOST")) {
+			p.add(v("EMAIL_HOST"), "%v", err)
 		}
 	}
 	if c.UseTLS && c.UseSSL {
-		p.add("EMAIL_USE_TLS", "excludes EMAIL_USE_SSL: set the one that the server wants, most often EMAIL_USE_TLS on port 587 or EMAIL_USE_SSL on port 465")
+		p.add(v("EMAIL_USE_TLS"), "excludes %[1]s: set the one that the server wants, most often %[2]s on port 587 or %[1]s on port 465", v("EMAIL_USE_SSL"), v("EMAIL_USE_TLS"))
 	}
 	switch {
 	case c.CertFile != "" && c.KeyFile == "":
-		p.add("EMAIL_SSL_KEYFILE", "the certificate in EMAIL_SSL_CERTFILE needs its key here")
+		p.add(v("EMAIL_SSL_KEYFILE"), "the certificate in %s needs its key here", v("EMAIL_SSL_CERTFILE"))
 	case c.CertFile == "" && c.KeyFile != "":
-		p.add("EMAIL_SSL_CERTFILE", "the key in EMAIL_SSL_KEYFILE needs its certificate here")
-	}
-	if s.Delivery.Backend != "queue" {
-		c.checkFiles(p)
+		p.add(v("EMAIL_SSL_CERTFILE"), "the key in %s needs its certificate here", v("EMAIL_SSL_KEYFILE"))
 	}
 }
 
 // checkFiles reports the files of keys and certificates that cannot be read.
-func (c SMTP) checkFiles(p *Problems) {
+func (c SMTP) checkFiles(p *Problems, variable func(string) string) {
 	for _, file := range []struct{ name, path string }{
-		{"EMAIL_SSL_CERTFILE", c.CertFile},
-		{"EMAIL_SSL_KEYFILE", c.KeyFile},
-		{"EMAIL_SSL_CAFILE", c.CAFile},
+		{variable("EMAIL_SSL_CERTFILE"), c.CertFile},
+		{variable("EMAIL_SSL_KEYFILE"), c.KeyFile},
+		{variable("EMAIL_SSL_CAFILE"), c.CAFile},
 	} {
 		if file.path == "" || p.concern(file.name) {
 			continue
@@ -144,16 +171,17 @@ func (s Settings) checkTimes(p *Problems) {
 			p.add(large, "%s has to be longer than %s, which is %s", showDuration(b), small, showDuration(a))
 		}
 	}
-	less("EMAIL_TIMEOUT", command, "EMAIL_BATCH_TIMEOUT", batch)
+	timeout, dataTimeout := s.variable("EMAIL_TIMEOUT"), s.variable("EMAIL_DATA_TIMEOUT")
+	less(timeout, command, "EMAIL_BATCH_TIMEOUT", batch)
 	less("EMAIL_BATCH_TIMEOUT", batch, "EMAIL_SHUTDOWN_TIMEOUT", s.Worker.ShutdownTimeout)
-	if s.SMTP.DataTimeout < command && !p.concern("EMAIL_TIMEOUT", "EMAIL_DATA_TIMEOUT") {
-		p.add("EMAIL_DATA_TIMEOUT", "%s cannot be shorter than EMAIL_TIMEOUT, which is %s", showDuration(s.SMTP.DataTimeout), showDuration(command))
+	if s.SMTP.DataTimeout < command && !p.concern(timeout, dataTimeout) {
+		p.add(dataTimeout, "%s cannot be shorter than %s, which is %s", showDuration(s.SMTP.DataTimeout), timeout, showDuration(command))
 	}
 	// A message waits for one batch to end, rides in the next, and may be the last
 	// of it, whose reply is waited for whatever the batch's time.
 	task := 2*batch + s.SMTP.DataTimeout
-	if s.Queue.TaskTimeout < task && !p.concern("EMAIL_TASK_TIMEOUT", "EMAIL_BATCH_TIMEOUT", "EMAIL_DATA_TIMEOUT") {
-		p.add("EMAIL_TASK_TIMEOUT", "%s has to be at least EMAIL_DATA_TIMEOUT and twice EMAIL_BATCH_TIMEOUT, together %s", showDuration(s.Queue.TaskTimeout), showDuration(task))
+	if s.Queue.TaskTimeout < task && !p.concern("EMAIL_TASK_TIMEOUT", "EMAIL_BATCH_TIMEOUT", dataTimeout) {
+		p.add("EMAIL_TASK_TIMEOUT", "%s has to be at least %s and twice EMAIL_BATCH_TIMEOUT, together %s", showDuration(s.Queue.TaskTimeout), dataTimeout, showDuration(task))
 	}
 	if s.Worker.RetryMin > s.Worker.RetryMax && !p.concern("EMAIL_RETRY_MIN", "EMAIL_RETRY_MAX") {
 		p.add("EMAIL_RETRY_MIN", "%s cannot be longer than EMAIL_RETRY_MAX, which is %s", showDuration(s.Worker.RetryMin), showDuration(s.Worker.RetryMax))

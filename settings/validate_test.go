@@ -50,7 +50,7 @@ func TestLoad_Problems(t *testing.T) {
 		{"the worker's files without a directory", map[string]string{"EMAIL_QUEUE_BACKEND": "django.core.mail.backends.filebased.EmailBackend"}, []string{"EMAIL_FILE_PATH: "}},
 
 		{"a URL for a host", map[string]string{"EMAIL_HOST": "smtp://mx"}, []string{`EMAIL_HOST: "smtp://mx" is not the name`}},
-		{"host and port", map[string]string{"EMAIL_HOST": "mx1,mx2:25"}, []string{`EMAIL_HOST: "mx2:25" is not ... EMAIL_PORT`}},
+		{"host and port", map[string]string{"EMAIL_HOST": "mx1,mx2:25"}, []string{`EMAIL_HOST: "mx2:25" is not ... its port is a setting of its own`}},
 		{"quotes of a shell", map[string]string{"EMAIL_HOST": `"mx"`}, []string{`EMAIL_HOST: "\"mx\"" is not`}},
 		{"no host between commas", map[string]string{"EMAIL_HOST": "mx1,,mx2"}, []string{`EMAIL_HOST: "" is not`}},
 		{"hostname", map[string]string{"EMAIL_HOSTNAME": "a b"}, []string{`EMAIL_HOSTNAME: "a b" is neither`}},
@@ -186,6 +186,6 @@ func TestValidate(t *testing.T) {
 		t.Fatal("no error")
 	}
 	compareLines(t, strings.Split(err.Error(), "\n"), []string{
-		`ADMINS: "nobody at all"`, `EMAIL_HOST: "a b"`, "EMAIL_QUEUES: names no queue", "EMAIL_BATCH_TIMEOUT: 1s has to be longer",
+		`ADMINS: "nobody at all"`, "EMAIL_QUEUES: names no queue", `EMAIL_HOST: "a b"`, "EMAIL_BATCH_TIMEOUT: 1s has to be longer",
 	})
 }

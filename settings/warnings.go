@@ -10,12 +10,17 @@ import (
 // looked at.
 func (s Settings) warnings(problems Problems) []string {
 	var w Problems
-	s.warnLogin(&w)
-	s.warnTLS(&w)
-	if s.Delivery.Backend == "queue" {
-		// This program may be one that hands over only, and has no need of the files:
-		// one environment file serves the worker too.
-		s.SMTP.checkFiles(&w)
+	s.warnURL(&w)
+	for _, m := range s.mailers() {
+		m.warnLogin(&w)
+		m.warnTLS(&w)
+		if s.Delivery.Backend == queueName {
+			m.SMTP.checkFiles(&w, m.variable)
+			// The name alone is all that a program without a worker needs.
+			if m.Using != "" && !s.find(m.Using).isNameOnly() {
+				m.checkHost(&w)
+			}
+		}
 	}
 	if _, set := s.read["EMAIL_QUEUE"]; set && s.Worker.Queues[s.Queue.Name] == 0 {
 		w.add("EMAIL_QUEUE", "a worker with these settings takes nothing from %q, only from EMAIL_QUEUES, which is %s", s.Queue.Name, s.Worker.Queues)
@@ -29,17 +34,38 @@ func (s Settings) warnings(problems Problems) []string {
 	return lines
 }
 
+// warnURL finds a URL that nothing uses.
+func (s Settings) warnURL(w *Problems) {
+	t := s.Delivery.URL.target
+	if t != nil && s.Delivery.Backend != t.backend && s.Worker.Backend != t.backend {
+		w.add(urlVariable, "has no effect: EMAIL_BACKEND is %s and EMAIL_QUEUE_BACKEND is %s", s.Delivery.Backend, s.Worker.Backend)
+	}
+}
+
 func (s Settings) warnLogin(w *Problems) {
-	c := s.SMTP
+	c, v := s.SMTP, s.variable
 	password := c.Password.Reveal() != ""
 	switch {
 	case c.User != "" && !password:
-		w.add("EMAIL_HOST_USER", "there is no login without EMAIL_HOST_PASSWORD")
+		w.add(v("EMAIL_HOST_USER"), "there is no login without %s", v("EMAIL_HOST_PASSWORD"))
 	case c.User == "" && password:
-		w.add("EMAIL_HOST_PASSWORD", "there is no login without EMAIL_HOST_USER")
+		w.add(v("EMAIL_HOST_PASSWORD"), "there is no login without %s", v("EMAIL_HOST_USER"))
 	case password && !c.UseTLS && !c.UseSSL && !c.AllowInsecureAuth && slices.ContainsFunc(c.Hosts, isRemote):
-		w.add("EMAIL_HOST_PASSWORD", "is not sent to %s without TLS; set EMAIL_USE_TLS or EMAIL_USE_SSL, or EMAIL_ALLOW_INSECURE_AUTH in a network that nobody else listens to", c.Hosts)
+		w.add(v("EMAIL_HOST_PASSWORD"), "the password is not sent to %s without TLS; %s, or set %s in a network that nobody else listens to", c.Hosts, s.howTLS(), v("EMAIL_ALLOW_INSECURE_AUTH"))
 	}
+}
+
+func (s Settings) howTLS() string {
+	if s.hasURL() {
+		return "begin the URL with smtp+starttls:// or smtps://"
+	}
+	return "set " + s.variable("EMAIL_USE_TLS") + " or " + s.variable("EMAIL_USE_SSL")
+}
+
+// hasURL says whether a URL names the server.
+func (s Settings) hasURL() bool {
+	t := s.Delivery.URL.target
+	return t != nil && t.backend == "smtp"
 }
 
 // isRemote is a guess: only connecting tells.
@@ -51,21 +77,25 @@ func isRemote(host string) bool {
 }
 
 func (s Settings) warnTLS(w *Problems) {
-	c := s.SMTP
+	c, v := s.SMTP, s.variable
+	how, implicit := v("EMAIL_USE_TLS")+" or "+v("EMAIL_USE_SSL"), v("EMAIL_USE_SSL")
+	if s.hasURL() {
+		how, implicit = "smtp+starttls:// or smtps://", "smtps://"
+	}
 	switch {
-	case c.UseSSL && (c.Port == 25 || c.Port == 587):
-		w.add("EMAIL_PORT", "%d is seldom the port for EMAIL_USE_SSL; that is 465", c.Port)
-	case !c.UseSSL && c.Port == 465:
-		w.add("EMAIL_PORT", "465 is the port for EMAIL_USE_SSL, which is not set")
+	case c.UseSSL && (c.Port == portPlain || c.Port == portStartTLS):
+		w.add(v("EMAIL_PORT"), "%d is seldom the port for %s; that is %d", c.Port, implicit, portTLS)
+	case !c.UseSSL && c.Port == portTLS:
+		w.add(v("EMAIL_PORT"), "%d is the port for %s, which is not set", portTLS, implicit)
 	}
 	if c.UseTLS || c.UseSSL {
 		return
 	}
 	for _, file := range []struct{ name, value string }{
-		{"EMAIL_SSL_CERTFILE", c.CertFile}, {"EMAIL_SSL_CAFILE", c.CAFile}, {"EMAIL_SSL_SERVER_NAME", c.ServerName},
+		{v("EMAIL_SSL_CERTFILE"), c.CertFile}, {v("EMAIL_SSL_CAFILE"), c.CAFile}, {v("EMAIL_SSL_SERVER_NAME"), c.ServerName},
 	} {
 		if file.value != "" {
-			w.add(file.name, "has no effect without EMAIL_USE_TLS or EMAIL_USE_SSL")
+			w.add(file.name, "has no effect without %s", how)
 		}
 	}
 }

@@ -1,0 +1,290 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// MailURL says in one line where messages go and as whom: smtp://user:password@host:port,
+// smtp+starttls:// and smtps:// (TLS from the first octet) likewise, filebased:///path,
+// console:, locmem: or dummy:. It prints, logs and encodes without its password. The
+// zero value is empty.
+type MailURL struct {
+	target *mailTarget // nil if empty
+}
+
+// mailTarget is a MailURL taken apart.
+type mailTarget struct {
+	text    Secret // as it was written
+	shown   string // without its password
+	backend string
+	smtp    SMTP   // what it says of it, if backend is smtp
+	path    string // if backend is filebased
+}
+
+// NewMailURL checks rawURL and returns it as a MailURL. The error never repeats any
+// of it.
+func NewMailURL(rawURL string) (MailURL, error) {
+	t, err := parseMailURL(strings.TrimSpace(rawURL))
+	if err != nil {
+		return MailURL{}, err
+	}
+	return MailURL{target: t}, nil
+}
+
+// Reveal returns the URL as it was written, password included.
+func (u MailURL) Reveal() string {
+	if u.target == nil {
+		return ""
+	}
+	return u.target.text.Reveal()
+}
+
+// String returns the URL with its password hidden.
+func (u MailURL) String() string {
+	if u.target == nil {
+		return ""
+	}
+	return u.target.shown
+}
+
+// GoString is String, for %#v.
+func (u MailURL) GoString() string { return u.String() }
+
+// Format prints String under every verb.
+func (u MailURL) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, u.String()) }
+
+// MarshalText returns String; encoding/json uses it too.
+func (u MailURL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
+
+// UnmarshalText is NewMailURL.
+func (u *MailURL) UnmarshalText(text []byte) error {
+	parsed, err := NewMailURL(string(text))
+	if err != nil {
+		return err
+	}
+	*u = parsed
+	return nil
+}
+
+var (
+	errMailScheme  = errors.New("has to begin with console:, locmem:, dummy:, filebased:, smtp:, smtp+starttls: or smtps:, the last three with // and a host")
+	errMailURL     = errors.New("is not a URL; write :, /, ?, #, @ and % in a user name or password as %3A, %2F, %3F, %23, %40 and %25")
+	errMailHost    = errors.New("needs the name or the IP address of a host, an IPv6 address in brackets, or several hosts separated by commas with the port after the last")
+	errMailPort    = errors.New("has a port that is not a whole number from 1 to 65535, or a : in the user name that should be %3A")
+	errMailUser    = errors.New("has an @ with no user name before it")
+	errMailPath    = errors.New("needs the full path of a directory and no host, such as filebased:///var/mail")
+	errMailPathURL = errors.New("is not a URL; write ?, # and % in the path as %3F, %23 and %25")
+	errMailRest    = errors.New("has something after the colon, where nothing belongs")
+	errMailChar    = errors.New("holds a control character; is there a line end in it?")
+)
+
+func parseMailURL(text string) (*mailTarget, error) {
+	if hasControl(text) {
+		return nil, errMailChar
+	}
+	scheme, rest, ok := strings.Cut(text, ":")
+	if !ok {
+		return nil, errMailScheme
+	}
+	t := &mailTarget{text: NewSecret(text), shown: text}
+	switch scheme = strings.ToLower(scheme); scheme {
+	case "smtp":
+		t.smtp = SMTP{Port: portPlain}
+	case "smtp+starttls":
+		t.smtp = SMTP{Port: portStartTLS, UseTLS: true}
+	case "smtps":
+		t.smtp = SMTP{Port: portTLS, UseSSL: true}
+	case "filebased":
+		t.backend = scheme
+		return t, t.setPath(rest)
+	case "console", "locmem", "dummy":
+		t.backend = scheme
+		if rest != "" && rest != "//" {
+			return nil, errMailRest
+		}
+		return t, nil
+	default:
+		return nil, errMailScheme
+	}
+	t.backend = "smtp"
+	return t, t.setServer(scheme, rest)
+}
+
+func (t *mailTarget) setPath(rest string) error {
+	path := strings.TrimPrefix(rest, "//")
+	if !strings.HasPrefix(path, "/") || strings.Trim(path, "/") == "" {
+		return errMailPath
+	}
+	path, err := url.PathUnescape(path)
+	switch {
+	case err != nil || strings.ContainsAny(rest, "?#"):
+		return errMailPathURL
+	case hasControl(path):
+		return errMailChar
+	}
+	t.path = path
+	return nil
+}
+
+func (t *mailTarget) setServer(scheme, rest string) error {
+	authority, ok := strings.CutPrefix(rest, "//")
+	if !ok {
+		return errMailScheme
+	}
+	authority = strings.TrimSuffix(authority, "/")
+	if strings.ContainsAny(authority, "/?# ") {
+		return errMailURL
+	}
+	hosts := authority
+	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+		hosts = authority[i+1:]
+		if err := t.setUser(authority[:i]); err != nil {
+			return err
+		}
+		user, _, secret := strings.Cut(authority[:i], ":")
+		if secret {
+			user += ":" + redacted
+		}
+		authority = user + "@" + hosts
+	}
+	t.shown = scheme + "://" + authority
+	return t.setHosts(hosts)
+}
+
+// setUser decodes a user name with or without a password.
+func (t *mailTarget) setUser(text string) error {
+	user, password, _ := strings.Cut(text, ":")
+	user, err := url.PathUnescape(user)
+	if err != nil {
+		return errMailURL
+	}
+	if password, err = url.PathUnescape(password); err != nil {
+		return errMailURL
+	}
+	switch {
+	case user == "":
+		return errMailUser
+	case hasControl(user) || hasControl(password):
+		return errMailChar
+	}
+	t.smtp.User = user
+	if password != "" {
+		t.smtp.Password = NewSecret(password)
+	}
+	return nil
+}
+
+// setHosts reads hosts separated by commas, with the port of all of them after the
+// last.
+func (t *mailTarget) setHosts(text string) error {
+	list := strings.Split(text, ",")
+	last := list[len(list)-1]
+	if i := strings.LastIndexByte(last, ':'); i > strings.LastIndexByte(last, ']') {
+		list[len(list)-1] = last[:i]
+		n, err := strconv.ParseUint(last[i+1:], 10, 16)
+		if err != nil || n == 0 {
+			return errMailPort
+		}
+		t.smtp.Port = int(n)
+	}
+	for _, host := range list {
+		if six, ok := strings.CutPrefix(host, "["); ok {
+			addr, err := netip.ParseAddr(strings.TrimSuffix(six, "]"))
+			if err != nil || !addr.Is6() || !strings.HasSuffix(six, "]") {
+				return errMailHost
+			}
+			host = addr.String()
+		} else if strings.Contains(host, ":") || checkHost(host) != nil {
+			return errMailHost
+		}
+		t.smtp.Hosts = append(t.smtp.Hosts, host)
+	}
+	return nil
+}
+
+// says returns the variables whose part the URL plays.
+func (t *mailTarget) says() []string {
+	switch t.backend {
+	case "filebased":
+		return []string{"EMAIL_FILE_PATH"}
+	case "smtp":
+		names := []string{"EMAIL_HOST", "EMAIL_PORT", "EMAIL_USE_TLS", "EMAIL_USE_SSL"}
+		if t.smtp.User != "" {
+			names = append(names, "EMAIL_HOST_USER")
+		}
+		if t.smtp.Password.Reveal() != "" {
+			names = append(names, "EMAIL_HOST_PASSWORD")
+		}
+		return names
+	}
+	return nil
+}
+
+// fill puts what the URL says into the settings.
+func (t *mailTarget) fill(s *Settings) {
+	switch t.backend {
+	case "filebased":
+		s.Delivery.FilePath = t.path
+	case "smtp":
+		c := t.smtp
+		s.SMTP.Hosts, s.SMTP.Port, s.SMTP.UseTLS, s.SMTP.UseSSL = c.Hosts, c.Port, c.UseTLS, c.UseSSL
+		if c.User != "" {
+			s.SMTP.User = c.User
+		}
+		if c.Password.Reveal() != "" {
+			s.SMTP.Password = c.Password
+		}
+	}
+}
+
+const (
+	urlVariable          = "EMAIL_URL"
+	backendVariable      = "EMAIL_BACKEND"
+	queueBackendVariable = "EMAIL_QUEUE_BACKEND"
+)
+
+// useURL puts what the mailer's URL says in the places of the variables that say the
+// same. The default mailer's also names the backend, but only where no variable does: a
+// program with EMAIL_BACKEND=queue goes on leaving its mail to a worker, and for the
+// worker the URL is.
+func (s *Settings) useURL(problems *Problems) {
+	t := s.Delivery.URL.target
+	if t == nil {
+		return
+	}
+	isSet := func(name string) bool {
+		v := mailerVariable(s.Using, name)
+		_, set := s.read[v]
+		return set || problems.concern(v)
+	}
+	says := t.says()
+	if s.Using != "" {
+		says = append(says, backendVariable)
+	}
+	var twice []string
+	for _, name := range says {
+		if isSet(name) {
+			twice = append(twice, mailerVariable(s.Using, name))
+		}
+	}
+	if len(twice) > 0 {
+		problems.add(mailerVariable(s.Using, urlVariable), "says already what %s says; leave out the one or the other", strings.Join(twice, ", "))
+	}
+	t.fill(s)
+	if s.Using != "" || !isSet(backendVariable) {
+		s.Delivery.Backend = t.backend
+		says = append(says, backendVariable)
+	}
+	if s.Using == "" && !isSet(queueBackendVariable) {
+		s.Worker.Backend = t.backend
+		says = append(says, queueBackendVariable)
+	}
+	s.remember(FromURL, func(f field) bool { return slices.Contains(says, f.key) })
+}

@@ -1,0 +1,58 @@
+package settings
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// Size is a number of octets.
+type Size int
+
+// units of sizes: powers of 1000, and with an i powers of 1024.
+var units = []struct {
+	name   string
+	octets Size
+}{
+	{"GiB", 1 << 30}, {"GB", 1e9}, {"MiB", 1 << 20}, {"MB", 1e6}, {"KiB", 1 << 10}, {"kB", 1e3},
+}
+
+// UnmarshalText reads a number of octets, with or without a unit: "65536", "64kB",
+// "1.5 MB", "25MiB". Letter case does not count.
+func (s *Size) UnmarshalText(text []byte) error {
+	number, unit := strings.TrimSpace(string(text)), Size(1)
+	for _, u := range units {
+		if n := len(number) - len(u.name); n >= 0 && strings.EqualFold(number[n:], u.name) {
+			number, unit = strings.TrimSpace(number[:n]), u.octets
+			break
+		}
+	}
+	n, err := strconv.ParseFloat(number, 64)
+	n *= float64(unit)
+	if err != nil || !(n >= 0 && n <= math.MaxInt32*1024) || n != math.Trunc(n) {
+		return fmt.Errorf(`%q is not a size, such as "64kB", "25MB" or a number of octets`, text)
+	}
+	*s = Size(n)
+	return nil
+}
+
+// OrNever is the size as a limit for which not zero but less than zero means never, as
+// tasks.QueueConfig.AttachmentThreshold has it.
+func (s Size) OrNever() int {
+	if s == 0 {
+		return -1
+	}
+	return int(s)
+}
+
+// String writes the size with the biggest unit that gives a whole number.
+func (s Size) String() string {
+	best := strconv.Itoa(int(s))
+	for _, u := range units {
+		if whole := strconv.Itoa(int(s/u.octets)) + u.name; s > 0 && s%u.octets == 0 && len(whole) <= len(best) {
+			best = whole
+		}
+	}
+	return best
+}
