@@ -9,11 +9,19 @@ import (
 func (s *Server) config() string {
 	lines := []string{
 		"bind 127.0.0.1",
-		fmt.Sprintf("port %d", s.port),
 		"dir " + quote(s.dir),
 		"logfile redis.log",
 		"daemonize no",
-		`save ""`,
+	}
+	if !s.opts.sentinel {
+		lines = append(lines, `save ""`)
+	}
+	if s.opts.TLS {
+		lines = append(lines, "port 0", fmt.Sprintf("tls-port %d", s.port), "tls-auth-clients no",
+			"tls-cert-file "+quote(s.opts.certs.path("server.pem")), "tls-key-file "+quote(s.opts.certs.path("server.key")),
+			"tls-ca-cert-file "+quote(s.CAFile()), "tls-cluster yes")
+	} else {
+		lines = append(lines, fmt.Sprintf("port %d", s.port))
 	}
 	if s.opts.AppendOnly != Off {
 		lines = append(lines, "appendonly yes", "appendfsync "+string(s.opts.AppendOnly))

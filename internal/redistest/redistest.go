@@ -1,6 +1,7 @@
-// Package redistest starts a real redis-server for a test.
+// Package redistest starts a real redis-server for a test: one alone (Start), a cluster
+// (StartCluster), or a master with a replica and sentinels (StartSentinel).
 //
-// The server listens on a free port of 127.0.0.1 and keeps its files in the
+// Each server listens on a free port of 127.0.0.1 and keeps its files in the
 // test's temporary directory. It ends with the test, and on Linux also with the
 // test process if that is killed.
 package redistest
@@ -48,11 +49,18 @@ type Options struct {
 	Username string
 	Password string
 
+	// TLS makes the server speak TLS only, with a certificate for 127.0.0.1 and localhost
+	// whose authority is in the file CAFile.
+	TLS bool
+
 	MaxMemory       string // such as "32mb": no limit if empty
 	MaxMemoryPolicy string // such as "allkeys-lru": noeviction if empty
 
 	// Config holds further lines of redis.conf, such as "save 3600 1".
 	Config []string
+
+	certs    *certs
+	sentinel bool // it watches other servers and keeps no data
 }
 
 // Server is a running redis-server. Its methods that change its state belong to the
@@ -63,6 +71,7 @@ type Server struct {
 	path string
 	dir  string
 	port int
+	args []string // after the configuration file
 
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when cmd has ended; nil before the first start
@@ -74,16 +83,24 @@ type Server struct {
 // environment: there it would be skipped for ever without anybody noticing.
 func Start(t testing.TB, opts Options) *Server {
 	t.Helper()
+	return start(t, opts, freePort)
+}
+
+func start(t testing.TB, opts Options, port func(testing.TB) int, args ...string) *Server {
+	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
 		missing(t, "install redis-server (Debian: apt-get install redis-server)")
 	}
-	s := &Server{t: t, opts: opts, path: path, dir: t.TempDir()}
+	if opts.TLS && opts.certs == nil {
+		opts.certs = newCerts(t)
+	}
+	s := &Server{t: t, opts: opts, path: path, dir: t.TempDir(), args: args}
 	t.Cleanup(s.cleanup)
 	// Between our look for a free port and Redis taking it somebody else may.
 	for range 5 {
 		_ = os.Remove(filepath.Join(s.dir, "redis.log")) // of the last attempt
-		s.port = freePort(t)
+		s.port = port(t)
 		if err = s.launch(); err == nil {
 			return s
 		}
@@ -120,6 +137,9 @@ func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 // URL is the server's address with its credentials, as REDIS_URL wants it.
 func (s *Server) URL() string {
 	u := url.URL{Scheme: "redis", Host: s.Addr(), Path: "/0"}
+	if s.opts.TLS {
+		u.Scheme, u.RawQuery = "rediss", url.Values{"cafile": {s.CAFile()}}.Encode()
+	}
 	if s.opts.Password != "" {
 		u.User = url.UserPassword(s.opts.Username, s.opts.Password)
 	}
@@ -138,16 +158,24 @@ func (s *Server) Log() string {
 // Client returns a client that is logged in and is closed when t ends.
 func (s *Server) Client(t testing.TB) *redis.Client {
 	t.Helper()
-	c := redis.NewClient(&redis.Options{Addr: s.Addr(), Username: s.opts.Username, Password: s.opts.Password})
+	c := redis.NewClient(s.clientOptions())
 	t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+func (s *Server) clientOptions() *redis.Options {
+	o := &redis.Options{Addr: s.Addr(), Username: s.opts.Username, Password: s.opts.Password}
+	if s.opts.TLS {
+		o.TLSConfig = s.opts.certs.client
+	}
+	return o
 }
 
 // Stop ends the server as an administrator would: SIGTERM, on which it writes what
 // it is configured to keep. Stopping a server that is not running does nothing.
 func (s *Server) Stop() {
 	s.t.Helper()
-	if !s.running() {
+	if !s.Running() {
 		return
 	}
 	s.Resume() // a stopped process takes no SIGTERM
@@ -204,7 +232,8 @@ func (s *Server) signal(sig syscall.Signal) {
 	}
 }
 
-func (s *Server) running() bool {
+// Running says whether the process is there, be it paused.
+func (s *Server) Running() bool {
 	if s.exited == nil {
 		return false
 	}
@@ -217,7 +246,7 @@ func (s *Server) running() bool {
 }
 
 func (s *Server) kill() {
-	if !s.running() {
+	if !s.Running() {
 		return
 	}
 	_ = s.cmd.Process.Kill() // the only error is that it has just ended by itself
@@ -238,7 +267,7 @@ func (s *Server) launch() error {
 	if err := os.WriteFile(conf, []byte(s.config()), 0o600); err != nil {
 		return err
 	}
-	cmd := exec.Command(s.path, conf) //nolint:gosec // the path is what LookPath found
+	cmd := exec.Command(s.path, append([]string{conf}, s.args...)...) //nolint:gosec // the path is what LookPath found
 	cmd.Dir = s.dir
 	dieWithUs(cmd)
 	if err := cmd.Start(); err != nil {
@@ -282,9 +311,9 @@ func (s *Server) ready(ctx context.Context) error {
 		return err
 	}
 	_ = conn.Close()
-	c := redis.NewClient(&redis.Options{
-		Addr: s.Addr(), Username: s.opts.Username, Password: s.opts.Password, MaxRetries: -1,
-	})
+	opts := s.clientOptions()
+	opts.MaxRetries = -1
+	c := redis.NewClient(opts)
 	defer func() { _ = c.Close() }()
 	if err := c.Ping(ctx).Err(); err != nil {
 		return err

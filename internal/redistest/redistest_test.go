@@ -18,7 +18,10 @@ import (
 	"github.com/mailpouch/mailpouch/internal/redistest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	redis.SetLogger(silent{}) // it tells of each connection that a killed server refuses
+	goleak.VerifyTestMain(m)
+}
 
 func set(t *testing.T, c *redis.Client, value string) {
 	t.Helper()
