@@ -3,6 +3,8 @@ package tasks
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -114,7 +116,7 @@ func BenchmarkDrain(b *testing.B) {
 		run(b, func(b *testing.B, client redis.UniversalClient, n int) {
 			var accepted, batches atomic.Int64
 			w, err := NewWorker(client, WorkerConfig{
-				Connect: func() (mailer.Backend, error) { return sink{&accepted}, nil },
+				Connect: func(string) (mailer.Backend, error) { return sink{&accepted}, nil },
 				OnBatch: func(Batch) { batches.Add(1) },
 			})
 			if err != nil {
@@ -133,6 +135,131 @@ func BenchmarkDrain(b *testing.B) {
 		})
 	})
 }
+
+// BenchmarkIdleLatency is the time from the hand-over to the acceptance on a worker
+// that has nothing else to do, and what such a worker costs Redis.
+func BenchmarkIdleLatency(b *testing.B) {
+	server := redistest.Start(b, redistest.Options{})
+	client, err := ConnectWorker(server.URL())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	relay := newRelay()
+	w, err := NewWorker(client, WorkerConfig{Connect: relay.connect, Queues: weights})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error)
+	go func() { done <- w.Run(ctx) }()
+	defer func() {
+		cancel()
+		<-done
+	}()
+	q := NewQueue(server.Client(b), QueueConfig{})
+	send := func() time.Duration {
+		start := time.Now()
+		if _, err := q.Enqueue(b.Context(), message("ann@example.com")); err != nil {
+			b.Fatal(err)
+		}
+		<-relay.arrived
+		return time.Since(start)
+	}
+	send()
+	reader := server.Client(b)
+	before := commands(b, reader)
+	time.Sleep(5 * time.Second) // doing nothing is what is measured
+	idle := commands(b, reader) - before
+
+	var waits []time.Duration
+	b.ResetTimer()
+	for range b.N {
+		time.Sleep(rand.N(100 * time.Millisecond)) // so that hand-overs and looks are not in step
+		waits = append(waits, send())
+	}
+	slices.Sort(waits)
+	b.ReportMetric(float64(waits[len(waits)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(waits[len(waits)*99/100].Microseconds())/1000, "p99-ms")
+	b.ReportMetric(idle/5, "redis-commands/s")
+}
+
+// BenchmarkCriticalLatency is the time from the hand-over of a critical mail to its
+// acceptance while bulk mail saturates the worker, over a relay that takes a
+// millisecond for each mail.
+func BenchmarkCriticalLatency(b *testing.B) {
+	server := redistest.Start(b, redistest.Options{})
+	client, err := ConnectWorker(server.URL())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	relay := newRelay()
+	critical := make(chan struct{}, 1)
+	relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		time.Sleep(time.Millisecond)
+		if m.Subject == "critical" {
+			critical <- struct{}{}
+		}
+		return mailer.Result{}
+	}
+	q := NewQueue(server.Client(b), QueueConfig{Defaults: mailer.Defaults{Hostname: "app.example.com"}})
+	bulk := q.With(Options{Queue: "bulk"})
+	if sent, err := bulk.SendMessages(b.Context(), letters(20_000+40*b.N)); err != nil {
+		b.Fatal(sent, err)
+	}
+	w, err := NewWorker(client, WorkerConfig{Connect: relay.connect, Queues: weights})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error)
+	go func() { done <- w.Run(ctx) }()
+	defer func() {
+		cancel()
+		<-done
+	}()
+	for range 1000 {
+		<-relay.arrived // bulk mail is flowing
+	}
+	urgent := q.With(Options{Queue: "critical"})
+	m := message("ann@example.com")
+	m.Subject = "critical"
+	var waits []time.Duration
+	b.ResetTimer()
+	for range b.N {
+		time.Sleep(rand.N(20 * time.Millisecond))
+		start := time.Now()
+		if _, err := urgent.Enqueue(b.Context(), m); err != nil {
+			b.Fatal(err)
+		}
+		<-critical
+		waits = append(waits, time.Since(start))
+	}
+	b.StopTimer()
+	slices.Sort(waits)
+	b.ReportMetric(float64(waits[len(waits)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(waits[len(waits)*99/100].Microseconds())/1000, "p99-ms")
+}
+
+// commands is how many commands clients have sent to Redis; what scripts call is not
+// among them.
+func commands(b *testing.B, client *redis.Client) float64 {
+	b.Helper()
+	var sum float64
+	for line := range strings.Lines(client.Info(b.Context(), "commandstats").Val()) {
+		name, rest, _ := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls=")
+		calls, _, _ := strings.Cut(rest, ",")
+		var n float64
+		if _, err := fmt.Sscan(calls, &n); err == nil && (name == "evalsha" || name == "eval" || !strings.Contains(scriptCommands, name)) {
+			sum += n
+		}
+	}
+	return sum
+}
+
+// scriptCommands are what asynq's scripts call while there is nothing to do.
+const scriptCommands = "rpoplpush exists lrange zrange zrangebyscore zrem get llen zcard hget hset"
 
 // await polls, as the benchmark must not slow down what it measures.
 func await(b *testing.B, counter *atomic.Int64, n int) {

@@ -67,19 +67,25 @@ type DeadLetter struct {
 	Message    *mailer.EmailMessage
 	Recipients []string // bare addresses: those of the message that it did not reach
 	Payload    []byte
+
+	// Missing names the attachments whose content is lost: it was stored beside the
+	// queue and is not there any more. They are empty in Message.
+	Missing []string
+
+	blobs *payload // what Summary has left out of Message; nil: nothing
 }
 
 // DeadLetters is the way to the messages that could not be delivered.
 type DeadLetters struct {
 	redis     redis.UniversalClient
-	client    *asynq.Client
+	client    *producer
 	inspector *asynq.Inspector
 }
 
 // NewDeadLetters returns the dead letters in the given Redis, which it does not close.
 func NewDeadLetters(client redis.UniversalClient) *DeadLetters {
 	return &DeadLetters{
-		redis: client, client: asynq.NewClientFromRedisClient(client), inspector: asynq.NewInspectorFromRedisClient(client),
+		redis: client, client: newProducer(client), inspector: asynq.NewInspectorFromRedisClient(client),
 	}
 }
 
@@ -109,8 +115,30 @@ func (d *DeadLetters) IDs(ctx context.Context, queue string) ([]string, error) {
 // ErrNotDead says that there is no dead letter with an ID.
 var ErrNotDead = errors.New("no such dead letter")
 
-// Get returns a dead letter. The error is ErrNotDead if it was replayed or deleted.
+// Get returns a dead letter with its whole message. The error is ErrNotDead if it was
+// replayed or deleted.
 func (d *DeadLetters) Get(queue, id string) (*DeadLetter, error) {
+	l, err := d.Summary(queue, id)
+	if err != nil || l.blobs == nil {
+		return l, err
+	}
+	contents, faults, err := readBlobs(context.Background(), d.redis, l.blobs.Blobs)
+	if err != nil {
+		return nil, err
+	}
+	for i, b := range l.blobs.Blobs {
+		l.Message.Attachments[b.Attachment].Content = contents[i]
+		if faults[i] != "" {
+			l.Missing = append(l.Missing, l.blobs.lost(b, faults[i]).Error())
+		}
+	}
+	l.blobs = nil
+	return l, nil
+}
+
+// Summary is Get for lists: attachments that are stored beside the queue, those over
+// QueueConfig.AttachmentThreshold, stay there and are empty in the message.
+func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 	info, err := d.inspector.GetTaskInfo(queue, id)
 	switch {
 	case errors.Is(err, asynq.ErrTaskNotFound), errors.Is(err, asynq.ErrQueueNotFound):
@@ -125,6 +153,9 @@ func (d *DeadLetters) Get(queue, id string) (*DeadLetter, error) {
 	}
 	if p, err := decodePayload(info.Payload); err == nil {
 		l.Message, l.Recipients = p.Message, p.Recipients
+		if len(p.Blobs) > 0 {
+			l.blobs = p
+		}
 		if envelope, err := p.Message.Envelope(); err == nil && len(l.Recipients) == 0 {
 			l.Recipients = envelope.To
 		}
@@ -138,41 +169,67 @@ func (d *DeadLetters) Get(queue, id string) (*DeadLetter, error) {
 func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, error) {
 	info, err := d.inspector.GetTaskInfo(queue, id)
 	if err != nil || info.State != asynq.TaskStateArchived {
-		_, err := d.Get(queue, id)
+		_, err := d.Summary(queue, id)
 		return "", err
 	}
 	p, err := decodePayload(info.Payload)
 	if err != nil {
 		return "", err
 	}
+	stem := p.stem(id)
 	p.DueAt, p.Deadline, p.Refused = time.Now().UTC().Truncate(time.Millisecond), nil, ""
 	opts := []asynq.Option{asynq.Queue(queue), asynq.MaxRetry(info.MaxRetry), asynq.Timeout(info.Timeout)}
 	if info.Retention > 0 {
 		opts = append(opts, asynq.Retention(info.Retention))
 	}
 	// Two who replay the same letter at the same time enqueue it once.
-	again := id + "-again"
+	again := stem + "-again"
 	if err := enqueue(ctx, d.client, p, again, opts...); err != nil {
 		return "", err
 	}
-	return again, d.Delete(ctx, queue, id)
+	next := ""
+	if p.Digest != "" {
+		next = again
+	}
+	return again, d.remove(ctx, queue, id, next)
 }
 
-// deleteScript removes a dead letter from both lists, and its record.
+// deleteScript removes a dead letter from both lists, and its record. ARGV[2], if not
+// empty, is the ID of the task that takes its place, and is marked there for ARGV[3] seconds.
 const deleteScript = `
 local n = redis.call("ZREM", KEYS[1], ARGV[1]) + redis.call("ZREM", KEYS[2], ARGV[1])
-if n > 0 then redis.call("DEL", KEYS[3]) end
+if n > 0 then
+  redis.call("DEL", KEYS[3])
+  if ARGV[2] ~= "" then
+    redis.call("HSET", KEYS[3], "state", "completed", "` + fieldReplayed + `", ARGV[2])
+    redis.call("EXPIRE", KEYS[3], ARGV[3])
+  end
+end
 return n`
 
 // Delete removes a dead letter for good.
 func (d *DeadLetters) Delete(ctx context.Context, queue, id string) error {
-	keys := []string{archiveKey(queue), deadKey(queue), taskKey(queue, id)}
-	n, err := d.redis.Eval(ctx, deleteScript, keys, id).Int()
+	return d.remove(ctx, queue, id, "")
+}
+
+// remove deletes a dead letter. next is the ID of the task that keeps its key taken, if
+// it has one.
+func (d *DeadLetters) remove(ctx context.Context, queue, id, next string) error {
+	key := taskKey(queue, id)
+	l, err := d.Summary(queue, id)
+	if err != nil {
+		return err
+	}
+	lists := []string{archiveKey(queue), deadKey(queue), key}
+	n, err := d.redis.Eval(ctx, deleteScript, lists, id, next, int(replayedFor/time.Second)).Int()
 	if err != nil {
 		return unavailable(err)
 	}
 	if n == 0 {
 		return fmt.Errorf("tasks: %s: %w", id, ErrNotDead)
+	}
+	if l.blobs != nil {
+		_ = dropRefs(ctx, d.redis, l.blobs.refs(key)) // or a worker's sweep does it
 	}
 	return nil
 }

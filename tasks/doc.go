@@ -14,4 +14,9 @@
 // Redis died after that answer and before it was recorded.
 //
 // What happens to a message in each case is decided in one place: policy.go.
+//
+// # Big attachments
+//
+// What is bigger than QueueConfig.AttachmentThreshold waits in Redis beside the queue,
+// each content once, until the last message that needs it is sent or deleted: blobs.go.
 package tasks

@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"crypto/rand"
+	"errors"
 	"sync/atomic"
 
 	"github.com/mailpouch/mailpouch/mailer"
@@ -17,7 +18,11 @@ type job struct {
 
 	// The ledger's.
 	key       string // of the task in Redis
-	onceToken string // names this try of an at_most_once message; "" for others
+	cancelled string // the key that is there if the task was cancelled
+	token     string // names this try
+	onceToken string // the same if the message is at_most_once; "" for others
+	gone      bool   // the task was not in Redis when the try began
+	stamp     string // tells the tasks apart that have this ID one after the other; "" for an ID used once
 	record    string // to be written before outcome is given to the handler
 	outcome   outcome
 }
@@ -25,7 +30,9 @@ type job struct {
 type outcome struct {
 	result  mailer.Result
 	verdict verdict
-	again   bool // the message had been sent before, and was not sent again
+
+	again     bool // the message had been sent before, and was not sent again
+	forwarded bool // the task went on to another queue
 }
 
 // A job waits until a sender claims it for the wire or its handler gives it up,
@@ -37,11 +44,25 @@ const (
 )
 
 func newJob(t ticket) *job {
-	j := &job{message: t.message(), attempt: t.attempt(), done: make(chan outcome, 1), key: taskKey(t.queue, t.id)}
+	j := &job{
+		message: t.message(), attempt: t.attempt(), done: make(chan outcome, 1),
+		key: taskKey(t.queue, t.id), cancelled: cancelledKey(t.queue, t.id), token: rand.Text()[:12],
+	}
+	if j.stamp = t.payload.stamp(); j.stamp != "" {
+		j.token = j.stamp + "." + j.token
+	}
 	if t.payload.AtMostOnce {
-		j.onceToken = rand.Text()
+		j.onceToken = j.token
 	}
 	return j
+}
+
+// name is what the ledger remembers the message by.
+func (j *job) name() string {
+	if j.stamp == "" {
+		return j.key
+	}
+	return j.key + "\x00" + j.stamp
 }
 
 // claim takes the job for the wire. It is false if the handler has given it up.
@@ -52,3 +73,10 @@ func (j *job) putBack() { j.state.Store(jobWaiting) }
 
 // giveUp takes the job back. It is false if the job is on the wire.
 func (j *job) giveUp() bool { return j.state.CompareAndSwap(jobWaiting, jobGivenUp) }
+
+// undelivered says whether it is known that the try delivered nothing and another one
+// follows: until then the message can be cancelled.
+func (o outcome) undelivered() bool {
+	var e *mailer.SendError
+	return o.verdict.action == retry && errors.As(o.result.Err, &e) && e.Class == mailer.Temporary
+}

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
+	"strings"
 	"sync"
 
 	"github.com/redis/go-redis/v9"
@@ -32,7 +32,7 @@ type ledger struct {
 	queued  []*job        // outcomes to be written down, then given to their handlers
 	wake    chan struct{} // holds a token when there are some, or when it is to end
 	ending  bool
-	recent  map[string]string // what this worker has sent last: records by task key
+	recent  map[string]string // what this worker has sent last: records by the names of jobs
 	order   []string          // the keys of recent, a ring
 	oldest  int               // where the ring begins, once it is full
 	missing bool              // Redis may lack some of recent
@@ -42,6 +42,10 @@ type ledger struct {
 const (
 	fieldSent  = "mailpouch:sent"  // a record: the relay has accepted the message
 	fieldBegun = "mailpouch:begun" // at_most_once: the token of a try whose end is not known
+	fieldWire  = "mailpouch:wire"  // the token of a try that may have delivered the message: too late to cancel
+
+	fieldCancelled = "mailpouch:cancelled" // "1": the worker that has the task is to drop it
+	fieldReplayed  = "mailpouch:replayed"  // in place of the task: the ID of the one that a replay made of it
 )
 
 // remember is how many messages a worker remembers by itself: the last seconds at full
@@ -101,8 +105,9 @@ func decodeRecord(data string) (mailer.Result, error) {
 var errBegun = errors.New("an earlier try was cut off: the message may have been delivered (at_most_once)")
 
 // unsent returns the jobs that may be sent, and settles the others: those that were
-// accepted before, and at_most_once ones that may have been. It asks Redis once for
-// all of them. If Redis does not answer, nothing may be sent.
+// accepted before, at_most_once ones that may have been, and cancelled ones. It asks
+// Redis once for all of them, and makes it too late to cancel them. If Redis does not
+// answer, nothing may be sent.
 func (l *ledger) unsent(ctx context.Context, jobs []*job) ([]*job, error) {
 	answers := make([]*redis.SliceCmd, len(jobs))
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
@@ -110,7 +115,8 @@ func (l *ledger) unsent(ctx context.Context, jobs []*job) ([]*job, error) {
 			if j.onceToken != "" {
 				p.HSetNX(ctx, j.key, fieldBegun, j.onceToken)
 			}
-			answers[i] = p.HMGet(ctx, j.key, fieldSent, fieldBegun)
+			p.HSet(ctx, j.key, fieldWire, j.token) // before cancelled is read
+			answers[i] = p.HMGet(ctx, j.key, fieldSent, fieldBegun, fieldCancelled, "state")
 		}
 		return nil
 	})
@@ -118,23 +124,59 @@ func (l *ledger) unsent(ctx context.Context, jobs []*job) ([]*job, error) {
 		l.lost()
 		return nil, unavailable(err)
 	}
+	cancelled := make([]bool, len(jobs))
+	var gone []int
+	for i, a := range answers {
+		cancelled[i] = text(a.Val(), 2) != ""
+		if jobs[i].gone = text(a.Val(), 3) == ""; jobs[i].gone {
+			gone = append(gone, i)
+		}
+	}
+	if err := l.tidy(ctx, jobs, gone, cancelled); err != nil {
+		return nil, err
+	}
 	left := make([]*job, 0, len(jobs))
 	for i, j := range jobs {
 		fields := answers[i].Val()
-		if !l.settle(j, text(fields, 0), text(fields, 1)) {
+		if !l.settle(j, text(fields, 0), text(fields, 1), cancelled[i]) {
 			left = append(left, j)
 		}
 	}
 	return left, nil
 }
 
+// tidy removes what unsent has written for tasks that are not there any more, and says
+// which of them were cancelled. The others are sent: Redis may have forgotten them.
+func (l *ledger) tidy(ctx context.Context, jobs []*job, gone []int, cancelled []bool) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	answers := make([]*redis.Cmd, len(gone))
+	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for n, i := range gone {
+			answers[n] = p.Eval(ctx, goneScript, []string{jobs[i].key, jobs[i].cancelled})
+		}
+		return nil
+	})
+	if err != nil {
+		l.lost()
+		return unavailable(err)
+	}
+	for n, i := range gone {
+		cancelled[i], _ = answers[n].Bool()
+	}
+	return nil
+}
+
 // released takes back that a try has begun: the relay took nothing.
 func (l *ledger) released(ctx context.Context, jobs []*job) {
-	if !slices.ContainsFunc(jobs, func(j *job) bool { return j.onceToken != "" }) {
+	if len(jobs) == 0 {
 		return
 	}
+	ctx = context.WithoutCancel(ctx) // the batch's time may be up
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, j := range jobs {
+			offWire(ctx, p, j)
 			if j.onceToken != "" {
 				p.HDel(ctx, j.key, fieldBegun)
 			}
@@ -154,10 +196,11 @@ func text(fields []any, i int) string {
 	return ""
 }
 
-// settle ends a job whose message must not be sent any more: it was sent, or an
-// at_most_once try that is not this one has begun and left no word of its end.
-func (l *ledger) settle(j *job, sent, begun string) bool {
-	if known, ok := l.remembered(j.key); ok {
+// settle ends a job whose message must not be sent any more: it was sent, or it was
+// cancelled, or an at_most_once try that is not this one has begun and left no word of
+// its end.
+func (l *ledger) settle(j *job, sent, begun string, cancelled bool) bool {
+	if known, ok := l.remembered(j.name()); ok {
 		sent = known
 	}
 	if sent != "" {
@@ -166,6 +209,10 @@ func (l *ledger) settle(j *job, sent, begun string) bool {
 			l.log.Error().Err(err).Msg("ledger entry that cannot be read: the message counts as sent")
 		}
 		j.done <- outcome{result: r, verdict: verdict{action: complete}, again: true}
+		return true
+	}
+	if cancelled {
+		j.done <- outcome{verdict: verdict{action: drop}}
 		return true
 	}
 	if j.onceToken != "" && begun != j.onceToken {
@@ -185,7 +232,7 @@ func (l *ledger) remembered(key string) (string, bool) {
 // finish writes an outcome down, if that is called for, and gives it to the handler.
 func (l *ledger) finish(j *job, o outcome) {
 	accepted := o.result.Err == nil && o.verdict.action == complete && !o.result.Skipped
-	if !accepted && j.onceToken == "" {
+	if !accepted && j.onceToken == "" && !o.undelivered() {
 		j.done <- o
 		return
 	}
@@ -198,7 +245,7 @@ func (l *ledger) finish(j *job, o outcome) {
 			data = "{}"
 		}
 		j.record = data
-		l.remember(j.key, data)
+		l.remember(j.name(), data)
 	}
 	l.queued = append(l.queued, j)
 	l.signal()
@@ -252,10 +299,16 @@ func (l *ledger) end() {
 func (l *ledger) write(ctx context.Context, jobs []*job) {
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, j := range jobs {
-			if j.record != "" {
+			switch {
+			case j.record != "" && j.gone:
+				p.Eval(ctx, restoreScript, []string{j.key}, fieldSent, j.record, j.stamp)
+			case j.record != "":
 				p.HSet(ctx, j.key, fieldSent, j.record)
-			} else {
+			case j.onceToken != "":
 				p.HDel(ctx, j.key, fieldBegun) // this try's end is known, and it was no delivery
+			}
+			if j.outcome.undelivered() {
+				offWire(ctx, p, j)
 			}
 		}
 		return nil
@@ -264,7 +317,7 @@ func (l *ledger) write(ctx context.Context, jobs []*job) {
 		j.done <- j.outcome
 	}
 	if err != nil {
-		l.log.Error().Err(unavailable(err)).Int("messages", len(jobs)).Msg("sent, but Redis could not be told: remembered here until it can")
+		l.log.Error().Err(unavailable(err)).Int("messages", len(jobs)).Msg("tried, but Redis could not be told: what was sent is remembered here until it can")
 		l.lost()
 		return
 	}
@@ -279,8 +332,13 @@ func (l *ledger) lost() {
 	l.missing = true
 }
 
-// restoreScript adds an entry to a task that is still there.
-const restoreScript = `if redis.call("EXISTS", KEYS[1]) == 1 then redis.call("HSETNX", KEYS[1], ARGV[1], ARGV[2]) end return 0`
+// restoreScript adds an entry to a task that is still there: the one with the stamp
+// ARGV[3] in its wire mark, if that is not empty.
+const restoreScript = `
+if redis.call("EXISTS", KEYS[1]) == 0 then return 0 end
+local wire = redis.call("HGET", KEYS[1], "` + fieldWire + `") or ""
+if string.sub(wire, 1, #ARGV[3]) == ARGV[3] then redis.call("HSETNX", KEYS[1], ARGV[1], ARGV[2]) end
+return 0`
 
 // restore writes all that this worker remembers again, after Redis was away.
 func (l *ledger) restore(ctx context.Context) {
@@ -292,8 +350,9 @@ func (l *ledger) restore(ctx context.Context) {
 	entries := maps.Clone(l.recent)
 	l.mu.Unlock()
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for key, data := range entries {
-			p.Eval(ctx, restoreScript, []string{key}, fieldSent, data)
+		for name, data := range entries {
+			key, stamp, _ := strings.Cut(name, "\x00")
+			p.Eval(ctx, restoreScript, []string{key}, fieldSent, data, stamp)
 		}
 		return nil
 	})

@@ -12,7 +12,7 @@ import (
 func TestAsynqLogger(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	l := asynqLogger{zerolog.New(&out).Level(zerolog.InfoLevel)}
+	l := asynqLogger{zerolog.New(&out).Level(zerolog.InfoLevel), new(quiet)}
 	l.Debug("Processor done")
 	l.Warn("Quitting worker. task id=1")
 	l.Warn("Retry exhausted for task id=1")

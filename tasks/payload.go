@@ -27,16 +27,20 @@ type payload struct {
 // slip is the payload without its message.
 type slip struct {
 	Version    int        `json:"version"`
+	Using      string     `json:"using,omitempty"`    // the name of the mailer, "" for the default one
 	DueAt      time.Time  `json:"due_at"`             // when it was to be sent first; its age counts from here
 	Deadline   *time.Time `json:"deadline,omitempty"` // not sent after this
 	AtMostOnce bool       `json:"at_most_once,omitempty"`
 	KeepResult bool       `json:"keep_result,omitempty"` // the task has a retention
 	Recipients []string   `json:"recipients,omitempty"`  // only these of the message's, if not empty
 	Refused    string     `json:"refused,omitempty"`     // why Recipients were refused for good: a dead letter
+	Blobs      []blob     `json:"blobs,omitempty"`       // the attachments whose content is not in the message
+	BlobRef    string     `json:"blob_ref,omitempty"`    // with Blobs: the token of this task's references to them
+	Digest     string     `json:"digest,omitempty"`      // of what was handed over, if that is to be once
 }
 
 // messageKey parts the slip from the message. It cannot stand inside a string, where
-// quotes are escaped, and a slip has no objects in it: the first one is the right one.
+// quotes are escaped, and no object in a slip has such a key: the first one is the right one.
 var messageKey = []byte(`,"message":`)
 
 func (p *payload) encode() ([]byte, error) {
@@ -45,7 +49,7 @@ func (p *payload) encode() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	message, err := p.Message.MarshalJSON()
+	message, err := p.lean().MarshalJSON()
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +79,9 @@ func decodePayload(data []byte) (*payload, error) {
 	}
 	if err := p.Message.UnmarshalJSON(data[at+len(messageKey) : len(data)-1]); err != nil {
 		return nil, fmt.Errorf("tasks: payload: %w", err)
+	}
+	if err := p.checkBlobs(); err != nil {
+		return nil, err
 	}
 	return p, nil
 }

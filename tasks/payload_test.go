@@ -30,9 +30,14 @@ func goldenPayloads() map[string]*payload {
 	full.FailSilently = true
 	full.Attach("a.txt", []byte("file"), "text/plain")
 	full.AttachAlternative("<p>It works.</p>", "text/html")
+	// The attachment of a blob is empty in the payload, whatever it is in the message.
+	big := full
+	big.Attachments = []mailer.Attachment{{Filename: "a.txt", Content: []byte("file"), Mimetype: "text/plain"}, {Filename: "b.pdf"}}
 	return map[string]*payload{
+		"blobs": {slip{DueAt: date, Blobs: []blob{{Attachment: 1, Hash: strings.Repeat("0a", 32), Size: 1 << 20}}, BlobRef: "ABCDEFGHIJ"}, &big},
 		"plain": {slip{DueAt: date}, plain},
 		"full":  {slip{DueAt: date, Deadline: new(date.Add(time.Hour)), AtMostOnce: true, KeepResult: true}, &full},
+		"keyed": {slip{DueAt: date, Digest: "zvwhtey5eshf5sf5eqff2re6"}, plain},
 		"rest": {slip{
 			DueAt: date, Recipients: []string{"ann@example.com"},
 			Refused: `RCPT <ann@example.com>: 550 5.1.1 no such user,"message":`,
@@ -87,6 +92,8 @@ func TestDecodePayload_refuses(t *testing.T) {
 		{"a newer version", `{"version":2,"colour":"red","message":{}}`, "upgrade"},
 		{"no message", `{"version": 1}`, "no message"},
 		{"an unknown field", `{"version":1,"priority":1,"message":{}}`, "priority"},
+		{"a blob of no attachment", `{"version":1,"blobs":[{"attachment":0,"sha256":"0a","size":1}],"message":{}}`, "blob"},
+		{"a blob before the first", `{"version":1,"blobs":[{"attachment":-1,"sha256":"0a","size":1}],"message":{}}`, "blob"},
 		{"an unknown field of the message", `{"version":1,"message":{"colour":"red"}}`, "colour"},
 	}
 	for _, tt := range tests {

@@ -30,6 +30,7 @@ import (
 //	connection lost after the final dot       retry (at least once): a second copy is possible;
 //	                                            with at_most_once a dead letter, marked unknown
 //	fail_silently, and any failure            the failure is logged and the task completes
+//	cancelled, message not on the wire        the task goes, unsent
 //	worker stops, message not on the wire     asynq puts the task back in front, no try spent
 
 // policy holds the numbers of the table.
@@ -57,6 +58,7 @@ const (
 	retry                    // again after verdict.delay, one try spent
 	hold                     // again when the relay is back, no try spent
 	deadLetter               // kept for a person
+	drop                     // cancelled: the task goes, unsent
 )
 
 // verdict is what the worker does with the task.
@@ -157,6 +159,8 @@ func (v verdict) taskError() error {
 		return &deadLetterError{v.reason}
 	case hold:
 		return errGivenBack
+	case drop:
+		return errCancelled
 	case complete:
 	}
 	return nil

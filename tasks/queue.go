@@ -1,8 +1,8 @@
 package tasks
 
 import (
+	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -24,11 +24,28 @@ type QueueConfig struct {
 	// 30 minutes if zero. It must be longer than the worker's BatchTimeout.
 	TaskTimeout time.Duration
 
+	// Mailers are the named mailers that Using may name. If nil, any name is passed on,
+	// and it is the worker that knows them.
+	Mailers []string
+
+	// AttachmentThreshold is how many octets an attachment may have to ride in the payload:
+	// 64,000 if zero. Bigger ones are stored beside the queue, each content once. If
+	// negative, all ride.
+	AttachmentThreshold int
+
+	// MaxMessageSize is how many octets a message may have as it is sent: no limit if zero.
+	MaxMessageSize int
+
+	// IdempotencyWindow is how long after its message was sent an idempotency key is
+	// remembered: 24 hours if zero.
+	IdempotencyWindow time.Duration
+
 	Options Options // for every message, unless With gives others
 }
 
 // Options say how a message waits in the queue.
 type Options struct {
+	Using      string        // the named mailer that is to deliver: the default one if empty
 	Queue      string        // "default" if empty
 	ProcessAt  time.Time     // not before this time; Date is set to it too
 	ProcessIn  time.Duration // the same, counted from the hand-over; excludes ProcessAt
@@ -36,6 +53,19 @@ type Options struct {
 	Deadline   time.Time     // not sent after this time: it becomes a dead letter
 	AtMostOnce bool          // rather not delivered than delivered twice: what is in doubt becomes a dead letter
 	Retention  time.Duration // how long the finished task, with the relay's reply, stays visible
+
+	// IdempotencyKey names the hand-over of one message: the queue takes it once, however
+	// often it is handed over while the key is remembered, and returns the first task's
+	// ID each time. That ends the window after the message was sent, or when it is
+	// cancelled. Another message with the same key is an IdempotencyError, one whose task
+	// is a dead letter a DeadLetterError. Each queue of each mailer has its own keys. The
+	// task's ID shows the beginning of the key. At most 255 octets, no control characters.
+	IdempotencyKey string
+
+	// Unique says that the same content is not queued again while it waits, and for so
+	// long after it was sent: the first task's ID is returned. Message-ID, Date and the
+	// time of sending are not content. At least a second; it excludes IdempotencyKey.
+	Unique time.Duration
 }
 
 // DefaultMaxRetry is how many tries a message gets after its first one.
@@ -44,7 +74,7 @@ const DefaultMaxRetry = 25
 // Validate says which option is impossible.
 func (o Options) Validate() error {
 	switch {
-	case o.Queue != "" && (strings.TrimSpace(o.Queue) == "" || strings.ContainsAny(o.Queue, "{}")):
+	case o.Queue != "" && (strings.TrimSpace(o.Queue) == "" || strings.ContainsAny(o.Queue, "{}.")):
 		return fmt.Errorf("tasks: queue %q: a name of letters, digits, '-' and '_' is wanted", o.Queue)
 	case !o.ProcessAt.IsZero() && o.ProcessIn != 0:
 		return errors.New("tasks: process_at and process_in exclude each other")
@@ -57,7 +87,7 @@ func (o Options) Validate() error {
 	case !o.Deadline.IsZero() && o.due(time.Now()).After(o.Deadline):
 		return fmt.Errorf("tasks: deadline %v is before the time of sending", o.Deadline.Format(time.RFC3339))
 	}
-	return nil
+	return o.validateKey()
 }
 
 // due is when the message is to be sent.
@@ -73,7 +103,7 @@ func (o Options) due(now time.Time) time.Time {
 // be used by several goroutines.
 type Queue struct {
 	redis  redis.UniversalClient
-	client *asynq.Client
+	client *producer
 	cfg    QueueConfig
 	open   *atomic.Bool
 }
@@ -85,7 +115,9 @@ func NewQueue(client redis.UniversalClient, cfg QueueConfig) *Queue {
 	if cfg.TaskTimeout == 0 {
 		cfg.TaskTimeout = 30 * time.Minute
 	}
-	return &Queue{redis: client, client: asynq.NewClientFromRedisClient(client), cfg: cfg, open: new(atomic.Bool)}
+	cfg.AttachmentThreshold = cmp.Or(cfg.AttachmentThreshold, 64_000)
+	cfg.IdempotencyWindow = cmp.Or(cfg.IdempotencyWindow, 24*time.Hour)
+	return &Queue{redis: client, client: newProducer(client), cfg: cfg, open: new(atomic.Bool)}
 }
 
 // With returns a queue that hands over with these options instead of the configured ones.
@@ -103,7 +135,7 @@ func (q *Queue) Connect(c mailer.Connection) (mailer.Backend, error) {
 		return nil, errors.New("tasks: a queue takes no auth_user or auth_password: configure them where the worker runs")
 	}
 	if c.Using != "" {
-		return nil, fmt.Errorf("tasks: mailer %q is not configured", c.Using)
+		return q.Using(c.Using)
 	}
 	return q, nil
 }
@@ -158,9 +190,12 @@ func (q *Queue) enqueue(ctx context.Context, m *mailer.EmailMessage) mailer.Resu
 	if err := o.Validate(); err != nil {
 		return mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}}
 	}
+	if err := q.checkMailer(o.Using); err != nil {
+		return mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}}
+	}
 	due := o.due(time.Now())
 	m = q.complete(m, due)
-	if err := m.Validate(); err != nil {
+	if err := cmp.Or(m.Validate(), q.CheckSize(m)); err != nil {
 		return mailer.Result{Err: err}
 	}
 	envelope, err := m.Envelope()
@@ -171,14 +206,15 @@ func (q *Queue) enqueue(ctx context.Context, m *mailer.EmailMessage) mailer.Resu
 		return mailer.Result{Skipped: true}
 	}
 	p := &payload{
-		slip:    slip{DueAt: due.UTC().Truncate(time.Millisecond), AtMostOnce: o.AtMostOnce, KeepResult: o.Retention > 0},
+		slip:    slip{Using: o.Using, DueAt: due.UTC().Truncate(time.Millisecond), AtMostOnce: o.AtMostOnce, KeepResult: o.Retention > 0},
 		Message: m,
 	}
 	if !o.Deadline.IsZero() {
 		p.Deadline = new(o.Deadline.UTC())
 	}
-	id := rand.Text()
-	if err := enqueue(ctx, q.client, p, id, q.taskOptions(o, due)...); err != nil {
+	p.setAside(q.cfg.AttachmentThreshold)
+	id, err := q.handOver(ctx, p, o, q.taskOptions(o, due))
+	if err != nil {
 		return mailer.Result{Err: err}
 	}
 	return mailer.Result{Reply: id}
@@ -203,12 +239,9 @@ func (q *Queue) taskOptions(o Options, due time.Time) []asynq.Option {
 	if o.MaxRetry != nil {
 		maxRetry = *o.MaxRetry
 	}
-	opts := []asynq.Option{asynq.MaxRetry(maxRetry + spareRetry), asynq.Timeout(q.cfg.TaskTimeout), asynq.ProcessAt(due)}
-	if o.Queue != "" {
-		opts = append(opts, asynq.Queue(o.Queue))
-	}
-	if o.Retention > 0 {
-		opts = append(opts, asynq.Retention(o.Retention))
+	opts := []asynq.Option{asynq.MaxRetry(maxRetry + spareRetry), asynq.Timeout(q.cfg.TaskTimeout), asynq.ProcessAt(due), asynq.Queue(q.asynqQueue(o))}
+	if kept := q.kept(o); kept > 0 {
+		opts = append(opts, asynq.Retention(kept))
 	}
 	return opts
 }
@@ -216,16 +249,39 @@ func (q *Queue) taskOptions(o Options, due time.Time) []asynq.Option {
 // enqueue puts one task under the given ID into Redis. That the ID is there already
 // is success: only an earlier try of the same hand-over, whose reply was lost, can
 // have put it there.
-func enqueue(ctx context.Context, client *asynq.Client, p *payload, id string, opts ...asynq.Option) error {
+func enqueue(ctx context.Context, client *producer, p *payload, id string, opts ...asynq.Option) error {
+	err := put(ctx, client, p, id, opts...)
+	if errors.Is(err, asynq.ErrTaskIDConflict) {
+		return nil
+	}
+	return err
+}
+
+// put is enqueue, with asynq's ErrTaskIDConflict if the ID is there already.
+func put(ctx context.Context, client *producer, p *payload, id string, opts ...asynq.Option) error {
+	p, err := client.hold(ctx, p, taskKey(queueOf(opts), id))
+	if err != nil {
+		return err
+	}
 	data, err := p.encode()
 	if err != nil {
 		return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
 	}
 	_, err = client.EnqueueContext(ctx, asynq.NewTask(TaskType, data), append(opts, asynq.TaskID(id))...)
 	if err == nil || errors.Is(err, asynq.ErrTaskIDConflict) {
-		return nil
+		return err
 	}
 	return unavailable(err)
+}
+
+// queueOf is the queue that asynq's options name.
+func queueOf(opts []asynq.Option) string {
+	for _, o := range opts {
+		if name, ok := o.Value().(string); ok && o.Type() == asynq.QueueOpt {
+			return name
+		}
+	}
+	return "default"
 }
 
 // stepRedis is where handing over fails: before any mail server is asked.

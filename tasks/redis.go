@@ -2,9 +2,13 @@ package tasks
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
+	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,8 +20,16 @@ import (
 //	redis://user:password@host:6379/0     one server
 //	rediss://host:6380/0                  the same over TLS
 //	unix:///run/redis.sock?db=0           a unix socket
-//	redis-sentinel://host1:26379,host2:26379/0?master=mymaster
 //	redis://host1:6379,host2:6379         a cluster, by some of its nodes
+//	redis://host:6379?cluster=true        a cluster, by one of its nodes
+//	redis-sentinel://host1:26379,host2:26379/0?master=mymaster
+//	rediss-sentinel://...                 the same over TLS, to the sentinels too
+//
+// Certificates are verified against the system's authorities, or those of the PEM file
+// that ?cafile= names; ?certfile= and ?keyfile= name a certificate of our own for a
+// server that asks for one. The user and the password are the servers';
+// sentinels have their own, ?sentinel_username= and ?sentinel_password=. What else go-redis
+// takes in a URL is understood too, such as ?pool_size= or ?read_timeout=.
 //
 // asynq's own parser drops the user name, so the URL is read here and asynq is
 // handed the client.
@@ -38,53 +50,122 @@ func ConnectWorker(rawURL string) (redis.UniversalClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts.MaxRetries = 60
-	opts.MinRetryBackoff = 50 * time.Millisecond
-	opts.MaxRetryBackoff = 500 * time.Millisecond
-	return redis.NewUniversalClient(opts), nil
+	return workerClient(opts), nil
 }
+
+func workerClient(opts *redis.UniversalOptions) redis.UniversalClient {
+	client := redis.NewUniversalClient(opts)
+	client.AddHook(patient{total: 30 * time.Second, first: 50 * time.Millisecond, max: 500 * time.Millisecond})
+	return client
+}
+
+var errScheme = errors.New("tasks: REDIS_URL: want redis://, rediss://, unix://, redis-sentinel:// or rediss-sentinel://")
 
 func parseURL(rawURL string) (*redis.UniversalOptions, error) {
 	scheme, rest, _ := strings.Cut(rawURL, "://")
-	switch scheme {
-	case "redis", "rediss", "unix":
-	case "redis-sentinel":
-		return parseSentinelURL("redis://" + rest)
-	default:
-		return nil, errors.New("tasks: REDIS_URL: want redis://, rediss://, unix:// or redis-sentinel://")
+	plain, sentinel := strings.CutSuffix(scheme, "-sentinel")
+	if plain != "redis" && plain != "rediss" && scheme != "unix" {
+		return nil, errScheme
 	}
-	first, addrs := splitHosts(rawURL)
-	o, err := redis.ParseURL(first)
-	if err != nil {
-		return nil, fmt.Errorf("tasks: REDIS_URL: %w", withoutURL(err))
-	}
-	u := universal(o)
-	if len(addrs) > 1 {
-		u.Addrs = addrs
-	}
-	return u, nil
-}
-
-func parseSentinelURL(rawURL string) (*redis.UniversalOptions, error) {
-	first, addrs := splitHosts(rawURL)
+	first, addrs := splitHosts(plain + "://" + rest)
 	parsed, err := url.Parse(first)
 	if err != nil {
 		return nil, fmt.Errorf("tasks: REDIS_URL: %w", withoutURL(err))
 	}
-	query := parsed.Query()
-	master := query.Get("master")
-	if master == "" {
-		return nil, errors.New("tasks: REDIS_URL: redis-sentinel:// needs ?master=NAME")
+	if scheme == "unix" && parsed.Host != "" {
+		return nil, errors.New("tasks: REDIS_URL: unix:// needs the path of a socket and no host")
 	}
-	query.Del("master")
+	own, query := takeOwn(parsed.Query())
 	parsed.RawQuery = query.Encode()
 	o, err := redis.ParseURL(parsed.String())
 	if err != nil {
 		return nil, fmt.Errorf("tasks: REDIS_URL: %w", withoutURL(err))
 	}
 	u := universal(o)
-	u.Addrs, u.MasterName = addrs, master
+	switch {
+	case sentinel:
+		u.Addrs = withPort(addrs, "26379")
+	case len(addrs) > 1:
+		u.Addrs = withPort(addrs, "6379")
+	}
+	if err := own.apply(u, sentinel); err != nil {
+		return nil, fmt.Errorf("tasks: REDIS_URL: %w", err)
+	}
 	return u, nil
+}
+
+// ownParams are the query parameters that go-redis does not know.
+type ownParams struct {
+	master, sentinelUser, sentinelPassword string
+	cafile, certfile, keyfile              string
+	cluster                                string
+}
+
+func takeOwn(query url.Values) (ownParams, url.Values) {
+	take := func(name string) string {
+		defer query.Del(name)
+		return query.Get(name)
+	}
+	return ownParams{
+		master: take("master"), sentinelUser: take("sentinel_username"), sentinelPassword: take("sentinel_password"),
+		cafile: take("cafile"), certfile: take("certfile"), keyfile: take("keyfile"),
+		cluster: take("cluster"),
+	}, query
+}
+
+func (p ownParams) apply(u *redis.UniversalOptions, sentinel bool) error {
+	switch {
+	case sentinel && p.master == "":
+		return errors.New("redis-sentinel:// needs ?master=NAME")
+	case !sentinel && p.master+p.sentinelUser+p.sentinelPassword != "":
+		return errors.New("master and sentinel_... belong to redis-sentinel://")
+	}
+	u.MasterName, u.SentinelUsername, u.SentinelPassword = p.master, p.sentinelUser, p.sentinelPassword
+	if p.cluster != "" {
+		yes, err := strconv.ParseBool(p.cluster)
+		if err != nil || sentinel {
+			return errors.New("cluster has to be true or false, and does not go with redis-sentinel://")
+		}
+		u.IsClusterMode = yes
+	}
+	if isCluster(u) && u.DB != 0 {
+		return errors.New("a cluster has only database 0")
+	}
+	return p.applyTLS(u)
+}
+
+func isCluster(u *redis.UniversalOptions) bool {
+	return u.MasterName == "" && (u.IsClusterMode || len(u.Addrs) > 1)
+}
+
+func (p ownParams) applyTLS(u *redis.UniversalOptions) error {
+	if u.TLSConfig == nil {
+		if p.cafile+p.certfile+p.keyfile != "" {
+			return errors.New("cafile, certfile and keyfile need rediss:// or rediss-sentinel://")
+		}
+		return nil
+	}
+	if u.MasterName != "" || isCluster(u) {
+		u.TLSConfig.ServerName = "" // each server proves its own name
+	}
+	if p.cafile != "" {
+		pem, err := os.ReadFile(p.cafile)
+		if err != nil {
+			return fmt.Errorf("cafile: %w", err)
+		}
+		u.TLSConfig.RootCAs = x509.NewCertPool()
+		if !u.TLSConfig.RootCAs.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("cafile %s: no certificate in it", p.cafile)
+		}
+	}
+	if p.certfile+p.keyfile != "" {
+		pair, err := tls.LoadX509KeyPair(p.certfile, p.keyfile)
+		if err != nil {
+			return fmt.Errorf("certfile and keyfile: %w", err)
+		}
+		u.TLSConfig.Certificates = []tls.Certificate{pair}
+	}
+	return nil
 }
 
 // splitHosts takes "redis://user@a:1,b:2/0" apart: the same URL with the first host
@@ -103,11 +184,28 @@ func splitHosts(rawURL string) (first string, addrs []string) {
 	return scheme + "://" + user + addrs[0] + path, addrs
 }
 
+func withPort(addrs []string, port string) []string {
+	full := make([]string, len(addrs))
+	for i, addr := range addrs {
+		full[i] = addr
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			full[i] = net.JoinHostPort(strings.Trim(addr, "[]"), port)
+		}
+	}
+	return full
+}
+
 func universal(o *redis.Options) *redis.UniversalOptions {
 	u := &redis.UniversalOptions{
 		Addrs: []string{o.Addr}, DB: o.DB, Username: o.Username, Password: o.Password,
+		ClientName: o.ClientName, Protocol: o.Protocol,
+		MaxRetries: o.MaxRetries, MinRetryBackoff: o.MinRetryBackoff, MaxRetryBackoff: o.MaxRetryBackoff,
 		DialTimeout: o.DialTimeout, ReadTimeout: o.ReadTimeout, WriteTimeout: o.WriteTimeout,
-		PoolSize: o.PoolSize, MaxRetries: o.MaxRetries,
+		PoolFIFO: o.PoolFIFO, PoolSize: o.PoolSize, PoolTimeout: o.PoolTimeout, MaxConcurrentDials: o.MaxConcurrentDials,
+		MinIdleConns: o.MinIdleConns, MaxIdleConns: o.MaxIdleConns, MaxActiveConns: o.MaxActiveConns,
+		ConnMaxIdleTime: o.ConnMaxIdleTime, ConnMaxLifetime: o.ConnMaxLifetime, ConnMaxLifetimeJitter: o.ConnMaxLifetimeJitter,
+		PipelinePoolSize:       o.PipelinePoolSize,
+		PipelineReadBufferSize: o.PipelineReadBufferSize, PipelineWriteBufferSize: o.PipelineWriteBufferSize,
 	}
 	if o.TLSConfig != nil {
 		u.TLSConfig = o.TLSConfig.Clone()

@@ -30,7 +30,7 @@ type received struct {
 
 func newRelay() *relay { return &relay{arrived: make(chan struct{}, 100_000)} }
 
-func (r *relay) connect() (mailer.Backend, error) { return &line{relay: r}, nil }
+func (r *relay) connect(string) (mailer.Backend, error) { return &line{relay: r}, nil }
 
 // ids returns how often each Message-ID was accepted.
 func (r *relay) ids() map[string]int {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime/debug"
 	"time"
 
@@ -17,7 +18,9 @@ import (
 // there is little to do.
 type sender struct {
 	backend      mailer.Backend
-	intake       <-chan *job
+	intake       <-chan *job // nil for the express sender
+	express      <-chan *job // nil if the lane has one queue
+	share        float64     // of its batches that a sender with both begins with express mail
 	gate         *gate
 	ledger       *ledger
 	policy       policy
@@ -49,18 +52,32 @@ func (s *sender) run(stop, work context.Context) {
 	}
 }
 
-// next waits for one job and takes what else is waiting, up to a batch.
+// next waits for one job and takes what else is waiting, up to a batch. Where both ways
+// in have mail, chance decides by the queues' weights which is first.
 func (s *sender) next(stop context.Context) []*job {
-	var batch []*job
-	select {
-	case <-stop.Done():
-		return nil
-	case j := <-s.intake:
-		batch = append(batch, j)
+	first, second := s.intake, s.express
+	if first == nil || second != nil && rand.Float64() < s.share { //nolint:gosec // fairness needs no cryptographic chance
+		first, second = second, first
 	}
+	batch := s.take(nil, first)
+	if len(batch) == 0 {
+		select {
+		case <-stop.Done():
+			return nil
+		case j := <-first:
+			batch = append(batch, j)
+		case j := <-second:
+			batch = append(batch, j)
+		}
+	}
+	return s.take(s.take(batch, first), second)
+}
+
+// take adds what is waiting, up to a batch.
+func (s *sender) take(batch []*job, from <-chan *job) []*job {
 	for len(batch) < s.batchSize {
 		select {
-		case j := <-s.intake:
+		case j := <-from:
 			batch = append(batch, j)
 		default:
 			return batch

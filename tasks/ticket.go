@@ -52,6 +52,30 @@ func (t ticket) message() *mailer.EmailMessage {
 	return t.payload.Message
 }
 
+// forward moves a task to the queue of the mailer that its message names: its producer
+// did not know that there is one. Its ID stays, so doing it twice does it once.
+func (w *Worker) forward(ctx context.Context, t ticket, queue string) (outcome, error) {
+	info, err := asynq.NewInspectorFromRedisClient(w.redis).GetTaskInfo(t.queue, t.id)
+	if err != nil {
+		return outcome{}, unavailable(err)
+	}
+	opts := []asynq.Option{asynq.Queue(queue), asynq.MaxRetry(info.MaxRetry), asynq.Timeout(info.Timeout)}
+	if info.Retention > 0 {
+		opts = append(opts, asynq.Retention(info.Retention))
+	}
+	if err := w.decided(ctx, t); err != nil {
+		return outcome{}, err
+	}
+	err = enqueue(ctx, w.client, t.payload, t.id, opts...)
+	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost
+		return outcome{verdict: w.policy.decide(err, t.attempt())}, nil
+	}
+	if err != nil {
+		return outcome{}, err
+	}
+	return outcome{verdict: verdict{action: complete}, forwarded: true}, nil
+}
+
 // resultRecord is what a completed task shows while its retention lasts.
 type resultRecord struct {
 	Reply   string   `json:"reply"`
@@ -64,6 +88,11 @@ type resultRecord struct {
 // between the two repeats and never loses.
 func (w *Worker) settle(ctx context.Context, t ticket, o outcome) error {
 	if o.verdict.action == deadLetter {
+		if o.result.Err == nil { // it was not on the wire
+			if err := w.decided(ctx, t); err != nil {
+				return err
+			}
+		}
 		return rescue(ctx, w.redis, t.queue)
 	}
 	if err := w.keepRefused(ctx, t, o.result.Refused); err != nil {
@@ -122,5 +151,5 @@ func (w *Worker) keepRefused(ctx context.Context, t ticket, refused []*mailer.Se
 
 func (w *Worker) enqueueRest(ctx context.Context, t ticket, p *payload, suffix string, opts ...asynq.Option) error {
 	opts = append(opts, asynq.Queue(t.queue), asynq.MaxRetry(t.maxRetry+spareRetry))
-	return enqueue(ctx, w.client, p, t.id+suffix, opts...)
+	return enqueue(ctx, w.client, p, t.payload.stem(t.id)+suffix, opts...)
 }

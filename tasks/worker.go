@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,13 +17,21 @@ import (
 
 // WorkerConfig configures a Worker. Connect is required; the rest has defaults.
 type WorkerConfig struct {
-	// Connect returns a new backend. It is called once for each sender.
-	Connect func() (mailer.Backend, error)
+	// Connect returns a new backend of the mailer with that name, "" for the default
+	// one. It is called once for each connection.
+	Connect func(mailer string) (mailer.Backend, error)
 
-	Queues      map[string]int // queue names and their weights: {"default": 1} if empty
-	Connections int            // senders, each with one open connection: 4 if zero
-	BatchSize   int            // messages a sender takes at once, at most: 100 if zero
-	Concurrency int            // tasks held at once: Connections*BatchSize if zero
+	// Mailers are the named mailers that the worker serves beside the default one, and
+	// how many connections each has: Connections if zero.
+	Mailers map[string]int
+
+	// Queues are the queues' names and their weights: {"default": 1} if empty. If
+	// there are several, each mailer has one more connection, for the one of the highest
+	// weight alone, opened when that has mail.
+	Queues      map[string]int
+	Connections int // to the default mailer's relay: 4 if zero
+	BatchSize   int // messages a connection takes at once, at most: 100 if zero
+	Concurrency int // tasks that wait or are on the wire at once, for each mailer: Connections*BatchSize if zero
 
 	RetryMin time.Duration // shortest pause before another try: 5 s if zero
 	RetryMax time.Duration // longest one: 1 h if zero
@@ -56,17 +65,22 @@ type Batch struct {
 // time for the finished ones to be recorded first.
 const givingBack = time.Second
 
+// checkInterval is how often, on average, an idle asynq server looks for new tasks: a
+// message waits half of it, at most one and a half. Each look costs Redis one script
+// for each queue.
+const checkInterval = 50 * time.Millisecond
+
 // Worker takes messages from the queue and delivers them.
 type Worker struct {
-	cfg     WorkerConfig
-	redis   redis.UniversalClient
-	client  *asynq.Client
-	policy  policy
-	gate    *gate
-	ledger  *ledger
-	intake  chan *job // unbuffered: a job is either its handler's or a sender's
-	log     zerolog.Logger
-	senders []*sender
+	cfg    WorkerConfig
+	redis  redis.UniversalClient
+	client *producer
+	policy policy
+	ledger *ledger
+	blobs  *blobKeeper
+	lanes  map[string]*lane // by mailer
+	inHand inHand
+	log    zerolog.Logger
 }
 
 // NewWorker returns a worker on the given Redis, which it does not close.
@@ -78,22 +92,21 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	w := &Worker{
 		cfg:    cfg,
 		redis:  client,
-		client: asynq.NewClientFromRedisClient(client),
+		client: newProducer(client),
+		blobs:  newBlobKeeper(client, *cfg.Logger),
 		policy: policy{retryMin: cfg.RetryMin, retryMax: cfg.RetryMax, maxAge: cfg.MaxAge},
-		gate:   newGate(),
 		ledger: newLedger(client, *cfg.Logger),
-		intake: make(chan *job),
+		lanes:  map[string]*lane{},
 		log:    *cfg.Logger,
 	}
-	for range cfg.Connections {
-		backend, err := cfg.Connect()
-		if err != nil {
+	w.lanes[""] = newLane("", cfg.Connections, cfg)
+	for name, connections := range cfg.Mailers {
+		w.lanes[name] = newLane(name, cmp.Or(connections, cfg.Connections), cfg)
+	}
+	for _, l := range w.lanes {
+		if err := l.addSenders(w); err != nil {
 			return nil, fmt.Errorf("tasks: backend: %w", err)
 		}
-		w.senders = append(w.senders, &sender{
-			backend: backend, intake: w.intake, gate: w.gate, ledger: w.ledger, policy: w.policy, log: w.log,
-			batchSize: cfg.BatchSize, batchTimeout: cfg.BatchTimeout, onBatch: cfg.OnBatch,
-		})
 	}
 	return w, nil
 }
@@ -113,9 +126,6 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	if c.BatchSize == 0 {
 		c.BatchSize = 100
 	}
-	if c.Concurrency == 0 {
-		c.Concurrency = c.Connections * c.BatchSize
-	}
 	defaults(&c.RetryMin, 5*time.Second)
 	defaults(&c.RetryMax, time.Hour)
 	defaults(&c.MaxAge, 120*time.Hour)
@@ -131,8 +141,17 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	return c
 }
 
-// Held returns why no mail is being sent, nil if it is.
-func (w *Worker) Held() error { return w.gate.held() }
+// Held returns why mail is not being sent, by the name of the mailer whose relay takes
+// none. It is empty if all is well.
+func (w *Worker) Held() map[string]error {
+	held := map[string]error{}
+	for name, l := range w.lanes {
+		if err := l.gate.held(); err != nil {
+			held[name] = err
+		}
+	}
+	return held
+}
 
 // Run works until ctx ends and then stops in an order that neither loses nor doubles a
 // message: take nothing new, end what is on the wire, give the rest back.
@@ -140,27 +159,19 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err := w.redis.Ping(ctx).Err(); err != nil {
 		return unavailable(err)
 	}
-	server := asynq.NewServerFromRedisClient(w.redis, asynq.Config{
-		Concurrency:              w.cfg.Concurrency,
-		Queues:                   w.cfg.Queues,
-		TaskCheckInterval:        100 * time.Millisecond,
-		DelayedTaskCheckInterval: time.Second,
-		RetryDelayFunc:           w.policy.retryDelay,
-		IsFailure:                costsTry,
-		ShutdownTimeout:          givingBack,
-		Logger:                   asynqLogger{w.log},
-		LogLevel:                 asynq.WarnLevel,
-	})
-	if err := server.Start(w); err != nil {
-		return fmt.Errorf("tasks: %w", err)
-	}
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
 	var senders, ledger sync.WaitGroup
-	for _, s := range w.senders {
-		senders.Go(func() { s.run(ctx, work) })
-	}
 	ledger.Go(func() { w.ledger.run(context.WithoutCancel(ctx)) })
+	keeping, letGo := context.WithCancel(context.WithoutCancel(ctx))
+	defer letGo()
+	var keeper sync.WaitGroup
+	keeper.Go(func() { w.blobs.run(keeping) })
+	for _, l := range w.lanes {
+		if err := l.start(ctx, work, w, &senders); err != nil {
+			return fmt.Errorf("tasks: %w", err)
+		}
+	}
 	w.log.Info().Int("connections", w.cfg.Connections).Int("batch_size", w.cfg.BatchSize).Msg("worker started")
 
 	<-ctx.Done()
@@ -170,12 +181,16 @@ func (w *Worker) Run(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		server.Stop()
+		w.eachServer((*asynq.Server).Stop)
 		senders.Wait()
-		w.gate.stop()
+		for _, l := range w.lanes {
+			l.gate.stop()
+		}
 		w.ledger.end()
 		ledger.Wait()
-		server.Shutdown() // gives back what no sender took
+		w.eachServer((*asynq.Server).Shutdown) // gives back what no sender took
+		letGo()
+		keeper.Wait()
 	}()
 	select {
 	case <-stopped:
@@ -188,6 +203,32 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 }
 
+// eachServer does something with all asynq servers at the same time.
+func (w *Worker) eachServer(do func(*asynq.Server)) {
+	var all sync.WaitGroup
+	for _, l := range w.lanes {
+		for _, server := range l.servers {
+			all.Go(func() { do(server) })
+		}
+	}
+	all.Wait()
+}
+
+// serverConfig is how the worker uses asynq.
+func (w *Worker) serverConfig(queues map[string]int, concurrency int) asynq.Config {
+	return asynq.Config{
+		Concurrency:              concurrency,
+		Queues:                   queues,
+		TaskCheckInterval:        checkInterval,
+		DelayedTaskCheckInterval: time.Second,
+		RetryDelayFunc:           w.policy.retryDelay,
+		IsFailure:                costsTry,
+		ShutdownTimeout:          givingBack,
+		Logger:                   asynqLogger{w.log, new(quiet)},
+		LogLevel:                 asynq.WarnLevel,
+	}
+}
+
 var errNotStopped = errors.New("tasks: stopped with messages unfinished: another worker takes them over within " +
 	"two minutes, and may send what the relay has not answered a second time")
 
@@ -195,6 +236,11 @@ var errNotStopped = errors.New("tasks: stopped with messages unfinished: another
 // for its outcome.
 func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	t := w.ticket(ctx, task)
+	release, ok := w.inHand.take(ctx, taskKey(t.queue, t.id))
+	if !ok {
+		return errGivenBack
+	}
+	defer release()
 	p, err := decodePayload(task.Payload())
 	o := outcome{verdict: verdict{action: deadLetter, reason: err}}
 	if t.payload = p; p != nil {
@@ -204,6 +250,9 @@ func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	}
 	if err := w.settle(ctx, t, o); err != nil {
 		return err
+	}
+	if o.verdict.action == complete || o.verdict.action == drop {
+		w.blobs.done(t)
 	}
 	w.logOutcome(t, o)
 	return o.verdict.taskError()
@@ -220,11 +269,24 @@ func (w *Worker) await(ctx context.Context, t ticket) (outcome, error) {
 	if reason := w.policy.expired(a, 0); reason != nil {
 		return outcome{verdict: verdict{action: deadLetter, reason: reason}}, nil
 	}
+	l, ok := w.lanes[t.payload.Using]
+	if !ok {
+		reason := fmt.Errorf("mailer %q is not configured where this worker runs", t.payload.Using)
+		return outcome{verdict: verdict{action: deadLetter, reason: reason}}, nil
+	}
+	if proper := laneQueue(l.mailer, plainQueue(t.queue)); proper != t.queue {
+		return w.forward(ctx, t, proper)
+	}
 	inTime, cancel := w.inTime(ctx)
 	defer cancel()
+	if err := w.blobs.fill(inTime, t.payload); mailer.ClassOf(err) == mailer.Unavailable {
+		return outcome{}, errGivenBack
+	} else if err != nil {
+		return outcome{verdict: w.policy.decide(err, a)}, nil
+	}
 	j := newJob(t)
 	select {
-	case w.intake <- j:
+	case l.way(t.queue) <- j:
 	case <-inTime.Done():
 		return outcome{}, errGivenBack
 	}

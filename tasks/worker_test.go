@@ -510,7 +510,7 @@ func TestNewWorker_refuses(t *testing.T) {
 		t.Error("no Connect: no error")
 	}
 	wrong := errors.New("certificate without key")
-	cfg := WorkerConfig{Connect: func() (mailer.Backend, error) { return nil, wrong }}
+	cfg := WorkerConfig{Connect: func(string) (mailer.Backend, error) { return nil, wrong }}
 	s := redistest.Start(t, redistest.Options{})
 	if _, err := NewWorker(s.Client(t), cfg); !errors.Is(err, wrong) {
 		t.Errorf("err = %v, want the backend's", err)

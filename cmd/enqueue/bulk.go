@@ -26,7 +26,10 @@ its line under "options"; those given as flags are for all the others.
 
 A file is checked whole before its first line is queued: if a line is wrong, its
 number is printed and nothing is queued. From a pipe each line is queued as it
-comes; wrong ones are left out and named, and the number queued is printed.`,
+comes; wrong ones are left out and named, and the number queued is printed.
+
+A line with an "idempotency_key" in its options is queued once, so a file of such
+lines may be given again when it is not known how far it came.`,
 		Example: `  enqueue bulk messages.jsonl
   make-newsletter | enqueue bulk - --queue bulk
 
@@ -109,7 +112,7 @@ func (b *bulk) send(ctx context.Context, r io.Reader, total int) error {
 	err := eachLine(r, func(n int, line []byte) error {
 		e, err := b.parse(line)
 		if err == nil {
-			_, err = b.app.queue(e.queue).Enqueue(ctx, e.message)
+			_, err = handedOver(b.app.queue(e.queue).Enqueue(ctx, e.message))
 		}
 		if err != nil && isBadLine(err) {
 			b.complain(n, err)
@@ -137,6 +140,9 @@ func (b *bulk) parse(line []byte) (entry, error) {
 	e, err := parseEntry(line, b.app.defaults, b.base)
 	if err == nil && len(e.message.Recipients()) == 0 {
 		err = cli.Exitf(cli.ExitData, "to: nobody to send to")
+	}
+	if err == nil {
+		err = b.app.base.CheckSize(e.message)
 	}
 	return e, err
 }

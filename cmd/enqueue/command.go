@@ -26,15 +26,16 @@ func newCommand(std cli.Streams) *cobra.Command {
 The queue is the Redis at REDIS_URL (redis://127.0.0.1:6379/0 if not set).
 "worker check" shows all settings.
 
-Exit codes: 0 done, 64 usage, 65 a message is wrong, 66 a file cannot be read,
-69 Redis cannot be reached, 75 try later, 78 a setting is wrong.`,
+Exit codes: 0 done, 64 usage, 65 a message is wrong or cannot be
+cancelled, 66 a file cannot be read, 69 Redis cannot be reached, 75 try later,
+78 a setting is wrong.`,
 		Example: `  enqueue send --to ann@example.com --subject Hello --body "It works."
   enqueue bulk messages.jsonl
   echo '{"subject": "Hello", "body": "It works.", "to": ["ann@example.com"]}' | enqueue render -
   enqueue test ann@example.com`,
 	}
 	app := &app{std: std}
-	root.AddCommand(app.sendCommand(), app.bulkCommand(), app.renderCommand(), app.testCommand(), app.deadCommand())
+	root.AddCommand(app.sendCommand(), app.bulkCommand(), app.renderCommand(), app.testCommand(), app.cancelCommand(), app.deadCommand())
 	return root
 }
 
@@ -68,7 +69,11 @@ func (a *app) connect(ctx context.Context) error {
 		return cli.Exit(cli.ExitConfig, err)
 	}
 	a.redis = client
-	a.base = tasks.NewQueue(client, tasks.QueueConfig{Defaults: a.defaults, TaskTimeout: a.settings.Queue.TaskTimeout})
+	q := a.settings.Queue
+	a.base = tasks.NewQueue(client, tasks.QueueConfig{
+		Defaults: a.defaults, TaskTimeout: q.TaskTimeout, IdempotencyWindow: q.IdempotencyWindow, Mailers: a.settings.Mailers(),
+		AttachmentThreshold: q.AttachmentThreshold.OrNever(), MaxMessageSize: int(q.MaxMessageSize),
+	})
 	return nil
 }
 

@@ -75,8 +75,8 @@ func (a *app) deadSubcommand(name, short string, everything bool, work func(cont
 func (a *app) deadExportCommand() *cobra.Command {
 	var dir string
 	c := a.deadSubcommand("export", "Print them as JSON lines, or write them as .eml files", true,
-		func(_ context.Context, _ *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
-			return a.deadExport(dir, letters)
+		func(_ context.Context, d *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
+			return a.deadExport(dir, d, letters)
 		})
 	c.Flags().StringVar(&dir, "eml", "", "write each as a file ID.eml in this `directory` instead")
 	return c
@@ -122,7 +122,7 @@ func find(ctx context.Context, d *tasks.DeadLetters, s selection) ([]*tasks.Dead
 			if len(s.ids) > 0 && !slices.Contains(s.ids, id) {
 				continue
 			}
-			l, err := d.Get(queue, id)
+			l, err := d.Summary(queue, id)
 			if errors.Is(err, tasks.ErrNotDead) {
 				continue // replayed meanwhile
 			}
@@ -165,14 +165,36 @@ func shorten(s string, n int) string {
 	return string(r)
 }
 
-func (a *app) deadShow(_ context.Context, _ *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
-	for _, l := range letters {
-		fmt.Fprintf(a.std.Out, "id: %s\nqueue: %s\nwhen: %s\ntries: %d\nnot delivered to: %s\nreason: %s\n\n",
+func (a *app) deadShow(_ context.Context, d *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
+	return eachWhole(d, letters, func(l *tasks.DeadLetter) error {
+		fmt.Fprintf(a.std.Out, "id: %s\nqueue: %s\nwhen: %s\ntries: %d\nnot delivered to: %s\nreason: %s\n",
 			l.ID, l.Queue, l.At.Format(time.RFC3339), l.Tries, strings.Join(l.Recipients, ", "), l.Reason)
+		for _, missing := range l.Missing {
+			fmt.Fprintf(a.std.Out, "missing: %s\n", missing)
+		}
+		fmt.Fprintln(a.std.Out)
 		if err := writeLetter(a.std.Out, l); err != nil {
 			fmt.Fprintf(a.std.Out, "(%v)\n%s\n", err, l.Payload)
 		}
 		fmt.Fprintln(a.std.Out)
+		return nil
+	})
+}
+
+// eachWhole does the work on every letter with its big attachments, which it has in
+// memory for one letter at a time. A letter that was replayed meanwhile is left out.
+func eachWhole(d *tasks.DeadLetters, letters []*tasks.DeadLetter, work func(*tasks.DeadLetter) error) error {
+	for _, l := range letters {
+		whole, err := d.Get(l.Queue, l.ID)
+		if errors.Is(err, tasks.ErrNotDead) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := work(whole); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -231,30 +253,35 @@ type exported struct {
 	Recipients []string             `json:"recipients"`
 	Message    *mailer.EmailMessage `json:"message"`
 	Payload    []byte               `json:"payload,omitempty"` // if there is no message to be read in it
+	Missing    []string             `json:"missing,omitempty"` // attachments whose content is lost
 }
 
-func (a *app) deadExport(dir string, letters []*tasks.DeadLetter) error {
+func (a *app) deadExport(dir string, d *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
 	if dir != "" {
-		return a.exportFiles(dir, letters)
+		return a.exportFiles(dir, d, letters)
 	}
 	out := json.NewEncoder(a.std.Out)
-	for _, l := range letters {
-		e := exported{l.ID, l.Queue, l.Reason, l.Tries, l.At, l.Recipients, l.Message, nil}
+	return eachWhole(d, letters, func(l *tasks.DeadLetter) error {
+		e := exported{l.ID, l.Queue, l.Reason, l.Tries, l.At, l.Recipients, l.Message, nil, l.Missing}
 		if l.Message == nil {
 			e.Payload = l.Payload
 		}
-		if err := out.Encode(e); err != nil {
-			return err
-		}
-	}
-	return nil
+		return out.Encode(e)
+	})
 }
 
-func (a *app) exportFiles(dir string, letters []*tasks.DeadLetter) error {
+func (a *app) exportFiles(dir string, d *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return cli.Exit(cli.ExitNoInput, err)
 	}
 	return a.each(letters, "written", func(l *tasks.DeadLetter) error {
+		l, err := d.Get(l.Queue, l.ID)
+		if err != nil {
+			return err
+		}
+		if len(l.Missing) > 0 {
+			fmt.Fprintf(a.std.Err, "enqueue: %s: missing: %s\n", l.ID, strings.Join(l.Missing, "; "))
+		}
 		file := filepath.Join(dir, filepath.Base(l.ID)+".eml")
 		f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // in the directory that the user names
 		if err != nil {

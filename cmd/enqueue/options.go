@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/mailpouch/mailpouch/settings"
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
@@ -21,13 +23,18 @@ type options struct {
 	MaxRetry   *int   `json:"max_retry"`
 	Deadline   string `json:"deadline"`
 	Retention  string `json:"retention"`
+	Unique     string `json:"unique"`
 	AtMostOnce *bool  `json:"at_most_once"`
+	Using      string `json:"using"`
+
+	IdempotencyKey *string `json:"idempotency_key"` // not nil: it was given, be it empty
 }
 
 // addFlags gives a command the queue's options as flags.
 func (o *options) addFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.Queue, "queue", "", "queue to put the message in (default: EMAIL_QUEUE)")
+	f.StringVar(&o.Using, "using", "", "`name` of the mailer that is to deliver it, of EMAIL_MAILERS")
 	f.StringVar(&o.ProcessAt, "process-at", "", "send it at this time, such as 2026-12-24T18:00:00Z")
 	f.StringVar(&o.ProcessIn, "process-in", "", "send it after this time, such as 90m")
 	f.Func("max-retry", "`number` of tries after the first one (default: EMAIL_MAX_RETRY)", func(s string) error {
@@ -45,11 +52,23 @@ func (o *options) addFlags(c *cobra.Command) {
 		return err
 	})
 	f.StringVar(&o.Retention, "retention", "", "keep the finished task and the server's reply this long, such as 24h")
+	f.StringVar(&o.Unique, "unique", "", "do not queue the same content again until this long after it was sent, such as 1h")
+}
+
+// addKeyFlag is for commands that hand over one message: a key names one.
+func (o *options) addKeyFlag(c *cobra.Command) {
+	c.Flags().Func("idempotency-key", "`name` of this hand-over: the same message is queued once, however often it is handed over", func(s string) error {
+		o.IdempotencyKey = &s
+		return nil
+	})
 }
 
 // read turns the texts into the queue's options and says which one is wrong.
 func (o options) read() (tasks.Options, error) {
-	out := tasks.Options{Queue: o.Queue, MaxRetry: o.MaxRetry, AtMostOnce: o.AtMostOnce != nil && *o.AtMostOnce}
+	out := tasks.Options{Using: o.Using, Queue: o.Queue, MaxRetry: o.MaxRetry, AtMostOnce: o.AtMostOnce != nil && *o.AtMostOnce}
+	if out.Using == settings.DefaultMailer {
+		out.Using = ""
+	}
 	for _, t := range []struct {
 		name, text string
 		value      *time.Time
@@ -66,7 +85,7 @@ func (o options) read() (tasks.Options, error) {
 	for _, d := range []struct {
 		name, text string
 		value      *time.Duration
-	}{{"process_in", o.ProcessIn, &out.ProcessIn}, {"retention", o.Retention, &out.Retention}} {
+	}{{"process_in", o.ProcessIn, &out.ProcessIn}, {"retention", o.Retention, &out.Retention}, {"unique", o.Unique, &out.Unique}} {
 		if d.text == "" {
 			continue
 		}
@@ -75,6 +94,11 @@ func (o options) read() (tasks.Options, error) {
 			return out, fmt.Errorf("%s: %q is not a duration such as 90m or 24h", d.name, d.text)
 		}
 		*d.value = length
+	}
+	if o.IdempotencyKey != nil {
+		if out.IdempotencyKey = *o.IdempotencyKey; out.IdempotencyKey == "" {
+			return out, errors.New("idempotency_key: is empty, and would protect nothing")
+		}
 	}
 	return out, out.Validate()
 }
@@ -87,11 +111,15 @@ func (o options) over(other options) options {
 		}
 	}
 	set(&o.Queue, other.Queue)
+	set(&o.Using, other.Using)
 	if other.ProcessAt != "" || other.ProcessIn != "" {
 		o.ProcessAt, o.ProcessIn = other.ProcessAt, other.ProcessIn
 	}
 	set(&o.Deadline, other.Deadline)
 	set(&o.Retention, other.Retention)
+	if other.Unique != "" || other.IdempotencyKey != nil { // they exclude each other
+		o.Unique, o.IdempotencyKey = other.Unique, other.IdempotencyKey
+	}
 	if other.MaxRetry != nil {
 		o.MaxRetry = other.MaxRetry
 	}

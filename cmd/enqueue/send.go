@@ -27,10 +27,18 @@ func (a *app) sendCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "send",
 		Short: "Queue one message and print its task's ID",
+		Long: `Queue one message and print its task's ID.
+
+With --idempotency-key the same message is queued once, however often the command is
+repeated, until EMAIL_IDEMPOTENCY_WINDOW after it was sent: the first task's ID is
+printed again. Another message with the same key is refused (exit code 65), and so is
+one whose first task is a dead letter: enqueue dead replay sends that again. Each queue
+has keys of its own. With --unique the content itself is the key.`,
 		Example: `  enqueue send --to ann@example.com --subject Hello --body "It works."
   enqueue send --to "Ann <ann@example.com>" --subject Report --body-file - --attach report.pdf < text.txt
   enqueue send --to ann@example.com --subject Hello --body "Hello." --html-file hello.html
-  enqueue send --to ann@example.com --subject "Happy new year" --body "..." --process-at 2027-01-01T00:00:00Z`,
+  enqueue send --to ann@example.com --subject "Happy new year" --body "..." --process-at 2027-01-01T00:00:00Z
+  enqueue send --to ann@example.com --subject "Your order" --body "..." --idempotency-key order-1234`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.send(c, l, o) },
 	}
@@ -50,6 +58,7 @@ func (a *app) sendCommand() *cobra.Command {
 	f.StringVar(&m.Charset, "charset", "", "charset (default: DEFAULT_CHARSET)")
 	f.BoolVar(&m.FailSilently, "fail-silently", false, "try once, and log a failure instead of keeping it")
 	o.addFlags(c)
+	o.addKeyFlag(c)
 	return c
 }
 
@@ -66,7 +75,7 @@ func (a *app) send(c *cobra.Command, l letter, o options) error {
 		return err
 	}
 	defer a.close()
-	id, err := a.queue(queueOptions).Enqueue(c.Context(), m)
+	id, err := handedOver(a.queue(queueOptions).Enqueue(c.Context(), m))
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // The exit codes of sysexits(3) that the commands use.
@@ -109,12 +110,16 @@ func oneLine(text string) string {
 func exitCode(err error) int {
 	var exit *ExitError
 	var unknown *backends.UnknownBackendError
+	var mailerName *settings.UnknownMailerError
+	var using *tasks.UnknownMailerError
 	var send *mailer.SendError
 	switch {
 	case errors.As(err, &exit):
 		return exit.Code
 	case errors.As(err, &unknown):
 		return ExitConfig
+	case errors.As(err, &mailerName), errors.As(err, &using):
+		return ExitUsage
 	case mailer.IsBadInput(err):
 		return ExitData
 	case errors.As(err, &send) && send.Class == mailer.Unavailable:

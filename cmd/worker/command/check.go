@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -36,9 +37,23 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry) err
 		return err
 	}
 	fmt.Fprintln(std.Out)
-	redisErr := report(std.Out, "Redis", s.Queue.RedisURL.String(), tryRedis(ctx, s))
-	backendErr := report(std.Out, "Backend", backendAddress(s), tryBackend(ctx, s, registry))
-	if redisErr != nil || backendErr != nil {
+	found, err := tryRedis(ctx, s)
+	redisErr := report(std.Out, "Redis", s.Queue.RedisURL.String(), err)
+	for _, line := range found.Warnings {
+		fmt.Fprintln(std.Out, "  warning: "+line)
+	}
+	for _, line := range found.Notes {
+		fmt.Fprintln(std.Out, "  "+line)
+	}
+	ready := redisErr == nil
+	for _, name := range append([]string{""}, s.Mailers()...) {
+		named, err := s.Named(name)
+		if err == nil {
+			err = tryBackend(ctx, named, registry)
+		}
+		ready = report(std.Out, strings.TrimSpace("Backend "+name), backendAddress(named), err) == nil && ready
+	}
+	if !ready {
 		return cli.Exit(cli.ExitUnavailable, errors.New("not ready to work"))
 	}
 	return nil
@@ -71,15 +86,15 @@ func backendAddress(s settings.Settings) string {
 // patience bounds each of the two tries.
 const patience = 15 * time.Second
 
-func tryRedis(ctx context.Context, s settings.Settings) error {
+func tryRedis(ctx context.Context, s settings.Settings) (tasks.RedisCheck, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	client, err := tasks.Connect(s.Queue.RedisURL.Reveal())
 	if err != nil {
-		return err
+		return tasks.RedisCheck{}, err
 	}
 	defer func() { _ = client.Close() }()
-	return client.Ping(ctx).Err()
+	return tasks.CheckRedis(ctx, client)
 }
 
 func tryBackend(ctx context.Context, s settings.Settings, registry backends.Registry) error {

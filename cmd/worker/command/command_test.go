@@ -15,6 +15,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/backends/locmem"
+	"github.com/mailpouch/mailpouch/internal/catcher"
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/redistest"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -76,7 +77,7 @@ func TestCheck(t *testing.T) {
 	if got.code != 69 {
 		t.Errorf("exit code %d, want 69 with a mail server that is away (%s)", got.code, got.err)
 	}
-	for _, want := range []string{"EMAIL_HOST ", "environment", "default", "Redis redis://", ": ok\n", "Backend smtp", "connection refused"} {
+	for _, want := range []string{"EMAIL_HOST ", "environment", "default", "Redis redis://", ": ok\n", "\n  warning: Redis keeps nothing on disk", "Backend smtp", "connection refused"} {
 		if !strings.Contains(got.out, want) {
 			t.Errorf("check did not print %q:\n%s", want, got.out)
 		}
@@ -154,6 +155,49 @@ func TestRun_ownBackend(t *testing.T) {
 	}
 	cancel()
 	if got := <-done; got.code != 0 || !strings.Contains(got.err, `"message":"sent"`) {
+		t.Errorf("exit code %d\n%s", got.code, got.err)
+	}
+}
+
+// Two relays by name, and the conversation with one of them to be read.
+func TestRun_mailersTraced(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	caught := make(chan catcher.Message, 1)
+	relay, err := catcher.Start(catcher.Config{OnMessage: func(m catcher.Message) { caught <- m }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = relay.Close() }()
+	_, port, _ := net.SplitHostPort(relay.Addr())
+	t.Setenv("REDIS_URL", server.URL())
+	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
+	t.Setenv("EMAIL_HOST", "127.0.0.1")
+	t.Setenv("EMAIL_PORT", closedPort(t))
+	t.Setenv("EMAIL_MAILERS", "marketing")
+	t.Setenv("EMAIL_MARKETING_HOST", "127.0.0.1")
+	t.Setenv("EMAIL_MARKETING_PORT", port)
+
+	if got := worker(t.Context(), t, backends.Builtin(), "check"); got.code != 69 ||
+		!strings.Contains(got.out, "Backend marketing smtp at 127.0.0.1 port "+port+": ok") {
+		t.Errorf("check: exit code %d\n%s", got.code, got.out)
+	}
+	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	defer func() { _ = client.Close() }()
+	queue, err := tasks.NewQueue(client, tasks.QueueConfig{Mailers: []string{"marketing"}}).Using("marketing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &mailer.EmailMessage{Subject: "Sale", Body: "secret body", To: []string{"ann@example.com"}}
+	if _, err := queue.SendMessages(t.Context(), []*mailer.EmailMessage{m}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan result)
+	go func() { done <- worker(ctx, t, backends.Builtin(), "run", "--trace") }()
+	<-caught
+	cancel()
+	got := <-done
+	if got.code != 0 || !strings.Contains(got.err, "C: MAIL FROM:<webmaster@localhost>") || strings.Contains(got.err, "secret body") {
 		t.Errorf("exit code %d\n%s", got.code, got.err)
 	}
 }

@@ -153,7 +153,7 @@ func (d *demo) enqueue(ctx context.Context) (time.Duration, error) {
 func (d *demo) work(ctx context.Context) (stop func() error, err error) {
 	log := zerolog.New(zerolog.ConsoleWriter{Out: d.std.Err, NoColor: !cli.IsTerminal(d.std.Err)}).Level(zerolog.WarnLevel)
 	worker, err := tasks.NewWorker(d.client, tasks.WorkerConfig{
-		Connect: func() (mailer.Backend, error) {
+		Connect: func(string) (mailer.Backend, error) {
 			return smtp.New(smtp.Config{Addrs: []string{d.server.Addr()}, Hostname: "demo.example"})
 		},
 		Logger:  &log,

@@ -2,7 +2,10 @@ package command
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"maps"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -16,7 +19,8 @@ import (
 )
 
 func runCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
-	return &cobra.Command{
+	var trace bool
+	c := &cobra.Command{
 		Use:   "run",
 		Short: "Deliver mail until told to stop",
 		Long: `Deliver mail until told to stop. SIGTERM or SIGINT ends it in order: it takes
@@ -26,8 +30,27 @@ second signal ends it at once.`,
   REDIS_URL=redis://cache.example.com:6379/0 EMAIL_HOST=smtp.example.com worker run
   EMAIL_QUEUE_BACKEND=console worker run`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return run(c.Context(), std, registry) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if trace {
+				registry = traced(registry, std.Err)
+			}
+			return run(c.Context(), std, registry)
+		},
 	}
+	c.Flags().BoolVar(&trace, "trace", false, "print every SMTP conversation, without logins and message bodies")
+	return c
+}
+
+// traced returns the registry with an smtp backend that prints its conversations. Each
+// backend, which is one connection at a time, has a number.
+func traced(registry backends.Registry, w io.Writer) backends.Registry {
+	registry = maps.Clone(registry)
+	var last atomic.Int64
+	registry["smtp"] = func(s settings.Settings) (mailer.Backend, error) {
+		number := last.Add(1)
+		return backends.SMTP(s, func(line string) { fmt.Fprintf(w, "smtp %d %s\n", number, line) })
+	}
+	return registry
 }
 
 func run(ctx context.Context, std cli.Streams, registry backends.Registry) error {
@@ -41,28 +64,59 @@ func run(ctx context.Context, std cli.Streams, registry backends.Registry) error
 		return cli.Exit(cli.ExitConfig, err)
 	}
 	defer func() { _ = client.Close() }()
-	worker, err := tasks.NewWorker(client, workerConfig(ctx, s, registry, &log))
+	cfg, err := workerConfig(ctx, s, registry, &log)
+	if err != nil {
+		return err
+	}
+	worker, err := tasks.NewWorker(client, cfg)
 	if err != nil {
 		return err
 	}
 	// A worker outlives a Redis that goes away, but one that is not there at the start is
 	// more likely a mistake: say so at once.
-	if err := tryRedis(ctx, s); err != nil {
+	found, err := tryRedis(ctx, s)
+	if err != nil {
 		return cli.Exitf(cli.ExitUnavailable, "Redis %s: %w", s.Queue.RedisURL, err)
+	}
+	for _, warning := range found.Warnings {
+		log.Warn().Msg(warning)
 	}
 	return worker.Run(ctx)
 }
 
 // workerConfig is the worker that the settings describe.
-func workerConfig(ctx context.Context, s settings.Settings, registry backends.Registry, log *zerolog.Logger) tasks.WorkerConfig {
+func workerConfig(ctx context.Context, s settings.Settings, registry backends.Registry, log *zerolog.Logger) (tasks.WorkerConfig, error) {
 	s.Message.Hostname = backends.Hostname(ctx, s)
+	connections, reply, err := mailers(s)
 	return tasks.WorkerConfig{
-		Connect: func() (mailer.Backend, error) { return registry.New(s.Worker.Backend, s) },
+		Connect: func(name string) (mailer.Backend, error) {
+			named, err := s.Named(name)
+			if err != nil {
+				return nil, err
+			}
+			return registry.New(named.Worker.Backend, named)
+		},
+		Mailers: connections,
 		Queues:  s.Worker.Queues, Connections: s.Worker.Connections, BatchSize: s.Worker.BatchSize,
 		RetryMin: s.Worker.RetryMin, RetryMax: s.Worker.RetryMax, MaxAge: s.Worker.MaxAge,
-		BatchTimeout: s.Worker.BatchTimeout, ReplyTimeout: s.SMTP.DataTimeout, ShutdownTimeout: s.Worker.ShutdownTimeout,
+		BatchTimeout: s.Worker.BatchTimeout, ReplyTimeout: reply, ShutdownTimeout: s.Worker.ShutdownTimeout,
 		Logger: log,
+	}, err
+}
+
+// mailers are the named mailers, how many connections each has, and the longest time
+// that one of all mailers may wait for the reply to a whole message.
+func mailers(s settings.Settings) (connections map[string]int, reply time.Duration, err error) {
+	connections, reply = map[string]int{}, s.SMTP.DataTimeout
+	for _, name := range s.Mailers() {
+		named, err := s.Named(name)
+		if err != nil {
+			return nil, 0, err
+		}
+		connections[name] = named.Worker.Connections
+		reply = max(reply, named.SMTP.DataTimeout)
 	}
+	return connections, reply, nil
 }
 
 // newLogger writes JSON for programs, and lines for people on a terminal.
