@@ -3,6 +3,7 @@
 
 GO      ?= go
 COUNT   ?= 1000
+SEED    ?= 1
 RACE    := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 
@@ -10,7 +11,7 @@ LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Send 1,000 mails through queue, worker and SMTP, all in one process (KEEP=1 stays up, COUNT=n)
@@ -24,6 +25,10 @@ build: ## Build bin/enqueue and bin/worker
 test: deps ## Run all tests, on a real Redis, Postfix and Django
 	$(GO) test $(RACE) -shuffle=on -timeout 20m ./...
 	cd interop && $(GO) test -shuffle=on -timeout 10m ./...
+
+.PHONY: chaos
+chaos: deps ## Break everything for about ten minutes and count the mails (SEED=n)
+	$(GO) test ./internal/chaos -run '^TestChaos$$' -count=1 -timeout 30m -chaos.full -chaos.seed $(SEED)
 
 .PHONY: deps
 deps:
@@ -40,6 +45,12 @@ lint: ## Check formatting, go vet, golangci-lint and go.mod
 .PHONY: docs
 docs: ## Write the settings table into README.md
 	$(GO) test ./internal/house -run TestREADME_settings -write
+
+.PHONY: bench
+bench: bench-smtp ## Measure rendering, the queue and the worker, each beside a baseline
+	cd interop && $(GO) test . -run '^$$' -bench WriteTo
+	$(GO) test ./tasks -run '^$$' -bench 'Queue|Drain' -benchtime 20000x
+	$(GO) test ./tasks -run '^$$' -bench 'Latency' -benchtime 300x
 
 .PHONY: bench-smtp
 bench-smtp: ## Compare the SMTP client's ways with each other and with other clients
