@@ -155,7 +155,9 @@ func BenchmarkIdleLatency(b *testing.B) {
 	go func() { done <- w.Run(ctx) }()
 	defer func() {
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
 	}()
 	q := NewQueue(server.Client(b), QueueConfig{})
 	send := func() time.Duration {
@@ -217,7 +219,9 @@ func BenchmarkCriticalLatency(b *testing.B) {
 	go func() { done <- w.Run(ctx) }()
 	defer func() {
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
 	}()
 	for range 1000 {
 		<-relay.arrived // bulk mail is flowing

@@ -72,7 +72,7 @@ func TestREADME_programs(t *testing.T) {
 	put("internal/house/pigeon/pigeon.go", pigeon)
 	var packages []string
 	for i, p := range programs {
-		program := strings.ReplaceAll(p[1], "example.com/shop/pigeon", module+"/internal/house/pigeon")
+		program := strings.ReplaceAll(whole(p[1]), "example.com/shop/pigeon", module+"/internal/house/pigeon")
 		put(fmt.Sprintf("internal/house/program%d/main.go", i), program)
 		packages = append(packages, fmt.Sprintf("./internal/house/program%d", i))
 	}
@@ -91,6 +91,22 @@ func TestREADME_programs(t *testing.T) {
 			t.Errorf("%s: %v\n%s", pkg, err, out)
 		}
 	}
+}
+
+// whole makes a program of a few lines of one: they may use what README's first
+// program has.
+func whole(text string) string {
+	if strings.HasPrefix(text, "package ") {
+		return text
+	}
+	for _, m := range regexp.MustCompile(`(?m)^(\w+(?:, \w+)*) :=`).FindAllStringSubmatch(text, -1) {
+		for name := range strings.SplitSeq(m[1], ", ") {
+			text += "_ = " + name + "\n"
+		}
+	}
+	return "package main\n\nimport (\n\"context\"\n\"" + module + "/mailer\"\n\"" + module + "/tasks\"\n)\n\n" +
+		"var _ tasks.Options\n\n" +
+		"func main() {}\n\nfunc part(ctx context.Context, mail *mailer.Mailer, queue *tasks.Queue, message *mailer.EmailMessage) {\n" + text + "}\n"
 }
 
 const pigeon = `package pigeon
