@@ -180,6 +180,9 @@ func TestBlobs_redisRestarts(t *testing.T) {
 	})
 	stop := h.start(h.config())
 	<-started
+	// With its hands full the worker asks for no task: one whose answer is lost comes back
+	// only after a minute.
+	h.eventually("40 active tasks", func() bool { return h.info().Active == 40 })
 	h.Restart()
 	close(release)
 	h.wait(60)

@@ -31,6 +31,9 @@ import (
 // sentinels have their own, ?sentinel_username= and ?sentinel_password=. What else go-redis
 // takes in a URL is understood too, such as ?pool_size= or ?read_timeout=.
 //
+// go-redis logs to stderr each connection that it cannot open; redis.SetLogger changes that for
+// the whole program.
+//
 // asynq's own parser drops the user name, so the URL is read here and asynq is
 // handed the client.
 func Connect(rawURL string) (redis.UniversalClient, error) {

@@ -154,8 +154,12 @@ func TestRun_ownBackend(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel()
-	if got := <-done; got.code != 0 || !strings.Contains(got.err, `"message":"sent"`) {
+	got := <-done
+	if got.code != 0 || !strings.Contains(got.err, `"message":"sent"`) {
 		t.Errorf("exit code %d\n%s", got.code, got.err)
+	}
+	if n := strings.Count(got.err, "Redis keeps nothing on disk"); n != 1 {
+		t.Errorf("%d warnings that a restart of Redis loses the queue, want one:\n%s", n, got.err)
 	}
 }
 
