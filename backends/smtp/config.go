@@ -122,7 +122,9 @@ type Config struct {
 	// Chunking streams messages with BDAT (RFC 3030) to a server that offers both
 	// PIPELINING and CHUNKING, with up to a window of them unanswered: next to no
 	// round trips. What is in the window when a connection dies may be delivered
-	// twice. Not used with LMTP. Auto or Off. Default: Off.
+	// twice. Exim closes a connection after ten refused messages in a row, as it
+	// counts their RSETs: what is in the window then is in doubt too. Not used with
+	// LMTP. Auto or Off. Default: Off.
 	Chunking Mode
 
 	// Window is how many messages, and WindowBytes how many octets of them, may be

@@ -106,6 +106,11 @@ func (s *session) answerEnd(j *job, r *reply) error {
 	}
 	s.c.link.settle(j)
 	switch {
+	case j.err != nil && j.err.Code == 421 && r.code == 250:
+		// It said that it is closing and went on. For whom it took the message, nobody knows.
+		j.err = &mailer.SendError{Class: mailer.Unknown, Step: mailer.StepEnd, Err: j.err}
+	case j.err != nil && j.err.Code == 421:
+		return nil // not reported yet: a new connection may do better
 	case r.code == 250 && j.err != nil:
 		return errOutOfStep // accepted without MAIL: what did it accept?
 	case r.code == 250 && !j.failed():
