@@ -76,6 +76,8 @@ func TestWorker_redisAway(t *testing.T) {
 		t.Errorf("%d connections tried in ten seconds", tried)
 	}
 	h.Restart()
+	h.eventually("nothing waits", func() bool { info := h.info(); return info.Queue != "" && info.Pending+info.Retry == 0 })
+	giveBackOrphans(t, h.Client(t)) // Redis may have given one out as it ended
 	h.wait(n - 300)
 	h.empty()
 	stop()
