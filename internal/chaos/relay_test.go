@@ -1,0 +1,255 @@
+package chaos
+
+import (
+	"crypto/sha256"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// relay is a mail server that goes wrong in every way that it may, and knows what it
+// did: for each copy of a message that it kept, over which connection it came and
+// whether the sender was told.
+type relay struct {
+	addr   string
+	faults faults
+
+	mu       sync.Mutex
+	rng      *rand.Rand
+	begun    int // transactions
+	listener net.Listener
+	away     bool
+	mute     bool // whole messages are neither kept nor answered
+	open     map[*session]bool
+	lines    []*line
+	copies   map[int][]letter // by number of the message
+	changed  chan struct{}    // closed and replaced when a copy comes in
+	held     chan struct{}    // gets a token when a whole message has come while mute
+	sessions sync.WaitGroup
+}
+
+// faults says what the relay does wrong. The zero value does nothing wrong.
+type faults struct {
+	laterEvery int           // every so many transactions one is answered with 421
+	cutOneIn   int           // one transaction in so many loses its connection
+	refuseOne  int           // every so many messages one is refused for good
+	slowest    time.Duration // replies to whole messages take up to this long
+}
+
+// refuses says whether a message is one that the relay refuses for good, each time.
+func (f faults) refuses(number int) bool {
+	return f.refuseOne > 0 && number%f.refuseOne == f.refuseOne-1
+}
+
+// line is one connection, as the books have it.
+type line struct {
+	worker string    // what the client called itself in EHLO
+	ended  time.Time // zero while it is open
+}
+
+// letter is a copy of a message that the relay kept.
+type letter struct {
+	line   *line
+	sum    [sha256.Size]byte // of its octets
+	at     time.Time
+	cutOff bool // the relay hung up instead of answering
+	unread bool // the answer could not be written any more
+}
+
+// fate is what becomes of a transaction.
+type fate int
+
+const (
+	fine fate = iota
+	laterAtMail
+	laterAtRcpt
+	laterAtDot
+	cutBeforeMail
+	cutAfterRcpt
+	cutInBody
+	cutBeforeReply // having kept the message
+	cutAfterReply
+)
+
+func startRelay(t *testing.T, seed uint64, f faults) *relay {
+	t.Helper()
+	r := &relay{
+		faults: f, rng: rand.New(rand.NewPCG(seed, 1)), addr: "127.0.0.1:0",
+		open: map[*session]bool{}, copies: map[int][]letter{}, changed: make(chan struct{}), held: make(chan struct{}, 1000),
+	}
+	if err := r.listen(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.close)
+	return r
+}
+
+func (r *relay) listen() error {
+	l, err := net.Listen("tcp", r.addr)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.addr, r.listener, r.away = l.Addr().String(), l, false
+	r.sessions.Go(func() { r.accept(l) })
+	return nil
+}
+
+func (r *relay) accept(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		s := newSession(r, conn.(*net.TCPConn))
+		r.mu.Lock()
+		if r.away {
+			r.mu.Unlock()
+			_ = conn.Close()
+			continue
+		}
+		r.open[s] = true
+		r.lines = append(r.lines, s.line)
+		r.sessions.Go(s.serve)
+		r.mu.Unlock()
+	}
+}
+
+// leave goes away: nobody can connect, and each connection ends after the reply that
+// it owes, if a whole message is owed one.
+func (r *relay) leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.away = true
+	_ = r.listener.Close()
+	for s := range r.open {
+		_ = s.conn.SetReadDeadline(time.Now())
+	}
+}
+
+// back is here again, at the same address.
+func (r *relay) back() {
+	if err := r.listen(); err != nil {
+		panic(err) // somebody took our port: nothing can be shown any more
+	}
+}
+
+// close ends everything at once.
+func (r *relay) close() {
+	r.leave()
+	r.mu.Lock()
+	for s := range r.open {
+		close(s.stop)
+		_ = s.conn.Close()
+	}
+	r.mu.Unlock()
+	r.sessions.Wait()
+}
+
+func (r *relay) setMute(mute bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mute = mute
+}
+
+func (r *relay) isMute() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mute
+}
+
+func (r *relay) isAway() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.away
+}
+
+// ended takes a session off the books of the open ones.
+func (r *relay) ended(s *session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.line.ended = time.Now()
+	delete(r.open, s)
+}
+
+func (r *relay) named(s *session, worker string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.line.worker = worker
+}
+
+// draw decides about the next transaction.
+func (r *relay) draw() fate {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.begun++
+	switch {
+	case r.faults.laterEvery > 0 && r.begun%r.faults.laterEvery == 0:
+		return laterAtMail + fate(r.rng.IntN(3))
+	case r.faults.cutOneIn > 0 && r.rng.IntN(r.faults.cutOneIn) == 0:
+		return cutBeforeMail + fate(r.rng.IntN(5))
+	}
+	return fine
+}
+
+// pause is how long the reply to a whole message takes.
+func (r *relay) pause() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.faults.slowest == 0 {
+		return 0
+	}
+	return time.Duration(r.rng.Int64N(int64(r.faults.slowest)))
+}
+
+// keep takes responsibility for a message.
+func (r *relay) keep(number int, l letter) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l.at = time.Now()
+	r.copies[number] = append(r.copies[number], l)
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// unread notes that the last copy of a message was kept and nobody was there to hear.
+func (r *relay) unread(number int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.copies[number][len(r.copies[number])-1].unread = true
+}
+
+// delivered returns how many different messages were kept, and what is closed at
+// the next one.
+func (r *relay) delivered() (n int, next <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.copies), r.changed
+}
+
+// openSince counts the connections of a worker that were open at a time or later.
+func (r *relay) openSince(worker string, at time.Time) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.lines {
+		if l.worker == worker && (l.ended.IsZero() || l.ended.After(at)) {
+			n++
+		}
+	}
+	return n
+}
+
+// books returns all copies.
+func (r *relay) books() map[int][]letter {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make(map[int][]letter, len(r.copies))
+	for number, letters := range r.copies {
+		all[number] = slices.Clone(letters)
+	}
+	return all
+}
