@@ -230,7 +230,9 @@ func TestCancel_leaseLost(t *testing.T) {
 	h := newHouse(t, redistest.Options{})
 	client := h.Client(t)
 	newTry := func(id string) *job {
-		return &job{key: taskKey("default", id), cancelled: cancelledKey("default", id), token: "T", done: make(chan outcome, 1)}
+		return &job{key: taskKey("default", id), cancelled: cancelledKey("default", id), token: "T",
+			done: make(chan outcome, 1), written: make(chan bool, 1),
+		}
 	}
 	id := h.handOver("0", Options{})
 	h.cancels(id, nil)

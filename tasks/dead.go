@@ -112,6 +112,19 @@ func (d *DeadLetters) IDs(ctx context.Context, queue string) ([]string, error) {
 	return ids, nil
 }
 
+// Count returns how many dead letters a queue has: the number to alarm on.
+func (d *DeadLetters) Count(ctx context.Context, queue string) (int, error) {
+	sum := 0
+	for _, key := range []string{deadKey(queue), archiveKey(queue)} {
+		n, err := d.redis.ZCard(ctx, key).Result()
+		if err != nil {
+			return 0, unavailable(err)
+		}
+		sum += int(n)
+	}
+	return sum, nil
+}
+
 // ErrNotDead says that there is no dead letter with an ID.
 var ErrNotDead = errors.New("no such dead letter")
 

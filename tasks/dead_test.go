@@ -33,6 +33,9 @@ func deadHouse(t *testing.T, n int) (*house, *DeadLetters) {
 	if ids, err := d.IDs(t.Context(), "default"); err != nil || len(ids) != n {
 		t.Fatalf("%d dead letters (%v), want %d", len(ids), err, n)
 	}
+	if count, err := d.Count(t.Context(), "default"); err != nil || count != n {
+		t.Errorf("Count = %d, %v, want %d", count, err, n)
+	}
 	return h, d
 }
 

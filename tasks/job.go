@@ -25,6 +25,7 @@ type job struct {
 	stamp     string // tells the tasks apart that have this ID one after the other; "" for an ID used once
 	record    string // to be written before outcome is given to the handler
 	outcome   outcome
+	written   chan bool // gets whether Redis knows the outcome; has room for that
 }
 
 type outcome struct {
@@ -45,7 +46,7 @@ const (
 
 func newJob(t ticket) *job {
 	j := &job{
-		message: t.message(), attempt: t.attempt(), done: make(chan outcome, 1),
+		message: t.message(), attempt: t.attempt(), done: make(chan outcome, 1), written: make(chan bool, 1),
 		key: taskKey(t.queue, t.id), cancelled: cancelledKey(t.queue, t.id), token: rand.Text()[:12],
 	}
 	if j.stamp = t.payload.stamp(); j.stamp != "" {

@@ -229,18 +229,26 @@ func (l *ledger) remembered(key string) (string, bool) {
 	return r, ok
 }
 
-// finish writes an outcome down, if that is called for, and gives it to the handler.
-func (l *ledger) finish(j *job, o outcome) {
+// finish writes an outcome down, if that is called for, and gives it to the handler. It
+// returns when that is done: a sender goes on to its next message when Redis knows of
+// the last one, so that at most one message for each connection is sent twice if
+// the worker is killed. It is false if Redis could not be told.
+func (l *ledger) finish(j *job, o outcome) bool {
 	accepted := o.result.Err == nil && o.verdict.action == complete && !o.result.Skipped
 	if !accepted && j.onceToken == "" && !o.undelivered() {
 		j.done <- o
-		return
+		return true
 	}
 	j.outcome = o
+	l.queue(j, accepted)
+	return <-j.written
+}
+
+func (l *ledger) queue(j *job, accepted bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if accepted {
-		data, err := encodeRecord(o.result)
+		data, err := encodeRecord(j.outcome.result)
 		if err != nil {
 			data = "{}"
 		}
@@ -315,6 +323,7 @@ func (l *ledger) write(ctx context.Context, jobs []*job) {
 	})
 	for _, j := range jobs {
 		j.done <- j.outcome
+		j.written <- err == nil
 	}
 	if err != nil {
 		l.log.Error().Err(unavailable(err)).Int("messages", len(jobs)).Msg("tried, but Redis could not be told: what was sent is remembered here until it can")

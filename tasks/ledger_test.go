@@ -174,7 +174,9 @@ func TestLedger_redisAway(t *testing.T) {
 	client.AddHook(cut{func([]redis.Cmder) bool { return away.Load() }})
 	l := newLedger(client, zerolog.Nop())
 	accepted := outcome{result: mailer.Result{Reply: "250 Ok"}}
-	newTry := func(id string) *job { return &job{key: taskKey("default", id), done: make(chan outcome, 1)} }
+	newTry := func(id string) *job {
+		return &job{key: taskKey("default", id), done: make(chan outcome, 1), written: make(chan bool, 1)}
+	}
 
 	away.Store(true)
 	j := newTry(id)
@@ -207,6 +209,43 @@ func TestLedger_redisAway(t *testing.T) {
 	if reader.Exists(t.Context(), other.key).Val() != 0 {
 		t.Error("a task that has ended has a record again")
 	}
+}
+
+// When Redis falls silent a sender ends the message that it is on and sends no other: a
+// worker that is killed then doubles one message for each connection, not a batch.
+func TestLedger_redisSilent(t *testing.T) {
+	t.Parallel()
+	const batch = 50
+	h := newHouse(t, redistest.Options{})
+	begin, silent := make(chan struct{}), make(chan struct{})
+	var answered atomic.Int64
+	h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+		switch answered.Add(1) {
+		case 1: // a batch of one: meanwhile the next ones gather
+			<-begin
+		case 10:
+			h.Pause()
+			close(silent)
+		}
+		return mailer.Result{}
+	}
+	h.send(2*batch, nil)
+	cfg := h.config()
+	cfg.Connections, cfg.BatchSize = 1, batch
+	cfg.Concurrency = 2 * batch
+	h.start(cfg)
+	h.eventually("all tasks are held", func() bool { return h.info().Active == 2*batch })
+	close(begin)
+	<-silent
+	h.wait(10)
+	select {
+	case <-h.relay.arrived:
+		t.Error("a message was sent while Redis could not be told of the one before")
+	case <-time.After(500 * time.Millisecond):
+	}
+	h.Resume()
+	h.eventually("an empty queue", func() bool { return h.info().Size == 0 })
+	h.once(2 * batch)
 }
 
 func TestLedger_remembersTheNewest(t *testing.T) {

@@ -136,7 +136,9 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 		if r.Err == nil {
 			stats.Accepted++
 		}
-		s.ledger.finish(j, outcome{result: r, verdict: v})
+		if !s.ledger.finish(j, outcome{result: r, verdict: v}) {
+			cancel() // the rest waits until Redis is back
+		}
 	})
 	stats.Duration = time.Since(start)
 	s.onBatch(stats)

@@ -41,7 +41,7 @@ deleted.`,
   enqueue dead export > dead.jsonl`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			fmt.Fprint(a.std.Err, c.UsageString())
-			return cli.Exitf(cli.ExitUsage, "a command is wanted: list, show, replay, delete or export")
+			return cli.Exitf(cli.ExitUsage, "a command is wanted: list, show, replay, delete, export or count")
 		},
 	}
 	dead.AddCommand(
@@ -49,7 +49,7 @@ deleted.`,
 		a.deadSubcommand("show", "Print the reason and the whole message", false, a.deadShow),
 		a.deadSubcommand("replay", "Queue them anew, as if handed over now", false, a.deadReplay),
 		a.deadSubcommand("delete", "Delete them for good", false, a.deadDelete),
-		a.deadExportCommand(),
+		a.deadExportCommand(), a.deadCountCommand(),
 	)
 	return dead
 }
@@ -80,6 +80,43 @@ func (a *app) deadExportCommand() *cobra.Command {
 		})
 	c.Flags().StringVar(&dir, "eml", "", "write each as a file ID.eml in this `directory` instead")
 	return c
+}
+
+func (a *app) deadCountCommand() *cobra.Command {
+	var queue string
+	c := &cobra.Command{
+		Use: "count", Short: "Print how many there are: the number to alarm on",
+		Example: "  enqueue dead count\n  enqueue dead count --queue bulk",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return a.deadCount(c.Context(), queue) },
+	}
+	c.Flags().StringVar(&queue, "queue", "", "those of this queue only")
+	return c
+}
+
+func (a *app) deadCount(ctx context.Context, queue string) error {
+	if err := a.connect(ctx); err != nil {
+		return err
+	}
+	defer a.close()
+	d := tasks.NewDeadLetters(a.redis)
+	queues := []string{queue}
+	if queue == "" {
+		var err error
+		if queues, err = d.Queues(); err != nil {
+			return err
+		}
+	}
+	sum := 0
+	for _, q := range queues {
+		n, err := d.Count(ctx, q)
+		if err != nil {
+			return err
+		}
+		sum += n
+	}
+	fmt.Fprintln(a.std.Out, sum)
+	return nil
 }
 
 // dead finds the selected letters and does the work on them.

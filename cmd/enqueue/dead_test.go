@@ -29,6 +29,9 @@ func TestDead(t *testing.T) {
 	bury(t, server, "default")
 	bury(t, server, "bulk")
 
+	if all, bulk := enqueue(t, "", "dead", "count"), enqueue(t, "", "dead", "count", "--queue", "bulk"); all.out != "2\n" || bulk.out != "1\n" {
+		t.Errorf("count: %+v, of bulk %+v", all, bulk)
+	}
 	got := enqueue(t, "", "dead", "list")
 	for _, want := range []string{first, second, "ann@example.com", "Grüße", "bulk"} {
 		if !strings.Contains(got.out, want) {

@@ -56,10 +56,10 @@ type Streams struct {
 }
 
 // Main runs a command with the process's arguments and streams, and exits. Its context
-// ends at the first SIGINT or SIGTERM; a second one ends the process at once.
+// ends at the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once.
 func Main(command func(Streams) *cobra.Command) {
 	redis.SetLogger(silence{}) // what matters comes back as an error
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop)
 	std := Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
 	os.Exit(Run(ctx, command, os.Args[1:], std))

@@ -116,7 +116,9 @@ func (s *site) run(name string, args ...string) string {
 }
 
 // worker starts a worker process. stop sends it SIGTERM and waits for its end.
-func (s *site) worker() (stop func()) {
+func (s *site) worker() (stop func()) { return s.workerUntil(syscall.SIGTERM) }
+
+func (s *site) workerUntil(end syscall.Signal) (stop func()) {
 	s.t.Helper()
 	c := s.command("worker", "run")
 	var log bytes.Buffer
@@ -126,8 +128,8 @@ func (s *site) worker() (stop func()) {
 	}
 	return func() {
 		s.t.Helper()
-		if err := c.Process.Signal(syscall.SIGTERM); err != nil {
-			s.t.Errorf("SIGTERM: %v", err)
+		if err := c.Process.Signal(end); err != nil {
+			s.t.Errorf("%v: %v", end, err)
 		}
 		if err := c.Wait(); err != nil {
 			s.t.Errorf("worker: %v\n%s", err, tail(log.Bytes()))
@@ -215,9 +217,9 @@ func TestPostfix(t *testing.T) {
 func TestPostfix_workerReplaced(t *testing.T) {
 	s := newSite(t)
 	s.run("enqueue", "bulk", s.file())
-	for _, until := range []int{100, 700} {
-		stop := s.worker()
-		s.wait(until)
+	for i, end := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP} {
+		stop := s.workerUntil(end)
+		s.wait(100 + 600*i)
 		stop()
 	}
 	delivered := len(s.postfix.Messages())

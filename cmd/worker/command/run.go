@@ -23,7 +23,7 @@ func runCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Deliver mail until told to stop",
-		Long: `Deliver mail until told to stop. SIGTERM or SIGINT ends it in order: it takes
+		Long: `Deliver mail until told to stop. SIGTERM, SIGINT or SIGHUP ends it in order: it takes
 nothing new, ends what is on the wire and gives the rest back to the queue. A
 second signal ends it at once.`,
 		Example: `  worker run
