@@ -28,7 +28,7 @@ test: deps ## Run all tests, on a real Redis, Postfix and Django
 
 .PHONY: chaos
 chaos: deps ## Break everything for about ten minutes and count the mails (SEED=n)
-	$(GO) test ./internal/chaos -run '^TestChaos$$' -count=1 -timeout 30m -chaos.full -chaos.seed $(SEED)
+	$(GO) test ./internal/chaos -v -run '^TestChaos$$' -count=1 -timeout 30m -chaos.full -chaos.seed $(SEED)
 
 .PHONY: deps
 deps:
