@@ -126,8 +126,8 @@ func drainWorker(b *testing.B, client redis.UniversalClient, n int) {
 	b.Helper()
 	var accepted, batches atomic.Int64
 	w, err := NewWorker(client, WorkerConfig{
-		Connect: func(string) (mailer.Backend, error) { return sink{&accepted}, nil },
-		OnBatch: func(Batch) { batches.Add(1) },
+		Connect:   func(string) (mailer.Backend, error) { return sink{&accepted}, nil },
+		Observers: []Observer{{Batch: func(Batch) { batches.Add(1) }}},
 	})
 	if err != nil {
 		b.Fatal(err)

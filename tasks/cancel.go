@@ -132,7 +132,7 @@ func (w *Worker) decided(ctx context.Context, t ticket) error {
 	case err != nil:
 		return unavailable(err)
 	case cancelled:
-		w.logOutcome(t, outcome{verdict: verdict{action: drop}})
+		w.ended(t.ended(outcome{verdict: verdict{action: drop}}))
 		return errCancelled
 	}
 	return nil

@@ -32,6 +32,7 @@ type outcome struct {
 	result  mailer.Result
 	verdict verdict
 
+	sender    int  // which one tried; 0: none
 	again     bool // the message had been sent before, and was not sent again
 	forwarded bool // the task went on to another queue
 }

@@ -120,7 +120,8 @@ func (l *lane) addSender(w *Worker, log zerolog.Logger, intake, express chan *jo
 	l.senders = append(l.senders, &sender{
 		backend: backend, intake: intake, express: express, share: l.share,
 		gate: l.gate, ledger: w.ledger, policy: w.policy, log: log,
-		batchSize: w.cfg.BatchSize, batchTimeout: w.cfg.BatchTimeout, onBatch: w.cfg.OnBatch,
+		batchSize: w.cfg.BatchSize, batchTimeout: w.cfg.BatchTimeout,
+		observers: w.cfg.Observers, mailer: l.mailer, number: w.senderCount() + 1,
 	})
 	return nil
 }

@@ -8,45 +8,43 @@ import (
 	"github.com/rs/zerolog"
 )
 
+// ended tells the log and the observers how a try of a message has ended.
+func (w *Worker) ended(o Outcome) {
+	w.logOutcome(o)
+	observers(w.cfg.Observers).outcome(o)
+}
+
 // logOutcome writes the one line that each try of a message leaves.
-func (w *Worker) logOutcome(t ticket, o outcome) {
-	var line *zerolog.Event
-	var text string
-	switch o.verdict.action {
-	case complete:
-		line, text = w.log.Info(), "sent"
-		if o.verdict.reason != nil {
-			line, text = w.log.Warn(), "failed silently"
-		} else if o.forwarded {
-			text = "forwarded to its mailer's queue"
-		} else if o.again {
-			text = "sent before, not again"
-		} else if o.result.Skipped {
-			text = "nobody to send to"
-		}
-	case retry:
-		line, text = w.log.Warn().Dur("retry_in", o.verdict.delay), "failed for now"
-	case hold:
-		line, text = w.log.Debug(), "held"
-	case deadLetter:
-		line, text = w.log.Error(), "dead letter"
-	case drop:
-		line, text = w.log.Info(), "cancelled"
+func (w *Worker) logOutcome(o Outcome) {
+	line := w.log.WithLevel(o.Action.level())
+	line.Str("message_id", o.MessageID).Str("task", o.TaskID).Str("queue", o.Queue).Str("mailer", o.Mailer)
+	if o.Sender != 0 {
+		line.Int("sender", o.Sender)
 	}
-	line.Str("task", t.id).Str("queue", t.queue).Int("try", t.retried+1).Dur("took", time.Since(t.started))
-	if t.payload != nil {
-		line.Str("message_id", t.payload.Message.MessageID)
+	line.Int("try", o.Try).Dur("waited", o.Waited).Dur("took", o.Took)
+	if o.Action == ActionRetry {
+		line.Dur("retry_in", o.RetryIn)
 	}
-	if o.verdict.reason != nil {
-		line.AnErr("error", o.verdict.reason)
+	if o.Err != nil {
+		line.AnErr("error", o.Err)
 	}
-	if o.result.Reply != "" {
-		line.Str("reply", o.result.Reply)
+	if o.Reply != "" {
+		line.Str("reply", o.Reply)
 	}
-	for _, r := range o.result.Refused {
-		w.log.Warn().Str("task", t.id).AnErr("error", r).Msg("recipient refused")
+	for _, r := range o.Refused {
+		w.log.Warn().Str("task", o.TaskID).AnErr("error", r).Msg("recipient refused")
 	}
-	line.Msg(text)
+	line.Msg(string(o.Action))
+}
+
+func (a Action) level() zerolog.Level {
+	switch a {
+	case ActionDead:
+		return zerolog.ErrorLevel
+	case ActionRetry, ActionSilent:
+		return zerolog.WarnLevel
+	}
+	return zerolog.InfoLevel
 }
 
 // asynqLogger gives asynq's own messages to zerolog. What it warns of for each task that

@@ -26,7 +26,9 @@ type sender struct {
 	policy       policy
 	batchSize    int
 	batchTimeout time.Duration
-	onBatch      func(Batch)
+	observers    observers
+	mailer       string
+	number       int // among the worker's senders, from 1
 	log          zerolog.Logger
 }
 
@@ -102,6 +104,7 @@ func (s *sender) ready(stop, work context.Context) bool {
 			continue
 		}
 		s.gate.open()
+		s.observers.held(s.mailer, nil)
 		s.log.Info().Msg("relay is back")
 		return true
 	}
@@ -121,7 +124,7 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 		return nil
 	}
 	start := time.Now()
-	stats := Batch{Size: len(jobs)}
+	stats := Batch{Mailer: s.mailer, Sender: s.number, Size: len(jobs)}
 	var reason error
 	s.sendEach(ctx, messages(jobs), func(i int, r mailer.Result) {
 		j := jobs[i]
@@ -136,18 +139,19 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 		if r.Err == nil {
 			stats.Accepted++
 		}
-		if !s.ledger.finish(j, outcome{result: r, verdict: v}) {
+		if !s.ledger.finish(j, outcome{result: r, verdict: v, sender: s.number}) {
 			cancel() // the rest waits until Redis is back
 		}
 	})
 	stats.Duration = time.Since(start)
-	s.onBatch(stats)
+	s.observers.batch(stats)
 	s.ledger.released(ctx, held)
 	if stats.Accepted > 0 {
 		s.gate.accepted()
 	}
 	// A batch that came some way is tried on at once, over a new connection.
 	if len(held) == len(jobs) && work.Err() == nil && s.gate.shut(reason, false) {
+		s.observers.held(s.mailer, reason)
 		s.log.Error().Err(reason).Msg("relay takes no mail: holding all messages until it does")
 	}
 	return held

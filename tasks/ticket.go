@@ -153,3 +153,40 @@ func (w *Worker) enqueueRest(ctx context.Context, t ticket, p *payload, suffix s
 	opts = append(opts, asynq.Queue(t.queue), asynq.MaxRetry(t.maxRetry+spareRetry))
 	return enqueue(ctx, w.client, p, t.payload.stem(t.id)+suffix, opts...)
 }
+
+// ended makes of the outcome of a try what log and observers are told. Held is none: the
+// try is not over.
+func (t ticket) ended(o outcome) Outcome {
+	out := Outcome{
+		Action: o.action(), TaskID: t.id, Queue: plainQueue(t.queue), Try: t.retried + 1, Sender: o.sender,
+		Reply: o.result.Reply, Refused: o.result.Refused, Err: o.verdict.reason, RetryIn: o.verdict.delay,
+		Took: time.Since(t.started),
+	}
+	if p := t.payload; p != nil {
+		out.MessageID, out.Mailer, out.Waited = p.Message.MessageID, p.Using, max(t.started.Sub(p.DueAt), 0)
+	}
+	return out
+}
+
+func (o outcome) action() Action {
+	switch o.verdict.action {
+	case retry:
+		return ActionRetry
+	case deadLetter:
+		return ActionDead
+	case drop:
+		return ActionCancelled
+	case complete, hold:
+	}
+	switch {
+	case o.verdict.reason != nil:
+		return ActionSilent
+	case o.forwarded:
+		return ActionForwarded
+	case o.again:
+		return ActionSentBefore
+	case o.result.Skipped:
+		return ActionSkipped
+	}
+	return ActionSent
+}

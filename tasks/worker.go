@@ -50,15 +50,8 @@ type WorkerConfig struct {
 	// context has: 2 min 30 s if zero. Run returns a few seconds after that at the latest.
 	ShutdownTimeout time.Duration
 
-	Logger  *zerolog.Logger // no logs if nil
-	OnBatch func(Batch)     // called after each batch, from its sender's goroutine
-}
-
-// Batch is what one sender sent at once.
-type Batch struct {
-	Size     int           // messages
-	Accepted int           // of which the relay took this many
-	Duration time.Duration // from the first octet to the last reply
+	Logger    *zerolog.Logger // no logs if nil
+	Observers []Observer
 }
 
 // givingBack is how long asynq waits at shutdown before it puts unfinished tasks back:
@@ -135,9 +128,6 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	if c.Logger == nil {
 		c.Logger = new(zerolog.Nop())
 	}
-	if c.OnBatch == nil {
-		c.OnBatch = func(Batch) {}
-	}
 	return c
 }
 
@@ -203,6 +193,15 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 }
 
+// senderCount counts the worker's senders.
+func (w *Worker) senderCount() int {
+	n := 0
+	for _, l := range w.lanes {
+		n += len(l.senders)
+	}
+	return n
+}
+
 // eachServer does something with all asynq servers at the same time.
 func (w *Worker) eachServer(do func(*asynq.Server)) {
 	var all sync.WaitGroup
@@ -254,7 +253,7 @@ func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	if o.verdict.action == complete || o.verdict.action == drop {
 		w.blobs.done(t)
 	}
-	w.logOutcome(t, o)
+	w.ended(t.ended(o))
 	return o.verdict.taskError()
 }
 

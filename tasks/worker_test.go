@@ -183,7 +183,7 @@ func TestWorker_batches(t *testing.T) {
 	batches := make(chan Batch, 100)
 	cfg := h.config()
 	cfg.Connections, cfg.Concurrency = 1, 46
-	cfg.OnBatch = func(b Batch) { batches <- b }
+	cfg.Observers = []Observer{{Batch: func(b Batch) { batches <- b }}}
 	h.send(46, nil)
 	stop := h.start(cfg)
 	h.eventually("46 active tasks", func() bool { return h.info().Active == 46 })

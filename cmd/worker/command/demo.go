@@ -157,7 +157,7 @@ func (d *demo) work(ctx context.Context) (stop func() error, err error) {
 			return smtp.New(smtp.Config{Addrs: []string{d.server.Addr()}, Hostname: "demo.example"})
 		},
 		Logger:  &log,
-		OnBatch: d.onBatch,
+		Observers: []tasks.Observer{{Batch: d.onBatch}},
 	})
 	if err != nil {
 		return nil, err
