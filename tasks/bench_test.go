@@ -54,7 +54,7 @@ func letters(n int) []*mailer.EmailMessage {
 // BenchmarkQueue hands mails of 2 kB over, from one goroutine and from many.
 func BenchmarkQueue(b *testing.B) {
 	server := redistest.Start(b, redistest.Options{})
-	q := NewQueue(server.Client(b), QueueConfig{Defaults: mailer.Defaults{Hostname: "app.example.com"}})
+	q := NewQueue(server.Client(b), QueueConfig{MassSize: 1, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
 	m := letters(1)[0]
 	for _, goroutines := range []int{1, 16} {
 		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) {
@@ -85,7 +85,7 @@ func BenchmarkDrain(b *testing.B) {
 	run := func(b *testing.B, drain func(b *testing.B, client redis.UniversalClient, n int)) {
 		b.Helper()
 		server := redistest.Start(b, redistest.Options{})
-		q := NewQueue(server.Client(b), QueueConfig{Defaults: mailer.Defaults{Hostname: "app.example.com"}})
+		q := NewQueue(server.Client(b), QueueConfig{MassSize: 1, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
 		b.StopTimer()
 		if sent, err := q.SendMessages(b.Context(), letters(b.N)); sent != b.N {
 			b.Fatal(err)
@@ -234,7 +234,7 @@ func BenchmarkCriticalLatency(b *testing.B) {
 		}
 		return mailer.Result{}
 	}
-	q := NewQueue(server.Client(b), QueueConfig{Defaults: mailer.Defaults{Hostname: "app.example.com"}})
+	q := NewQueue(server.Client(b), QueueConfig{MassSize: 1, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
 	bulk := q.With(Options{Queue: "bulk"})
 	if sent, err := bulk.SendMessages(b.Context(), letters(20_000+40*b.N)); err != nil {
 		b.Fatal(sent, err)

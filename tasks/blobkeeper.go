@@ -97,10 +97,9 @@ func (k *blobKeeper) done(t ticket) {
 	if t.payload == nil || len(t.payload.Blobs) == 0 {
 		return
 	}
-	key := taskKey(t.queue, t.id)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.ended = append(k.ended, endedTask{key: key, refs: t.payload.refs(key)})
+	k.ended = append(k.ended, endedTask{key: t.key, refs: t.payload.refs(t.key)})
 }
 
 // run drops and sweeps until ctx ends, and drops once more then.

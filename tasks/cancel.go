@@ -1,10 +1,10 @@
 package tasks
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -33,14 +33,14 @@ var ErrNoTask = errors.New("no such task")
 // a worker that has it will drop it. Else the error is ErrTooLate, ErrNoTask, or
 // says that Redis could not be asked. An idempotency key is free again afterwards.
 func (q *Queue) Cancel(ctx context.Context, id string) error {
-	queue := q.asynqQueue(q.cfg.Options)
-	err := q.cancel(ctx, queue, id)
-	if err == nil || q.cfg.Options.Using != "" || !errors.Is(err, ErrNoTask) && !errors.Is(err, ErrTooLate) {
+	name := q.queueOf(id)
+	err := q.cancel(ctx, name, id)
+	if err == nil || name.Mailer != "" || !errors.Is(err, ErrNoTask) && !errors.Is(err, ErrTooLate) {
 		return err
 	}
 	// A message for a named mailer waits in a queue of that mailer's: a worker puts it
 	// there if we did not know of the mailer.
-	lanes, listErr := q.lanesOf(queue)
+	lanes, listErr := q.lanesOf(name)
 	if listErr != nil {
 		return listErr
 	}
@@ -55,13 +55,20 @@ func (q *Queue) Cancel(ctx context.Context, id string) error {
 	return err
 }
 
-// lanesOf returns the other queues of asynq's that are this queue for a named mailer.
-func (q *Queue) lanesOf(queue string) ([]string, error) {
+// lanesOf returns this queue's namesakes for named mailers.
+func (q *Queue) lanesOf(name QueueName) ([]QueueName, error) {
 	all, err := asynq.NewInspectorFromRedisClient(q.redis).Queues()
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	return slices.DeleteFunc(all, func(name string) bool { return name == queue || plainQueue(name) != queue }), nil
+	var lanes []QueueName
+	for _, other := range all {
+		lane := ParseQueueName(other)
+		if lane.Mailer != "" && lane.Queue == name.Queue && lane.Shard == name.Shard && !lane.Mass {
+			lanes = append(lanes, lane)
+		}
+	}
+	return lanes, nil
 }
 
 // cancelScript returns what became of the task at KEYS[1] with the ID ARGV[1]. Waiting
@@ -91,51 +98,103 @@ return "cancelled"`
 
 func cancelledKey(queue, id string) string { return "mailpouch:{" + queue + "}:cancelled:" + id }
 
-func (q *Queue) cancel(ctx context.Context, queue, id string) error {
+// cancel looks for a task of the message's own first: one of a mass task may have become
+// that.
+func (q *Queue) cancel(ctx context.Context, name QueueName, id string) error {
+	queue := name.String()
 	prefix := "asynq:{" + queue + "}:"
 	keys := []string{taskKey(queue, id), prefix + "pending", prefix + "scheduled", prefix + "retry", cancelledKey(queue, id)}
-	// No worker holds a task for longer than its time-out.
-	answer, err := q.redis.Eval(ctx, cancelScript, keys, id, int(2*q.cfg.TaskTimeout/time.Second)+1).Text()
+	answer, err := q.redis.Eval(ctx, cancelScript, keys, id, q.cancelledFor()).Text()
 	if err != nil {
 		return unavailable(err)
 	}
-	switch next, replayed := strings.CutPrefix(answer, "replayed:"); {
-	case replayed:
-		return q.cancel(ctx, queue, next)
-	case answer == "none":
+	next, replayed := strings.CutPrefix(answer, "replayed:")
+	if replayed {
+		return q.cancel(ctx, name, next)
+	}
+	if task, index, ok := splitID(id); ok && answer == "none" {
+		name.Mass = true
+		if answer, err = q.cancelInMass(ctx, name.String(), task, index); err != nil {
+			return err
+		}
+	}
+	switch answer {
+	case "none":
 		return fmt.Errorf("tasks: %s: %w", id, ErrNoTask)
-	case answer == "late":
+	case "late":
 		return fmt.Errorf("tasks: %s: %w: it is on the wire, or has ended", id, ErrTooLate)
 	}
 	return nil
 }
 
+// cancelledFor is how long, in seconds, a worker can still have a task that was
+// cancelled: none holds one for longer than its time-out.
+func (q *Queue) cancelledFor() int { return int(2*q.cfg.TaskTimeout/time.Second) + 1 }
+
+// cancelInMassScript is cancelScript for a message of the mass task at KEYS[1]. The task
+// stays; the worker leaves the message out.
+const cancelInMassScript = `
+local state, wire, sent = unpack(redis.call("HMGET", KEYS[1], "state", ARGV[1], ARGV[2]))
+if not state then return "none" end
+if wire or sent or state == "completed" or state == "archived" then return "late" end
+redis.call("HSET", KEYS[1], ARGV[3], "1")
+redis.call("SET", KEYS[2], "1", "EX", ARGV[4])
+return "cancelled"`
+
+func (q *Queue) cancelInMass(ctx context.Context, queue, task string, index int) (string, error) {
+	info, err := asynq.NewInspectorFromRedisClient(q.redis).GetTaskInfo(queue, task)
+	if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
+		return "none", nil
+	}
+	if err != nil {
+		return "", unavailable(err)
+	}
+	if index >= bytes.Count(info.Payload, []byte("\n")) {
+		return "none", nil
+	}
+	id := massID(task, index)
+	slot := id[len(task):]
+	keys := []string{taskKey(queue, task), cancelledKey(queue, id)}
+	answer, err := q.redis.Eval(ctx, cancelInMassScript, keys, fieldWire+slot, fieldSent+slot, fieldCancelled+slot, q.cancelledFor()).Text()
+	if err != nil {
+		return "", unavailable(err)
+	}
+	return answer, nil
+}
+
 // errCancelled ends a task that was cancelled while a worker had it.
 var errCancelled = fmt.Errorf("cancelled: %w", asynq.RevokeTask)
 
-// decideScript is the worker's side of cancelScript for a task that ends, or moves on,
-// without being on the wire: from now on it is too late. It returns 1 if the task was
-// cancelled before.
+// decideScript is the worker's side of cancelScript for a message that ends, or moves on,
+// without being on the wire: from now on it is too late. It returns what else
+// has become of the message before.
 const decideScript = `
-local state, cancelled = unpack(redis.call("HMGET", KEYS[1], "state", "` + fieldCancelled + `"))
-if not state then return redis.call("EXISTS", KEYS[2]) end
-if cancelled then return 1 end
-redis.call("HSET", KEYS[1], "` + fieldWire + `", ARGV[1])
-return 0`
+local state, cancelled, sent = unpack(redis.call("HMGET", KEYS[1], "state", ARGV[2], ARGV[3]))
+if not state then
+  if redis.call("EXISTS", KEYS[2]) == 1 then return "cancelled" end
+  return ""
+end
+if sent then return "sent:" .. sent end
+if cancelled then return "cancelled" end
+redis.call("HSET", KEYS[1], ARGV[1], "decided")
+return ""`
 
-// decided makes it too late to cancel a task. The error is errCancelled if it was
-// cancelled.
-func (w *Worker) decided(ctx context.Context, t ticket) error {
-	keys := []string{taskKey(t.queue, t.id), cancelledKey(t.queue, t.id)}
-	cancelled, err := w.redis.Eval(ctx, decideScript, keys, "decided").Bool()
-	switch {
-	case err != nil:
-		return unavailable(err)
-	case cancelled:
-		w.ended(t.ended(outcome{verdict: verdict{action: drop}}))
-		return errCancelled
+// decided makes it too late to cancel a message that was not on the wire. It returns
+// another outcome instead of o if there is one in Redis: it was cancelled, or an earlier
+// try has sent it.
+func (w *Worker) decided(ctx context.Context, t ticket, o outcome) (outcome, error) {
+	keys := []string{t.key, cancelledKey(t.queue, t.id)}
+	answer, err := w.redis.Eval(ctx, decideScript, keys, fieldWire+t.slot, fieldCancelled+t.slot, fieldSent+t.slot).Text()
+	if err != nil {
+		return o, unavailable(err)
 	}
-	return nil
+	if answer == "cancelled" {
+		return outcome{verdict: verdict{action: drop}}, nil
+	}
+	if sent, ok := strings.CutPrefix(answer, "sent:"); ok {
+		return outcomeOf(sent)
+	}
+	return o, nil
 }
 
 // goneScript tidies up after a worker that has marked a task which is not there, and
@@ -146,10 +205,10 @@ return redis.call("EXISTS", KEYS[2])`
 
 // offWireScript takes back that a try is on the wire, unless another one is.
 const offWireScript = `
-if redis.call("HGET", KEYS[1], "` + fieldWire + `") == ARGV[1] then redis.call("HDEL", KEYS[1], "` + fieldWire + `") end
+if redis.call("HGET", KEYS[1], ARGV[1]) == ARGV[2] then redis.call("HDEL", KEYS[1], ARGV[1]) end
 return 0`
 
 // offWire adds the command that takes back what unsent has written for a job.
 func offWire(ctx context.Context, p redis.Pipeliner, j *job) {
-	p.Eval(ctx, offWireScript, []string{j.key}, j.token)
+	p.Eval(ctx, offWireScript, []string{j.key}, fieldWire+j.slot, j.token)
 }

@@ -229,11 +229,6 @@ func TestCancel_leaseLost(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	client := h.Client(t)
-	newTry := func(id string) *job {
-		return &job{key: taskKey("default", id), cancelled: cancelledKey("default", id), token: "T",
-			done: make(chan outcome, 1), written: make(chan bool, 1),
-		}
-	}
 	id := h.handOver("0", Options{})
 	h.cancels(id, nil)
 	cancelled, forgotten := newTry(id), newTry("forgotten")
@@ -242,10 +237,10 @@ func TestCancel_leaseLost(t *testing.T) {
 	if err != nil || len(left) != 1 || left[0] != forgotten {
 		t.Fatalf("unsent = %v, %v, want the forgotten one", left, err)
 	}
-	if o := <-cancelled.done; o.verdict.action != drop {
+	if o := cancelled.outcome; o.verdict.action != drop {
 		t.Errorf("the cancelled one: %+v", o)
 	}
-	forgotten.outcome, forgotten.record = outcome{}, "{}"
+	forgotten.outcome, forgotten.record, forgotten.written = outcome{}, "{}", make(chan bool, 1)
 	l.write(t.Context(), left)
 	h.nothing()
 }
@@ -357,7 +352,8 @@ func TestCancel_everyMoment(t *testing.T) {
 			client.HSet(t.Context(), key, "state", "active")
 			var err error
 			client.AddHook(between{n, func() { err = h.queue.Cancel(t.Context(), id) }})
-			j := &job{key: key, cancelled: cancelledKey("default", id), token: "T", onceToken: once, done: make(chan outcome, 1)}
+			j := newTry(id)
+			j.onceToken = once
 			left, ledgerErr := newLedger(client, zerolog.Nop()).unsent(t.Context(), []*job{j})
 			switch {
 			case ledgerErr != nil:

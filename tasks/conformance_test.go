@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"github.com/mailpouch/mailpouch/internal/redistest"
@@ -28,21 +29,25 @@ func TestQueue_conformance(t *testing.T) {
 func waiting(t *testing.T, server *redistest.Server) []mailertest.Mail {
 	t.Helper()
 	var mails []mailertest.Mail
-	client := server.Client(t)
-	ids, err := client.LRange(t.Context(), "asynq:{default}:pending", 0, -1).Result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, id := range ids {
-		task, err := inspect(t, server).GetTaskInfo("default", id)
+	for _, queue := range []string{"default:mass", "default"} {
+		ids, err := server.Client(t).LRange(t.Context(), "asynq:{"+queue+"}:pending", 0, -1).Result()
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := decodePayload(task.Payload)
-		if err != nil {
-			t.Fatal(err)
+		slices.Reverse(ids) // oldest first
+		for _, id := range ids {
+			task, err := inspect(t, server).GetTaskInfo(queue, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for line := range bytes.Lines(task.Payload) {
+				p, err := decodePayload(line)
+				if err != nil {
+					t.Fatal(err)
+				}
+				mails = append(mails, asMail(t, p.Message))
+			}
 		}
-		mails = append(mails, asMail(t, p.Message))
 	}
 	return mails
 }

@@ -162,7 +162,7 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 		return nil, fmt.Errorf("tasks: %s is %v: %w", id, info.State, ErrNotDead)
 	}
 	l := &DeadLetter{
-		ID: id, Queue: queue, Reason: info.LastErr, Tries: info.Retried + 1, At: info.LastFailedAt, Payload: info.Payload,
+		ID: id, Queue: queue, Reason: info.LastErr, Tries: max(info.Retried, 1), At: info.LastFailedAt, Payload: info.Payload,
 	}
 	if p, err := decodePayload(info.Payload); err == nil {
 		l.Message, l.Recipients = p.Message, p.Recipients

@@ -142,16 +142,28 @@ const stepQueue mailer.Step = "queue"
 
 // handOver enqueues a task and returns its ID. With a key the ID derives from that, and
 // may be the one of the task that an earlier hand-over of the same message made.
-func (q *Queue) handOver(ctx context.Context, p *payload, o Options, opts []asynq.Option) (string, error) {
-	if !o.handedOnce() {
-		id := rand.Text()
-		return id, enqueue(ctx, q.client, p, id, opts...)
+func (q *Queue) handOver(ctx context.Context, p *payload) mailer.Result {
+	id, err := rand.Text(), error(nil)
+	if q.cfg.Options.handedOnce() {
+		id, err = q.handOverOnce(ctx, p)
+	} else {
+		err = enqueue(ctx, q.client, p, id, q.taskOptions(q.queueOf(id).String(), p.DueAt)...)
 	}
+	if err != nil {
+		return mailer.Result{Err: err}
+	}
+	return mailer.Result{Reply: id}
+}
+
+func (q *Queue) handOverOnce(ctx context.Context, p *payload) (string, error) {
+	o := q.cfg.Options
 	var err error
 	if p.Digest, err = digest(p.Message, o); err != nil {
 		return "", &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
 	}
-	id, queue := o.onceID(p.Digest), q.asynqQueue(o)
+	id := o.onceID(p.Digest)
+	queue := q.queueOf(id).String()
+	opts := q.taskOptions(queue, p.DueAt)
 	look := len(p.Blobs) > 0 // big attachments need not travel twice
 	for range 5 {            // an earlier task may end just when it is looked at
 		if look {

@@ -1,7 +1,6 @@
 package tasks
 
 import (
-	"crypto/rand"
 	"errors"
 	"sync/atomic"
 
@@ -13,19 +12,21 @@ import (
 type job struct {
 	message *mailer.EmailMessage
 	attempt attempt
-	done    chan outcome // has room for the one outcome, so no sender waits for a handler
+	index   int         // in its task
+	done    chan<- *job // gets the job when outcome is there; has room for it, so no sender waits for a handler
+	outcome outcome
 	state   atomic.Int32
 
 	// The ledger's.
-	key       string // of the task in Redis
-	cancelled string // the key that is there if the task was cancelled
-	token     string // names this try
-	onceToken string // the same if the message is at_most_once; "" for others
-	gone      bool   // the task was not in Redis when the try began
-	stamp     string // tells the tasks apart that have this ID one after the other; "" for an ID used once
-	record    string // to be written before outcome is given to the handler
-	outcome   outcome
-	written   chan bool // gets whether Redis knows the outcome; has room for that
+	key       string      // of the task in Redis
+	slot      string      // what the fields of this message there end in; "" if it has the task to itself
+	cancelled string      // the key that is there if the task was cancelled
+	token     string      // names this try
+	onceToken string      // the same if the message is at_most_once; "" for others
+	gone      bool        // the task was not in Redis when the try began
+	stamp     string      // tells the tasks apart that have this ID one after the other; "" for an ID used once
+	record    string      // to be written before the handler gets the outcome
+	written   chan<- bool // gets whether Redis knows the outcome; has room for that
 }
 
 type outcome struct {
@@ -35,6 +36,7 @@ type outcome struct {
 	sender    int  // which one tried; 0: none
 	again     bool // the message had been sent before, and was not sent again
 	forwarded bool // the task went on to another queue
+	moved     bool // an earlier run of the mass task has made a task of the message
 }
 
 // A job waits until a sender claims it for the wire or its handler gives it up,
@@ -45,10 +47,10 @@ const (
 	jobGivenUp
 )
 
-func newJob(t ticket) *job {
+func newJob(t ticket, done chan<- *job) *job {
 	j := &job{
-		message: t.message(), attempt: t.attempt(), done: make(chan outcome, 1), written: make(chan bool, 1),
-		key: taskKey(t.queue, t.id), cancelled: cancelledKey(t.queue, t.id), token: rand.Text()[:12],
+		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
+		key: t.key, slot: t.slot, cancelled: cancelledKey(t.queue, t.id), token: t.token,
 	}
 	if j.stamp = t.payload.stamp(); j.stamp != "" {
 		j.token = j.stamp + "." + j.token
@@ -61,10 +63,16 @@ func newJob(t ticket) *job {
 
 // name is what the ledger remembers the message by.
 func (j *job) name() string {
-	if j.stamp == "" {
+	if j.stamp == "" && j.slot == "" {
 		return j.key
 	}
-	return j.key + "\x00" + j.stamp
+	return j.key + "\x00" + j.stamp + "\x00" + j.slot
+}
+
+// end gives the job with its outcome to the handler.
+func (j *job) end(o outcome) {
+	j.outcome = o
+	j.done <- j
 }
 
 // claim takes the job for the wire. It is false if the handler has given it up.
@@ -76,9 +84,10 @@ func (j *job) putBack() { j.state.Store(jobWaiting) }
 // giveUp takes the job back. It is false if the job is on the wire.
 func (j *job) giveUp() bool { return j.state.CompareAndSwap(jobWaiting, jobGivenUp) }
 
-// undelivered says whether it is known that the try delivered nothing and another one
-// follows: until then the message can be cancelled.
-func (o outcome) undelivered() bool {
+// undelivered says whether it is known that the try delivered nothing and the same task
+// tries again: until then the message can be cancelled there. A message of a mass task
+// becomes a task of its own, where it can be cancelled then.
+func (j *job) undelivered() bool {
 	var e *mailer.SendError
-	return o.verdict.action == retry && errors.As(o.result.Err, &e) && e.Class == mailer.Temporary
+	return j.slot == "" && j.outcome.verdict.action == retry && errors.As(j.outcome.result.Err, &e) && e.Class == mailer.Temporary
 }

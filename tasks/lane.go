@@ -5,7 +5,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/hibiken/asynq"
@@ -17,39 +16,29 @@ import (
 // slow holds up its own mail only.
 type lane struct {
 	mailer      string         // its name, "" for the default mailer
-	queues      map[string]int // asynq's names of its queues, and their weights
+	queues      map[string]int // its queues, as producers call them, and their weights
 	connections int
+	shards      int // each queue is in so many parts; 0: in one piece
 
 	// A lane with several queues has two ways in. What is in the queue of the highest
 	// weight comes in by express: one connection is there for it alone, and the other
-	// senders take their share of it, so no amount of other mail delays it. The
-	// channels are unbuffered: a job is either its handler's or a sender's.
-	intake  chan *job
-	express chan *job // nil if there is one queue
+	// senders take their share of it, so no amount of other mail delays it. Mass mail
+	// never comes in by express. The channels are unbuffered: jobs are either their
+	// handler's or a sender's.
+	intake  chan []*job
+	express chan []*job // nil if there is one queue
 
-	top     string // the asynq queue of the highest weight
+	top     string // the queue of the highest weight
 	share   float64
 	gate    *gate
 	senders []*sender
 	servers []*asynq.Server
 }
 
-// laneQueue is asynq's name for a queue of a mailer: queues of named mailers carry the
-// name in front. Neither has a dot in it.
-func laneQueue(mailer, queue string) string {
-	if mailer == "" {
-		return queue
-	}
-	return mailer + "." + queue
-}
-
-// plainQueue undoes laneQueue.
-func plainQueue(queue string) string { return queue[strings.LastIndexByte(queue, '.')+1:] }
-
 func newLane(mailer string, connections int, cfg WorkerConfig) *lane {
-	l := &lane{mailer: mailer, connections: connections, queues: map[string]int{}, intake: make(chan *job), gate: newGate()}
-	for name, weight := range cfg.Queues {
-		l.queues[laneQueue(mailer, name)] = weight
+	l := &lane{
+		mailer: mailer, connections: connections, queues: cfg.Queues, shards: cfg.Shards,
+		intake: make(chan []*job), gate: newGate(),
 	}
 	if len(l.queues) < 2 {
 		return l
@@ -61,31 +50,25 @@ func newLane(mailer string, connections int, cfg WorkerConfig) *lane {
 			l.top = name
 		}
 	}
-	l.express = make(chan *job)
+	l.express = make(chan []*job)
 	l.share = float64(l.queues[l.top]) / float64(sum)
 	return l
 }
 
 // way is the channel by which a queue's jobs come in.
-func (l *lane) way(queue string) chan *job {
-	if l.express != nil && queue == l.top {
+func (l *lane) way(queue QueueName) chan []*job {
+	if l.express != nil && queue.Queue == l.top && !queue.Mass {
 		return l.express
 	}
 	return l.intake
 }
 
-// start starts the lane's senders and asynq servers. The servers take tasks from Redis
-// one at a time each; one of them is there for the express queue alone, so that its
-// tasks never wait until other tasks make room.
+// start starts the lane's senders and asynq servers.
 func (l *lane) start(stop, work context.Context, w *Worker, senders *sync.WaitGroup) error {
 	for _, s := range l.senders {
 		senders.Go(func() { s.run(stop, work) })
 	}
-	configs := []asynq.Config{w.serverConfig(l.queues, cmp.Or(w.cfg.Concurrency, l.connections*w.cfg.BatchSize))}
-	if l.express != nil {
-		configs = append(configs, w.serverConfig(map[string]int{l.top: 1}, w.cfg.BatchSize))
-	}
-	for _, c := range configs {
+	for _, c := range l.serverConfigs(w) {
 		server := asynq.NewServerFromRedisClient(w.redis, c)
 		if err := server.Start(w); err != nil {
 			return err
@@ -93,6 +76,46 @@ func (l *lane) start(stop, work context.Context, w *Worker, senders *sync.WaitGr
 		l.servers = append(l.servers, server)
 	}
 	return nil
+}
+
+// serverConfigs are the lane's asynq servers. Each takes tasks from Redis one at a time, so
+// each shard has one. Another one is there for the express queue alone, so that its tasks
+// never wait until other tasks make room, and one for mass mail: asynq writes the payload
+// of every active task to Redis every few seconds, so of these big ones only so many
+// are active as keep the senders busy.
+func (l *lane) serverConfigs(w *Worker) []asynq.Config {
+	concurrency := cmp.Or(w.cfg.Concurrency, l.connections*w.cfg.BatchSize)
+	parts := max(l.shards, 1)
+	whole := l.names(0, false) // a queue that is in parts now may have been in one piece
+	var configs []asynq.Config
+	for shard := range parts {
+		queues := whole
+		if l.shards > 0 {
+			queues = l.names(shard+1, false)
+		}
+		if shard == 0 {
+			maps.Copy(queues, whole)
+		}
+		configs = append(configs, w.serverConfig(queues, max(concurrency/parts, 1)))
+	}
+	express, mass := map[string]int{}, l.names(0, true)
+	for shard := range l.shards + 1 {
+		express[QueueName{Mailer: l.mailer, Queue: l.top, Shard: shard}.String()] = 1
+		maps.Copy(mass, l.names(shard, true))
+	}
+	if l.express != nil {
+		configs = append(configs, w.serverConfig(express, w.cfg.BatchSize))
+	}
+	return append(configs, w.massConfig(mass, 2*l.connections))
+}
+
+// names are asynq's names of one part of the lane's queues, and their weights.
+func (l *lane) names(shard int, mass bool) map[string]int {
+	names := map[string]int{}
+	for queue, weight := range l.queues {
+		names[QueueName{Mailer: l.mailer, Queue: queue, Shard: shard, Mass: mass}.String()] = weight
+	}
+	return names
 }
 
 // addSenders gives the lane its connections, the express one last.
@@ -112,13 +135,13 @@ func (l *lane) addSenders(w *Worker) error {
 	return l.addSender(w, log, nil, l.express)
 }
 
-func (l *lane) addSender(w *Worker, log zerolog.Logger, intake, express chan *job) error {
+func (l *lane) addSender(w *Worker, log zerolog.Logger, intake, express chan []*job) error {
 	backend, err := w.cfg.Connect(l.mailer)
 	if err != nil {
 		return err
 	}
 	l.senders = append(l.senders, &sender{
-		backend: backend, intake: intake, express: express, share: l.share,
+		backend: backend, intake: intake, express: express, share: l.share, written: make(chan bool, 1),
 		gate: l.gate, ledger: w.ledger, policy: w.policy, log: log,
 		batchSize: w.cfg.BatchSize, batchTimeout: w.cfg.BatchTimeout,
 		observers: w.cfg.Observers, mailer: l.mailer, number: w.senderCount() + 1,

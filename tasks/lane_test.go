@@ -57,14 +57,14 @@ func TestSender_share(t *testing.T) {
 		t.Fatalf("express queue %q with a share of %v, want critical with 0.6", l.top, l.share)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		intake, express := make(chan *job), make(chan *job)
+		intake, express := make(chan []*job), make(chan []*job)
 		s := &sender{intake: intake, express: express, share: l.share, batchSize: 1}
 		stop, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		offer := func(c chan<- *job, j *job) {
+		offer := func(c chan<- []*job, j *job) {
 			for {
 				select {
-				case c <- j:
+				case c <- []*job{j}:
 				case <-stop.Done():
 					return
 				}
@@ -86,13 +86,25 @@ func TestSender_share(t *testing.T) {
 	})
 }
 
-func TestLane_names(t *testing.T) {
+func TestQueueName(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct{ mailer, queue, want string }{{"", "bulk", "bulk"}, {"marketing", "bulk", "marketing.bulk"}} {
-		if got := laneQueue(tt.mailer, tt.queue); got != tt.want || plainQueue(got) != tt.queue {
-			t.Errorf("laneQueue(%q, %q) = %q, plain %q", tt.mailer, tt.queue, got, plainQueue(got))
+	for _, tt := range []struct {
+		name QueueName
+		want string
+	}{
+		{QueueName{Queue: "bulk"}, "bulk"},
+		{QueueName{Mailer: "marketing", Queue: "bulk"}, "marketing.bulk"},
+		{QueueName{Queue: "bulk", Mass: true}, "bulk:mass"},
+		{QueueName{Mailer: "marketing", Queue: "bulk", Shard: 12, Mass: true}, "marketing.bulk#12:mass"},
+	} {
+		if got := tt.name.String(); got != tt.want || ParseQueueName(got) != tt.name {
+			t.Errorf("%+v is %q, want %q, and read again it is %+v", tt.name, got, tt.want, ParseQueueName(got))
 		}
 	}
+}
+
+func TestLane_express_oneQueue(t *testing.T) {
+	t.Parallel()
 	if l := newLane("", 1, WorkerConfig{Queues: map[string]int{"default": 1}}); l.express != nil {
 		t.Error("a lane with one queue has an express way")
 	}
@@ -120,7 +132,7 @@ func TestMailers_oneDown(t *testing.T) {
 		}
 		return h.relay.connect(name)
 	}
-	h.queue = NewQueue(h.Client(t), QueueConfig{Mailers: []string{"marketing"}})
+	h.queue = NewQueue(h.Client(t), QueueConfig{MassSize: 1, Mailers: []string{"marketing"}})
 	h.send(500, nil) // more than the worker holds at once
 	h.start(cfg)
 	h.eventually("the relay is found to be down", func() bool { return h.info().Active == cfg.Connections*cfg.BatchSize })
@@ -173,7 +185,7 @@ func TestMailers_unknownToProducer(t *testing.T) {
 func TestQueue_Using(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
-	q := NewQueue(h.Client(t), QueueConfig{Mailers: []string{"alerts", "marketing"}})
+	q := NewQueue(h.Client(t), QueueConfig{MassSize: 1, Mailers: []string{"alerts", "marketing"}})
 	_, err := q.Using("marketign")
 	var unknown *UnknownMailerError
 	if !errors.As(err, &unknown) || unknown.Name != "marketign" {

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -38,7 +40,8 @@ type ledger struct {
 	missing bool              // Redis may lack some of recent
 }
 
-// The fields that we add to asynq's record of a task.
+// The fields that we add to asynq's record of a task. In a mass task each message has its
+// own, which end in its slot: "mailpouch:sent:17".
 const (
 	fieldSent  = "mailpouch:sent"  // a record: the relay has accepted the message
 	fieldBegun = "mailpouch:begun" // at_most_once: the token of a try whose end is not known
@@ -51,7 +54,7 @@ const (
 // remember is how many messages a worker remembers by itself: the last seconds at full
 // speed. While Redis is away nothing more is sent, so what it may have missed or, after
 // a failover, forgotten is among them.
-const remember = 20_000
+const remember = 50_000
 
 // taskKey is where asynq keeps a task.
 func taskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
@@ -64,6 +67,7 @@ func newLedger(client redis.UniversalClient, log zerolog.Logger) *ledger {
 type record struct {
 	Reply   string    `json:"reply"`
 	Refused []refusal `json:"refused,omitempty"`
+	Moved   bool      `json:"moved,omitempty"` // not sent: it goes on as a task of its own
 }
 
 type refusal struct {
@@ -83,10 +87,14 @@ func encodeRecord(r mailer.Result) (string, error) {
 	return string(data), err
 }
 
-func decodeRecord(data string) (mailer.Result, error) {
+// outcomeOf is how a message ends whose record is in the ledger.
+func outcomeOf(data string) (outcome, error) {
 	var rec record
 	if err := json.Unmarshal([]byte(data), &rec); err != nil {
-		return mailer.Result{}, fmt.Errorf("tasks: ledger: %w", err)
+		return outcome{again: true}, fmt.Errorf("tasks: ledger: %w", err)
+	}
+	if rec.Moved {
+		return outcome{moved: true}, nil
 	}
 	r := mailer.Result{Reply: rec.Reply}
 	for _, f := range rec.Refused {
@@ -98,7 +106,7 @@ func decodeRecord(data string) (mailer.Result, error) {
 			Class: class, Step: mailer.StepRcpt, Recipient: f.Recipient, Code: f.Code, Enhanced: f.Enhanced, Text: f.Text,
 		})
 	}
-	return r, nil
+	return outcome{result: r, again: true}, nil
 }
 
 // errBegun is what became of an at_most_once message whose earlier try has no known end.
@@ -109,52 +117,94 @@ var errBegun = errors.New("an earlier try was cut off: the message may have been
 // Redis once for all of them, and makes it too late to cancel them. If Redis does not
 // answer, nothing may be sent.
 func (l *ledger) unsent(ctx context.Context, jobs []*job) ([]*job, error) {
-	answers := make([]*redis.SliceCmd, len(jobs))
-	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, j := range jobs {
-			if j.onceToken != "" {
-				p.HSetNX(ctx, j.key, fieldBegun, j.onceToken)
-			}
-			p.HSet(ctx, j.key, fieldWire, j.token) // before cancelled is read
-			answers[i] = p.HMGet(ctx, j.key, fieldSent, fieldBegun, fieldCancelled, "state")
-		}
-		return nil
-	})
+	notes, err := l.ask(ctx, jobs)
 	if err != nil {
 		l.lost()
 		return nil, unavailable(err)
 	}
-	cancelled := make([]bool, len(jobs))
-	var gone []int
-	for i, a := range answers {
-		cancelled[i] = text(a.Val(), 2) != ""
-		if jobs[i].gone = text(a.Val(), 3) == ""; jobs[i].gone {
-			gone = append(gone, i)
-		}
-	}
-	if err := l.tidy(ctx, jobs, gone, cancelled); err != nil {
+	if err := l.tidy(ctx, jobs, notes); err != nil {
 		return nil, err
 	}
 	left := make([]*job, 0, len(jobs))
 	for i, j := range jobs {
-		fields := answers[i].Val()
-		if !l.settle(j, text(fields, 0), text(fields, 1), cancelled[i]) {
+		if !l.settle(j, notes[i]) {
 			left = append(left, j)
 		}
 	}
 	return left, nil
 }
 
+// note is what the ledger has of one message.
+type note struct {
+	sent, begun string
+	cancelled   bool
+}
+
+// ask marks the jobs as on the wire and returns what the ledger has of them. Messages
+// of one task are asked for together.
+func (l *ledger) ask(ctx context.Context, jobs []*job) ([]note, error) {
+	var answers []*redis.SliceCmd
+	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for run := range runs(jobs) {
+			marks, fields := make([]any, 0, 2*len(run)), make([]string, 0, 1+3*len(run))
+			fields = append(fields, "state")
+			for _, j := range run {
+				if j.onceToken != "" {
+					p.HSetNX(ctx, j.key, fieldBegun+j.slot, j.onceToken)
+				}
+				marks = append(marks, fieldWire+j.slot, j.token)
+				fields = append(fields, fieldSent+j.slot, fieldBegun+j.slot, fieldCancelled+j.slot)
+			}
+			p.HSet(ctx, run[0].key, marks...) // before cancelled is read
+			answers = append(answers, p.HMGet(ctx, run[0].key, fields...))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	notes := make([]note, 0, len(jobs))
+	for run := range runs(jobs) {
+		fields := answers[0].Val()
+		answers = answers[1:]
+		for i, j := range run {
+			j.gone = text(fields, 0) == ""
+			notes = append(notes, note{
+				sent: text(fields, 3*i+1), begun: text(fields, 3*i+2), cancelled: text(fields, 3*i+3) != "",
+			})
+		}
+	}
+	return notes, nil
+}
+
+// runs yields the jobs by their tasks: those of one task stand together.
+func runs(jobs []*job) iter.Seq[[]*job] {
+	return func(yield func([]*job) bool) {
+		for len(jobs) > 0 {
+			n := 1
+			for n < len(jobs) && jobs[n].key == jobs[0].key {
+				n++
+			}
+			if !yield(jobs[:n]) {
+				return
+			}
+			jobs = jobs[n:]
+		}
+	}
+}
+
 // tidy removes what unsent has written for tasks that are not there any more, and says
 // which of them were cancelled. The others are sent: Redis may have forgotten them.
-func (l *ledger) tidy(ctx context.Context, jobs []*job, gone []int, cancelled []bool) error {
-	if len(gone) == 0 {
+func (l *ledger) tidy(ctx context.Context, jobs []*job, notes []note) error {
+	answers := map[int]*redis.Cmd{}
+	if !slices.ContainsFunc(jobs, func(j *job) bool { return j.gone }) {
 		return nil
 	}
-	answers := make([]*redis.Cmd, len(gone))
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for n, i := range gone {
-			answers[n] = p.Eval(ctx, goneScript, []string{jobs[i].key, jobs[i].cancelled})
+		for i, j := range jobs {
+			if j.gone {
+				answers[i] = p.Eval(ctx, goneScript, []string{j.key, j.cancelled})
+			}
 		}
 		return nil
 	})
@@ -162,8 +212,8 @@ func (l *ledger) tidy(ctx context.Context, jobs []*job, gone []int, cancelled []
 		l.lost()
 		return unavailable(err)
 	}
-	for n, i := range gone {
-		cancelled[i], _ = answers[n].Bool()
+	for i, a := range answers {
+		notes[i].cancelled, _ = a.Bool()
 	}
 	return nil
 }
@@ -178,7 +228,7 @@ func (l *ledger) released(ctx context.Context, jobs []*job) {
 		for _, j := range jobs {
 			offWire(ctx, p, j)
 			if j.onceToken != "" {
-				p.HDel(ctx, j.key, fieldBegun)
+				p.HDel(ctx, j.key, fieldBegun+j.slot)
 			}
 		}
 		return nil
@@ -199,27 +249,25 @@ func text(fields []any, i int) string {
 // settle ends a job whose message must not be sent any more: it was sent, or it was
 // cancelled, or an at_most_once try that is not this one has begun and left no word of
 // its end.
-func (l *ledger) settle(j *job, sent, begun string, cancelled bool) bool {
+func (l *ledger) settle(j *job, n note) bool {
 	if known, ok := l.remembered(j.name()); ok {
-		sent = known
+		n.sent = known
 	}
-	if sent != "" {
-		r, err := decodeRecord(sent)
+	switch {
+	case n.sent != "":
+		o, err := outcomeOf(n.sent)
 		if err != nil {
 			l.log.Error().Err(err).Msg("ledger entry that cannot be read: the message counts as sent")
 		}
-		j.done <- outcome{result: r, verdict: verdict{action: complete}, again: true}
-		return true
+		j.end(o)
+	case n.cancelled:
+		j.end(outcome{verdict: verdict{action: drop}})
+	case j.onceToken != "" && n.begun != j.onceToken:
+		j.end(outcome{verdict: verdict{action: deadLetter, reason: errBegun}})
+	default:
+		return false
 	}
-	if cancelled {
-		j.done <- outcome{verdict: verdict{action: drop}}
-		return true
-	}
-	if j.onceToken != "" && begun != j.onceToken {
-		j.done <- outcome{verdict: verdict{action: deadLetter, reason: errBegun}}
-		return true
-	}
-	return false
+	return true
 }
 
 func (l *ledger) remembered(key string) (string, bool) {
@@ -229,19 +277,20 @@ func (l *ledger) remembered(key string) (string, bool) {
 	return r, ok
 }
 
-// finish writes an outcome down, if that is called for, and gives it to the handler. It
+// finish writes a job's outcome down, if that is called for, and gives it to the handler. It
 // returns when that is done: a sender goes on to its next message when Redis knows of
 // the last one, so that at most one message for each connection is sent twice if
 // the worker is killed. It is false if Redis could not be told.
-func (l *ledger) finish(j *job, o outcome) bool {
+func (l *ledger) finish(j *job, written chan bool) bool {
+	o := j.outcome
 	accepted := o.result.Err == nil && o.verdict.action == complete && !o.result.Skipped
-	if !accepted && j.onceToken == "" && !o.undelivered() {
-		j.done <- o
+	if !accepted && j.onceToken == "" && !j.undelivered() {
+		j.end(o)
 		return true
 	}
-	j.outcome = o
+	j.written = written
 	l.queue(j, accepted)
-	return <-j.written
+	return <-written
 }
 
 func (l *ledger) queue(j *job, accepted bool) {
@@ -309,21 +358,22 @@ func (l *ledger) write(ctx context.Context, jobs []*job) {
 		for _, j := range jobs {
 			switch {
 			case j.record != "" && j.gone:
-				p.Eval(ctx, restoreScript, []string{j.key}, fieldSent, j.record, j.stamp)
+				p.Eval(ctx, restoreScript, []string{j.key}, fieldSent+j.slot, j.record, j.stamp, fieldWire+j.slot)
 			case j.record != "":
-				p.HSet(ctx, j.key, fieldSent, j.record)
+				p.HSet(ctx, j.key, fieldSent+j.slot, j.record)
 			case j.onceToken != "":
-				p.HDel(ctx, j.key, fieldBegun) // this try's end is known, and it was no delivery
+				p.HDel(ctx, j.key, fieldBegun+j.slot) // this try's end is known, and it was no delivery
 			}
-			if j.outcome.undelivered() {
+			if j.undelivered() {
 				offWire(ctx, p, j)
 			}
 		}
 		return nil
 	})
 	for _, j := range jobs {
-		j.done <- j.outcome
-		j.written <- err == nil
+		written := j.written
+		j.end(j.outcome)
+		written <- err == nil
 	}
 	if err != nil {
 		l.log.Error().Err(unavailable(err)).Int("messages", len(jobs)).Msg("tried, but Redis could not be told: what was sent is remembered here until it can")
@@ -331,6 +381,23 @@ func (l *ledger) write(ctx context.Context, jobs []*job) {
 		return
 	}
 	l.restore(ctx)
+}
+
+// noteScript writes an entry of a task that is there.
+const noteScript = `
+if redis.call("EXISTS", KEYS[1]) == 1 then redis.call("HSET", KEYS[1], ARGV[1], ARGV[2]) end
+return 0`
+
+// note writes an entry for a message.
+func (l *ledger) note(ctx context.Context, t ticket, r record) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := l.redis.Eval(ctx, noteScript, []string{t.key}, fieldSent+t.slot, string(data)).Err(); err != nil {
+		return unavailable(err)
+	}
+	return nil
 }
 
 // lost notes that Redis may not have what it was told: it was away, and what answers
@@ -342,10 +409,10 @@ func (l *ledger) lost() {
 }
 
 // restoreScript adds an entry to a task that is still there: the one with the stamp
-// ARGV[3] in its wire mark, if that is not empty.
+// ARGV[3] in its wire mark ARGV[4], if that is not empty.
 const restoreScript = `
 if redis.call("EXISTS", KEYS[1]) == 0 then return 0 end
-local wire = redis.call("HGET", KEYS[1], "` + fieldWire + `") or ""
+local wire = redis.call("HGET", KEYS[1], ARGV[4]) or ""
 if string.sub(wire, 1, #ARGV[3]) == ARGV[3] then redis.call("HSETNX", KEYS[1], ARGV[1], ARGV[2]) end
 return 0`
 
@@ -360,8 +427,9 @@ func (l *ledger) restore(ctx context.Context) {
 	l.mu.Unlock()
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for name, data := range entries {
-			key, stamp, _ := strings.Cut(name, "\x00")
-			p.Eval(ctx, restoreScript, []string{key}, fieldSent, data, stamp)
+			key, rest, _ := strings.Cut(name, "\x00")
+			stamp, slot, _ := strings.Cut(rest, "\x00")
+			p.Eval(ctx, restoreScript, []string{key}, fieldSent+slot, data, stamp, fieldWire+slot)
 		}
 		return nil
 	})

@@ -161,6 +161,11 @@ func TestLedger_workerDiesBeforeDone(t *testing.T) {
 	h.once(30)
 }
 
+// newTry is a try of the task with an ID, whose outcome nobody waits for.
+func newTry(id string) *job {
+	return &job{key: taskKey("default", id), cancelled: cancelledKey("default", id), token: "T", done: make(chan *job, 1)}
+}
+
 // What could not be written is written when Redis is back, and remembered until then.
 func TestLedger_redisAway(t *testing.T) {
 	t.Parallel()
@@ -174,16 +179,14 @@ func TestLedger_redisAway(t *testing.T) {
 	client.AddHook(cut{func([]redis.Cmder) bool { return away.Load() }})
 	l := newLedger(client, zerolog.Nop())
 	accepted := outcome{result: mailer.Result{Reply: "250 Ok"}}
-	newTry := func(id string) *job {
-		return &job{key: taskKey("default", id), done: make(chan outcome, 1), written: make(chan bool, 1)}
-	}
 
 	away.Store(true)
 	j := newTry(id)
+	j.written = make(chan bool, 1)
 	j.outcome, j.record = accepted, `{"reply":"250 Ok"}`
 	l.remember(j.key, j.record)
 	l.write(t.Context(), []*job{j})
-	if o := <-j.done; o.result.Reply != "250 Ok" {
+	if o := j.outcome; o.result.Reply != "250 Ok" {
 		t.Errorf("the handler got %+v", o)
 	}
 	if _, err := l.unsent(t.Context(), []*job{newTry(id)}); mailer.ClassOf(err) != mailer.Unavailable {
@@ -196,7 +199,7 @@ func TestLedger_redisAway(t *testing.T) {
 	if err != nil || len(left) != 0 {
 		t.Fatalf("unsent = %d jobs, %v: this worker has sent the message", len(left), err)
 	}
-	if o := <-again.done; !o.again || o.result.Reply != "250 Ok" {
+	if o := again.outcome; !o.again || o.result.Reply != "250 Ok" {
 		t.Errorf("the handler got %+v", o)
 	}
 	other := newTry("gone") // a task that has ended meanwhile
@@ -276,11 +279,12 @@ func TestRecord_roundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := decodeRecord(data)
+	o, err := outcomeOf(data)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Reply != give.Reply || len(got.Refused) != 2 {
+	got := o.result
+	if !o.again || got.Reply != give.Reply || len(got.Refused) != 2 {
 		t.Fatalf("got %+v", got)
 	}
 	for i, want := range give.Refused {

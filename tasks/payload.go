@@ -37,6 +37,7 @@ type slip struct {
 	Blobs      []blob     `json:"blobs,omitempty"`       // the attachments whose content is not in the message
 	BlobRef    string     `json:"blob_ref,omitempty"`    // with Blobs: the token of this task's references to them
 	Digest     string     `json:"digest,omitempty"`      // of what was handed over, if that is to be once
+	Spent      int        `json:"spent,omitempty"`       // tries that the message had in another task before
 }
 
 // messageKey parts the slip from the message. It cannot stand inside a string, where

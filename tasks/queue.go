@@ -40,6 +40,15 @@ type QueueConfig struct {
 	// remembered: 24 hours if zero.
 	IdempotencyWindow time.Duration
 
+	// MassSize is how many messages that are handed over together travel in one task, at
+	// most: 100 if zero. If 1, each has its own.
+	MassSize int
+
+	// Shards is in how many parts, each in a place of its own, the queues are, so that the
+	// masters of a Redis Cluster share the work: in one piece if zero or 1. It may
+	// grow, if WorkerConfig.Shards grows first.
+	Shards int
+
 	Options Options // for every message, unless With gives others
 }
 
@@ -74,7 +83,7 @@ const DefaultMaxRetry = 25
 // Validate says which option is impossible.
 func (o Options) Validate() error {
 	switch {
-	case o.Queue != "" && (strings.TrimSpace(o.Queue) == "" || strings.ContainsAny(o.Queue, "{}.")):
+	case o.Queue != "" && (strings.TrimSpace(o.Queue) == "" || strings.ContainsAny(o.Queue, "{}.:#")):
 		return fmt.Errorf("tasks: queue %q: a name of letters, digits, '-' and '_' is wanted", o.Queue)
 	case !o.ProcessAt.IsZero() && o.ProcessIn != 0:
 		return errors.New("tasks: process_at and process_in exclude each other")
@@ -116,6 +125,7 @@ func NewQueue(client redis.UniversalClient, cfg QueueConfig) *Queue {
 		cfg.TaskTimeout = 30 * time.Minute
 	}
 	cfg.AttachmentThreshold = cmp.Or(cfg.AttachmentThreshold, 64_000)
+	cfg.MassSize = cmp.Or(cfg.MassSize, 100)
 	cfg.IdempotencyWindow = cmp.Or(cfg.IdempotencyWindow, 24*time.Hour)
 	return &Queue{redis: client, client: newProducer(client), cfg: cfg, open: new(atomic.Bool)}
 }
@@ -157,53 +167,64 @@ func (q *Queue) Close() error {
 	return nil
 }
 
-// SendMessages enqueues each message as one task. Message-ID and Date are fixed here.
-// A message without recipients is not queued and is no error. When Redis cannot be
-// reached the rest of the batch is not tried.
+// SendMessages hands the messages over. Many of them travel as one task, if the options
+// let them: see QueueConfig.MassSize. Message-ID and Date are fixed here. A message without
+// recipients is not queued and is no error. When Redis cannot be reached the rest of
+// the batch is not tried.
 func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (sent int, err error) {
-	var down error
-	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) {
-		for i, m := range messages {
-			if down != nil {
-				report(i, mailer.Result{Err: down})
-				continue
-			}
-			r := q.enqueue(ctx, m)
-			if mailer.ClassOf(r.Err) == mailer.Unavailable {
-				down = r.Err
-			}
-			report(i, r)
+	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) { q.SendEach(ctx, messages, report) })
+}
+
+// SendEach implements mailer.EachSender. The Reply of a Result is the ID of the message's
+// task, or its own ID in a task of many: Cancel takes either.
+func (q *Queue) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) {
+	b := newBulk(q, report)
+	for i, m := range messages {
+		if b.down != nil {
+			report(i, mailer.Result{Err: b.down})
+			continue
 		}
-	})
+		p, r := q.prepare(m)
+		switch {
+		case p == nil:
+			report(i, r)
+		case q.cfg.MassSize == 1 || q.cfg.Options.handedOnce():
+			b.report(i, q.handOver(ctx, p))
+		default:
+			b.add(ctx, i, p)
+		}
+	}
+	b.flush(ctx)
 }
 
 // Enqueue hands one message over and returns the ID of its task. The ID is empty if
 // the message has no recipients.
 func (q *Queue) Enqueue(ctx context.Context, m *mailer.EmailMessage) (taskID string, err error) {
-	r := q.enqueue(ctx, m)
+	p, r := q.prepare(m)
+	if p != nil {
+		r = q.handOver(ctx, p)
+	}
 	return r.Reply, r.Err
 }
 
-// enqueue's Result has the task's ID as the reply.
-func (q *Queue) enqueue(ctx context.Context, m *mailer.EmailMessage) mailer.Result {
+// prepare makes the payload of a message that may be handed over. For one that may not,
+// or need not, it is nil.
+func (q *Queue) prepare(m *mailer.EmailMessage) (*payload, mailer.Result) {
 	o := q.cfg.Options
-	if err := o.Validate(); err != nil {
-		return mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}}
-	}
-	if err := q.checkMailer(o.Using); err != nil {
-		return mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}}
+	if err := cmp.Or(o.Validate(), q.checkMailer(o.Using)); err != nil {
+		return nil, mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}}
 	}
 	due := o.due(time.Now())
 	m = q.complete(m, due)
 	if err := cmp.Or(m.Validate(), q.CheckSize(m)); err != nil {
-		return mailer.Result{Err: err}
+		return nil, mailer.Result{Err: err}
 	}
 	envelope, err := m.Envelope()
 	if err != nil {
-		return mailer.Result{Err: err}
+		return nil, mailer.Result{Err: err}
 	}
 	if len(envelope.To) == 0 {
-		return mailer.Result{Skipped: true}
+		return nil, mailer.Result{Skipped: true}
 	}
 	p := &payload{
 		slip:    slip{Using: o.Using, DueAt: due.UTC().Truncate(time.Millisecond), AtMostOnce: o.AtMostOnce, KeepResult: o.Retention > 0},
@@ -213,11 +234,7 @@ func (q *Queue) enqueue(ctx context.Context, m *mailer.EmailMessage) mailer.Resu
 		p.Deadline = new(o.Deadline.UTC())
 	}
 	p.setAside(q.cfg.AttachmentThreshold)
-	id, err := q.handOver(ctx, p, o, q.taskOptions(o, due))
-	if err != nil {
-		return mailer.Result{Err: err}
-	}
-	return mailer.Result{Reply: id}
+	return p, mailer.Result{}
 }
 
 // complete fills in what the author left out. A scheduled mail is dated to its due time.
@@ -234,12 +251,14 @@ func (q *Queue) complete(m *mailer.EmailMessage, due time.Time) *mailer.EmailMes
 	return m.WithDefaults(q.cfg.Defaults)
 }
 
-func (q *Queue) taskOptions(o Options, due time.Time) []asynq.Option {
+// taskOptions are asynq's options of a task in the given queue.
+func (q *Queue) taskOptions(queue string, due time.Time) []asynq.Option {
+	o := q.cfg.Options
 	maxRetry := DefaultMaxRetry
 	if o.MaxRetry != nil {
 		maxRetry = *o.MaxRetry
 	}
-	opts := []asynq.Option{asynq.MaxRetry(maxRetry + spareRetry), asynq.Timeout(q.cfg.TaskTimeout), asynq.ProcessAt(due), asynq.Queue(q.asynqQueue(o))}
+	opts := []asynq.Option{asynq.MaxRetry(maxRetry + spareRetry), asynq.Timeout(q.cfg.TaskTimeout), asynq.ProcessAt(due), asynq.Queue(queue)}
 	if kept := q.kept(o); kept > 0 {
 		opts = append(opts, asynq.Retention(kept))
 	}
@@ -267,7 +286,11 @@ func put(ctx context.Context, client *producer, p *payload, id string, opts ...a
 	if err != nil {
 		return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
 	}
-	_, err = client.EnqueueContext(ctx, asynq.NewTask(TaskType, data), append(opts, asynq.TaskID(id))...)
+	return putTask(ctx, client, TaskType, data, id, opts...)
+}
+
+func putTask(ctx context.Context, client *producer, taskType string, payload []byte, id string, opts ...asynq.Option) error {
+	_, err := client.EnqueueContext(ctx, asynq.NewTask(taskType, payload), append(opts, asynq.TaskID(id))...)
 	if err == nil || errors.Is(err, asynq.ErrTaskIDConflict) {
 		return err
 	}

@@ -18,9 +18,11 @@ import (
 // there is little to do.
 type sender struct {
 	backend      mailer.Backend
-	intake       <-chan *job // nil for the express sender
-	express      <-chan *job // nil if the lane has one queue
-	share        float64     // of its batches that a sender with both begins with express mail
+	intake       <-chan []*job // nil for the express sender
+	express      <-chan []*job // nil if the lane has one queue
+	rest         []*job        // taken, but too many for the last batch
+	written      chan bool     // what the ledger says of the message that was sent last
+	share        float64       // of its batches that a sender with both begins with express mail
 	gate         *gate
 	ledger       *ledger
 	policy       policy
@@ -61,31 +63,38 @@ func (s *sender) next(stop context.Context) []*job {
 	if first == nil || second != nil && rand.Float64() < s.share { //nolint:gosec // fairness needs no cryptographic chance
 		first, second = second, first
 	}
-	batch := s.take(nil, first)
+	batch := s.take(s.add(nil, s.rest), first)
 	if len(batch) == 0 {
 		select {
 		case <-stop.Done():
 			return nil
-		case j := <-first:
-			batch = append(batch, j)
-		case j := <-second:
-			batch = append(batch, j)
+		case jobs := <-first:
+			batch = s.add(batch, jobs)
+		case jobs := <-second:
+			batch = s.add(batch, jobs)
 		}
 	}
 	return s.take(s.take(batch, first), second)
 }
 
 // take adds what is waiting, up to a batch.
-func (s *sender) take(batch []*job, from <-chan *job) []*job {
+func (s *sender) take(batch []*job, from <-chan []*job) []*job {
 	for len(batch) < s.batchSize {
 		select {
-		case j := <-from:
-			batch = append(batch, j)
+		case jobs := <-from:
+			batch = s.add(batch, jobs)
 		default:
 			return batch
 		}
 	}
 	return batch
+}
+
+// add adds jobs to a batch. Those that are too many for it wait for the next one.
+func (s *sender) add(batch, jobs []*job) []*job {
+	n := min(s.batchSize-len(batch), len(jobs))
+	s.rest = jobs[n:]
+	return append(batch, jobs[:n]...)
 }
 
 // ready returns true when the relay may be used, and probes it when that is due.
@@ -139,7 +148,8 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 		if r.Err == nil {
 			stats.Accepted++
 		}
-		if !s.ledger.finish(j, outcome{result: r, verdict: v, sender: s.number}) {
+		j.outcome = outcome{result: r, verdict: v, sender: s.number}
+		if !s.ledger.finish(j, s.written) {
 			cancel() // the rest waits until Redis is back
 		}
 	})

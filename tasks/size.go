@@ -36,7 +36,7 @@ func weigh(m *mailer.EmailMessage) (field string, sum int) {
 	fields := []struct {
 		name string
 		size int
-	}{{"body", len(m.Body)}, {"headers", 0}, {"to", 0}, {"alternatives", 0}, {"attachments", 0}}
+	}{{"body", len(m.Body)}, {"headers", 0}, {"to", 0}, {"alternatives", 0}, {"attachments", 0}, {"raw", len(m.Raw)}}
 	for name, value := range m.Headers {
 		fields[1].size += len(name) + len(value)
 	}

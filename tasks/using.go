@@ -38,13 +38,13 @@ func (q *Queue) checkMailer(name string) error {
 	return &UnknownMailerError{Name: name, Known: q.cfg.Mailers}
 }
 
-// asynqQueue is the queue of asynq's that a message waits in. A named mailer has
+// queueOf is the queue of asynq's that the task with an ID waits in. A named mailer has
 // queues of its own. A producer that does not know the mailers puts the message
 // into the plain queue, from which a worker forwards it.
-func (q *Queue) asynqQueue(o Options) string {
-	queue := cmp.Or(o.Queue, "default")
-	if q.cfg.Mailers == nil {
-		return queue
+func (q *Queue) queueOf(id string) QueueName {
+	n := QueueName{Queue: cmp.Or(q.cfg.Options.Queue, "default"), Shard: shardOf(id, q.cfg.Shards)}
+	if q.cfg.Mailers != nil {
+		n.Mailer = q.cfg.Options.Using
 	}
-	return laneQueue(o.Using, queue)
+	return n
 }

@@ -33,6 +33,10 @@ type WorkerConfig struct {
 	BatchSize   int // messages a connection takes at once, at most: 100 if zero
 	Concurrency int // tasks that wait or are on the wire at once, for each mailer: Connections*BatchSize if zero
 
+	// Shards is how many parts each queue is in, as QueueConfig.Shards says: at least
+	// what any producer has. What is still in the queue in one piece is taken too.
+	Shards int
+
 	RetryMin time.Duration // shortest pause before another try: 5 s if zero
 	RetryMax time.Duration // longest one: 1 h if zero
 	MaxAge   time.Duration // after this a message that could not be sent is a dead letter: 120 h if zero
@@ -58,10 +62,12 @@ type WorkerConfig struct {
 // time for the finished ones to be recorded first.
 const givingBack = time.Second
 
-// checkInterval is how often, on average, an idle asynq server looks for new tasks: a
-// message waits half of it, at most one and a half. Each look costs Redis one script
-// for each queue.
-const checkInterval = 50 * time.Millisecond
+// How often, on average, an idle asynq server looks for new tasks: a message waits half
+// of it, at most one and a half. Each look costs Redis one script for each queue.
+const (
+	checkInterval     = 50 * time.Millisecond
+	massCheckInterval = 200 * time.Millisecond
+)
 
 // Worker takes messages from the queue and delivers them.
 type Worker struct {
@@ -228,84 +234,12 @@ func (w *Worker) serverConfig(queues map[string]int, concurrency int) asynq.Conf
 	}
 }
 
+// massConfig is serverConfig for queues of mass mail.
+func (w *Worker) massConfig(queues map[string]int, concurrency int) asynq.Config {
+	c := w.serverConfig(queues, concurrency)
+	c.TaskCheckInterval = massCheckInterval
+	return c
+}
+
 var errNotStopped = errors.New("tasks: stopped with messages unfinished: another worker takes them over within " +
 	"two minutes, and may send what the relay has not answered a second time")
-
-// ProcessTask is asynq's handler: it hands the task's message to a sender and waits
-// for its outcome.
-func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) error {
-	t := w.ticket(ctx, task)
-	release, ok := w.inHand.take(ctx, taskKey(t.queue, t.id))
-	if !ok {
-		return errGivenBack
-	}
-	defer release()
-	p, err := decodePayload(task.Payload())
-	o := outcome{verdict: verdict{action: deadLetter, reason: err}}
-	if t.payload = p; p != nil {
-		if o, err = w.await(ctx, t); err != nil {
-			return err
-		}
-	}
-	if err := w.settle(ctx, t, o); err != nil {
-		return err
-	}
-	if o.verdict.action == complete || o.verdict.action == drop {
-		w.blobs.done(t)
-	}
-	w.ended(t.ended(o))
-	return o.verdict.taskError()
-}
-
-// await offers the message to the senders until one has sent it. It gives up in time
-// before asynq takes the task away, unless the message is on the wire: then only its
-// outcome counts.
-func (w *Worker) await(ctx context.Context, t ticket) (outcome, error) {
-	a := t.attempt()
-	if t.payload.Refused != "" {
-		return outcome{verdict: verdict{action: deadLetter, reason: errors.New(t.payload.Refused)}}, nil
-	}
-	if reason := w.policy.expired(a, 0); reason != nil {
-		return outcome{verdict: verdict{action: deadLetter, reason: reason}}, nil
-	}
-	l, ok := w.lanes[t.payload.Using]
-	if !ok {
-		reason := fmt.Errorf("mailer %q is not configured where this worker runs", t.payload.Using)
-		return outcome{verdict: verdict{action: deadLetter, reason: reason}}, nil
-	}
-	if proper := laneQueue(l.mailer, plainQueue(t.queue)); proper != t.queue {
-		return w.forward(ctx, t, proper)
-	}
-	inTime, cancel := w.inTime(ctx)
-	defer cancel()
-	if err := w.blobs.fill(inTime, t.payload); mailer.ClassOf(err) == mailer.Unavailable {
-		return outcome{}, errGivenBack
-	} else if err != nil {
-		return outcome{verdict: w.policy.decide(err, a)}, nil
-	}
-	j := newJob(t)
-	select {
-	case l.way(t.queue) <- j:
-	case <-inTime.Done():
-		return outcome{}, errGivenBack
-	}
-	select {
-	case o := <-j.done:
-		return o, nil
-	case <-inTime.Done():
-		if j.giveUp() {
-			return outcome{}, errGivenBack
-		}
-		return <-j.done, nil
-	}
-}
-
-// inTime ends when a batch that began then could still end before asynq's time for
-// the task is up.
-func (w *Worker) inTime(ctx context.Context) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return context.WithCancel(ctx)
-	}
-	return context.WithDeadline(ctx, deadline.Add(-w.cfg.BatchTimeout-w.cfg.ReplyTimeout))
-}

@@ -30,7 +30,7 @@ type house struct {
 func newHouse(t *testing.T, opts redistest.Options) *house {
 	t.Helper()
 	s := redistest.Start(t, opts)
-	return &house{Server: s, t: t, relay: newRelay(), queue: NewQueue(s.Client(t), QueueConfig{})}
+	return &house{Server: s, t: t, relay: newRelay(), queue: NewQueue(s.Client(t), QueueConfig{MassSize: 1})}
 }
 
 func (h *house) config() WorkerConfig {

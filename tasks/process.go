@@ -1,0 +1,152 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// ProcessTask is asynq's handler: it hands a task's message, or messages, to the senders
+// and waits for their outcome.
+func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) error {
+	t := newTicket(ctx, task)
+	release, ok := w.inHand.take(ctx, t.key)
+	if !ok {
+		return errGivenBack
+	}
+	defer release()
+	if task.Type() == TaskTypeMass {
+		return w.processMass(ctx, t)
+	}
+	return w.processOne(ctx, t)
+}
+
+func (w *Worker) processOne(ctx context.Context, t ticket) error {
+	p, err := decodePayload(t.task.Payload())
+	o := dead(err)
+	if t.payload = p; p != nil {
+		if o, err = w.await(ctx, t); err != nil {
+			return err
+		}
+	}
+	if o, err = w.settle(ctx, t, o); err != nil {
+		return err
+	}
+	if o.verdict.action == complete || o.verdict.action == drop {
+		w.blobs.done(t)
+	}
+	if !t.told() {
+		w.ended(t.ended(o))
+	}
+	return o.verdict.taskError()
+}
+
+// told says whether the failure of a message was told when it happened, in the mass task
+// that it comes from.
+func (t ticket) told() bool {
+	return t.payload != nil && t.payload.Refused != "" && len(t.payload.Recipients) == 0
+}
+
+func dead(reason error) outcome { return outcome{verdict: verdict{action: deadLetter, reason: reason}} }
+
+// await offers the message to the senders until one has sent it. It gives up in time
+// before asynq takes the task away, unless the message is on the wire: then only its
+// outcome counts.
+func (w *Worker) await(ctx context.Context, t ticket) (outcome, error) {
+	if o, ok := w.hopeless(t); ok {
+		return o, nil
+	}
+	l, ok := w.lanes[t.payload.Using]
+	if !ok {
+		return dead(unknownHere(t.payload.Using)), nil
+	}
+	if t.name.Mailer != l.mailer {
+		return w.forward(ctx, t, l)
+	}
+	inTime, cancel := w.inTime(ctx)
+	defer cancel()
+	if err := w.blobs.fill(inTime, t.payload); mailer.ClassOf(err) == mailer.Unavailable {
+		return outcome{}, errGivenBack
+	} else if err != nil {
+		return outcome{verdict: w.policy.decide(err, t.attempt())}, nil
+	}
+	done := make(chan *job, 1)
+	j := newJob(t, done)
+	select {
+	case l.way(t.name) <- []*job{j}:
+	case <-inTime.Done():
+		return outcome{}, errGivenBack
+	}
+	select {
+	case <-done:
+		return j.outcome, nil
+	case <-inTime.Done():
+		if j.giveUp() {
+			return outcome{}, errGivenBack
+		}
+		<-done
+		return j.outcome, nil
+	}
+}
+
+// hopeless says what becomes of a message that need not be tried.
+func (w *Worker) hopeless(t ticket) (outcome, bool) {
+	if t.payload.Refused != "" {
+		return dead(errors.New(t.payload.Refused)), true
+	}
+	if reason := w.policy.expired(t.attempt(), 0); reason != nil {
+		return dead(reason), true
+	}
+	return outcome{}, false
+}
+
+func unknownHere(mailer string) error {
+	return fmt.Errorf("mailer %q is not configured where this worker runs", mailer)
+}
+
+// inTime ends when a batch that began then could still end before asynq's time for
+// the task is up.
+func (w *Worker) inTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, deadline.Add(-w.cfg.BatchTimeout-w.cfg.ReplyTimeout))
+}
+
+// forward moves a task to the queue of the mailer that its message names: its producer
+// did not know that there is one. Its ID stays, so doing it twice does it once.
+func (w *Worker) forward(ctx context.Context, t ticket, l *lane) (outcome, error) {
+	o, err := w.decided(ctx, t, outcome{forwarded: true})
+	if err != nil || !o.forwarded {
+		return o, err
+	}
+	opts, err := w.movingOptions(t, l)
+	if err != nil {
+		return o, err
+	}
+	err = enqueue(ctx, w.client, t.payload, t.id, opts...)
+	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost
+		return outcome{verdict: w.policy.decide(err, t.attempt())}, nil
+	}
+	return o, err
+}
+
+// movingOptions are the options of a task that goes on in the queue of another lane.
+func (w *Worker) movingOptions(t ticket, l *lane) ([]asynq.Option, error) {
+	info, err := asynq.NewInspectorFromRedisClient(w.redis).GetTaskInfo(t.queue, t.id)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	name := t.name
+	name.Mailer = l.mailer
+	opts := []asynq.Option{asynq.Queue(name.String()), asynq.MaxRetry(info.MaxRetry), asynq.Timeout(info.Timeout)}
+	if info.Retention > 0 {
+		opts = append(opts, asynq.Retention(info.Retention))
+	}
+	return opts, nil
+}
