@@ -54,7 +54,7 @@ func (b *bulk) add(ctx context.Context, i int, p *payload) {
 // blob of several messages counts once.
 func (b *bulk) size(p *payload) int {
 	m := p.Message
-	size := len(m.Body)
+	size := len(m.Body) + len(m.Raw)
 	for _, a := range m.Alternatives {
 		size += len(a.Content)
 	}

@@ -162,10 +162,13 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 		return nil, fmt.Errorf("tasks: %s is %v: %w", id, info.State, ErrNotDead)
 	}
 	l := &DeadLetter{
-		ID: id, Queue: queue, Reason: info.LastErr, Tries: max(info.Retried, 1), At: info.LastFailedAt, Payload: info.Payload,
+		ID: id, Queue: queue, Reason: info.LastErr, Tries: info.Retried + 1, At: info.LastFailedAt, Payload: info.Payload,
 	}
 	if p, err := decodePayload(info.Payload); err == nil {
 		l.Message, l.Recipients = p.Message, p.Recipients
+		if l.Tries += p.Spent; p.Refused != "" && p.Spent > 0 {
+			l.Tries = p.Spent // it was refused in another task; this one was not tried
+		}
 		if len(p.Blobs) > 0 {
 			l.blobs = p
 		}

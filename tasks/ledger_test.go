@@ -106,17 +106,22 @@ func has(cmds []redis.Cmder, name string, arg string) bool {
 // recoverTasks puts active tasks back, as asynq does when their leases have run out.
 func recoverTasks(t *testing.T, h *house) {
 	t.Helper()
+	recoverTasksOf(t, h, "default")
+}
+
+func recoverTasksOf(t *testing.T, h *house, queue string) {
+	t.Helper()
 	client := h.Client(t)
 	for {
-		id, err := client.LMove(t.Context(), "asynq:{default}:active", "asynq:{default}:pending", "LEFT", "LEFT").Result()
+		id, err := client.LMove(t.Context(), "asynq:{"+queue+"}:active", "asynq:{"+queue+"}:pending", "LEFT", "LEFT").Result()
 		if errors.Is(err, redis.Nil) {
 			return
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		client.ZRem(t.Context(), "asynq:{default}:lease", id)
-		client.HSet(t.Context(), taskKey("default", id), "state", "pending")
+		client.ZRem(t.Context(), "asynq:{"+queue+"}:lease", id)
+		client.HSet(t.Context(), taskKey(queue, id), "state", "pending")
 	}
 }
 

@@ -125,6 +125,9 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	if c.BatchSize == 0 {
 		c.BatchSize = 100
 	}
+	if c.Shards == 1 {
+		c.Shards = 0 // in one piece
+	}
 	defaults(&c.RetryMin, 5*time.Second)
 	defaults(&c.RetryMax, time.Hour)
 	defaults(&c.MaxAge, 120*time.Hour)
