@@ -53,6 +53,10 @@ type Result struct {
 	Refused []*SendError // recipients refused though the message was accepted for others
 	Skipped bool         // there was nobody to send it to
 	Err     error        // nil if it was accepted or skipped
+
+	// Connection names the connection that the message went over, or was to, for logs. It
+	// is empty where there is none, or the backend does not say.
+	Connection string
 }
 
 // Error is the message's entry in a SendErrors: nil if every recipient was accepted.

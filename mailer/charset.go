@@ -89,10 +89,15 @@ func (c charset) encode(s string) ([]byte, bool) {
 	return b, true
 }
 
-// orUTF8 returns the charset and s in it; UTF-8 if the charset cannot hold s.
-func (c charset) orUTF8(s string) (charset, []byte) {
-	if b, ok := c.encode(s); ok {
-		return c, b
+// orUTF8 returns the charset and s, with end behind it, in it; UTF-8 if the charset
+// cannot hold s.
+func (c charset) orUTF8(s, end string) (charset, []byte) {
+	if c.enc != nil {
+		if b, ok := c.encode(s + end); ok {
+			return c, b
+		}
+		c = utf8Charset()
 	}
-	return utf8Charset(), []byte(s)
+	b := make([]byte, 0, len(s)+len(end)) // a text may be big: it is copied once
+	return c, append(append(b, s...), end...)
 }

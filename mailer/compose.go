@@ -17,6 +17,7 @@ type draft struct {
 	body         mediaType
 	alternatives []mediaType // one for each
 	attachments  []mediaType // one for each, empty where it has to be guessed
+	raw          []byte      // not nil: the header is complete, and this is the body
 }
 
 // compose checks the message and writes its header, behind what is in buf.
@@ -34,6 +35,10 @@ func (m *EmailMessage) compose(buf []byte) (*draft, error) {
 	a, err := m.addresses()
 	if err != nil {
 		return nil, err
+	}
+	if len(m.Raw) > 0 {
+		d.header = buf
+		return d, m.composeRaw(d, a)
 	}
 	h := headerWriter{buf: buf}
 	if err := m.writeHeader(&h, a, d.cs); err != nil {
@@ -245,9 +250,7 @@ func (m *EmailMessage) writeIdentity(h *headerWriter, cs charset) {
 	if value, field, ok := m.override("Date"); ok && !isBlank(value) {
 		h.text("Date", field, value, cs)
 	} else if !m.Date.IsZero() {
-		h.buf = append(h.buf, "Date: "...)
-		h.buf = m.Date.AppendFormat(h.buf, time.RFC1123Z)
-		h.buf = append(h.buf, "\r\n"...)
+		h.date(m.Date)
 	}
 	id, field, ok := m.override("Message-ID")
 	if !ok || id == "" {
@@ -256,6 +259,12 @@ func (m *EmailMessage) writeIdentity(h *headerWriter, cs charset) {
 	if id != "" {
 		h.text("Message-ID", field, id, cs)
 	}
+}
+
+func (h *headerWriter) date(t time.Time) {
+	h.buf = append(h.buf, "Date: "...)
+	h.buf = t.AppendFormat(h.buf, time.RFC1123Z)
+	h.buf = append(h.buf, "\r\n"...)
 }
 
 func writeOther(h *headerWriter, name, value string, cs charset) error {

@@ -44,7 +44,7 @@ func unique(list []string, key func(string) string) []string {
 	})
 }
 
-// Envelope returns the message's envelope. The sender is FromEmail, one address
+// Envelope returns the message's envelope, which has no recipients from the header of Raw. The sender is FromEmail, one address
 // only, or what a Return-Path in Headers says: a message by several authors has
 // them in Headers["From"]. An error is a BadHeaderError or an InvalidMessageError.
 func (m *EmailMessage) Envelope() (Envelope, error) {
@@ -112,7 +112,7 @@ func (m *EmailMessage) addresses() (a addresses, err error) {
 	for _, list := range [][]mailbox{a.from, a.to, a.cc, a.bcc, a.replyTo} {
 		a.utf8 = a.utf8 || slices.ContainsFunc(list, mailbox.isUTF8)
 	}
-	a.utf8 = a.utf8 || !isASCII(a.sender)
+	a.utf8 = a.utf8 || !isASCII(a.sender) || m.rawUTF8()
 	return a, nil
 }
 

@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// MarshalJSON writes every key, in a fixed order. The date is RFC 3339, or empty,
+// MarshalJSON writes every key, in a fixed order, but "raw" only if there is one. The date is RFC 3339, or empty,
 // and the content of attachments is base64. It is an InvalidMessageError if a text
 // is not valid UTF-8, which JSON could not carry unharmed.
 func (m EmailMessage) MarshalJSON() ([]byte, error) {
@@ -27,6 +27,11 @@ func (m EmailMessage) MarshalJSON() ([]byte, error) {
 	e.text(`,"charset":`, "charset", m.Charset)
 	e.attachments(m.Attachments)
 	e.alternatives(m.Alternatives)
+	if len(m.Raw) > 0 {
+		e.buf = append(e.buf, `,"raw":"`...)
+		e.buf = base64.StdEncoding.AppendEncode(e.buf, m.Raw)
+		e.buf = append(e.buf, '"')
+	}
 	e.text(`,"message_id":`, "message_id", m.MessageID)
 	e.date(m.Date)
 	e.buf = append(e.buf, `,"fail_silently":`...)
@@ -43,7 +48,7 @@ func (m EmailMessage) MarshalJSON() ([]byte, error) {
 
 // jsonSize is about how long the JSON will be.
 func (m *EmailMessage) jsonSize() int {
-	n := 512 + len(m.Subject) + len(m.Body) + len(m.Body)/16
+	n := 512 + len(m.Subject) + len(m.Body) + len(m.Body)/16 + base64.StdEncoding.EncodedLen(len(m.Raw))
 	for _, a := range m.Attachments {
 		n += 128 + base64.StdEncoding.EncodedLen(len(a.Content))
 	}

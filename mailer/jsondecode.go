@@ -53,6 +53,8 @@ func (m *EmailMessage) decodeField(d *jsonDecoder, key string) {
 		m.Attachments = d.attachments()
 	case "alternatives":
 		m.Alternatives = d.alternatives()
+	case "raw":
+		m.Raw = d.base64(key)
 	case "message_id":
 		m.MessageID = d.text(key)
 	case "date":

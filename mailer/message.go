@@ -32,6 +32,15 @@ type EmailMessage struct {
 	// sender, and neither is rendered.
 	Headers map[string]string
 
+	// Raw, if not empty, is the finished message, header and body (RFC 5322). Its body is
+	// sent as it is, with CRLF for any line end; in its header Bcc and Return-Path are left
+	// out, From, Date and Message-ID added if missing, and octets above 127 encoded.
+	// A body with lines of more than 998 octets is encoded anew, unless it is
+	// signed. FromEmail, To, Cc, Bcc and a Return-Path in Headers are the envelope alone;
+	// ParseRaw reads it from the message. All other fields that would be in header or
+	// body have to be empty.
+	Raw []byte
+
 	Attachments  []Attachment
 	Alternatives []Alternative
 
@@ -113,17 +122,27 @@ func (m *EmailMessage) WithDefaults(d Defaults) *EmailMessage {
 	c := *m
 	c.FromEmail = cmp.Or(c.FromEmail, d.FromEmail, "webmaster@localhost")
 	c.Charset = cmp.Or(c.Charset, d.Charset, "utf-8")
-	c.MessageID = cmp.Or(c.MessageID, c.header("Message-Id"))
+	c.MessageID = cmp.Or(c.rawMessageID(), c.MessageID, c.header("Message-Id"))
 	if c.MessageID == "" {
 		c.MessageID = newMessageID(d.Hostname)
 	}
-	if c.Date.IsZero() && c.header("Date") == "" {
+	if c.Date.IsZero() && c.header("Date") == "" && c.RawHeader("Date") == "" {
 		c.Date = now(d.LocalTime)
 	}
 	if c.FromEmail == m.FromEmail && c.Charset == m.Charset && c.MessageID == m.MessageID && c.Date.Equal(m.Date) {
 		return m
 	}
 	return &c
+}
+
+// rawMessageID is the Message-ID that Raw has, if it is one that MessageID can be: it is
+// the one that is sent.
+func (m *EmailMessage) rawMessageID() string {
+	id := m.RawHeader("Message-Id")
+	if checkMessageID("", id) != nil {
+		return ""
+	}
+	return id
 }
 
 // now is to the second, which is all that a Date field can say.

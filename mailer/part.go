@@ -37,10 +37,11 @@ func bodyPart(media mediaType, text string, cs charset) *part {
 	if declared, ok := lookupCharset(media.param("charset")); ok && media.param("charset") != "" {
 		cs = declared
 	}
+	end := ""
 	if text != "" && !strings.HasSuffix(text, "\n") && !strings.HasSuffix(text, "\r") {
-		text += "\r\n" // every line of a mail has an end (RFC 5322, 2.3), though the author may forget it
+		end = "\r\n" // every line of a mail has an end (RFC 5322, 2.3), though the author may forget it
 	}
-	cs, p.content = cs.orUTF8(text)
+	cs, p.content = cs.orUTF8(text, end)
 	p.inLines = true
 	p.media = media.with("charset", cs.name)
 	p.encoding = chooseEncoding(p.content, true)
@@ -87,7 +88,7 @@ func (p *part) attachText(cs charset) {
 		return
 	}
 	if cs.enc != nil {
-		cs, p.content = cs.orUTF8(string(p.content))
+		cs, p.content = cs.orUTF8(string(p.content), "")
 	}
 	p.inLines = true
 	p.media = p.media.with("charset", cs.name)

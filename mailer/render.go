@@ -26,6 +26,12 @@ func (m *EmailMessage) WriteTo(w io.Writer) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if d.raw != nil {
+		o := output{headerWriter: headerWriter{buf: d.header}, w: w}
+		o.plain(d.raw, true)
+		o.flush()
+		return o.n, o.err
+	}
 	root := m.tree(d)
 	root.setBoundaries(freeBoundary(d.header, root))
 	o := output{headerWriter: headerWriter{buf: d.header}, w: w}
@@ -38,18 +44,30 @@ func (m *EmailMessage) WriteTo(w io.Writer) (int64, error) {
 	return o.n, o.err
 }
 
-// bufferSize is enough for a message in one piece, or for a piece of a big one.
-func (m *EmailMessage) bufferSize() int {
+// EstimateSize returns about how many octets WriteTo writes: enough for most messages,
+// and never more than twice as many, but for small ones.
+func (m *EmailMessage) EstimateSize() int {
 	const header = 1 << 10
-	n := header + len(m.Body) + len(m.Body)/8
+	n := header + len(m.Raw) + encodedSize(len(m.Body))
 	for _, a := range m.Alternatives {
-		n += header/2 + len(a.Content) + len(a.Content)/4
+		n += header/2 + encodedSize(len(a.Content))
 	}
 	for _, a := range m.Attachments {
 		n += header/2 + base64Len(len(a.Content))
 	}
-	return min(n, flushAt+flushAt/4)
+	return n
 }
+
+// encodedSize is about how many octets a text of n makes. Short ones are most often plain.
+func encodedSize(n int) int {
+	if n < flushAt {
+		return n + n/8
+	}
+	return base64Len(n)
+}
+
+// bufferSize is enough for a message in one piece, or for a piece of a big one.
+func (m *EmailMessage) bufferSize() int { return min(m.EstimateSize(), flushAt+flushAt/4) }
 
 // part writes a part with its header.
 func (o *output) part(p *part) {

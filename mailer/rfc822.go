@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"mime"
 	"strings"
-	"unicode/utf8"
 )
 
 // sevenBitMessage rewrites an attached message so that it can be sent as 7bit: it
@@ -26,7 +25,10 @@ func sevenBitMessage(media mediaType, content []byte) ([]byte, bool) {
 }
 
 // messageRewriter writes the entities of a message, one after the other.
-type messageRewriter struct{ output }
+type messageRewriter struct {
+	output
+	keepSigned bool // a signed part is not rewritten: the message is refused
+}
 
 // maxDepth is how deep messages and multiparts may be nested.
 const maxDepth = 20
@@ -35,9 +37,11 @@ const maxDepth = 20
 // and the body.
 func (r *messageRewriter) entity(raw []byte, defaultType string, depth int) bool {
 	fields, body, ok := splitEntity(raw)
-	if !ok || depth > maxDepth {
-		return false
-	}
+	return ok && depth <= maxDepth && r.content(fields, body, defaultType, depth)
+}
+
+// content writes an entity that has been split.
+func (r *messageRewriter) content(fields rawFields, body []byte, defaultType string, depth int) bool {
 	media, params, err := mime.ParseMediaType(cmp.Or(fields.get("Content-Type"), defaultType))
 	if err != nil {
 		media = cmp.Or(media, "text/plain") // what a reader takes it for (RFC 2045, 5.2)
@@ -48,6 +52,8 @@ func (r *messageRewriter) entity(raw []byte, defaultType string, depth int) bool
 		encoded = false
 	}
 	switch {
+	case media == "multipart/signed" && r.keepSigned:
+		return false
 	case strings.HasPrefix(media, "multipart/"):
 		return !encoded && r.fields(fields, sevenBit) && r.multipart(body, media, params["boundary"], depth)
 	case media == "message/rfc822" && !encoded:
@@ -204,10 +210,7 @@ func (r *messageRewriter) rawField(f rawField) bool {
 		r.buf = append(r.buf, "\r\n"...)
 		return true
 	}
-	value := f.value()
-	if !utf8.ValidString(value) {
-		value = fromLatin1(value)
-	}
+	value := f.text()
 	if !isClean(value, withTab) {
 		return false
 	}

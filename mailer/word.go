@@ -21,7 +21,7 @@ type wordEncoder struct {
 // newWordEncoder chooses UTF-8 where cs cannot hold the text, and of Q and B the
 // one that makes it shorter.
 func newWordEncoder(cs charset, text string, phrase bool) wordEncoder {
-	cs, b := cs.orUTF8(text)
+	cs, b := cs.orUTF8(text, "")
 	e := wordEncoder{cs: cs, phrase: phrase}
 	e.q = e.qLen(b) <= base64.StdEncoding.EncodedLen(len(b))
 	return e

@@ -108,6 +108,7 @@ func cloneMessage(m *mailer.EmailMessage) *mailer.EmailMessage {
 	c.Bcc = slices.Clone(m.Bcc)
 	c.ReplyTo = slices.Clone(m.ReplyTo)
 	c.Headers = maps.Clone(m.Headers)
+	c.Raw = bytes.Clone(m.Raw)
 	c.Alternatives = slices.Clone(m.Alternatives)
 	c.Attachments = slices.Clone(m.Attachments)
 	for i := range c.Attachments {

@@ -1,65 +1,107 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
+// maxConcurrency is about what one Redis has connections to spare for.
+const maxConcurrency = 1000
+
 func (a *app) bulkCommand() *cobra.Command {
-	var o options
+	b := bulk{app: a}
 	c := &cobra.Command{
 		Use:   "bulk FILE|-",
 		Short: "Queue many messages, one JSON object a line",
 		Long: `Queue many messages, one JSON object a line. Queue options for one message are in
-its line under "options"; those given as flags are for all the others.
+its line under "options"; those given as flags are for all the others. Lines are
+handed over by several goroutines, so they are not sent in their order.
 
 A file is checked whole before its first line is queued: if a line is wrong, its
 number is printed and nothing is queued. From a pipe each line is queued as it
 comes; wrong ones are left out and named, and the number queued is printed.
 
-A line with an "idempotency_key" in its options is queued once, so a file of such
-lines may be given again when it is not known how far it came.`,
+With --resume NAME a run that was interrupted, in whatever way, can be repeated with
+the same file and name: lines that were queued before are not queued again, until
+EMAIL_IDEMPOTENCY_WINDOW after their mail was sent. A line that was changed is a new
+mail; the same line twice in a file is two mails. Each message is then a task of its
+own, which is slower. A line's own "idempotency_key" or "unique" goes first.`,
 		Example: `  enqueue bulk messages.jsonl
   make-newsletter | enqueue bulk - --queue bulk
+  enqueue bulk july.jsonl --resume newsletter-july
 
   A line:
   {"subject": "Hello", "body": "It works.", "to": ["ann@example.com"], "options": {"process_in": "1h"}}`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return a.bulk(c.Context(), args[0], o) },
+		RunE: func(c *cobra.Command, args []string) error { return b.run(c.Context(), args[0]) },
 	}
-	o.addFlags(c)
+	b.base.addFlags(c)
+	c.Flags().StringVar(&b.resume, "resume", "", "`name` of this mailing: what was queued under it before is not queued again")
+	c.Flags().IntVar(&b.concurrency, "concurrency", 32, "hand over this many groups of lines at the same time")
 	return c
 }
 
-func (a *app) bulk(ctx context.Context, file string, o options) error {
-	if _, err := o.read(); err != nil {
+// bulk is one run of the command.
+type bulk struct {
+	app         *app
+	base        options
+	resume      string
+	concurrency int
+
+	queued int // in the first run over a file: the good ones
+	bad    int
+	lost   ranges // lines that were not queued though nothing is wrong with them
+	why    error  // the first of them
+	total  int    // lines seen
+}
+
+func (b *bulk) run(ctx context.Context, file string) error {
+	o, err := b.checkFlags()
+	if err != nil {
 		return cli.Exit(cli.ExitUsage, err)
 	}
-	if err := a.connect(ctx); err != nil {
+	if err := b.app.connect(ctx); err != nil {
 		return err
 	}
-	defer a.close()
-	input, err := a.openInput(file)
+	defer b.app.close()
+	if _, err := b.app.base.Using(o.Using); err != nil {
+		return err
+	}
+	input, err := b.app.openInput(file)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = input.Close() }()
-	b := &bulk{app: a, base: o}
 	if seeker, ok := regularFile(input); ok {
 		return b.file(ctx, input, seeker)
 	}
 	return b.send(ctx, input, -1)
+}
+
+// checkFlags returns the options of lines that have none.
+func (b *bulk) checkFlags() (tasks.Options, error) {
+	if b.concurrency < 1 || b.concurrency > maxConcurrency {
+		return tasks.Options{}, fmt.Errorf("--concurrency %d: 1 to %d are possible", b.concurrency, maxConcurrency)
+	}
+	o := b.base
+	if b.resume != "" {
+		if o.Unique != "" {
+			return tasks.Options{}, errors.New("--resume and --unique exclude each other")
+		}
+		o.IdempotencyKey = new(newKeys(b.resume).of(nil))
+	}
+	return o.read()
 }
 
 // regularFile says whether the input can be read twice.
@@ -72,63 +114,57 @@ func regularFile(r io.Reader) (io.Seeker, bool) {
 	return f, err == nil && info.Mode().IsRegular()
 }
 
-// bulk is one run of the command.
-type bulk struct {
-	app    *app
-	base   options
-	queued int
-	bad    int
-}
-
 // file checks every line and then queues every line.
 func (b *bulk) file(ctx context.Context, r io.Reader, s io.Seeker) error {
 	start, err := s.Seek(0, io.SeekCurrent)
 	if err != nil {
 		return cli.Exit(cli.ExitNoInput, err)
 	}
-	total := 0
-	err = eachLine(r, func(n int, line []byte) error {
-		total++
-		if _, err := b.parse(line); err != nil {
-			b.complain(n, err)
-		}
-		return ctx.Err()
+	err = eachChunk(ctx, newChunker(r, maxLines, nil), runtime.GOMAXPROCS(0), b.check, func(c chunk) error {
+		b.total += len(c.lines)
+		b.complain(c)
+		return nil
 	})
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return cli.Exitf(cli.ExitTempFail, "interrupted: nothing was queued")
+	case err != nil:
 		return cli.Exit(cli.ExitNoInput, err)
-	}
-	if b.bad > 0 {
-		return cli.Exitf(cli.ExitData, "%d of %d lines are wrong: nothing was queued", b.bad, total)
+	case b.bad > 0:
+		return cli.Exitf(cli.ExitData, "%d of %d lines are wrong: nothing was queued", b.bad, b.total)
 	}
 	if _, err := s.Seek(start, io.SeekStart); err != nil {
 		return cli.Exit(cli.ExitNoInput, err)
 	}
-	return b.send(ctx, r, total)
+	b.queued = 0
+	return b.send(ctx, r, b.total)
 }
 
-// send queues each line as it comes. total is how many there are, or -1.
+const (
+	maxLines      = 1000 // in a chunk
+	maxKeyedLines = 50   // which are handed over one by one
+)
+
+// send queues the lines. total is how many there are, or -1.
 func (b *bulk) send(ctx context.Context, r io.Reader, total int) error {
 	bar := cli.NewBar(b.app.std.Err, total, "queueing")
-	err := eachLine(r, func(n int, line []byte) error {
-		e, err := b.parse(line)
-		if err == nil {
-			_, err = handedOver(b.app.queue(e.queue).Enqueue(ctx, e.message))
+	most := maxLines
+	if b.resume != "" {
+		most = maxKeyedLines
+	}
+	last := 0
+	err := eachChunk(ctx, newChunker(r, most, newKeys(b.resume)), b.concurrency, b.handOver, func(c chunk) error {
+		bar.Add(len(c.lines))
+		b.complain(c)
+		if len(c.lines) > 0 {
+			last = c.lines[len(c.lines)-1].n
 		}
-		if err != nil && isBadLine(err) {
-			b.complain(n, err)
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("line %d: %w (%d queued before it, go on from there)", n, err, b.queued)
-		}
-		b.queued++
-		bar.Add(1)
-		return nil
+		return b.why
 	})
 	bar.Finish()
 	switch {
-	case err != nil:
-		return err
+	case b.why != nil || err != nil:
+		return b.interrupted(ctx, err, last)
 	case b.bad > 0:
 		return cli.Exitf(cli.ExitData, "%d queued, %d lines left out", b.queued, b.bad)
 	}
@@ -136,43 +172,45 @@ func (b *bulk) send(ctx context.Context, r io.Reader, total int) error {
 	return nil
 }
 
-func (b *bulk) parse(line []byte) (entry, error) {
-	e, err := parseEntry(line, b.app.defaults, b.base)
-	if err == nil && len(e.message.Recipients()) == 0 {
-		err = cli.Exitf(cli.ExitData, "to: nobody to send to")
+// interrupted is the error of a run that was not finished. It says how to go on.
+func (b *bulk) interrupted(ctx context.Context, err error, last int) error {
+	b.lost.add(last+1, last+1)
+	how := "a run with --resume can be repeated"
+	if b.resume != "" {
+		how = "repeat it with the same --resume"
 	}
-	if err == nil {
-		err = b.app.base.CheckSize(e.message)
+	switch {
+	case ctx.Err() != nil:
+		err = cli.Exitf(cli.ExitTempFail, "interrupted")
+	case b.why != nil:
+		err = b.why
+	default:
+		err = cli.Exit(cli.ExitNoInput, err)
 	}
-	return e, err
+	return fmt.Errorf("%w (%d queued; not queued: lines %s and all after; %s)", err, b.queued, b.lost.String(), how)
 }
 
-func (b *bulk) complain(n int, err error) {
-	b.bad++
-	fmt.Fprintf(b.app.std.Err, "enqueue: line %d: %s\n", n, strings.ReplaceAll(err.Error(), "\n", "; "))
+// complain prints what is wrong with the lines of a chunk, and counts.
+func (b *bulk) complain(c chunk) {
+	for i, err := range c.errs {
+		n := c.lines[i].n
+		switch {
+		case err == nil:
+			b.queued++
+		case isBadLine(err):
+			b.bad++
+			fmt.Fprintf(b.app.std.Err, "enqueue: line %d: %s\n", n, strings.ReplaceAll(err.Error(), "\n", "; "))
+		default:
+			b.lost.add(n, n)
+			if b.why == nil {
+				b.why = fmt.Errorf("line %d: %w", n, err)
+			}
+		}
+	}
 }
 
 // isBadLine says whether a line is wrong, and not the queue.
 func isBadLine(err error) bool {
 	var exit *cli.ExitError
 	return mailer.IsBadInput(err) || errors.As(err, &exit) && exit.Code == cli.ExitData
-}
-
-// eachLine calls f with each line that is not blank and its number, from 1.
-func eachLine(r io.Reader, f func(n int, line []byte) error) error {
-	in := bufio.NewReaderSize(r, 64<<10)
-	for n := 1; ; n++ {
-		line, err := in.ReadBytes('\n')
-		if len(bytes.TrimSpace(line)) > 0 {
-			if err := f(n, line); err != nil {
-				return err
-			}
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return fmt.Errorf("line %d: %w", n, err)
-		}
-	}
 }

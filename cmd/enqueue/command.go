@@ -19,8 +19,9 @@ import (
 
 func newCommand(std cli.Streams) *cobra.Command {
 	root := &cobra.Command{
-		Use:   "enqueue",
-		Short: "Hand mail to the queue",
+		Use:     "enqueue",
+		Short:   "Hand mail to the queue",
+		Version: cli.Version(),
 		Long: `Hand mail to the queue. Worker processes take it from there and deliver it.
 
 The queue is the Redis at REDIS_URL (redis://127.0.0.1:6379/0 if not set).
@@ -31,11 +32,13 @@ cancelled, 66 a file cannot be read, 69 Redis cannot be reached, 75 try later,
 78 a setting is wrong.`,
 		Example: `  enqueue send --to ann@example.com --subject Hello --body "It works."
   enqueue bulk messages.jsonl
+  enqueue raw -t < message.eml
   echo '{"subject": "Hello", "body": "It works.", "to": ["ann@example.com"]}' | enqueue render -
   enqueue test ann@example.com`,
 	}
 	app := &app{std: std}
-	root.AddCommand(app.sendCommand(), app.bulkCommand(), app.renderCommand(), app.testCommand(), app.cancelCommand(), app.deadCommand())
+	root.AddCommand(app.sendCommand(), app.bulkCommand(), app.rawCommand(), app.renderCommand(), app.testCommand(), app.cancelCommand(), app.deadCommand())
+	addCompletions(root)
 	return root
 }
 
@@ -73,6 +76,7 @@ func (a *app) connect(ctx context.Context) error {
 	a.base = tasks.NewQueue(client, tasks.QueueConfig{
 		Defaults: a.defaults, TaskTimeout: q.TaskTimeout, IdempotencyWindow: q.IdempotencyWindow, Mailers: a.settings.Mailers(),
 		AttachmentThreshold: q.AttachmentThreshold.OrNever(), MaxMessageSize: int(q.MaxMessageSize),
+		MassSize: q.MassSize, Shards: q.Shards,
 	})
 	return nil
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -20,26 +21,24 @@ import (
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-// selection says which dead letters a command is about.
-type selection struct {
-	ids    []string
-	queue  string
-	reason string
-	all    bool
-}
-
 func (a *app) deadCommand() *cobra.Command {
 	dead := &cobra.Command{
 		Use:   "dead",
 		Short: "Dead letters: messages that could not be delivered",
 		Long: `Dead letters: messages, or some of their recipients, that could not be delivered
 and will not be tried again by themselves. They stay until they are replayed or
-deleted.`,
+deleted.
+
+An ID may be given by its beginning, of four characters or more, as long as that is
+the beginning of one alone.`,
 		Example: `  enqueue dead list
   enqueue dead show VQK2X7
   enqueue dead replay --reason "mailbox full"
   enqueue dead export > dead.jsonl`,
-		RunE: func(c *cobra.Command, _ []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return cli.Exitf(cli.ExitUsage, "unknown command %q for \"enqueue dead\": list, show, replay, delete, export and count are there", args[0])
+			}
 			fmt.Fprint(a.std.Err, c.UsageString())
 			return cli.Exitf(cli.ExitUsage, "a command is wanted: list, show, replay, delete, export or count")
 		},
@@ -100,12 +99,9 @@ func (a *app) deadCount(ctx context.Context, queue string) error {
 	}
 	defer a.close()
 	d := tasks.NewDeadLetters(a.redis)
-	queues := []string{queue}
-	if queue == "" {
-		var err error
-		if queues, err = d.Queues(); err != nil {
-			return err
-		}
+	queues, err := a.deadQueues(d, queue)
+	if err != nil {
+		return err
 	}
 	sum := 0
 	for _, q := range queues {
@@ -119,68 +115,13 @@ func (a *app) deadCount(ctx context.Context, queue string) error {
 	return nil
 }
 
-// dead finds the selected letters and does the work on them.
-func (a *app) dead(ctx context.Context, s selection, work func(context.Context, *tasks.DeadLetters, []*tasks.DeadLetter) error) error {
-	if len(s.ids) == 0 && s.reason == "" && !s.all {
-		return cli.Exitf(cli.ExitUsage, "which ones? give IDs, --reason or --all")
-	}
-	if err := a.connect(ctx); err != nil {
-		return err
-	}
-	defer a.close()
-	d := tasks.NewDeadLetters(a.redis)
-	letters, err := find(ctx, d, s)
-	if err != nil {
-		return err
-	}
-	for _, id := range s.ids {
-		if !slices.ContainsFunc(letters, func(l *tasks.DeadLetter) bool { return l.ID == id }) {
-			return cli.Exitf(cli.ExitData, "%s: %w", id, tasks.ErrNotDead)
-		}
-	}
-	return work(ctx, d, letters)
-}
-
-func find(ctx context.Context, d *tasks.DeadLetters, s selection) ([]*tasks.DeadLetter, error) {
-	queues := []string{s.queue}
-	if s.queue == "" {
-		var err error
-		if queues, err = d.Queues(); err != nil {
-			return nil, err
-		}
-	}
-	var letters []*tasks.DeadLetter
-	for _, queue := range queues {
-		ids, err := d.IDs(ctx, queue)
-		if err != nil {
-			return nil, err
-		}
-		for _, id := range ids {
-			if len(s.ids) > 0 && !slices.Contains(s.ids, id) {
-				continue
-			}
-			l, err := d.Summary(queue, id)
-			if errors.Is(err, tasks.ErrNotDead) {
-				continue // replayed meanwhile
-			}
-			if err != nil {
-				return nil, err
-			}
-			if strings.Contains(l.Reason, s.reason) {
-				letters = append(letters, l)
-			}
-		}
-	}
-	return letters, nil
-}
-
 func (a *app) deadList(_ context.Context, _ *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
 	t := tabwriter.NewWriter(a.std.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ID\tQUEUE\tWHEN\tTRIES\tTO\tSUBJECT\tREASON")
 	for _, l := range letters {
 		subject := "(cannot be read)"
 		if l.Message != nil {
-			subject = l.Message.Subject
+			subject = cmp.Or(l.Message.Subject, l.Message.RawHeader("Subject"))
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", l.ID, l.Queue, l.At.Format(time.DateTime), l.Tries,
 			shorten(strings.Join(l.Recipients, ","), 40), shorten(subject, 40), shorten(l.Reason, 100))
@@ -203,19 +144,40 @@ func shorten(s string, n int) string {
 }
 
 func (a *app) deadShow(_ context.Context, d *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
+	out := a.std.Out
+	if cli.IsTerminal(out) {
+		out = printable{out}
+	}
 	return eachWhole(d, letters, func(l *tasks.DeadLetter) error {
-		fmt.Fprintf(a.std.Out, "id: %s\nqueue: %s\nwhen: %s\ntries: %d\nnot delivered to: %s\nreason: %s\n",
+		fmt.Fprintf(out, "id: %s\nqueue: %s\nwhen: %s\ntries: %d\nnot delivered to: %s\nreason: %s\n",
 			l.ID, l.Queue, l.At.Format(time.RFC3339), l.Tries, strings.Join(l.Recipients, ", "), l.Reason)
 		for _, missing := range l.Missing {
-			fmt.Fprintf(a.std.Out, "missing: %s\n", missing)
+			fmt.Fprintf(out, "missing: %s\n", missing)
 		}
-		fmt.Fprintln(a.std.Out)
-		if err := writeLetter(a.std.Out, l); err != nil {
-			fmt.Fprintf(a.std.Out, "(%v)\n%s\n", err, l.Payload)
+		fmt.Fprintln(out)
+		if err := writeLetter(out, l); err != nil {
+			fmt.Fprintf(out, "(%v)\n%s\n", err, l.Payload)
 		}
-		fmt.Fprintln(a.std.Out)
+		fmt.Fprintln(out)
 		return nil
 	})
+}
+
+// printable shows text on a terminal without what a terminal would act on: a message may
+// be from anybody.
+type printable struct{ w io.Writer }
+
+func (p printable) Write(text []byte) (int, error) {
+	_, err := p.w.Write(bytes.Map(func(r rune) rune {
+		switch {
+		case r == '\r':
+			return -1
+		case r < ' ' && r != '\n' && r != '\t', r >= 0x7f && r < 0xa0:
+			return '?'
+		}
+		return r
+	}, text))
+	return len(text), err
 }
 
 // eachWhole does the work on every letter with its big attachments, which it has in
@@ -298,6 +260,7 @@ func (a *app) deadExport(dir string, d *tasks.DeadLetters, letters []*tasks.Dead
 		return a.exportFiles(dir, d, letters)
 	}
 	out := json.NewEncoder(a.std.Out)
+	out.SetEscapeHTML(false) // it is no web page
 	return eachWhole(d, letters, func(l *tasks.DeadLetter) error {
 		e := exported{l.ID, l.Queue, l.Reason, l.Tries, l.At, l.Recipients, l.Message, nil, l.Missing}
 		if l.Message == nil {

@@ -92,9 +92,82 @@ func TestDead_badInput(t *testing.T) {
 		{[]string{"dead", "show"}, 64, "which ones?"},
 		{[]string{"dead", "show", "NOSUCHID"}, 65, "NOSUCHID: no such dead letter"},
 		{[]string{"dead", "replay", "NOSUCHID"}, 65, "NOSUCHID: no such dead letter"},
+		{[]string{"dead", "shwo"}, 64, `unknown command "shwo"`},
+		{[]string{"dead", "list", "--queue", "nosuch"}, 65, `there is no queue "nosuch" (there are bulk, critical, default)`},
+		{[]string{"dead", "count", "--queue", "nosuch"}, 65, `there is no queue "nosuch"`},
 	} {
 		if got := enqueue(t, "", tt.args...); got.code != tt.code || !strings.Contains(got.err, tt.want) {
 			t.Errorf("%v: exit code %d, want %d\n%s", tt.args, got.code, tt.code, got.err)
+		}
+	}
+}
+
+// IDs may be cut short, as long as it is clear which one is meant.
+func TestPick(t *testing.T) {
+	all := []place{{"default", "ABCDE"}, {"default", "ABCDEFG.0"}, {"bulk", "ABCXY"}, {"bulk", "QQQQQ"}}
+	tests := []struct {
+		ids, want, err string
+	}{
+		{"ABCDE", "ABCDE", ""},
+		{"ABCX QQQQ", "ABCXY QQQQQ", ""},
+		{"ABCDEF", "ABCDEFG.0", ""},
+		{"ABCD", "", "ABCD: 2 dead letters"},
+		{"QQQ", "", "QQQ: no such dead letter"},
+		{"QQQQQ nosuch", "", "nosuch: no such dead letter"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.ids, func(t *testing.T) {
+			picked, err := pick(all, strings.Fields(tt.ids))
+			var got []string
+			for _, p := range picked {
+				got = append(got, p.id)
+			}
+			if strings.Join(got, " ") != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%q, %v", got, err)
+			}
+		})
+	}
+}
+
+// A finished message is shown as what it is.
+func TestDead_raw(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	t.Setenv("REDIS_URL", server.URL())
+	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
+	id := strings.TrimSpace(enqueue(t, "Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\n\nhello\n", "raw", "-v", "ann@example.com").out)
+	bury(t, server, "default")
+	if got := enqueue(t, "", "dead", "list"); !strings.Contains(got.out, "Grüße") {
+		t.Errorf("list: %+v", got)
+	}
+	if got := enqueue(t, "", "dead", "show", id[:8]); got.code != 0 || !strings.Contains(got.out, "Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n\r\nhello\r\n") {
+		t.Errorf("show: %+v", got)
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	var b strings.Builder
+	n, err := printable{&b}.Write([]byte("a\x1b[31m\u009b1mß\r\n\tb\x00"))
+	if want := "a?[31m?1mß\n\tb?"; b.String() != want || n != 17 || err != nil {
+		t.Errorf("got %q, %d, %v, want %q", b.String(), n, err, want)
+	}
+}
+
+// The name of a queue means all that asynq makes of it.
+func TestDead_queue(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	t.Setenv("REDIS_URL", server.URL())
+	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
+	t.Setenv("EMAIL_MAILERS", "alerts")
+	t.Setenv("EMAIL_ALERTS_HOST", "localhost")
+	enqueue(t, "", "send", "--to", "ann@example.com", "--queue", "bulk")
+	enqueue(t, "", "send", "--to", "ann@example.com", "--queue", "bulk", "--using", "alerts")
+	enqueue(t, "", "send", "--to", "ann@example.com")
+	for _, queue := range []string{"bulk", "alerts.bulk", "default"} {
+		bury(t, server, queue)
+	}
+	for queue, want := range map[string]string{"bulk": "2\n", "alerts.bulk": "1\n", "default": "1\n", "critical": "0\n"} {
+		if got := enqueue(t, "", "dead", "count", "--queue", queue); got.out != want || got.code != 0 {
+			t.Errorf("%s: %+v, want %q", queue, got, want)
 		}
 	}
 }

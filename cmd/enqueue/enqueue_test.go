@@ -36,13 +36,22 @@ func file(t *testing.T, name, text string) string {
 	return path
 }
 
+// pending counts the messages that wait in a queue, alone or in tasks of many.
 func pending(t *testing.T, s *redistest.Server, queue string) int {
 	t.Helper()
-	info, err := asynq.NewInspectorFromRedisClient(s.Client(t)).GetQueueInfo(queue)
-	if err != nil {
-		return 0
+	inspector := asynq.NewInspectorFromRedisClient(s.Client(t))
+	n := 0
+	if info, err := inspector.GetQueueInfo(queue); err == nil {
+		n = info.Size
 	}
-	return info.Size
+	mass, err := inspector.ListPendingTasks(queue+":mass", asynq.PageSize(10_000))
+	if err != nil {
+		return n
+	}
+	for _, task := range mass {
+		n += bytes.Count(task.Payload, []byte("\n"))
+	}
+	return n
 }
 
 // Whatever is wrong, there is one clear line, the right exit code, and nothing queued.

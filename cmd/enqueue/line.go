@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -11,36 +13,56 @@ import (
 // entry is one line of bulk: a message and how it waits in the queue.
 type entry struct {
 	message *mailer.EmailMessage
-	options options
 	queue   tasks.Options
+	own     string // the line's own options as they were written: lines with the same have the same
 }
 
-// parseEntry reads a message in JSON, with the queue's options under "options", and
-// checks all that can be checked before it is queued.
-func parseEntry(line []byte, defaults mailer.Defaults, base options) (entry, error) {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(line, &fields); err != nil {
-		return entry{}, cli.Exitf(cli.ExitData, "not a message: %w", err)
-	}
-	e := entry{message: new(mailer.EmailMessage), options: base}
-	if raw, ok := fields["options"]; ok {
-		own, err := decodeOptions(raw)
+// parseEntry reads a message in JSON, with the queue's options under "options". base
+// are the options of lines that say nothing else.
+func parseEntry(line []byte, base options) (entry, error) {
+	e := entry{message: new(mailer.EmailMessage)}
+	o := base
+	if bytes.Contains(line, []byte(`"options"`)) {
+		rest, own, err := cutOptions(line)
 		if err != nil {
-			return entry{}, cli.Exit(cli.ExitData, err)
+			return entry{}, err
 		}
-		e.options = base.over(own)
-		delete(fields, "options")
-		if line, err = json.Marshal(fields); err != nil {
-			return entry{}, cli.Exit(cli.ExitData, err)
+		if own != nil {
+			line, e.own = rest, string(own)
+			decoded, err := decodeOptions(own)
+			if err != nil {
+				return entry{}, cli.Exit(cli.ExitData, err)
+			}
+			o = base.over(decoded)
 		}
 	}
 	var err error
-	if e.queue, err = e.options.read(); err != nil {
+	if e.queue, err = o.read(); err != nil {
 		return entry{}, cli.Exit(cli.ExitData, err)
 	}
-	if err := json.Unmarshal(line, e.message); err != nil {
-		return entry{}, cli.Exit(cli.ExitData, err)
+	if err := e.message.UnmarshalJSON(line); err != nil {
+		var invalid *mailer.InvalidMessageError
+		if errors.As(err, &invalid) && invalid.Field == "message" {
+			err = cli.Exitf(cli.ExitData, "not a message: %s", invalid.Reason)
+		}
+		return entry{}, err
 	}
-	e.message = e.message.WithDefaults(defaults)
-	return e, e.message.Validate()
+	return e, nil
+}
+
+// cutOptions takes the options out of a line. own is nil if it has none.
+func cutOptions(line []byte) (rest []byte, own json.RawMessage, err error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(line, &fields); err != nil {
+		return nil, nil, cli.Exitf(cli.ExitData, "not a message: %w", err)
+	}
+	own, ok := fields["options"]
+	if !ok {
+		return line, nil, nil
+	}
+	delete(fields, "options")
+	if rest, err = json.Marshal(fields); err != nil {
+		return nil, nil, cli.Exit(cli.ExitData, err)
+	}
+	return rest, own, nil
 }

@@ -2,10 +2,18 @@
 //
 //	enqueue send --to ann@example.com --subject Hello --body "It works."
 //	enqueue bulk messages.jsonl
+//	enqueue raw -t < message.eml
 //	enqueue render message.json
 //	enqueue test ann@example.com
 package main
 
-import "github.com/mailpouch/mailpouch/internal/cli"
+import (
+	"os"
 
-func main() { cli.Main(newCommand) }
+	"github.com/mailpouch/mailpouch/internal/cli"
+)
+
+func main() {
+	os.Args = append(os.Args[:min(len(os.Args), 1)], arguments(os.Args)...)
+	cli.Main(newCommand)
+}

@@ -32,15 +32,19 @@ func (a *app) render(ctx context.Context, file string, recipients bool) error {
 	if err != nil {
 		return err
 	}
-	e, err := parseEntry([]byte(text), a.defaults, options{})
+	e, err := parseEntry([]byte(text), options{})
 	if err != nil {
 		return err
 	}
+	m := e.message.WithDefaults(a.defaults)
 	if !recipients {
-		_, err := e.message.WriteTo(a.std.Out)
+		_, err := m.WriteTo(a.std.Out)
 		return err
 	}
-	envelope, err := e.message.Envelope()
+	if err := m.Validate(); err != nil {
+		return err
+	}
+	envelope, err := m.Envelope()
 	if err != nil {
 		return err
 	}

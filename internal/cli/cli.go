@@ -82,6 +82,7 @@ func Run(ctx context.Context, command func(Streams) *cobra.Command, args []strin
 		fmt.Fprint(std.Err, c.UsageString())
 		return Exitf(ExitUsage, "a command is wanted")
 	}
+	root.AddCommand(manCommand(std))
 	started := false // false: cobra itself refused the command line
 	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
 	err := root.ExecuteContext(ctx)

@@ -57,6 +57,17 @@ func richLetter() *mailer.EmailMessage {
 	return m
 }
 
+// rawLetter is a finished message, with a signature that ends with the first octet changed.
+func rawLetter() *mailer.EmailMessage {
+	m := letter(1)
+	m.Subject, m.Body = "", ""
+	m.Bcc = []string{"hidden@secret.example"}
+	m.Raw = []byte("SUBJECT:Signed\r\nFrom: Writer <writer@example.org>\r\nTo: everybody:;\r\nDate: Fri, 02 Jan 2026 03:04:05 +0000\r\n" +
+		"Message-ID: <letter-1@example.org>\r\nMIME-Version: 1.0\r\nContent-Type: multipart/signed; boundary=b;\r\n\tprotocol=\"application/pgp-signature\"\r\n\r\n" +
+		"preamble\r\n--b\r\n\r\n.\r\n..\r\n  trailing  \r\n\r\n--b\r\nContent-Type: application/pgp-signature\r\n\r\nxyz\r\n--b--\r\nepilogue\r\n")
+	return m
+}
+
 // allOctets has every octet, and in two orders, so that line ends of all kinds are in it.
 func allOctets() []byte {
 	all := make([]byte, 0, 512)

@@ -17,8 +17,8 @@ func messageChecks() []check {
 			rule:  "a message arrives as it was rendered, whatever is in it",
 			needs: needReceived,
 			run: func(p *probe) {
-				want := p.pack(richLetter())
-				p.sendAll(richLetter())
+				want := p.pack(richLetter(), rawLetter())
+				p.sendAll(richLetter(), rawLetter())
 				p.arrived(want...)
 			},
 		},
@@ -53,11 +53,12 @@ func messageChecks() []check {
 			rule:  "a message is not kept after the call: its author may change it",
 			needs: needReceived,
 			run: func(p *probe) {
-				m := richLetter()
-				want := p.pack(m)
+				m, raw := richLetter(), rawLetter()
+				want := p.pack(m, raw)
 				p.open(true)
-				p.sendAll(m)
+				p.sendAll(m, raw)
 				scribble(m)
+				scribble(raw)
 				p.close()
 				p.arrived(want...)
 			},
@@ -132,6 +133,9 @@ func scribble(m *mailer.EmailMessage) {
 	}
 	for i := range m.Alternatives {
 		m.Alternatives[i].Content = "scribble"
+	}
+	for i := range m.Raw {
+		m.Raw[i] = '!'
 	}
 	m.Subject, m.Body, m.FromEmail = "scribble", "scribble", "scribble@example.com"
 }

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// numbered is a line of the input that is not blank.
+type numbered struct {
+	n    int // from 1
+	text []byte
+	key  string // its idempotency key, if the run can be resumed
+}
+
+// chunk is a number of lines that one goroutine works on.
+type chunk struct {
+	index int // from 0
+	lines []numbered
+	size  int     // of their text
+	errs  []error // when it is done: one for each line
+}
+
+// chunkBytes bounds the text of a chunk, but for its last line.
+const chunkBytes = 1 << 20
+
+// inWork bounds the text of all chunks that are worked on: lines may have attachments.
+const inWork = 64 << 20
+
+// budget is octets that several goroutines share.
+type budget struct {
+	mu    sync.Mutex
+	given *sync.Cond // when more is left
+	all   int
+	left  int // guarded by mu
+}
+
+func newBudget(octets int) *budget {
+	b := &budget{all: octets, left: octets}
+	b.given = sync.NewCond(&b.mu)
+	return b
+}
+
+// take waits until n octets are left. One who wants more than there are waits for all.
+func (b *budget) take(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.left < min(n, b.all) {
+		b.given.Wait()
+	}
+	b.left -= n
+}
+
+func (b *budget) give(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left += n
+	b.given.Broadcast()
+}
+
+// chunker cuts an input into chunks.
+type chunker struct {
+	in   *bufio.Reader
+	most int   // lines of a chunk
+	keys *keys // nil: lines have none
+
+	line  int // lines read, blank ones too
+	index int // chunks made
+}
+
+func newChunker(r io.Reader, most int, keys *keys) *chunker {
+	return &chunker{in: bufio.NewReaderSize(r, chunkBytes), most: most, keys: keys}
+}
+
+// next returns the lines that are there, so that those from a slow pipe need not wait for
+// the ones after them. At the end of the input the error is io.EOF, and the chunk
+// may still have lines.
+func (c *chunker) next() (chunk, error) {
+	next := chunk{index: c.index}
+	c.index++
+	for {
+		text, err := c.in.ReadBytes('\n')
+		c.line++
+		if len(bytes.TrimSpace(text)) > 0 {
+			next.size += len(text)
+			next.lines = append(next.lines, numbered{n: c.line, text: text, key: c.keys.of(text)})
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			err = fmt.Errorf("line %d: %w", c.line, err)
+		}
+		full := len(next.lines) == c.most || next.size >= chunkBytes || c.in.Buffered() == 0
+		if err != nil || len(next.lines) > 0 && full {
+			return next, err
+		}
+	}
+}
+
+// eachChunk has the chunks worked on by several goroutines, and calls done with each
+// of them in their order. work returns an error for each line. It ends at the first
+// error of next but io.EOF, or of done, or when ctx ends; chunks that are being worked
+// on then are done first.
+func eachChunk(ctx context.Context, c *chunker, goroutines int, work func(context.Context, []numbered) []error, done func(chunk) error) error {
+	reading, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	todo, finished := make(chan chunk), make(chan chunk)
+	memory := newBudget(inWork)
+	// Nobody waits for the reader: it may be waiting for a terminal or a pipe, which
+	// cannot be interrupted, until the process ends.
+	go func() {
+		defer close(todo)
+		for {
+			next, err := c.next()
+			memory.take(next.size)
+			select {
+			case todo <- next:
+			case <-reading.Done():
+				return
+			}
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				stop(err)
+				return
+			}
+		}
+	}()
+	var workers sync.WaitGroup
+	for range goroutines {
+		workers.Go(func() {
+			for {
+				select {
+				case next, ok := <-todo:
+					if !ok {
+						return
+					}
+					next.errs = work(ctx, next.lines)
+					memory.give(next.size)
+					finished <- next
+				case <-reading.Done():
+					return
+				}
+			}
+		})
+	}
+	go func() {
+		workers.Wait()
+		close(finished)
+	}()
+	inOrder(finished, done, stop)
+	return context.Cause(reading)
+}
+
+// inOrder calls done with the chunks in their order.
+func inOrder(finished <-chan chunk, done func(chunk) error, stop context.CancelCauseFunc) {
+	early := map[int]chunk{}
+	for next := 0; ; {
+		c, ok := <-finished
+		if !ok {
+			return
+		}
+		early[c.index] = c
+		for {
+			c, ok := early[next]
+			if !ok {
+				break
+			}
+			delete(early, next)
+			next++
+			if err := done(c); err != nil {
+				stop(err)
+			}
+		}
+	}
+}
