@@ -97,6 +97,7 @@ func (c *conn) loginWith(ctx context.Context, mech string) error {
 	if proof, ok := client.(interface{ proven() bool }); ok && !proof.proven() {
 		return unavailable(mailer.StepAuth, fmt.Errorf("%s: %w", mech, errNoProof))
 	}
+	c.about.Mechanism = mech
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -64,8 +65,9 @@ func (b *Backend) Close() error {
 	if c := b.conn; c != nil {
 		b.conn = nil
 		if c.wake() {
-			c.quit()
+			c.quit(CloseDone)
 		}
+		c.close(CloseStale, nil)
 	}
 	return nil
 }
@@ -82,6 +84,9 @@ func (b *Backend) SendMessages(ctx context.Context, messages []*mailer.EmailMess
 // that seems to have broken it.
 func (b *Backend) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(i int, r mailer.Result)) {
 	q := &queue{messages: messages, defaults: b.cfg.Defaults, report: report, free: b.free}
+	if h := b.cfg.Hooks; h.times() {
+		q.settled = func(j *job, r mailer.Result) { h.settled(ctx, j.told(r)) }
+	}
 	defer func() { b.free = q.free }()
 	for fruitless := 0; q.peek() != nil; {
 		if ctx.Err() != nil {
@@ -92,6 +97,9 @@ func (b *Backend) SendEach(ctx context.Context, messages []*mailer.EmailMessage,
 		if err != nil {
 			q.failAll(asSendError(err))
 			break
+		}
+		if c.messages > 0 {
+			b.cfg.Hooks.reused(ctx, c.about, time.Since(c.used))
 		}
 		settled, err := c.send(ctx, q, b.chunking)
 		if err == nil {
@@ -117,13 +125,14 @@ func (b *Backend) SendEach(ctx context.Context, messages []*mailer.EmailMessage,
 func (b *Backend) awake(ctx context.Context) (*conn, error) {
 	if c := b.conn; c != nil {
 		b.conn = nil
-		if c.wake() {
-			if !c.full() {
-				return c, nil
-			}
-			c.quit()
-		} else {
+		switch {
+		case !c.wake():
 			c.trace("*: ", "the connection has ended while idle")
+			c.close(CloseStale, nil)
+		case c.full():
+			c.quit(CloseFull)
+		default:
+			return c, nil
 		}
 	}
 	return b.connect(ctx)

@@ -3,12 +3,14 @@ package smtp
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"io"
 	"net"
 	netsmtp "net/smtp"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -264,6 +266,23 @@ func BenchmarkBackend_distant(b *testing.B) {
 		b.Run(w.name, func(b *testing.B) { benchSend(b, delay(b, newSink(b).addr, roundTrip), w.cfg, connections, b.N) })
 	}
 	b.Run("net-smtp", func(b *testing.B) { benchNetSMTP(b, delay(b, newSink(b).addr, roundTrip), connections, b.N) })
+}
+
+// BenchmarkBackend_hooks is what it costs to be told of everything, and of nothing.
+func BenchmarkBackend_hooks(b *testing.B) {
+	var told atomic.Int64
+	all := &Hooks{
+		Connected: func(context.Context, Connected) { told.Add(1) },
+		Reused:    func(context.Context, *Conn, time.Duration) { told.Add(1) },
+		Settled:   func(context.Context, *Settled) { told.Add(1) },
+		Closed:    func(Closed) { told.Add(1) },
+	}
+	for _, w := range []struct {
+		name  string
+		hooks *Hooks
+	}{{"nil", nil}, {"none", &Hooks{}}, {"all", all}} {
+		b.Run(w.name, func(b *testing.B) { benchSend(b, newSink(b).addr, Config{Hooks: w.hooks}, 1, b.N) })
+	}
 }
 
 // benchNetSMTP is what the standard library does over connections that are kept open.

@@ -70,7 +70,7 @@ func (s *session) lastChunk(j *job, octets []byte) error {
 func (s *session) sayChunk(cmd command, octets []byte, last string) {
 	s.line = append(strconv.AppendInt(append(s.line[:0], "BDAT "...), int64(len(octets)), 10), last...)
 	_ = s.sayLine(cmd) // never strict: it does not wait
-	s.group.bytes = append(s.group.bytes, octets...)
+	s.group.add(octets, false)
 	s.traceBody(octets)
 }
 

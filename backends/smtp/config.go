@@ -147,6 +147,9 @@ type Config struct {
 	// it closes an idle connection. It must not call the Backend.
 	Trace func(line string)
 
+	// Hooks, if not nil, are told of connections and messages.
+	Hooks *Hooks
+
 	// Dial, if not nil, connects instead of a net.Dialer with LocalAddr. Network
 	// and address are as for net.Dial.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)

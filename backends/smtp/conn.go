@@ -45,6 +45,8 @@ type conn struct {
 
 	session session // the one that runs, or the last one
 
+	about    *Conn // what hooks are told
+	ended    bool  // they were told of the end
 	opened   time.Time
 	messages int   // transactions begun
 	settled  int   // messages decided on by the server
@@ -55,6 +57,7 @@ type conn struct {
 
 	rest  chan bool // while idle: tells whether the connection is still good
 	slept time.Time // when it became idle
+	used  time.Time // when it was last done with messages
 }
 
 func (c *conn) trace(prefix, line string) {
@@ -87,7 +90,8 @@ func (c *conn) startTLS(ctx context.Context, t *tls.Config) error {
 	c.link.Conn = encrypted
 	c.attach()
 	state := encrypted.ConnectionState()
-	c.trace("*: ", tls.VersionName(state.Version)+" with "+tls.CipherSuiteName(state.CipherSuite))
+	c.about.TLS, c.about.CipherSuite = tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite)
+	c.trace("*: ", c.about.TLS+" with "+c.about.CipherSuite)
 	return nil
 }
 
@@ -169,9 +173,9 @@ func (c *conn) sleep() {
 			return
 		}
 		if isTimeout(err) {
-			c.quit()
+			c.quit(CloseIdle)
 		}
-		c.link.cut()
+		c.close(CloseStale, err)
 		c.rest <- false
 	}()
 }
@@ -187,15 +191,28 @@ func (c *conn) wake() bool {
 
 // quit says goodbye and closes the connection. Whatever the server answers, all
 // that mattered has been answered before.
-func (c *conn) quit() {
+func (c *conn) quit(reason CloseReason) {
 	c.trace("C: ", "QUIT")
 	limit := min(quitTimeout, c.cfg.CommandTimeout)
 	if err := c.link.write([]byte("QUIT\r\n"), 0, nil, limit); err == nil {
 		c.link.expect(limit)
 		_, _ = c.in.read()
 	}
-	c.link.cut()
 	c.trace("*: ", "closed")
+	c.close(reason, nil)
+}
+
+// close ends the connection without another word.
+func (c *conn) close(reason CloseReason, err error) {
+	c.link.cut()
+	if c.ended {
+		return
+	}
+	c.ended = true
+	c.cfg.Hooks.closed(Closed{
+		Conn: c.about, Reason: reason, Err: err,
+		Lived: time.Since(c.opened), Messages: c.messages, Octets: c.octets,
+	})
 }
 
 // unavailable is the error of a failure before any message was spoken of.

@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -44,20 +45,38 @@ func connectError(failures []error) *mailer.SendError {
 	}
 }
 
+// connectTo connects to one server, and tells the hooks how that went.
 func (b *Backend) connectTo(ctx context.Context, addr string) (*conn, error) {
+	told := Connected{Conn: &Conn{ID: rand.Text()[:connIDLength], Addr: addr}, Start: time.Now()}
+	c, err := b.connectVia(ctx, &told)
+	told.Err = err
+	b.cfg.Hooks.connected(ctx, told)
+	return c, err
+}
+
+// connIDLength makes 40 bits of chance: short enough to be read out, and enough to tell apart
+// the connections in a day's logs.
+const connIDLength = 8
+
+// connectVia connects to told.Conn.Addr, and notes in told how long each part took.
+func (b *Backend) connectVia(ctx context.Context, told *Connected) (*conn, error) {
+	addr := told.Conn.Addr
 	transport, err := b.dial(ctx, addr)
+	told.Dial = time.Since(told.Start)
 	if err != nil {
 		return nil, unavailable(mailer.StepConnect, err)
 	}
-	c := &conn{cfg: &b.cfg, addr: addr, host: hostOf(addr), link: newLink(transport), opened: time.Now()}
+	told.Conn.Remote = transport.RemoteAddr().String()
+	c := &conn{cfg: &b.cfg, addr: addr, host: hostOf(addr), link: newLink(transport), opened: time.Now(), about: told.Conn}
 	c.writer = newWriter(c.link, b.cfg.CommandTimeout)
 	c.attach()
 	c.trace("*: ", "connected to "+addr)
 	err = c.within(ctx, func() error {
-		if err := c.greet(ctx, b.tls, b.helloName(ctx, transport)); err != nil {
+		if err := c.greet(ctx, b.tls, b.helloName(ctx, transport), told); err != nil {
 			return err
 		}
-		return c.login(ctx)
+		c.about.Features = c.ext.names()
+		return timed(&told.Auth, func() error { return c.login(ctx) })
 	})
 	if err != nil {
 		c.trace("*: ", "closed: "+err.Error())

@@ -42,3 +42,37 @@ func Example() {
 	// one true
 	// two true
 }
+
+func ExampleHooks() {
+	server, err := catcher.Start(catcher.Config{}) // your mail server
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = server.Close() }()
+
+	backend, err := smtp.New(smtp.Config{Addrs: []string{server.Addr()}, Hooks: &smtp.Hooks{
+		Connected: func(_ context.Context, c smtp.Connected) {
+			fmt.Println("connected:", c.Err == nil, "TLS:", c.Conn.TLS != "", "measured:", c.Dial > 0)
+		},
+		Settled: func(_ context.Context, s *smtp.Settled) {
+			fmt.Println("settled:", s.MessageID, s.Way, "accepted:", s.Result.Err == nil, "measured:", s.Steps.End > 0)
+		},
+		Closed: func(c smtp.Closed) { fmt.Println("closed:", c.Reason, "after", c.Messages, "messages") },
+	}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = backend.SendMessages(context.Background(), []*mailer.EmailMessage{
+		{Subject: "one", FromEmail: "shop@example.com", To: []string{"fred@example.org"}, MessageID: "<1@shop.example.com>"},
+		{Subject: "two", FromEmail: "shop@example.com", To: []string{"wilma@example.org"}, MessageID: "<2@shop.example.com>"},
+	})
+	fmt.Println(err)
+	// Output:
+	// connected: true TLS: false measured: true
+	// settled: <1@shop.example.com> pipelined accepted: true measured: true
+	// settled: <2@shop.example.com> pipelined accepted: true measured: true
+	// closed: done after 2 messages
+	// <nil>
+}

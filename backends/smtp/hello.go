@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -23,6 +24,23 @@ type extensions struct {
 	sized      bool     // SIZE, RFC 1870
 	size       int64    // the biggest message taken, 0 if not told
 	auth       []string // mechanisms, RFC 4954
+}
+
+// names are the keywords of the extensions, the mechanisms of AUTH left out.
+func (e *extensions) names() []string {
+	var names []string
+	for _, ext := range []struct {
+		name    string
+		offered bool
+	}{
+		{"PIPELINING", e.pipelining}, {"CHUNKING", e.chunking}, {"8BITMIME", e.eightBit}, {"SMTPUTF8", e.smtpUTF8},
+		{"DSN", e.dsn}, {"STARTTLS", e.startTLS}, {"SIZE", e.sized}, {"AUTH", len(e.auth) > 0},
+	} {
+		if ext.offered {
+			names = append(names, ext.name)
+		}
+	}
+	return names
 }
 
 // parseExtensions reads the reply to EHLO: its first line is a greeting, each
@@ -62,29 +80,42 @@ func parseExtensions(text []byte) (ext extensions) {
 
 // greet takes a new connection as far as the login. name is ours. The error is an
 // Unavailable SendError: no message has been spoken of.
-func (c *conn) greet(ctx context.Context, t *tls.Config, name string) error {
+func (c *conn) greet(ctx context.Context, t *tls.Config, name string, told *Connected) error {
 	if c.cfg.TLS == TLSImplicit {
-		if err := c.startTLS(ctx, t); err != nil {
+		if err := timed(&told.TLS, func() error { return c.startTLS(ctx, t) }); err != nil {
 			return unavailable(mailer.StepTLS, hintPlain(err))
 		}
 	}
-	r, err := c.reply(c.cfg.CommandTimeout)
-	if err != nil {
-		return unavailable(mailer.StepGreet, c.hintTLS(err))
-	}
-	if err := wantPositive(mailer.StepGreet, r, nil); err != nil {
+	if err := timed(&told.Greeting, c.greeting); err != nil {
 		return err
 	}
-	if err := c.hello(name); err != nil {
+	hello := func() error { return c.hello(name) }
+	if err := timed(&told.Hello, hello); err != nil {
 		return err
 	}
 	if c.cfg.TLS != TLSStart {
 		return nil
 	}
-	if err := c.upgrade(ctx, t); err != nil {
+	if err := timed(&told.TLS, func() error { return c.upgrade(ctx, t) }); err != nil {
 		return err
 	}
-	return c.hello(name) // RFC 3207, 4.2: all that was said before is void
+	return timed(&told.Hello, hello) // RFC 3207, 4.2: all that was said before is void
+}
+
+// timed adds to d how long f takes.
+func timed(d *time.Duration, f func() error) error {
+	start := time.Now()
+	defer func() { *d += time.Since(start) }()
+	return f()
+}
+
+// greeting reads what the server says first.
+func (c *conn) greeting() error {
+	r, err := c.reply(c.cfg.CommandTimeout)
+	if err != nil {
+		return unavailable(mailer.StepGreet, c.hintTLS(err))
+	}
+	return wantPositive(mailer.StepGreet, r, nil)
 }
 
 // wantPositive turns what is no 2yz into the error of a step before MAIL.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -39,6 +40,13 @@ type job struct {
 	delivered []string            // recipients, where they are answered one by one (LMTP)
 	refused   []*mailer.SendError // recipients
 	settled   int                 // how many of refused are of earlier transactions
+
+	// For hooks.
+	conn  *conn // the last one that it was given to; nil: none
+	start time.Time
+	steps Steps
+	way   Way
+	asked int // recipients that the server was asked to take
 }
 
 // load makes j the job of message m. The buffers of its last message are used again.
@@ -52,6 +60,7 @@ func (j *job) load(index int, m *mailer.EmailMessage) error {
 	if !isPath(j.from) || slices.ContainsFunc(j.to, func(addr string) bool { return !isPath(addr) }) {
 		return &mailer.InvalidMessageError{Field: "envelope", Reason: "an address does not fit in an SMTP command"}
 	}
+	j.body = slices.Grow(j.body, m.EstimateSize())
 	if _, err := m.WriteTo((*appender)(&j.body)); err != nil {
 		return err
 	}
@@ -91,8 +100,9 @@ func (j *job) needsUTF8() bool {
 	return j.utf8 || slices.ContainsFunc(j.to, func(addr string) bool { return !isASCII([]byte(addr)) })
 }
 
-// begin prepares for a new transaction.
-func (j *job) begin() {
+// begin prepares for a new transaction over c, if that is not nil.
+func (j *job) begin(c *conn) {
+	j.conn = c
 	j.err, j.took, j.later = nil, j.took[:0], nil
 	j.ready, j.gone, j.more, j.answered = false, false, false, 0
 	j.refused = j.refused[:j.settled]
@@ -145,13 +155,29 @@ func (j *job) result() mailer.Result {
 	switch {
 	case j.reply == "" && j.err != nil:
 		j.err.Refused = j.refused
-		return mailer.Result{Err: j.err}
+		return mailer.Result{Err: j.err, Connection: j.connection()}
 	case j.reply == "":
-		return mailer.Result{Err: nobodyTook(j.refused)}
+		return mailer.Result{Err: nobodyTook(j.refused), Connection: j.connection()}
 	case j.err != nil:
 		j.refuseRest()
 	}
-	return mailer.Result{Reply: j.reply, Refused: j.refused}
+	return mailer.Result{Reply: j.reply, Refused: j.refused, Connection: j.connection()}
+}
+
+// connection is the ID of the connection that the message was given to last, if any.
+func (j *job) connection() string {
+	if j.conn == nil {
+		return ""
+	}
+	return j.conn.about.ID
+}
+
+// told is what hooks are told of a job with that result.
+func (j *job) told(r mailer.Result) *Settled {
+	return &Settled{
+		Index: j.index, Conn: j.conn.about, Way: j.way, MessageID: j.id,
+		Recipients: j.asked, Octets: len(j.body), Start: j.start, Steps: j.steps, Result: r,
+	}
 }
 
 // refuseRest gives the failure of the last transaction to its recipients, after

@@ -47,9 +47,11 @@ func (s *session) take() *job {
 		if j == nil {
 			return nil
 		}
-		j.begin()
+		j.begin(s.c)
+		j.way = s.way
 		if j.err = j.unfit(&s.c.ext); j.err == nil {
 			s.begun = append(s.begun, j)
+			j.asked = max(j.asked, len(j.to))
 			s.c.messages++
 			return j
 		}
@@ -113,7 +115,7 @@ func (s *session) content(j *job) error {
 		s.dismiss(j)
 		return s.sayEnd(command{verb: verbNothing}, 1)
 	}
-	s.group.bytes = appendStuffed(s.group.bytes, j.body)
+	s.group.add(j.body, true)
 	s.c.octets += int64(len(j.body))
 	s.traceBody(j.body)
 	replies := 1

@@ -6,15 +6,13 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// maxKeptBody is the size up to which the buffer of a message is used again.
-const maxKeptBody = 1 << 20
-
 // A queue is a batch on its way. It renders each message shortly before it is its
 // turn, and reports each one's result once.
 type queue struct {
 	messages []*mailer.EmailMessage
 	defaults mailer.Defaults
 	report   func(i int, r mailer.Result)
+	settled  func(j *job, r mailer.Result) // for hooks; nil if nobody listens
 
 	next  int    // the first message not looked at
 	ready []*job // to be sent before it
@@ -63,7 +61,11 @@ func (q *queue) putBack(jobs ...*job) { q.ready = slices.Insert(q.ready, 0, jobs
 
 // finish reports the job's result.
 func (q *queue) finish(j *job) {
-	q.report(j.index, j.result())
+	r := j.result()
+	if q.settled != nil && j.conn != nil {
+		q.settled(j, r)
+	}
+	q.report(j.index, r)
 	q.recycle(j)
 }
 
@@ -71,7 +73,7 @@ func (q *queue) finish(j *job) {
 func (q *queue) failAll(err *mailer.SendError) {
 	for j := q.take(); j != nil; j = q.take() {
 		failure := *err
-		j.begin()
+		j.begin(j.conn) // it may have been given to one that broke
 		j.err = &failure
 		q.finish(j)
 	}
@@ -87,7 +89,8 @@ func (q *queue) job() *job {
 }
 
 func (q *queue) recycle(j *job) {
-	if cap(j.body) <= maxKeptBody {
-		q.free = append(q.free, j)
+	if cap(j.body) > bigBody {
+		j.body = nil // it may be on its way yet, if the server has answered too early
 	}
+	q.free = append(q.free, j)
 }

@@ -42,6 +42,8 @@ type command struct {
 	verb verb
 	job  *job
 	rcpt string // of RCPT
+
+	written time.Time // about when, for hooks: zero if nobody listens
 }
 
 // A session sends messages of a queue over a connection until the queue is empty
@@ -57,12 +59,17 @@ type session struct {
 	q      *queue
 	strict bool
 	chunks bool
+	way    Way
 
 	group   *group    // queued, not yet handed to the writer
 	line    []byte    // a command under construction
 	pending []command // pending[head:] are not answered
 	head    int
 	begun   []*job // taken from the queue and neither reported nor put back, in order
+
+	timed   bool      // hooks want to know how long steps take
+	stamped int       // pending[:stamped] have their time
+	last    time.Time // when the last reply was done with
 
 	before  int   // conn.settled when the session began
 	heard   bool  // any reply but 421 has come
@@ -86,8 +93,11 @@ func (c *conn) send(ctx context.Context, q *queue, chunking bool) (settled int, 
 	}
 	writing := c.writer.stop()
 	if err != nil {
-		s.abandon(s.reason(err, writing), ctx.Err() != nil)
+		reason := s.reason(err, writing)
+		s.abandon(reason, ctx.Err() != nil)
+		c.close(closeReason(reason, ctx.Err() != nil), reason)
 	}
+	c.used = time.Now()
 	return c.settled - s.before, err
 }
 
@@ -95,11 +105,19 @@ func (c *conn) send(ctx context.Context, q *queue, chunking bool) (settled int, 
 func (c *conn) newSession(q *queue, chunking bool) *session {
 	s, last := &c.session, c.session
 	*s = session{
-		c: c, q: q, before: c.settled,
+		c: c, q: q, before: c.settled, timed: q.settled != nil,
 		strict: c.cfg.Pipelining == Off || !c.ext.pipelining,
 		group:  c.writer.group(), line: last.line, pending: last.pending[:0], begun: last.begun[:0],
 	}
 	s.chunks = chunking && c.ext.chunking && !s.strict && !c.cfg.LMTP
+	switch {
+	case s.strict:
+		s.way = WayStrict
+	case s.chunks:
+		s.way = WayChunked
+	default:
+		s.way = WayPipelined
+	}
 	return s
 }
 
@@ -144,6 +162,7 @@ func (s *session) flush() {
 	if len(s.group.bytes) == 0 {
 		return
 	}
+	s.stamp()
 	// When chunking, a group may be written for each message in the window.
 	s.c.writer.put(s.group, !s.chunks, s.c.cfg.Window+4)
 	s.group = s.c.writer.group()
@@ -174,6 +193,7 @@ func (s *session) next() error {
 	if err != nil {
 		return s.c.lost(err)
 	}
+	s.count(cmd)
 	if r.code == 421 && s.closing == nil { // at any point: RFC 5321, 3.8
 		s.closing = refusal(cmd.verb.step(), r)
 		s.c.link.halt()
@@ -181,6 +201,9 @@ func (s *session) next() error {
 	s.heard = s.heard || r.code != 421
 	if err := s.handle(cmd, r); err != nil {
 		return err
+	}
+	if s.timed {
+		s.last = time.Now() // a message may have been reported, which takes a while
 	}
 	s.pop()
 	if s.c.link.finished() {
@@ -194,9 +217,39 @@ func (s *session) pop() {
 	s.head++
 	switch {
 	case s.head == len(s.pending):
-		s.pending, s.head = s.pending[:0], 0
+		s.pending, s.head, s.stamped = s.pending[:0], 0, 0
 	case s.head >= 1024:
+		s.stamped -= s.head
 		s.pending, s.head = s.pending[:copy(s.pending, s.pending[s.head:])], 0
+	}
+}
+
+// stamp notes when the commands queued since the last time were handed over.
+func (s *session) stamp() {
+	if !s.timed {
+		return
+	}
+	now := time.Now()
+	for ; s.stamped < len(s.pending); s.stamped++ {
+		cmd := &s.pending[s.stamped]
+		cmd.written = now
+		if cmd.job != nil && cmd.job.start.IsZero() {
+			cmd.job.start = now
+		}
+	}
+}
+
+// count adds the time that the reply to cmd was waited for to those of its message.
+func (s *session) count(cmd command) {
+	if !s.timed {
+		return
+	}
+	now, from := time.Now(), cmd.written
+	if s.last.After(from) {
+		from = s.last
+	}
+	if cmd.job != nil {
+		*cmd.job.steps.of(cmd.verb) += now.Sub(from)
 	}
 }
 

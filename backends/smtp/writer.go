@@ -16,6 +16,7 @@ const (
 type group struct {
 	bytes []byte
 	ends  []end
+	loose []loose
 }
 
 // An end is the place in a group behind which a message is complete.
@@ -36,6 +37,7 @@ type writer struct {
 	busy   atomic.Int32   // groups that the goroutine has not written
 	done   sync.WaitGroup // the goroutine
 	spare  chan *group    // to be filled again
+	piece  []byte         // of a big message, with its dots
 	err    error          // why the writer has given up
 }
 
@@ -47,7 +49,7 @@ func newWriter(l *link, limit time.Duration) *writer {
 // that all which was written before is answered: then a small group fits the
 // system's buffers and needs no goroutine. At most depth groups may be waiting.
 func (w *writer) put(g *group, alone bool, depth int) {
-	if alone && len(g.bytes) <= smallGroup && w.busy.Load() == 0 {
+	if alone && len(g.bytes) <= smallGroup && len(g.loose) == 0 && w.busy.Load() == 0 {
 		w.do(g)
 		return
 	}
@@ -73,7 +75,8 @@ func (w *writer) do(g *group) {
 		return
 	}
 	clear(g.ends)
-	g.bytes, g.ends = g.bytes[:0], g.ends[:0]
+	clear(g.loose)
+	g.bytes, g.ends, g.loose = g.bytes[:0], g.ends[:0], g.loose[:0]
 	select {
 	case w.spare <- g:
 	default:
@@ -100,12 +103,30 @@ func (w *writer) stop() error {
 	return w.err
 }
 
-// write writes a group slice by slice. A server that does not take a slice in
-// time has stopped reading.
+// write writes a group, and what is loose in it where it belongs.
 func (w *writer) write(g *group) error {
+	from := 0
+	for _, b := range g.loose {
+		if err := w.writeSlices(g, from, b.at); err != nil {
+			return err
+		}
+		if err := w.writeLoose(b); err != nil {
+			return err
+		}
+		from = b.at
+	}
+	return w.writeSlices(g, from, len(g.bytes))
+}
+
+// writeSlices writes a part of a group slice by slice. A server that does not take a
+// slice in time has stopped reading.
+func (w *writer) writeSlices(g *group, from, until int) error {
 	ends := g.ends
-	for from := 0; from < len(g.bytes); {
-		to := min(from+sliceSize, len(g.bytes))
+	for from < until {
+		to := min(from+sliceSize, until)
+		for len(ends) > 0 && ends[0].at <= from {
+			ends = ends[1:]
+		}
 		here := 0
 		for here < len(ends) && ends[here].at <= to {
 			here++
@@ -113,7 +134,7 @@ func (w *writer) write(g *group) error {
 		if err := w.link.write(g.bytes[from:to], from, ends[:here], w.limit); err != nil {
 			return err
 		}
-		from, ends = to, ends[here:]
+		from = to
 	}
 	return nil
 }
