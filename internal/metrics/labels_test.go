@@ -1,0 +1,51 @@
+package metrics
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/mailpouch/mailpouch/backends/smtp"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+// TestLabels: what comes from outside makes no new series.
+func TestLabels(t *testing.T) {
+	m := New(Config{Mailers: []string{"marketing"}, Queues: []string{"default"}})
+	before := seriesOf(t, m)
+	o := m.Observer()
+	for i := range 100 {
+		name := fmt.Sprint("name", i)
+		o.Outcome(tasks.Outcome{
+			Action: tasks.Action(name), Mailer: name, Queue: name, Try: 1,
+			Err: &mailer.SendError{Code: 600 + i, Step: mailer.Step(name), Text: name, Class: mailer.Permanent},
+		})
+		o.Batch(tasks.Batch{Mailer: name})
+		o.Held(name, errors.New(name))
+		m.Hooks(name).Reused(t.Context(), &smtp.Conn{}, 0)
+	}
+	for _, d := range difference(seriesOf(t, m), before) {
+		if !strings.Contains(d, `"other"`) || strings.Contains(d, "name9") {
+			t.Errorf("new series %s", d)
+		}
+	}
+}
+
+func seriesOf(t *testing.T, m *Metrics) map[string]float64 {
+	t.Helper()
+	_, series := scrape(t, m)
+	return series
+}
+
+// difference returns the series of a that are not in b.
+func difference(a, b map[string]float64) []string {
+	var list []string
+	for series := range a {
+		if _, ok := b[series]; !ok {
+			list = append(list, series)
+		}
+	}
+	return list
+}

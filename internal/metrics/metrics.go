@@ -1,0 +1,114 @@
+// Package metrics counts what a worker does, for Prometheus.
+//
+// A [Metrics] has a registry of its own. What it knows it is told: by a worker's
+// [tasks.Observer], and by the hooks of its smtp backends. What is in the queues it reads
+// from Redis while it is scraped. [Markdown] is the list of all that there is.
+//
+// Labels have few values: names of mailers and queues that are configured, classes, steps
+// and reply codes. No address, no text of a server and nothing of a message is in any.
+package metrics
+
+import (
+	"cmp"
+	"net/http"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/redis/go-redis/v9"
+)
+
+// Config configures Metrics. The zero value is usable.
+type Config struct {
+	// Redis is where the queues are read. Its commands have to end with their context, as
+	// those of tasks.ConnectStatus do. If nil, there are no metrics of queues.
+	Redis redis.UniversalClient
+
+	// Timeout is how long a scrape waits for Redis: 2 s if zero. What was not read by then
+	// is missing from it, and nothing else is.
+	Timeout time.Duration
+
+	Mailers []string // names of the mailers beside the default one
+	Queues  []string // names of the queues, as producers know them: "default" if empty
+	Version string   // of the program
+}
+
+// Metrics is what a process has counted. Its methods may be called from several goroutines.
+type Metrics struct {
+	registry *prometheus.Registry
+	book     *book
+	mailers  names
+	queues   names
+	worker   workerMetrics
+	smtp     smtpMetrics
+}
+
+// New returns metrics that have counted nothing.
+func New(cfg Config) *Metrics {
+	if len(cfg.Queues) == 0 {
+		cfg.Queues = []string{"default"}
+	}
+	registry := prometheus.NewRegistry()
+	b := &book{}
+	m := &Metrics{
+		registry: registry, book: b,
+		mailers: append(names{defaultMailer}, cfg.Mailers...), queues: slices.Clone(cfg.Queues),
+		worker: newWorkerMetrics(b), smtp: newSMTPMetrics(b),
+	}
+	m.begin()
+	info := b.gauge("mailpouch_build_info", "Always 1; the labels say what is running.", "version", "goversion")
+	info.WithLabelValues(cmp.Or(cfg.Version, "unknown"), runtime.Version()).Set(1)
+	queues := newQueueCollector(b, cfg.Redis, cmp.Or(cfg.Timeout, 2*time.Second))
+	if cfg.Redis != nil {
+		b.collectors = append(b.collectors, queues)
+	}
+	registry.MustRegister(b.collectors...)
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// maxScrapes is how many scrapes may be under way; more get 503.
+const maxScrapes = 4
+
+// Handler serves the metrics in Prometheus' text format. It never fails because of Redis.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxScrapes,
+	})
+}
+
+// begin makes the series that will be asked for, at zero: rate() and increase() do not see
+// the first step of a series that begins with it.
+func (m *Metrics) begin() {
+	for _, mailer := range m.mailers {
+		m.worker.held.WithLabelValues(mailer)
+		for _, queue := range m.queues {
+			for _, action := range actions() {
+				m.worker.messages.WithLabelValues(mailer, queue, label(action))
+			}
+		}
+		m.smtp.begin(mailer)
+	}
+}
+
+// defaultMailer is what the mailer without a name is called in labels.
+const defaultMailer = "default"
+
+// other is the label of what is not configured: such names come from outside, and there
+// may be any number of them.
+const other = "other"
+
+// names are the values that a label may have.
+type names []string
+
+// known returns the name, or other. fallback is what "" means.
+func (n names) known(name, fallback string) string {
+	name = cmp.Or(name, fallback)
+	if slices.Contains(n, name) {
+		return name
+	}
+	return other
+}

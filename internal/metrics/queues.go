@@ -1,0 +1,146 @@
+package metrics
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+const (
+	// maxQueues bounds a scrape: a producer can make a queue of any name.
+	maxQueues = 200
+	// memoryFor is how long the estimate of the queues' memory is used. It takes more of
+	// Redis's time than all else.
+	memoryFor = time.Minute
+)
+
+// queueCollector reads what is in Redis when it is scraped. Names that begin with asynq_
+// are those of asynq's own collector, which asynqmon asks a Prometheus server for. They
+// count tasks: those of a mass queue carry many messages each.
+type queueCollector struct {
+	client  redis.UniversalClient
+	timeout time.Duration
+
+	up, took, workers, dead, oldest      desc
+	tasks, size, latency, memory, paused desc
+	processed, failed                    desc
+
+	mu       sync.Mutex // guards the following
+	octets   map[string]int64
+	octetsAt time.Time
+}
+
+var _ prometheus.Collector = (*queueCollector)(nil)
+
+func newQueueCollector(b *book, client redis.UniversalClient, timeout time.Duration) *queueCollector {
+	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
+	return &queueCollector{
+		client: client, timeout: timeout,
+		up:      b.desc(gauge, "mailpouch_redis_up", "1 if Redis has answered this scrape, else 0; then what is read from it is missing."),
+		took:    b.desc(gauge, "mailpouch_redis_scrape_seconds", "How long reading from Redis took for this scrape."),
+		workers: b.desc(gauge, "mailpouch_workers", "Worker processes that have told Redis lately that they live."),
+		dead: b.desc(gauge, "mailpouch_dead_letters",
+			"Messages in a queue that could not be delivered and that nobody has dealt with: the number to alarm on.", "queue"),
+		oldest: b.desc(gauge, "mailpouch_queue_oldest_seconds",
+			"How long the oldest task that could be taken waits, those that are late because no worker runs included.", "queue"),
+		tasks:   b.desc(gauge, "asynq_tasks_enqueued_total", "Tasks in a queue: `active`, `pending`, `scheduled`, `retry`, `archived`, `completed`.", "queue", "state"),
+		size:    b.desc(gauge, "asynq_queue_size", "Tasks in a queue, of all states.", "queue"),
+		latency: b.desc(gauge, "asynq_queue_latency_seconds", "How long the oldest pending task waits.", "queue"),
+		memory: b.desc(gauge, "asynq_queue_memory_usage_approx_bytes",
+			"About how much memory of Redis a queue takes, from a sample of its tasks, at most a minute old.", "queue"),
+		paused:    b.desc(gauge, "asynq_queue_paused_total", "1 if a person has paused the queue, else 0.", "queue"),
+		processed: b.desc(counter, "asynq_tasks_processed_total", "Tries of tasks that have ended, well or not.", "queue"),
+		failed:    b.desc(counter, "asynq_tasks_failed_total", "Tries of tasks that failed.", "queue"),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *queueCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []desc{
+		c.up, c.took, c.workers, c.dead, c.oldest,
+		c.tasks, c.size, c.latency, c.memory, c.paused, c.processed, c.failed,
+	} {
+		ch <- d.Desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *queueCollector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
+	defer cancel()
+	start := time.Now()
+	queues, err := tasks.ReadStats(ctx, c.client)
+	workers := 0
+	if err == nil {
+		workers, err = tasks.CountWorkers(ctx, c.client)
+	}
+	if err != nil {
+		ch <- c.up.is(0)
+		return
+	}
+	queues = queues[:min(len(queues), maxQueues)]
+	octets := c.memoryOf(ctx, queues)
+	ch <- c.up.is(1)
+	ch <- c.took.is(time.Since(start).Seconds())
+	ch <- c.workers.is(float64(workers))
+	for _, q := range queues {
+		c.collect(ch, q)
+		if n, ok := octets[q.Name]; ok {
+			ch <- c.memory.is(float64(n), q.Name)
+		}
+	}
+}
+
+func (c *queueCollector) collect(ch chan<- prometheus.Metric, q tasks.QueueStats) {
+	states := []struct {
+		name  string
+		tasks int
+	}{
+		{"active", q.InHand}, {"pending", q.Waiting}, {"scheduled", q.Scheduled},
+		{"retry", q.Retry}, {"archived", q.Archived}, {"completed", q.Completed},
+	}
+	size := 0
+	for _, s := range states {
+		size += s.tasks
+		ch <- c.tasks.is(float64(s.tasks), q.Name, s.name)
+	}
+	now, paused, latency := time.Now(), 0.0, 0.0
+	if q.Paused {
+		paused = 1
+	}
+	if !q.Since.IsZero() {
+		latency = max(now.Sub(q.Since).Seconds(), 0)
+	}
+	ch <- c.size.is(float64(size), q.Name)
+	ch <- c.latency.is(latency, q.Name)
+	ch <- c.paused.is(paused, q.Name)
+	ch <- c.processed.is(float64(q.Processed), q.Name)
+	ch <- c.failed.is(float64(q.Failed), q.Name)
+	ch <- c.dead.is(float64(q.Dead), q.Name)
+	ch <- c.oldest.is(q.Oldest(now).Seconds(), q.Name)
+}
+
+// memoryOf returns the octets that queues take, or nothing where Redis does not tell.
+func (c *queueCollector) memoryOf(ctx context.Context, queues []tasks.QueueStats) map[string]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.octetsAt.IsZero() && time.Since(c.octetsAt) < memoryFor {
+		return maps.Clone(c.octets)
+	}
+	list := make([]string, len(queues))
+	for i, q := range queues {
+		list[i] = q.Name
+	}
+	octets, err := tasks.ReadMemory(ctx, c.client, list)
+	if err != nil {
+		octets = nil
+	}
+	c.octets, c.octetsAt = octets, time.Now()
+	return maps.Clone(octets)
+}

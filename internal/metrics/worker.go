@@ -1,0 +1,154 @@
+package metrics
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+// workerMetrics are what a worker's observer is told.
+type workerMetrics struct {
+	messages, failures, refused *prometheus.CounterVec
+	waited, took, delivered     *prometheus.HistogramVec
+
+	batches, batchTime *prometheus.HistogramVec
+
+	held  *prometheus.GaugeVec
+	holds *prometheus.CounterVec
+}
+
+func newWorkerMetrics(b *book) workerMetrics {
+	waits := []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600}
+	return workerMetrics{
+		messages: b.counter("mailpouch_messages_total",
+			"Tries of messages that have ended, by what the worker did then: `sent`, `sent_before` (the ledger knew it, it was not sent again), "+
+				"`retry`, `dead_letter`, `failed_silently`, `skipped` (no recipients), `cancelled`, `forwarded` (to its mailer's queue).",
+			"mailer", "queue", "outcome"),
+		failures: b.counter("mailpouch_failures_total",
+			"Tries that failed, by class (`temporary`, `permanent`, `unavailable`, `unknown`; `none` where no relay was asked, as for a message "+
+				"that is too old), and by reply code, `none` without one.",
+			"mailer", "class", "code"),
+		refused: b.counter("mailpouch_recipients_refused_total",
+			"Recipients that the relay did not take, whether it took the message for others or not.", "mailer", "class", "code"),
+		waited: b.histogram("mailpouch_queue_wait_seconds",
+			"From the time when a message was due until a worker took it for its first try.", waits, "mailer", "queue"),
+		took: b.histogram("mailpouch_worker_seconds",
+			"From the time when a worker took a message until that try has ended: waiting for a connection, and sending.", waits, "mailer"),
+		delivered: b.histogram("mailpouch_delivery_seconds",
+			"From the time when a message was due until the relay has accepted it, all tries included.", waits, "mailer", "queue"),
+		batches: b.histogram("mailpouch_batch_messages", "Messages that a connection took at once.",
+			[]float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}, "mailer"),
+		batchTime: b.histogram("mailpouch_batch_seconds", "How long a connection took for what it took at once.", stepBuckets(), "mailer"),
+		held: b.gauge("mailpouch_mailer_held",
+			"1 while this worker holds a mailer's messages because its relay takes none, else 0.", "mailer"),
+		holds: b.counter("mailpouch_mailer_holds_total",
+			"How often a worker began to hold a mailer's messages, by the step that failed and the reply code.", "mailer", "step", "code"),
+	}
+}
+
+// actions are all that a worker may do with a message.
+func actions() []tasks.Action {
+	return []tasks.Action{
+		tasks.ActionSent, tasks.ActionSentBefore, tasks.ActionSkipped, tasks.ActionSilent,
+		tasks.ActionRetry, tasks.ActionDead, tasks.ActionCancelled, tasks.ActionForwarded,
+	}
+}
+
+// label writes an action as the value of a label.
+func label(a tasks.Action) string { return strings.ReplaceAll(string(a), " ", "_") }
+
+// Observer is what counts for a worker.
+func (m *Metrics) Observer() tasks.Observer {
+	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack}
+}
+
+func (m *Metrics) batch(b tasks.Batch) {
+	name := m.mailers.known(b.Mailer, defaultMailer)
+	m.worker.batches.WithLabelValues(name).Observe(float64(b.Size))
+	m.worker.batchTime.WithLabelValues(name).Observe(b.Duration.Seconds())
+}
+
+func (m *Metrics) outcome(o tasks.Outcome) {
+	w := &m.worker
+	name, queue := m.mailers.known(o.Mailer, defaultMailer), m.queues.known(o.Queue, "")
+	action := other
+	if slices.Contains(actions(), o.Action) {
+		action = label(o.Action)
+	}
+	w.messages.WithLabelValues(name, queue, action).Inc()
+	if o.Action == tasks.ActionForwarded {
+		return // it has only come to the right place
+	}
+	w.took.WithLabelValues(name).Observe(o.Took.Seconds())
+	if o.Try == 1 {
+		w.waited.WithLabelValues(name, queue).Observe(o.Waited.Seconds())
+	}
+	if o.Action == tasks.ActionSent {
+		w.delivered.WithLabelValues(name, queue).Observe((o.Waited + o.Took).Seconds())
+	}
+	refused := o.Refused
+	if o.Err != nil {
+		w.failures.WithLabelValues(name, class(o.Err), code(o.Err)).Inc()
+		var failure *mailer.SendError
+		if errors.As(o.Err, &failure) {
+			refused = append(slices.Clone(refused), failure.Refused...)
+		}
+	}
+	for _, r := range refused {
+		w.refused.WithLabelValues(name, r.Class.String(), code(r)).Inc()
+	}
+}
+
+func (m *Metrics) heldBack(name string, reason error) {
+	name = m.mailers.known(name, defaultMailer)
+	if reason == nil {
+		m.worker.held.WithLabelValues(name).Set(0)
+		return
+	}
+	m.worker.held.WithLabelValues(name).Set(1)
+	m.worker.holds.WithLabelValues(name, step(reason), code(reason)).Inc()
+}
+
+// class is the class of an error, as the value of a label: that of a relay's reply, or of what
+// it was not asked.
+func class(err error) string {
+	var failure *mailer.SendError
+	if !errors.As(err, &failure) && !mailer.IsBadInput(err) {
+		return "none"
+	}
+	return mailer.ClassOf(err).String()
+}
+
+// code is the reply code in an error, as the value of a label.
+func code(err error) string {
+	var failure *mailer.SendError
+	if !errors.As(err, &failure) || failure.Code < 200 || failure.Code > 599 {
+		return "none"
+	}
+	return strconv.Itoa(failure.Code)
+}
+
+// step is the step of a conversation that an error names, as the value of a label.
+func step(err error) string {
+	var failure *mailer.SendError
+	if !errors.As(err, &failure) {
+		return other
+	}
+	known := []mailer.Step{
+		mailer.StepRender, mailer.StepConnect, mailer.StepGreet, mailer.StepHello, mailer.StepTLS, mailer.StepAuth,
+		mailer.StepReset, mailer.StepMail, mailer.StepRcpt, mailer.StepData, mailer.StepBody, mailer.StepEnd,
+	}
+	if !slices.Contains(known, failure.Step) {
+		return other
+	}
+	return stepLabel(failure.Step)
+}
+
+// stepLabel writes a step as the value of a label: "mail", "end_of_data".
+func stepLabel(s mailer.Step) string { return strings.ReplaceAll(strings.ToLower(string(s)), " ", "_") }

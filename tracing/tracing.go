@@ -1,0 +1,119 @@
+// Package tracing makes OpenTelemetry spans of mail on its way: of handing over, of a
+// worker's try, and of the SMTP conversation. It uses OpenTelemetry's API alone: which
+// spans are kept and where they go is up to the program's TracerProvider, and without one
+// nothing is recorded.
+//
+//	send default       a program hands a message over             Enqueue
+//	└ process default  a worker tries it, now or tomorrow         Process
+//	  ├ smtp connect   if a connection had to be opened for it    Hooks
+//	  └ smtp send      from MAIL to the server's verdict          Hooks
+//
+// Headers and WithHeaders take the context through a queue, as W3C Trace Context. Spans have
+// no address, subject, body or text of a server in them; a message is known by its
+// Message-ID and its task.
+package tracing
+
+import (
+	"context"
+	"errors"
+	"strconv"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// Scope is the name to ask a TracerProvider for a Tracer by.
+const Scope = "github.com/mailpouch/mailpouch/tracing"
+
+// Headers returns the trace context of ctx for a task to carry, or nil if there is none.
+func Headers(ctx context.Context) map[string]string {
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		return nil
+	}
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier
+}
+
+// WithHeaders returns ctx with the trace context that a task has carried, if it has.
+func WithHeaders(ctx context.Context, headers map[string]string) context.Context {
+	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier(headers))
+}
+
+// Enqueue returns a function that starts the span of a hand-over. Headers of its context are
+// what the task is to carry; end takes the task's ID.
+func Enqueue(t trace.Tracer) func(ctx context.Context, queue string) (_ context.Context, end func(taskID string, err error)) {
+	return func(ctx context.Context, queue string) (context.Context, func(string, error)) {
+		ctx, span := t.Start(ctx, "send "+queue, trace.WithSpanKind(trace.SpanKindProducer))
+		span.SetAttributes(messaging("send", queue)...)
+		return ctx, func(taskID string, err error) {
+			span.SetAttributes(attribute.String("messaging.message.id", taskID))
+			finish(span, err)
+		}
+	}
+}
+
+// Process returns a function that starts the span of a worker's try of a message: its parent
+// is what the task has carried, or else ctx. end takes what the worker did in the end, such as
+// "sent", and why.
+func Process(t trace.Tracer) func(ctx context.Context, headers map[string]string, queue, taskID string) (_ context.Context, end func(action string, err error)) {
+	return func(ctx context.Context, headers map[string]string, queue, taskID string) (context.Context, func(string, error)) {
+		ctx, span := t.Start(WithHeaders(ctx, headers), "process "+queue, trace.WithSpanKind(trace.SpanKindConsumer))
+		span.SetAttributes(append(messaging("process", queue), attribute.String("messaging.message.id", taskID))...)
+		return ctx, func(action string, err error) {
+			span.SetAttributes(attribute.String("mailpouch.outcome", action))
+			finish(span, err)
+		}
+	}
+}
+
+func messaging(operation, queue string) []attribute.KeyValue {
+	return []attribute.KeyValue{
+		attribute.String("messaging.system", "asynq"),
+		attribute.String("messaging.operation.type", operation),
+		attribute.String("messaging.destination.name", queue),
+	}
+}
+
+// finish ends a span, with what may be told of err: class, step and codes, and no text.
+func finish(span trace.Span, err error) {
+	defer span.End()
+	if err == nil {
+		return
+	}
+	var failure *mailer.SendError
+	if !errors.As(err, &failure) {
+		span.SetStatus(codes.Error, "")
+		return
+	}
+	what := string(failure.Step)
+	span.SetAttributes(attribute.String("error.type", failure.Class.String()), attribute.String("mailpouch.smtp.step", what))
+	if failure.Code != 0 {
+		what += " " + strconv.Itoa(failure.Code)
+		span.SetAttributes(attribute.Int("mailpouch.smtp.code", failure.Code), attribute.String("mailpouch.smtp.enhanced_code", failure.Enhanced))
+	}
+	span.SetStatus(codes.Error, what)
+}
+
+// messagesKey finds the contexts of a batch's messages in its own.
+type messagesKey struct{}
+
+// WithMessages returns the context for SendEach of a batch whose messages have these contexts,
+// by their index: the spans of each message go under its own.
+func WithMessages(batch context.Context, messages []context.Context) context.Context {
+	return context.WithValue(batch, messagesKey{}, messages)
+}
+
+// messageContext is the context of the message at index i: the batch's own, if WithMessages
+// has not been told of it. ok says whether its trace is recorded.
+func messageContext(batch context.Context, i int) (_ context.Context, ok bool) {
+	ctx := batch
+	if messages, _ := batch.Value(messagesKey{}).([]context.Context); i < len(messages) {
+		ctx = messages[i]
+	}
+	return ctx, trace.SpanContextFromContext(ctx).IsSampled()
+}
