@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -95,9 +96,13 @@ func BenchmarkDrain(b *testing.B) {
 			b.Fatal(err)
 		}
 		defer func() { _ = client.Close() }()
+		reader := server.Client(b)
+		before, redisBefore := ownCPU(b), redisCPU(b, reader)
 		b.StartTimer()
 		drain(b, client, b.N)
 		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "mails/s")
+		b.ReportMetric(1e6*(ownCPU(b)-before)/float64(b.N), "cpu-us/mail")
+		b.ReportMetric(1e6*(redisCPU(b, reader)-redisBefore)/float64(b.N), "redis-us/mail")
 	}
 	b.Run("asynq, empty handler", func(b *testing.B) {
 		run(b, 1, func(b *testing.B, client redis.UniversalClient, n int) {
@@ -167,6 +172,23 @@ func (freeLedger) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 		}
 		return nil
 	}
+}
+
+// ownCPU is the processor time that this process has used, in seconds.
+func ownCPU(b *testing.B) float64 {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	seconds := func(t syscall.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }
+	return seconds(u.Utime) + seconds(u.Stime)
+}
+
+// redisCPU is the processor time that Redis has used, in seconds.
+func redisCPU(b *testing.B, client *redis.Client) float64 {
+	b.Helper()
+	return info(b, client, "cpu", "used_cpu_user") + info(b, client, "cpu", "used_cpu_sys")
 }
 
 // isRecord says whether the commands are the ledger's, of messages of mass tasks.

@@ -9,11 +9,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// blobCacheSize is how many octets of blobs a worker keeps at hand. What is on the wire
-// counts extra, unless it is the same blob.
-const blobCacheSize = 64 << 20
-
-// blobCache holds the blobs that were used last. A blob that many messages want at the
+// blobCache holds the blobs that were used last, up to a limit. What is on the wire counts
+// extra, unless it is the same blob. A blob that many messages want at the
 // same time is fetched once. Its contents are shared: nobody may change them.
 type blobCache struct {
 	redis redis.UniversalClient

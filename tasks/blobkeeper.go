@@ -46,8 +46,8 @@ const (
 	sweepGrace = 10 * time.Minute
 )
 
-func newBlobKeeper(client redis.UniversalClient, log zerolog.Logger) *blobKeeper {
-	return &blobKeeper{redis: client, cache: newBlobCache(client, blobCacheSize), log: log}
+func newBlobKeeper(client redis.UniversalClient, cacheSize int, log zerolog.Logger) *blobKeeper {
+	return &blobKeeper{redis: client, cache: newBlobCache(client, cacheSize), log: log}
 }
 
 // fill puts the contents of its blobs into a payload's message. A fault of a blob is an
@@ -57,15 +57,15 @@ func (k *blobKeeper) fill(ctx context.Context, p *payload) error {
 	if len(p.Blobs) == 0 {
 		return nil
 	}
-	contents := map[int][]byte{}
+	contents := map[blob][]byte{}
 	for _, b := range p.Blobs {
 		content, err := k.content(ctx, p, b)
 		if err != nil {
 			return err
 		}
-		contents[b.Attachment] = content
+		contents[b] = content
 	}
-	p.Message = p.withContents(func(b blob) []byte { return contents[b.Attachment] })
+	p.Message = p.withContents(func(b blob) []byte { return contents[b] })
 	return nil
 }
 
@@ -82,7 +82,7 @@ func (k *blobKeeper) content(ctx context.Context, p *payload, b blob) ([]byte, e
 			return nil, err
 		}
 		if !k.away.Swap(true) {
-			k.log.Error().Err(err).Msg("attachments cannot be fetched: their mail waits until Redis answers")
+			k.log.Error().Err(err).Msg("big attachments and bodies cannot be fetched: their mail waits until Redis answers")
 		}
 		select {
 		case <-ctx.Done():

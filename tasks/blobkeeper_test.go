@@ -50,7 +50,7 @@ func TestBlobKeeper_trySweep(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	count := &tally{}
-	k := newBlobKeeper(count.watch(h.Client(t)), zerolog.Nop())
+	k := newBlobKeeper(count.watch(h.Client(t)), 1<<20, zerolog.Nop())
 	k.trySweep(t.Context())
 	k.trySweep(t.Context())
 	if n := count.of("zscan"); n != 1 {

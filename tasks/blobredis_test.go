@@ -122,7 +122,7 @@ func TestBlobs_cluster(t *testing.T) {
 		}
 		h.eventually("no reference left", func() bool { return admin.Exists(t.Context(), refsKey(hash)).Val() == 0 })
 	}
-	k := newBlobKeeper(client, zerolog.Nop())
+	k := newBlobKeeper(client, 1<<20, zerolog.Nop())
 	k.trySweep(t.Context())
 	if admin.Exists(t.Context(), sweepLock).Val() == 0 {
 		t.Error("the sweep was not allowed")

@@ -17,9 +17,10 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// The content of a big attachment does not ride in the payload: asynq writes the
-// payload of every active task to Redis anew every five seconds, and the same file
-// often goes to thousands. It is a blob: stored once, under the hash of its content.
+// The content of a big attachment, body or alternative does not ride in the payload:
+// asynq reads the payload of every task that it gives out, and writes those of the active
+// ones to Redis anew every five seconds; and the same file often goes to thousands. It
+// is a blob: stored once, under the hash of its content, and read when it is its turn.
 //
 //	mailpouch:{<sha256>}:blob   the content
 //	mailpouch:{<sha256>}:refs   a sorted set: who needs it, and since when (ms)
@@ -33,11 +34,12 @@ import (
 // whose task is not there. That is not done at once: asynq does not say whether Redis
 // refused a task or only its answer was lost, and a blob may live too long, never too short.
 
-// blob names the content of one attachment. It is a part of the payload.
+// blob names the content of one part of a message. It is in the payload.
 type blob struct {
-	Attachment int    `json:"attachment"` // index
-	Hash       string `json:"sha256"`     // of the content, in hex
-	Size       int    `json:"size"`       // octets
+	Part  string `json:"part,omitempty"` // an attachment if empty; "alternative", "body" or "raw"
+	Index int    `json:"attachment"`     // of the attachment, or of the alternative
+	Hash  string `json:"sha256"`         // of the content, in hex
+	Size  int    `json:"size"`           // octets
 }
 
 const (
@@ -59,12 +61,13 @@ func hashOf(content []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// setAside names the attachments that are too big for the payload: none if threshold is
+// setAside names the contents that are too big for the payload: none if threshold is
 // negative.
 func (p *payload) setAside(threshold int) {
-	for i, a := range p.Message.Attachments {
-		if threshold >= 0 && len(a.Content) > threshold {
-			p.Blobs = append(p.Blobs, blob{Attachment: i, Hash: hashOf(a.Content), Size: len(a.Content)})
+	for _, b := range parts(p.Message) {
+		if threshold >= 0 && b.Size > threshold {
+			b.Hash = hashOf(b.of(p.Message))
+			p.Blobs = append(p.Blobs, b)
 		}
 	}
 }
@@ -74,24 +77,11 @@ func (p *payload) lean() *mailer.EmailMessage {
 	return p.withContents(func(blob) []byte { return nil })
 }
 
-// withContents is a copy of the message whose blobs have these contents.
-func (p *payload) withContents(content func(blob) []byte) *mailer.EmailMessage {
-	if len(p.Blobs) == 0 {
-		return p.Message
-	}
-	m := *p.Message
-	m.Attachments = slices.Clone(m.Attachments)
-	for _, b := range p.Blobs {
-		m.Attachments[b.Attachment].Content = content(b)
-	}
-	return &m
-}
-
-// checkBlobs refuses a payload whose blobs belong to no attachment.
+// checkBlobs refuses a payload whose blobs belong to no part of its message.
 func (p *payload) checkBlobs() error {
 	for _, b := range p.Blobs {
-		if b.Attachment < 0 || b.Attachment >= len(p.Message.Attachments) {
-			return fmt.Errorf("tasks: payload: blob of attachment %d, the message has %d", b.Attachment, len(p.Message.Attachments))
+		if err := b.check(p.Message); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -106,15 +96,15 @@ func (p *payload) refs(taskKey string) map[string][]string {
 	return refs
 }
 
-// blobError says that the content of an attachment is lost.
+// blobError says that the content of a part of a message is lost.
 type blobError struct {
-	filename string
-	blob     blob
-	fault    string
+	part  string
+	blob  blob
+	fault string
 }
 
 func (e *blobError) Error() string {
-	return fmt.Sprintf("attachment %q: its content (sha256 %s, %d octets) is %s", e.filename, e.blob.Hash, e.blob.Size, e.fault)
+	return fmt.Sprintf("%s: its content (sha256 %s, %d octets) is %s", e.part, e.blob.Hash, e.blob.Size, e.fault)
 }
 
 // The faults of a blob.
@@ -124,7 +114,7 @@ const (
 )
 
 func (p *payload) lost(b blob, fault string) error {
-	return &blobError{filename: p.Message.Attachments[b.Attachment].Filename, blob: b, fault: fault}
+	return &blobError{part: b.name(p.Message), blob: b, fault: fault}
 }
 
 // producer enqueues tasks, and stores what does not ride in them.
@@ -169,7 +159,7 @@ func (c *producer) hold(ctx context.Context, p *payload, taskKey string) (*paylo
 		if there, _ := claims[b.Hash].Int(); there == 1 {
 			continue
 		}
-		content := held.Message.Attachments[b.Attachment].Content
+		content := b.of(held.Message)
 		if len(content) != b.Size {
 			return nil, &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: held.lost(b, blobMissing)}
 		}

@@ -63,7 +63,7 @@ func (h *house) wantBlob(content []byte, refs int64) {
 	}
 }
 
-func (h *house) keeper() *blobKeeper { return newBlobKeeper(h.Client(h.t), zerolog.Nop()) }
+func (h *house) keeper() *blobKeeper { return newBlobKeeper(h.Client(h.t), 1<<20, zerolog.Nop()) }
 
 // The same file for many is stored once, fetched once by each worker, arrives unharmed,
 // and goes when the last one has it.

@@ -232,7 +232,7 @@ func TestCancel_leaseLost(t *testing.T) {
 	id := h.handOver("0", Options{})
 	h.cancels(id, nil)
 	cancelled, forgotten := newTry(id), newTry("forgotten")
-	l := newLedger(client, zerolog.Nop())
+	l := newLedger(client, nil, zerolog.Nop())
 	left, err := l.unsent(t.Context(), []*job{cancelled, forgotten})
 	if err != nil || len(left) != 1 || left[0] != forgotten {
 		t.Fatalf("unsent = %v, %v, want the forgotten one", left, err)
@@ -252,7 +252,7 @@ func TestOffWire_ofAnotherTry(t *testing.T) {
 	client := h.Client(t)
 	key := taskKey("default", h.handOver("0", Options{}))
 	client.HSet(t.Context(), key, fieldWire, "new")
-	l := newLedger(client, zerolog.Nop())
+	l := newLedger(client, nil, zerolog.Nop())
 	l.released(t.Context(), []*job{{key: key, token: "old"}})
 	if got := client.HGet(t.Context(), key, fieldWire).Val(); got != "new" {
 		t.Errorf("wire mark %q, want the new try's", got)
@@ -354,7 +354,7 @@ func TestCancel_everyMoment(t *testing.T) {
 			client.AddHook(between{n, func() { err = h.queue.Cancel(t.Context(), id) }})
 			j := newTry(id)
 			j.onceToken = once
-			left, ledgerErr := newLedger(client, zerolog.Nop()).unsent(t.Context(), []*job{j})
+			left, ledgerErr := newLedger(client, nil, zerolog.Nop()).unsent(t.Context(), []*job{j})
 			switch {
 			case ledgerErr != nil:
 				t.Error(ledgerErr)

@@ -68,8 +68,8 @@ type DeadLetter struct {
 	Recipients []string // bare addresses: those of the message that it did not reach
 	Payload    []byte
 
-	// Missing names the attachments whose content is lost: it was stored beside the
-	// queue and is not there any more. They are empty in Message.
+	// Missing names the attachments and bodies whose content is lost: it was stored beside
+	// the queue and is not there any more. They are empty in Message.
 	Missing []string
 
 	blobs *payload // what Summary has left out of Message; nil: nothing
@@ -140,7 +140,7 @@ func (d *DeadLetters) Get(queue, id string) (*DeadLetter, error) {
 		return nil, err
 	}
 	for i, b := range l.blobs.Blobs {
-		l.Message.Attachments[b.Attachment].Content = contents[i]
+		b.put(l.Message, contents[i])
 		if faults[i] != "" {
 			l.Missing = append(l.Missing, l.blobs.lost(b, faults[i]).Error())
 		}
@@ -149,8 +149,8 @@ func (d *DeadLetters) Get(queue, id string) (*DeadLetter, error) {
 	return l, nil
 }
 
-// Summary is Get for lists: attachments that are stored beside the queue, those over
-// QueueConfig.AttachmentThreshold, stay there and are empty in the message.
+// Summary is Get for lists: what is stored beside the queue, the attachments and bodies
+// over QueueConfig.AttachmentThreshold, stays there and is empty in the message.
 func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 	info, err := d.inspector.GetTaskInfo(queue, id)
 	switch {

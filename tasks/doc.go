@@ -15,7 +15,7 @@
 //
 // What happens to a message in each case is decided in one place: policy.go.
 //
-// # Big attachments
+// # Big attachments and bodies
 //
 // What is bigger than QueueConfig.AttachmentThreshold waits in Redis beside the queue,
 // each content once, until the last message that needs it is sent or deleted: blobs.go.

@@ -23,6 +23,7 @@ type job struct {
 	cancelled string      // the key that is there if the task was cancelled
 	token     string      // names this try
 	onceToken string      // the same if the message is at_most_once; "" for others
+	kept      bool        // the task stays for a while after its end
 	gone      bool        // the task was not in Redis when the try began
 	stamp     string      // tells the tasks apart that have this ID one after the other; "" for an ID used once
 	record    string      // to be written before the handler gets the outcome
@@ -33,10 +34,11 @@ type outcome struct {
 	result  mailer.Result
 	verdict verdict
 
-	sender    int  // which one tried; 0: none
-	again     bool // the message had been sent before, and was not sent again
-	forwarded bool // the task went on to another queue
-	moved     bool // an earlier run of the mass task has made a task of the message
+	sender    int   // which one tried; 0: none
+	again     bool  // the message had been sent before, and was not sent again
+	forwarded bool  // the task went on to another queue
+	moved     bool  // an earlier run of the mass task has made a task of the message
+	rest      *rest // with moved: it had begun to
 }
 
 // A job waits until a sender claims it for the wire or its handler gives it up,
@@ -50,7 +52,7 @@ const (
 func newJob(t ticket, done chan<- *job) *job {
 	j := &job{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
-		key: t.key, slot: t.slot, cancelled: cancelledKey(t.queue, t.id), token: t.token,
+		key: t.key, slot: t.slot, cancelled: cancelledKey(t.queue, t.id), token: t.token, kept: t.payload.KeepResult || t.payload.Digest != "",
 	}
 	if j.stamp = t.payload.stamp(); j.stamp != "" {
 		j.token = j.stamp + "." + j.token
@@ -61,12 +63,20 @@ func newJob(t ticket, done chan<- *job) *job {
 	return j
 }
 
+// endsAtOnce says whether the task of an accepted message ends and is gone as soon as the
+// handler has the job.
+func (j *job) endsAtOnce() bool {
+	return j.slot == "" && !j.kept && !j.gone && j.onceToken == "" && len(j.outcome.result.Refused) == 0
+}
+
 // name is what the ledger remembers the message by.
-func (j *job) name() string {
-	if j.stamp == "" && j.slot == "" {
-		return j.key
+func (j *job) name() string { return entryName(j.key, j.stamp, j.slot) }
+
+func entryName(key, stamp, slot string) string {
+	if stamp == "" && slot == "" {
+		return key
 	}
-	return j.key + "\x00" + j.stamp + "\x00" + j.slot
+	return key + "\x00" + stamp + "\x00" + slot
 }
 
 // end gives the job with its outcome to the handler.

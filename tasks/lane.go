@@ -28,6 +28,9 @@ type lane struct {
 	intake  chan []*job
 	express chan []*job // nil if there is one queue
 
+	memory        *budget // of what comes in by intake
+	expressMemory *budget // and by express
+
 	top     string // the queue of the highest weight
 	share   float64
 	gate    *gate
@@ -40,6 +43,7 @@ func newLane(mailer string, connections int, cfg WorkerConfig) *lane {
 		mailer: mailer, connections: connections, queues: cfg.Queues, shards: cfg.Shards,
 		intake: make(chan []*job), gate: newGate(),
 	}
+	l.memory, l.expressMemory = cfg.newBudgets(connections, len(l.queues) > 1)
 	if len(l.queues) < 2 {
 		return l
 	}
@@ -57,10 +61,14 @@ func newLane(mailer string, connections int, cfg WorkerConfig) *lane {
 
 // way is the channel by which a queue's jobs come in.
 func (l *lane) way(queue QueueName) chan []*job {
-	if l.express != nil && queue.Queue == l.top && !queue.Mass {
+	if l.isExpress(queue) {
 		return l.express
 	}
 	return l.intake
+}
+
+func (l *lane) isExpress(queue QueueName) bool {
+	return l.express != nil && queue.Queue == l.top && !queue.Mass
 }
 
 // start starts the lane's senders and asynq servers.
@@ -69,7 +77,7 @@ func (l *lane) start(stop, work context.Context, w *Worker, senders *sync.WaitGr
 		senders.Go(func() { s.run(stop, work) })
 	}
 	for _, c := range l.serverConfigs(w) {
-		server := asynq.NewServerFromRedisClient(w.redis, c)
+		server := asynq.NewServerFromRedisClient(w.ends, c)
 		if err := server.Start(w); err != nil {
 			return err
 		}
@@ -79,7 +87,8 @@ func (l *lane) start(stop, work context.Context, w *Worker, senders *sync.WaitGr
 }
 
 // serverConfigs are the lane's asynq servers. Each takes tasks from Redis one at a time, so
-// each shard has one. Another one is there for the express queue alone, so that its tasks
+// each shard has one, and a queue in one piece has a second one that joins in when there is
+// much to do. Another one is there for the express queue alone, so that its tasks
 // never wait until other tasks make room, and one for mass mail: asynq writes the payload
 // of every active task to Redis every few seconds, so of these big ones only so many
 // are active as keep the senders busy.
@@ -96,7 +105,10 @@ func (l *lane) serverConfigs(w *Worker) []asynq.Config {
 		if shard == 0 {
 			maps.Copy(queues, whole)
 		}
-		configs = append(configs, w.serverConfig(queues, max(concurrency/parts, 1)))
+		configs = append(configs, w.serverConfig(queues, max(concurrency/max(parts, 2), 1)))
+	}
+	if parts == 1 {
+		configs = append(configs, lazy(w.serverConfig(whole, max(concurrency/2, 1))))
 	}
 	express, mass := map[string]int{}, l.names(0, true)
 	for shard := range l.shards + 1 {
@@ -106,7 +118,9 @@ func (l *lane) serverConfigs(w *Worker) []asynq.Config {
 	if l.express != nil {
 		configs = append(configs, w.serverConfig(express, w.cfg.BatchSize))
 	}
-	return append(configs, w.massConfig(mass, 2*l.connections))
+	massConfig := w.serverConfig(mass, 2*l.connections)
+	massConfig.TaskCheckInterval = massCheckInterval
+	return append(configs, massConfig)
 }
 
 // names are asynq's names of one part of the lane's queues, and their weights.
@@ -141,7 +155,7 @@ func (l *lane) addSender(w *Worker, log zerolog.Logger, intake, express chan []*
 		return err
 	}
 	l.senders = append(l.senders, &sender{
-		backend: backend, intake: intake, express: express, share: l.share, written: make(chan bool, 1),
+		backend: backend, intake: intake, express: express, share: l.share,
 		gate: l.gate, ledger: w.ledger, policy: w.policy, log: log,
 		batchSize: w.cfg.BatchSize, batchTimeout: w.cfg.BatchTimeout,
 		observers: w.cfg.Observers, mailer: l.mailer, number: w.senderCount() + 1,

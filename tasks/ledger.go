@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
@@ -29,6 +30,7 @@ import (
 // looks first, and written when Redis is back.
 type ledger struct {
 	redis redis.UniversalClient
+	ends  *endings
 	log   zerolog.Logger
 
 	mu      sync.Mutex
@@ -57,11 +59,15 @@ const (
 // a failover, forgotten is among them.
 const remember = 50_000
 
+// restorePause is how long after a failure Redis is told again. Another worker may be given
+// the task as soon as Redis is back.
+const restorePause = 100 * time.Millisecond
+
 // taskKey is where asynq keeps a task.
 func taskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
 
-func newLedger(client redis.UniversalClient, log zerolog.Logger) *ledger {
-	return &ledger{redis: client, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
+func newLedger(client redis.UniversalClient, ends *endings, log zerolog.Logger) *ledger {
+	return &ledger{redis: client, ends: ends, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
 }
 
 // record is an entry: enough to end the task as it should have ended.
@@ -69,6 +75,14 @@ type record struct {
 	Reply   string    `json:"reply"`
 	Refused []refusal `json:"refused,omitempty"`
 	Moved   bool      `json:"moved,omitempty"` // not sent: it goes on as a task of its own
+	Rest    *rest     `json:"rest,omitempty"`  // with Moved: as which one, until that is in Redis
+}
+
+// rest is how a message goes on that leaves its mass task.
+type rest struct {
+	Spent     int    `json:"spent,omitempty"`   // tries so far
+	Refused   string `json:"refused,omitempty"` // why it is a dead letter
+	Forwarded bool   `json:"forwarded,omitempty"`
 }
 
 type refusal struct {
@@ -95,7 +109,7 @@ func outcomeOf(data string) (outcome, error) {
 		return outcome{again: true}, fmt.Errorf("tasks: ledger: %w", err)
 	}
 	if rec.Moved {
-		return outcome{moved: true}, nil
+		return outcome{moved: true, rest: rec.Rest}, nil
 	}
 	r := mailer.Result{Reply: rec.Reply}
 	for _, f := range rec.Refused {
@@ -282,29 +296,71 @@ func (l *ledger) remembered(key string) (string, bool) {
 // returns when that is done: a sender goes on to its next message when Redis knows of
 // the last one, so that at most one message for each connection is sent twice if
 // the worker is killed. It is false if Redis could not be told.
-func (l *ledger) finish(j *job, written chan bool) bool {
+func (l *ledger) finish(ctx context.Context, j *job) bool {
 	o := j.outcome
 	accepted := o.result.Err == nil && o.verdict.action == complete && !o.result.Skipped
-	if !accepted && j.onceToken == "" && !j.undelivered() {
+	switch {
+	case !accepted && j.onceToken == "" && !j.undelivered():
 		j.end(o)
 		return true
+	case accepted && j.endsAtOnce():
+		return l.awaitEnd(ctx, j)
 	}
+	written := make(chan bool, 1)
 	j.written = written
 	l.queue(j, accepted)
 	return <-written
 }
 
-func (l *ledger) queue(j *job, accepted bool) {
+// awaitEnd gives a job to the handler, and returns when asynq has ended the task. If that
+// takes long it writes the entry.
+func (l *ledger) awaitEnd(ctx context.Context, j *job) bool {
+	l.accepted(j)
+	ended := make(chan error, 1)
+	l.ends.expect(j.key, ended)
+	defer l.ends.forget(j.key)
+	j.end(j.outcome)
+	patience := time.NewTimer(endPatience)
+	defer patience.Stop()
+	select {
+	case err := <-ended:
+		if err == nil {
+			return true
+		}
+	case <-patience.C:
+	}
+	err := l.redis.Eval(context.WithoutCancel(ctx), restoreScript, []string{j.key}, fieldSent, j.record, "", fieldWire).Err()
+	if err != nil {
+		l.untold(err, 1)
+	}
+	return err == nil
+}
+
+// accepted notes that the relay has accepted a job's message.
+func (l *ledger) accepted(j *job) {
+	data, err := encodeRecord(j.outcome.result)
+	if err != nil {
+		data = "{}"
+	}
+	j.record = data
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.remember(j.name(), data)
+}
+
+// untold says that Redis could not be told of messages.
+func (l *ledger) untold(err error, messages int) {
+	l.log.Error().Err(unavailable(err)).Int("messages", messages).
+		Msg("tried, but Redis could not be told: what was sent is remembered here until it can")
+	l.lost()
+}
+
+func (l *ledger) queue(j *job, accepted bool) {
 	if accepted {
-		data, err := encodeRecord(j.outcome.result)
-		if err != nil {
-			data = "{}"
-		}
-		j.record = data
-		l.remember(j.name(), data)
+		l.accepted(j)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.queued = append(l.queued, j)
 	l.signal()
 }
@@ -339,6 +395,7 @@ func (l *ledger) run(ctx context.Context) {
 		if len(jobs) > 0 {
 			l.write(ctx, jobs)
 		}
+		l.restore(ctx) // at the end too: nobody else knows of it
 		if ending {
 			return
 		}
@@ -363,7 +420,7 @@ func (l *ledger) write(ctx context.Context, jobs []*job) {
 				p.Eval(ctx, restoreScript, []string{j.key}, fieldSent+j.slot, j.record, j.stamp, fieldWire+j.slot)
 			case j.record != "":
 				p.HSet(ctx, j.key, fieldSent+j.slot, j.record)
-			case j.onceToken != "":
+			case j.onceToken != "" && mailer.ClassOf(j.outcome.result.Err) != mailer.Unknown:
 				p.HDel(ctx, j.key, fieldBegun+j.slot) // this try's end is known, and it was no delivery
 			}
 			if j.undelivered() {
@@ -378,8 +435,7 @@ func (l *ledger) write(ctx context.Context, jobs []*job) {
 		written <- err == nil
 	}
 	if err != nil {
-		l.log.Error().Err(unavailable(err)).Int("messages", len(jobs)).Msg("tried, but Redis could not be told: what was sent is remembered here until it can")
-		l.lost()
+		l.untold(err, len(jobs))
 		return
 	}
 	l.restore(ctx)
@@ -396,18 +452,80 @@ func (l *ledger) note(ctx context.Context, t ticket, r record) error {
 	if err != nil {
 		return err
 	}
+	l.correct(t, string(data))
 	if err := l.redis.Eval(ctx, noteScript, []string{t.key}, fieldSent+t.slot, string(data)).Err(); err != nil {
 		return unavailable(err)
 	}
 	return nil
 }
 
+// leaveScript writes the entry of a message that is about to leave its mass task, if the try
+// ARGV[3] has it still, and it has no entry.
+const leaveScript = `
+if redis.call("EXISTS", KEYS[1]) == 0 then return 1 end
+local wire, sent = unpack(redis.call("HMGET", KEYS[1], ARGV[1], ARGV[2]))
+if sent or wire ~= ARGV[3] and wire ~= "decided" then return 0 end
+redis.call("HSET", KEYS[1], ARGV[2], ARGV[4])
+return 1`
+
+// leaves notes how a message is to go on. It is false if another run of its mass task
+// decides about it: asynq has given that out again.
+func (l *ledger) leaves(ctx context.Context, t ticket, how rest) (bool, error) {
+	data, err := json.Marshal(record{Moved: true, Rest: &how})
+	if err != nil {
+		return false, err
+	}
+	ours, err := l.redis.Eval(ctx, leaveScript, []string{t.key}, fieldWire+t.slot, fieldSent+t.slot, t.token, string(data)).Bool()
+	if err != nil {
+		return false, unavailable(err)
+	}
+	return ours, nil
+}
+
+// hasLeft tells the mass task that a message comes from that it has left: what is on its way
+// alone must not be sent there again, though a worker may have died before it noted that.
+func (l *ledger) hasLeft(ctx context.Context, t ticket) error {
+	task, _, ok := splitID(t.id)
+	if !ok || t.retried > 0 {
+		return nil
+	}
+	t.name.Mass, t.slot = true, t.id[len(task):]
+	names := []QueueName{t.name}
+	if t.name.Mailer != "" { // it may have been forwarded
+		t.name.Mailer = ""
+		names = append(names, t.name)
+	}
+	for _, name := range names {
+		t.key = taskKey(name.String(), task)
+		if err := l.note(ctx, t, record{Moved: true}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// correct replaces what is remembered of a message.
+func (l *ledger) correct(t ticket, data string) {
+	if t.payload == nil {
+		return // it cannot be read, so it was not sent
+	}
+	name := entryName(t.key, t.payload.stamp(), t.slot)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.recent[name]; ok {
+		l.recent[name] = data
+	}
+}
+
 // lost notes that Redis may not have what it was told: it was away, and what answers
-// again may be a replica that is behind.
+// again may be a replica that is behind. run soon tells it again.
 func (l *ledger) lost() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.missing = true
+	if !l.missing {
+		l.missing = true
+		time.AfterFunc(restorePause, l.signal)
+	}
 }
 
 // restoreScript adds an entry to a task that is still there: the one with the stamp
@@ -426,6 +544,7 @@ func (l *ledger) restore(ctx context.Context) {
 		return
 	}
 	entries := maps.Clone(l.recent)
+	l.missing = false // before Redis is told: what it misses from now on is told the next time
 	l.mu.Unlock()
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for name, data := range entries {
@@ -435,9 +554,7 @@ func (l *ledger) restore(ctx context.Context) {
 		}
 		return nil
 	})
-	if err == nil {
-		l.mu.Lock()
-		l.missing = false
-		l.mu.Unlock()
+	if err != nil {
+		l.lost()
 	}
 }

@@ -2,9 +2,11 @@ package tasks
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/hibiken/asynq"
 
@@ -80,6 +82,13 @@ func (w *Worker) processMass(ctx context.Context, t ticket) error {
 	l, lost := r.lane()
 	inTime, cancel := w.inTime(ctx)
 	defer cancel()
+	if l != nil {
+		release, ok := l.room(inTime, t.name, messages...)
+		if !ok {
+			return errGivenBack
+		}
+		defer release()
+	}
 	var jobs []*job
 	done := make(chan *job, len(messages))
 	for i, m := range messages {
@@ -180,7 +189,14 @@ func (r *massRun) settle(ctx context.Context, m ticket, o outcome) error {
 			return errGivenBack
 		}
 	}
+	if o.moved && o.rest == nil {
+		r.finished++
+		return nil
+	}
 	if o.moved {
+		if err := r.goOn(ctx, m, *o.rest, 0); err != nil {
+			return errGivenBack
+		}
 		r.finished++
 		return nil
 	}
@@ -199,45 +215,88 @@ func (r *massRun) settle(ctx context.Context, m ticket, o outcome) error {
 	return nil
 }
 
-// moveOn makes tasks of what is left of a message, and notes that in the ledger, so that
-// another run of the mass task does not do it again.
+// moveOn makes tasks of what is left of a message.
 func (r *massRun) moveOn(ctx context.Context, m ticket, o outcome) error {
-	mark := record{Moved: true}
-	var err error
 	switch {
 	case m.payload == nil:
-		err = r.keepUnreadable(ctx, m)
+		return r.leave(ctx, m, rest{}, 0)
 	case o.verdict.action == retry:
-		p := *m.payload
-		p.Spent++
-		err = r.w.enqueueRest(ctx, m, &p, "", asynq.ProcessIn(o.verdict.delay))
+		return r.leave(ctx, m, rest{Spent: m.payload.Spent + 1}, o.verdict.delay)
 	case o.verdict.action == deadLetter:
-		p := *m.payload
-		p.Spent, p.Refused = p.Spent+1, o.verdict.reason.Error()
-		err = r.w.enqueueRest(ctx, m, &p, "")
+		return r.leave(ctx, m, rest{Spent: m.payload.Spent + 1, Refused: o.verdict.reason.Error()}, 0)
 	case o.forwarded:
-		m.name.Mailer = m.payload.Using
-		err = r.w.enqueueRest(ctx, m, m.payload, "")
+		return r.leave(ctx, m, rest{Forwarded: true}, 0)
 	case len(o.result.Refused) > 0:
-		mark = record{Reply: o.result.Reply}
-		err = r.w.keepRefused(ctx, m, o.result.Refused)
-	default:
-		return nil
+		if err := r.w.keepRefused(ctx, m, o.result.Refused); err != nil {
+			return err
+		}
+		return r.w.ledger.note(ctx, m, record{Reply: o.result.Reply})
+	case o.verdict.reason != nil: // it has failed silently, once
+		return r.w.ledger.note(ctx, m, record{Moved: true})
+	}
+	return nil
+}
+
+var errTaken = errors.New("another worker has the task")
+
+// leave makes a task of a message. How it goes on is noted in the ledger first: a worker
+// that dies in between leaves that to the next run of the mass task, and two workers that
+// have it at the same time do it once.
+func (r *massRun) leave(ctx context.Context, m ticket, how rest, delay time.Duration) error {
+	ours, err := r.w.ledger.leaves(ctx, m, how)
+	if err != nil {
+		return err
+	}
+	if !ours {
+		return errTaken
+	}
+	return r.goOn(ctx, m, how, delay)
+}
+
+// goOn enqueues the task of a message that leaves, which doing it twice does once.
+func (r *massRun) goOn(ctx context.Context, m ticket, how rest, delay time.Duration) error {
+	if m.payload == nil {
+		if err := r.keepUnreadable(ctx, m); err != nil {
+			return err
+		}
+		return r.w.ledger.note(ctx, m, record{Moved: true})
+	}
+	p, to := *m.payload, m
+	if p.Spent, p.Refused = how.Spent, how.Refused; how.Forwarded {
+		to.name.Mailer = p.Using
+	}
+	err := r.w.enqueueRest(ctx, to, &p, "", asynq.ProcessIn(delay))
+	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost
+		p.Refused = cmp.Or(p.Refused, err.Error())
+		err = r.keepIncomplete(ctx, to, &p)
 	}
 	if err != nil {
 		return err
 	}
-	return r.w.ledger.note(ctx, m, mark)
+	return r.w.ledger.note(ctx, m, record{Moved: true})
+}
+
+// keepIncomplete makes a dead letter of a message that has lost an attachment.
+func (r *massRun) keepIncomplete(ctx context.Context, m ticket, p *payload) error {
+	data, err := p.encode()
+	if err != nil {
+		return err
+	}
+	return r.putAside(ctx, m, data)
 }
 
 // keepUnreadable makes a task of a message that cannot be read. It becomes a dead letter
 // when a worker finds that out again, with its payload as it is.
 func (r *massRun) keepUnreadable(ctx context.Context, m ticket) error {
+	line := slices.Collect(bytes.Lines(m.task.Payload()))[m.index]
+	return r.putAside(ctx, m, bytes.TrimSpace(line))
+}
+
+// putAside enqueues a task that is to become a dead letter, with its payload as it is.
+func (r *massRun) putAside(ctx context.Context, m ticket, payload []byte) error {
 	name := m.name
 	name.Mass = false
-	line := slices.Collect(bytes.Lines(m.task.Payload()))[m.index]
-	err := putTask(ctx, r.w.client, TaskType, bytes.TrimSpace(line), m.id,
-		asynq.Queue(name.String()), asynq.MaxRetry(m.maxRetry+spareRetry))
+	err := putTask(ctx, r.w.client, TaskType, payload, m.id, asynq.Queue(name.String()), asynq.MaxRetry(m.maxRetry+spareRetry))
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
 		return nil
 	}

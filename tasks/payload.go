@@ -34,7 +34,7 @@ type slip struct {
 	KeepResult bool       `json:"keep_result,omitempty"` // the task has a retention
 	Recipients []string   `json:"recipients,omitempty"`  // only these of the message's, if not empty
 	Refused    string     `json:"refused,omitempty"`     // why Recipients were refused for good: a dead letter
-	Blobs      []blob     `json:"blobs,omitempty"`       // the attachments whose content is not in the message
+	Blobs      []blob     `json:"blobs,omitempty"`       // the attachments and bodies whose content is not in the message
 	BlobRef    string     `json:"blob_ref,omitempty"`    // with Blobs: the token of this task's references to them
 	Digest     string     `json:"digest,omitempty"`      // of what was handed over, if that is to be once
 	Spent      int        `json:"spent,omitempty"`       // tries that the message had in another task before

@@ -33,8 +33,17 @@ func goldenPayloads() map[string]*payload {
 	// The attachment of a blob is empty in the payload, whatever it is in the message.
 	big := full
 	big.Attachments = []mailer.Attachment{{Filename: "a.txt", Content: []byte("file"), Mimetype: "text/plain"}, {Filename: "b.pdf"}}
+	parts := big
+	parts.Attachments, parts.Body, parts.Alternatives = nil, "", []mailer.Alternative{{Content: "<p>It works.</p>", Mimetype: "text/html"}, {Mimetype: "text/html"}}
 	return map[string]*payload{
-		"blobs": {slip{DueAt: date, Blobs: []blob{{Attachment: 1, Hash: strings.Repeat("0a", 32), Size: 1 << 20}}, BlobRef: "ABCDEFGHIJ"}, &big},
+		"blobs-parts": {slip{DueAt: date, BlobRef: "ABCDEFGHIJ", Blobs: []blob{
+			{Part: partAlternative, Index: 1, Hash: strings.Repeat("0a", 32), Size: 1 << 20},
+			{Part: partBody, Hash: strings.Repeat("0b", 32), Size: 100_000},
+		}}, &parts},
+		"blobs-raw": {slip{DueAt: date, BlobRef: "ABCDEFGHIJ", Blobs: []blob{
+			{Part: partRaw, Hash: strings.Repeat("0c", 32), Size: 1 << 20},
+		}}, &mailer.EmailMessage{FromEmail: "app@example.com", To: []string{"ann@example.com"}, Charset: "utf-8", MessageID: "<1@example.com>", Date: date}},
+		"blobs": {slip{DueAt: date, Blobs: []blob{{Index: 1, Hash: strings.Repeat("0a", 32), Size: 1 << 20}}, BlobRef: "ABCDEFGHIJ"}, &big},
 		"plain": {slip{DueAt: date}, plain},
 		"full":  {slip{DueAt: date, Deadline: new(date.Add(time.Hour)), AtMostOnce: true, KeepResult: true}, &full},
 		"keyed": {slip{DueAt: date, Digest: "zvwhtey5eshf5sf5eqff2re6"}, plain},
@@ -94,6 +103,9 @@ func TestDecodePayload_refuses(t *testing.T) {
 		{"an unknown field", `{"version":1,"priority":1,"message":{}}`, "priority"},
 		{"a blob of no attachment", `{"version":1,"blobs":[{"attachment":0,"sha256":"0a","size":1}],"message":{}}`, "blob"},
 		{"a blob before the first", `{"version":1,"blobs":[{"attachment":-1,"sha256":"0a","size":1}],"message":{}}`, "blob"},
+		{"a blob of no alternative", `{"version":1,"blobs":[{"part":"alternative","attachment":0,"sha256":"0a","size":1}],"message":{}}`, "alternative"},
+		{"a blob of a second body", `{"version":1,"blobs":[{"part":"body","attachment":1,"sha256":"0a","size":1}],"message":{}}`, "body"},
+		{"a blob of an unknown part", `{"version":1,"blobs":[{"part":"subject","attachment":0,"sha256":"0a","size":1}],"message":{}}`, "subject"},
 		{"an unknown field of the message", `{"version":1,"message":{"colour":"red"}}`, "colour"},
 	}
 	for _, tt := range tests {

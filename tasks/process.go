@@ -26,6 +26,9 @@ func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) error {
 }
 
 func (w *Worker) processOne(ctx context.Context, t ticket) error {
+	if w.ledger.hasLeft(ctx, t) != nil {
+		return errGivenBack
+	}
 	p, err := decodePayload(t.task.Payload())
 	o := dead(err)
 	if t.payload = p; p != nil {
@@ -69,6 +72,11 @@ func (w *Worker) await(ctx context.Context, t ticket) (outcome, error) {
 	}
 	inTime, cancel := w.inTime(ctx)
 	defer cancel()
+	release, ok := l.room(inTime, t.name, t)
+	if !ok {
+		return outcome{}, errGivenBack
+	}
+	defer release()
 	if err := w.blobs.fill(inTime, t.payload); mailer.ClassOf(err) == mailer.Unavailable {
 		return outcome{}, errGivenBack
 	} else if err != nil {

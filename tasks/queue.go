@@ -28,9 +28,10 @@ type QueueConfig struct {
 	// and it is the worker that knows them.
 	Mailers []string
 
-	// AttachmentThreshold is how many octets an attachment may have to ride in the payload:
-	// 64,000 if zero. Bigger ones are stored beside the queue, each content once. If
-	// negative, all ride.
+	// AttachmentThreshold is how many octets an attachment may have to ride in the payload,
+	// or a body, an alternative or a raw message: 64,000 if zero. Bigger ones are stored
+	// beside the queue, each content once. If negative, all ride, and a worker's memory is
+	// bounded by nothing but its number of tasks.
 	AttachmentThreshold int
 
 	// MaxMessageSize is how many octets a message may have as it is sent: no limit if zero.

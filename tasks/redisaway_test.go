@@ -110,7 +110,7 @@ func TestWorker_redisRefuses(t *testing.T) {
 	full := time.NewTimer(3 * time.Second)
 	defer full.Stop()
 	<-full.C
-	if tried := refused() - before; tried > 90 {
+	if tried := refused() - before; tried > 150 {
 		t.Errorf("%d commands refused in three seconds", tried)
 	}
 	set("0")

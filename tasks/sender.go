@@ -21,7 +21,6 @@ type sender struct {
 	intake       <-chan []*job // nil for the express sender
 	express      <-chan []*job // nil if the lane has one queue
 	rest         []*job        // taken, but too many for the last batch
-	written      chan bool     // what the ledger says of the message that was sent last
 	share        float64       // of its batches that a sender with both begins with express mail
 	gate         *gate
 	ledger       *ledger
@@ -149,7 +148,7 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 			stats.Accepted++
 		}
 		j.outcome = outcome{result: r, verdict: v, sender: s.number}
-		if !s.ledger.finish(j, s.written) {
+		if !s.ledger.finish(ctx, j) {
 			cancel() // the rest waits until Redis is back
 		}
 	})

@@ -25,8 +25,14 @@ func (w *Worker) settle(ctx context.Context, t ticket, o outcome) (outcome, erro
 	if o.verdict.action == deadLetter {
 		return o, rescue(ctx, w.redis, t.queue)
 	}
-	if err := w.keepRefused(ctx, t, o.result.Refused); err != nil {
-		return o, err
+	if len(o.result.Refused) > 0 {
+		if err := w.keepRefused(ctx, t, o.result.Refused); err != nil {
+			return o, err
+		}
+		// If the task comes back they are not to be enqueued again: they may have their mail by then.
+		if err := w.ledger.note(ctx, t, record{Reply: o.result.Reply}); err != nil {
+			return o, err
+		}
 	}
 	if o.verdict.action == complete && t.payload.KeepResult {
 		w.keepResult(t, newResultRecord(o))

@@ -33,6 +33,12 @@ type WorkerConfig struct {
 	BatchSize   int // messages a connection takes at once, at most: 100 if zero
 	Concurrency int // tasks that wait or are on the wire at once, for each mailer: Connections*BatchSize if zero
 
+	// Memory is how many octets big messages in hand may take: 256,000,000 if zero, no
+	// limit if negative. A message counts with two to five times its content, for what is
+	// made of it. One that is bigger than all of it is sent alone. Messages of less than 64 kB
+	// do not count.
+	Memory int
+
 	// Shards is how many parts each queue is in, as QueueConfig.Shards says: at least
 	// what any producer has. What is still in the queue in one piece is taken too.
 	Shards int
@@ -67,6 +73,7 @@ const givingBack = time.Second
 const (
 	checkInterval     = 50 * time.Millisecond
 	massCheckInterval = 200 * time.Millisecond
+	lazyCheckInterval = time.Second
 )
 
 // Worker takes messages from the queue and delivers them.
@@ -75,6 +82,7 @@ type Worker struct {
 	redis  redis.UniversalClient
 	client *producer
 	policy policy
+	ends   *endings
 	ledger *ledger
 	blobs  *blobKeeper
 	lanes  map[string]*lane // by mailer
@@ -92,12 +100,13 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		cfg:    cfg,
 		redis:  client,
 		client: newProducer(client),
-		blobs:  newBlobKeeper(client, *cfg.Logger),
+		blobs:  newBlobKeeper(client, cfg.cacheSize(), *cfg.Logger),
 		policy: policy{retryMin: cfg.RetryMin, retryMax: cfg.RetryMax, maxAge: cfg.MaxAge},
-		ledger: newLedger(client, *cfg.Logger),
+		ends:   newEndings(client),
 		lanes:  map[string]*lane{},
 		log:    *cfg.Logger,
 	}
+	w.ledger = newLedger(client, w.ends, *cfg.Logger)
 	w.lanes[""] = newLane("", cfg.Connections, cfg)
 	for name, connections := range cfg.Mailers {
 		w.lanes[name] = newLane(name, cmp.Or(connections, cfg.Connections), cfg)
@@ -124,6 +133,9 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	}
 	if c.BatchSize == 0 {
 		c.BatchSize = 100
+	}
+	if c.Memory == 0 {
+		c.Memory = defaultMemory
 	}
 	if c.Shards == 1 {
 		c.Shards = 0 // in one piece
@@ -195,7 +207,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	case <-stopped:
 		w.log.Info().Msg("worker stopped")
 		return nil
-	case <-time.After(w.cfg.ShutdownTimeout + 2*givingBack):
+	case <-time.After(w.cfg.ShutdownTimeout + 5*givingBack):
 		// Redis does not answer, or the relay is silent about a message that it has.
 		// Waiting longer for either helps nobody.
 		return errNotStopped
@@ -237,10 +249,10 @@ func (w *Worker) serverConfig(queues map[string]int, concurrency int) asynq.Conf
 	}
 }
 
-// massConfig is serverConfig for queues of mass mail.
-func (w *Worker) massConfig(queues map[string]int, concurrency int) asynq.Config {
-	c := w.serverConfig(queues, concurrency)
-	c.TaskCheckInterval = massCheckInterval
+// lazy is the configuration of a server beside another one with the same queues. While
+// there is little to do it leaves that to the other one, and costs Redis next to nothing.
+func lazy(c asynq.Config) asynq.Config {
+	c.TaskCheckInterval, c.DelayedTaskCheckInterval = lazyCheckInterval, time.Minute
 	return c
 }
 

@@ -1,0 +1,290 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/redistest"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// What these tests break: the moments in which a message leaves its task and goes on as
+// another one, and those in which only one worker knows of something.
+
+// dying is a client that writes the ledger's entries and can do nothing else any more once
+// dead is set: neither end tasks nor make new ones.
+func dying(t *testing.T, h *house, dead *atomic.Bool) redis.UniversalClient {
+	t.Helper()
+	client := h.Client(t)
+	client.AddHook(cut{func(cmds []redis.Cmder) bool {
+		return dead.Load() && (has(cmds, "evalsha", "") || has(cmds, "eval", ""))
+	}})
+	return client
+}
+
+// The reply to an at_most_once message is lost, and the worker dies before the dead letter
+// is there: the message may have been delivered, so it is not sent.
+func TestAtMostOnce_diesInDoubt(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		n     int
+		queue string
+	}{
+		{"single", 1, "default"},
+		{"mass", 2, "default:mass"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := massHouse(t, QueueConfig{Options: Options{AtMostOnce: true}})
+			var dead atomic.Bool
+			tried := make(chan struct{}, 10)
+			h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+				dead.Store(true)
+				tried <- struct{}{}
+				return mailer.Result{Err: &mailer.SendError{Class: mailer.Unknown, Step: mailer.StepEnd, Err: errors.New("connection reset")}}
+			}
+			h.sendAll(tt.n, nil)
+			cfg := h.config()
+			cfg.Connections = 1
+			stop := h.startOn(dying(t, h, &dead), cfg)
+			for range tt.n {
+				<-tried
+			}
+			stop()
+			if h.size(tt.queue) != 1 || len(h.archived()) != 0 {
+				t.Fatal("the worker was to die before the task ended")
+			}
+			recoverTasksOf(t, h, tt.queue)
+			h.relay.answer = nil
+			h.start(h.config())
+			h.eventually("dead letters", func() bool { return h.info().Archived == tt.n })
+			h.once(0)
+		})
+	}
+}
+
+// An attachment that is lost makes its message a dead letter, and the task ends.
+func TestMass_attachmentLost(t *testing.T) {
+	t.Parallel()
+	h := massHouse(t, QueueConfig{})
+	content := brochure(1, 100_000)
+	ids := h.sendAll(3, func(i int, m *mailer.EmailMessage) {
+		if i == 1 {
+			m.Attach("b.pdf", content, "application/pdf")
+		}
+	})
+	if err := h.Client(t).Del(t.Context(), blobKey(hashOf(content))).Err(); err != nil {
+		t.Fatal(err)
+	}
+	h.start(h.config())
+	h.wait(2)
+	h.eventually("a dead letter, and no mass task", func() bool { return h.info().Archived == 1 && h.size("default:mass") == 0 })
+	h.once(2)
+	letter, err := NewDeadLetters(h.Client(t)).Get("default", ids[1])
+	if err != nil || !strings.Contains(letter.Reason, `"b.pdf"`) || len(letter.Missing) != 1 {
+		t.Errorf("dead letter %+v, %v", letter, err)
+	}
+}
+
+// A message is accepted for one recipient and refused for now for another, who has it
+// soon after. Then the task comes back to the same worker or to another one: nobody
+// gets a second copy.
+func TestLater_onceOnly(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		n    int
+		same bool // the worker that gets the task again
+	}{
+		{"single, another worker", 1, false},
+		{"mass, another worker", 2, false},
+		{"mass, the same worker", 2, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := massHouse(t, QueueConfig{})
+			var tries atomic.Int64
+			h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+				if m.MessageID == "<0@t>" && tries.Add(1) == 1 {
+					return mailer.Result{Refused: []*mailer.SendError{
+						{Class: mailer.Temporary, Step: mailer.StepRcpt, Recipient: "b@example.com", Code: 450, Text: "later"},
+					}}
+				}
+				return mailer.Result{}
+			}
+			ids := h.sendAll(tt.n, func(i int, m *mailer.EmailMessage) {
+				if i == 0 {
+					m.To = append(m.To, "b@example.com")
+				}
+			})
+			task, _, _ := splitID(ids[0])
+			queue := "default"
+			if tt.n > 1 {
+				queue = "default:mass"
+			}
+			client := h.Client(t)
+			var healed atomic.Bool
+			client.AddHook(cut{func(cmds []redis.Cmder) bool { // what asynq ends or gives back the task with
+				return !healed.Load() && has(cmds, "evalsha", taskKey(queue, task)) && len(h.relay.all()) >= tt.n
+			}})
+			stop := h.startOn(client, h.config())
+			h.wait(tt.n + 1)
+			h.eventually("the second recipient's task has ended", func() bool {
+				keys := h.Client(t).Keys(t.Context(), "asynq:*:t:*-later").Val()
+				return len(keys) == 0 && len(h.relay.all()) == tt.n+1
+			})
+			if !tt.same {
+				stop()
+			}
+			healed.Store(true)
+			recoverTasksOf(t, h, queue)
+			if !tt.same {
+				h.start(h.config())
+			}
+			h.allEmpty()
+			if got := len(h.relay.all()); got != tt.n+1 {
+				t.Errorf("%d messages sent, want %d and one for the second recipient", got, tt.n)
+			}
+		})
+	}
+}
+
+// Redis has taken the task that a failed message goes on as, and then could not be told that
+// the message has left the mass task, so that comes back. The message is sent once.
+func TestMass_leavesOnce(t *testing.T) {
+	t.Parallel()
+	h := massHouse(t, QueueConfig{})
+	var tries atomic.Int64
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		if m.MessageID == "<1@t>" && tries.Add(1) == 1 {
+			return mailer.Result{Err: sendError(mailer.Temporary, 450, "later")}
+		}
+		return mailer.Result{}
+	}
+	h.sendAll(3, nil)
+	client := h.Client(t)
+	var once sync.Once
+	client.AddHook(cut{func(cmds []redis.Cmder) (fails bool) {
+		left := h.info().Size > 0
+		if left && has(cmds, "eval", "") && !has(cmds, "eval", "asynq:{default}:archived") {
+			once.Do(func() { fails = true })
+		}
+		return fails
+	}})
+	stop := h.startOn(client, h.config())
+	h.wait(3)
+	h.allEmpty()
+	stop()
+	h.once(3)
+}
+
+// What Redis could not be told of is written down when it answers again, also if no other
+// message is sent: another worker may get the task.
+func TestLedger_restoresByItself(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	h.send(1, nil)
+	client := h.Client(t)
+	var away atomic.Bool
+	client.AddHook(cut{func([]redis.Cmder) bool { return away.Load() }})
+	h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+		away.Store(true)
+		return mailer.Result{}
+	}
+	log := &lineCounter{}
+	cfg := h.config()
+	cfg.Logger = log.logger()
+	h.startOn(client, cfg)
+	h.wait(1)
+	h.eventually("Redis could not be told", func() bool {
+		return slices.ContainsFunc(log.all(), func(line string) bool { return strings.Contains(line, "remembered here") })
+	})
+	reader := h.Client(t)
+	id := reader.LRange(t.Context(), "asynq:{default}:active", 0, -1).Val()
+	if len(id) != 1 {
+		t.Fatalf("active tasks: %v, want one", id)
+	}
+	away.Store(false)
+	h.eventually("an entry, or the task's end", func() bool {
+		return reader.HExists(t.Context(), taskKey("default", id[0]), fieldSent).Val() || h.info().Size == 0
+	})
+}
+
+// A worker that stops while Redis does not answer writes down what it knows when Redis is
+// back before it is gone.
+func TestLedger_restoresAtEnd(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	h.send(1, nil)
+	client := h.Client(t)
+	client.AddHook(patient{total: 2 * time.Second, first: 10 * time.Millisecond, max: 50 * time.Millisecond})
+	var away atomic.Bool
+	client.AddHook(cut{func(cmds []redis.Cmder) bool {
+		return away.Load() || has(cmds, "evalsha", "asynq:{default}:lease") && len(h.relay.all()) > 0 // asynq ends no task
+	}})
+	h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+		away.Store(true)
+		return mailer.Result{}
+	}
+	stop := h.startOn(client, h.config())
+	h.wait(1)
+	back := time.AfterFunc(300*time.Millisecond, func() { away.Store(false) })
+	defer back.Stop()
+	stop()
+	recoverTasks(t, h)
+	h.relay.answer = nil
+	h.start(h.config())
+	h.empty()
+	h.once(1)
+}
+
+// fail_silently is one try, whatever becomes of the others in the task.
+func TestMass_silentOnce(t *testing.T) {
+	t.Parallel()
+	h := massHouse(t, QueueConfig{})
+	half, release := make(chan struct{}), make(chan struct{})
+	var tries atomic.Int64
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		switch m.MessageID {
+		case "<0@t>":
+			tries.Add(1)
+			return mailer.Result{Err: sendError(mailer.Temporary, 450, "later")}
+		case "<50@t>":
+			close(half)
+			<-release
+		}
+		return mailer.Result{}
+	}
+	h.sendAll(100, func(i int, m *mailer.EmailMessage) { m.FailSilently = i == 0 })
+	cfg := h.config()
+	cfg.Connections, cfg.BatchSize = 1, 30
+	stop := h.start(cfg)
+	<-half
+	go func() { close(release) }()
+	stop()
+	if h.size("default:mass") != 1 {
+		t.Fatal("the worker was not stopped in the middle")
+	}
+	answer := h.relay.answer
+	h.relay.answer = func(ctx context.Context, m *mailer.EmailMessage) mailer.Result {
+		if m.MessageID == "<0@t>" {
+			return answer(ctx, m)
+		}
+		return mailer.Result{}
+	}
+	h.start(h.config())
+	h.allEmpty()
+	h.once(99)
+	if n := tries.Load(); n != 1 {
+		t.Errorf("%d tries of a message that may fail silently, want 1", n)
+	}
+}

@@ -1,0 +1,140 @@
+package tasks
+
+import (
+	"context"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// A worker has hundreds of messages in hand, which is nothing as long as they are small.
+// Big ones wait, without their contents, until there is memory for them: each takes of
+// a budget what it will need before its contents are fetched, and gives that back when it is
+// through. What is small takes nothing and never waits behind what is big: it is bounded
+// by the number of tasks.
+//
+// Each way into a lane has a budget of its own. A relay that takes nothing cannot use
+// up the memory for the mail of another one, nor bulk mail that for express mail.
+
+const (
+	defaultMemory = 256_000_000
+
+	// cacheShare is the part of the memory that blobs may stay in after their use.
+	cacheShare = 8
+
+	// What an octet of content takes until its message is through. Of a file: itself, and
+	// base64. Of a text: itself as it was fetched and as it is in the message, once more
+	// while that is rendered, and what becomes of it.
+	fileCost = 2.5
+	textCost = 4.5
+
+	smallMessage = 64_000 * textCost
+	smallMass    = maxMassBytes * textCost // is what most mass tasks have together
+)
+
+// cacheSize is how many octets of blobs a worker keeps at hand.
+func (c WorkerConfig) cacheSize() int {
+	if c.Memory < 0 {
+		return defaultMemory / cacheShare
+	}
+	return c.Memory / cacheShare
+}
+
+// newBudgets divides the memory, first among all lanes, and then in each by the
+// connections that its ways in have for themselves.
+func (c WorkerConfig) newBudgets(connections int, hasExpress bool) (intake, express *budget) {
+	if c.Memory < 0 {
+		return nil, nil
+	}
+	all := (c.Memory - c.cacheSize()) / (1 + len(c.Mailers))
+	if !hasExpress {
+		return newBudget(all), nil
+	}
+	part := all / (connections + 1)
+	return newBudget(all - part), newBudget(part)
+}
+
+// budget is so many octets of memory, a semaphore. Nil is as many as are wanted.
+type budget struct {
+	size int64
+	left *semaphore.Weighted
+}
+
+func newBudget(octets int) *budget {
+	size := int64(max(octets, 1))
+	return &budget{size: size, left: semaphore.NewWeighted(size)}
+}
+
+// take waits until there is memory for so many octets: in their order, so that many
+// small messages cannot keep a big one waiting. One that is bigger than the
+// budget takes all of it. It is false if ctx ended first; otherwise release must be called.
+func (b *budget) take(ctx context.Context, octets int) (release func(), ok bool) {
+	if b == nil || octets == 0 {
+		return func() {}, true
+	}
+	n := min(int64(octets), b.size)
+	if b.left.Acquire(ctx, n) != nil {
+		return nil, false
+	}
+	return func() { b.left.Release(n) }, true
+}
+
+// room takes the memory that messages need who came in by that queue, all at once: one
+// after the other, two tasks could each wait for what the other one has.
+func (l *lane) room(ctx context.Context, queue QueueName, messages ...ticket) (release func(), ok bool) {
+	b := l.memory
+	if l.isExpress(queue) {
+		b = l.expressMemory
+	}
+	small := smallMessage
+	if queue.Mass {
+		small = smallMass
+	}
+	need := need(messages)
+	if need <= int(small) {
+		need = 0
+	}
+	return b.take(ctx, need)
+}
+
+// need is the memory that messages take until they are through. What several of them
+// share counts once.
+func need(messages []ticket) int {
+	files, texts := 0, 0
+	var shared map[string]bool
+	for _, t := range messages {
+		if t.payload == nil {
+			continue
+		}
+		f, s := contents(t.payload.Message) // without those in blobs
+		files, texts = files+f, texts+s
+		for _, b := range t.payload.Blobs {
+			switch {
+			case shared[b.Hash]:
+				continue
+			case b.isText():
+				texts += b.Size
+			default:
+				files += b.Size
+			}
+			if shared == nil {
+				shared = map[string]bool{}
+			}
+			shared[b.Hash] = true
+		}
+	}
+	return int(float64(files)*fileCost + float64(texts)*textCost)
+}
+
+// contents counts the octets of a message that are files, and those that are texts.
+func contents(m *mailer.EmailMessage) (files, texts int) {
+	files, texts = len(m.Raw), len(m.Body)
+	for _, a := range m.Attachments {
+		files += len(a.Content)
+	}
+	for _, a := range m.Alternatives {
+		texts += len(a.Content)
+	}
+	return files, texts
+}

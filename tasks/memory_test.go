@@ -1,0 +1,200 @@
+package tasks
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/redistest"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+func TestBudget(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(100)
+		first, ok := b.take(t.Context(), 60)
+		if !ok {
+			t.Fatal("there is no room in an empty budget")
+		}
+		var order []string
+		waits := func(name string, octets int) {
+			go func() {
+				release, ok := b.take(t.Context(), octets)
+				if order = append(order, name); ok {
+					release()
+				}
+			}()
+			synctest.Wait()
+		}
+		waits("bigger than all of it", 1000)
+		waits("small, but behind a big one", 10)
+		if len(order) > 0 {
+			t.Fatalf("%v did not wait", order)
+		}
+		first()
+		synctest.Wait()
+		if got := strings.Join(order, ", then "); got != "bigger than all of it, then small, but behind a big one" {
+			t.Errorf("got room: %s", got)
+		}
+
+		release, _ := b.take(t.Context(), 100)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, ok := b.take(ctx, 1); ok {
+			t.Error("there is room in a full budget")
+		}
+		release()
+		if _, ok := b.take(t.Context(), 100); !ok {
+			t.Error("who gave up has kept some of it")
+		}
+		if _, ok := (*budget)(nil).take(t.Context(), 1<<40); !ok {
+			t.Error("no budget is a limit")
+		}
+	})
+}
+
+func TestNeed(t *testing.T) {
+	t.Parallel()
+	ticketOf := func(m *mailer.EmailMessage, blobs ...blob) ticket {
+		return ticket{payload: &payload{slip{Blobs: blobs}, m}}
+	}
+	file := blob{Hash: "a", Size: 1000}
+	text := blob{Part: partBody, Hash: "b", Size: 1000}
+	tests := []struct {
+		name     string
+		messages []ticket
+		want     int
+	}{
+		{"a file", []ticket{ticketOf(&mailer.EmailMessage{Attachments: []mailer.Attachment{{}}}, file)}, 2500},
+		{"a text", []ticket{ticketOf(&mailer.EmailMessage{}, text)}, 4500},
+		{"in the payload", []ticket{ticketOf(&mailer.EmailMessage{
+			Body: "12", Raw: []byte("12"), Attachments: []mailer.Attachment{{Content: []byte("12")}}, Alternatives: []mailer.Alternative{{Content: "12"}},
+		})}, 4*2.5 + 4*4.5},
+		{"the same file for two", []ticket{ticketOf(&mailer.EmailMessage{}, file), ticketOf(&mailer.EmailMessage{}, file, text)}, 7000},
+		{"one that cannot be read", []ticket{{}, ticketOf(&mailer.EmailMessage{}, file)}, 2500},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if got := need(tt.messages); got != tt.want {
+				t.Errorf("need = %d, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
+// Big mail of one way in takes nothing of the others, and small mail never waits.
+func TestLane_room(t *testing.T) {
+	t.Parallel()
+	cfg := WorkerConfig{Queues: weights, Memory: 80_000_000, Mailers: map[string]int{"other": 1}}
+	l := newLane("", 4, cfg)
+	if l.memory.size != 28_000_000 || l.expressMemory.size != 7_000_000 {
+		t.Errorf("the lane has %d and %d octets, want 28,000,000 and 7,000,000 of half of what the cache leaves",
+			l.memory.size, l.expressMemory.size)
+	}
+	full, cancel := context.WithCancel(t.Context())
+	cancel() // who has to wait gets nothing
+	of := func(octets int) ticket {
+		return ticket{payload: &payload{slip{Blobs: []blob{{Hash: "a", Size: octets}}}, &mailer.EmailMessage{}}}
+	}
+	if _, ok := l.room(t.Context(), QueueName{Queue: "bulk"}, of(10_000_000)); !ok {
+		t.Fatal("no room in an empty lane")
+	}
+	tests := []struct {
+		name  string
+		queue QueueName
+		size  int
+		want  bool
+	}{
+		{"big, and behind it", QueueName{Queue: "default"}, 10_000_000, false},
+		{"small", QueueName{Queue: "default"}, 64_000, true},
+		{"express", QueueName{Queue: "critical"}, 2_000_000, true},
+		{"a usual mass task", QueueName{Queue: "bulk", Mass: true}, 1_000_000, true},
+		{"mass mail is never express", QueueName{Queue: "critical", Mass: true}, 3_000_000, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, ok := l.room(full, tt.queue, of(tt.size)); ok != tt.want {
+				t.Errorf("room = %v, want %v", ok, tt.want)
+			}
+		})
+	}
+}
+
+// However many big messages wait, only so many have their contents in the worker.
+func TestWorker_memory(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	seed := byte(0)
+	h.send(30, func(m *mailer.EmailMessage) {
+		seed++
+		with(brochure(seed, 400_000))(m) // which takes 1 MB
+	})
+	client, err := ConnectWorker(h.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := &tally{}
+	var through atomic.Int64
+	h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+		fetched := count.of("get")
+		if done := int(through.Load()); fetched > done+3 {
+			t.Errorf("%d messages were fetched and %d are through; there is room for 3", fetched, done)
+		}
+		through.Add(1)
+		return mailer.Result{}
+	}
+	cfg := h.config()
+	cfg.Memory = 4_000_000
+	stop := h.startOn(count.watch(client.(*redis.Client)), cfg)
+	h.wait(30)
+	h.empty()
+	stop()
+	h.once(30)
+}
+
+// A worker that is stopped gives back the messages that wait for memory, without a try spent.
+func TestWorker_memory_stops(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	seed := byte(0)
+	h.send(5, func(m *mailer.EmailMessage) {
+		seed++
+		with(brochure(seed, 400_000))(m)
+	})
+	stuck, release := make(chan struct{}, 5), make(chan struct{})
+	h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+		stuck <- struct{}{}
+		<-release
+		return mailer.Result{}
+	}
+	cfg := h.config()
+	cfg.Memory = 1
+	stop := h.start(cfg)
+	<-stuck // this one has all memory
+	h.eventually("the others wait", func() bool { return h.info().Active == 5 })
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); stop() }()
+	close(release)
+	<-stopped
+	left := 0
+	for _, task := range pending(t, h.Server, "default") {
+		left++
+		if task.Retried > 0 {
+			t.Errorf("%s has spent a try", task.ID)
+		}
+	}
+	if sent := len(h.relay.all()); left == 0 || sent+left != 5 {
+		t.Errorf("%d sent and %d given back, of 5", sent, left)
+	}
+	h.relay.answer = nil
+	h.start(cfg)
+	h.empty()
+	h.once(5)
+}

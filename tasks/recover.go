@@ -1,0 +1,44 @@
+package tasks
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// asynq gives a task back whose lease has run out: each server makes a list of such tasks,
+// when it starts and every minute after that, and moves them one by one. It does not look at
+// the lease again. So while one server works on its list, another one may have given the
+// task back and a worker have taken it: it would be moved away from under that worker,
+// to a second one, and both would send its message. Therefore a lease is taken over before
+// its task is moved, which one server can do and no other.
+
+// leaseGrace is for how long a lease has to be over, as asynq has it, and what it is
+// extended by for the one who moves the task.
+const leaseGrace = 30 * time.Second
+
+// takeOverScript takes over the lease KEYS[1] of the task ARGV[1] until ARGV[3], if it was
+// over at ARGV[2].
+const takeOverScript = `
+local lease = redis.call("ZSCORE", KEYS[1], ARGV[1])
+if not lease or tonumber(lease) > tonumber(ARGV[2]) then return 0 end
+redis.call("ZADD", KEYS[1], ARGV[3], ARGV[1])
+return 1`
+
+// recovers says whether a script of asynq's gives back a task of somebody else. Its keys are
+// the task, active, lease, and retry or archived. Who has a task in hand calls the same
+// script, within the time of the lease.
+func recovers(ctx context.Context, keys []string) bool {
+	if _, mine := ctx.Deadline(); mine || len(keys) < 4 || !strings.HasSuffix(keys[2], ":lease") {
+		return false
+	}
+	return strings.HasSuffix(keys[3], ":retry") || strings.HasSuffix(keys[3], ":archived")
+}
+
+// takeOver is true if the task with an ID is the caller's to move.
+func takeOver(ctx context.Context, client redis.UniversalClient, lease string, id any) (bool, error) {
+	now := time.Now()
+	return client.Eval(ctx, takeOverScript, []string{lease}, id, now.Add(-leaseGrace).Unix(), now.Add(leaseGrace).Unix()).Bool()
+}
