@@ -16,6 +16,7 @@ type Settings struct {
 	SMTP     SMTP     `group:"SMTP"`
 	Queue    Queue    `group:"Queue"`
 	Worker   Worker   `group:"Worker"`
+	HTTP     HTTP     `group:"Pages"`
 	Log      Log      `group:"Log"`
 
 	// Using is the name of the mailer that these settings are for: "" for the default
@@ -80,6 +81,9 @@ type Queue struct {
 	MaxRetry    int           `envconfig:"EMAIL_MAX_RETRY" default:"25" min:"0" max:"1000" desc:"tries after the first one before a message becomes a dead letter"`
 	TaskTimeout time.Duration `envconfig:"EMAIL_TASK_TIMEOUT" default:"30m" min:"1s" desc:"how long a worker may hold a message, waiting and sending; at least EMAIL_DATA_TIMEOUT and twice EMAIL_BATCH_TIMEOUT"`
 
+	MassSize int `envconfig:"EMAIL_MASS_SIZE" default:"100" min:"1" max:"1000" desc:"messages handed over together that travel in one task, at most; 1 gives each its own"`
+	Shards   int `envconfig:"EMAIL_QUEUE_SHARDS" default:"1" min:"1" max:"64" desc:"parts that each queue is in, so that the masters of a Redis Cluster share the work; raise it for the workers first, then for the programs that queue"`
+
 	IdempotencyWindow time.Duration `envconfig:"EMAIL_IDEMPOTENCY_WINDOW" default:"24h" min:"1s" desc:"how long after its message was sent an idempotency key is remembered; until then the message stays in Redis"`
 
 	AttachmentThreshold Size `envconfig:"EMAIL_ATTACHMENT_THRESHOLD" default:"64kB" min:"0" desc:"attachments bigger than this are stored beside the queue, the same content once, instead of in each message; 0 is never"`
@@ -92,11 +96,22 @@ type Worker struct {
 	Queues          Queues        `envconfig:"EMAIL_QUEUES" default:"critical:6,default:3,bulk:1" desc:"queues that the worker takes from, each with its weight"`
 	Connections     int           `envconfig:"EMAIL_CONNECTIONS" mailer:"shared" default:"4" min:"1" max:"1000" desc:"connections to the mail server that each worker keeps open"`
 	BatchSize       int           `envconfig:"EMAIL_BATCH_SIZE" default:"100" min:"1" max:"10000" desc:"messages that one connection takes at once, at most"`
+	Memory          Size          `envconfig:"EMAIL_WORKER_MEMORY" default:"256MB" min:"0" desc:"memory for the messages in hand that are bigger than 64 kB, each counted with what is made of it; others wait in Redis. The process takes about half as much again. 0 is no limit"`
 	RetryMin        time.Duration `envconfig:"EMAIL_RETRY_MIN" default:"5s" min:"1s" desc:"shortest pause before another try"`
 	RetryMax        time.Duration `envconfig:"EMAIL_RETRY_MAX" default:"1h" min:"1s" desc:"longest pause before another try"`
 	MaxAge          time.Duration `envconfig:"EMAIL_MAX_AGE" default:"120h" min:"1s" desc:"age at which a message that could not be sent becomes a dead letter"`
 	BatchTimeout    time.Duration `envconfig:"EMAIL_BATCH_TIMEOUT" default:"2m" min:"1s" desc:"how long one batch may take; longer than EMAIL_TIMEOUT"`
 	ShutdownTimeout time.Duration `envconfig:"EMAIL_SHUTDOWN_TIMEOUT" default:"2m30s" min:"1s" desc:"how long a stopping worker waits for the batches on the wire; longer than EMAIL_BATCH_TIMEOUT. What starts and kills the worker has to wait longer than this"`
+}
+
+// HTTP says where a worker shows its pages and metrics, and to whom.
+type HTTP struct {
+	Addr          string `envconfig:"EMAIL_HTTP_ADDR" default:"127.0.0.1:8025" desc:"host:port of a worker's pages and metrics, or off. If it is not set and the port is in use, the next free one up to 8034. Beyond loopback a password or a token is required"`
+	Password      Secret `envconfig:"EMAIL_HTTP_PASSWORD" desc:"what browsers are asked for, with any user name (HTTP Basic)"`
+	Token         Secret `envconfig:"EMAIL_HTTP_TOKEN" desc:"what programs may send instead: Authorization: Bearer TOKEN"`
+	Hosts         Hosts  `envconfig:"EMAIL_HTTP_HOSTS" desc:"names by which browsers reach the pages, beside localhost; on loopback other names are refused"`
+	ShowAddresses bool   `envconfig:"EMAIL_HTTP_SHOW_ADDRESSES" default:"false" desc:"show mail addresses in full, instead of their first letter and their domain"`
+	AllowWrite    bool   `envconfig:"EMAIL_HTTP_ALLOW_WRITE" default:"false" desc:"let /monitor/ delete, run and pause, instead of only showing"`
 }
 
 // Log says what the programs write about their work.

@@ -29,6 +29,7 @@ func (s Settings) check(problems *Problems) {
 	s.checkNames(problems)
 	s.checkMessage(problems)
 	s.checkQueues(problems)
+	s.HTTP.check(problems)
 	for _, m := range s.mailers() {
 		m.checkOwn(problems)
 		m.checkDelivery(problems)

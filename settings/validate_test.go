@@ -94,6 +94,13 @@ func TestLoad_Problems(t *testing.T) {
 		{"command and data", map[string]string{"EMAIL_DATA_TIMEOUT": "59s"}, []string{"EMAIL_DATA_TIMEOUT: 59s cannot be shorter than EMAIL_TIMEOUT"}},
 		{"retries", map[string]string{"EMAIL_RETRY_MIN": "2h"}, []string{"EMAIL_RETRY_MIN: 2h cannot be longer than EMAIL_RETRY_MAX, which is 1h"}},
 
+		{"an address without a port", map[string]string{"EMAIL_HTTP_ADDR": "8025"}, []string{`EMAIL_HTTP_ADDR: "8025" is not a host and a port, such as 127.0.0.1:8025, nor off`}},
+		{"a URL for an address", map[string]string{"EMAIL_HTTP_ADDR": "http://localhost:8025"}, []string{"EMAIL_HTTP_ADDR: "}},
+		{"a port with a name", map[string]string{"EMAIL_HTTP_ADDR": "localhost:http"}, []string{`EMAIL_HTTP_ADDR: "http" is no port`}},
+		{"a port too high", map[string]string{"EMAIL_HTTP_ADDR": ":65536"}, []string{`EMAIL_HTTP_ADDR: "65536" is no port`}},
+		{"a URL for a name", map[string]string{"EMAIL_HTTP_HOSTS": "https://mail.example.com"}, []string{"EMAIL_HTTP_HOSTS: "}},
+		{"line end after a token", map[string]string{"EMAIL_HTTP_TOKEN": "hunter2\n"}, []string{"EMAIL_HTTP_TOKEN: holds a control character"}},
+
 		{"all at once", map[string]string{"EMAIL_PORT": "x", "EMAIL_TIMEOUT": "y", "EMAIL_QUEUE_BACKEND": "queue", "EMAIL_CONNECTIONS": "1001"},
 			[]string{"EMAIL_PORT: ", "EMAIL_TIMEOUT: ", "EMAIL_CONNECTIONS: ", "EMAIL_QUEUE_BACKEND: "}},
 		{"what follows from another problem is no news", map[string]string{"EMAIL_TIMEOUT": "y", "EMAIL_BATCH_TIMEOUT": "30s"},

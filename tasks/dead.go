@@ -164,7 +164,7 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 	l := &DeadLetter{
 		ID: id, Queue: queue, Reason: info.LastErr, Tries: info.Retried + 1, At: info.LastFailedAt, Payload: info.Payload,
 	}
-	if p, err := decodePayload(info.Payload); err == nil {
+	if p, err := decodeTask(info.Payload, info.Headers); err == nil {
 		l.Message, l.Recipients = p.Message, p.Recipients
 		if l.Tries += p.Spent; p.Refused != "" && p.Spent > 0 {
 			l.Tries = p.Spent // it was refused in another task; this one was not tried
@@ -188,7 +188,7 @@ func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, err
 		_, err := d.Summary(queue, id)
 		return "", err
 	}
-	p, err := decodePayload(info.Payload)
+	p, err := decodeTask(info.Payload, info.Headers)
 	if err != nil {
 		return "", err
 	}

@@ -89,7 +89,7 @@ func TestDeadLetters_replayOldPart(t *testing.T) {
 	p := &payload{slip{
 		DueAt: time.Now().Add(-1000 * time.Hour), Deadline: new(time.Now().Add(-900 * time.Hour)),
 		Recipients: []string{"gone@example.com"}, Refused: "550 no such user",
-	}, m}
+	}, m, nil}
 	if err := enqueue(t.Context(), h.queue.client, p, "part"); err != nil {
 		t.Fatal(err)
 	}

@@ -147,7 +147,11 @@ func (q *Queue) handOver(ctx context.Context, p *payload) mailer.Result {
 	if q.cfg.Options.handedOnce() {
 		id, err = q.handOverOnce(ctx, p)
 	} else {
-		err = enqueue(ctx, q.client, p, id, q.taskOptions(q.queueOf(id).String(), p.DueAt)...)
+		name := q.queueOf(id)
+		err = q.traced(ctx, name, id, func(ctx context.Context, headers map[string]string) error {
+			p.headers = headers
+			return enqueue(ctx, q.client, p, id, q.taskOptions(name.String(), p.DueAt)...)
+		})
 	}
 	if err != nil {
 		return mailer.Result{Err: err}
@@ -175,7 +179,10 @@ func (q *Queue) handOverOnce(ctx context.Context, p *payload) (string, error) {
 				return found.ID, judge(found, p.Digest, o)
 			}
 		}
-		err := put(ctx, q.client, p, id, opts...)
+		err := q.traced(ctx, ParseQueueName(queue), id, func(ctx context.Context, headers map[string]string) error {
+			p.headers = headers
+			return put(ctx, q.client, p, id, opts...)
+		})
 		if !errors.Is(err, asynq.ErrTaskIDConflict) {
 			return id, err
 		}

@@ -16,6 +16,7 @@ type job struct {
 	done    chan<- *job // gets the job when outcome is there; has room for it, so no sender waits for a handler
 	outcome outcome
 	state   atomic.Int32
+	span    *span
 
 	// The ledger's.
 	key       string      // of the task in Redis
@@ -52,7 +53,7 @@ const (
 func newJob(t ticket, done chan<- *job) *job {
 	j := &job{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
-		key: t.key, slot: t.slot, cancelled: cancelledKey(t.queue, t.id), token: t.token, kept: t.payload.KeepResult || t.payload.Digest != "",
+		key: t.key, slot: t.slot, cancelled: cancelledKey(t.queue, t.id), token: t.token, kept: t.payload.KeepResult || t.payload.Digest != "", span: t.span,
 	}
 	if j.stamp = t.payload.stamp(); j.stamp != "" {
 		j.token = j.stamp + "." + j.token

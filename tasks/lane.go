@@ -158,7 +158,7 @@ func (l *lane) addSender(w *Worker, log zerolog.Logger, intake, express chan []*
 		backend: backend, intake: intake, express: express, share: l.share,
 		gate: l.gate, ledger: w.ledger, policy: w.policy, log: log,
 		batchSize: w.cfg.BatchSize, batchTimeout: w.cfg.BatchTimeout,
-		observers: w.cfg.Observers, mailer: l.mailer, number: w.senderCount() + 1,
+		observers: w.cfg.Observers, tracer: w.cfg.Tracer, mailer: l.mailer, number: w.senderCount() + 1,
 	})
 	return nil
 }

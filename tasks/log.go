@@ -8,8 +8,10 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// ended tells the log and the observers how a try of a message has ended.
-func (w *Worker) ended(o Outcome) {
+// ended tells the trace, the log and the observers how a try of a message has ended.
+func (w *Worker) ended(t ticket, end outcome) {
+	o := t.ended(end)
+	t.span.done(o.Action, o.Err)
 	w.logOutcome(o)
 	observers(w.cfg.Observers).outcome(o)
 }
@@ -20,6 +22,9 @@ func (w *Worker) logOutcome(o Outcome) {
 	line.Str("message_id", o.MessageID).Str("task", o.TaskID).Str("queue", o.Queue).Str("mailer", o.Mailer)
 	if o.Sender != 0 {
 		line.Int("sender", o.Sender)
+	}
+	if o.Conn != "" {
+		line.Str("connection", o.Conn)
 	}
 	line.Int("try", o.Try).Dur("waited", o.Waited).Dur("took", o.Took)
 	if o.Action == ActionRetry {

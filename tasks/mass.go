@@ -37,7 +37,7 @@ func putMass(ctx context.Context, client *producer, payloads []*payload, id stri
 		}
 		lines = append(append(lines, line...), '\n')
 	}
-	return putTask(ctx, client, TaskTypeMass, lines, id, opts...)
+	return putTask(ctx, client, asynq.NewTaskWithHeaders(TaskTypeMass, lines, payloads[0].headers), id, opts...)
 }
 
 // handOverMass enqueues messages as one task under the given ID. That the ID is there
@@ -45,7 +45,10 @@ func putMass(ctx context.Context, client *producer, payloads []*payload, id stri
 func (q *Queue) handOverMass(ctx context.Context, payloads []*payload, id string) error {
 	name := q.queueOf(id)
 	name.Mass = true
-	err := putMass(ctx, q.client, payloads, id, q.taskOptions(name.String(), payloads[0].DueAt)...)
+	err := q.traced(ctx, name, id, func(ctx context.Context, headers map[string]string) error {
+		payloads[0].headers = headers
+		return putMass(ctx, q.client, payloads, id, q.taskOptions(name.String(), payloads[0].DueAt)...)
+	})
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
 		return nil
 	}
@@ -60,7 +63,7 @@ func (t ticket) unpack() (tickets []ticket, errs []error) {
 		m.index = len(tickets)
 		m.id = massID(t.id, m.index)
 		m.slot = m.id[len(t.id):]
-		p, err := decodePayload(line)
+		p, err := decodeTask(line, t.task.Headers())
 		m.payload = p
 		tickets, errs = append(tickets, m), append(errs, err)
 	}
@@ -89,6 +92,7 @@ func (w *Worker) processMass(ctx context.Context, t ticket) error {
 		}
 		defer release()
 	}
+	defer r.endSpans()
 	var jobs []*job
 	done := make(chan *job, len(messages))
 	for i, m := range messages {
@@ -99,6 +103,7 @@ func (w *Worker) processMass(ctx context.Context, t ticket) error {
 			return err
 		}
 		if !settled {
+			r.messages[i].span = w.startSpan(ctx, m)
 			jobs = append(jobs, newJob(r.messages[i], done))
 		} else if err := r.settle(ctx, m, o); err != nil {
 			return err
@@ -108,6 +113,13 @@ func (w *Worker) processMass(ctx context.Context, t ticket) error {
 		return err
 	}
 	return r.end()
+}
+
+// endSpans ends the spans of the messages that are given back.
+func (r *massRun) endSpans() {
+	for _, m := range r.messages {
+		m.span.done("", nil)
+	}
 }
 
 // lane is the lane of the messages, which all have the same mailer.
@@ -211,7 +223,7 @@ func (r *massRun) settle(ctx context.Context, m ticket, o outcome) error {
 		}
 		r.results[m.index] = newResultRecord(o)
 	}
-	r.w.ended(m.ended(o))
+	r.w.ended(m, o)
 	return nil
 }
 
@@ -296,7 +308,7 @@ func (r *massRun) keepUnreadable(ctx context.Context, m ticket) error {
 func (r *massRun) putAside(ctx context.Context, m ticket, payload []byte) error {
 	name := m.name
 	name.Mass = false
-	err := putTask(ctx, r.w.client, TaskType, payload, m.id, asynq.Queue(name.String()), asynq.MaxRetry(m.maxRetry+spareRetry))
+	err := putTask(ctx, r.w.client, asynq.NewTask(TaskType, payload), m.id, asynq.Queue(name.String()), asynq.MaxRetry(m.maxRetry+spareRetry))
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
 		return nil
 	}

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/redistest"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -60,7 +60,7 @@ func TestAtMostOnce_diesInDoubt(t *testing.T) {
 				<-tried
 			}
 			stop()
-			if h.size(tt.queue) != 1 || len(h.archived()) != 0 {
+			if h.size(tt.queue) != 1 || h.info().Archived != 0 {
 				t.Fatal("the worker was to die before the task ended")
 			}
 			recoverTasksOf(t, h, tt.queue)
@@ -96,18 +96,15 @@ func TestMass_attachmentLost(t *testing.T) {
 }
 
 // A message is accepted for one recipient and refused for now for another, who has it
-// soon after. Then the task comes back to the same worker or to another one: nobody
-// gets a second copy.
+// soon after. Then the task comes back, to another worker: nobody gets a second copy.
 func TestLater_onceOnly(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		n    int
-		same bool // the worker that gets the task again
 	}{
-		{"single, another worker", 1, false},
-		{"mass, another worker", 2, false},
-		{"mass, the same worker", 2, true},
+		{"single", 1},
+		{"mass", 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -142,14 +139,10 @@ func TestLater_onceOnly(t *testing.T) {
 				keys := h.Client(t).Keys(t.Context(), "asynq:*:t:*-later").Val()
 				return len(keys) == 0 && len(h.relay.all()) == tt.n+1
 			})
-			if !tt.same {
-				stop()
-			}
+			stop()
 			healed.Store(true)
 			recoverTasksOf(t, h, queue)
-			if !tt.same {
-				h.start(h.config())
-			}
+			h.start(h.config())
 			h.allEmpty()
 			if got := len(h.relay.all()); got != tt.n+1 {
 				t.Errorf("%d messages sent, want %d and one for the second recipient", got, tt.n)
@@ -158,33 +151,94 @@ func TestLater_onceOnly(t *testing.T) {
 	}
 }
 
-// Redis has taken the task that a failed message goes on as, and then could not be told that
-// the message has left the mass task, so that comes back. The message is sent once.
+// A message that failed for now leaves its mass task, and that comes back because Redis
+// could not be told of something. The message is sent once.
 func TestMass_leavesOnce(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{})
-	var tries atomic.Int64
-	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
-		if m.MessageID == "<1@t>" && tries.Add(1) == 1 {
-			return mailer.Result{Err: sendError(mailer.Temporary, 450, "later")}
-		}
-		return mailer.Result{}
+	tests := []struct {
+		name string
+		cuts func(cmds []redis.Cmder, mass, child string) bool // once
+		sent bool                                              // before the mass task comes back
+	}{
+		{"noted, not enqueued", func(cmds []redis.Cmder, _, child string) bool { return has(cmds, "evalsha", child) }, false},
+		{"enqueued, not noted", func(cmds []redis.Cmder, mass, _ string) bool { return has(cmds, "eval", `{"reply":"","moved":true}`) }, false},
+		{"enqueued and sent, not noted", func(cmds []redis.Cmder, mass, _ string) bool {
+			return has(cmds, "eval", `{"reply":"","moved":true}`)
+		}, true},
 	}
-	h.sendAll(3, nil)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := massHouse(t, QueueConfig{})
+			var tries atomic.Int64
+			h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+				if m.MessageID == "<1@t>" && tries.Add(1) == 1 {
+					return mailer.Result{Err: sendError(mailer.Temporary, 450, "later")}
+				}
+				return mailer.Result{}
+			}
+			ids := h.sendAll(3, nil)
+			task, _, _ := splitID(ids[1])
+			mass, child := taskKey("default:mass", task), taskKey("default", ids[1])
+			client := h.Client(t)
+			var cutOnce atomic.Bool
+			var healed atomic.Bool
+			client.AddHook(cut{func(cmds []redis.Cmder) bool {
+				if tt.cuts(cmds, mass, child) && !cutOnce.Swap(true) {
+					return true
+				}
+				stays := tt.sent && !healed.Load() && cutOnce.Load()
+				return stays && has(cmds, "evalsha", mass) // asynq does not give it back
+			}})
+			stop := h.startOn(client, h.config())
+			h.wait(3)
+			if tt.sent {
+				h.eventually("only the mass task is left", func() bool {
+					return len(h.Client(t).Keys(t.Context(), "asynq:*:t:*").Val()) == 1
+				})
+				stop()
+				healed.Store(true)
+				recoverTasksOf(t, h, "default:mass")
+				h.start(h.config())
+			}
+			h.allEmpty()
+			h.once(3)
+			if !cutOnce.Load() {
+				t.Error("nothing was cut off")
+			}
+			if n := tries.Load(); n != 2 {
+				t.Errorf("%d tries of the message, want 2", n)
+			}
+		})
+	}
+}
+
+// A mass task that was given out again belongs to the worker that has it now: the one
+// that had it before makes no tasks of its messages.
+func TestMass_takenAway(t *testing.T) {
+	t.Parallel()
+	h := massHouse(t, QueueConfig{})
+	ids := h.sendAll(2, nil)
+	task, _, _ := splitID(ids[0])
 	client := h.Client(t)
-	var once sync.Once
-	client.AddHook(cut{func(cmds []redis.Cmder) (fails bool) {
-		left := h.info().Size > 0
-		if left && has(cmds, "eval", "") && !has(cmds, "eval", "asynq:{default}:archived") {
-			once.Do(func() { fails = true })
+	l := newLedger(client, nil, zerolog.Nop())
+	message := func(token string) ticket {
+		return ticket{key: taskKey("default:mass", task), slot: ".0", token: token, payload: &payload{}}
+	}
+	for _, tt := range []struct {
+		name, wire, token string
+		ours              bool
+	}{
+		{"another try is on the wire", "new", "old", false},
+		{"ours", "new", "new", true},
+		{"left before", "new", "new", false},
+	} {
+		client.HSet(t.Context(), taskKey("default:mass", task), fieldWire+".0", tt.wire)
+		ours, err := l.leaves(t.Context(), message(tt.token), rest{Spent: 1})
+		if err != nil || ours != tt.ours {
+			t.Errorf("%s: leaves = %v, %v, want %v", tt.name, ours, err, tt.ours)
 		}
-		return fails
-	}})
-	stop := h.startOn(client, h.config())
-	h.wait(3)
-	h.allEmpty()
-	stop()
-	h.once(3)
+	}
 }
 
 // What Redis could not be told of is written down when it answers again, also if no other
@@ -245,6 +299,24 @@ func TestLedger_restoresAtEnd(t *testing.T) {
 	h.start(h.config())
 	h.empty()
 	h.once(1)
+}
+
+// What is noted of a message is true in the memory of the worker too.
+func TestLedger_noteIsRemembered(t *testing.T) {
+	t.Parallel()
+	h := massHouse(t, QueueConfig{})
+	ids := h.sendAll(2, nil)
+	task, _, _ := splitID(ids[0])
+	l := newLedger(h.Client(t), nil, zerolog.Nop())
+	m := ticket{key: taskKey("default:mass", task), slot: ".0", payload: &payload{}}
+	name := entryName(m.key, "", m.slot)
+	l.remember(name, `{"reply":"250 Ok","refused":[{"recipient":"b@example.com"}]}`)
+	if err := l.note(t.Context(), m, record{Reply: "250 Ok"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := l.remembered(name); got != `{"reply":"250 Ok"}` {
+		t.Errorf("remembered %s", got)
+	}
 }
 
 // fail_silently is one try, whatever becomes of the others in the task.

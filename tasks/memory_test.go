@@ -62,7 +62,7 @@ func TestBudget(t *testing.T) {
 func TestNeed(t *testing.T) {
 	t.Parallel()
 	ticketOf := func(m *mailer.EmailMessage, blobs ...blob) ticket {
-		return ticket{payload: &payload{slip{Blobs: blobs}, m}}
+		return ticket{payload: &payload{slip{Blobs: blobs}, m, nil}}
 	}
 	file := blob{Hash: "a", Size: 1000}
 	text := blob{Part: partBody, Hash: "b", Size: 1000}
@@ -98,10 +98,8 @@ func TestLane_room(t *testing.T) {
 		t.Errorf("the lane has %d and %d octets, want 28,000,000 and 7,000,000 of half of what the cache leaves",
 			l.memory.size, l.expressMemory.size)
 	}
-	full, cancel := context.WithCancel(t.Context())
-	cancel() // who has to wait gets nothing
 	of := func(octets int) ticket {
-		return ticket{payload: &payload{slip{Blobs: []blob{{Hash: "a", Size: octets}}}, &mailer.EmailMessage{}}}
+		return ticket{payload: &payload{slip{Blobs: []blob{{Hash: "a", Size: octets}}}, &mailer.EmailMessage{}, nil}}
 	}
 	if _, ok := l.room(t.Context(), QueueName{Queue: "bulk"}, of(10_000_000)); !ok {
 		t.Fatal("no room in an empty lane")
@@ -120,9 +118,13 @@ func TestLane_room(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, ok := l.room(full, tt.queue, of(tt.size)); ok != tt.want {
-				t.Errorf("room = %v, want %v", ok, tt.want)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				if _, ok := l.room(ctx, tt.queue, of(tt.size)); ok != tt.want {
+					t.Errorf("room = %v, want %v", ok, tt.want)
+				}
+			})
 		})
 	}
 }

@@ -74,6 +74,7 @@ type Outcome struct {
 	Queue     string // as the producer named it
 	Mailer    string // "" for the default one
 	Sender    int    // which of the worker's; 0 if it came to none
+	Conn      string // the connection that it was sent over, if the backend says
 	Try       int    // from 1
 
 	Reply   string              // the relay's, to an accepted message

@@ -22,6 +22,8 @@ const payloadVersion = 1
 type payload struct {
 	slip
 	Message *mailer.EmailMessage
+
+	headers map[string]string // of the task: the trace that it belongs to
 }
 
 // slip is the payload without its message.
@@ -85,6 +87,15 @@ func decodePayload(data []byte) (*payload, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// decodeTask is decodePayload of a task that has headers.
+func decodeTask(data []byte, headers map[string]string) (*payload, error) {
+	p, err := decodePayload(data)
+	if p != nil {
+		p.headers = headers
+	}
+	return p, err
 }
 
 // checkVersion tells a payload of another version from one that is broken: what is

@@ -39,18 +39,18 @@ func goldenPayloads() map[string]*payload {
 		"blobs-parts": {slip{DueAt: date, BlobRef: "ABCDEFGHIJ", Blobs: []blob{
 			{Part: partAlternative, Index: 1, Hash: strings.Repeat("0a", 32), Size: 1 << 20},
 			{Part: partBody, Hash: strings.Repeat("0b", 32), Size: 100_000},
-		}}, &parts},
+		}}, &parts, nil},
 		"blobs-raw": {slip{DueAt: date, BlobRef: "ABCDEFGHIJ", Blobs: []blob{
 			{Part: partRaw, Hash: strings.Repeat("0c", 32), Size: 1 << 20},
-		}}, &mailer.EmailMessage{FromEmail: "app@example.com", To: []string{"ann@example.com"}, Charset: "utf-8", MessageID: "<1@example.com>", Date: date}},
-		"blobs": {slip{DueAt: date, Blobs: []blob{{Index: 1, Hash: strings.Repeat("0a", 32), Size: 1 << 20}}, BlobRef: "ABCDEFGHIJ"}, &big},
-		"plain": {slip{DueAt: date}, plain},
-		"full":  {slip{DueAt: date, Deadline: new(date.Add(time.Hour)), AtMostOnce: true, KeepResult: true}, &full},
-		"keyed": {slip{DueAt: date, Digest: "zvwhtey5eshf5sf5eqff2re6"}, plain},
+		}}, &mailer.EmailMessage{FromEmail: "app@example.com", To: []string{"ann@example.com"}, Charset: "utf-8", MessageID: "<1@example.com>", Date: date}, nil},
+		"blobs": {slip{DueAt: date, Blobs: []blob{{Index: 1, Hash: strings.Repeat("0a", 32), Size: 1 << 20}}, BlobRef: "ABCDEFGHIJ"}, &big, nil},
+		"plain": {slip{DueAt: date}, plain, nil},
+		"full":  {slip{DueAt: date, Deadline: new(date.Add(time.Hour)), AtMostOnce: true, KeepResult: true}, &full, nil},
+		"keyed": {slip{DueAt: date, Digest: "zvwhtey5eshf5sf5eqff2re6"}, plain, nil},
 		"rest": {slip{
 			DueAt: date, Recipients: []string{"ann@example.com"},
 			Refused: `RCPT <ann@example.com>: 550 5.1.1 no such user,"message":`,
-		}, plain},
+		}, plain, nil},
 	}
 }
 

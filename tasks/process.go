@@ -29,7 +29,9 @@ func (w *Worker) processOne(ctx context.Context, t ticket) error {
 	if w.ledger.hasLeft(ctx, t) != nil {
 		return errGivenBack
 	}
-	p, err := decodePayload(t.task.Payload())
+	t.span = w.startSpan(ctx, t)
+	defer t.span.done("", nil)
+	p, err := decodeTask(t.task.Payload(), t.task.Headers())
 	o := dead(err)
 	if t.payload = p; p != nil {
 		if o, err = w.await(ctx, t); err != nil {
@@ -43,7 +45,7 @@ func (w *Worker) processOne(ctx context.Context, t ticket) error {
 		w.blobs.done(t)
 	}
 	if !t.told() {
-		w.ended(t.ended(o))
+		w.ended(t, o)
 	}
 	return o.verdict.taskError()
 }

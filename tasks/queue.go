@@ -50,6 +50,8 @@ type QueueConfig struct {
 	// grow, if WorkerConfig.Shards grows first.
 	Shards int
 
+	Tracer Tracer // no traces if nil
+
 	Options Options // for every message, unless With gives others
 }
 
@@ -287,11 +289,11 @@ func put(ctx context.Context, client *producer, p *payload, id string, opts ...a
 	if err != nil {
 		return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
 	}
-	return putTask(ctx, client, TaskType, data, id, opts...)
+	return putTask(ctx, client, asynq.NewTaskWithHeaders(TaskType, data, p.headers), id, opts...)
 }
 
-func putTask(ctx context.Context, client *producer, taskType string, payload []byte, id string, opts ...asynq.Option) error {
-	_, err := client.EnqueueContext(ctx, asynq.NewTask(taskType, payload), append(opts, asynq.TaskID(id))...)
+func putTask(ctx context.Context, client *producer, task *asynq.Task, id string, opts ...asynq.Option) error {
+	_, err := client.EnqueueContext(ctx, task, append(opts, asynq.TaskID(id))...)
 	if err == nil || errors.Is(err, asynq.ErrTaskIDConflict) {
 		return err
 	}

@@ -28,6 +28,7 @@ type sender struct {
 	batchSize    int
 	batchTimeout time.Duration
 	observers    observers
+	tracer       Tracer
 	mailer       string
 	number       int // among the worker's senders, from 1
 	log          zerolog.Logger
@@ -134,7 +135,7 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 	start := time.Now()
 	stats := Batch{Mailer: s.mailer, Sender: s.number, Size: len(jobs)}
 	var reason error
-	s.sendEach(ctx, messages(jobs), func(i int, r mailer.Result) {
+	s.sendEach(s.withSpans(ctx, jobs), messages(jobs), func(i int, r mailer.Result) {
 		j := jobs[i]
 		j.attempt.now = time.Now()
 		v := s.policy.decide(r.Err, j.attempt)

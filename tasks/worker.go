@@ -62,6 +62,7 @@ type WorkerConfig struct {
 
 	Logger    *zerolog.Logger // no logs if nil
 	Observers []Observer
+	Tracer    Tracer // no traces if nil
 }
 
 // givingBack is how long asynq waits at shutdown before it puts unfinished tasks back:

@@ -470,7 +470,7 @@ func TestWorker_deadline(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	past := time.Now().Add(-time.Second)
-	p := &payload{slip{DueAt: past.Add(-time.Minute), Deadline: &past}, message("ann@example.com").WithDefaults(mailer.Defaults{})}
+	p := &payload{slip{DueAt: past.Add(-time.Minute), Deadline: &past}, message("ann@example.com").WithDefaults(mailer.Defaults{}), nil}
 	if err := enqueue(t.Context(), h.queue.client, p, "late"); err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 
 // A program that has set a TracerProvider sees its mail in the traces of its requests. Here
 // is none, so nothing is recorded and the mail goes out all the same.
-func ExampleHooks() {
+func ExampleTracer_Hooks() {
 	server, err := catcher.Start(catcher.Config{}) // your mail server
 	if err != nil {
 		fmt.Println(err)
@@ -22,7 +22,7 @@ func ExampleHooks() {
 	}
 	defer func() { _ = server.Close() }()
 
-	backend, err := smtp.New(smtp.Config{Addrs: []string{server.Addr()}, Hooks: tracing.Hooks(otel.Tracer(tracing.Scope))})
+	backend, err := smtp.New(smtp.Config{Addrs: []string{server.Addr()}, Hooks: tracing.New(otel.Tracer(tracing.Scope)).Hooks()})
 	if err != nil {
 		fmt.Println(err)
 		return

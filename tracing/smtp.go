@@ -16,10 +16,10 @@ import (
 // message of the batch that wants the connection, and one for each message that was given to
 // a connection. WithMessages says which message belongs to which trace. A message that is in
 // none, or in one that is not recorded, has no spans and costs nothing.
-func Hooks(t trace.Tracer) *smtp.Hooks {
+func (t *Tracer) Hooks() *smtp.Hooks {
 	return &smtp.Hooks{
-		Connected: func(ctx context.Context, c smtp.Connected) { connected(ctx, t, c) },
-		Settled:   func(ctx context.Context, s *smtp.Settled) { settled(ctx, t, s) },
+		Connected: func(ctx context.Context, c smtp.Connected) { connected(ctx, t.tracer, c) },
+		Settled:   func(ctx context.Context, s *smtp.Settled) { settled(ctx, t.tracer, s) },
 	}
 }
 

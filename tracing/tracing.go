@@ -3,12 +3,14 @@
 // spans are kept and where they go is up to the program's TracerProvider, and without one
 // nothing is recorded.
 //
-//	send default       a program hands a message over             Enqueue
-//	└ process default  a worker tries it, now or tomorrow         Process
-//	  ├ smtp connect   if a connection had to be opened for it    Hooks
-//	  └ smtp send      from MAIL to the server's verdict          Hooks
+//	send default       a program hands a message over
+//	└ process default  a worker tries it, now or tomorrow
+//	  ├ smtp connect   if a connection had to be opened for it
+//	  └ smtp send      from MAIL to the server's verdict
 //
-// Headers and WithHeaders take the context through a queue, as W3C Trace Context. Spans have
+// A Tracer is the tasks.QueueConfig.Tracer of the program and the tasks.WorkerConfig.Tracer
+// of the worker, and its Hooks are those of the worker's smtp backends. The context goes
+// through the queue as W3C Trace Context. Spans have
 // no address, subject, body or text of a server in them; a message is known by its
 // Message-ID and its task.
 package tracing
@@ -29,8 +31,14 @@ import (
 // Scope is the name to ask a TracerProvider for a Tracer by.
 const Scope = "github.com/mailpouch/mailpouch/tracing"
 
+// Tracer implements tasks.Tracer.
+type Tracer struct{ tracer trace.Tracer }
+
+// New returns a Tracer that makes its spans with t, such as otel.Tracer(Scope).
+func New(t trace.Tracer) *Tracer { return &Tracer{t} }
+
 // Headers returns the trace context of ctx for a task to carry, or nil if there is none.
-func Headers(ctx context.Context) map[string]string {
+func (*Tracer) Headers(ctx context.Context) map[string]string {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return nil
 	}
@@ -39,35 +47,30 @@ func Headers(ctx context.Context) map[string]string {
 	return carrier
 }
 
-// WithHeaders returns ctx with the trace context that a task has carried, if it has.
-func WithHeaders(ctx context.Context, headers map[string]string) context.Context {
+// withHeaders returns ctx with the trace context that a task has carried, if it has.
+func withHeaders(ctx context.Context, headers map[string]string) context.Context {
 	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier(headers))
 }
 
-// Enqueue returns a function that starts the span of a hand-over. Headers of its context are
-// what the task is to carry; end takes the task's ID.
-func Enqueue(t trace.Tracer) func(ctx context.Context, queue string) (_ context.Context, end func(taskID string, err error)) {
-	return func(ctx context.Context, queue string) (context.Context, func(string, error)) {
-		ctx, span := t.Start(ctx, "send "+queue, trace.WithSpanKind(trace.SpanKindProducer))
-		span.SetAttributes(messaging("send", queue)...)
-		return ctx, func(taskID string, err error) {
-			span.SetAttributes(attribute.String("messaging.message.id", taskID))
-			finish(span, err)
-		}
+// Enqueue starts the span of a hand-over. Headers of its context are what the task is to
+// carry; end takes the task's ID.
+func (t *Tracer) Enqueue(ctx context.Context, queue string) (_ context.Context, end func(taskID string, err error)) {
+	ctx, span := t.tracer.Start(ctx, "send "+queue, trace.WithSpanKind(trace.SpanKindProducer))
+	span.SetAttributes(messaging("send", queue)...)
+	return ctx, func(taskID string, err error) {
+		span.SetAttributes(attribute.String("messaging.message.id", taskID))
+		finish(span, err)
 	}
 }
 
-// Process returns a function that starts the span of a worker's try of a message: its parent
-// is what the task has carried, or else ctx. end takes what the worker did in the end, such as
-// "sent", and why.
-func Process(t trace.Tracer) func(ctx context.Context, headers map[string]string, queue, taskID string) (_ context.Context, end func(action string, err error)) {
-	return func(ctx context.Context, headers map[string]string, queue, taskID string) (context.Context, func(string, error)) {
-		ctx, span := t.Start(WithHeaders(ctx, headers), "process "+queue, trace.WithSpanKind(trace.SpanKindConsumer))
-		span.SetAttributes(append(messaging("process", queue), attribute.String("messaging.message.id", taskID))...)
-		return ctx, func(action string, err error) {
-			span.SetAttributes(attribute.String("mailpouch.outcome", action))
-			finish(span, err)
-		}
+// Process starts the span of a worker's try of a message: its parent is what the task has
+// carried, or else ctx. end takes what the worker did in the end, such as "sent", and why.
+func (t *Tracer) Process(ctx context.Context, headers map[string]string, queue, taskID string) (_ context.Context, end func(action string, err error)) {
+	ctx, span := t.tracer.Start(withHeaders(ctx, headers), "process "+queue, trace.WithSpanKind(trace.SpanKindConsumer))
+	span.SetAttributes(append(messaging("process", queue), attribute.String("messaging.message.id", taskID))...)
+	return ctx, func(action string, err error) {
+		span.SetAttributes(attribute.String("mailpouch.outcome", action))
+		finish(span, err)
 	}
 }
 
@@ -104,7 +107,7 @@ type messagesKey struct{}
 
 // WithMessages returns the context for SendEach of a batch whose messages have these contexts,
 // by their index: the spans of each message go under its own.
-func WithMessages(batch context.Context, messages []context.Context) context.Context {
+func (*Tracer) WithMessages(batch context.Context, messages []context.Context) context.Context {
 	return context.WithValue(batch, messagesKey{}, messages)
 }
 

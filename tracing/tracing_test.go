@@ -66,8 +66,8 @@ func TestWholeWay(t *testing.T) {
 	request, web := tracer.Start(t.Context(), "POST /contact")
 	var headers []map[string]string
 	for i := range 2 {
-		ctx, end := Enqueue(tracer)(request, "default")
-		headers = append(headers, Headers(ctx))
+		ctx, end := New(tracer).Enqueue(request, "default")
+		headers = append(headers, New(nil).Headers(ctx))
 		end(fmt.Sprint("task", i), nil)
 	}
 	web.End()
@@ -76,10 +76,10 @@ func TestWholeWay(t *testing.T) {
 	var messages []context.Context
 	var ends []func(string, error)
 	for i, h := range headers {
-		ctx, end := Process(tracer)(t.Context(), h, "default", fmt.Sprint("task", i))
+		ctx, end := New(tracer).Process(t.Context(), h, "default", fmt.Sprint("task", i))
 		messages, ends = append(messages, ctx), append(ends, end)
 	}
-	send(t, WithMessages(t.Context(), messages), Hooks(tracer), relay(t), "yes@example.com", "no@example.com")
+	send(t, New(nil).WithMessages(t.Context(), messages), New(tracer).Hooks(), relay(t), "yes@example.com", "no@example.com")
 	ends[0]("sent", nil)
 	ends[1]("dead letter", &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRcpt, Code: 550, Text: "secret words"})
 
@@ -148,7 +148,7 @@ func TestHooks_attributes(t *testing.T) {
 	tracer, spans := recorder(t)
 	addr := relay(t)
 	request, _ := tracer.Start(t.Context(), "POST /contact")
-	send(t, request, Hooks(tracer), addr, "yes@example.com")
+	send(t, request, New(tracer).Hooks(), addr, "yes@example.com")
 	told := map[string]map[string]string{}
 	for _, s := range spans.GetSpans() {
 		told[s.Name] = map[string]string{}
@@ -171,7 +171,7 @@ func TestHooks_attributes(t *testing.T) {
 func TestHooks_noConnection(t *testing.T) {
 	tracer, spans := recorder(t)
 	request, _ := tracer.Start(t.Context(), "POST /contact")
-	send(t, request, Hooks(tracer), "127.0.0.1:1", "yes@example.com")
+	send(t, request, New(tracer).Hooks(), "127.0.0.1:1", "yes@example.com")
 	list := spans.GetSpans()
 	if len(list) != 1 || list[0].Status.Code != codes.Error || list[0].Status.Description != "connect" {
 		t.Errorf("%+v", list)
@@ -183,7 +183,7 @@ func TestHooks_notTraced(t *testing.T) {
 	tracer, spans := recorder(t)
 	unsampled := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}})
 	for _, ctx := range []context.Context{t.Context(), trace.ContextWithSpanContext(t.Context(), unsampled)} {
-		send(t, WithMessages(ctx, []context.Context{ctx}), Hooks(tracer), relay(t), "yes@example.com", "no@example.com")
+		send(t, New(nil).WithMessages(ctx, []context.Context{ctx}), New(tracer).Hooks(), relay(t), "yes@example.com", "no@example.com")
 	}
 	if n := len(spans.GetSpans()); n != 0 {
 		t.Errorf("%d spans", n)
@@ -193,7 +193,7 @@ func TestHooks_notTraced(t *testing.T) {
 // TestEnqueue_failed: the span tells that, and not the text.
 func TestEnqueue_failed(t *testing.T) {
 	tracer, spans := recorder(t)
-	_, end := Enqueue(tracer)(t.Context(), "default")
+	_, end := New(tracer).Enqueue(t.Context(), "default")
 	end("", errors.New("redis://user:secret@host: secret"))
 	s := spans.GetSpans()[0]
 	if s.Status.Code != codes.Error || strings.Contains(fmt.Sprint(s), "secret") {
@@ -203,11 +203,11 @@ func TestEnqueue_failed(t *testing.T) {
 
 // TestHeaders: without a trace a task carries nothing, and what cannot be read is no trace.
 func TestHeaders(t *testing.T) {
-	if h := Headers(t.Context()); h != nil {
+	if h := New(nil).Headers(t.Context()); h != nil {
 		t.Errorf("%v", h)
 	}
 	for _, h := range []map[string]string{nil, {}, {"traceparent": "what?"}} {
-		if c := trace.SpanContextFromContext(WithHeaders(t.Context(), h)); c.IsValid() {
+		if c := trace.SpanContextFromContext(withHeaders(t.Context(), h)); c.IsValid() {
 			t.Errorf("%v: %v", h, c)
 		}
 	}
@@ -215,7 +215,7 @@ func TestHeaders(t *testing.T) {
 
 // BenchmarkHooks_off is what a message costs when nobody records.
 func BenchmarkHooks_off(b *testing.B) {
-	hooks := Hooks(noop.NewTracerProvider().Tracer(Scope))
+	hooks := New(noop.NewTracerProvider().Tracer(Scope)).Hooks()
 	s := &smtp.Settled{Conn: &smtp.Conn{ID: "ABC"}, MessageID: "<1@x>"}
 	ctx := b.Context()
 	b.ReportAllocs()

@@ -36,6 +36,9 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry) err
 	if err != nil {
 		return err
 	}
+	if err := s.HTTP.CheckAccess(); err != nil {
+		return err
+	}
 	fmt.Fprintln(std.Out)
 	found, err := tryRedis(ctx, s)
 	redisErr := report(std.Out, "Redis", s.Queue.RedisURL.String(), err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -228,10 +229,13 @@ func TestDemo_keep(t *testing.T) {
 	go func() {
 		done <- cli.Run(ctx, command, []string{"demo", "--count", "5", "--keep"}, cli.Streams{Out: stdout, Err: &errs})
 	}()
-	var url string
+	var url, page string
 	for line := range stdout.notify {
 		if _, rest, ok := strings.Cut(line, "REDIS_URL="); ok {
 			url, _, _ = strings.Cut(rest, " ")
+		}
+		if i := strings.Index(line, "http://127.0.0.1:"); i >= 0 {
+			page = strings.TrimSpace(line[i:])
 		}
 		if strings.Contains(line, "Ctrl-C") {
 			break
@@ -250,6 +254,9 @@ func TestDemo_keep(t *testing.T) {
 		if strings.Contains(line, "Grüße von nebenan") {
 			break
 		}
+	}
+	if code, body := fetch(t, page+"status.json"); code != http.StatusOK || !strings.Contains(body, `"state":"ok"`) {
+		t.Errorf("the pages at %q: %d: %s", page, code, body)
 	}
 	cancel(errors.New("Ctrl-C"))
 	if code := <-done; code != 0 {

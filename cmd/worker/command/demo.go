@@ -17,6 +17,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/catcher"
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/embedded"
+	"github.com/mailpouch/mailpouch/internal/pages"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -49,6 +50,8 @@ type demo struct {
 	redis  *embedded.Redis
 	server *catcher.Server
 	client redis.UniversalClient
+	state  *pages.State
+	worker *tasks.Worker
 
 	mu       sync.Mutex
 	batches  []tasks.Batch
@@ -85,7 +88,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 	}
 	missing := d.report(queueing, delivering)
 	if d.keep {
-		d.stayUp(ctx)
+		if err := d.stayUp(ctx); err != nil {
+			return err
+		}
 	}
 	if missing > 0 {
 		return fmt.Errorf("%d of %d mails did not arrive", missing, d.count)
@@ -152,16 +157,18 @@ func (d *demo) enqueue(ctx context.Context) (time.Duration, error) {
 // work starts the worker. stop returns what its Run does.
 func (d *demo) work(ctx context.Context) (stop func() error, err error) {
 	log := zerolog.New(zerolog.ConsoleWriter{Out: d.std.Err, NoColor: !cli.IsTerminal(d.std.Err)}).Level(zerolog.WarnLevel)
+	d.state = pages.NewState()
 	worker, err := tasks.NewWorker(d.client, tasks.WorkerConfig{
 		Connect: func(string) (mailer.Backend, error) {
-			return smtp.New(smtp.Config{Addrs: []string{d.server.Addr()}, Hostname: "demo.example"})
+			return smtp.New(smtp.Config{Addrs: []string{d.server.Addr()}, Hostname: "demo.example", Hooks: d.state.Hooks("")})
 		},
-		Logger:  &log,
-		Observers: []tasks.Observer{{Batch: d.onBatch}},
+		Logger:    &log,
+		Observers: []tasks.Observer{{Batch: d.onBatch}, d.state.Observer()},
 	})
 	if err != nil {
 		return nil, err
 	}
+	d.worker = worker
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- worker.Run(ctx) }()
@@ -223,15 +230,30 @@ func batchSizes(batches []tasks.Batch) string {
 	return fmt.Sprintf("%d, of %d to %d mails, %.1f on average", len(batches), smallest, largest, float64(sum)/float64(len(batches)))
 }
 
-// stayUp prints the mails that others queue until ctx ends.
-func (d *demo) stayUp(ctx context.Context) {
+// stayUp prints the mails that others queue, and serves the worker's pages, until ctx ends.
+func (d *demo) stayUp(ctx context.Context) error {
+	client, err := tasks.ConnectStatus(d.redis.URL())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = client.Close() }()
+	server, err := pages.Start(pages.Config{
+		Addr: "127.0.0.1:0", Redis: client, State: d.state, Held: d.worker.Held, Ending: ctx.Done(),
+		Queues: map[string]int{"default": 1}, Version: cli.Version(), AllowWrite: true,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = server.Close() }()
 	d.say("\nStaying up. Queue more from a second terminal, and see it arrive here:\n")
 	d.say("  REDIS_URL=%s go run ./cmd/enqueue send --to you@example.com --subject Hello --body \"It works.\"\n", d.redis.URL())
+	d.say("The worker's pages, with all that has happened:\n\n  %s\n", server.URL())
 	d.say("Ctrl-C ends it.")
 	d.mu.Lock()
 	d.printing = true
 	d.mu.Unlock()
 	<-ctx.Done()
+	return nil
 }
 
 func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.std.Out, format+"\n", args...) }

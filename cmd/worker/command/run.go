@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 
 func runCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
 	var trace bool
+	var profiles string
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Deliver mail until told to stop",
@@ -34,10 +36,19 @@ second signal ends it at once.`,
 			if trace {
 				registry = traced(registry, std.Err)
 			}
+			if profiles != "" {
+				at, stop, err := servePprof(profiles)
+				if err != nil {
+					return err
+				}
+				defer stop()
+				fmt.Fprintf(std.Err, "profiles are at http://%s/debug/pprof/\n", at)
+			}
 			return run(c.Context(), std, registry)
 		},
 	}
 	c.Flags().BoolVar(&trace, "trace", false, "print every SMTP conversation, without logins and message bodies")
+	c.Flags().StringVar(&profiles, "pprof", "", "serve Go's profiles at this address of this machine, such as 127.0.0.1:6060")
 	return c
 }
 
@@ -58,16 +69,27 @@ func run(ctx context.Context, std cli.Streams, registry backends.Registry) error
 	if err != nil {
 		return err
 	}
+	if err := s.HTTP.CheckAccess(); err != nil {
+		return err
+	}
 	log := newLogger(std.Err, s.Log)
 	client, err := tasks.ConnectWorker(s.Queue.RedisURL.Reveal())
 	if err != nil {
 		return cli.Exit(cli.ExitConfig, err)
 	}
 	defer func() { _ = client.Close() }()
+	looking, err := tasks.ConnectStatus(s.Queue.RedisURL.Reveal())
+	if err != nil {
+		return cli.Exit(cli.ExitConfig, err)
+	}
+	defer func() { _ = looking.Close() }()
 	cfg, err := workerConfig(ctx, s, registry, &log)
 	if err != nil {
 		return err
 	}
+	trace(&cfg)
+	show := watch(s, looking, &cfg)
+	keepMemoryLow(cfg.Memory, os.Getenv)
 	worker, err := tasks.NewWorker(client, cfg)
 	if err != nil {
 		return err
@@ -81,6 +103,12 @@ func run(ctx context.Context, std cli.Streams, registry backends.Registry) error
 	for _, warning := range found.Warnings {
 		log.Warn().Msg(warning)
 	}
+	show.Held = worker.Held
+	stop, err := startPages(ctx, s, show)
+	if err != nil {
+		return err
+	}
+	defer stop() // the pages stay until the worker has ended
 	return worker.Run(ctx)
 }
 
@@ -97,7 +125,7 @@ func workerConfig(ctx context.Context, s settings.Settings, registry backends.Re
 			return registry.New(named.Worker.Backend, named)
 		},
 		Mailers: connections,
-		Queues:  s.Worker.Queues, Connections: s.Worker.Connections, BatchSize: s.Worker.BatchSize,
+		Queues:  s.Worker.Queues, Shards: s.Queue.Shards, Connections: s.Worker.Connections, BatchSize: s.Worker.BatchSize, Memory: s.Worker.Memory.OrNever(),
 		RetryMin: s.Worker.RetryMin, RetryMax: s.Worker.RetryMax, MaxAge: s.Worker.MaxAge,
 		BatchTimeout: s.Worker.BatchTimeout, ReplyTimeout: reply, ShutdownTimeout: s.Worker.ShutdownTimeout,
 		Logger: log,

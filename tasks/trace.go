@@ -1,0 +1,71 @@
+package tasks
+
+import "context"
+
+// Tracer takes the trace of a request with its mail through the queue to the mail server.
+// Package tracing makes one of OpenTelemetry. What it returns goes into tasks and logs of
+// others, so it must hold no more than identifiers.
+type Tracer interface {
+	// Enqueue starts the span of a hand-over. end is called once, with the ID of the task,
+	// which may carry many messages.
+	Enqueue(ctx context.Context, queue string) (_ context.Context, end func(taskID string, err error))
+
+	// Headers is what a task is to carry of the trace of ctx: nothing if nil.
+	Headers(ctx context.Context) map[string]string
+
+	// Process starts the span of a try of a message whose task has carried the headers. end
+	// is called once: with what the worker did, an Action, or "" if the try did not end,
+	// for the message was given back to the queue.
+	Process(ctx context.Context, headers map[string]string, queue, taskID string) (_ context.Context, end func(action string, err error))
+
+	// WithMessages returns the context in which a backend sends a batch, whose messages have
+	// these contexts, by their index.
+	WithMessages(batch context.Context, messages []context.Context) context.Context
+}
+
+// span is the trace of one try of a message. A nil one does nothing.
+type span struct {
+	ctx context.Context //nolint:containedctx // it goes with the message from the handler to the sender
+	end func(action string, err error)
+}
+
+// startSpan starts the span of a try, if there is a tracer.
+func (w *Worker) startSpan(ctx context.Context, t ticket) *span {
+	if w.cfg.Tracer == nil {
+		return nil
+	}
+	s := new(span)
+	s.ctx, s.end = w.cfg.Tracer.Process(ctx, t.task.Headers(), t.name.Queue, t.id)
+	return s
+}
+
+// done ends the span. What came first counts.
+func (s *span) done(action Action, err error) {
+	if s != nil && s.end != nil {
+		s.end(string(action), err)
+		s.end = nil
+	}
+}
+
+// withSpans is the context in which the jobs are sent.
+func (s *sender) withSpans(ctx context.Context, jobs []*job) context.Context {
+	if s.tracer == nil {
+		return ctx
+	}
+	contexts := make([]context.Context, len(jobs))
+	for i, j := range jobs {
+		contexts[i] = j.span.ctx
+	}
+	return s.tracer.WithMessages(ctx, contexts)
+}
+
+// traced hands over in a span, if there is a tracer. do gets what the task is to carry.
+func (q *Queue) traced(ctx context.Context, queue QueueName, id string, do func(ctx context.Context, headers map[string]string) error) error {
+	if q.cfg.Tracer == nil {
+		return do(ctx, nil)
+	}
+	ctx, end := q.cfg.Tracer.Enqueue(ctx, queue.Queue)
+	err := do(ctx, q.cfg.Tracer.Headers(ctx))
+	end(id, err)
+	return err
+}
