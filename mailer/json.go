@@ -14,7 +14,12 @@ import (
 // and the content of attachments is base64. It is an InvalidMessageError if a text
 // is not valid UTF-8, which JSON could not carry unharmed.
 func (m EmailMessage) MarshalJSON() ([]byte, error) {
-	e := jsonEncoder{buf: make([]byte, 0, m.jsonSize())}
+	return m.AppendJSON(make([]byte, 0, m.jsonSize()))
+}
+
+// AppendJSON appends what MarshalJSON returns to b.
+func (m *EmailMessage) AppendJSON(b []byte) ([]byte, error) {
+	e := jsonEncoder{buf: b}
 	e.text(`{"subject":`, "subject", m.Subject)
 	e.text(`,"body":`, "body", m.Body)
 	e.text(`,"from_email":`, "from_email", m.FromEmail)

@@ -53,17 +53,21 @@ func (m *EmailMessage) EstimateSize() int {
 		n += header/2 + encodedSize(len(a.Content))
 	}
 	for _, a := range m.Attachments {
-		n += header/2 + base64Len(len(a.Content))
+		n += header/2 + base64Len(len(a.Content)+len(a.Content)/lineEnds)
 	}
 	return n
 }
+
+// lineEnds is how many octets of a text there are to one that is added when its lines get
+// their CRLF, or fewer.
+const lineEnds = 32
 
 // encodedSize is about how many octets a text of n makes. Short ones are most often plain.
 func encodedSize(n int) int {
 	if n < flushAt {
 		return n + n/8
 	}
-	return base64Len(n)
+	return base64Len(n + n/lineEnds)
 }
 
 // bufferSize is enough for a message in one piece, or for a piece of a big one.

@@ -370,3 +370,37 @@ func TestWriteTo_attachedMessage(t *testing.T) {
 		})
 	}
 }
+
+func TestEmailMessage_EstimateSize(t *testing.T) {
+	t.Parallel()
+	const n = 300_000
+	binary := make([]byte, n)
+	for i := range binary {
+		binary[i] = byte(i * i)
+	}
+	text := strings.Repeat("A line of text, neither long nor short, as mail has it.\n", n/56)
+	german := strings.Repeat("Grüße, und noch einmal Grüße, so lang wie üblich.\n", n/52)
+	tests := []struct {
+		name    string
+		message *mailer.EmailMessage
+	}{
+		{"attachment", message(withAttachment(mailer.Attachment{Filename: "a.bin", Content: binary}))},
+		{"attached text", message(withAttachment(mailer.Attachment{Filename: "a.txt", Content: []byte(german)}))},
+		{"text", message(withBody(text))},
+		{"text in quoted-printable", message(withBody(german))},
+		{"alternative", message(func(m *mailer.EmailMessage) { m.AttachAlternative(german, "text/html") })},
+		{"raw", &mailer.EmailMessage{To: []string{"a@example.com"}, FromEmail: "b@example.com", Raw: []byte("Subject: x\r\n\r\n" + strings.ReplaceAll(text, "\n", "\r\n"))}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			size, err := tt.message.WriteTo(io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := int64(tt.message.EstimateSize()); got < size || got > 2*size {
+				t.Errorf("EstimateSize = %d, and it is %d", got, size)
+			}
+		})
+	}
+}

@@ -79,6 +79,37 @@ func BenchmarkQueue(b *testing.B) {
 	}
 }
 
+// BenchmarkQueue_mass hands mails of 2 kB over in lots of 1,000, from one goroutine and
+// from many.
+func BenchmarkQueue_mass(b *testing.B) {
+	server := redistest.Start(b, redistest.Options{})
+	q := NewQueue(server.Client(b), QueueConfig{Defaults: mailer.Defaults{Hostname: "app.example.com"}})
+	lot := letters(1000)
+	for _, goroutines := range []int{1, 32} {
+		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) {
+			b.ReportAllocs()
+			before := ownCPU(b)
+			var wg sync.WaitGroup
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			for range goroutines {
+				wg.Go(func() {
+					for n := left.Add(-1000); n > -1000; n = left.Add(-1000) {
+						some := lot[:min(1000, 1000+n)]
+						if sent, err := q.SendMessages(b.Context(), some); err != nil {
+							b.Error(sent, err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "mails/s")
+			b.ReportMetric(1e6*(ownCPU(b)-before)/float64(b.N), "cpu-us/mail")
+		})
+	}
+}
+
 // BenchmarkDrain empties a queue of 2 kB mails into a backend that takes everything:
 // what the queue costs, without a mail server. Beside it is what asynq alone does
 // with an empty handler, the ceiling of one asynq server.

@@ -143,10 +143,12 @@ const stepQueue mailer.Step = "queue"
 // handOver enqueues a task and returns its ID. With a key the ID derives from that, and
 // may be the one of the task that an earlier hand-over of the same message made.
 func (q *Queue) handOver(ctx context.Context, p *payload) mailer.Result {
-	id, err := rand.Text(), error(nil)
+	var id string
+	var err error
 	if q.cfg.Options.handedOnce() {
 		id, err = q.handOverOnce(ctx, p)
 	} else {
+		id = rand.Text()
 		name := q.queueOf(id)
 		err = q.traced(ctx, name, id, func(ctx context.Context, headers map[string]string) error {
 			p.headers = headers

@@ -26,16 +26,18 @@ const TaskTypeMass = "mailpouch:messages"
 // putMass enqueues messages as one task.
 func putMass(ctx context.Context, client *producer, payloads []*payload, id string, opts ...asynq.Option) error {
 	var lines []byte
-	for _, p := range payloads {
+	for i, p := range payloads {
 		p, err := client.hold(ctx, p, taskKey(queueOf(opts), id))
 		if err != nil {
 			return err
 		}
-		line, err := p.encode()
-		if err != nil {
+		if lines, err = p.append(lines); err != nil {
 			return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
 		}
-		lines = append(append(lines, line...), '\n')
+		lines = append(lines, '\n')
+		if i == 0 {
+			lines = slices.Grow(lines, len(lines)*len(payloads)) // the others are much the same
+		}
 	}
 	return putTask(ctx, client, asynq.NewTaskWithHeaders(TaskTypeMass, lines, payloads[0].headers), id, opts...)
 }
@@ -96,10 +98,8 @@ func (w *Worker) processMass(ctx context.Context, t ticket) error {
 	var jobs []*job
 	done := make(chan *job, len(messages))
 	for i, m := range messages {
-		o, settled, err := outcome{}, true, errors.Join(errs[i], lost)
+		o, settled, err := r.prepare(inTime, m, l, errors.Join(errs[i], lost))
 		if err != nil {
-			o = dead(err)
-		} else if o, settled, err = r.prepare(inTime, m, l); err != nil {
 			return err
 		}
 		if !settled {
@@ -136,8 +136,12 @@ func (r *massRun) lane() (*lane, error) {
 	return nil, nil
 }
 
-// prepare makes a message ready to be sent, or says what becomes of it without that.
-func (r *massRun) prepare(ctx context.Context, m ticket, l *lane) (o outcome, settled bool, err error) {
+// prepare makes a message ready to be sent, or says what becomes of it without that. unfit
+// is why it cannot be sent here.
+func (r *massRun) prepare(ctx context.Context, m ticket, l *lane, unfit error) (o outcome, settled bool, err error) {
+	if unfit != nil {
+		return dead(unfit), true, nil
+	}
 	if o, ok := r.w.hopeless(m); ok {
 		return o, true, nil
 	}

@@ -360,3 +360,65 @@ func TestMass_silentOnce(t *testing.T) {
 		t.Errorf("%d tries of a message that may fail silently, want 1", n)
 	}
 }
+
+// The relay says "later" to what is on the wire just when the time of its task is up. The
+// task is given back, and not kept by a worker that cannot send it: another one can.
+func TestHold_timeIsUp(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		n     int
+		queue string
+	}{
+		{"single", 1, "default"},
+		{"mass", 2, "default:mass"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := massHouse(t, QueueConfig{TaskTimeout: 5 * time.Second})
+			busy := newRelay()
+			back := make(chan struct{})
+			busy.answer = func(ctx context.Context, _ *mailer.EmailMessage) mailer.Result {
+				select {
+				case <-back:
+					return mailer.Result{}
+				default:
+				}
+				<-ctx.Done() // the batch's time is up after the task's
+				return mailer.Result{Err: sendError(mailer.Unavailable, 421, "busy")}
+			}
+			h.sendAll(tt.n, nil)
+			open := make(chan struct{}, 10)
+			cfg := h.config()
+			cfg.Connect, cfg.Connections = busy.connect, 1
+			cfg.BatchTimeout, cfg.ReplyTimeout = 2*time.Second, 2*time.Second // handlers give up after a second
+			cfg.Observers = []Observer{{Held: func(_ string, reason error) {
+				if reason == nil {
+					open <- struct{}{}
+				}
+			}}}
+			var paused atomic.Bool
+			client := h.Client(t)
+			client.AddHook(cut{func(cmds []redis.Cmder) bool { // it takes no task again
+				return paused.Load() && has(cmds, "evalsha", "asynq:{"+tt.queue+"}:paused")
+			}})
+			stop := h.startOn(client, cfg)
+			h.eventually("a task in hand", func() bool { i, err := inspect(t, h.Server).GetQueueInfo(tt.queue); return err == nil && i.Active == 1 })
+			paused.Store(true)
+			h.eventually("the task is given back", func() bool {
+				i, err := inspect(t, h.Server).GetQueueInfo(tt.queue)
+				return err == nil && i.Active == 0
+			})
+			h.start(h.config())
+			h.wait(tt.n)
+			h.allEmpty()
+			close(back)
+			<-open
+			stop()
+			h.once(tt.n)
+			if n := len(busy.all()); n != 0 {
+				t.Errorf("%d messages sent a second time", n)
+			}
+		})
+	}
+}

@@ -145,7 +145,9 @@ func TestMass_notForAll(t *testing.T) {
 func TestMass_bytes(t *testing.T) {
 	t.Parallel()
 	h := massHouse(t, QueueConfig{})
-	h.sendAll(10, func(i int, m *mailer.EmailMessage) { m.Body = fmt.Sprint(i) + strings.Repeat("a line of text\n", 25_000) })
+	h.sendAll(10, func(i int, m *mailer.EmailMessage) {
+		m.Body = fmt.Sprint(i) + strings.Repeat("a line of text\n", 25_000)
+	})
 	if got := h.size("default:mass"); got != 5 {
 		t.Errorf("10 messages of 375 kB are %d mass tasks, want 5", got)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mailpouch/mailpouch/mailer"
@@ -46,20 +47,22 @@ type slip struct {
 // quotes are escaped, and no object in a slip has such a key: the first one is the right one.
 var messageKey = []byte(`,"message":`)
 
-func (p *payload) encode() ([]byte, error) {
+func (p *payload) encode() ([]byte, error) { return p.append(nil) }
+
+// append appends the payload to data.
+func (p *payload) append(data []byte) ([]byte, error) {
 	p.Version = payloadVersion
 	head, err := json.Marshal(p.slip)
 	if err != nil {
 		return nil, err
 	}
-	message, err := p.lean().MarshalJSON()
-	if err != nil {
-		return nil, err
-	}
-	data := make([]byte, 0, len(head)+len(messageKey)+len(message))
+	m := p.lean()
+	data = slices.Grow(data, len(head)+512+len(m.Body)*17/16)
 	data = append(data, head[:len(head)-1]...)
 	data = append(data, messageKey...)
-	data = append(data, message...)
+	if data, err = m.AppendJSON(data); err != nil {
+		return nil, err
+	}
 	return append(data, '}'), nil
 }
 
@@ -71,7 +74,7 @@ func decodePayload(data []byte) (*payload, error) {
 		return nil, checkVersion(data, errors.New("no message at its end"))
 	}
 	p := &payload{Message: new(mailer.EmailMessage)}
-	if !p.slip.decodePlain(data[:at]) {
+	if !p.decodePlain(data[:at]) {
 		head := append(bytes.Clone(data[:at]), '}')
 		decoder := json.NewDecoder(bytes.NewReader(head))
 		decoder.DisallowUnknownFields()
