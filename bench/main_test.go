@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/mailpouch/mailpouch/bench/report"
+	"github.com/mailpouch/mailpouch/bench/scenario"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestRun measures one scenario, with real servers and programs.
+func TestRun(t *testing.T) {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		text := "install redis-server (Debian: apt-get install redis-server)"
+		if os.Getenv("CI") != "" {
+			t.Fatal(text)
+		}
+		t.Skip(text)
+	}
+	results := filepath.Join(t.TempDir(), "run.json")
+	var out, progress bytes.Buffer
+	err := run(t.Context(), []string{"--quick", "--only", "attachment,profile", "--json", results}, &out, &progress)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, &progress)
+	}
+	r, err := report.ReadJSON(results)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range r.Scenario("attachment").Contenders {
+		for _, m := range r.Scenario("attachment").Metrics {
+			if stat := c.Stat(m.Key); stat.N != 1 || stat.Median <= 0 {
+				t.Errorf("%s, %s: %v of %d rounds", c.Name, m.Title, stat, stat.N)
+			}
+		}
+	}
+	for _, p := range r.Profiles {
+		share := 0.0
+		for _, part := range p.Parts {
+			share += part.Share
+		}
+		if share < 0.999 || share > 1.001 {
+			t.Errorf("the parts of %s are %v of the whole: %+v", p.Title, share, p.Parts)
+		}
+	}
+	if len(r.Profiles) != 2 {
+		t.Errorf("%d profiles, want 2", len(r.Profiles))
+	}
+}
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		args   []string
+		rounds int
+		chosen []string
+		err    string
+	}{
+		{name: "everything", rounds: 5, chosen: names()},
+		{name: "quick", args: []string{"--quick"}, rounds: 2, chosen: names()},
+		{name: "rounds", args: []string{"--quick", "--rounds", "7"}, rounds: 7, chosen: names()},
+		{name: "two", args: []string{"--only", "drain,profile"}, rounds: 5, chosen: []string{"drain", "profile"}},
+		{name: "unknown scenario", args: []string{"--only", "drain,drian"}, err: `"drian" is not one of drain, `},
+		{name: "no flag", args: []string{"quick"}, err: `"quick": there are flags only`},
+		{name: "unknown flag", args: []string{"--fast"}, err: "flag provided but not defined"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			o, err := parse(tt.args, io.Discard)
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("error %v, want %q", err, tt.err)
+				}
+				return
+			}
+			if err != nil || o.rounds != tt.rounds || !slices.Equal(o.chosen(), tt.chosen) {
+				t.Errorf("rounds %d, chosen %v, %v", o.rounds, o.chosen(), err)
+			}
+		})
+	}
+}
+
+func TestOptions_write(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := &report.Contender{Name: "worker run", Ours: true, Samples: map[string][]float64{"rate": {8000, 10000, 9000}}}
+	r := &report.Run{Quick: true, Scenarios: []*report.Scenario{{
+		Name: "drain", Title: "One task a mail", Metrics: []report.Metric{{Key: "rate", Title: "mails/s"}}, Contenders: []*report.Contender{c},
+	}}}
+	r.Bars = scenario.Bars(r)
+	var out bytes.Buffer
+	readme := filepath.Join(dir, "README.md")
+	if err := os.WriteFile(readme, []byte("before\n<!-- performance: written by \"make bench\" -->\nold\n<!-- /performance -->\nafter\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := options{docs: filepath.Join(dir, "docs"), readme: readme, json: filepath.Join(dir, "results", "run.json")}
+	if err := o.write(r, r, &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"9,000 (8,000 to 10,000)", "x 1", "not measured"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in:\n%s", want, &out)
+		}
+	}
+	for _, name := range []string{"docs/performance.md", "docs/performance/drain.svg", "results/run.json"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	page, err := os.ReadFile(readme)
+	if want := "before\n<!-- performance: written by \"make bench\" -->\n| One task a mail | mails/s |\n|---|---:|\n| worker run | 9,000 |\n\n<!-- /performance -->\nafter\n"; err != nil || string(page) != want {
+		t.Errorf("README is %q, %v, want %q", page, err, want)
+	}
+	if err := os.WriteFile(readme, []byte("no marks"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.write(r, nil, io.Discard); err == nil {
+		t.Error("a page without marks was written into")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "docs/scale.md")); err == nil {
+		t.Error("scale.md was written, though nothing was measured that it could reckon with")
+	}
+}

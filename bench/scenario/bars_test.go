@@ -1,0 +1,45 @@
+package scenario
+
+import (
+	"testing"
+
+	"github.com/mailpouch/mailpouch/bench/report"
+)
+
+func contender(name string, samples map[string][]float64) *report.Contender {
+	return &report.Contender{Name: name, Samples: samples}
+}
+
+func TestBars(t *testing.T) {
+	r := &report.Run{Scenarios: []*report.Scenario{
+		{Name: "drain", Contenders: []*report.Contender{
+			contender(nameWorker, map[string][]float64{rate: {9000, 4500, 9000}, worker: {80, 60, 65}, memory: {50, 60, 70}}),
+			contender(nameEmpty, map[string][]float64{rate: {10000, 5000, 10000}}),
+			contender(nameNetSMTP, map[string][]float64{rate: {6000, 3000, 6000}}),
+			contender(nameGoMail, map[string][]float64{rate: {5000, 2500, 5000}}),
+		}},
+		{Name: "mass", Contenders: []*report.Contender{
+			contender(nameMass, map[string][]float64{rate: {24000, 20000}, memory: {130, 130}}),
+			contender(nameWorker, map[string][]float64{rate: {10000, 10000}}),
+		}},
+	}}
+	want := []struct {
+		measured string
+		verdict  string
+	}{
+		{"90 (90 to 90) %", "met"},
+		{"1.50 (1.50 to 1.50) times", "**not met**"},
+		{"65 (60 to 80) us", "met"},
+		{"2.20 (2 to 2.40) times", "**not met**"},
+		{"– mails/s", "not measured"},
+		{"– ms", "not measured"},
+		{"– ms", "not measured"},
+		{"130 (130 to 130) MB", "**not met**"},
+		{"– MB", "not measured"},
+	}
+	for i, b := range Bars(r) {
+		if b.Measured != want[i].measured || b.Verdict() != want[i].verdict {
+			t.Errorf("%s: %s, %s, want %s, %s", b.Text, b.Measured, b.Verdict(), want[i].measured, want[i].verdict)
+		}
+	}
+}

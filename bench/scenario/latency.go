@@ -1,0 +1,141 @@
+package scenario
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/report"
+	"github.com/mailpouch/mailpouch/bench/usual"
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+const (
+	nameUsual = "asynq + net/smtp, its defaults"
+	nameBulk  = "worker run, bulk one task a mail"
+)
+
+func idle(size Size) Scenario {
+	return Scenario{
+		Name:  "idle",
+		Title: "Latency, nothing else to do",
+		About: "From the call of Queue.Enqueue to the mail server's 250, one mail at a time, the worker having nothing else to do. The usual " +
+			"handler looks for work once a second, as asynq does if it is not told otherwise.",
+		Metrics: metrics("p50_ms", "p99_ms"),
+		Rounds:  3,
+		Entries: []Entry{
+			{nameWorker, true, waits{count: size.of(100, 10), pause: 100 * time.Millisecond, start: workers(1), urgent: urgentOurs}.measure},
+			{nameUsual, false, waits{count: size.of(20, 4), pause: 100 * time.Millisecond, start: rival("netsmtp", rivalConnections), urgent: urgentUsual}.measure},
+		},
+	}
+}
+
+func saturated(size Size) Scenario {
+	n := size.of(40_000, 5_000)
+	count := size.of(100, 10)
+	return Scenario{
+		Name:  "saturated",
+		Title: "Latency under bulk mail",
+		About: fmt.Sprintf("From the hand-over of a mail in the queue critical to the mail server's 250, one at a time, while the worker empties the "+
+			"queue bulk of %s mails as fast as it can.", report.Number(float64(n))),
+		Metrics: metrics("p50_ms", "p99_ms"),
+		Rounds:  3,
+		Entries: []Entry{
+			{nameBulk, true, waits{count: count, pause: 20 * time.Millisecond, bulk: n, fill: bulkSingly, start: workers(1), urgent: urgentOurs}.measure},
+			{"worker run, bulk as mass mail", true, waits{count: count, pause: 20 * time.Millisecond, bulk: 2 * n, fill: bulkInBatches, start: workers(1), urgent: urgentOurs}.measure},
+			{nameUsual, false, waits{count: count, pause: 20 * time.Millisecond, bulk: n, fill: bulkUsually, start: rival("netsmtp", rivalConnections), urgent: urgentUsual}.measure},
+		},
+	}
+}
+
+// waits measures how long single mails take.
+type waits struct {
+	count  int
+	pause  time.Duration // at most, between two mails
+	bulk   int           // mails in the queue bulk, from the beginning
+	fill   func(b *lab.Bench, r *lab.Redis, n int)
+	start  func(*lab.Bench, *lab.Redis, *lab.Sink) []*lab.Process
+	urgent func(b *lab.Bench, r *lab.Redis) (send func())
+}
+
+func (w waits) measure(b *lab.Bench) report.Sample {
+	r, s := lab.StartRedis(b), lab.StartSink(b, 0)
+	release := func() {}
+	if w.bulk > 0 {
+		w.fill(b, r, w.bulk)
+		release = r.Hold(b)
+	}
+	for _, p := range w.start(b, r, s) {
+		r.AwaitWorker(b, p)
+	}
+	release()
+	for w.bulk > 0 && s.Taken() < w.bulk/20 { // bulk mail is flowing
+		pause(b, time.Millisecond)
+	}
+	send := w.urgent(b, r)
+	var took []float64
+	w.one(b, s, send) // connections are open
+	for len(took) < w.count && (w.bulk == 0 || s.Taken() < w.bulk*9/10) {
+		pause(b, rand.N(w.pause)) //nolint:gosec // so that hand-overs and looks are not in step
+		took = append(took, float64(w.one(b, s, send))/float64(time.Millisecond))
+	}
+	return report.Sample{"p50_ms": report.Percentile(took, 0.5), "p99_ms": report.Percentile(took, 0.99)}
+}
+
+// one sends a mail and waits for its arrival.
+func (w waits) one(b *lab.Bench, s *lab.Sink, send func()) time.Duration {
+	start := time.Now()
+	send()
+	select {
+	case at := <-s.Marked:
+		return at.Sub(start)
+	case <-time.After(stuck):
+		b.Fatalf("a mail has not come after %v", stuck)
+	case <-b.Context().Done():
+		b.Check(b.Context().Err())
+	}
+	return 0
+}
+
+func pause(b *lab.Bench, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-b.Context().Done():
+		b.Check(b.Context().Err())
+	}
+}
+
+// urgentOurs sends a mail that the sink knows.
+func urgentOurs(b *lab.Bench, r *lab.Redis) (send func()) {
+	q := newQueue(r).With(tasks.Options{Queue: "critical"})
+	m := letter(0)
+	m.To = []string{lab.Mark + "@example.com"}
+	return func() {
+		_, err := q.Enqueue(b.Context(), m)
+		b.Check(err)
+	}
+}
+
+func urgentUsual(b *lab.Bench, r *lab.Redis) (send func()) {
+	marked := func(i int) usual.Mail {
+		m := usualLetter(i)
+		m.To = lab.Mark + "@example.com"
+		return m
+	}
+	return func() { usuallyInto(b, r, 1, 1, marked, asynq.Queue("critical")) }
+}
+
+func bulkSingly(b *lab.Bench, r *lab.Redis, n int) {
+	enqueueInto(b, newQueue(r).With(tasks.Options{Queue: "bulk"}), n)
+}
+
+func bulkInBatches(b *lab.Bench, r *lab.Redis, n int) {
+	sendInto(b, newQueue(r).With(tasks.Options{Queue: "bulk"}), n, producers)
+}
+
+func bulkUsually(b *lab.Bench, r *lab.Redis, n int) {
+	usuallyInto(b, r, n, producers, usualLetter, asynq.Queue("bulk"))
+}

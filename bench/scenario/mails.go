@@ -1,0 +1,122 @@
+package scenario
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/usual"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+const (
+	sender  = "shop@example.com"
+	subject = "Your order has been shipped"
+)
+
+// body is a text of 2 kB.
+const (
+	line  = "A line of text, neither long nor short, as mail has it.\n"
+	lines = line + line + line + line + line + line
+	body  = lines + lines + lines + lines + lines + lines
+)
+
+// letter is the mail that is measured, number i of many.
+func letter(i int) *mailer.EmailMessage {
+	return &mailer.EmailMessage{Subject: subject, Body: body, FromEmail: sender, To: []string{fmt.Sprintf("u%d@example.com", i)}}
+}
+
+// usualLetter is the same mail for the others.
+func usualLetter(i int) usual.Mail {
+	return usual.Mail{From: sender, To: fmt.Sprintf("u%d@example.com", i), Subject: subject, Body: body}
+}
+
+// newQueue is a queue as an application has it.
+func newQueue(r *lab.Redis) *tasks.Queue { return shardedQueue(r, 1) }
+
+// shardedQueue is one in several parts.
+func shardedQueue(r *lab.Redis, shards int) *tasks.Queue {
+	return tasks.NewQueue(r.Client, tasks.QueueConfig{Defaults: mailer.Defaults{Hostname: "bench.example"}, Shards: shards})
+}
+
+// producers is how many goroutines fill a queue.
+const producers = 32
+
+// singly hands mails over one by one.
+func singly(b *lab.Bench, r *lab.Redis, n int) { enqueueInto(b, newQueue(r), n) }
+
+func enqueueInto(b *lab.Bench, q *tasks.Queue, n int) {
+	parallel(b, producers, n, func(i int) error {
+		_, err := q.Enqueue(b.Context(), letter(i))
+		return err
+	})
+}
+
+// batch is how many mails a mass mailing hands over at once.
+const batch = 1000
+
+// inBatches hands mails over as a mass mailing does.
+func inBatches(b *lab.Bench, r *lab.Redis, n int) { sendInto(b, newQueue(r), n, producers) }
+
+func sendInto(b *lab.Bench, q *tasks.Queue, n, goroutines int) {
+	parallel(b, goroutines, (n+batch-1)/batch, func(i int) error {
+		messages := make([]*mailer.EmailMessage, min(batch, n-i*batch))
+		for j := range messages {
+			messages[j] = letter(i*batch + j)
+		}
+		_, err := q.SendMessages(b.Context(), messages)
+		return err
+	})
+}
+
+// usually hands mails over as the others do.
+func usually(b *lab.Bench, r *lab.Redis, n int) {
+	usuallyInto(b, r, n, producers, usualLetter)
+}
+
+func usuallyInto(b *lab.Bench, r *lab.Redis, n, goroutines int, letter func(int) usual.Mail, opts ...asynq.Option) {
+	client := asynq.NewClientFromRedisClient(r.Client)
+	parallel(b, goroutines, n, func(i int) error {
+		task, err := letter(i).Task()
+		if err != nil {
+			return err
+		}
+		_, err = client.EnqueueContext(b.Context(), task, opts...)
+		return err
+	})
+}
+
+// parallel does something n times from some goroutines. The first error ends it.
+func parallel(b *lab.Bench, goroutines, n int, do func(i int) error) {
+	var next atomic.Int64
+	var all sync.WaitGroup
+	errs := make(chan error, goroutines)
+	for range goroutines {
+		all.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				if err := do(i); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	close(errs)
+	b.Check(<-errs)
+}
+
+// noise is an attachment that is like no other and cannot be packed.
+func noise(size int, seed uint64) []byte {
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], seed)
+	content := make([]byte, size)
+	_, _ = rand.NewChaCha8(key).Read(content) // it never fails
+	return content
+}

@@ -1,0 +1,24 @@
+package scenario
+
+import (
+	"fmt"
+
+	"github.com/mailpouch/mailpouch/bench/report"
+)
+
+const nameMass = "mass mail (SendMessages of 1,000)"
+
+func mass(size Size) Scenario {
+	n := size.of(60_000, 8_000)
+	return Scenario{
+		Name:  "mass",
+		Title: "Mass mail",
+		About: fmt.Sprintf("%s mails of 2 kB, handed over with Queue.SendMessages, 1,000 in a call, and delivered by one worker "+
+			"process; beside it the same mails, handed over one by one.", report.Number(float64(n))),
+		Metrics: metrics(rate, worker, server, memory, waiting, network),
+		Entries: []Entry{
+			{nameMass, true, emptying{mails: n, fill: inBatches, start: workers(1)}.measure},
+			{nameWorker, true, emptying{mails: n, fill: singly, start: workers(1)}.measure},
+		},
+	}
+}

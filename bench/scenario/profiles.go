@@ -1,0 +1,76 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/profile"
+	"github.com/mailpouch/mailpouch/bench/report"
+)
+
+// Profiles takes CPU profiles of a worker. What it measures beside is not used: the
+// processor time a mail is that of the scenarios, where nobody looked on.
+func Profiles(ctx context.Context, programs lab.Programs, size Size, r *report.Run) ([]report.Profile, error) {
+	seconds := size.of(4, 1)
+	var profiles []report.Profile
+	for _, p := range []struct {
+		title, scenario, contender string
+		emptying                   emptying
+	}{
+		{"One task a mail", "drain", nameWorker, emptying{mails: size.of(60_000, 6_000), fill: singly}},
+		{"Mass mail", "mass", nameMass, emptying{mails: size.of(160_000, 16_000), fill: inBatches}},
+	} {
+		var parts []report.Part
+		err := lab.Run(ctx, "profile, "+p.title, programs, func(b *lab.Bench) {
+			var err error
+			parts, err = profile.Parts(profiled(b, p.emptying, seconds))
+			b.Check(err)
+		})
+		if err != nil {
+			return nil, err
+		}
+		taken := report.Profile{Title: p.title, Parts: parts}
+		if cost := r.Scenario(p.scenario).Contender(p.contender).Stat(worker); cost.N > 0 {
+			taken.PerMail = cost.Median
+		}
+		profiles = append(profiles, taken)
+	}
+	return profiles, nil
+}
+
+// profiled takes a profile of a worker at full speed. If the queue is empty before the time
+// is up, the rest of it adds nothing: a worker that waits takes no time.
+func profiled(b *lab.Bench, e emptying, seconds int) []byte {
+	addr := freeAddr(b)
+	e.start = func(b *lab.Bench, r *lab.Redis, s *lab.Sink) []*lab.Process {
+		return []*lab.Process{startWorker(b, r, s, []string{"--pprof", addr})}
+	}
+	w := e.begin(b)
+	for since := time.Now(); w.sink.Taken() == 0; {
+		stalled(b, w.processes, since, 0, e.mails)
+		pause(b, time.Millisecond)
+	}
+	request, err := http.NewRequestWithContext(b.Context(), http.MethodGet, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", addr, seconds), nil)
+	b.Check(err)
+	response, err := http.DefaultClient.Do(request)
+	b.Check(err)
+	defer func() { _ = response.Body.Close() }()
+	data, err := io.ReadAll(response.Body)
+	b.Check(err)
+	if response.StatusCode != http.StatusOK {
+		b.Fatalf("%s: %s", response.Status, data)
+	}
+	return data
+}
+
+func freeAddr(b *lab.Bench) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	b.Check(err)
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}

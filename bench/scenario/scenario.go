@@ -1,0 +1,131 @@
+// Package scenario holds what is measured: each scenario in a file of its own, and the
+// table of them.
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/report"
+)
+
+// Scenario is one comparison.
+type Scenario struct {
+	Name    string
+	Title   string
+	About   string
+	Metrics []report.Metric
+	Rounds  int // of a full run, 0: as many as the size says; a quick one has one then
+	Entries []Entry
+}
+
+// Entry is one contender, and how one round of it is measured.
+type Entry struct {
+	Name    string
+	Ours    bool
+	Measure func(*lab.Bench) report.Sample
+}
+
+// Table is all scenarios, in the order in which they are run and shown.
+func Table(size Size) []Scenario {
+	return []Scenario{
+		drain(size), mass(size), enqueue(size), idle(size), saturated(size), distance(size),
+		sameAttachment(size), bigMails(size), fleet(size), cluster(size),
+	}
+}
+
+// Size says how much is done.
+type Size struct {
+	Quick  bool
+	Rounds int
+}
+
+// of is how much of something is used: in a full run, and in a quick one.
+func (s Size) of(full, quick int) int {
+	if s.Quick {
+		return quick
+	}
+	return full
+}
+
+// Run measures all entries of the scenario once in each round, so that whatever else
+// the machine does touches all of them alike. say is told of each measurement.
+func (s Scenario) Run(ctx context.Context, programs lab.Programs, size Size, say func(string)) (*report.Scenario, error) {
+	rounds := s.rounds(size)
+	result := &report.Scenario{Name: s.Name, Title: s.Title, About: s.About, Metrics: s.Metrics}
+	for _, e := range s.Entries {
+		result.Contenders = append(result.Contenders, &report.Contender{Name: e.Name, Ours: e.Ours})
+	}
+	for round := range rounds {
+		for i, e := range s.Entries {
+			c := result.Contenders[i]
+			if c.Skipped != "" {
+				continue
+			}
+			sample, err := measure(ctx, s.Name+", "+e.Name, programs, e.Measure)
+			var skipped *lab.SkippedError
+			if errors.As(err, &skipped) {
+				c.Skipped = skipped.Reason
+				say(fmt.Sprintf("%s %d/%d  %s: %v", s.Name, round+1, rounds, e.Name, err))
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			c.Add(sample)
+			say(fmt.Sprintf("%s %d/%d  %s: %s", s.Name, round+1, rounds, e.Name, describe(s.Metrics, sample)))
+		}
+	}
+	return result, nil
+}
+
+func (s Scenario) rounds(size Size) int {
+	switch {
+	case s.Rounds == 0:
+		return size.Rounds
+	case size.Quick:
+		return 1
+	}
+	return min(s.Rounds, size.Rounds)
+}
+
+func measure(ctx context.Context, name string, programs lab.Programs, f func(*lab.Bench) report.Sample) (sample report.Sample, err error) {
+	err = lab.Run(ctx, name, programs, func(b *lab.Bench) { sample = f(b) })
+	return sample, err
+}
+
+func describe(metrics []report.Metric, sample report.Sample) string {
+	text := ""
+	for _, m := range metrics {
+		if v, ok := sample[m.Key]; ok {
+			text += fmt.Sprintf("%s %s; ", report.Number(v), m.Title)
+		}
+	}
+	return text[:max(len(text)-2, 0)]
+}
+
+// What several scenarios measure.
+const (
+	rate    = "rate"
+	worker  = "worker_us"
+	server  = "redis_us"
+	memory  = "rss_mb"
+	waiting = "redis_bytes"
+	network = "redis_net_bytes"
+)
+
+func metrics(keys ...string) []report.Metric {
+	titles := map[string]string{
+		rate: "mails/s", worker: "worker, us a mail", server: "Redis, us a mail", memory: "worker, MB at most",
+		waiting: "in Redis, octets a waiting mail", network: "to and from Redis, octets a mail",
+		"redis_mb": "in Redis, MB", "mb_s": "MB/s", "p50_ms": "ms, half of the mails", "p99_ms": "ms, 99 % of the mails",
+		"producer_us": "producer, us a mail",
+	}
+	all := make([]report.Metric, 0, len(keys))
+	for _, key := range keys {
+		all = append(all, report.Metric{Key: key, Title: titles[key]})
+	}
+	return all
+}

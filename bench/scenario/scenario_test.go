@@ -1,0 +1,141 @@
+package scenario
+
+import (
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/report"
+)
+
+func TestTable(t *testing.T) {
+	t.Parallel()
+	for _, size := range []Size{{Rounds: 5}, {Rounds: 2, Quick: true}} {
+		seen := map[string]bool{}
+		for _, s := range Table(size) {
+			if s.Name == "" || s.Title == "" || s.About == "" || len(s.Metrics) == 0 || len(s.Entries) == 0 || seen[s.Name] {
+				t.Errorf("%q is not complete, or twice there", s.Name)
+			}
+			seen[s.Name] = true
+			names := map[string]bool{}
+			for _, e := range s.Entries {
+				if e.Measure == nil || names[e.Name] {
+					t.Errorf("%s: %q measures nothing, or is twice there", s.Name, e.Name)
+				}
+				names[e.Name] = true
+			}
+			for _, m := range s.Metrics {
+				if m.Title == "" {
+					t.Errorf("%s: %s has no title", s.Name, m.Key)
+				}
+			}
+		}
+	}
+}
+
+func TestScenario_Run(t *testing.T) {
+	t.Parallel()
+	var order []string
+	value := 0.0
+	entry := func(name string, measure func(*lab.Bench) report.Sample) Entry {
+		return Entry{Name: name, Measure: func(b *lab.Bench) report.Sample {
+			order = append(order, name)
+			return measure(b)
+		}}
+	}
+	s := Scenario{Name: "test", Metrics: metrics(rate), Entries: []Entry{
+		entry("a", func(*lab.Bench) report.Sample { value++; return report.Sample{rate: value} }),
+		entry("b", func(b *lab.Bench) report.Sample { b.Skip("it is not there"); return nil }),
+		entry("c", func(*lab.Bench) report.Sample { return report.Sample{rate: 10} }),
+	}}
+	var said []string
+	got, err := s.Run(t.Context(), lab.Programs{}, Size{Rounds: 3}, func(text string) { said = append(said, text) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.Fields("a b c a c a c"); !slices.Equal(order, want) {
+		t.Errorf("measured %v, want the rounds interleaved: %v", order, want)
+	}
+	if want := map[string][]float64{rate: {1, 2, 3}}; !reflect.DeepEqual(got.Contenders[0].Samples, want) {
+		t.Errorf("samples %v, want %v", got.Contenders[0].Samples, want)
+	}
+	if got.Contenders[1].Skipped != "it is not there" {
+		t.Errorf("skipped: %q", got.Contenders[1].Skipped)
+	}
+	if want := "test 3/3  a: 3 mails/s"; !slices.Contains(said, want) {
+		t.Errorf("said %q, want %q among it", said, want)
+	}
+}
+
+func TestScenario_Run_fails(t *testing.T) {
+	t.Parallel()
+	s := Scenario{Name: "test", Metrics: metrics(rate), Entries: []Entry{
+		{Name: "a", Measure: func(b *lab.Bench) report.Sample { b.Fatal("no mail came"); return nil }},
+	}}
+	_, err := s.Run(t.Context(), lab.Programs{}, Size{Rounds: 1}, func(string) {})
+	if err == nil || err.Error() != "test, a: no mail came" {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestScenario_rounds(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		own  int
+		size Size
+		want int
+	}{
+		{0, Size{Rounds: 5}, 5},
+		{3, Size{Rounds: 5}, 3},
+		{3, Size{Rounds: 2}, 2},
+		{0, Size{Rounds: 2, Quick: true}, 2},
+		{3, Size{Rounds: 2, Quick: true}, 1},
+	}
+	for _, tt := range tests {
+		if got := (Scenario{Rounds: tt.own}).rounds(tt.size); got != tt.want {
+			t.Errorf("%d of its own, %+v: %d rounds, want %d", tt.own, tt.size, got, tt.want)
+		}
+	}
+}
+
+func TestParallel(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var done []int
+	err := lab.Run(t.Context(), "case", lab.Programs{}, func(b *lab.Bench) {
+		parallel(b, 4, 10, func(i int) error {
+			mu.Lock()
+			defer mu.Unlock()
+			done = append(done, i)
+			return nil
+		})
+	})
+	slices.Sort(done)
+	if err != nil || !slices.Equal(done, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}) {
+		t.Errorf("done %v, %v", done, err)
+	}
+	cause := errors.New("cause")
+	err = lab.Run(t.Context(), "case", lab.Programs{}, func(b *lab.Bench) {
+		parallel(b, 4, 10, func(int) error { return cause })
+	})
+	if !errors.Is(err, cause) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestLetter(t *testing.T) {
+	t.Parallel()
+	if got := len(letter(1).Body); got < 1900 || got > 2100 {
+		t.Errorf("a letter has %d octets, want about 2,000", got)
+	}
+	if ours, theirs := letter(7), usualLetter(7); ours.Body != theirs.Body || ours.To[0] != theirs.To || ours.Subject != theirs.Subject {
+		t.Error("the contenders do not send the same mail")
+	}
+	if a, b := noise(1000, 1), noise(1000, 2); slices.Equal(a, b) {
+		t.Error("two different attachments are the same")
+	}
+}
