@@ -1,0 +1,84 @@
+package catcher
+
+import (
+	"cmp"
+	"mime"
+	"strings"
+)
+
+// Letter is a message decoded for people. Nothing in it is safe to print as it is.
+type Letter struct {
+	Header Header
+	Parts  []Part // the leaves of the tree of parts, in their order
+}
+
+// Header is the fields of a header in their order.
+type Header []Field
+
+// Field is one field of the header: unfolded, its encoded words decoded.
+type Field struct{ Name, Value string }
+
+// Part is a text or a file.
+type Part struct {
+	MediaType string // in lower case
+	Filename  string // or ""
+	Text      bool   // to be read where it stands, and not a file
+	Content   []byte // of a text as UTF-8, of a file as it was attached
+	Problem   string // what could not be decoded, in words that begin with a comma, or ""
+}
+
+// Get returns the first field of that name, in any letter case, or "".
+func (h Header) Get(name string) string {
+	for _, f := range h {
+		if strings.EqualFold(f.Name, name) {
+			return f.Value
+		}
+	}
+	return ""
+}
+
+// Read decodes a message. It refuses none: a broken part is shown as far as it goes.
+func Read(raw []byte) Letter {
+	header, body := split(raw)
+	l := Letter{Header: header.decode()}
+	l.read(header, body, 0)
+	return l
+}
+
+// ReadHeader decodes the header alone.
+func ReadHeader(raw []byte) Header {
+	header, _ := split(raw)
+	return header.decode()
+}
+
+func (f fields) decode() Header {
+	h := make(Header, len(f))
+	for i, field := range f {
+		h[i] = Field{Name: field.name, Value: decodeWords(field.value)}
+	}
+	return h
+}
+
+// maxDepth is how deep multiparts may be nested: more is no honest message.
+const maxDepth = 20
+
+// read adds what one node of the tree of parts has (RFC 2045, 2.4).
+func (l *Letter) read(header fields, body []byte, depth int) {
+	mediatype, params := header.contentType()
+	if boundary := params["boundary"]; strings.HasPrefix(mediatype, "multipart/") && boundary != "" && depth < maxDepth {
+		for _, part := range parts(body, boundary) {
+			h, b := split(part)
+			l.read(h, b, depth+1)
+		}
+		return
+	}
+	p := Part{MediaType: mediatype}
+	p.Content, p.Problem = decodeTransfer(header.get("Content-Transfer-Encoding"), body)
+	disposition, dparams, _ := mime.ParseMediaType(header.get("Content-Disposition"))
+	p.Filename = decodeWords(cmp.Or(dparams["filename"], params["name"]))
+	if strings.HasPrefix(mediatype, "text/") && disposition != "attachment" && p.Filename == "" {
+		text, strange := decodeCharset(params["charset"], p.Content)
+		p.Text, p.Content, p.Problem = true, []byte(text), p.Problem+strange
+	}
+	l.Parts = append(l.Parts, p)
+}

@@ -1,0 +1,246 @@
+package inbox_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/smtp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+	"go.uber.org/goleak"
+
+	"github.com/mailpouch/mailpouch/internal/browsertest"
+	"github.com/mailpouch/mailpouch/internal/catcher"
+	"github.com/mailpouch/mailpouch/internal/inbox"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// start returns a mail server and the address of its page. The mail server ends first, and
+// with it what waits for its mail.
+func start(t *testing.T, cfg catcher.Config) (*catcher.Server, string) {
+	t.Helper()
+	server, err := catcher.Start(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(inbox.New(server))
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+		web.Close()
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return server, web.URL
+}
+
+const mixed = `From: =?utf-8?q?Sch=C3=B6ner_Laden?= <shop@example.com>
+To: Ann <ann@example.com>
+Subject: Your order <b>&
+MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary=out
+
+--out
+Content-Type: multipart/alternative; boundary=in
+
+--in
+Content-Type: text/plain; charset=iso-8859-1
+Content-Transfer-Encoding: quoted-printable
+
+Sch=F6n, <script>alert("text")</script>
+--in
+Content-Type: text/html; charset=utf-8
+
+<p id="hello">Schön</p><script>document.body.textContent = "ran"</script><img src="https://tracker.example/x.png"><a href="https://shop.example/">shop</a>
+--in--
+--out
+Content-Type: text/html; name="bill.html"
+Content-Disposition: attachment; filename="bill.html"
+
+<script>alert("file")</script>
+--out--
+`
+
+func send(t *testing.T, server *catcher.Server, raw string) {
+	t.Helper()
+	raw = strings.ReplaceAll(raw, "\n", "\r\n")
+	if err := smtp.SendMail(server.Addr(), nil, "shop@example.com", []string{"ann@example.com", "secret@example.com"}, []byte(raw)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type answer struct {
+	code   int
+	header http.Header
+	body   string
+}
+
+func get(t *testing.T, url string) answer {
+	t.Helper()
+	response, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer{response.StatusCode, response.Header, string(body)}
+}
+
+func TestPages(t *testing.T) {
+	server, url := start(t, catcher.Config{})
+	if got := get(t, url); !strings.Contains(got.body, "Nothing yet") {
+		t.Errorf("empty:\n%s", got.body)
+	}
+	send(t, server, mixed)
+	tests := []struct {
+		path   string
+		kind   string
+		policy string
+		want   []string
+		not    string
+	}{
+		{"/", "text/html; charset=utf-8", "default-src 'none'", []string{"Your order &lt;b&gt;&amp;", "Schöner Laden", "1 caught"}, "<pre>"},
+		{"/mail/1", "text/html; charset=utf-8", "default-src 'none'", []string{
+			"Schön, &lt;script&gt;", "secret@example.com", "bill.html", `src="/mail/1/part/1"`, `href="/mail/1/part/2"`,
+		}, "<b>&"},
+		{"/mail/1/source", "text/plain; charset=utf-8", "default-src 'none'", []string{"=?utf-8?q?Sch=C3=B6ner_Laden?="}, "<!DOCTYPE"},
+		{"/mail/1/part/1", "text/html; charset=utf-8", "sandbox", []string{"<p id=\"hello\">Schön</p>"}, "bill"},
+		{"/mail/1/part/2", "application/octet-stream", "default-src 'none'", []string{`alert("file")`}, "Schön"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.path, func(t *testing.T) {
+			got := get(t, url+tt.path)
+			h, body := got.header, got.body
+			if got.code != http.StatusOK || h.Get("Content-Type") != tt.kind || h.Get("X-Content-Type-Options") != "nosniff" ||
+				!strings.Contains(h.Get("Content-Security-Policy"), tt.policy) {
+				t.Errorf("answer = %d %v", got.code, h)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(body, want) {
+					t.Errorf("no %q in\n%s", want, body)
+				}
+			}
+			if strings.Contains(body, tt.not) {
+				t.Errorf("%q in\n%s", tt.not, body)
+			}
+		})
+	}
+	if got := get(t, url+"/mail/1/part/2"); got.header.Get("Content-Disposition") != "attachment; filename=bill.html" {
+		t.Errorf("a file is shown: %v", got.header)
+	}
+}
+
+func TestPages_missing(t *testing.T) {
+	server, url := start(t, catcher.Config{MaxKeep: 2})
+	for range 3 {
+		send(t, server, "Subject: x\n\nx\n")
+	}
+	for _, path := range []string{"/mail/1", "/mail/4", "/mail/0", "/mail/x", "/mail/3/part/1", "/mail/3/part/-1", "/mail/3/part/x", "/mail/9/source", "/other"} {
+		if got := get(t, url+path); got.code != http.StatusNotFound {
+			t.Errorf("%s: %d", path, got.code)
+		}
+	}
+}
+
+// Another site that points a name of its own here reads nothing.
+func TestPages_otherNames(t *testing.T) {
+	_, url := start(t, catcher.Config{})
+	for host, want := range map[string]int{
+		"localhost:1080": http.StatusOK, "127.0.0.1": http.StatusOK, "[::1]:1080": http.StatusOK,
+		"evil.example:1080": http.StatusMisdirectedRequest, "localhost.evil.example": http.StatusMisdirectedRequest,
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = host
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("%s: %d, want %d", host, response.StatusCode, want)
+		}
+	}
+}
+
+func TestEvents(t *testing.T) {
+	server, url := start(t, catcher.Config{})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/events", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	lines := bufio.NewScanner(response.Body)
+	for n := range 3 {
+		if !lines.Scan() || lines.Text() != fmt.Sprintf("data: %d", n) {
+			t.Fatalf("event %d = %q, %v", n, lines.Text(), lines.Err())
+		}
+		lines.Scan() // the empty line that ends an event
+		send(t, server, "Subject: x\n\nx\n")
+	}
+}
+
+func TestBrowser(t *testing.T) {
+	b := browsertest.Start(t)
+	server, url := start(t, catcher.Config{})
+	text := func(selector chromedp.CSS) string { return browsertest.Get(b, chromedp.TextContent(selector)) }
+	b.Do(chromedp.Navigate(url))
+	if got := text("#list p"); got != "Nothing yet. A mail shows up here when it arrives." {
+		t.Errorf("empty: %q", got)
+	}
+	for n := range 3 { // nobody presses reload
+		send(t, server, fmt.Sprintf("Subject: no. %d\n\nx\n", n+1))
+		if got, want := text(chromedp.CSS(fmt.Sprintf(`#list a[href="/mail/%d"] b`, n+1))), fmt.Sprintf("no. %d", n+1); got != want {
+			t.Errorf("in the list: %q, want %q", got, want)
+		}
+	}
+	send(t, server, mixed)
+	b.Load(chromedp.Click(chromedp.CSS(`#list a[href="/mail/4"]`)))
+	if got := text("h2"); got != "Your order <b>&" {
+		t.Errorf("heading = %q", got)
+	}
+	if got := text("pre"); !strings.Contains(got, `Schön, <script>alert("text")</script>`) {
+		t.Errorf("text = %q", got)
+	}
+	if got := text("#list a[aria-current] b"); got != "Your order <b>&" {
+		t.Errorf("marked in the list: %q", got)
+	}
+}
+
+// The HTML of a mail runs no script, and knows nothing of the page around it.
+func TestBrowser_htmlIsHarmless(t *testing.T) {
+	failures := &counter{TB: t}
+	b := browsertest.Start(failures)
+	server, url := start(t, catcher.Config{})
+	send(t, server, mixed)
+	b.Do(chromedp.Navigate(url + "/mail/1/part/1"))
+	if got := browsertest.Get(b, chromedp.Text(chromedp.CSS("#hello"))); got != "Schön" {
+		t.Errorf("text = %q", got)
+	}
+	if got := browsertest.Get(b, chromedp.Evaluate[string]("window.origin")); got != "null" {
+		t.Errorf("origin = %q, want an opaque one", got)
+	}
+}
+
+// counter is a test that the browser's complaints do not fail: here they are wanted.
+type counter struct{ testing.TB }
+
+func (*counter) Errorf(string, ...any) {}
