@@ -1,0 +1,132 @@
+package pages
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// guard decides who may see the pages.
+type guard struct {
+	password, token *[sha256.Size]byte // hashes, which have one length; nil: none is set
+	hosts           []string           // names that are ours beside loopback
+	loopback        bool               // we listen on loopback alone
+}
+
+func newGuard(cfg Config, loopback bool) guard {
+	g := guard{loopback: loopback}
+	if p := cfg.Password.Reveal(); p != "" {
+		g.password = new(sha256.Sum256([]byte(p)))
+	}
+	if t := cfg.Token.Reveal(); t != "" {
+		g.token = new(sha256.Sum256([]byte(t)))
+	}
+	for _, host := range cfg.Hosts {
+		g.hosts = append(g.hosts, strings.ToLower(host))
+	}
+	return g
+}
+
+// open says that nobody is asked who he is.
+func (g guard) open() bool { return g.password == nil && g.token == nil }
+
+// knows says whether the request has the password, with any user name, or the token.
+func (g guard) knows(r *http.Request) bool {
+	if g.open() {
+		return true
+	}
+	_, password, _ := r.BasicAuth()
+	kind, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(kind, "Bearer") {
+		token = ""
+	}
+	// Both are compared, so that the time does not tell which is set.
+	byPassword, byToken := same(g.password, password), same(g.token, strings.TrimSpace(token))
+	return byPassword || byToken
+}
+
+// same compares in a time that does not depend on where they differ, nor on the length.
+func same(hash *[sha256.Size]byte, given string) bool {
+	sum := sha256.Sum256([]byte(given))
+	return hash != nil && subtle.ConstantTimeCompare(hash[:], sum[:]) == 1
+}
+
+// isOurs says whether the request names us as its host. A page in the browser of somebody on
+// this machine could have its own name resolved to 127.0.0.1 (DNS rebinding) and read what
+// we answer; but the Host that the browser sends is still that name. Other machines' browsers
+// have no password for such a name.
+func (g guard) isOurs(r *http.Request) bool {
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	if slices.Contains(g.hosts, host) || isLoopback(host) {
+		return true
+	}
+	return !g.loopback && len(g.hosts) == 0
+}
+
+// trusts says whether the request may see everything.
+func (g guard) trusts(r *http.Request) bool { return g.isOurs(r) && g.knows(r) }
+
+// isLoopback accepts what a person may write for this machine. A request without a host
+// (HTTP/1.0) is from no browser.
+func isLoopback(host string) bool {
+	if host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// protect asks everybody who they are.
+func (g guard) protect(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case !g.isOurs(r):
+			http.Error(w, "This is not a name of this worker. EMAIL_HTTP_HOSTS names those that are.", http.StatusMisdirectedRequest)
+		case !g.knows(r):
+			if g.password != nil {
+				w.Header().Set("WWW-Authenticate", `Basic realm="Mailpouch", charset="UTF-8"`)
+			} else {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="Mailpouch"`)
+			}
+			http.Error(w, "A password is needed.", http.StatusUnauthorized)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// harden sets what keeps a browser from doing other people's bidding.
+func harden(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// readOnly lets nobody change anything.
+func readOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "These pages change nothing. EMAIL_HTTP_ALLOW_WRITE lets them.", http.StatusMethodNotAllowed)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

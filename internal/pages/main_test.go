@@ -1,0 +1,141 @@
+package pages
+
+import (
+	"context"
+	"flag"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/mailpouch/mailpouch/internal/redistest"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/settings"
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+var screenshots = flag.Bool("screenshots", false, "write the pictures of README into docs/images")
+
+func TestMain(m *testing.M) {
+	redis.SetLogger(silence{}) // what matters comes back as an error
+	goleak.VerifyTestMain(m)
+}
+
+type silence struct{}
+
+// Printf implements go-redis' logger.
+func (silence) Printf(context.Context, string, ...any) {}
+
+// connect returns a client that is closed with the test.
+func connect(t testing.TB, url string) redis.UniversalClient {
+	t.Helper()
+	client, err := tasks.ConnectStatus(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// serve starts a server on a free port.
+func serve(t testing.TB, cfg Config) *Server {
+	t.Helper()
+	if cfg.Redis == nil {
+		cfg.Redis = connect(t, redistest.Start(t, redistest.Options{}).URL())
+	}
+	if cfg.State == nil {
+		cfg.State = NewState()
+	}
+	if cfg.Addr == "" {
+		cfg.Addr = "127.0.0.1:0"
+	}
+	s, err := Start(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// answer is what a server has answered, with the body apart.
+type answer struct {
+	StatusCode int
+	Status     string
+	Header     http.Header
+}
+
+// do sends a request, over a connection of its own.
+func do(t testing.TB, s *Server, method, path string, change ...func(*http.Request)) (head answer, body string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, strings.TrimSuffix(s.URL(), "/")+path, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range change {
+		c(r)
+	}
+	client := &http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	reply, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = reply.Body.Close() }()
+	data, err := io.ReadAll(reply.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer{reply.StatusCode, reply.Status, reply.Header}, string(data)
+}
+
+func get(t testing.TB, s *Server, path string, change ...func(*http.Request)) (head answer, body string) {
+	t.Helper()
+	return do(t, s, http.MethodGet, path, change...)
+}
+
+func password(p string) func(*http.Request) {
+	return func(r *http.Request) { r.SetBasicAuth("anybody", p) }
+}
+
+func bearer(token string) func(*http.Request) {
+	return func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
+}
+
+func host(name string) func(*http.Request) { return func(r *http.Request) { r.Host = name } }
+
+func header(name, value string) func(*http.Request) {
+	return func(r *http.Request) { r.Header.Set(name, value) }
+}
+
+func secret(s string) settings.Secret { return settings.NewSecret(s) }
+
+// relay is a backend that decides by the first recipient.
+type relay func(to string) error
+
+// Open implements mailer.Backend.
+func (r relay) Open(context.Context) (bool, error) { return true, nil }
+
+// Close implements mailer.Backend.
+func (r relay) Close() error { return nil }
+
+// SendMessages implements mailer.Backend.
+func (r relay) SendMessages(_ context.Context, messages []*mailer.EmailMessage) (int, error) {
+	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) {
+		for i, m := range messages {
+			report(i, mailer.Result{Err: r(m.To[0])})
+		}
+	})
+}
+
+func reply(class mailer.Class, step mailer.Step, code int, text string) error {
+	return &mailer.SendError{Class: class, Step: step, Code: code, Text: text}
+}

@@ -1,0 +1,64 @@
+package pages
+
+import (
+	"encoding/json"
+	"net/http"
+)
+
+// readiness is what /readyz tells a stranger: no names, and no reasons.
+type readiness struct {
+	Ready  bool   `json:"ready"`
+	Worker string `json:"worker"`  // running or ending
+	Redis  string `json:"redis"`   // ok or unreachable
+	Mailer string `json:"mailers"` // ok or held
+}
+
+// detail is what it tells who may see the page.
+type detail struct {
+	readiness
+
+	RedisError string            `json:"redis_error,omitempty"`
+	Held       map[string]string `json:"held,omitempty"` // why, by mailer
+}
+
+// health says that the process lives, and nothing more: a worker that waits for its Redis
+// or its relay must not be killed for it.
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+// ready says whether mail flows. It asks Redis, and takes the worker's word for the
+// relays: probing them is the worker's own business, with its own pauses.
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	reply := detail{readiness: readiness{Worker: "running", Redis: "ok", Mailer: "ok"}}
+	if s.ending() {
+		reply.Worker = "ending"
+	}
+	if _, err := s.ping.get(r.Context()); err != nil {
+		reply.Redis, reply.RedisError = "unreachable", s.cfg.veil().text(err.Error(), maxReason)
+	}
+	for name, why := range s.cfg.Held() {
+		if reply.Mailer = "held"; reply.Held == nil {
+			reply.Held = map[string]string{}
+		}
+		if name == "" {
+			name = "default"
+		}
+		reply.Held[name] = s.cfg.veil().text(why.Error(), maxReason)
+	}
+	code := http.StatusServiceUnavailable
+	if reply.Worker == "running" && reply.Redis == "ok" && reply.Mailer == "ok" {
+		reply.Ready, code = true, http.StatusOK
+	}
+	if s.guard.trusts(r) {
+		writeJSON(w, code, reply)
+		return
+	}
+	writeJSON(w, code, reply.readiness)
+}
+
+func writeJSON(w http.ResponseWriter, code int, value any) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(value) // whoever went away needs no answer
+}

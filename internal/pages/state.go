@@ -1,0 +1,197 @@
+package pages
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mailpouch/mailpouch/backends/smtp"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+// State is what a worker has told of its work. Give Observer to the worker, and the
+// State to Start. It keeps numbers, and the texts of the newest failures, whatever the
+// number of messages. It may be used by several goroutines.
+type State struct {
+	now     func() time.Time
+	started time.Time
+
+	mu       sync.Mutex
+	all      flow
+	mailers  map[string]*mailerState
+	queues   map[tasks.QueueName]*flow // by mailer and queue
+	failures []failure                 // a ring: the next one goes to failures[next]
+	next     int
+}
+
+// mailerState is what is known of one mailer's relay.
+type mailerState struct {
+	flow
+	open      int // connections
+	opened    int // since the start
+	lastBatch int
+	batches   int
+	batched   int       // messages in them
+	heldSince time.Time // zero if it is not
+	heldWhy   string
+	heldFirst time.Time // when it was last held without having taken a message since
+	lastError string
+	errorAt   time.Time
+}
+
+// flow is what went through the worker, or through a part of it.
+type flow struct {
+	rates
+	Sent    int `json:"sent"`    // accepted by the relay
+	Retried int `json:"retried"` // tries that failed and have another one coming
+	Dead    int `json:"dead"`    // dead letters
+	Other   int `json:"other"`   // failed silently, cancelled, or without recipients
+	Refused int `json:"refused"` // recipients refused though the message was accepted for others
+}
+
+// failure is one thing that went wrong.
+type failure struct {
+	at      time.Time
+	out     tasks.Outcome
+	refused *mailer.SendError // if it is that of a recipient alone
+}
+
+// maxFailures is how many failures are kept.
+const maxFailures = 50
+
+// NewState returns the State of a worker that has the default mailer and those with
+// these names.
+func NewState(names ...string) *State {
+	s := &State{
+		now: time.Now, started: time.Now(),
+		mailers: map[string]*mailerState{"": {}}, queues: map[tasks.QueueName]*flow{},
+	}
+	for _, name := range names {
+		s.mailers[name] = new(mailerState)
+	}
+	return s
+}
+
+// Observer is what the worker tells.
+func (s *State) Observer() tasks.Observer {
+	return tasks.Observer{Batch: s.batch, Outcome: s.outcome, Held: s.held}
+}
+
+// Hooks are what the smtp backends of a mailer tell, "" being the default one.
+func (s *State) Hooks(name string) *smtp.Hooks {
+	return &smtp.Hooks{
+		Connected: func(_ context.Context, c smtp.Connected) {
+			if c.Err == nil {
+				s.connections(name, 1)
+			}
+		},
+		Closed: func(smtp.Closed) { s.connections(name, -1) },
+	}
+}
+
+// connections counts connections that were opened, or closed.
+func (s *State) connections(name string, more int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.mailer(name)
+	m.open += more
+	m.opened += max(more, 0)
+}
+
+// mailer finds a mailer's state. s.mu is held.
+func (s *State) mailer(name string) *mailerState {
+	m, ok := s.mailers[name]
+	if !ok {
+		m = new(mailerState)
+		s.mailers[name] = m
+	}
+	return m
+}
+
+func (s *State) batch(b tasks.Batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.mailer(b.Mailer)
+	if m.lastBatch = b.Size; b.Accepted > 0 {
+		m.heldFirst = time.Time{}
+	}
+	m.batches++
+	m.batched += b.Size
+}
+
+func (s *State) held(name string, reason error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.mailer(name)
+	if reason == nil {
+		m.heldSince, m.heldWhy = time.Time{}, ""
+		return
+	}
+	// A relay may greet us, so that we try again, and still take nothing.
+	if m.heldFirst.IsZero() {
+		m.heldFirst = s.now()
+	}
+	m.heldSince = m.heldFirst
+	m.heldWhy = reason.Error()
+	m.lastError, m.errorAt = m.heldWhy, s.now()
+}
+
+func (s *State) outcome(out tasks.Outcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	m := s.mailer(out.Mailer)
+	name := tasks.QueueName{Mailer: out.Mailer, Queue: out.Queue}
+	q, ok := s.queues[name]
+	if !ok {
+		q = new(flow)
+		s.queues[name] = q
+	}
+	for _, f := range []*flow{&s.all, &m.flow, q} {
+		f.count(out, now)
+	}
+	if out.Err != nil && out.Action != tasks.ActionCancelled {
+		m.lastError, m.errorAt = out.Err.Error(), now
+		s.fail(failure{at: now, out: out})
+	}
+	for _, refused := range out.Refused {
+		s.fail(failure{at: now, out: out, refused: refused})
+	}
+}
+
+// fail remembers a failure in the place of the oldest. s.mu is held.
+func (s *State) fail(f failure) {
+	if len(s.failures) < maxFailures {
+		s.failures = append(s.failures, f)
+		return
+	}
+	s.failures[s.next] = f
+	s.next = (s.next + 1) % maxFailures
+}
+
+// newest returns the failures, the newest first. s.mu is held.
+func (s *State) newest() []failure {
+	list := slices.Concat(s.failures[s.next:], s.failures[:s.next])
+	slices.Reverse(list)
+	return list
+}
+
+func (f *flow) count(out tasks.Outcome, now time.Time) {
+	switch out.Action {
+	case tasks.ActionSent:
+		f.Sent++
+		f.add(now, 1, 0)
+	case tasks.ActionRetry:
+		f.Retried++
+		f.add(now, 0, 1)
+	case tasks.ActionDead:
+		f.Dead++
+		f.add(now, 0, 1)
+	case tasks.ActionSilent, tasks.ActionCancelled, tasks.ActionSkipped:
+		f.Other++
+	case tasks.ActionSentBefore, tasks.ActionForwarded:
+	}
+	f.Refused += len(out.Refused)
+}

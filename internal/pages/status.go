@@ -1,0 +1,256 @@
+package pages
+
+import (
+	"cmp"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+// status is what the page shows: /status.json. Times are absolute, spans are seconds.
+type status struct {
+	Now      time.Time       `json:"now"`
+	State    string          `json:"state"` // ok, held, redis or ending: the worst of them
+	Worker   workerStatus    `json:"worker"`
+	Redis    string          `json:"redis,omitempty"` // why it cannot be asked
+	All      flow            `json:"all"`
+	Rate     float64         `json:"rate"` // mails/s
+	Chart    chart           `json:"chart"`
+	Mailers  []mailerStatus  `json:"mailers"`
+	Queues   []queueStatus   `json:"queues"`
+	Failures []failureStatus `json:"failures"`
+}
+
+type workerStatus struct {
+	Host    string    `json:"host"`
+	PID     int       `json:"pid"`
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+}
+
+type chart struct {
+	Sent   []uint32 `json:"sent"` // in each of the last seconds, oldest first
+	Failed []uint32 `json:"failed"`
+}
+
+type mailerStatus struct {
+	Name      string     `json:"name"`
+	Flow      flow       `json:"flow"`
+	Rate      float64    `json:"rate"`
+	Open      int        `json:"open"`   // connections
+	Opened    int        `json:"opened"` // since the start
+	LastBatch int        `json:"last_batch"`
+	MeanBatch float64    `json:"mean_batch"`
+	HeldSince *time.Time `json:"held_since,omitempty"`
+	HeldWhy   string     `json:"held_why,omitempty"`
+	LastError string     `json:"last_error,omitempty"`
+	ErrorAt   *time.Time `json:"error_at,omitempty"`
+}
+
+// queueStatus is one queue as producers know it: the sum of those of asynq's that it is.
+type queueStatus struct {
+	counts
+
+	Mailer string       `json:"mailer,omitempty"`
+	Rate   float64      `json:"rate"`
+	Served bool         `json:"served"` // by this worker
+	Parts  []partStatus `json:"parts"`
+}
+
+type partStatus struct {
+	counts
+
+	Mass bool   `json:"mass,omitempty"` // each task carries many messages
+	Link string `json:"link"`
+}
+
+type counts struct {
+	Name      string  `json:"name"`
+	Waiting   int     `json:"waiting"`
+	Oldest    float64 `json:"oldest"` // s
+	InHand    int     `json:"in_hand"`
+	Scheduled int     `json:"scheduled"`
+	Retry     int     `json:"retry"`
+	Dead      int     `json:"dead"`
+	Paused    bool    `json:"paused,omitempty"`
+}
+
+type failureStatus struct {
+	At        time.Time    `json:"at"`
+	What      tasks.Action `json:"what"` // or "refused", of a recipient alone
+	Queue     string       `json:"queue"`
+	Mailer    string       `json:"mailer,omitempty"`
+	MessageID string       `json:"message_id,omitempty"`
+	Try       int          `json:"try"`
+	Next      *time.Time   `json:"next,omitempty"` // try
+	Text      string       `json:"text"`
+	Link      string       `json:"link,omitempty"`
+}
+
+// refusedRecipient is the what of a failure that concerns a recipient alone.
+const refusedRecipient tasks.Action = "refused"
+
+func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+	queues, err := s.queues.get(r.Context())
+	reply := s.cfg.State.snapshot(s.cfg.veil())
+	reply.Worker.Version = s.cfg.Version
+	reply.Queues = addUp(queues, s.cfg.Queues, reply.Now, s.cfg.State)
+	if err != nil {
+		reply.Redis = s.cfg.veil().text(err.Error(), maxReason)
+	}
+	held := s.cfg.Held()
+	for i, m := range reply.Mailers {
+		if why := held[m.Name]; why != nil && m.HeldSince != nil {
+			reply.Mailers[i].HeldWhy = s.cfg.veil().text(why.Error(), maxReason) // what the last probe found
+		}
+	}
+	switch {
+	case s.ending():
+		reply.State = "ending"
+	case err != nil:
+		reply.State = "redis"
+	case len(held) > 0:
+		reply.State = "held"
+	default:
+		reply.State = "ok"
+	}
+	writeJSON(w, http.StatusOK, reply)
+}
+
+// snapshot is what the worker has told, put into words.
+func (s *State) snapshot(v veil) status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	host, _ := os.Hostname()
+	reply := status{
+		Now: now, Worker: workerStatus{Host: host, PID: os.Getpid(), Started: s.started},
+		All: s.all, Rate: s.all.rate(now), Failures: []failureStatus{},
+	}
+	reply.Chart.Sent, reply.Chart.Failed = s.all.chart(now)
+	for _, name := range slices.Sorted(maps.Keys(s.mailers)) {
+		reply.Mailers = append(reply.Mailers, s.mailers[name].status(name, now, v))
+	}
+	for _, f := range s.newest() {
+		reply.Failures = append(reply.Failures, f.status(v))
+	}
+	return reply
+}
+
+func (m *mailerState) status(name string, now time.Time, v veil) mailerStatus {
+	return mailerStatus{
+		Name: name, Flow: m.flow, Rate: m.rate(now), Open: m.open, Opened: m.opened,
+		LastBatch: m.lastBatch, MeanBatch: float64(m.batched) / float64(max(m.batches, 1)),
+		HeldSince: notZero(m.heldSince), HeldWhy: v.text(m.heldWhy, maxReason),
+		LastError: v.text(m.lastError, maxReason), ErrorAt: notZero(m.errorAt),
+	}
+}
+
+func (f failure) status(v veil) failureStatus {
+	out := f.out
+	reply := failureStatus{
+		At: f.at, What: out.Action, Queue: out.Queue, Mailer: out.Mailer,
+		MessageID: mask.Cut(mask.Line(out.MessageID), maxSubject), Try: out.Try,
+	}
+	switch {
+	case f.refused != nil:
+		reply.What = refusedRecipient
+		reply.Text = v.text(f.refused.Error(), maxReason)
+		return reply
+	case out.Action == tasks.ActionRetry:
+		reply.Next = notZero(f.at.Add(out.RetryIn))
+	}
+	reply.Text = v.text(out.Err.Error(), maxReason)
+	if out.Action == tasks.ActionRetry || out.Action == tasks.ActionDead {
+		queue := tasks.QueueName{Mailer: out.Mailer, Queue: out.Queue}.String()
+		reply.Link = monitorPath + "queues/" + url.PathEscape(queue) + "/tasks/" + url.PathEscape(out.TaskID)
+	}
+	return reply
+}
+
+// addUp makes one row of all of asynq's queues that are one to a producer. Those that the
+// worker serves have a row even if nothing was ever in them. The heaviest come first.
+func addUp(all []tasks.QueueStatus, served map[string]int, now time.Time, s *State) []queueStatus {
+	rows := map[tasks.QueueName]*queueStatus{}
+	row := func(name tasks.QueueName) *queueStatus {
+		if rows[name] == nil {
+			rows[name] = &queueStatus{
+				counts: counts{Name: name.Queue}, Mailer: name.Mailer, Rate: s.rate(name, now),
+				Served: s.serves(name.Mailer) && served[name.Queue] > 0, Parts: []partStatus{},
+			}
+		}
+		return rows[name]
+	}
+	for name := range served {
+		row(tasks.QueueName{Queue: name})
+	}
+	for _, q := range all {
+		name := tasks.ParseQueueName(q.Name)
+		r := row(tasks.QueueName{Mailer: name.Mailer, Queue: name.Queue})
+		part := countsOf(q, now)
+		r.add(part)
+		r.Parts = append(r.Parts, partStatus{
+			counts: part, Mass: name.Mass, Link: monitorPath + "queues/" + url.PathEscape(q.Name),
+		})
+	}
+	list := make([]queueStatus, 0, len(rows))
+	for _, r := range rows {
+		list = append(list, *r)
+	}
+	slices.SortFunc(list, func(a, b queueStatus) int {
+		return cmp.Or(cmp.Compare(a.Mailer, b.Mailer), cmp.Compare(served[b.Name], served[a.Name]), cmp.Compare(a.Name, b.Name))
+	})
+	return list
+}
+
+func countsOf(q tasks.QueueStatus, now time.Time) counts {
+	c := counts{
+		Name: q.Name, Waiting: q.Waiting, InHand: q.InHand, Scheduled: q.Scheduled, Retry: q.Retry,
+		Dead: q.Dead, Paused: q.Paused,
+	}
+	if !q.Since.IsZero() {
+		c.Oldest = max(now.Sub(q.Since), 0).Seconds()
+	}
+	return c
+}
+
+func (c *counts) add(part counts) {
+	c.Waiting += part.Waiting
+	c.Oldest = max(c.Oldest, part.Oldest)
+	c.InHand += part.InHand
+	c.Scheduled += part.Scheduled
+	c.Retry += part.Retry
+	c.Dead += part.Dead
+	c.Paused = c.Paused || part.Paused
+}
+
+// rate is how many mails/s of a queue this worker sends.
+func (s *State) rate(name tasks.QueueName, now time.Time) float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if q, ok := s.queues[name]; ok {
+		return q.rate(now)
+	}
+	return 0
+}
+
+// serves says whether the worker has the mailer.
+func (s *State) serves(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.mailers[name]
+	return ok
+}
+
+func notZero(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
