@@ -10,13 +10,14 @@ import (
 // job is one message on its way through the worker, from the handler that holds its
 // task to the sender that holds the connection, and back.
 type job struct {
-	message *mailer.EmailMessage
-	attempt attempt
-	index   int         // in its task
-	done    chan<- *job // gets the job when outcome is there; has room for it, so no sender waits for a handler
-	outcome outcome
-	state   atomic.Int32
-	span    *span
+	message  *mailer.EmailMessage
+	attempt  attempt
+	index    int         // in its task
+	done     chan<- *job // gets the job when outcome is there; has room for it, so no sender waits for a handler
+	outcome  outcome
+	state    atomic.Int32
+	unwanted atomic.Bool // the handler waits for it to leave the wire only
+	span     *span
 
 	// The ledger's.
 	key       string      // of the task in Redis
@@ -89,11 +90,21 @@ func (j *job) end(o outcome) {
 // claim takes the job for the wire. It is false if the handler has given it up.
 func (j *job) claim() bool { return j.state.CompareAndSwap(jobWaiting, jobOnWire) }
 
-// putBack undoes claim: nothing of the message has been accepted.
-func (j *job) putBack() { j.state.Store(jobWaiting) }
+// putBack undoes claim: nothing of the message has been accepted. If the handler wanted it
+// back meanwhile it gets it, with the outcome that it waits.
+func (j *job) putBack() {
+	j.state.Store(jobWaiting)
+	if j.unwanted.Load() && j.state.CompareAndSwap(jobWaiting, jobGivenUp) {
+		j.end(outcome{verdict: verdict{action: hold}})
+	}
+}
 
-// giveUp takes the job back. It is false if the job is on the wire.
-func (j *job) giveUp() bool { return j.state.CompareAndSwap(jobWaiting, jobGivenUp) }
+// giveUp takes the job back. It is false if the job is on the wire: then it comes when it
+// has an outcome, or is put back.
+func (j *job) giveUp() bool {
+	j.unwanted.Store(true)
+	return j.state.CompareAndSwap(jobWaiting, jobGivenUp)
+}
 
 // undelivered says whether it is known that the try delivered nothing and the same task
 // tries again: until then the message can be cancelled there. A message of a mass task

@@ -95,7 +95,7 @@ func TestQueueName(t *testing.T) {
 		{QueueName{Queue: "bulk"}, "bulk"},
 		{QueueName{Mailer: "marketing", Queue: "bulk"}, "marketing.bulk"},
 		{QueueName{Queue: "bulk", Mass: true}, "bulk:mass"},
-		{QueueName{Mailer: "marketing", Queue: "bulk", Shard: 12, Mass: true}, "marketing.bulk#12:mass"},
+		{QueueName{Mailer: "marketing", Queue: "bulk", Shard: 12, Mass: true}, "marketing.bulk:mass~12"},
 	} {
 		if got := tt.name.String(); got != tt.want || ParseQueueName(got) != tt.name {
 			t.Errorf("%+v is %q, want %q, and read again it is %+v", tt.name, got, tt.want, ParseQueueName(got))

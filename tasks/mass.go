@@ -10,6 +10,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/mailpouch/mailpouch/internal/mask"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -181,7 +182,9 @@ func (r *massRun) send(ctx, inTime context.Context, l *lane, jobs []*job, done <
 			chunks = chunks[1:]
 		case j := <-done:
 			left--
-			if err := r.settle(ctx, r.messages[j.index], j.outcome); err != nil {
+			if j.outcome.verdict.action == hold { // put back, when time was up
+				failure = errGivenBack
+			} else if err := r.settle(ctx, r.messages[j.index], j.outcome); err != nil {
 				failure = err
 			}
 		case <-over:
@@ -239,7 +242,7 @@ func (r *massRun) moveOn(ctx context.Context, m ticket, o outcome) error {
 	case o.verdict.action == retry:
 		return r.leave(ctx, m, rest{Spent: m.payload.Spent + 1}, o.verdict.delay)
 	case o.verdict.action == deadLetter:
-		return r.leave(ctx, m, rest{Spent: m.payload.Spent + 1, Refused: o.verdict.reason.Error()}, 0)
+		return r.leave(ctx, m, rest{Spent: m.payload.Spent + 1, Refused: mask.Text(o.verdict.reason.Error(), maxReason, true)}, 0)
 	case o.forwarded:
 		return r.leave(ctx, m, rest{Forwarded: true}, 0)
 	case len(o.result.Refused) > 0:

@@ -377,13 +377,19 @@ func TestHold_timeIsUp(t *testing.T) {
 			t.Parallel()
 			h := massHouse(t, QueueConfig{TaskTimeout: 5 * time.Second})
 			busy := newRelay()
-			back := make(chan struct{})
-			busy.answer = func(ctx context.Context, _ *mailer.EmailMessage) mailer.Result {
-				select {
-				case <-back:
-					return mailer.Result{}
-				default:
+			var away atomic.Bool
+			busy.down = func() error {
+				if away.Load() {
+					return sendError(mailer.Unavailable, 421, "busy")
 				}
+				return nil
+			}
+			var tries atomic.Int64
+			busy.answer = func(ctx context.Context, _ *mailer.EmailMessage) mailer.Result {
+				if tries.Add(1) > 1 && !away.Load() {
+					return mailer.Result{}
+				}
+				away.Store(true)
 				<-ctx.Done() // the batch's time is up after the task's
 				return mailer.Result{Err: sendError(mailer.Unavailable, 421, "busy")}
 			}
@@ -409,10 +415,12 @@ func TestHold_timeIsUp(t *testing.T) {
 				i, err := inspect(t, h.Server).GetQueueInfo(tt.queue)
 				return err == nil && i.Active == 0
 			})
-			h.start(h.config())
+			other := h.config()
+			other.BatchTimeout, other.ReplyTimeout = cfg.BatchTimeout, cfg.ReplyTimeout
+			h.start(other)
 			h.wait(tt.n)
 			h.allEmpty()
-			close(back)
+			away.Store(false)
 			<-open
 			stop()
 			h.once(tt.n)

@@ -525,7 +525,7 @@ func TestShards(t *testing.T) {
 	h.queue = single
 	ids := h.sendAll(100, func(i int, m *mailer.EmailMessage) { m.MessageID = fmt.Sprintf("<s%d@t>", i) })
 	for shard := 1; shard <= 3; shard++ {
-		if n := h.size(fmt.Sprintf("default#%d", shard)); n < 10 {
+		if n := h.size(fmt.Sprintf("default~%d", shard)); n < 10 {
 			t.Errorf("shard %d has %d of 100 tasks", shard, n)
 		}
 	}

@@ -99,6 +99,9 @@ func (w *Worker) await(ctx context.Context, t ticket) (outcome, error) {
 			return outcome{}, errGivenBack
 		}
 		<-done
+		if j.outcome.verdict.action == hold {
+			return outcome{}, errGivenBack
+		}
 		return j.outcome, nil
 	}
 }

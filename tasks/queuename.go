@@ -10,7 +10,10 @@ import (
 // is several of them: each named mailer has its own, a sharded one is in as many parts
 // as there are shards, and mass mail waits beside single messages.
 //
-//	bulk   marketing.bulk   bulk:mass   marketing.bulk#2:mass
+//	bulk   marketing.bulk   bulk:mass   marketing.bulk:mass~2
+//
+// The number of the shard comes last, for that spreads the names best over the slots of a
+// Redis Cluster.
 type QueueName struct {
 	Mailer string // "" for the default one
 	Queue  string // as the producer calls it
@@ -26,11 +29,11 @@ func (n QueueName) String() string {
 	if n.Mailer != "" {
 		name = n.Mailer + "." + name
 	}
-	if n.Shard > 0 {
-		name += "#" + strconv.Itoa(n.Shard)
-	}
 	if n.Mass {
 		name += massSuffix
+	}
+	if n.Shard > 0 {
+		name += "~" + strconv.Itoa(n.Shard)
 	}
 	return name
 }
@@ -38,11 +41,11 @@ func (n QueueName) String() string {
 // ParseQueueName undoes String.
 func ParseQueueName(name string) QueueName {
 	var n QueueName
-	name, n.Mass = strings.CutSuffix(name, massSuffix)
-	if base, shard, ok := strings.Cut(name, "#"); ok {
+	if base, shard, ok := strings.Cut(name, "~"); ok {
 		name = base
 		n.Shard, _ = strconv.Atoi(shard)
 	}
+	name, n.Mass = strings.CutSuffix(name, massSuffix)
 	if i := strings.LastIndexByte(name, '.'); i >= 0 {
 		n.Mailer, name = name[:i], name[i+1:]
 	}

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"runtime/debug"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/mask"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -32,6 +34,7 @@ type sender struct {
 	mailer       string
 	number       int // among the worker's senders, from 1
 	log          zerolog.Logger
+	veil         veil
 }
 
 // run sends until stop ends. work ends what is on the wire: everything but the reply
@@ -39,7 +42,7 @@ type sender struct {
 func (s *sender) run(stop, work context.Context) {
 	defer func() {
 		if err := s.backend.Close(); err != nil {
-			s.log.Debug().Err(err).Msg("closing the connection")
+			s.log.Debug().Str("error", s.veil.text(err.Error())).Msg("closing the connection")
 		}
 	}()
 	for {
@@ -109,7 +112,7 @@ func (s *sender) ready(stop, work context.Context) bool {
 		}
 		if _, err := s.backend.Open(work); err != nil {
 			s.gate.shut(err, true)
-			s.log.Warn().Err(err).Msg("relay still takes no mail")
+			s.log.Warn().Str("error", s.veil.text(err.Error())).Msg("relay still takes no mail")
 			continue
 		}
 		s.gate.open()
@@ -137,6 +140,7 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 	var reason error
 	s.sendEach(s.withSpans(ctx, jobs), messages(jobs), func(i int, r mailer.Result) {
 		j := jobs[i]
+		r = discreet(r, j.message)
 		j.attempt.now = time.Now()
 		v := s.policy.decide(r.Err, j.attempt)
 		if v.action == hold {
@@ -162,7 +166,7 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 	// A batch that came some way is tried on at once, over a new connection.
 	if len(held) == len(jobs) && work.Err() == nil && s.gate.shut(reason, false) {
 		s.observers.held(s.mailer, reason)
-		s.log.Error().Err(reason).Msg("relay takes no mail: holding all messages until it does")
+		s.log.Error().Str("error", s.veil.text(reason.Error())).Msg("relay takes no mail: holding all messages until it does")
 	}
 	return held
 }
@@ -190,9 +194,10 @@ var errNoReport = errors.New("tasks: the backend said nothing of this message")
 func (s *sender) guarded(ctx context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error().Bytes("stack", debug.Stack()).Msgf("backend panicked: %v", p)
+			what := panicked(p)
+			s.log.Error().Bytes("stack", debug.Stack()).Msg("the backend panicked: " + what)
 			_ = s.backend.Close() // whatever was half said on it is not said further
-			err = fmt.Errorf("tasks: the backend panicked: %v", p)
+			err = errors.New("tasks: the backend panicked: " + what)
 		}
 	}()
 	if _, err := s.backend.Open(ctx); err != nil {
@@ -200,6 +205,15 @@ func (s *sender) guarded(ctx context.Context, messages []*mailer.EmailMessage, r
 	}
 	mailer.SendEach(ctx, s.backend, messages, report)
 	return errNoReport
+}
+
+// panicked is what may be told of a panic: what Go itself says, and of anything else only
+// its type, for its text may be a message's. The stack says where it was.
+func panicked(p any) string {
+	if err, ok := p.(runtime.Error); ok {
+		return mask.Text(err.Error(), maxReason, true)
+	}
+	return fmt.Sprintf("with a %T", p)
 }
 
 // unsent asks the ledger which of the claimed jobs may be sent, and puts all of them

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/mailpouch/mailpouch/internal/mask"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -91,7 +92,7 @@ func (w *Worker) keepRefused(ctx context.Context, t ticket, refused []*mailer.Se
 		}
 	}
 	if len(never.Recipients) > 0 {
-		never.Refused = strings.Join(reasons, "; ")
+		never.Refused = mask.Text(strings.Join(reasons, "; "), maxReason, true)
 		if err := w.enqueueRest(ctx, t, &never, "-refused"); err != nil {
 			return fmt.Errorf("tasks: refused recipients: %w", err)
 		}

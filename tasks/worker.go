@@ -60,7 +60,9 @@ type WorkerConfig struct {
 	// context has: 2 min 30 s if zero. Run returns a few seconds after that at the latest.
 	ShutdownTimeout time.Duration
 
-	Logger    *zerolog.Logger // no logs if nil
+	Logger        *zerolog.Logger // no logs if nil
+	ShowAddresses bool            // log mail addresses in full, instead of their first letter and their domain
+
 	Observers []Observer
 	Tracer    Tracer // no traces if nil
 }

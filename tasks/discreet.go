@@ -1,0 +1,179 @@
+package tasks
+
+import (
+	"errors"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// What a relay answers goes into logs, pages and Redis, and a relay may answer anything: a
+// filter likes to quote the subject that it dislikes. So what a result repeats of its
+// message is taken out before anybody is told of the result.
+
+// hidden stands for what was taken out.
+const hidden = "(hidden)"
+
+const (
+	maxReason   = 4000 // characters of why a message failed: a hundred refused recipients
+	maxCompared = 64e3 // octets of each part of a message, and of it as it was sent, that are looked at
+	shortest    = 8    // octets of a whole subject, header value or file name that are a repetition
+	window      = 16   // octets of anything else
+	stride      = 8    // between windows: window+stride-1 octets in a row are found for certain
+	maxKept     = 10   // addresses of the message that may be repeated: who was refused
+)
+
+// discreet returns the result without what it repeats of the message. Addresses stay: a
+// reply is of little use without, and who must not see them is shown them masked.
+func discreet(r mailer.Result, m *mailer.EmailMessage) mailer.Result {
+	if r.Err == nil && r.Reply == "" && len(r.Refused) == 0 {
+		return r
+	}
+	c := newContent(m, r.Err != nil || len(r.Refused) > 0)
+	r.Reply = c.hide(r.Reply)
+	r.Refused = c.refused(r.Refused)
+	r.Err = c.failure(r.Err)
+	return r
+}
+
+// content is what there is to repeat of a message.
+type content struct {
+	values []string // subject, header values, file names
+	texts  []string // bodies, and the message as it was sent
+	kept   []string // addresses and Message-ID
+}
+
+// newContent looks at a message, and at what was sent of it too if whole says so: that is
+// for failures, for it costs as much as sending.
+func newContent(m *mailer.EmailMessage, whole bool) *content {
+	c := &content{values: append(slices.Collect(maps.Values(m.Headers)), m.Subject), texts: []string{m.Body}}
+	for _, a := range m.Alternatives {
+		c.texts = append(c.texts, a.Content)
+	}
+	for _, a := range m.Attachments {
+		c.values = append(c.values, a.Filename)
+		if whole {
+			c.texts = append(c.texts, string(a.Content[:min(len(a.Content), maxCompared)]))
+		}
+	}
+	if len(m.Raw) > 0 {
+		c.texts = append(c.texts, string(m.Raw[:min(len(m.Raw), maxCompared)]))
+	}
+	if whole {
+		var sent head
+		_, _ = m.WriteTo(&sent) // what could not be rendered was not sent
+		c.texts = append(c.texts, string(sent))
+	}
+	for _, list := range [][]string{{m.MessageID, m.FromEmail}, m.To, m.Cc, m.Bcc} {
+		for _, addr := range list[:min(len(list), maxKept)] {
+			if i := strings.LastIndexByte(addr, '<'); i >= 0 {
+				addr = addr[i+1:]
+			}
+			c.kept = append(c.kept, strings.TrimRight(addr, "> "))
+		}
+	}
+	return c
+}
+
+// head is the beginning of what is written to it.
+type head []byte
+
+// Write implements io.Writer. The error ends a writer who has written enough.
+func (h *head) Write(p []byte) (int, error) {
+	*h = append(*h, p[:min(len(p), max(maxCompared-len(*h), 0))]...)
+	if len(*h) >= maxCompared {
+		return len(p), io.ErrShortWrite
+	}
+	return len(p), nil
+}
+
+// failure returns err, or one of the same class that says less.
+func (c *content) failure(err error) error {
+	var sent *mailer.SendError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &sent) && error(sent) == err:
+		return c.sendError(sent)
+	}
+	text := err.Error()
+	if told := c.hide(text); told != text {
+		return &discreetError{told, err}
+	}
+	return err
+}
+
+func (c *content) sendError(e *mailer.SendError) *mailer.SendError {
+	told := *e
+	told.Text, told.Err, told.Refused = c.hide(e.Text), c.failure(e.Err), c.refused(e.Refused)
+	return &told
+}
+
+func (c *content) refused(list []*mailer.SendError) []*mailer.SendError {
+	if list == nil {
+		return nil
+	}
+	told := make([]*mailer.SendError, len(list))
+	for i, e := range list {
+		told[i] = c.sendError(e)
+	}
+	return told
+}
+
+// discreetError is an error with another text.
+type discreetError struct {
+	text  string
+	cause error
+}
+
+func (e *discreetError) Error() string { return e.text }
+func (e *discreetError) Unwrap() error { return e.cause }
+
+// hide makes one line of text, in which nothing of the content is.
+func (c *content) hide(text string) string {
+	if text == "" {
+		return ""
+	}
+	return c.hideBetween(mask.Cut(mask.Line(text), maxReason), c.kept)
+}
+
+// hideBetween leaves out what is kept.
+func (c *content) hideBetween(text string, kept []string) string {
+	for i, k := range kept {
+		if before, after, found := strings.Cut(text, k); found && len(k) > 1 {
+			return c.hideBetween(before, kept[i+1:]) + k + c.hideBetween(after, kept[i:])
+		}
+	}
+	for _, v := range c.values {
+		if v = strings.TrimSpace(v); len(v) >= shortest {
+			text = hideRuns(strings.ReplaceAll(text, v, hidden), v)
+		}
+	}
+	for _, t := range c.texts {
+		text = hideRuns(text, t[:min(len(t), maxCompared)])
+	}
+	return strings.ToValidUTF8(text, "")
+}
+
+// hideRuns takes out of text the runs of octets that are in content too.
+func hideRuns(text, content string) string {
+	for i := 0; i+window <= len(text); {
+		at := strings.Index(content, text[i:i+window])
+		if at < 0 {
+			i += stride
+			continue
+		}
+		start, end, to := i, i+window, at+window
+		for ; start > 0 && at > 0 && text[start-1] == content[at-1]; start, at = start-1, at-1 { //nolint:revive // the loop is its head
+		}
+		for ; end < len(text) && to < len(content) && text[end] == content[to]; end, to = end+1, to+1 { //nolint:revive // the loop is its head
+		}
+		text = text[:start] + hidden + text[end:]
+		i = start + len(hidden)
+	}
+	return text
+}
