@@ -72,6 +72,7 @@ type Outcome struct {
 	MessageID string
 	TaskID    string // the message's, as Enqueue has returned it
 	Queue     string // as the producer named it
+	Shard     int    // the part of the queue, from 1; 0 if that is in one piece
 	Mailer    string // "" for the default one
 	Sender    int    // which of the worker's; 0 if it came to none
 	Conn      string // the connection that it was sent over, if the backend says

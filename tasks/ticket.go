@@ -63,7 +63,7 @@ func (t ticket) message() *mailer.EmailMessage {
 // ended makes of the outcome of a try what log and observers are told.
 func (t ticket) ended(o outcome) Outcome {
 	out := Outcome{
-		Action: o.action(), TaskID: t.id, Queue: t.name.Queue, Mailer: t.name.Mailer, Try: t.retried + 1, Sender: o.sender, Conn: o.result.Connection,
+		Action: o.action(), TaskID: t.id, Queue: t.name.Queue, Shard: t.name.Shard, Mailer: t.name.Mailer, Try: t.retried + 1, Sender: o.sender, Conn: o.result.Connection,
 		Reply: o.result.Reply, Refused: o.result.Refused, Err: o.verdict.reason, RetryIn: o.verdict.delay,
 		Took: time.Since(t.started),
 	}

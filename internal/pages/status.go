@@ -168,7 +168,7 @@ func (f failure) status(v veil) failureStatus {
 	}
 	reply.Text = v.text(out.Err.Error(), maxReason)
 	if out.Action == tasks.ActionRetry || out.Action == tasks.ActionDead {
-		queue := tasks.QueueName{Mailer: out.Mailer, Queue: out.Queue}.String()
+		queue := tasks.QueueName{Mailer: out.Mailer, Queue: out.Queue, Shard: out.Shard}.String()
 		reply.Link = monitorPath + "queues/" + url.PathEscape(queue) + "/tasks/" + url.PathEscape(out.TaskID)
 	}
 	return reply
