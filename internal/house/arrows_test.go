@@ -23,17 +23,20 @@ var arrows = []struct {
 	{"backends/smtp", []string{"mailer"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
 	{"backends/", []string{"mailer", "internal/"}, nil},
 	{"backends", []string{"settings", "mailer", "backends/"}, []string{"golang.org/x/"}},
-	{"tasks", []string{"mailer"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
+	{"tasks", []string{"mailer", "internal/mask"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
 	{"adminlog", []string{"mailer"}, []string{"github.com/rs/zerolog"}},
 	{"tracing", []string{"mailer", "backends/smtp"}, []string{"go.opentelemetry.io/otel"}},
-	{"internal/pages", []string{"mailer", "settings", "backends/smtp", "tasks"},
+	{"internal/mask", nil, nil},
+	{"internal/pages", []string{"mailer", "settings", "backends/smtp", "tasks", "internal/mask"},
 		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/metrics", []string{"mailer", "backends/smtp", "tasks"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
 	{"settings", nil, []string{"github.com/kelseyhightower/envconfig"}},
 	{"examples/contact", []string{"mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
+	{"examples/webhook/worker", []string{"mailer", "settings", "backends", "cmd/worker/command", "examples/webhook"}, nil},
+	{"examples/webhook", []string{"mailer"}, nil},
 	{"examples/web", []string{"mailer", "settings", "backends", "tasks", "internal/", "cmd/worker/command", "examples/contact/site"}, nil},
 	{"internal/", []string{"mailer", "settings", "backends", "tasks", "internal/"}, []string{""}},
-	{"cmd/", []string{"mailer", "settings", "backends", "tasks", "internal/", "cmd/worker/command"}, []string{""}},
+	{"cmd/", []string{"mailer", "settings", "backends", "tasks", "tracing", "internal/", "cmd/worker/command"}, []string{""}},
 }
 
 func TestArrows(t *testing.T) {
