@@ -164,6 +164,7 @@ func drainWorker(b *testing.B, client redis.UniversalClient, n int) {
 	b.Helper()
 	var accepted, batches atomic.Int64
 	w, err := NewWorker(client, WorkerConfig{
+		Queues:    weights,
 		Connect:   func(string) (mailer.Backend, error) { return sink{&accepted}, nil },
 		Observers: []Observer{{Batch: func(Batch) { batches.Add(1) }}},
 	})

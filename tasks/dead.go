@@ -150,7 +150,8 @@ func (d *DeadLetters) Get(queue, id string) (*DeadLetter, error) {
 }
 
 // Summary is Get for lists: what is stored beside the queue, the attachments and bodies
-// over QueueConfig.AttachmentThreshold, stays there and is empty in the message.
+// over QueueConfig.AttachmentThreshold, stays there and is empty in the message. Of
+// Raw there is the beginning, which has the subject.
 func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 	info, err := d.inspector.GetTaskInfo(queue, id)
 	switch {
@@ -171,12 +172,28 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 		}
 		if len(p.Blobs) > 0 {
 			l.blobs = p
+			d.beginRaw(p)
 		}
 		if envelope, err := p.Message.Envelope(); err == nil && len(l.Recipients) == 0 {
 			l.Recipients = envelope.To
 		}
 	}
 	return l, nil
+}
+
+// rawBeginning is enough for most headers.
+const rawBeginning = 16 << 10
+
+// beginRaw fills in the beginning of a raw message that is a blob, if it is there.
+func (d *DeadLetters) beginRaw(p *payload) {
+	for _, b := range p.Blobs {
+		if b.Part != partRaw {
+			continue
+		}
+		if head, err := d.redis.GetRange(context.Background(), blobKey(b.Hash), 0, rawBeginning-1).Bytes(); err == nil {
+			b.put(p.Message, head)
+		}
+	}
 }
 
 // Replay queues a dead letter anew, as if it had been handed over now, and removes it.

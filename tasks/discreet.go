@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"maps"
@@ -24,6 +25,7 @@ const (
 	shortest    = 8    // octets of a whole subject, header value or file name that are a repetition
 	window      = 16   // octets of anything else
 	stride      = 8    // between windows: window+stride-1 octets in a row are found for certain
+	usual       = 100   // octets of the reply to an accepted message
 	maxKept     = 10   // addresses of the message that may be repeated: who was refused
 )
 
@@ -33,7 +35,7 @@ func discreet(r mailer.Result, m *mailer.EmailMessage) mailer.Result {
 	if r.Err == nil && r.Reply == "" && len(r.Refused) == 0 {
 		return r
 	}
-	c := newContent(m, r.Err != nil || len(r.Refused) > 0)
+	c := newContent(m, r.Err != nil || len(r.Refused) > 0 || len(r.Reply) > usual)
 	r.Reply = c.hide(r.Reply)
 	r.Refused = c.refused(r.Refused)
 	r.Err = c.failure(r.Err)
@@ -43,12 +45,13 @@ func discreet(r mailer.Result, m *mailer.EmailMessage) mailer.Result {
 // content is what there is to repeat of a message.
 type content struct {
 	values []string // subject, header values, file names
-	texts  []string // bodies, and the message as it was sent
+	texts  []string // bodies
+	files  [][]byte // attachments, and the message as it was sent
 	kept   []string // addresses and Message-ID
 }
 
-// newContent looks at a message, and at what was sent of it too if whole says so: that is
-// for failures, for it costs as much as sending.
+// newContent looks at a message, and at its encoded form too if whole says so: that is for
+// failures and replies of many words, for it costs as much as sending.
 func newContent(m *mailer.EmailMessage, whole bool) *content {
 	c := &content{values: append(slices.Collect(maps.Values(m.Headers)), m.Subject), texts: []string{m.Body}}
 	for _, a := range m.Alternatives {
@@ -56,17 +59,13 @@ func newContent(m *mailer.EmailMessage, whole bool) *content {
 	}
 	for _, a := range m.Attachments {
 		c.values = append(c.values, a.Filename)
-		if whole {
-			c.texts = append(c.texts, string(a.Content[:min(len(a.Content), maxCompared)]))
-		}
+		c.files = append(c.files, a.Content)
 	}
-	if len(m.Raw) > 0 {
-		c.texts = append(c.texts, string(m.Raw[:min(len(m.Raw), maxCompared)]))
-	}
+	c.files = append(c.files, m.Raw)
 	if whole {
 		var sent head
 		_, _ = m.WriteTo(&sent) // what could not be rendered was not sent
-		c.texts = append(c.texts, string(sent))
+		c.files = append(c.files, sent)
 	}
 	for _, list := range [][]string{{m.MessageID, m.FromEmail}, m.To, m.Cc, m.Bcc} {
 		for _, addr := range list[:min(len(list), maxKept)] {
@@ -154,15 +153,19 @@ func (c *content) hideBetween(text string, kept []string) string {
 		}
 	}
 	for _, t := range c.texts {
-		text = hideRuns(text, t[:min(len(t), maxCompared)])
+		text = hideRuns(text, t)
+	}
+	for _, f := range c.files {
+		text = hideRuns(text, f)
 	}
 	return strings.ToValidUTF8(text, "")
 }
 
 // hideRuns takes out of text the runs of octets that are in content too.
-func hideRuns(text, content string) string {
+func hideRuns[T string | []byte](text string, content T) string {
+	content = content[:min(len(content), maxCompared)]
 	for i := 0; i+window <= len(text); {
-		at := strings.Index(content, text[i:i+window])
+		at := index(content, text[i:i+window])
 		if at < 0 {
 			i += stride
 			continue
@@ -176,4 +179,14 @@ func hideRuns(text, content string) string {
 		i = start + len(hidden)
 	}
 	return text
+}
+
+func index[T string | []byte](content T, part string) int {
+	switch c := any(content).(type) {
+	case []byte:
+		return bytes.Index(c, []byte(part))
+	case string:
+		return strings.Index(c, part)
+	}
+	return -1
 }

@@ -2,9 +2,16 @@
 // workers that send it. Both ends meet in Redis, through asynq.
 //
 // The producer's end is [Queue], a [mailer.Backend] that delivers nothing and
-// enqueues everything: one asynq task for each message. The consumer's end is
-// [Worker]: asynq handlers give their messages to a few senders, each with one open
-// connection, and every task is finished the moment its own message's fate is known.
+// enqueues everything: one asynq task for each message, or for many that are handed
+// over together (QueueConfig.MassSize). [Options] say how a message waits, and
+// [Queue.Cancel] takes it back. The consumer's end is [Worker]: asynq handlers give their
+// messages to a few senders, each with one open connection, and each message has its
+// result the moment its own fate is known. What could not be delivered is among the
+// [DeadLetters]. An [Observer] hears of all that a worker does, a [Tracer] takes a trace
+// through the queue, and [ReadStatus] and [ReadStats] count what waits.
+//
+// All of them take a Redis client, which [Connect] makes of a URL: one server, Sentinel
+// or Cluster.
 //
 // # The promise
 //
@@ -13,7 +20,8 @@
 // only when the relay's answer to a complete message was lost, and when a worker or
 // Redis died after that answer and before it was recorded.
 //
-// What happens to a message in each case is decided in one place: policy.go.
+// What happens to a message in each case is decided in one place, with a table on top of
+// it: policy.go.
 //
 // # Big attachments and bodies
 //

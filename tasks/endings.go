@@ -1,27 +1,19 @@
 package tasks
 
 import (
-	"context"
 	"sync"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // endings lets a sender know when asynq has ended a task. A task that has ended is in no
 // list any more, so nobody will send its message again, and the ledger needs no entry
-// for it: that saves a round trip for every message that has a task to itself. It is
-// the client that the asynq servers use, and looks at how their scripts come back.
+// for it: that saves a round trip for every message that has a task to itself.
 type endings struct {
-	redis.UniversalClient
-
 	mu      sync.Mutex
 	waiting map[string]chan<- error // by the task's key; each has room for the one error
 }
 
-func newEndings(client redis.UniversalClient) *endings {
-	return &endings{UniversalClient: client, waiting: map[string]chan<- error{}}
-}
+func newEndings() *endings { return &endings{waiting: map[string]chan<- error{}} }
 
 // endPatience is how long a sender waits for asynq to end a task, before it writes the
 // entry after all. While Redis answers that takes a fraction of it.
@@ -42,31 +34,11 @@ func (e *endings) forget(key string) {
 	delete(e.waiting, key)
 }
 
-// EvalSha implements redis.Scripter. A task that another server gives back is left to it.
-func (e *endings) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	if recovers(ctx, keys) {
-		if mine, err := takeOver(ctx, e.UniversalClient, keys[2], args[0]); err != nil || !mine {
-			return redis.NewCmdResult("OK", err)
-		}
-	}
-	cmd := e.UniversalClient.EvalSha(ctx, sha, keys, args...)
-	if err := cmd.Err(); err == nil || !redis.HasErrorPrefix(err, "NOSCRIPT") { // else Eval follows
-		e.ran(keys, err)
-	}
-	return cmd
-}
-
-// Eval implements redis.Scripter.
-func (e *endings) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
-	cmd := e.UniversalClient.Eval(ctx, script, keys, args...)
-	e.ran(keys, cmd.Err())
-	return cmd
-}
-
 // endKey is which key of asynq's script that ends a task is the task: the third of
 // active, lease, task, processed today, processed. No other one has it there.
 const endKey = 2
 
+// ran is told how a script of asynq's has come back.
 func (e *endings) ran(keys []string, err error) {
 	if len(keys) <= endKey {
 		return

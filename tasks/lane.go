@@ -76,8 +76,9 @@ func (l *lane) start(stop, work context.Context, w *Worker, senders *sync.WaitGr
 	for _, s := range l.senders {
 		senders.Go(func() { s.run(stop, work) })
 	}
+	client := newBroker(w.redis, w.ends)
 	for _, c := range l.serverConfigs(w) {
-		server := asynq.NewServerFromRedisClient(w.ends, c)
+		server := asynq.NewServerFromRedisClient(client, c)
 		if err := server.Start(w); err != nil {
 			return err
 		}

@@ -213,7 +213,7 @@ func (r *massRun) settle(ctx context.Context, m ticket, o outcome) error {
 		return nil
 	}
 	if o.moved {
-		if err := r.goOn(ctx, m, *o.rest, 0); err != nil {
+		if err := r.goOnAgain(ctx, m, *o.rest); err != nil {
 			return errGivenBack
 		}
 		r.finished++
@@ -272,6 +272,23 @@ func (r *massRun) leave(ctx context.Context, m ticket, how rest, delay time.Dura
 	return r.goOn(ctx, m, how, delay)
 }
 
+// goOnAgain is goOn for a message that an earlier run had begun to make a task of. If that
+// was there it may have been cancelled.
+func (r *massRun) goOnAgain(ctx context.Context, m ticket, how rest) error {
+	name := m.name
+	if name.Mass = false; how.Forwarded {
+		name.Mailer = m.payload.Using
+	}
+	cancelled, err := r.w.redis.Exists(ctx, cancelledKey(name.String(), m.id)).Result()
+	if err != nil {
+		return unavailable(err)
+	}
+	if cancelled > 0 {
+		return r.w.ledger.note(ctx, m, record{Moved: true})
+	}
+	return r.goOn(ctx, m, how, 0)
+}
+
 // goOn enqueues the task of a message that leaves, which doing it twice does once.
 func (r *massRun) goOn(ctx context.Context, m ticket, how rest, delay time.Duration) error {
 	if m.payload == nil {
@@ -315,7 +332,7 @@ func (r *massRun) keepUnreadable(ctx context.Context, m ticket) error {
 func (r *massRun) putAside(ctx context.Context, m ticket, payload []byte) error {
 	name := m.name
 	name.Mass = false
-	err := putTask(ctx, r.w.client, asynq.NewTask(TaskType, payload), m.id, asynq.Queue(name.String()), asynq.MaxRetry(m.maxRetry+spareRetry))
+	err := putTask(ctx, r.w.client, asynq.NewTask(TaskType, payload), m.id, asynq.Queue(name.String()), asynq.MaxRetry(m.maxRetry+spareRetry), asynq.Timeout(m.timeout))
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
 		return nil
 	}

@@ -151,20 +151,21 @@ func TestLater_onceOnly(t *testing.T) {
 	}
 }
 
+// moved is the ledger's entry of a message that has left its mass task.
+const moved = `{"reply":"","moved":true}`
+
 // A message that failed for now leaves its mass task, and that comes back because Redis
 // could not be told of something. The message is sent once.
 func TestMass_leavesOnce(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name string
-		cuts func(cmds []redis.Cmder, mass, child string) bool // once
-		sent bool                                              // before the mass task comes back
+		cuts func(cmds []redis.Cmder, child string) bool // once
+		sent bool                                        // before the mass task comes back
 	}{
-		{"noted, not enqueued", func(cmds []redis.Cmder, _, child string) bool { return has(cmds, "evalsha", child) }, false},
-		{"enqueued, not noted", func(cmds []redis.Cmder, mass, _ string) bool { return has(cmds, "eval", `{"reply":"","moved":true}`) }, false},
-		{"enqueued and sent, not noted", func(cmds []redis.Cmder, mass, _ string) bool {
-			return has(cmds, "eval", `{"reply":"","moved":true}`)
-		}, true},
+		{"noted, not enqueued", func(cmds []redis.Cmder, child string) bool { return has(cmds, "evalsha", child) }, false},
+		{"enqueued, not noted", func(cmds []redis.Cmder, _ string) bool { return has(cmds, "eval", moved) }, false},
+		{"enqueued and sent, not noted", func(cmds []redis.Cmder, _ string) bool { return has(cmds, "eval", moved) }, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -181,10 +182,9 @@ func TestMass_leavesOnce(t *testing.T) {
 			task, _, _ := splitID(ids[1])
 			mass, child := taskKey("default:mass", task), taskKey("default", ids[1])
 			client := h.Client(t)
-			var cutOnce atomic.Bool
-			var healed atomic.Bool
+			var cutOnce, healed atomic.Bool
 			client.AddHook(cut{func(cmds []redis.Cmder) bool {
-				if tt.cuts(cmds, mass, child) && !cutOnce.Swap(true) {
+				if tt.cuts(cmds, child) && !cutOnce.Swap(true) {
 					return true
 				}
 				stays := tt.sent && !healed.Load() && cutOnce.Load()
@@ -211,6 +211,37 @@ func TestMass_leavesOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A message is cancelled when it has left its mass task, and the worker dies before the
+// ledger has that. It is not sent when the mass task comes back.
+func TestMass_cancelledAlone(t *testing.T) {
+	t.Parallel()
+	h := massHouse(t, QueueConfig{})
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		if m.MessageID == "<1@t>" {
+			return mailer.Result{Err: sendError(mailer.Temporary, 450, "later")}
+		}
+		return mailer.Result{}
+	}
+	ids := h.sendAll(3, nil)
+	task, _, _ := splitID(ids[1])
+	client := h.Client(t)
+	client.AddHook(cut{func(cmds []redis.Cmder) bool { // and asynq does not give the task back
+		return has(cmds, "eval", moved) || has(cmds, "evalsha", taskKey("default:mass", task))
+	}})
+	cfg := h.config()
+	cfg.RetryMin, cfg.RetryMax = time.Hour, time.Hour
+	stop := h.startOn(client, cfg)
+	h.wait(2)
+	h.eventually("a task of its own", func() bool { return h.info().Scheduled == 1 })
+	stop()
+	h.cancels(ids[1], nil)
+	recoverTasksOf(t, h, "default:mass")
+	h.relay.answer = nil
+	h.start(h.config())
+	h.allEmpty()
+	h.once(2)
 }
 
 // A mass task that was given out again belongs to the worker that has it now: the one
@@ -361,8 +392,8 @@ func TestMass_silentOnce(t *testing.T) {
 	}
 }
 
-// The relay says "later" to what is on the wire just when the time of its task is up. The
-// task is given back, and not kept by a worker that cannot send it: another one can.
+// The relay says "later" to what is on the wire when the time of its task is up. The task is
+// given back, and not kept by a worker that cannot send it: another one can.
 func TestHold_timeIsUp(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -377,56 +408,80 @@ func TestHold_timeIsUp(t *testing.T) {
 			t.Parallel()
 			h := massHouse(t, QueueConfig{TaskTimeout: 5 * time.Second})
 			busy := newRelay()
-			var away atomic.Bool
-			busy.down = func() error {
-				if away.Load() {
-					return sendError(mailer.Unavailable, 421, "busy")
-				}
-				return nil
-			}
-			var tries atomic.Int64
 			busy.answer = func(ctx context.Context, _ *mailer.EmailMessage) mailer.Result {
-				if tries.Add(1) > 1 && !away.Load() {
-					return mailer.Result{}
-				}
-				away.Store(true)
 				<-ctx.Done() // the batch's time is up after the task's
 				return mailer.Result{Err: sendError(mailer.Unavailable, 421, "busy")}
 			}
-			h.sendAll(tt.n, nil)
-			open := make(chan struct{}, 10)
+			ids := h.sendAll(tt.n, nil)
+			task, _, _ := splitID(ids[0])
 			cfg := h.config()
-			cfg.Connect, cfg.Connections = busy.connect, 1
 			cfg.BatchTimeout, cfg.ReplyTimeout = 2*time.Second, 2*time.Second // handlers give up after a second
-			cfg.Observers = []Observer{{Held: func(_ string, reason error) {
-				if reason == nil {
-					open <- struct{}{}
+			other := cfg
+			cfg.Connect = busy.connect
+			stop := h.start(cfg)
+			reason := ""
+			h.eventually("the task came back", func() bool {
+				info, err := inspect(t, h.Server).GetTaskInfo(tt.queue, task)
+				if err == nil {
+					reason = info.LastErr
 				}
-			}}}
-			var paused atomic.Bool
-			client := h.Client(t)
-			client.AddHook(cut{func(cmds []redis.Cmder) bool { // it takes no task again
-				return paused.Load() && has(cmds, "evalsha", "asynq:{"+tt.queue+"}:paused")
-			}})
-			stop := h.startOn(client, cfg)
-			h.eventually("a task in hand", func() bool { i, err := inspect(t, h.Server).GetQueueInfo(tt.queue); return err == nil && i.Active == 1 })
-			paused.Store(true)
-			h.eventually("the task is given back", func() bool {
-				i, err := inspect(t, h.Server).GetQueueInfo(tt.queue)
-				return err == nil && i.Active == 0
+				return reason != ""
 			})
-			other := h.config()
-			other.BatchTimeout, other.ReplyTimeout = cfg.BatchTimeout, cfg.ReplyTimeout
+			if reason != errGivenBack.Error() {
+				t.Errorf("the task came back because of %q, want it to be given back", reason)
+			}
+			stop()
 			h.start(other)
 			h.wait(tt.n)
 			h.allEmpty()
-			away.Store(false)
-			<-open
-			stop()
 			h.once(tt.n)
-			if n := len(busy.all()); n != 0 {
-				t.Errorf("%d messages sent a second time", n)
-			}
 		})
+	}
+}
+
+// What is left of a message may take as long as the message: a shorter time may be less than
+// a worker leaves for one batch.
+func TestRest_timeout(t *testing.T) {
+	t.Parallel()
+	h := massHouse(t, QueueConfig{TaskTimeout: 2 * time.Hour})
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		switch m.MessageID {
+		case "<0@t>":
+			return mailer.Result{Err: sendError(mailer.Temporary, 450, "later")}
+		case "<1@t>":
+			return mailer.Result{Refused: []*mailer.SendError{
+				{Class: mailer.Temporary, Step: mailer.StepRcpt, Recipient: "b@example.com", Code: 450, Text: "later"},
+			}}
+		}
+		return mailer.Result{Err: sendError(mailer.Permanent, 550, "never")}
+	}
+	h.sendAll(3, func(_ int, m *mailer.EmailMessage) { m.To = append(m.To, "b@example.com") })
+	cfg := h.config()
+	cfg.RetryMin, cfg.RetryMax = time.Hour, time.Hour
+	h.start(cfg)
+	h.eventually("two tasks wait, and one is a dead letter", func() bool { return h.info().Scheduled == 2 && h.info().Archived == 1 })
+	waiting, err := inspect(t, h.Server).ListScheduledTasks("default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, info := range append(waiting, h.archived()...) {
+		if info.Timeout != 2*time.Hour {
+			t.Errorf("%s may take %v, want two hours", info.ID, info.Timeout)
+		}
+	}
+}
+
+// A worker that is told to stop before it has begun has nothing to complain about.
+func TestWorker_stoppedAtStart(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	w, err := NewWorker(h.Client(t), h.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := w.Run(ctx); err != nil {
+		t.Errorf("Run: %v", err)
 	}
 }

@@ -56,10 +56,10 @@ type Action string
 
 // The actions.
 const (
-	ActionSent       Action = "sent"        // the relay has accepted it
-	ActionSentBefore Action = "sent before" // an earlier try was accepted, it was not sent again
-	ActionSkipped    Action = "skipped"     // it has no recipients
-	ActionSilent     Action = "failed silently"
+	ActionSent       Action = "sent"            // the relay has accepted it
+	ActionSentBefore Action = "sent before"     // an earlier try was accepted, it was not sent again
+	ActionSkipped    Action = "skipped"         // it has no recipients
+	ActionSilent     Action = "failed silently" // its one try has failed, and it was handed over so (FailSilently)
 	ActionRetry      Action = "retry"
 	ActionDead       Action = "dead letter"
 	ActionCancelled  Action = "cancelled"

@@ -66,12 +66,14 @@ func (p *payload) append(data []byte) ([]byte, error) {
 	return append(data, '}'), nil
 }
 
+var errNoMessage = errors.New("no message at its end")
+
 // decodePayload reads slip and message apart, so that the message is read once.
 func decodePayload(data []byte) (*payload, error) {
 	data = bytes.TrimSpace(data)
 	at := bytes.Index(data, messageKey)
 	if at < 0 || data[len(data)-1] != '}' {
-		return nil, checkVersion(data, errors.New("no message at its end"))
+		return nil, checkVersion(data, errNoMessage)
 	}
 	p := &payload{Message: new(mailer.EmailMessage)}
 	if !p.decodePlain(data[:at]) {
@@ -125,11 +127,27 @@ func checkVersion(data []byte, err error) error {
 		Version int `json:"version"`
 	}
 	if wrong := json.Unmarshal(data, &v); wrong != nil {
-		return fmt.Errorf("tasks: payload: %w", wrong)
+		return fmt.Errorf("tasks: payload: %s", unreadable(wrong))
 	}
 	if v.Version != payloadVersion {
 		return fmt.Errorf("tasks: payload of version %d, this worker reads version %d: upgrade it, then replay the task",
 			v.Version, payloadVersion)
 	}
-	return fmt.Errorf("tasks: payload: %w", err)
+	return fmt.Errorf("tasks: payload: %s", unreadable(err))
+}
+
+// unreadable says what is wrong with a payload, and repeats nothing of it: whatever it is, it
+// may be a message.
+func unreadable(err error) string {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.Is(err, errNoMessage):
+		return err.Error()
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("not JSON, from octet %d on", syntax.Offset)
+	case errors.As(err, &kind):
+		return fmt.Sprintf("%s: not what it should be, a %s", kind.Field, kind.Type)
+	}
+	return "an unknown field, or a time that is none, before the message"
 }

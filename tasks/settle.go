@@ -105,6 +105,6 @@ func (w *Worker) keepRefused(ctx context.Context, t ticket, refused []*mailer.Se
 func (w *Worker) enqueueRest(ctx context.Context, t ticket, p *payload, suffix string, opts ...asynq.Option) error {
 	name := t.name
 	name.Mass = false
-	opts = append(opts, asynq.Queue(name.String()), asynq.MaxRetry(t.maxRetry+spareRetry))
+	opts = append(opts, asynq.Queue(name.String()), asynq.MaxRetry(t.maxRetry+spareRetry), asynq.Timeout(t.timeout))
 	return enqueue(ctx, w.client, p, t.payload.stem(t.id)+suffix, opts...)
 }

@@ -23,7 +23,8 @@ type ticket struct {
 	retried  int    // as asynq counts
 	maxRetry int
 	started  time.Time
-	payload  *payload // nil if it cannot be read
+	timeout  time.Duration // of the task, in whole seconds
+	payload  *payload      // nil if it cannot be read
 	span     *span
 }
 
@@ -35,6 +36,9 @@ func newTicket(ctx context.Context, task *asynq.Task) ticket {
 	t.retried, _ = asynq.GetRetryCount(ctx)
 	t.maxRetry, _ = asynq.GetMaxRetry(ctx)
 	t.maxRetry -= spareRetry
+	if deadline, ok := ctx.Deadline(); ok {
+		t.timeout = deadline.Sub(t.started).Round(time.Second)
+	}
 	return t
 }
 

@@ -105,7 +105,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		client: newProducer(client),
 		blobs:  newBlobKeeper(client, cfg.cacheSize(), *cfg.Logger),
 		policy: policy{retryMin: cfg.RetryMin, retryMax: cfg.RetryMax, maxAge: cfg.MaxAge},
-		ends:   newEndings(client),
+		ends:   newEndings(),
 		lanes:  map[string]*lane{},
 		log:    *cfg.Logger,
 	}
@@ -170,7 +170,9 @@ func (w *Worker) Held() map[string]error {
 // Run works until ctx ends and then stops in an order that neither loses nor doubles a
 // message: take nothing new, end what is on the wire, give the rest back.
 func (w *Worker) Run(ctx context.Context) error {
-	if err := w.redis.Ping(ctx).Err(); err != nil {
+	if err := w.redis.Ping(ctx).Err(); ctx.Err() != nil {
+		return nil
+	} else if err != nil {
 		return unavailable(err)
 	}
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
