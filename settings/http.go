@@ -5,14 +5,14 @@ import (
 	"strconv"
 )
 
-// The variables of HTTP that others are about.
+// Names of variables, for texts about them.
 const (
-	HTTPAddrVariable = "EMAIL_HTTP_ADDR"
+	HTTPAddrVariable = "EMAIL_HTTP_ADDR"     // HTTP.Addr
 	httpPassword     = "EMAIL_HTTP_PASSWORD" //nolint:gosec // the name of a variable
 	httpToken        = "EMAIL_HTTP_TOKEN"    //nolint:gosec // the name of a variable
 )
 
-// HTTPOff is the address of pages that are not wanted.
+// HTTPOff as HTTP.Addr says that no pages are wanted.
 const HTTPOff = "off"
 
 func (h HTTP) check(p *Problems) {

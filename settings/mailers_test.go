@@ -313,7 +313,7 @@ func TestLoad_MailerNames(t *testing.T) {
 		{"one variable", "a-b,a_b", `"a-b" and "a_b" cannot be told apart: both would read EMAIL_A_B_BACKEND`},
 		{"one variable of many", "a,a-data", `"a" and "a-data" cannot be told apart: both would read EMAIL_A_DATA_TIMEOUT`},
 		{"the other way round", "a-data,a", `"a-data" and "a" cannot be told apart: both would read EMAIL_A_DATA_TIMEOUT`},
-		{"queue", "queue", `"queue" cannot be a mailer's name, because EMAIL_QUEUE_BACKEND is another setting`},
+		{"queue", "queue", `"queue" cannot be a mailer's name, because EMAIL_QUEUE_`},
 		{"host", "host", `because EMAIL_HOST_USER is`},
 		{"use", "use", `because EMAIL_USE_`},
 		{"data", "data", `because EMAIL_DATA_TIMEOUT is`},

@@ -86,7 +86,7 @@ type Queue struct {
 
 	IdempotencyWindow time.Duration `envconfig:"EMAIL_IDEMPOTENCY_WINDOW" default:"24h" min:"1s" desc:"how long after its message was sent an idempotency key is remembered; until then the message stays in Redis"`
 
-	AttachmentThreshold Size `envconfig:"EMAIL_ATTACHMENT_THRESHOLD" default:"64kB" min:"0" desc:"attachments bigger than this are stored beside the queue, the same content once, instead of in each message; 0 is never"`
+	AttachmentThreshold Size `envconfig:"EMAIL_ATTACHMENT_THRESHOLD" default:"64kB" min:"0" desc:"attachments and bodies bigger than this are stored beside the queue, the same content once, instead of in each message; 0 is never"`
 	MaxMessageSize      Size `envconfig:"EMAIL_MAX_MESSAGE_SIZE" default:"25MB" min:"0" desc:"size as sent, attachments encoded, over which a message is refused at hand-over; 0 is no limit"`
 }
 
@@ -118,4 +118,6 @@ type HTTP struct {
 type Log struct {
 	Level  string `envconfig:"LOG_LEVEL" default:"info" oneof:"trace,debug,info,warn,error" desc:"least important messages to be logged"`
 	Format string `envconfig:"LOG_FORMAT" default:"auto" oneof:"auto,json,console" desc:"json for programs, console for people; auto is console on a terminal"`
+
+	ShowAddresses bool `envconfig:"EMAIL_LOG_SHOW_ADDRESSES" default:"false" desc:"log mail addresses in full, to find a recipient by, instead of their first letter and their domain"`
 }

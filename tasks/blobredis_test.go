@@ -86,7 +86,7 @@ func (c *tally) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 // README gives.
 func TestBlobs_cluster(t *testing.T) {
 	t.Parallel()
-	c := redistest.StartCluster(t, 3, redistest.Options{Config: []string{readmeACL(t)}})
+	c := redistest.StartCluster(t, 3, redistest.Options{Config: []string{documentedACL(t)}})
 	client, err := ConnectWorker("redis://mailpouch:SECRET@" + c.Masters[0].Addr() + "?cluster=true")
 	if err != nil {
 		t.Fatal(err)

@@ -25,7 +25,7 @@ const (
 	shortest    = 8    // octets of a whole subject, header value or file name that are a repetition
 	window      = 16   // octets of anything else
 	stride      = 8    // between windows: window+stride-1 octets in a row are found for certain
-	usual       = 100   // octets of the reply to an accepted message
+	usual       = 100  // octets of the reply to an accepted message
 	maxKept     = 10   // addresses of the message that may be repeated: who was refused
 )
 

@@ -100,7 +100,7 @@ func TestDecodePayload_refuses(t *testing.T) {
 		{"more behind it", `{"version":1,"message":{}} {"message":{}}`, "payload"},
 		{"a newer version", `{"version":2,"colour":"red","message":{}}`, "upgrade"},
 		{"no message", `{"version": 1}`, "no message"},
-		{"an unknown field", `{"version":1,"priority":1,"message":{}}`, "priority"},
+		{"an unknown field", `{"version":1,"priority":1,"message":{}}`, "unknown field"},
 		{"a blob of no attachment", `{"version":1,"blobs":[{"attachment":0,"sha256":"0a","size":1}],"message":{}}`, "blob"},
 		{"a blob before the first", `{"version":1,"blobs":[{"attachment":-1,"sha256":"0a","size":1}],"message":{}}`, "blob"},
 		{"a blob of no alternative", `{"version":1,"blobs":[{"part":"alternative","attachment":0,"sha256":"0a","size":1}],"message":{}}`, "alternative"},

@@ -220,7 +220,7 @@ func TestRedis(t *testing.T) {
 			return "unix://:s3cret@" + filepath.Join(s.Dir(), "redis.sock") + "?db=1", onDB1(t, s)
 		}},
 		{"ACL", func(t *testing.T) (string, redis.UniversalClient) {
-			s := redistest.Start(t, redistest.Options{Config: []string{readmeACL(t)}})
+			s := redistest.Start(t, redistest.Options{Config: []string{documentedACL(t)}})
 			return "redis://mailpouch:SECRET@" + s.Addr(), s.Client(t)
 		}},
 		{"TLS", func(t *testing.T) (string, redis.UniversalClient) {
@@ -234,7 +234,7 @@ func TestRedis(t *testing.T) {
 			return s.URL(), s.Client(t)
 		}},
 		{"cluster by one node, with ACL", func(t *testing.T) (string, redis.UniversalClient) {
-			c := redistest.StartCluster(t, 3, redistest.Options{Config: []string{readmeACL(t)}})
+			c := redistest.StartCluster(t, 3, redistest.Options{Config: []string{documentedACL(t)}})
 			return "redis://mailpouch:SECRET@" + c.Masters[1].Addr() + "?cluster=true", c.Client(t)
 		}},
 		{"cluster over TLS", func(t *testing.T) (string, redis.UniversalClient) {
@@ -264,16 +264,16 @@ func onDB1(t *testing.T, s *redistest.Server) redis.UniversalClient {
 	return c
 }
 
-// readmeACL is the user that README says is enough.
-func readmeACL(t *testing.T) string {
+// documentedACL is the user that docs/operations.md says is enough.
+func documentedACL(t *testing.T) string {
 	t.Helper()
-	readme, err := os.ReadFile("../README.md")
+	readme, err := os.ReadFile("../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	line := regexp.MustCompile(`(?s)\nACL SETUSER (mailpouch .*?[^\\])\n`).FindSubmatch(readme)
 	if line == nil {
-		t.Fatal("README has no ACL SETUSER mailpouch")
+		t.Fatal("docs/operations.md has no ACL SETUSER mailpouch")
 	}
 	return "user " + strings.Join(strings.Fields(strings.ReplaceAll(string(line[1]), "\\\n", " ")), " ")
 }

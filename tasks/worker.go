@@ -35,8 +35,9 @@ type WorkerConfig struct {
 
 	// Memory is how many octets big messages in hand may take: 256,000,000 if zero, no
 	// limit if negative. A message counts with two to five times its content, for what is
-	// made of it. One that is bigger than all of it is sent alone. Messages of less than 64 kB
-	// do not count.
+	// made of it. Each mailer has an equal part, and of that each connection: one for the queue
+	// of the highest weight, the others for the rest. A message that is bigger than its
+	// part is sent alone. Messages of up to 64 kB do not count.
 	Memory int
 
 	// Shards is how many parts each queue is in, as QueueConfig.Shards says: at least

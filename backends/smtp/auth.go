@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,6 +89,7 @@ func (c *conn) loginWith(ctx context.Context, mech string) error {
 	if err != nil {
 		return unavailable(mailer.StepAuth, fmt.Errorf("%s: %w", mech, err))
 	}
+	c.in.veil = newVeil(secret, string(initial))
 	r, err := c.converse(mech, initial, client)
 	if err != nil {
 		return unavailable(mailer.StepAuth, fmt.Errorf("%s: %w", mech, err))
@@ -130,9 +133,9 @@ func (c *conn) mechanism(mech, secret string) (client sasl.Client, initial []byt
 // The trace has only its beginning and its end.
 func (c *conn) converse(mech string, initial []byte, client sasl.Client) (*reply, error) {
 	c.trace("C: ", "AUTH "+mech+" (hidden)")
-	trace := c.in.trace
-	c.in.trace = nil
-	defer func() { c.in.trace = trace }()
+	trace, veil := c.in.trace, c.in.veil
+	c.in.trace, c.in.veil = nil, nil // a challenge has to be read as it is
+	defer func() { c.in.trace, c.in.veil = trace, veil }()
 	line := "AUTH " + mech
 	if initial != nil {
 		if with := line + " " + encodeInitial(initial); len(with)+len(crlf) <= maxAuthLine {
@@ -182,12 +185,43 @@ func (c *conn) respond(client sasl.Client, r *reply, initial []byte) (*reply, er
 func (c *conn) loginRefused(mech string, r *reply, secrets ...string) error {
 	refused := refusal(mailer.StepAuth, r)
 	for _, secret := range secrets {
-		for _, s := range []string{base64.StdEncoding.EncodeToString([]byte(secret)), secret} {
-			if s != "" {
-				refused.Text = strings.ReplaceAll(refused.Text, s, "(hidden)")
-			}
+		for _, form := range forms(secret) {
+			refused.Text = strings.ReplaceAll(refused.Text, form, "(hidden)")
 		}
 	}
 	refused.Text = strings.TrimSpace(refused.Text + " (" + mech + " as " + printable(c.cfg.Username) + ")")
 	return refused
+}
+
+// newVeil takes secrets out of all that a server says, before, after and long after the
+// login. A word of a few letters, which a password should not be, may stand in any reply.
+func newVeil(secrets ...string) *strings.Replacer {
+	const shortest = 6
+	var pairs []string
+	for _, secret := range secrets {
+		if len(secret) < shortest {
+			continue
+		}
+		for _, form := range forms(secret) {
+			pairs = append(pairs, form, "(hidden)")
+		}
+	}
+	if len(pairs) == 0 {
+		return nil
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+// forms are the ways in which a secret may be written, the longest first.
+func forms(secret string) []string {
+	if secret == "" {
+		return nil
+	}
+	data := []byte(secret)
+	all := []string{
+		base64.StdEncoding.EncodeToString(data), base64.RawStdEncoding.EncodeToString(data), base64.RawURLEncoding.EncodeToString(data),
+		url.QueryEscape(secret), url.PathEscape(secret), hex.EncodeToString(data), secret,
+	}
+	slices.SortStableFunc(all, func(a, b string) int { return len(b) - len(a) })
+	return slices.Compact(all)
 }

@@ -69,6 +69,7 @@ func (b *Backend) connectVia(ctx context.Context, told *Connected) (*conn, error
 	told.Conn.Remote = transport.RemoteAddr().String()
 	c := &conn{cfg: &b.cfg, addr: addr, host: hostOf(addr), link: newLink(transport), opened: time.Now(), about: told.Conn}
 	c.writer = newWriter(c.link, b.cfg.CommandTimeout)
+	c.in.veil = newVeil(b.cfg.Password)
 	c.attach()
 	c.trace("*: ", "connected to "+addr)
 	err = c.within(ctx, func() error {

@@ -3,6 +3,7 @@ package smtp_test
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/mailpouch/mailpouch/backends/smtp"
 	"github.com/mailpouch/mailpouch/internal/catcher"
@@ -43,6 +44,29 @@ func Example() {
 	// two true
 }
 
+// A provider's server: TLS and a login. What prints a Config prints no password.
+func ExampleConfig() {
+	cfg := smtp.Config{
+		Addrs:    []string{"smtp.example.com", "backup.example.com:2525"}, // port 587, for TLSStart
+		TLS:      smtp.TLSStart,
+		Username: "shop",
+		Password: "SECRET",
+		Chunking: smtp.Auto, // it is far away
+	}
+	backend, err := smtp.New(cfg) // opens no connection yet
+	fmt.Println(backend != nil, err)
+	fmt.Println(cfg)
+
+	cfg.DataTimeout = -time.Minute
+	_, err = smtp.New(cfg)
+	fmt.Println(err)
+	// Output:
+	// true <nil>
+	// smtp://shop@smtp.example.com,backup.example.com:2525
+	// smtp: config: DataTimeout must not be negative
+}
+
+// Hooks are told of each connection and of each message.
 func ExampleHooks() {
 	server, err := catcher.Start(catcher.Config{}) // your mail server
 	if err != nil {

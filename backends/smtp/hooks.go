@@ -134,14 +134,14 @@ type Closed struct {
 // CloseReason is why a connection was closed.
 type CloseReason string
 
-// The reasons, in order ...
+// The reasons for which we end a connection that is in order.
 const (
 	CloseDone CloseReason = "done" // by Backend.Close, or because nobody had opened the Backend
 	CloseFull CloseReason = "full" // MaxMessages, MaxBytes or MaxAge
 	CloseIdle CloseReason = "idle" // nothing to send for IdleTimeout
 )
 
-// ... and others.
+// The reasons for which a connection ends early.
 const (
 	CloseStale    CloseReason = "stale"    // the server has ended it while it was idle
 	Close421      CloseReason = "421"      // the server said that it is closing

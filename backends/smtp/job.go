@@ -60,7 +60,9 @@ func (j *job) load(index int, m *mailer.EmailMessage) error {
 	if !isPath(j.from) || slices.ContainsFunc(j.to, func(addr string) bool { return !isPath(addr) }) {
 		return &mailer.InvalidMessageError{Field: "envelope", Reason: "an address does not fit in an SMTP command"}
 	}
-	j.body = slices.Grow(j.body, m.EstimateSize())
+	if size := m.EstimateSize(); cap(j.body) < size {
+		j.body = make([]byte, 0, size)
+	}
 	if _, err := m.WriteTo((*appender)(&j.body)); err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ var (
 type replyReader struct {
 	r     *bufio.Reader
 	trace func(prefix, line string) // nil if nobody listens
+	veil  *strings.Replacer         // takes our secrets out of what the server says; nil: there are none
 	last  reply
 }
 
@@ -69,6 +70,11 @@ func (r *replyReader) line() ([]byte, error) {
 		return nil, err
 	}
 	line = bytes.TrimSuffix(line[:len(line)-1], []byte{'\r'})
+	if r.veil != nil {
+		if said := string(line); r.veil.Replace(said) != said {
+			line = []byte(r.veil.Replace(said))
+		}
+	}
 	if r.trace != nil {
 		r.trace("S: ", string(line))
 	}

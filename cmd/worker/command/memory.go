@@ -7,11 +7,12 @@ import (
 
 // How the garbage collector works in a worker, where the environment does not say (GOGC
 // and GOMEMLIMIT, see Go's runtime). Most of what a worker allocates is garbage a
-// moment later and little of it stays, so it pays to collect seldom: GOGC=400 carries about
-// 15 % more mail than 100. With big messages in hand that would take several times
-// their memory. Then the limit makes it collect as often as it has to.
+// moment later and little of it stays, so it pays to collect seldom. 80,000 mails of 2 kB take
+// 73 MB with GOGC=200, 81 MB with 300 and 95 to 104 MB with 400; what the collector costs is 7 %
+// of the processor time with 100, and little more is to be gained above 300. With big messages in hand that
+// would be several times their memory: then the limit makes it collect as often as it has to.
 const (
-	collectAt   = 400        // percent
+	collectAt   = 300        // percent
 	ownMemory   = 64_000_000 // what a worker needs beside its messages, generously
 	spareMemory = 4          // and one in so many parts of their memory, for what is garbage
 )
@@ -34,7 +35,10 @@ func collection(messages int, getenv func(string) string) (percent int, limit in
 	}
 	limit = -1
 	if getenv("GOMEMLIMIT") == "" && messages > 0 {
-		limit = int64(min(messages, math.MaxInt/2)) + int64(messages/spareMemory) + ownMemory
+		limit = math.MaxInt64
+		if spare := int64(messages)/spareMemory + ownMemory; int64(messages) < limit-spare {
+			limit = int64(messages) + spare
+		}
 	}
 	return percent, limit
 }
