@@ -7,6 +7,11 @@
 // memory for a test, or put it in a queue from which a worker process delivers it;
 // the program does not change.
 //
+// [New] makes a [Mailer] of whatever gives out backends; most programs let
+// backends.Registry.Mailer do it from their settings. A Mailer has Django's functions:
+// SendMail, SendMassMail, MailAdmins, MailManagers. An error of theirs is bad input
+// ([IsBadInput]), or has a [Class] that says what may be done about it ([ClassOf]).
+//
 // The package renders messages (RFC 5322, MIME) and refuses what would let the
 // author of one field write another ([BadHeaderError]). It opens no
 // connection, reads no environment and keeps no state.

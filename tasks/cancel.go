@@ -35,6 +35,10 @@ var ErrNoTask = errors.New("no such task")
 func (q *Queue) Cancel(ctx context.Context, id string) error {
 	name := q.queueOf(id)
 	err := q.cancel(ctx, name, id)
+	for shard := 1; errors.Is(err, ErrNoTask) && name.Shard > 0 && shard <= q.cfg.Shards; shard++ {
+		name.Shard = shard // what came of another task is where that was
+		err = q.cancel(ctx, name, id)
+	}
 	if err == nil || name.Mailer != "" || !errors.Is(err, ErrNoTask) && !errors.Is(err, ErrTooLate) {
 		return err
 	}

@@ -2,7 +2,6 @@ package tasks
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"maps"
 	"slices"
@@ -92,11 +91,10 @@ func (h *head) Write(p []byte) (int, error) {
 
 // failure returns err, or one of the same class that says less.
 func (c *content) failure(err error) error {
-	var sent *mailer.SendError
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.As(err, &sent) && error(sent) == err:
+	}
+	if sent, ok := err.(*mailer.SendError); ok { //nolint:errorlint // one that is wrapped has a text around it
 		return c.sendError(sent)
 	}
 	text := err.Error()
@@ -171,9 +169,9 @@ func hideRuns[T string | []byte](text string, content T) string {
 			continue
 		}
 		start, end, to := i, i+window, at+window
-		for ; start > 0 && at > 0 && text[start-1] == content[at-1]; start, at = start-1, at-1 { //nolint:revive // the loop is its head
+		for ; start > 0 && at > 0 && text[start-1] == content[at-1]; start, at = start-1, at-1 {
 		}
-		for ; end < len(text) && to < len(content) && text[end] == content[to]; end, to = end+1, to+1 { //nolint:revive // the loop is its head
+		for ; end < len(text) && to < len(content) && text[end] == content[to]; end, to = end+1, to+1 {
 		}
 		text = text[:start] + hidden + text[end:]
 		i = start + len(hidden)

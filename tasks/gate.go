@@ -16,12 +16,13 @@ const (
 // is shut: messages wait, nothing hammers the relay, and after growing pauses one
 // sender at a time is let through to probe it.
 type gate struct {
-	mu     sync.Mutex
-	reason error         // why it is shut; nil: open
-	opened chan struct{} // closed when a shut gate opens
-	probe  chan struct{} // holds a token when a probe is due
-	timer  *time.Timer   // puts the token there; nil: a probe is due or under way
-	pause  time.Duration // before the next probe; grows until a message is accepted
+	mu      sync.Mutex
+	reason  error         // why it is shut; nil: open
+	trouble error         // why it was shut last, until the relay has judged a message again
+	opened  chan struct{} // closed when a shut gate opens
+	probe   chan struct{} // holds a token when a probe is due
+	timer   *time.Timer   // puts the token there; nil: a probe is due or under way
+	pause   time.Duration // before the next probe; grows until a message is accepted
 }
 
 func newGate() *gate { return &gate{probe: make(chan struct{}, 1)} }
@@ -46,12 +47,13 @@ func (g *gate) wait(ctx context.Context) (probe, ok bool) {
 	}
 }
 
-// shut closes the gate, and says whether this call did so.
-func (g *gate) shut(reason error, probed bool) (first bool) {
+// shut closes the gate, and says whether the trouble begins here.
+func (g *gate) shut(reason error, probed bool) (begins bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	first = g.reason == nil
-	g.reason = reason
+	begins = g.trouble == nil
+	first := g.reason == nil
+	g.reason, g.trouble = reason, reason
 	if first {
 		g.opened = make(chan struct{})
 	}
@@ -59,7 +61,7 @@ func (g *gate) shut(reason error, probed bool) (first bool) {
 		g.pause = min(max(2*g.pause, probeMin), probeMax)
 		g.timer = time.AfterFunc(g.pause, g.due)
 	}
-	return first
+	return begins
 }
 
 // due lets one waiter through to probe.
@@ -81,6 +83,18 @@ func (g *gate) open() {
 	}
 }
 
+// works notes that the relay judges messages, or that none is there to be judged. It says
+// whether a trouble ends here: one that greets us, and then takes nothing, is no end of it.
+func (g *gate) works() (ends bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.reason != nil || g.trouble == nil {
+		return false
+	}
+	g.trouble = nil
+	return true
+}
+
 // accepted makes the next pause a short one.
 func (g *gate) accepted() {
 	g.mu.Lock()
@@ -97,9 +111,9 @@ func (g *gate) stop() {
 	}
 }
 
-// held returns why the gate is shut, nil if it is open.
+// held returns why no mail goes through, nil if there is no trouble.
 func (g *gate) held() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.reason
+	return g.trouble
 }

@@ -78,8 +78,11 @@ func TestGate_probes(t *testing.T) {
 				t.Error("a waiter was not let through")
 			}
 		}
-		if g.held() != nil {
-			t.Errorf("held = %v after open", g.held())
+		if !errors.Is(g.held(), down) {
+			t.Errorf("held = %v when nothing has been judged yet, want %v", g.held(), down)
+		}
+		if !g.works() || g.works() || g.held() != nil {
+			t.Error("the trouble did not end once, with the first message that was judged")
 		}
 	})
 }
@@ -91,8 +94,13 @@ func TestGate_pauseAfterOpen(t *testing.T) {
 	g := newGate()
 	defer g.stop()
 	g.shut(errors.New("421"), false)
+	if g.works() {
+		t.Error("a relay that is known to take nothing works")
+	}
 	g.open()
-	g.shut(errors.New("421"), false)
+	if g.shut(errors.New("421"), false) {
+		t.Error("the same trouble began twice")
+	}
 	if g.pause != 2*probeMin {
 		t.Errorf("pause after a useless opening = %v, want %v", g.pause, 2*probeMin)
 	}

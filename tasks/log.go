@@ -31,12 +31,16 @@ func (v veil) text(s string) string { return mask.Text(s, maxReason, v.addresses
 
 // to is whom a message is for: the first of them, without their names.
 func (v veil) to(recipients []string) []string {
-	shown := make([]string, min(len(recipients), maxLogged))
-	for i := range shown {
-		if shown[i] = recipients[i]; !v.addresses {
-			shown[i] = mask.Address(shown[i])
-		} else if at := strings.LastIndexByte(shown[i], '<'); at >= 0 {
-			shown[i] = strings.TrimRight(shown[i][at+1:], "> ")
+	recipients = recipients[:min(len(recipients), maxLogged)]
+	shown := make([]string, len(recipients))
+	for i, r := range recipients {
+		switch at := strings.LastIndexByte(r, '<'); {
+		case !v.addresses:
+			shown[i] = mask.Address(r)
+		case at >= 0:
+			shown[i] = strings.TrimRight(r[at+1:], "> ")
+		default:
+			shown[i] = r
 		}
 	}
 	return shown

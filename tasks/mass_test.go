@@ -530,6 +530,12 @@ func TestShards(t *testing.T) {
 		}
 	}
 	h.cancels(ids[0], nil)
+	moved := h.queue.queueOf(ids[1])
+	moved.Shard = moved.Shard%3 + 1
+	if err := enqueue(t.Context(), h.queue.client, &payload{slip: slip{DueAt: time.Now()}, Message: message("x@example.com")}, ids[1]+"-later", asynq.Queue(moved.String())); err != nil {
+		t.Fatal(err)
+	}
+	h.cancels(ids[1]+"-later", nil)
 	cfg := h.config()
 	cfg.Shards = 3
 	cfg.Queues = weights

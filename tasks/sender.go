@@ -116,8 +116,6 @@ func (s *sender) ready(stop, work context.Context) bool {
 			continue
 		}
 		s.gate.open()
-		s.observers.held(s.mailer, nil)
-		s.log.Info().Msg("relay is back")
 		return true
 	}
 }
@@ -133,6 +131,7 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 		return batch
 	}
 	if len(jobs) == 0 {
+		s.works()
 		return nil
 	}
 	start := time.Now()
@@ -163,12 +162,23 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 	if stats.Accepted > 0 {
 		s.gate.accepted()
 	}
+	if len(held) < len(jobs) {
+		s.works()
+	}
 	// A batch that came some way is tried on at once, over a new connection.
 	if len(held) == len(jobs) && work.Err() == nil && s.gate.shut(reason, false) {
 		s.observers.held(s.mailer, reason)
 		s.log.Error().Str("error", s.veil.text(reason.Error())).Msg("relay takes no mail: holding all messages until it does")
 	}
 	return held
+}
+
+// works tells everybody that the relay takes mail again, if it did not.
+func (s *sender) works() {
+	if s.gate.works() {
+		s.observers.held(s.mailer, nil)
+		s.log.Info().Msg("relay is back")
+	}
 }
 
 // sendEach opens the backend first, so that its connection outlives the batch, and

@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/hmac"
@@ -340,5 +341,31 @@ func TestConfig_addrs(t *testing.T) {
 		if err != nil || !slices.Equal(got.Addrs, tt.want) {
 			t.Errorf("got %v, %v; want %v", got.Addrs, err, tt.want)
 		}
+	}
+}
+
+// TestNewVeil: what a server repeats of our secrets, at any time and in any form.
+func TestNewVeil(t *testing.T) {
+	t.Parallel()
+	const secret = "pass/w+rd=&"
+	for _, tt := range []struct{ name, said, want string }{
+		{"nothing", "250 Ok", "250 Ok"},
+		{"as it is", "235 welcome " + secret, "235 welcome (hidden)"},
+		{"in base64", "235 cGFzcy93K3JkPSY=", "235 (hidden)"},
+		{"in base64 without its end", "235 cGFzcy93K3JkPSY", "235 (hidden)"},
+		{"in a URL", "550 https://x/?p=pass%2Fw%2Brd%3D%26", "550 https://x/?p=(hidden)"},
+		{"in hex", "550 706173732f772b72643d26", "550 (hidden)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := replyReader{r: bufio.NewReader(strings.NewReader(tt.said + "\r\n")), veil: newVeil(secret)}
+			got, err := r.read()
+			if err != nil || got.String() != tt.want {
+				t.Errorf("%q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+	if newVeil("short") != nil {
+		t.Error("a short word is taken out of all that a server says")
 	}
 }

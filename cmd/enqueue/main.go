@@ -2,9 +2,11 @@
 //
 //	enqueue send --to ann@example.com --subject Hello --body "It works."
 //	enqueue bulk messages.jsonl
-//	enqueue raw -t < message.eml
-//	enqueue render message.json
-//	enqueue test ann@example.com
+//	enqueue raw -t < message.eml       what sendmail(8) does, also under that name
+//	enqueue render message.json        the finished message, unsent
+//	enqueue test ann@example.com       Django's sendtestemail
+//	enqueue cancel ID                  take a message back
+//	enqueue dead list                  what could not be delivered
 package main
 
 import (

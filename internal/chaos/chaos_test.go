@@ -26,50 +26,54 @@ func TestChaos(t *testing.T) {
 	t.Parallel()
 	if !*fullRun {
 		r := run(t, short(), ours)
-		t.Logf("\n%s", table(short(), *seedFlag, r))
-		r.check(t)
+		t.Logf("\n%s", table(short(), *seedFlag, r...))
+		check(t, r)
 		return
 	}
-	var us, them *report
+	var us, them []*report
 	t.Run("both", func(t *testing.T) {
 		t.Run("mailpouch", func(t *testing.T) { t.Parallel(); us = run(t, full(), ours) })
-		t.Run("usual", func(t *testing.T) { t.Parallel(); them = run(t, full(), usual) })
+		t.Run("usual", func(t *testing.T) { t.Parallel(); them = run(t, full().singly(), usual) })
 	})
 	if us == nil || them == nil {
 		t.Fatal("a run did not come to its end")
 	}
-	_, _ = os.Stdout.WriteString("\n" + table(full(), *seedFlag, us, them) + "\n")
-	us.check(t)
+	_, _ = os.Stdout.WriteString("\n" + table(full(), *seedFlag, append(us, them...)...) + "\n")
+	check(t, us)
 }
 
-// run does what the plan says and counts.
-func run(t *testing.T, p plan, with func(*testing.T, string, *relay) *stack) *report {
+// run does what the plan says and counts, the messages of lots apart from the others.
+func run(t *testing.T, p plan, with func(*testing.T, string, *relay) *stack) []*report {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), p.deadline)
 	defer cancel()
 	server := redistest.Start(t, redistest.Options{AppendOnly: redistest.Always})
 	relay := startRelay(t, *seedFlag, p.relay)
 	s := with(t, server.URL(), relay)
-	l := &load{stack: s, tasks: map[int]string{}}
-	fleet := startFleet(t, s, p.workers, logsOf(t, s), 2*time.Minute)
+	l := newLoad(s, p)
+	fleet := startFleet(t, s, p.workers, logsOf(t, s), 4*time.Minute)
 
-	start := time.Now()
+	start, happened := time.Now(), map[action]int{}
 	var producing sync.WaitGroup
-	producing.Go(func() { l.run(ctx, p.mails, p.producers, p.span) })
+	producing.Go(func() { l.run(ctx) })
 	for _, e := range p.schedule(*seedFlag) {
 		if !until(ctx, start.Add(e.at)) {
 			break
 		}
 		act(e, server, relay, fleet)
+		happened[e.do]++
 	}
 	producing.Wait()
 	inspector := asynq.NewInspectorFromRedisClient(server.Client(t))
 	finished := waitFor(ctx, func() bool { return idle(inspector) })
 	took := time.Since(start)
 	fleet.stop()
-	r := newReport(t, s, l, relay, fleet, inspector)
-	r.took, r.finished = took, finished
-	return r
+	happened[killWorker], happened[termWorker] = fleet.ends()
+	reports := newReports(t, l, relay, fleet, inspector)
+	for _, r := range reports {
+		r.took, r.finished, r.happened = took, finished, happened
+	}
+	return reports
 }
 
 func logsOf(t *testing.T, s *stack) string {
@@ -77,7 +81,7 @@ func logsOf(t *testing.T, s *stack) string {
 	if *logDir == "" {
 		return t.TempDir()
 	}
-	dir := filepath.Join(*logDir, s.name)
+	dir := filepath.Join(*logDir, t.Name(), s.name) // each test has workers with the same names
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

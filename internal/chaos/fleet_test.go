@@ -45,6 +45,9 @@ type killed struct {
 	at   time.Time
 }
 
+// sigkilled is the fate of a worker that was killed.
+const sigkilled = "signal: killed"
+
 // startFleet starts n workers. A worker may take as long as patient to stop.
 func startFleet(t *testing.T, s *stack, n int, logs string, patient time.Duration) *fleet {
 	t.Helper()
@@ -181,6 +184,18 @@ func (f *fleet) clear() {
 	}
 	f.mu.Unlock()
 	f.procs.Wait()
+}
+
+// ends counts the workers that SIGKILL has ended, and those that stopped because of SIGTERM.
+func (f *fleet) ends() (killed, termed int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, k := range f.killed {
+		if f.fates[k.name] == sigkilled {
+			killed++
+		}
+	}
+	return killed, f.termed
 }
 
 // ended counts how the workers ended, but for the ways given.

@@ -24,7 +24,6 @@ type relay struct {
 	away     bool
 	mute     bool // whole messages are neither kept nor answered
 	open     map[*session]bool
-	lines    []*line
 	copies   map[int][]letter // by number of the message
 	changed  chan struct{}    // closed and replaced when a copy comes in
 	held     chan struct{}    // gets a token when a whole message has come while mute
@@ -48,11 +47,13 @@ func (f faults) refuses(number int) bool {
 type line struct {
 	worker string    // what the client called itself in EHLO
 	ended  time.Time // zero while it is open
+	kept   int       // messages that came over it and were kept
 }
 
 // letter is a copy of a message that the relay kept.
 type letter struct {
 	line   *line
+	nth    int               // of those that came over the line, from 1
 	sum    [sha256.Size]byte // of its octets
 	at     time.Time
 	cutOff bool // the relay hung up instead of answering
@@ -113,7 +114,6 @@ func (r *relay) accept(l net.Listener) {
 			continue
 		}
 		r.open[s] = true
-		r.lines = append(r.lines, s.line)
 		r.sessions.Go(s.serve)
 		r.mu.Unlock()
 	}
@@ -210,7 +210,8 @@ func (r *relay) pause() time.Duration {
 func (r *relay) keep(number int, l letter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l.at = time.Now()
+	l.line.kept++
+	l.nth, l.at = l.line.kept, time.Now()
 	r.copies[number] = append(r.copies[number], l)
 	close(r.changed)
 	r.changed = make(chan struct{})
@@ -231,25 +232,22 @@ func (r *relay) delivered() (n int, next <-chan struct{}) {
 	return len(r.copies), r.changed
 }
 
-// openSince counts the connections of a worker that were open at a time or later.
-func (r *relay) openSince(worker string, at time.Time) (n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, l := range r.lines {
-		if l.worker == worker && (l.ended.IsZero() || l.ended.After(at)) {
-			n++
-		}
-	}
-	return n
+// lastAt says whether the letter is the last one that was kept of those that came over
+// a line which was open at a time.
+func (l letter) lastAt(at time.Time) bool {
+	return l.nth == l.line.kept && (l.line.ended.IsZero() || l.line.ended.After(at))
 }
 
-// books returns all copies.
+// books returns all copies, those of each message in the order in which they came.
 func (r *relay) books() map[int][]letter {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := make(map[int][]letter, len(r.copies))
 	for number, letters := range r.copies {
 		all[number] = slices.Clone(letters)
+		for i, l := range letters {
+			all[number][i].line = new(*l.line) // sessions may still be ending
+		}
 	}
 	return all
 }

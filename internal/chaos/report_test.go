@@ -10,55 +10,70 @@ import (
 	"github.com/hibiken/asynq"
 )
 
-// report is what came of a run.
+// report is what came of the messages of one kind in a run.
 type report struct {
+	name     string
 	stack    *stack
 	finished bool // nothing was left to do before the time was up
 	took     time.Duration
+	happened map[action]int // what was really done to the parts
 
-	accepted  int // messages that Redis has accepted
-	repeated  int // hand-overs that had to be repeated
-	delivered int // different messages that the relay has kept
-	waiting   int // neither delivered nor dead, and still in the queue
-	lost      []int
-	twice     int // copies beyond the first of each message
-	altered   []int
-	strange   []string // copies beyond the first without a cause that explains them
+	accepted   int // messages that Redis has accepted
+	repeated   int // hand-overs that had to be repeated
+	unanswered int // messages whose hand-over had no answer, and was not repeated
+	unasked    int // of which the relay has kept this many
+	carriers   int // tasks as which the accepted messages were queued
+	delivered  int // different messages, accepted by Redis, that the relay has kept
+	waiting    int // neither delivered nor dead, and still in the queue
+	lost       []int
+	twice      int // copies beyond the first of each message
+	altered    []int
+	strange    []string // messages with a copy after one that nothing excuses
 
-	cutOff    int // messages kept whose final reply was cut off
-	openKills int // connections open of workers that were killed
+	cutOff   int // copies whose final reply was cut off
+	lastWord int // copies that were the last on a connection open when its worker was killed
 
 	dead      int   // messages that are dead letters
 	deadWrong []int // of them those that the relay did not refuse for good
 	undead    []int // refused for good, and no dead letter
-	tries     int   // that tasks spent beyond their first
+	tries     int   // spent beyond each message's first
 
-	killed, termed, crashed int
-	endings                 map[string]int // of workers, but the expected ones
+	endings map[string]int // of workers, but the expected ones
+	crashed int
 }
 
-func newReport(t *testing.T, s *stack, l *load, relay *relay, fleet *fleet, inspector *asynq.Inspector) *report {
+// newReports counts. Messages handed over singly and those of lots are counted apart.
+func newReports(t *testing.T, l *load, relay *relay, fleet *fleet, inspector *asynq.Inspector) []*report {
 	t.Helper()
-	accepted, books := l.accepted(), relay.books()
-	tasks, dead := tasksOf(t, inspector)
-	r := &report{
-		stack: s, accepted: len(accepted), repeated: l.again, delivered: len(books), dead: len(dead),
-		killed: len(fleet.killed), termed: fleet.termed, crashed: fleet.crashed,
-		endings: fleet.ended("exit status 0", "signal: killed", "signal: terminated"),
+	q := readQueues(t, inspector)
+	q.tries(t, l, fleet.logs)
+	single := newReport(l, relay, fleet, q, false)
+	single.name, single.repeated = l.stack.name, l.again
+	if l.plan.together == 0 {
+		return []*report{single}
 	}
-	since := map[string]time.Time{}
-	for _, k := range fleet.killed {
-		r.openKills += relay.openSince(k.name, k.at)
-		since[k.name] = k.at
-	}
-	for number, task := range accepted {
+	single.name += ", singly"
+	mass := newReport(l, relay, fleet, q, true)
+	mass.name = fmt.Sprintf("%s, %d at once", l.stack.name, l.plan.lot)
+	mass.unanswered = len(l.unanswered)
+	return []*report{single, mass}
+}
+
+func newReport(l *load, relay *relay, fleet *fleet, q *queues, inLot bool) *report {
+	r := &report{stack: l.stack, crashed: fleet.crashed, endings: fleet.ended("exit status 0", sigkilled, "signal: terminated")}
+	books, carriers := relay.books(), map[string]bool{}
+	for number, task := range l.accepted() {
+		if l.inLot(number) != inLot {
+			continue
+		}
+		r.accepted++
+		carriers[carrier(task)] = true
 		refused := relay.faults.refuses(number)
 		switch {
 		case len(books[number]) > 0:
-		case dead[task] && !refused:
-			r.deadWrong = append(r.deadWrong, number)
-		case dead[task]:
-		case tasks[task] != nil && tasks[task].State != asynq.TaskStateCompleted:
+			r.delivered++
+		case q.dead[number]:
+		case q.waits(task):
 			r.waiting++
 		case refused:
 			r.undead = append(r.undead, number)
@@ -66,37 +81,68 @@ func newReport(t *testing.T, s *stack, l *load, relay *relay, fleet *fleet, insp
 			r.lost = append(r.lost, number)
 		}
 	}
-	for _, task := range tasks {
-		r.tries += task.Retried
+	r.carriers = len(carriers)
+	for number := range q.dead {
+		if l.inLot(number) != inLot {
+			continue
+		}
+		r.dead++
+		if !relay.faults.refuses(number) {
+			r.deadWrong = append(r.deadWrong, number)
+		}
+	}
+	for number, n := range q.spent {
+		if l.inLot(number) == inLot {
+			r.tries += n
+		}
+	}
+	killed := map[string]time.Time{}
+	for _, k := range fleet.killed {
+		killed[k.name] = k.at
 	}
 	for number, copies := range books {
-		r.countCopies(number, copies, since)
+		if l.inLot(number) != inLot {
+			continue
+		}
+		if l.unanswered[number] {
+			r.unasked++
+		}
+		r.countCopies(number, copies, killed)
 	}
 	slices.Sort(r.lost)
 	return r
 }
 
-// countCopies looks at all copies of one message.
+// carrier is the task as which a message was queued.
+func carrier(task string) string {
+	id, _, _ := strings.Cut(task, ".")
+	return id
+}
+
+// countCopies looks at all copies of one message. Each but the last must be excused: its
+// sender cannot have known of the relay's reply.
 func (r *report) countCopies(number int, copies []letter, killed map[string]time.Time) {
 	r.twice += len(copies) - 1
-	explained := 0
 	want := copies[0].sum
 	if r.stack.sum != nil {
 		want = r.stack.sum(number)
 	}
-	for _, c := range copies {
+	strange := false
+	for i, c := range copies {
 		at, wasKilled := killed[c.line.worker]
-		if c.cutOff {
+		switch {
+		case c.cutOff:
 			r.cutOff++
-		}
-		if c.cutOff || wasKilled && (c.line.ended.IsZero() || c.line.ended.After(at)) {
-			explained++
+		case wasKilled && c.lastAt(at):
+			r.lastWord++
+		case i < len(copies)-1:
+			strange = true
 		}
 		if c.sum != want && !slices.Contains(r.altered, number) {
 			r.altered = append(r.altered, number)
 		}
 	}
-	if len(copies)-1 > explained {
+	if strange {
 		r.strange = append(r.strange, fmt.Sprintf("message %d: %s", number, describe(copies)))
 	}
 }
@@ -104,96 +150,70 @@ func (r *report) countCopies(number int, copies []letter, killed map[string]time
 func describe(copies []letter) string {
 	var parts []string
 	for _, c := range copies {
-		parts = append(parts, fmt.Sprintf("%s by %s (connection until %s, cut off %t, unread %t)",
-			c.at.Format("15:04:05.000"), c.line.worker, c.line.ended.Format("15:04:05.000"), c.cutOff, c.unread))
+		parts = append(parts, fmt.Sprintf("%s by %s (no. %d of %d over its connection, which was open until %s; cut off %t, unread %t)",
+			c.at.Format("15:04:05.000"), c.line.worker, c.nth, c.line.kept, c.line.ended.Format("15:04:05.000"), c.cutOff, c.unread))
 	}
 	return strings.Join(parts, ", ")
 }
 
-// tasksOf returns all tasks by their IDs, and which are dead letters.
-func tasksOf(t *testing.T, inspector *asynq.Inspector) (tasks map[string]*asynq.TaskInfo, dead map[string]bool) {
-	t.Helper()
-	tasks, dead = map[string]*asynq.TaskInfo{}, map[string]bool{}
-	queues, err := inspector.Queues()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, queue := range queues {
-		for _, list := range []func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error){
-			inspector.ListPendingTasks, inspector.ListActiveTasks, inspector.ListScheduledTasks,
-			inspector.ListRetryTasks, inspector.ListCompletedTasks, inspector.ListArchivedTasks,
-		} {
-			for page := 1; ; page++ {
-				found, err := list(queue, asynq.Page(page), asynq.PageSize(1000))
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, task := range found {
-					tasks[task.ID] = task
-					if task.State == asynq.TaskStateArchived {
-						dead[task.ID] = true
-					}
-				}
-				if len(found) < 1000 {
-					break
-				}
-			}
-		}
-	}
-	return tasks, dead
-}
-
 // allowed is how many copies too many the promise allows.
-func (r *report) allowed() int { return r.cutOff + r.openKills }
+func (r *report) allowed() int { return r.cutOff + r.lastWord }
 
 // check fails the test if the promise was broken.
+func check(t *testing.T, reports []*report) {
+	t.Helper()
+	for _, r := range reports {
+		r.check(t)
+	}
+}
+
 func (r *report) check(t *testing.T) {
 	t.Helper()
 	if !r.finished {
-		t.Errorf("%d messages were still waiting when the time was up", r.waiting)
+		t.Errorf("%s: %d messages were still waiting when the time was up", r.name, r.waiting)
 	}
 	if len(r.lost) > 0 {
-		t.Errorf("lost: %v", r.lost[:min(20, len(r.lost))])
+		t.Errorf("%s: lost: %v", r.name, r.lost[:min(20, len(r.lost))])
 	}
 	if r.twice > r.allowed() {
-		t.Errorf("%d copies too many, at most %d may be", r.twice, r.allowed())
+		t.Errorf("%s: %d copies too many, at most %d may be", r.name, r.twice, r.allowed())
 	}
 	for _, s := range r.strange[:min(20, len(r.strange))] {
-		t.Errorf("delivered again without a cause: %s", s)
+		t.Errorf("%s: delivered again without a cause: %s", r.name, s)
 	}
 	if len(r.altered) > 0 {
-		t.Errorf("octets changed of messages %v", r.altered)
+		t.Errorf("%s: octets changed of messages %v", r.name, r.altered)
 	}
 	if len(r.deadWrong) > 0 {
-		t.Errorf("dead letters that the relay had not refused for good: %v", r.deadWrong)
+		t.Errorf("%s: dead letters that the relay had not refused for good: %v", r.name, r.deadWrong)
 	}
 	if len(r.undead) > 0 {
-		t.Errorf("refused for good, and no dead letter: %v", r.undead)
+		t.Errorf("%s: refused for good, and no dead letter: %v", r.name, r.undead)
 	}
 	if len(r.endings) > 0 || r.crashed > 0 {
-		t.Logf("workers that ended otherwise: %v, by themselves: %d", r.endings, r.crashed)
+		t.Logf("%s: workers that ended otherwise: %v, by themselves: %d", r.name, r.endings, r.crashed)
 	}
 }
 
 // table is the reports side by side, in Markdown.
 func table(p plan, seed uint64, reports ...*report) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d mails over %v, %d workers, %d SIGKILLs, %d SIGTERMs, Redis killed %d times and silent for %v,\n",
-		p.mails, p.span, p.workers, p.kills, p.terms, p.crashes, p.silence)
-	fmt.Fprintf(&b, "relay away for %v, 421 for every %dth, one connection in %d lost; seed %d\n\n", p.absence, p.relay.laterEvery, p.relay.cutOneIn, seed)
+	fmt.Fprintf(&b, "%d mails over %v, %d workers, Redis silent for %v, relay away for %v,\n", p.mails, p.span, p.workers, p.silence, p.absence)
+	fmt.Fprintf(&b, "421 for every %dth transaction, one connection in %d lost; seed %d\n\n", p.relay.laterEvery, p.relay.cutOneIn, seed)
 	row := func(label string, value func(*report) string) {
 		fmt.Fprintf(&b, "| %-56s |", label)
 		for _, r := range reports {
-			fmt.Fprintf(&b, " %20s |", value(r))
+			fmt.Fprintf(&b, " %23s |", value(r))
 		}
 		b.WriteString("\n")
 	}
-	row("", func(r *report) string { return r.stack.name })
-	b.WriteString("|" + strings.Repeat("-", 58) + "|" + strings.Repeat(strings.Repeat("-", 21)+":|", len(reports)) + "\n")
+	row("", func(r *report) string { return r.name })
+	b.WriteString("|" + strings.Repeat("-", 58) + "|" + strings.Repeat(strings.Repeat("-", 24)+":|", len(reports)) + "\n")
 	count := func(label string, value func(*report) int) {
 		row(label, func(r *report) string { return fmt.Sprint(value(r)) })
 	}
 	count("accepted by Redis", func(r *report) int { return r.accepted })
+	count("  as so many tasks", func(r *report) int { return r.carriers })
 	count("delivered", func(r *report) int { return r.delivered })
 	count("dead letters", func(r *report) int { return r.dead })
 	count("dead letters that the relay had not refused for good", func(r *report) int { return len(r.deadWrong) })
@@ -201,11 +221,16 @@ func table(p plan, seed uint64, reports ...*report) string {
 	count("lost", func(r *report) int { return len(r.lost) })
 	count("delivered again (copies too many)", func(r *report) int { return r.twice })
 	count("  at most: final replies cut off", func(r *report) int { return r.cutOff })
-	count("         + open connections of workers killed", func(r *report) int { return r.openKills })
-	count("  without such a cause", func(r *report) int { return len(r.strange) })
+	count("         + last ones on connections of killed workers", func(r *report) int { return r.lastWord })
+	count("  messages with a copy too many that has no such cause", func(r *report) int { return len(r.strange) })
 	count("messages whose octets changed between copies", func(r *report) int { return len(r.altered) })
 	count("tries spent beyond the first", func(r *report) int { return r.tries })
 	count("hand-overs repeated", func(r *report) int { return r.repeated })
+	count("messages handed over without an answer, not repeated", func(r *report) int { return r.unanswered })
+	count("  of which were delivered all the same", func(r *report) int { return r.unasked })
+	for _, a := range []action{killWorker, termWorker, crashRedis, pauseRedis, relayLeaves} {
+		count("what happened: "+string(a), func(r *report) int { return r.happened[a] })
+	}
 	row("until nothing was left to do", func(r *report) string {
 		if !r.finished {
 			return "longer than " + r.took.Round(time.Second).String()

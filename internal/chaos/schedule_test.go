@@ -9,9 +9,11 @@ import (
 
 // plan says how much is broken, and for how long.
 type plan struct {
-	mails   int
-	workers int
-	span    time.Duration // within which the mails are handed over and things break
+	mails    int
+	together int // of which this many are handed over in lots, the others singly
+	lot      int // messages in a lot
+	workers  int
+	span     time.Duration // within which the mails are handed over and things break
 
 	kills     int           // workers ended with SIGKILL
 	killsEnd  time.Duration // within this time from the start, span if zero
@@ -28,8 +30,8 @@ type plan struct {
 // full is what the promise is held against.
 func full() plan {
 	return plan{
-		mails: 20_000, workers: 3, span: 4 * time.Minute, kills: 30, terms: 30, crashes: 5,
-		silence: 40 * time.Second, absence: 30 * time.Second, deadline: 9 * time.Minute, producers: 4,
+		mails: 20_000, together: 10_000, lot: 250, workers: 3, span: 4 * time.Minute, kills: 30, terms: 30, crashes: 5,
+		silence: 40 * time.Second, absence: 30 * time.Second, deadline: 20 * time.Minute, producers: 4,
 		relay: faults{laterEvery: 50, cutOneIn: 60, refuseOne: 200, slowest: 80 * time.Millisecond},
 	}
 }
@@ -38,10 +40,16 @@ func full() plan {
 // their tasks a minute later, when workers start.
 func short() plan {
 	return plan{
-		mails: 2_000, workers: 3, span: 20 * time.Second, kills: 3, killsEnd: 4 * time.Second, terms: 4,
-		renew: 68 * time.Second, crashes: 1, deadline: 4 * time.Minute, producers: 4,
+		mails: 2_000, together: 1_000, lot: 250, workers: 3, span: 20 * time.Second, kills: 3, killsEnd: 4 * time.Second, terms: 4,
+		renew: 68 * time.Second, crashes: 1, deadline: 8 * time.Minute, producers: 4,
 		relay: faults{laterEvery: 50, cutOneIn: 60, refuseOne: 200, slowest: 60 * time.Millisecond},
 	}
+}
+
+// singly is the plan for those who hand each message over by itself.
+func (p plan) singly() plan {
+	p.together = 0
+	return p
 }
 
 // action is something that is done to one of the parts.
@@ -70,8 +78,13 @@ func (p plan) schedule(seed uint64) []event {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	within := func(from, to time.Duration) time.Duration { return from + time.Duration(rng.Int64N(int64(to-from))) }
 	var events []event
-	for range p.kills {
-		events = append(events, event{within(time.Second, cmp.Or(p.killsEnd, p.span)), killWorker, rng.IntN(p.workers)})
+	lots := p.lotTimes()
+	for i := range p.kills {
+		at := within(time.Second, cmp.Or(p.killsEnd, p.span))
+		if i%2 == 1 && len(lots) > 0 { // while a lot is on its way, or there would be few such kills
+			at = min(lots[rng.IntN(len(lots))]+within(100*time.Millisecond, time.Second), cmp.Or(p.killsEnd, p.span))
+		}
+		events = append(events, event{at, killWorker, rng.IntN(p.workers)})
 	}
 	for range p.terms {
 		events = append(events, event{within(time.Second, p.span), termWorker, rng.IntN(p.workers)})

@@ -28,6 +28,10 @@ type stack struct {
 	// error does it once.
 	enqueue func(ctx context.Context, number int) (task string, err error)
 
+	// enqueueAll hands several messages over at once. Doing it again may do it twice. It
+	// is nil for a stack that has no such way.
+	enqueueAll func(ctx context.Context, numbers []int) (tasks []string, errs []error)
+
 	// command is a worker process that calls itself name in EHLO.
 	command func(name string) *exec.Cmd
 
@@ -81,6 +85,16 @@ func ours(t *testing.T, redisURL string, relay *relay) *stack {
 				return dead.ID, nil
 			}
 			return id, err
+		},
+		enqueueAll: func(ctx context.Context, numbers []int) ([]string, []error) {
+			messages := make([]*mailer.EmailMessage, len(numbers))
+			for i, number := range numbers {
+				messages[i] = message(number)
+			}
+			ids, errs := make([]string, len(numbers)), make([]error, len(numbers))
+			kept := tasks.Options{Retention: hour}
+			queue.With(kept).SendEach(ctx, messages, func(i int, r mailer.Result) { ids[i], errs[i] = r.Reply, r.Err })
+			return ids, errs
 		},
 		command: func(name string) *exec.Cmd {
 			cmd := exec.Command(bin, "run")

@@ -84,8 +84,10 @@ func TestPages_code(t *testing.T) {
 // The tests above can tell what is there from what is not.
 func TestPages_lookup(t *testing.T) {
 	t.Parallel()
-	text := "[a](docs/x.md#y) ![b](i.png \"title\") <img src=\"j.png\" width=\"300\" alt=\"c\">\n```\n[no](link)\n```\n`[no](link)` [d](https://example.com/)"
-	want := []link{{"docs/x.md#y", "a", false}, {"i.png", "b", true}, {"https://example.com/", "d", false}, {"j.png", "c", true}}
+	text := "[a](docs/x.md#y) [![b](i.png \"title\")](k) [<img src=\"j.png\" width=\"300\" alt=\"c\">](l)\n```\n[no](link)\n```\n`[no](link)` [d](https://example.com/)"
+	want := []link{
+		{"j.png", "c", true}, {"docs/x.md#y", "a", false}, {"i.png", "b", true}, {"l", "", false}, {"https://example.com/", "d", false}, {"k", "", false},
+	}
 	if got := links(text); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
@@ -118,21 +120,11 @@ var (
 	attribute = regexp.MustCompile(`(src|alt)="([^"]*)"`)
 )
 
-// links returns the links and pictures of a page, those in code left out. Of a picture
-// that is a link only the picture is found, and its target in a second look.
+// links returns the links and pictures of a page, those in code left out. A picture may be
+// the text of a link: then it is found first, and the link in a second look.
 func links(text string) []link {
 	text = code.ReplaceAllString(text, "")
 	var all []link
-	for {
-		found := markdown.FindAllStringSubmatch(text, -1)
-		if len(found) == 0 {
-			break
-		}
-		for _, m := range found {
-			all = append(all, link{m[3], m[2], m[1] == "!"})
-		}
-		text = markdown.ReplaceAllString(text, "")
-	}
 	for _, tag := range htmlImage.FindAllString(text, -1) {
 		l := link{picture: true}
 		for _, a := range attribute.FindAllStringSubmatch(tag, -1) {
@@ -143,6 +135,17 @@ func links(text string) []link {
 			}
 		}
 		all = append(all, l)
+	}
+	text = htmlImage.ReplaceAllString(text, "")
+	for {
+		found := markdown.FindAllStringSubmatch(text, -1)
+		if len(found) == 0 {
+			break
+		}
+		for _, m := range found {
+			all = append(all, link{m[3], m[2], m[1] == "!"})
+		}
+		text = markdown.ReplaceAllString(text, "")
 	}
 	return all
 }

@@ -48,13 +48,14 @@ func TestREADME_settings(t *testing.T) {
 	}
 }
 
-// Every Go program in README compiles. Packages of example.com are the reader's own;
-// here a stub stands for each.
+// Every Go program in README and in docs/operations.md compiles. Packages of example.com are
+// the reader's own; here a stub stands for each.
 func TestREADME_programs(t *testing.T) {
 	t.Parallel()
-	programs := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(readme(t), -1)
-	if len(programs) < 2 {
-		t.Fatalf("README has %d Go programs, want at least 2", len(programs))
+	text := readme(t) + read(t, "../../docs/operations.md")
+	programs := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(text, -1)
+	if len(programs) < 3 {
+		t.Fatalf("there are %d Go programs, want at least 3", len(programs))
 	}
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -128,22 +129,15 @@ func (*Backend) SendMessages(context.Context, []*mailer.EmailMessage) (int, erro
 }
 `
 
-// Every make target and file that README names is there.
-func TestREADME_names(t *testing.T) {
+// Every make target that a page names is there.
+func TestPages_targets(t *testing.T) {
 	t.Parallel()
-	text := readme(t)
-	makefile, err := os.ReadFile("../../Makefile")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range regexp.MustCompile("`?make ([a-z-]+)").FindAllStringSubmatch(text, -1) {
-		if m[0][0] == '`' && !strings.Contains(string(makefile), "\n"+m[1]+":") {
-			t.Errorf("README names make %s, which the Makefile has not", m[1])
-		}
-	}
-	for _, m := range regexp.MustCompile(`\]\(([A-Za-z][^):#]*)\)`).FindAllStringSubmatch(text, -1) {
-		if _, err := os.Stat(filepath.Join("../..", m[1])); err != nil {
-			t.Errorf("README links to %s: %v", m[1], err)
+	makefile := read(t, "../../Makefile")
+	for _, page := range pages(t) {
+		for _, m := range regexp.MustCompile("(?m)(?:^|`)make ([a-z][a-z-]*)").FindAllStringSubmatch(read(t, page), -1) {
+			if !strings.Contains(makefile, "\n"+m[1]+":") {
+				t.Errorf("%s names make %s, which the Makefile has not", page, m[1])
+			}
 		}
 	}
 }

@@ -8,6 +8,8 @@
 //		})
 //	}
 //
+// docs/writing-a-backend.md has a whole backend with its tests.
+//
 // The more a [Harness] can tell of what the backend did, the more is tested. Run it
 // with the race detector: that reports come from one goroutine at a time is left to it.
 //

@@ -164,6 +164,16 @@ func TestRun_ownBackend(t *testing.T) {
 	}
 }
 
+// Who tells a worker to stop while it starts has not made a mistake.
+func TestRun_stoppedAtStart(t *testing.T) {
+	t.Setenv("REDIS_URL", redistest.Start(t, redistest.Options{}).URL())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if r := worker(ctx, t, backends.Builtin(), "run"); r.code != 0 {
+		t.Errorf("exit status %d: %s", r.code, r.err)
+	}
+}
+
 // Two relays by name, and the conversation with one of them to be read.
 func TestRun_mailersTraced(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{})
@@ -202,7 +212,7 @@ func TestRun_mailersTraced(t *testing.T) {
 	<-caught
 	cancel()
 	got := <-done
-	if got.code != 0 || !strings.Contains(got.err, "C: MAIL FROM:<webmaster@localhost>") || strings.Contains(got.err, "secret body") {
+	if got.code != 0 || !strings.Contains(got.err, "C: MAIL FROM:<w***@localhost>") || strings.Contains(got.err, "secret body") {
 		t.Errorf("exit code %d\n%s", got.code, got.err)
 	}
 }

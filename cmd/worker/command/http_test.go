@@ -189,7 +189,7 @@ func TestRun_pagesRefused(t *testing.T) {
 		code int
 		want string
 	}{
-		{"no password beyond this machine", "0.0.0.0:0", 78, "worker: EMAIL_HTTP_ADDR: other machines can reach 0.0.0.0:0: set EMAIL_HTTP_PASSWORD or EMAIL_HTTP_TOKEN"},
+		{"no password beyond this machine", "0.0.0.0:0", 78, "EMAIL_HTTP_ADDR: other machines can reach 0.0.0.0:0: set EMAIL_HTTP_PASSWORD or EMAIL_HTTP_TOKEN"},
 		{"in use", taken.Addr().String(), 69, "EMAIL_HTTP_ADDR: " + taken.Addr().String() + " is in use"},
 		{"not ours", "192.0.2.1:8025", 78, "EMAIL_HTTP_ADDR"},
 		{"nonsense", "8025", 78, "EMAIL_HTTP_ADDR"},

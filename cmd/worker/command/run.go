@@ -2,11 +2,7 @@ package command
 
 import (
 	"context"
-	"fmt"
-	"io"
-	"maps"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -20,8 +16,7 @@ import (
 )
 
 func runCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
-	var trace bool
-	var profiles string
+	var how runFlags
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Deliver mail until told to stop",
@@ -33,46 +28,44 @@ second signal ends it at once.`,
   EMAIL_QUEUE_BACKEND=console worker run`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if trace {
-				registry = traced(registry, std.Err)
+			s, warnings, err := settings.Load()
+			log := newLogger(std.Err, s.Log)
+			adopt(std.Err, log)
+			for _, w := range warnings {
+				log.Warn().Msg(w)
 			}
-			if profiles != "" {
-				at, stop, err := servePprof(profiles)
-				if err != nil {
-					return err
-				}
-				defer stop()
-				fmt.Fprintf(std.Err, "profiles are at http://%s/debug/pprof/\n", at)
+			if err == nil {
+				err = run(c.Context(), s, registry, log, how)
 			}
-			return run(c.Context(), std, registry)
+			return logged(log, err)
 		},
 	}
-	c.Flags().BoolVar(&trace, "trace", false, "print every SMTP conversation, without logins and message bodies")
-	c.Flags().StringVar(&profiles, "pprof", "", "serve Go's profiles at this address of this machine, such as 127.0.0.1:6060")
+	c.Flags().BoolVar(&how.trace, "trace", false, "log every SMTP conversation, without logins and message bodies")
+	c.Flags().StringVar(&how.profiles, "pprof", "", "serve Go's profiles at this address of this machine, such as 127.0.0.1:6060")
 	return c
 }
 
-// traced returns the registry with an smtp backend that prints its conversations. Each
-// backend, which is one connection at a time, has a number.
-func traced(registry backends.Registry, w io.Writer) backends.Registry {
-	registry = maps.Clone(registry)
-	var last atomic.Int64
-	registry["smtp"] = func(s settings.Settings) (mailer.Backend, error) {
-		number := last.Add(1)
-		return backends.SMTP(s, func(line string) { fmt.Fprintf(w, "smtp %d %s\n", number, line) })
-	}
-	return registry
+// runFlags are the flags of run.
+type runFlags struct {
+	trace    bool
+	profiles string
 }
 
-func run(ctx context.Context, std cli.Streams, registry backends.Registry) error {
-	s, err := cli.Settings(std)
-	if err != nil {
-		return err
+func run(ctx context.Context, s settings.Settings, registry backends.Registry, log zerolog.Logger, how runFlags) error {
+	if how.trace {
+		registry = traced(registry, log, s.Log)
+	}
+	if how.profiles != "" {
+		at, stop, err := servePprof(how.profiles)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		log.Info().Str("url", "http://"+at.String()+"/debug/pprof/").Msg("profiles")
 	}
 	if err := s.HTTP.CheckAccess(); err != nil {
 		return err
 	}
-	log := newLogger(std.Err, s.Log)
 	client, err := tasks.ConnectWorker(s.Queue.RedisURL.Reveal())
 	if err != nil {
 		return cli.Exit(cli.ExitConfig, err)
@@ -97,6 +90,9 @@ func run(ctx context.Context, std cli.Streams, registry backends.Registry) error
 	// A worker outlives a Redis that goes away, but one that is not there at the start is
 	// more likely a mistake: say so at once.
 	found, err := tryRedis(ctx, s)
+	if ctx.Err() != nil {
+		return nil // it was told to stop while it started
+	}
 	if err != nil {
 		return cli.Exitf(cli.ExitUnavailable, "Redis %s: %w", s.Queue.RedisURL, err)
 	}
@@ -128,7 +124,7 @@ func workerConfig(ctx context.Context, s settings.Settings, registry backends.Re
 		Queues:  s.Worker.Queues, Shards: s.Queue.Shards, Connections: s.Worker.Connections, BatchSize: s.Worker.BatchSize, Memory: s.Worker.Memory.OrNever(),
 		RetryMin: s.Worker.RetryMin, RetryMax: s.Worker.RetryMax, MaxAge: s.Worker.MaxAge,
 		BatchTimeout: s.Worker.BatchTimeout, ReplyTimeout: reply, ShutdownTimeout: s.Worker.ShutdownTimeout,
-		Logger: log,
+		Logger: log, ShowAddresses: s.Log.ShowAddresses,
 	}, err
 }
 
@@ -145,16 +141,4 @@ func mailers(s settings.Settings) (connections map[string]int, reply time.Durati
 		reply = max(reply, named.SMTP.DataTimeout)
 	}
 	return connections, reply, nil
-}
-
-// newLogger writes JSON for programs, and lines for people on a terminal.
-func newLogger(w io.Writer, s settings.Log) zerolog.Logger {
-	level, err := zerolog.ParseLevel(s.Level)
-	if err != nil {
-		level = zerolog.InfoLevel
-	}
-	if s.Format == "console" || s.Format == "auto" && cli.IsTerminal(w) {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !cli.IsTerminal(w)}
-	}
-	return zerolog.New(w).Level(level).With().Timestamp().Logger()
 }

@@ -1,0 +1,132 @@
+// Package webhook is a backend to start one's own from: it hands each message to an
+// HTTP service, as providers of mail have them, in a JSON object
+//
+//	{"from": "shop@example.com", "to": ["ann@example.org"], "message": "<base64 of RFC 5322>"}
+//
+// docs/writing-a-backend.md explains it. The package worker below it is a worker that
+// delivers with it.
+package webhook
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// Config says where messages go. URL is required.
+type Config struct {
+	URL      string          // of the service: http or https
+	Token    string          // sent as "Authorization: Bearer", if not empty
+	Timeout  time.Duration   // how long one request may take: 30 s if zero
+	Defaults mailer.Defaults // what a message may leave out
+}
+
+// Backend hands messages to an HTTP service over one connection. One goroutine at a time
+// may use it.
+type Backend struct {
+	cfg    Config
+	client *http.Client
+	open   bool
+}
+
+var (
+	_ mailer.Backend    = (*Backend)(nil)
+	_ mailer.EachSender = (*Backend)(nil)
+)
+
+// New returns a Backend. It opens no connection.
+func New(cfg Config) (*Backend, error) {
+	u, err := url.Parse(cfg.URL)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, errors.New("webhook: Config.URL: an address that begins with http:// or https:// is wanted")
+	}
+	return &Backend{cfg: cfg, client: &http.Client{
+		Transport: &http.Transport{MaxConnsPerHost: 1, Proxy: http.ProxyFromEnvironment},
+		Timeout:   cmp.Or(cfg.Timeout, 30*time.Second),
+		// A service that has moved is a setting to be mended, and not to be sent a token.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// Open asks whether the service is there and takes our token. A worker that holds mail
+// probes with it, so it must not succeed while no mail would be taken.
+func (b *Backend) Open(ctx context.Context) (opened bool, err error) {
+	if b.open {
+		return false, nil
+	}
+	request, err := b.request(ctx, http.MethodHead, nil)
+	if err != nil {
+		return false, unavailable(err)
+	}
+	response, err := b.client.Do(request)
+	if err != nil {
+		return false, unavailable(err)
+	}
+	_ = response.Body.Close()
+	if classify(response.StatusCode) == mailer.Unavailable || response.StatusCode >= http.StatusInternalServerError {
+		return false, &mailer.SendError{
+			Class: mailer.Unavailable, Step: mailer.StepConnect, Code: response.StatusCode, Text: http.StatusText(response.StatusCode),
+		}
+	}
+	b.open = true
+	return true, nil
+}
+
+// Close ends the connection. It never fails.
+func (b *Backend) Close() error {
+	b.open = false
+	b.client.CloseIdleConnections()
+	return nil
+}
+
+// SendMessages implements mailer.Backend.
+func (b *Backend) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (sent int, err error) {
+	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) { b.SendEach(ctx, messages, report) })
+}
+
+// SendEach implements mailer.EachSender.
+func (b *Backend) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(i int, r mailer.Result)) {
+	var opened bool
+	var down error // why no connection could be opened
+	for i, m := range messages {
+		m = m.WithDefaults(b.cfg.Defaults)
+		envelope, err := check(m)
+		switch {
+		case err != nil:
+			report(i, mailer.Result{Err: err})
+			continue
+		case len(envelope.To) == 0:
+			report(i, mailer.Result{Skipped: true})
+			continue
+		}
+		if !b.open && down == nil {
+			opened, down = b.Open(ctx)
+		}
+		if down != nil {
+			report(i, mailer.Result{Err: down})
+			continue
+		}
+		report(i, b.post(ctx, m, envelope))
+	}
+	if opened {
+		_ = b.Close()
+	}
+}
+
+// check refuses what no next hop should see.
+func check(m *mailer.EmailMessage) (mailer.Envelope, error) {
+	if err := m.Validate(); err != nil {
+		return mailer.Envelope{}, err
+	}
+	return m.Envelope()
+}
+
+func unavailable(err error) error {
+	return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: fmt.Errorf("webhook: %w", err)}
+}

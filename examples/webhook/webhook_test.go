@@ -1,0 +1,149 @@
+package webhook
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/mailer/mailertest"
+)
+
+// service is an HTTP service that takes every mail.
+type service struct {
+	*httptest.Server
+	connections atomic.Int64
+
+	mu       sync.Mutex
+	received []mailertest.Mail
+}
+
+func newService(t *testing.T) *service {
+	s := new(service)
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(s.take))
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			s.connections.Add(1)
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *service) take(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodHead {
+		return
+	}
+	var body struct {
+		From    string
+		To      []string
+		Message []byte
+	}
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.received = append(s.received, mailertest.Mail{Envelope: mailer.Envelope{From: body.From, To: body.To}, Data: body.Message})
+	w.WriteHeader(http.StatusAccepted)
+}
+
+func (s *service) mails() []mailertest.Mail {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.received
+}
+
+func newBackend(t *testing.T, url string) *Backend {
+	b, err := New(Config{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}
+
+// The contract, sentence by sentence.
+func TestConformance(t *testing.T) {
+	mailertest.Run(t, func(t *testing.T) mailertest.Harness {
+		s := newService(t)
+		return mailertest.Harness{
+			Backend:     newBackend(t, s.URL),
+			Received:    s.mails,
+			Connections: func() int { return int(s.connections.Load()) },
+			Down:        s.Close,
+		}
+	})
+}
+
+// What each answer means is the backend's own to test.
+func TestBackend_SendMessages(t *testing.T) {
+	hangUp := func(http.ResponseWriter) { panic(http.ErrAbortHandler) }
+	say := func(code int, text string) func(http.ResponseWriter) {
+		return func(w http.ResponseWriter) { http.Error(w, text, code) }
+	}
+	tests := []struct {
+		name   string
+		answer func(http.ResponseWriter)
+		class  mailer.Class
+		text   string
+	}{
+		{"bad request", say(400, "no such domain"), mailer.Permanent, "end of data: 400 no such domain"},
+		{"wrong token", say(401, "who are you?"), mailer.Unavailable, "end of data: 401 who are you?"},
+		{"too many", say(429, "slower"), mailer.Unavailable, "end of data: 429 slower"},
+		{"broken", say(500, "oops"), mailer.Temporary, "end of data: 500 oops"},
+		{"proxy", say(504, "no answer"), mailer.Unknown, "end of data: 504 no answer"},
+		{"moved", say(308, "elsewhere"), mailer.Unavailable, "end of data: 308 elsewhere"},
+		{"no answer", hangUp, mailer.Unknown, "end of data: webhook: EOF"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodPost {
+					tt.answer(w)
+				}
+			}))
+			t.Cleanup(server.Close)
+			sent, err := newBackend(t, server.URL).SendMessages(t.Context(), []*mailer.EmailMessage{{To: []string{"ann@example.org"}}})
+			if got := mailer.ErrorAt(err, 0); sent != 0 || mailer.ClassOf(got) != tt.class || got.Error() != tt.text {
+				t.Errorf("got %d, %v (%v), want 0, %s (%v)", sent, got, mailer.ClassOf(got), tt.text, tt.class)
+			}
+		})
+	}
+}
+
+// A worker that probes must not hear that all is well while its token is wrong.
+func TestBackend_Open(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer right" {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	t.Cleanup(server.Close)
+	for token, want := range map[string]bool{"right": true, "wrong": false, "": false} {
+		b, err := New(Config{URL: server.URL, Token: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened, err := b.Open(t.Context())
+		_ = b.Close()
+		if opened != want || (err == nil) != want || (err != nil && mailer.ClassOf(err) != mailer.Unavailable) {
+			t.Errorf("token %q: got %v, %v", token, opened, err)
+		}
+	}
+}
+
+func TestNew(t *testing.T) {
+	for _, bad := range []string{"", "mail.example.com", "ftp://mail.example.com/", "http://", "http://user:SECRET@mail example.com/"} {
+		if _, err := New(Config{URL: bad}); err == nil || strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("%q: got %v", bad, err)
+		}
+	}
+}

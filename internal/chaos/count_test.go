@@ -1,0 +1,69 @@
+package chaos
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// Each copy but the last needs an excuse of its own.
+func TestCountCopies(t *testing.T) {
+	t.Parallel()
+	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	killed := map[string]time.Time{"killed": noon}
+	on := func(worker string, nth, kept int, ended time.Time) letter {
+		return letter{line: &line{worker: worker, kept: kept, ended: ended}, nth: nth}
+	}
+	cut := func(l letter) letter { l.cutOff = true; return l }
+	later, before := noon.Add(time.Second), noon.Add(-time.Second)
+	fine := on("other", 3, 9, later)
+	tests := []struct {
+		name             string
+		copies           []letter
+		twice            int
+		cutOff, lastWord int
+		strange          bool
+	}{
+		{"one", []letter{fine}, 0, 0, 0, false},
+		{"two, and no reason why", []letter{fine, fine}, 1, 0, 0, true},
+		{"the first reply was cut off", []letter{cut(fine), fine}, 1, 1, 0, false},
+		{"the second reply was cut off", []letter{fine, cut(fine)}, 1, 1, 0, true},
+		{"the last one before the kill", []letter{on("killed", 9, 9, later), fine}, 1, 0, 1, false},
+		{"the last one, and the connection still open", []letter{on("killed", 9, 9, time.Time{}), fine}, 1, 0, 1, false},
+		{"the last but one before the kill", []letter{on("killed", 8, 9, later), fine}, 1, 0, 0, true},
+		{"over a connection that ended before the kill", []letter{on("killed", 9, 9, before), fine}, 1, 0, 0, true},
+		{"one excuse for three copies", []letter{cut(fine), fine, fine}, 2, 1, 0, true},
+		{"two for three", []letter{cut(fine), on("killed", 9, 9, later), fine}, 2, 1, 1, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := &report{stack: &stack{}}
+			r.countCopies(1, tt.copies, killed)
+			if r.twice != tt.twice || r.cutOff != tt.cutOff || r.lastWord != tt.lastWord || len(r.strange) > 0 != tt.strange {
+				t.Errorf("%d too many, %d cut off, %d last, strange %v", r.twice, r.cutOff, r.lastWord, r.strange)
+			}
+		})
+	}
+}
+
+// Every message of a plan is handed over once, in one way.
+func TestPlan_lots(t *testing.T) {
+	t.Parallel()
+	for _, p := range []plan{full(), short(), full().singly(), {mails: 700, together: 600, lot: 250, span: time.Minute}} {
+		var numbers []int
+		for _, l := range append(p.singles(), p.lots()...) {
+			if l.at < 0 || l.at >= p.span {
+				t.Errorf("handed over at %v of %v", l.at, p.span)
+			}
+			if len(l.numbers) > max(p.lot, 1) {
+				t.Errorf("%d messages at once, at most %d are wanted", len(l.numbers), p.lot)
+			}
+			numbers = append(numbers, l.numbers...)
+		}
+		slices.Sort(numbers)
+		if !slices.Equal(numbers, sequence(0, p.mails)) {
+			t.Errorf("%d numbers for %d mails", len(numbers), p.mails)
+		}
+	}
+}
