@@ -49,6 +49,15 @@ func Exitf(code int, format string, args ...any) error {
 	return &ExitError{Code: code, Err: fmt.Errorf(format, args...)}
 }
 
+// toldError is an error that somebody has been told of.
+type toldError struct{ err error }
+
+func (e *toldError) Error() string { return e.err.Error() }
+func (e *toldError) Unwrap() error { return e.err }
+
+// Told returns err as one that Run need not print: its exit code is left.
+func Told(err error) error { return &toldError{err} }
+
 // Streams are a program's standard streams.
 type Streams struct {
 	In       io.Reader
@@ -93,6 +102,10 @@ func Run(ctx context.Context, command func(Streams) *cobra.Command, args []strin
 		fmt.Fprintf(std.Err, "%s: %s (%s --help shows how)\n", root.Name(), strings.Join(strings.Fields(err.Error()), " "), root.Name())
 		return ExitUsage
 	}
+	var told *toldError
+	if errors.As(err, &told) {
+		return exitCode(err)
+	}
 	var problems settings.Problems
 	if errors.As(err, &problems) {
 		for _, p := range problems {
@@ -114,7 +127,10 @@ func exitCode(err error) int {
 	var mailerName *settings.UnknownMailerError
 	var using *tasks.UnknownMailerError
 	var send *mailer.SendError
+	var problems settings.Problems
 	switch {
+	case errors.As(err, &problems):
+		return ExitConfig
 	case errors.As(err, &exit):
 		return exit.Code
 	case errors.As(err, &unknown):

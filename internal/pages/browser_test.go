@@ -315,8 +315,8 @@ func TestBrowser_monitor(t *testing.T) {
 // What a mail server says, and what a queue is called, stays text.
 func TestBrowser_hostile(t *testing.T) {
 	s := newScene(t)
-	s.enqueue(tasks.Options{Queue: "<i>bulk"}, "evil%d@example.com", "<script>document.title='owned'</script> %d", 1, 0)
-	s.enqueue(tasks.Options{}, "evil%d@example.com", "<script>document.title='owned'</script> %d", 1, 1)
+	s.enqueue(tasks.Options{Queue: "<i>bulk"}, "evil%d@example.com", "<svg onload=document.title='owned'> %d", 1, 0)
+	s.enqueue(tasks.Options{}, "evil%d@example.com", "<svg onload=document.title='owned'> %d", 1, 1)
 	b := browsertest.Start(t)
 	for _, path := range []string{"", "monitor/queues/default?status=archived"} {
 		b.Do(chromedp.Navigate(s.server.URL() + path))

@@ -9,6 +9,7 @@ import (
 	"net/mail"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/mailpouch/mailpouch/internal/mask"
 	"github.com/mailpouch/mailpouch/tasks"
@@ -73,8 +74,8 @@ func (v veil) one(data []byte) fields {
 	f.add("only_to", v.recipients(texts(p.Recipients)))
 	f.add("refused", v.text(text(p.Refused), maxReason))
 	f.add("mailer", v.text(text(p.Using), maxSubject))
-	f.add("due_at", mask.Cut(mask.Line(text(p.DueAt)), maxAddress))
-	f.add("deadline", mask.Cut(mask.Line(text(p.Deadline)), maxAddress))
+	f.add("due_at", moment(p.DueAt))
+	f.add("deadline", moment(p.Deadline))
 	if string(p.AtMostOnce) == "true" {
 		f.add("at_most_once", "yes")
 	}
@@ -189,6 +190,15 @@ func (v veil) result(_ string, data []byte) string {
 	}
 	f.add("refused", refused)
 	return line(f)
+}
+
+// moment is a JSON string that is a time; anything else is "".
+func moment(data json.RawMessage) string {
+	var at time.Time
+	if json.Unmarshal(data, &at) != nil || at.IsZero() {
+		return ""
+	}
+	return at.Format(time.RFC3339Nano)
 }
 
 // sizes has the octets of the attachments that are stored beside the queue, by index.
