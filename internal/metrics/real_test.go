@@ -311,18 +311,18 @@ func TestRedisAway(t *testing.T) {
 	}
 }
 
-// TestACL: a user who may do no more than README says sees everything, and one who may not
+// TestACL: a user who may do no more than docs/operations.md says sees everything, and one who may not
 // ask for memory all the rest.
 func TestACL(t *testing.T) {
 	redis := redistest.Start(t, redistest.Options{})
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, rule, _ := strings.Cut(string(readme), "\nACL SETUSER mailpouch ")
 	rule, _, found := strings.Cut(rule, "\n```")
 	if !found {
-		t.Fatal("README has no ACL rule")
+		t.Fatal("docs/operations.md has no ACL rule")
 	}
 	rule = strings.ReplaceAll(rule, "\\\n", " ")
 	for name, more := range map[string]string{"mailpouch": "", "poor": " -memory"} {
