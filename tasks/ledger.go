@@ -30,7 +30,7 @@ import (
 // looks first, and written when Redis is back.
 type ledger struct {
 	redis redis.UniversalClient
-	ends  *endings
+	ends  ends
 	log   zerolog.Logger
 
 	mu      sync.Mutex
@@ -41,6 +41,12 @@ type ledger struct {
 	order   []string          // the keys of recent, a ring
 	oldest  int               // where the ring begins, once it is full
 	missing bool              // Redis may lack some of recent
+}
+
+// ends tells of the end of tasks: see endings.
+type ends interface {
+	expect(key string, ended chan<- error)
+	forget(key string)
 }
 
 // The fields that we add to asynq's record of a task. In a mass task each message has its
@@ -66,7 +72,7 @@ const restorePause = 100 * time.Millisecond
 // taskKey is where asynq keeps a task.
 func taskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
 
-func newLedger(client redis.UniversalClient, ends *endings, log zerolog.Logger) *ledger {
+func newLedger(client redis.UniversalClient, ends ends, log zerolog.Logger) *ledger {
 	return &ledger{redis: client, ends: ends, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
 }
 

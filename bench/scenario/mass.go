@@ -6,7 +6,10 @@ import (
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
-const nameMass = "mass mail (SendMessages of 1,000)"
+const (
+	nameMass     = "mass mail (SendMessages of 1,000)"
+	nameMassMore = "mass mail, 20 connections"
+)
 
 func mass(size Size) Scenario {
 	n := size.of(60_000, 8_000)
@@ -18,6 +21,7 @@ func mass(size Size) Scenario {
 		Metrics: metrics(rate, worker, server, memory, waiting, network),
 		Entries: []Entry{
 			{nameMass, true, emptying{mails: n, fill: inBatches, start: workers(1)}.measure},
+			{nameMassMore, true, emptying{mails: n, fill: inBatches, start: workers(1, manyConnections)}.measure},
 			{nameWorker, true, emptying{mails: n, fill: singly, start: workers(1)}.measure},
 		},
 	}
