@@ -2,14 +2,10 @@ package tasks
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"iter"
-	"maps"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -74,60 +70,6 @@ func taskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
 
 func newLedger(client redis.UniversalClient, ends ends, log zerolog.Logger) *ledger {
 	return &ledger{redis: client, ends: ends, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
-}
-
-// record is an entry: enough to end the task as it should have ended.
-type record struct {
-	Reply   string    `json:"reply"`
-	Refused []refusal `json:"refused,omitempty"`
-	Moved   bool      `json:"moved,omitempty"` // not sent: it goes on as a task of its own
-	Rest    *rest     `json:"rest,omitempty"`  // with Moved: as which one, until that is in Redis
-}
-
-// rest is how a message goes on that leaves its mass task.
-type rest struct {
-	Spent     int    `json:"spent,omitempty"`   // tries so far
-	Refused   string `json:"refused,omitempty"` // why it is a dead letter
-	Forwarded bool   `json:"forwarded,omitempty"`
-}
-
-type refusal struct {
-	Recipient string `json:"recipient"`
-	Permanent bool   `json:"permanent"`
-	Code      int    `json:"code"`
-	Enhanced  string `json:"enhanced,omitempty"`
-	Text      string `json:"text"`
-}
-
-func encodeRecord(r mailer.Result) (string, error) {
-	rec := record{Reply: r.Reply}
-	for _, e := range r.Refused {
-		rec.Refused = append(rec.Refused, refusal{e.Recipient, e.Class == mailer.Permanent, e.Code, e.Enhanced, e.Text})
-	}
-	data, err := json.Marshal(rec)
-	return string(data), err
-}
-
-// outcomeOf is how a message ends whose record is in the ledger.
-func outcomeOf(data string) (outcome, error) {
-	var rec record
-	if err := json.Unmarshal([]byte(data), &rec); err != nil {
-		return outcome{again: true}, fmt.Errorf("tasks: ledger: %w", err)
-	}
-	if rec.Moved {
-		return outcome{moved: true, rest: rec.Rest}, nil
-	}
-	r := mailer.Result{Reply: rec.Reply}
-	for _, f := range rec.Refused {
-		class := mailer.Temporary
-		if f.Permanent {
-			class = mailer.Permanent
-		}
-		r.Refused = append(r.Refused, &mailer.SendError{
-			Class: class, Step: mailer.StepRcpt, Recipient: f.Recipient, Code: f.Code, Enhanced: f.Enhanced, Text: f.Text,
-		})
-	}
-	return outcome{result: r, again: true}, nil
 }
 
 // errBegun is what became of an at_most_once message whose earlier try has no known end.
@@ -445,122 +387,4 @@ func (l *ledger) write(ctx context.Context, jobs []*job) {
 		return
 	}
 	l.restore(ctx)
-}
-
-// noteScript writes an entry of a task that is there.
-const noteScript = `
-if redis.call("EXISTS", KEYS[1]) == 1 then redis.call("HSET", KEYS[1], ARGV[1], ARGV[2]) end
-return 0`
-
-// note writes an entry for a message.
-func (l *ledger) note(ctx context.Context, t ticket, r record) error {
-	data, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	l.correct(t, string(data))
-	if err := l.redis.Eval(ctx, noteScript, []string{t.key}, fieldSent+t.slot, string(data)).Err(); err != nil {
-		return unavailable(err)
-	}
-	return nil
-}
-
-// leaveScript writes the entry of a message that is about to leave its mass task, if the try
-// ARGV[3] has it still, and it has no entry.
-const leaveScript = `
-if redis.call("EXISTS", KEYS[1]) == 0 then return 1 end
-local wire, sent = unpack(redis.call("HMGET", KEYS[1], ARGV[1], ARGV[2]))
-if sent or wire ~= ARGV[3] and wire ~= "decided" then return 0 end
-redis.call("HSET", KEYS[1], ARGV[2], ARGV[4])
-return 1`
-
-// leaves notes how a message is to go on. It is false if another run of its mass task
-// decides about it: asynq has given that out again.
-func (l *ledger) leaves(ctx context.Context, t ticket, how rest) (bool, error) {
-	data, err := json.Marshal(record{Moved: true, Rest: &how})
-	if err != nil {
-		return false, err
-	}
-	ours, err := l.redis.Eval(ctx, leaveScript, []string{t.key}, fieldWire+t.slot, fieldSent+t.slot, t.token, string(data)).Bool()
-	if err != nil {
-		return false, unavailable(err)
-	}
-	return ours, nil
-}
-
-// hasLeft tells the mass task that a message comes from that it has left: what is on its way
-// alone must not be sent there again, though a worker may have died before it noted that.
-func (l *ledger) hasLeft(ctx context.Context, t ticket) error {
-	task, _, ok := splitID(t.id)
-	if !ok || t.retried > 0 {
-		return nil
-	}
-	t.name.Mass, t.slot = true, t.id[len(task):]
-	names := []QueueName{t.name}
-	if t.name.Mailer != "" { // it may have been forwarded
-		t.name.Mailer = ""
-		names = append(names, t.name)
-	}
-	for _, name := range names {
-		t.key = taskKey(name.String(), task)
-		if err := l.note(ctx, t, record{Moved: true}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// correct replaces what is remembered of a message.
-func (l *ledger) correct(t ticket, data string) {
-	if t.payload == nil {
-		return // it cannot be read, so it was not sent
-	}
-	name := entryName(t.key, t.payload.stamp(), t.slot)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, ok := l.recent[name]; ok {
-		l.recent[name] = data
-	}
-}
-
-// lost notes that Redis may not have what it was told: it was away, and what answers
-// again may be a replica that is behind. run soon tells it again.
-func (l *ledger) lost() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.missing {
-		l.missing = true
-		time.AfterFunc(restorePause, l.signal)
-	}
-}
-
-// restoreScript adds an entry to a task that is still there: the one with the stamp
-// ARGV[3] in its wire mark ARGV[4], if that is not empty.
-const restoreScript = `
-if redis.call("EXISTS", KEYS[1]) == 0 then return 0 end
-local wire = redis.call("HGET", KEYS[1], ARGV[4]) or ""
-if string.sub(wire, 1, #ARGV[3]) == ARGV[3] then redis.call("HSETNX", KEYS[1], ARGV[1], ARGV[2]) end
-return 0`
-
-// restore writes all that this worker remembers again, after Redis was away.
-func (l *ledger) restore(ctx context.Context) {
-	l.mu.Lock()
-	if !l.missing {
-		l.mu.Unlock()
-		return
-	}
-	entries := maps.Clone(l.recent)
-	l.missing = false // before Redis is told: what it misses from now on is told the next time
-	l.mu.Unlock()
-	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for name, data := range entries {
-			key, rest, _ := strings.Cut(name, "\x00")
-			stamp, slot, _ := strings.Cut(rest, "\x00")
-			p.Eval(ctx, restoreScript, []string{key}, fieldSent+slot, data, stamp, fieldWire+slot)
-		}
-		return nil
-	})
-	if err != nil {
-		l.lost()
-	}
 }
