@@ -106,13 +106,5 @@ func (w *Worker) enqueueRest(ctx context.Context, t ticket, p *payload, suffix s
 	name := t.name
 	name.Mass = false
 	opts = append(opts, asynq.Queue(name.String()), asynq.MaxRetry(t.maxRetry+spareRetry), asynq.Timeout(t.timeout))
-	if p.KeepResult {
-		task := strings.TrimPrefix(t.key, taskKey(t.queue, ""))
-		info, err := asynq.NewInspectorFromRedisClient(w.redis).GetTaskInfo(t.queue, task)
-		if err != nil {
-			return unavailable(err)
-		}
-		opts = append(opts, asynq.Retention(info.Retention))
-	}
 	return enqueue(ctx, w.client, p, t.payload.stem(t.id)+suffix, opts...)
 }
