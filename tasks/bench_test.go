@@ -167,11 +167,21 @@ func BenchmarkDrain(b *testing.B) {
 func drainWorker(b *testing.B, client redis.UniversalClient, n int, change func(*Worker)) {
 	b.Helper()
 	var accepted, batches atomic.Int64
-	w, err := NewWorker(client, WorkerConfig{
+	stop := runWorker(b, client, WorkerConfig{
 		Queues:    weights,
 		Connect:   func(string) (mailer.Backend, error) { return sink{&accepted}, nil },
 		Observers: []Observer{{Batch: func(Batch) { batches.Add(1) }}},
-	})
+	}, change)
+	await(b, &accepted, n)
+	b.StopTimer()
+	stop()
+	b.ReportMetric(float64(n)/float64(batches.Load()), "mails/batch")
+}
+
+// runWorker runs a worker, changed before that, until stop is called.
+func runWorker(b *testing.B, client redis.UniversalClient, cfg WorkerConfig, change func(*Worker)) (stop func()) {
+	b.Helper()
+	w, err := NewWorker(client, cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -179,13 +189,12 @@ func drainWorker(b *testing.B, client redis.UniversalClient, n int, change func(
 	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error)
 	go func() { done <- w.Run(ctx) }()
-	await(b, &accepted, n)
-	b.StopTimer()
-	cancel()
-	if err := <-done; err != nil {
-		b.Error(err)
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
 	}
-	b.ReportMetric(float64(n)/float64(batches.Load()), "mails/batch")
 }
 
 // freeEnds says at once that a task has ended.
@@ -250,19 +259,7 @@ func BenchmarkIdleLatency(b *testing.B) {
 	}
 	defer func() { _ = client.Close() }()
 	relay := newRelay()
-	w, err := NewWorker(client, WorkerConfig{Connect: relay.connect, Queues: weights})
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(b.Context())
-	done := make(chan error)
-	go func() { done <- w.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			b.Error(err)
-		}
-	}()
+	defer runWorker(b, client, WorkerConfig{Connect: relay.connect, Queues: weights}, func(*Worker) {})()
 	q := NewQueue(server.Client(b), QueueConfig{})
 	send := func() time.Duration {
 		start := time.Now()
@@ -314,19 +311,7 @@ func BenchmarkCriticalLatency(b *testing.B) {
 	if sent, err := bulk.SendMessages(b.Context(), letters(20_000+40*b.N)); err != nil {
 		b.Fatal(sent, err)
 	}
-	w, err := NewWorker(client, WorkerConfig{Connect: relay.connect, Queues: weights})
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(b.Context())
-	done := make(chan error)
-	go func() { done <- w.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			b.Error(err)
-		}
-	}()
+	defer runWorker(b, client, WorkerConfig{Connect: relay.connect, Queues: weights}, func(*Worker) {})()
 	for range 1000 {
 		<-relay.arrived // bulk mail is flowing
 	}
