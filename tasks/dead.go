@@ -205,12 +205,18 @@ func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, err
 		_, err := d.Summary(queue, id)
 		return "", err
 	}
+	if info.Type == TaskTypeMass { // which only a person puts there: it goes on as it is, with what it has of the ledger
+		if err := d.inspector.RunTask(queue, id); err != nil {
+			return "", unavailable(err)
+		}
+		return id, nil
+	}
 	p, err := decodeTask(info.Payload, info.Headers)
 	if err != nil {
 		return "", err
 	}
 	stem := p.stem(id)
-	p.DueAt, p.Deadline, p.Refused = time.Now().UTC().Truncate(time.Millisecond), nil, ""
+	p.DueAt, p.Deadline, p.Refused, p.Spent = time.Now().UTC().Truncate(time.Millisecond), nil, "", 0
 	opts := []asynq.Option{asynq.Queue(queue), asynq.MaxRetry(info.MaxRetry), asynq.Timeout(info.Timeout)}
 	if info.Retention > 0 {
 		opts = append(opts, asynq.Retention(info.Retention))

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -237,7 +238,11 @@ func TestMass_mixed(t *testing.T) {
 func TestMass_maxRetry(t *testing.T) {
 	t.Parallel()
 	h := massHouse(t, QueueConfig{Options: Options{MaxRetry: new(2)}})
-	h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+	var tries atomic.Int32
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		if m.MessageID == "<1@t>" {
+			tries.Add(1)
+		}
 		return mailer.Result{Err: sendError(mailer.Temporary, 450, "later")}
 	}
 	ids := h.sendAll(2, nil)
@@ -249,6 +254,14 @@ func TestMass_maxRetry(t *testing.T) {
 	}
 	if !strings.Contains(letter.Reason, "gave up after 3 tries") || letter.Tries != 3 {
 		t.Errorf("dead letter after %d tries: %s", letter.Tries, letter.Reason)
+	}
+	again, err := NewDeadLetters(h.Client(t)).Replay(t.Context(), "default", ids[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("a dead letter again", func() bool { letter, err = NewDeadLetters(h.Client(t)).Get("default", again); return err == nil })
+	if tries.Load() != 6 {
+		t.Errorf("a replayed message had %d tries more, want all three anew", tries.Load()-3)
 	}
 }
 
@@ -429,6 +442,28 @@ func TestMass_mailers(t *testing.T) {
 				t.Errorf("%d messages by the named mailer and %d by the other, want 9 and none", n, len(h.relay.ids()))
 			}
 		})
+	}
+}
+
+// A mass task that a person has archived goes on where it was.
+func TestMass_archivedByHand(t *testing.T) {
+	t.Parallel()
+	h := massHouse(t, QueueConfig{})
+	ids := h.sendAll(3, nil)
+	task, _, _ := splitID(ids[0])
+	reader := h.Client(t)
+	reader.HSet(t.Context(), taskKey("default:mass", task), fieldSent+".1", `{"reply":"250 Ok"}`)
+	if err := inspect(t, h.Server).ArchiveTask("default:mass", task); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := NewDeadLetters(reader).Replay(t.Context(), "default:mass", task); again != task || err != nil {
+		t.Fatalf("Replay = %q, %v", again, err)
+	}
+	h.start(h.config())
+	h.wait(2)
+	h.allEmpty()
+	if got := h.relay.ids(); got["<0@t>"] != 1 || got["<1@t>"] != 0 || got["<2@t>"] != 1 {
+		t.Errorf("delivered %v, want the two that had not been sent", got)
 	}
 }
 
