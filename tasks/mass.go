@@ -301,7 +301,15 @@ func (r *massRun) goOn(ctx context.Context, m ticket, how rest, delay time.Durat
 	if p.Spent, p.Refused = how.Spent, how.Refused; how.Forwarded {
 		to.name.Mailer = p.Using
 	}
-	err := r.w.enqueueRest(ctx, to, &p, "", asynq.ProcessIn(delay))
+	opts := []asynq.Option{asynq.ProcessIn(delay)}
+	if p.KeepResult {
+		task, err := asynq.NewInspectorFromRedisClient(r.w.redis).GetTaskInfo(m.queue, r.task.id)
+		if err != nil {
+			return unavailable(err)
+		}
+		opts = append(opts, asynq.Retention(task.Retention))
+	}
+	err := r.w.enqueueRest(ctx, to, &p, "", opts...)
 	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost
 		p.Refused = cmp.Or(p.Refused, err.Error())
 		err = r.keepIncomplete(ctx, to, &p)

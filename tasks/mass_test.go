@@ -445,6 +445,27 @@ func TestMass_mailers(t *testing.T) {
 	}
 }
 
+// What has left a mass task stays as long after its end as the others do.
+func TestMass_retention(t *testing.T) {
+	t.Parallel()
+	h := massHouse(t, QueueConfig{Options: Options{Retention: time.Hour}})
+	var tries sync.Map
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		if _, again := tries.LoadOrStore(m.MessageID, true); m.MessageID == "<1@t>" && !again {
+			return mailer.Result{Err: sendError(mailer.Temporary, 450, "later")}
+		}
+		return mailer.Result{}
+	}
+	ids := h.sendAll(3, nil)
+	h.start(h.config())
+	h.wait(3)
+	h.eventually("a completed task of its own", func() bool { return h.info().Completed == 1 })
+	info, err := inspect(t, h.Server).GetTaskInfo("default", ids[1])
+	if err != nil || info.Retention != time.Hour || !strings.Contains(string(info.Result), "250") {
+		t.Errorf("%+v, %v", info, err)
+	}
+}
+
 // A mass task that a person has archived goes on where it was.
 func TestMass_archivedByHand(t *testing.T) {
 	t.Parallel()
