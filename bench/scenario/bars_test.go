@@ -14,12 +14,14 @@ func TestBars(t *testing.T) {
 	r := &report.Run{Scenarios: []*report.Scenario{
 		{Name: "drain", Contenders: []*report.Contender{
 			contender(nameWorker, map[string][]float64{rate: {9000, 4500, 9000}, worker: {80, 60, 65}, memory: {50, 60, 70}}),
+			contender(nameMore, map[string][]float64{rate: {12000, 6000, 12000}}),
 			contender(nameEmpty, map[string][]float64{rate: {10000, 5000, 10000}}),
 			contender(nameNetSMTP, map[string][]float64{rate: {6000, 3000, 6000}}),
 			contender(nameGoMail, map[string][]float64{rate: {5000, 2500, 5000}}),
 		}},
 		{Name: "mass", Contenders: []*report.Contender{
 			contender(nameMass, map[string][]float64{rate: {24000, 20000}, memory: {130, 130}}),
+			contender(nameMassMore, map[string][]float64{rate: {30000, 32000}}),
 			contender(nameWorker, map[string][]float64{rate: {10000, 10000}}),
 		}},
 	}}
@@ -29,15 +31,21 @@ func TestBars(t *testing.T) {
 	}{
 		{"90 (90 to 90) %", "met"},
 		{"1.50 (1.50 to 1.50) times", "**not met**"},
+		{"2 (2 to 2) times", "met"},
 		{"65 (60 to 80) us", "met"},
 		{"2.20 (2 to 2.40) times", "**not met**"},
+		{"3.10 (3 to 3.20) times", "met"},
 		{"– mails/s", "not measured"},
 		{"– ms", "not measured"},
 		{"– ms", "not measured"},
 		{"130 (130 to 130) MB", "**not met**"},
 		{"– MB", "not measured"},
 	}
-	for i, b := range Bars(r) {
+	bars := Bars(r)
+	if len(bars) != len(want) {
+		t.Fatalf("%d bars, want %d", len(bars), len(want))
+	}
+	for i, b := range bars {
 		if b.Measured != want[i].measured || b.Verdict() != want[i].verdict {
 			t.Errorf("%s: %s, %s, want %s, %s", b.Text, b.Measured, b.Verdict(), want[i].measured, want[i].verdict)
 		}
