@@ -59,7 +59,7 @@ func (q *Queue) Cancel(ctx context.Context, id string) error {
 	return err
 }
 
-// lanesOf returns this queue's namesakes for named mailers.
+// lanesOf returns this queue's namesakes for named mailers, all parts of them.
 func (q *Queue) lanesOf(name QueueName) ([]QueueName, error) {
 	all, err := asynq.NewInspectorFromRedisClient(q.redis).Queues()
 	if err != nil {
@@ -68,7 +68,7 @@ func (q *Queue) lanesOf(name QueueName) ([]QueueName, error) {
 	var lanes []QueueName
 	for _, other := range all {
 		lane := ParseQueueName(other)
-		if lane.Mailer != "" && lane.Queue == name.Queue && lane.Shard == name.Shard && !lane.Mass {
+		if lane.Mailer != "" && lane.Queue == name.Queue && !lane.Mass {
 			lanes = append(lanes, lane)
 		}
 	}

@@ -592,6 +592,11 @@ func TestShards(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.cancels(ids[1]+"-later", nil)
+	forwarded := QueueName{Mailer: "marketing", Queue: "default", Shard: shardOf("F", 3)}
+	if err := enqueue(t.Context(), h.queue.client, &payload{slip: slip{DueAt: time.Now()}, Message: message("x@example.com")}, "F", asynq.Queue(forwarded.String())); err != nil {
+		t.Fatal(err)
+	}
+	h.cancels("F", nil)
 	cfg := h.config()
 	cfg.Shards = 3
 	cfg.Queues = weights
