@@ -12,6 +12,10 @@ func (m *EmailMessage) WithRecipients(to []string) *EmailMessage {
 	return &c
 }
 
+// OnlyTo returns the recipients that WithRecipients was given, nil if the message goes to all
+// that it names.
+func (m *EmailMessage) OnlyTo() []string { return slices.Clone(m.only) }
+
 // narrowed drops the recipients that WithRecipients left out.
 func (m *EmailMessage) narrowed(to []string) []string {
 	if m.only == nil {

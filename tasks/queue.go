@@ -222,15 +222,22 @@ func (q *Queue) prepare(m *mailer.EmailMessage) (*payload, mailer.Result) {
 	if err := cmp.Or(m.Validate(), q.CheckSize(m)); err != nil {
 		return nil, mailer.Result{Err: err}
 	}
-	envelope, err := m.Envelope()
-	if err != nil {
-		return nil, mailer.Result{Err: err}
+	only := m.OnlyTo()
+	if only != nil {
+		envelope, err := m.Envelope()
+		if err != nil {
+			return nil, mailer.Result{Err: err}
+		}
+		only = envelope.To
 	}
-	if len(envelope.To) == 0 {
+	if len(only) == 0 && (only != nil || len(m.Recipients()) == 0) {
 		return nil, mailer.Result{Skipped: true}
 	}
 	p := &payload{
-		slip:    slip{Using: o.Using, DueAt: due.UTC().Truncate(time.Millisecond), AtMostOnce: o.AtMostOnce, KeepResult: o.Retention > 0},
+		slip: slip{
+			Using: o.Using, DueAt: due.UTC().Truncate(time.Millisecond), Recipients: only,
+			AtMostOnce: o.AtMostOnce, KeepResult: o.Retention > 0,
+		},
 		Message: m,
 	}
 	if !o.Deadline.IsZero() {

@@ -3,6 +3,7 @@ package tasks
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -187,5 +188,29 @@ func TestQueue_Connect(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("Connect(%+v) = %v, want an error without the password", c, err)
 		}
+	}
+}
+
+// A message that goes to some of its recipients alone goes to no others from the queue
+// either, and one that goes to nobody is not queued.
+func TestQueue_onlyTo(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	m := message("ann@example.com", "bob@example.com")
+	if _, err := h.queue.SendMessages(t.Context(), []*mailer.EmailMessage{m.WithRecipients([]string{"bob@example.com"}), m}); err != nil {
+		t.Fatal(err)
+	}
+	if id, err := h.queue.Enqueue(t.Context(), m.WithRecipients(nil)); id != "" || err != nil {
+		t.Errorf("a message for nobody: %q, %v", id, err)
+	}
+	h.start(h.config())
+	h.wait(2)
+	h.empty()
+	var got []string
+	for _, s := range h.relay.all() {
+		got = append(got, strings.Join(s.to, " "))
+	}
+	if slices.Sort(got); !slices.Equal(got, []string{"ann@example.com bob@example.com", "bob@example.com"}) {
+		t.Errorf("sent to %q", got)
 	}
 }
