@@ -241,7 +241,7 @@ func TestCancel_leaseLost(t *testing.T) {
 		t.Errorf("the cancelled one: %+v", o)
 	}
 	forgotten.outcome, forgotten.record, forgotten.written = outcome{}, "{}", make(chan bool, 1)
-	l.write(t.Context(), left)
+	l.write(left)
 	h.nothing()
 }
 

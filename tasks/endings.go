@@ -1,19 +1,37 @@
 package tasks
 
 import (
+	"context"
+	"errors"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
-// endings lets a sender know when asynq has ended a task. A task that has ended is in no
-// list any more, so nobody will send its message again, and the ledger needs no entry
-// for it: that saves a round trip for every message that has a task to itself.
+// endings ends tasks for asynq, those that end at the same time in one round trip, and lets
+// a sender know when that is done. A task that has ended is in no list any more, so
+// nobody will send its message again, and the ledger needs no entry for it: that saves a
+// round trip for every message that has a task to itself.
 type endings struct {
+	redis redis.UniversalClient
+
 	mu      sync.Mutex
-	waiting map[string]chan<- error // by the task's key; each has room for the one error
+	waiting map[string]chan<- error    // by the task's key; each has room for the one error
+	queues  map[string]*trips[*ending] // by the key of the list of active tasks
 }
 
-func newEndings() *endings { return &endings{waiting: map[string]chan<- error{}} }
+// ending is the end of a task, with the keys and the arguments of asynq's script.
+type ending struct {
+	keys []string
+	args []any
+	done chan error
+}
+
+func newEndings(client redis.UniversalClient) *endings {
+	return &endings{redis: client, waiting: map[string]chan<- error{}, queues: map[string]*trips[*ending]{}}
+}
 
 // endPatience is how long a sender waits for asynq to end a task, before it writes the
 // entry after all. While Redis answers that takes a fraction of it.
@@ -34,19 +52,97 @@ func (e *endings) forget(key string) {
 	delete(e.waiting, key)
 }
 
-// endKey is which key of asynq's script that ends a task is the task: the third of
-// active, lease, task, processed today, processed. No other one has it there.
-const endKey = 2
+// The keys of asynq's script that ends a task, and its arguments.
+const (
+	endActive = iota
+	endLease
+	endTask
+	endToday
+	endProcessed
+	endKeys
 
-// ran is told how a script of asynq's has come back.
-func (e *endings) ran(keys []string, err error) {
-	if len(keys) <= endKey {
-		return
+	endID   = 0
+	endArgs = 3
+)
+
+// endsTask says whether a script ends a task that nobody wants to see afterwards. The keys are
+// active, lease, task, processed today and processed; the arguments are the ID, when
+// today's number expires, and the greatest number.
+func endsTask(keys []string, args []any) bool {
+	return len(keys) == endKeys && len(args) == endArgs &&
+		strings.HasSuffix(keys[endActive], "}:active") && strings.HasSuffix(keys[endProcessed], "}:processed")
+}
+
+// end does what asynq's script does with these keys and arguments.
+func (e *endings) end(ctx context.Context, keys []string, args []any) error {
+	mine := &ending{keys, args, make(chan error, 1)}
+	e.queue(keys[endActive]).add(mine)
+	select {
+	case err := <-mine.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
+}
+
+// queue gathers what is to be ended in the queue with that list of active tasks.
+func (e *endings) queue(active string) *trips[*ending] {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if ended, ok := e.waiting[keys[endKey]]; ok {
-		delete(e.waiting, keys[endKey])
+	q, ok := e.queues[active]
+	if !ok {
+		q = newTrips(e.endAll)
+		e.queues[active] = q
+	}
+	return q
+}
+
+// endScript is what asynq does to end a task, for several: KEYS[5] and what follows, with the IDs
+// ARGV[3] and what follows. It returns 1 for each that it has ended. A task that is
+// about to end is among the oldest of the active ones, and those are last.
+var endScript = redis.NewScript(`
+local ended, n = {}, 0
+for i = 5, #KEYS do
+  local id, ok = ARGV[i - 2], 0
+  if redis.call("LREM", KEYS[1], -1, id) == 1 and redis.call("ZREM", KEYS[2], id) == 1 and redis.call("DEL", KEYS[i]) == 1 then
+    n, ok = n + 1, 1
+  end
+  ended[i - 4] = ok
+end
+if n == 0 then return ended end
+if redis.call("INCRBY", KEYS[3], n) == n then redis.call("EXPIREAT", KEYS[3], ARGV[1]) end
+if tonumber(redis.call("GET", KEYS[4]) or 0) + n >= tonumber(ARGV[2]) then
+  redis.call("SET", KEYS[4], n)
+else
+  redis.call("INCRBY", KEYS[4], n)
+end
+return ended`)
+
+var errNotActive = errors.New("NOT FOUND") // as asynq's script has it
+
+func (e *endings) endAll(some []*ending) {
+	first := some[0]
+	keys := append(make([]string, 0, 4+len(some)), first.keys[endActive], first.keys[endLease], first.keys[endToday], first.keys[endProcessed])
+	args := append(make([]any, 0, 2+len(some)), first.args[endID+1:]...)
+	for _, t := range some {
+		keys, args = append(keys, t.keys[endTask]), append(args, t.args[endID])
+	}
+	ended, err := endScript.Run(context.Background(), e.redis, keys, args...).Int64Slice()
+	for i, t := range some {
+		err := err
+		if err == nil && (i >= len(ended) || ended[i] != 1) {
+			err = errNotActive
+		}
+		e.tell(t.keys[endTask], err)
+		t.done <- err
+	}
+}
+
+func (e *endings) tell(task string, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if ended, ok := e.waiting[task]; ok {
+		delete(e.waiting, task)
 		ended <- err
 	}
 }

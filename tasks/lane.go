@@ -35,7 +35,7 @@ type lane struct {
 	share   float64
 	gate    *gate
 	senders []*sender
-	servers []*asynq.Server
+	servers []*server
 }
 
 func newLane(mailer string, connections int, cfg WorkerConfig) *lane {
@@ -76,23 +76,21 @@ func (l *lane) start(stop, work context.Context, w *Worker, senders *sync.WaitGr
 	for _, s := range l.senders {
 		senders.Go(func() { s.run(stop, work) })
 	}
-	client := newBroker(w.redis, w.ends)
 	for _, c := range l.serverConfigs(w) {
-		server := asynq.NewServerFromRedisClient(client, c)
-		if err := server.Start(w); err != nil {
+		s := newServer(w, c)
+		if err := s.Start(s.places.handler(w)); err != nil {
 			return err
 		}
-		l.servers = append(l.servers, server)
+		l.servers = append(l.servers, s)
 	}
 	return nil
 }
 
-// serverConfigs are the lane's asynq servers. Each takes tasks from Redis one at a time, so
-// each shard has one, and a queue in one piece has a second one that joins in when there is
-// much to do. Another one is there for the express queue alone, so that its tasks
-// never wait until other tasks make room, and one for mass mail: asynq writes the payload
-// of every active task to Redis every few seconds, so of these big ones only so many
-// are active as keep the senders busy.
+// serverConfigs are the lane's asynq servers. Each waits for Redis when it takes tasks, so each
+// shard has one: another node may answer meanwhile. Another one is there for the express
+// queue alone, so that its tasks never wait until other tasks make room, and one for mass
+// mail: asynq writes the payload of every active task to Redis every few seconds, so of
+// these big ones only so many are active as keep the senders busy.
 func (l *lane) serverConfigs(w *Worker) []asynq.Config {
 	concurrency := cmp.Or(w.cfg.Concurrency, l.connections*w.cfg.BatchSize)
 	parts := max(l.shards, 1)
@@ -106,10 +104,7 @@ func (l *lane) serverConfigs(w *Worker) []asynq.Config {
 		if shard == 0 {
 			maps.Copy(queues, whole)
 		}
-		configs = append(configs, w.serverConfig(queues, max(concurrency/max(parts, 2), 1)))
-	}
-	if parts == 1 {
-		configs = append(configs, lazy(w.serverConfig(whole, max(concurrency/2, 1))))
+		configs = append(configs, w.serverConfig(queues, max(concurrency/parts, 1)))
 	}
 	express, mass := map[string]int{}, l.names(0, true)
 	for shard := range l.shards + 1 {

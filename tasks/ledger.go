@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -29,9 +28,10 @@ type ledger struct {
 	ends  ends
 	log   zerolog.Logger
 
+	outcomes *trips[*job] // to be written down, then given to their handlers
+
 	mu      sync.Mutex
-	queued  []*job        // outcomes to be written down, then given to their handlers
-	wake    chan struct{} // holds a token when there are some, or when it is to end
+	wake    chan struct{} // holds a token when Redis is to be told again, or when it is to end
 	ending  bool
 	recent  map[string]string // what this worker has sent last: records by the names of jobs
 	order   []string          // the keys of recent, a ring
@@ -69,7 +69,9 @@ const restorePause = 100 * time.Millisecond
 func taskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
 
 func newLedger(client redis.UniversalClient, ends ends, log zerolog.Logger) *ledger {
-	return &ledger{redis: client, ends: ends, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
+	l := &ledger{redis: client, ends: ends, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
+	l.outcomes = newTrips(l.write)
+	return l
 }
 
 // errBegun is what became of an at_most_once message whose earlier try has no known end.
@@ -254,9 +256,12 @@ func (l *ledger) finish(ctx context.Context, j *job) bool {
 	case accepted && j.endsAtOnce():
 		return l.awaitEnd(ctx, j)
 	}
+	if accepted {
+		l.accepted(j)
+	}
 	written := make(chan bool, 1)
 	j.written = written
-	l.queue(j, accepted)
+	l.outcomes.add(j)
 	return <-written
 }
 
@@ -303,16 +308,6 @@ func (l *ledger) untold(err error, messages int) {
 	l.lost()
 }
 
-func (l *ledger) queue(j *job, accepted bool) {
-	if accepted {
-		l.accepted(j)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.queued = append(l.queued, j)
-	l.signal()
-}
-
 // remember keeps a record in memory in place of the oldest one. l.mu is held.
 func (l *ledger) remember(key, data string) {
 	l.recent[key] = data
@@ -332,25 +327,20 @@ func (l *ledger) signal() {
 	}
 }
 
-// run writes until end is called and everything is written or given up.
+// run tells Redis again what it may have missed, until end is called.
 func (l *ledger) run(ctx context.Context) {
 	for range l.wake {
-		runtime.Gosched() // lets the other senders that are about to report do so first: fewer round trips
-		l.mu.Lock()
-		jobs, ending := l.queued, l.ending
-		l.queued = nil
-		l.mu.Unlock()
-		if len(jobs) > 0 {
-			l.write(ctx, jobs)
-		}
 		l.restore(ctx) // at the end too: nobody else knows of it
+		l.mu.Lock()
+		ending := l.ending
+		l.mu.Unlock()
 		if ending {
 			return
 		}
 	}
 }
 
-// end makes run return once what is queued is written. Nothing may be finished after it.
+// end makes run return once Redis knows, or does not answer. Nothing may be finished after it.
 func (l *ledger) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -360,7 +350,8 @@ func (l *ledger) end() {
 
 // write writes the jobs' outcomes in one round trip and lets their tasks end. They end
 // also if Redis is away, for they are remembered here.
-func (l *ledger) write(ctx context.Context, jobs []*job) {
+func (l *ledger) write(jobs []*job) {
+	ctx := context.Background() // a batch whose time is up is written down too
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, j := range jobs {
 			switch {

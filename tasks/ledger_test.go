@@ -190,7 +190,7 @@ func TestLedger_redisAway(t *testing.T) {
 	j.written = make(chan bool, 1)
 	j.outcome, j.record = accepted, `{"reply":"250 Ok"}`
 	l.remember(j.key, j.record)
-	l.write(t.Context(), []*job{j})
+	l.write([]*job{j})
 	if o := j.outcome; o.result.Reply != "250 Ok" {
 		t.Errorf("the handler got %+v", o)
 	}
@@ -209,7 +209,7 @@ func TestLedger_redisAway(t *testing.T) {
 	}
 	other := newTry("gone") // a task that has ended meanwhile
 	l.remember(other.key, "{}")
-	l.write(t.Context(), nil)
+	l.write(nil)
 	reader := h.Client(t)
 	if got := reader.HGet(t.Context(), taskKey("default", id), fieldSent).Val(); got != `{"reply":"250 Ok"}` {
 		t.Errorf("entry %q after Redis came back", got)

@@ -52,18 +52,30 @@ func (p *payload) encode() ([]byte, error) { return p.append(nil) }
 // append appends the payload to data.
 func (p *payload) append(data []byte) ([]byte, error) {
 	p.Version = payloadVersion
-	head, err := json.Marshal(p.slip)
+	m := p.lean()
+	data = slices.Grow(data, 512+len(m.Body)*17/16)
+	data, err := p.slip.append(data)
 	if err != nil {
 		return nil, err
 	}
-	m := p.lean()
-	data = slices.Grow(data, len(head)+512+len(m.Body)*17/16)
-	data = append(data, head[:len(head)-1]...)
 	data = append(data, messageKey...)
 	if data, err = m.AppendJSON(data); err != nil {
 		return nil, err
 	}
 	return append(data, '}'), nil
+}
+
+// append appends the slip to data, without its closing brace.
+func (s *slip) append(data []byte) ([]byte, error) {
+	if s.isPlain() {
+		data = append(data, plainSlip...)
+		return append(s.DueAt.AppendFormat(data, time.RFC3339Nano), '"'), nil
+	}
+	head, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	return append(data, head[:len(head)-1]...), nil
 }
 
 var errNoMessage = errors.New("no message at its end")
@@ -98,6 +110,13 @@ func decodePayload(data []byte) (*payload, error) {
 
 // plainSlip is how the slip of most payloads begins, and the time is all that is left of it.
 const plainSlip = `{"version":1,"due_at":"`
+
+// isPlain says whether a slip says no more than when the message is due, which is in UTC and
+// in this age.
+func (s *slip) isPlain() bool {
+	return s.Using == "" && s.Deadline == nil && !s.AtMostOnce && !s.KeepResult && s.Recipients == nil && s.Refused == "" &&
+		s.Blobs == nil && s.BlobRef == "" && s.Digest == "" && s.Spent == 0 && s.DueAt.Location() == time.UTC && s.DueAt.Year() < 10000
+}
 
 // decodePlain reads a slip that says no more than when the message is due, which is most
 // of them, without the cost of reading just any JSON. It is false for others.

@@ -2,9 +2,11 @@ package tasks
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -116,5 +118,44 @@ func TestDecodePayload_refuses(t *testing.T) {
 				t.Errorf("err = %v, want %q in it", err, tt.want)
 			}
 		})
+	}
+}
+
+// What a slip says beyond its due time is in the payload, whatever it is.
+func TestSlip_plain(t *testing.T) {
+	t.Parallel()
+	plain := slip{Version: payloadVersion, DueAt: time.Date(2026, 1, 2, 3, 4, 5, 60_000_000, time.UTC)}
+	want, err := json.Marshal(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := plain.append(nil); err != nil || string(got)+"}" != string(want) {
+		t.Errorf("%s, %v, want %s without its end", got, err, want)
+	}
+	for i := range reflect.TypeFor[slip]().NumField() {
+		s := plain
+		field := reflect.ValueOf(&s).Elem().Field(i)
+		name := reflect.TypeFor[slip]().Field(i).Name
+		switch {
+		case name == "Version":
+			continue
+		case name == "DueAt":
+			s.DueAt = s.DueAt.In(time.FixedZone("", 3600))
+		case field.Kind() == reflect.String:
+			field.SetString("x")
+		case field.Kind() == reflect.Bool:
+			field.SetBool(true)
+		case field.Kind() == reflect.Int:
+			field.SetInt(1)
+		case field.Kind() == reflect.Slice:
+			field.Set(reflect.MakeSlice(field.Type(), 1, 1))
+		case field.Kind() == reflect.Pointer:
+			field.Set(reflect.New(field.Type().Elem()))
+		default:
+			t.Fatalf("%s is a %s, which this test does not know", name, field.Kind())
+		}
+		if s.isPlain() {
+			t.Errorf("%s is left out", name)
+		}
 	}
 }

@@ -77,7 +77,6 @@ const givingBack = time.Second
 const (
 	checkInterval     = 50 * time.Millisecond
 	massCheckInterval = 200 * time.Millisecond
-	lazyCheckInterval = time.Second
 )
 
 // Worker takes messages from the queue and delivers them.
@@ -106,7 +105,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		client: newProducer(client),
 		blobs:  newBlobKeeper(client, cfg.cacheSize(), *cfg.Logger),
 		policy: policy{retryMin: cfg.RetryMin, retryMax: cfg.RetryMax, maxAge: cfg.MaxAge},
-		ends:   newEndings(),
+		ends:   newEndings(client),
 		lanes:  map[string]*lane{},
 		log:    *cfg.Logger,
 	}
@@ -198,14 +197,14 @@ func (w *Worker) Run(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		w.eachServer((*asynq.Server).Stop)
+		w.eachServer((*server).Stop)
 		senders.Wait()
 		for _, l := range w.lanes {
 			l.gate.stop()
 		}
 		w.ledger.end()
 		ledger.Wait()
-		w.eachServer((*asynq.Server).Shutdown) // gives back what no sender took
+		w.eachServer(func(s *server) { s.Shutdown() }) // gives back what no sender took
 		letGo()
 		keeper.Wait()
 	}()
@@ -230,7 +229,7 @@ func (w *Worker) senderCount() int {
 }
 
 // eachServer does something with all asynq servers at the same time.
-func (w *Worker) eachServer(do func(*asynq.Server)) {
+func (w *Worker) eachServer(do func(*server)) {
 	var all sync.WaitGroup
 	for _, l := range w.lanes {
 		for _, server := range l.servers {
@@ -253,13 +252,6 @@ func (w *Worker) serverConfig(queues map[string]int, concurrency int) asynq.Conf
 		Logger:                   asynqLogger{w.log, new(quiet)},
 		LogLevel:                 asynq.WarnLevel,
 	}
-}
-
-// lazy is the configuration of a server beside another one with the same queues. While
-// there is little to do it leaves that to the other one, and costs Redis next to nothing.
-func lazy(c asynq.Config) asynq.Config {
-	c.TaskCheckInterval, c.DelayedTaskCheckInterval = lazyCheckInterval, time.Minute
-	return c
 }
 
 var errNotStopped = errors.New("tasks: stopped with messages unfinished: another worker takes them over within " +
