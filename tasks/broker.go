@@ -14,8 +14,8 @@ type broker struct {
 	taker *taker
 }
 
-func newBroker(client redis.UniversalClient, ends *endings, places *places) *broker {
-	return &broker{UniversalClient: client, ends: ends, taker: newTaker(client, places)}
+func newBroker(client redis.UniversalClient, ends *endings, taker *taker) *broker {
+	return &broker{UniversalClient: client, ends: ends, taker: taker}
 }
 
 // EvalSha implements redis.Scripter. A task that another server gives back is left to it.

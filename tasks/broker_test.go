@@ -44,31 +44,57 @@ func takeKeys(queue string) []string {
 	return []string{list + "pending", list + "paused", list + "active", list + "lease"}
 }
 
-// An empty queue is not asked again at once, and after a moment it is.
+// An empty queue is not asked again at once, and after a moment it is: a longer one where
+// nothing calls for haste.
 func TestBroker_emptyQueue(t *testing.T) {
 	t.Parallel()
+	for eager, pause := range map[bool]time.Duration{true: emptyFor, false: checkInterval} {
+		t.Run(fmt.Sprint("eager=", eager), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				client := &counter{asked: map[string]int{}}
+				b := newBroker(client, newEndings(client), newTaker(client, newPlaces(1), func() bool { return eager }))
+				keys := takeKeys("bulk")
+				ask := func() error { return b.EvalSha(t.Context(), "sha", keys, 1, "asynq:{bulk}:t:").Err() }
+				for range 10 {
+					if err := ask(); err != redis.Nil { //nolint:errorlint // as asynq compares it
+						t.Fatalf("an empty queue: %v", err)
+					}
+				}
+				<-time.After(pause - 1)
+				if _ = ask(); client.asked[keys[0]] != 1 {
+					t.Errorf("asked %d times in %v, want once", client.asked[keys[0]], pause)
+				}
+				<-time.After(1)
+				client.full = true
+				for range 3 {
+					if err := ask(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if n := client.asked[keys[0]]; n != 4 {
+					t.Errorf("asked %d times in all, want 4: a queue that has tasks is asked each time", n)
+				}
+			})
+		})
+	}
+}
+
+// A lane is busy for a moment after each message.
+func TestBusy(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		client := &counter{asked: map[string]int{}}
-		b := newBroker(client, newEndings(client), newPlaces(1))
-		keys := takeKeys("bulk")
-		ask := func() error { return b.EvalSha(t.Context(), "sha", keys, 1, "asynq:{bulk}:t:").Err() }
-		for range 10 {
-			if err := ask(); err != redis.Nil { //nolint:errorlint // as asynq compares it
-				t.Fatalf("an empty queue: %v", err)
-			}
+		var b busy
+		if b.lately() {
+			t.Error("busy before the first message")
 		}
-		if n := client.asked[keys[0]]; n != 1 {
-			t.Errorf("asked %d times in no time, want once", n)
+		b.note(time.Now())
+		<-time.After(checkInterval - 1)
+		if !b.lately() {
+			t.Error("not busy right after a message")
 		}
-		<-time.After(emptyFor)
-		client.full = true
-		for range 3 {
-			if err := ask(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if n := client.asked[keys[0]]; n != 4 {
-			t.Errorf("asked %d times in all, want 4: a queue that has tasks is asked each time", n)
+		if <-time.After(1); b.lately() {
+			t.Error("busy for ever")
 		}
 	})
 }
@@ -78,7 +104,7 @@ func TestBroker_refused(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		client := &counter{asked: map[string]int{}, err: errors.New("NOPERM no")}
-		b := newBroker(client, newEndings(client), newPlaces(1))
+		b := newBroker(client, newEndings(client), newTaker(client, newPlaces(1), always))
 		start := time.Now()
 		for range 10 {
 			if err := b.EvalSha(t.Context(), "sha", takeKeys("bulk"), 1, "asynq:{bulk}:t:").Err(); err != client.err { //nolint:errorlint // the very same
@@ -100,7 +126,7 @@ type shelter struct {
 func newShelter(t *testing.T, places int) shelter {
 	t.Helper()
 	client := redistest.Start(t, redistest.Options{}).Client(t)
-	return shelter{newBroker(client, newEndings(client), newPlaces(places)), client}
+	return shelter{newBroker(client, newEndings(client), newTaker(client, newPlaces(places), always)), client}
 }
 
 // enqueue puts tasks into a queue, with the numbers from first to last for IDs.

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/hibiken/asynq"
 	"github.com/rs/zerolog"
 )
 
@@ -34,6 +33,7 @@ type lane struct {
 	top     string // the queue of the highest weight
 	share   float64
 	gate    *gate
+	busy    busy
 	senders []*sender
 	servers []*server
 }
@@ -90,12 +90,12 @@ func (l *lane) start(stop, work context.Context, w *Worker, senders *sync.WaitGr
 // shard has one: another node may answer meanwhile. Another one is there for the express
 // queue alone, so that its tasks never wait until other tasks make room, and one for mass
 // mail: asynq writes the payload of every active task to Redis every few seconds, so of
-// these big ones only so many are active as keep the senders busy.
-func (l *lane) serverConfigs(w *Worker) []asynq.Config {
-	concurrency := cmp.Or(w.cfg.Concurrency, l.connections*w.cfg.BatchSize)
+// these big ones only so many are active as keep the senders busy. Each is for all of them.
+func (l *lane) serverConfigs(w *Worker) []serverConfig {
+	concurrency := l.inHand(w.cfg)
 	parts := max(l.shards, 1)
 	whole := l.names(0, false) // a queue that is in parts now may have been in one piece
-	var configs []asynq.Config
+	var configs []serverConfig
 	for shard := range parts {
 		queues := whole
 		if l.shards > 0 {
@@ -104,7 +104,7 @@ func (l *lane) serverConfigs(w *Worker) []asynq.Config {
 		if shard == 0 {
 			maps.Copy(queues, whole)
 		}
-		configs = append(configs, w.serverConfig(queues, max(concurrency/parts, 1)))
+		configs = append(configs, serverConfig{w.serverConfig(queues, max(concurrency/parts, 1)), always})
 	}
 	express, mass := map[string]int{}, l.names(0, true)
 	for shard := range l.shards + 1 {
@@ -112,11 +112,24 @@ func (l *lane) serverConfigs(w *Worker) []asynq.Config {
 		maps.Copy(mass, l.names(shard, true))
 	}
 	if l.express != nil {
-		configs = append(configs, w.serverConfig(express, w.cfg.BatchSize))
+		config := w.serverConfig(express, w.cfg.BatchSize)
+		config.TaskCheckInterval = expressCheckInterval
+		configs = append(configs, serverConfig{config, l.busy.lately})
 	}
-	massConfig := w.serverConfig(mass, 2*l.connections)
-	massConfig.TaskCheckInterval = massCheckInterval
-	return append(configs, massConfig)
+	config := w.serverConfig(mass, massInHand+l.connections/4)
+	config.TaskCheckInterval = massCheckInterval
+	return append(configs, serverConfig{config, always})
+}
+
+// massInHand is how many mass tasks a lane has in hand, and one more for each four connections.
+const massInHand = 8
+
+// inHand is how many tasks the lane has in hand: a batch for each connection, or half of that
+// where there are many connections, for those do not all begin a batch at the same time.
+func (l *lane) inHand(c WorkerConfig) int {
+	const few = 400
+	full := l.connections * c.BatchSize
+	return cmp.Or(c.Concurrency, min(full, max(full/2, few)))
 }
 
 // names are asynq's names of one part of the lane's queues, and their weights.
@@ -152,7 +165,7 @@ func (l *lane) addSender(w *Worker, log zerolog.Logger, intake, express chan []*
 	}
 	l.senders = append(l.senders, &sender{
 		backend: backend, intake: intake, express: express, share: l.share,
-		gate: l.gate, ledger: w.ledger, policy: w.policy, log: log, veil: w.veil(),
+		gate: l.gate, busy: &l.busy, ledger: w.ledger, policy: w.policy, log: log, veil: w.veil(),
 		batchSize: w.cfg.BatchSize, batchTimeout: w.cfg.BatchTimeout,
 		observers: w.cfg.Observers, tracer: w.cfg.Tracer, mailer: l.mailer, number: w.senderCount() + 1,
 	})

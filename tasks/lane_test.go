@@ -211,3 +211,26 @@ func TestQueue_Using(t *testing.T) {
 		t.Errorf("payload uses %q (%v)", p.Using, err)
 	}
 }
+
+// A lane has a batch for each connection in hand, and with many connections half of that.
+func TestLane_inHand(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		connections int
+		cfg         WorkerConfig
+		want        int
+	}{
+		{1, WorkerConfig{}, 100},
+		{4, WorkerConfig{}, 400},
+		{5, WorkerConfig{}, 400},
+		{20, WorkerConfig{}, 1000},
+		{20, WorkerConfig{BatchSize: 10}, 200},
+		{20, WorkerConfig{Concurrency: 7}, 7},
+	}
+	for _, tt := range tests {
+		cfg := tt.cfg.withDefaults()
+		if got := newLane("", tt.connections, cfg).inHand(cfg); got != tt.want {
+			t.Errorf("%d connections, batches of %d, concurrency %d: %d in hand, want %d", tt.connections, cfg.BatchSize, cfg.Concurrency, got, tt.want)
+		}
+	}
+}

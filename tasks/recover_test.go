@@ -61,7 +61,7 @@ func TestRecovery_lease(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	client := h.Client(t)
-	e := newBroker(client, newEndings(client), newPlaces(100))
+	e := newBroker(client, newEndings(client), nil)
 	script := redis.NewScript(`return redis.call("INCR", KEYS[1])`)
 	tests := []struct {
 		name  string

@@ -25,6 +25,7 @@ type sender struct {
 	rest         []*job        // taken, but too many for the last batch
 	share        float64       // of its batches that a sender with both begins with express mail
 	gate         *gate
+	busy         *busy
 	ledger       *ledger
 	policy       policy
 	batchSize    int
@@ -141,6 +142,7 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 		j := jobs[i]
 		r = discreet(r, j.message)
 		j.attempt.now = time.Now()
+		s.busy.note(j.attempt.now)
 		v := s.policy.decide(r.Err, j.attempt)
 		if v.action == hold {
 			reason = v.reason

@@ -13,11 +13,19 @@ type server struct {
 	taker  *taker
 }
 
-func newServer(w *Worker, c asynq.Config) *server {
+func newServer(w *Worker, c serverConfig) *server {
 	p := newPlaces(c.Concurrency)
-	client := newBroker(w.redis, w.ends, p)
-	return &server{asynq.NewServerFromRedisClient(client, c), p, client.taker}
+	t := newTaker(w.redis, p, c.eager)
+	return &server{asynq.NewServerFromRedisClient(newBroker(w.redis, w.ends, t), c.Config), p, t}
 }
+
+// serverConfig is the configuration of a server.
+type serverConfig struct {
+	asynq.Config
+	eager func() bool // looks for tasks again soon after there were none
+}
+
+func always() bool { return true }
 
 // Stop makes the server take no more tasks.
 func (s *server) Stop() {

@@ -15,6 +15,7 @@ import (
 type taker struct {
 	redis  redis.UniversalClient
 	places *places
+	eager  func() bool // an empty list is asked again soon
 
 	mu    sync.Mutex
 	shelf map[string][]taken   // by the key of the list that they waited in
@@ -31,7 +32,7 @@ type taken struct {
 }
 
 const (
-	// emptyFor is how long a list that was empty is taken for empty. asynq asks one queue after
+	// emptyFor is how long a list that was empty is taken for empty by an eager taker. asynq asks one queue after
 	// the other, in an order that chance and the weights decide anew for each task: while one of
 	// three is full, the empty ones would cost a script for nearly every task.
 	emptyFor = time.Millisecond
@@ -41,8 +42,8 @@ const (
 	shelfLife = time.Second
 )
 
-func newTaker(client redis.UniversalClient, places *places) *taker {
-	return &taker{redis: client, places: places, shelf: map[string][]taken{}, empty: map[string]time.Time{}}
+func newTaker(client redis.UniversalClient, places *places, eager func() bool) *taker {
+	return &taker{redis: client, places: places, eager: eager, shelf: map[string][]taken{}, empty: map[string]time.Time{}}
 }
 
 // takesTask says whether a script takes the next task of a queue. The keys are pending,
@@ -130,8 +131,12 @@ func (t *taker) pop(list string) (message string, stale []taken, ok bool) {
 func (t *taker) asks(list string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	pause := checkInterval
+	if t.eager() {
+		pause = emptyFor
+	}
 	since, ok := t.empty[list]
-	return len(t.shelf) == 0 && (!ok || time.Since(since) >= emptyFor)
+	return len(t.shelf) == 0 && (!ok || time.Since(since) >= pause)
 }
 
 // giveBackScript puts a task back to where it was taken from, if its lease is still the one that

@@ -31,7 +31,10 @@ type WorkerConfig struct {
 	Queues      map[string]int
 	Connections int // to the default mailer's relay: 4 if zero
 	BatchSize   int // messages a connection takes at once, at most: 100 if zero
-	Concurrency int // tasks that wait or are on the wire at once, for each mailer: Connections*BatchSize if zero
+
+	// Concurrency is how many tasks wait in the worker or are on the wire at once, for each
+	// mailer: Connections*BatchSize if zero, but half of that, and at least 400, where it is more than 400.
+	Concurrency int
 
 	// Memory is how many octets big messages in hand may take: 256,000,000 if zero, no
 	// limit if negative. A message counts with two to five times its content, for what is
@@ -73,10 +76,13 @@ type WorkerConfig struct {
 const givingBack = time.Second
 
 // How often, on average, an idle asynq server looks for new tasks: a message waits half
-// of it, at most one and a half. Each look costs Redis one script for each queue.
+// of it, at most one and a half. Each look costs Redis one script for each queue. The
+// express server asks Redis as often as that only while its lane is busy, for then
+// other mail is in the way; otherwise it does so every checkInterval.
 const (
-	checkInterval     = 50 * time.Millisecond
-	massCheckInterval = 200 * time.Millisecond
+	checkInterval        = 50 * time.Millisecond
+	massCheckInterval    = 200 * time.Millisecond
+	expressCheckInterval = 2 * time.Millisecond
 )
 
 // Worker takes messages from the queue and delivers them.

@@ -15,7 +15,9 @@ import (
 )
 
 // Redis is a Redis of the measurement's own, one server or a cluster of masters, that
-// keeps its data as a careful owner would: appendonly yes, appendfsync everysec.
+// keeps its data as a careful owner would: appendonly yes, appendfsync everysec. It does not
+// rewrite its file: by chance that would take half of a machine during one measurement
+// and nothing during the next.
 type Redis struct {
 	URL    string
 	Client redis.UniversalClient
@@ -24,15 +26,19 @@ type Redis struct {
 	inspector *asynq.Inspector
 }
 
+func options() redistest.Options {
+	return redistest.Options{AppendOnly: redistest.EverySec, Config: []string{"auto-aof-rewrite-percentage 0"}}
+}
+
 // StartRedis starts one server.
 func StartRedis(b *Bench) *Redis {
-	s := redistest.Start(b, redistest.Options{AppendOnly: redistest.EverySec})
+	s := redistest.Start(b, options())
 	return newRedis(b, s.URL(), s)
 }
 
 // StartCluster starts a cluster of masters.
 func StartCluster(b *Bench, masters int) *Redis {
-	c := redistest.StartCluster(b, masters, redistest.Options{AppendOnly: redistest.EverySec})
+	c := redistest.StartCluster(b, masters, options())
 	return newRedis(b, c.URL(), c.Masters...)
 }
 

@@ -22,13 +22,13 @@ func idle(size Size) Scenario {
 	return Scenario{
 		Name:  "idle",
 		Title: "Latency, nothing else to do",
-		About: "From the call of Queue.Enqueue to the mail server's 250, one mail at a time, the worker having nothing else to do. The usual " +
+		About: "From the call of Queue.Enqueue to the mail server's 250, one mail at a time and at least 0.1 s after the one before, the worker having nothing else to do. The usual " +
 			"handler looks for work once a second, as asynq does if it is not told otherwise.",
 		Metrics: metrics("p50_ms", "p99_ms"),
 		Rounds:  3,
 		Entries: []Entry{
-			{nameWorker, true, waits{count: size.of(100, 10), pause: 100 * time.Millisecond, start: workers(1), urgent: urgentOurs}.measure},
-			{nameUsual, false, waits{count: size.of(20, 4), pause: 100 * time.Millisecond, start: rival("netsmtp", rivalConnections), urgent: urgentUsual}.measure},
+			{nameWorker, true, waits{count: size.of(100, 10), lull: 100 * time.Millisecond, pause: 100 * time.Millisecond, start: workers(1), urgent: urgentOurs}.measure},
+			{nameUsual, false, waits{count: size.of(20, 4), lull: 100 * time.Millisecond, pause: 100 * time.Millisecond, start: rival("netsmtp", rivalConnections), urgent: urgentUsual}.measure},
 		},
 	}
 }
@@ -54,7 +54,8 @@ func saturated(size Size) Scenario {
 // waits measures how long single mails take.
 type waits struct {
 	count  int
-	pause  time.Duration // at most, between two mails
+	lull   time.Duration // at least, between two mails
+	pause  time.Duration // at most, beyond that
 	bulk   int           // mails in the queue bulk, from the beginning
 	fill   func(b *lab.Bench, r *lab.Redis, n int)
 	start  func(*lab.Bench, *lab.Redis, *lab.Sink) []*lab.Process
@@ -79,7 +80,7 @@ func (w waits) measure(b *lab.Bench) report.Sample {
 	var took []float64
 	w.one(b, s, send) // connections are open
 	for len(took) < w.count && (w.bulk == 0 || s.Taken() < w.bulk*9/10) {
-		pause(b, rand.N(w.pause)) //nolint:gosec // so that hand-overs and looks are not in step
+		pause(b, w.lull+rand.N(w.pause)) //nolint:gosec // so that hand-overs and looks are not in step
 		took = append(took, float64(w.one(b, s, send))/float64(time.Millisecond))
 	}
 	return report.Sample{"p50_ms": report.Percentile(took, 0.5), "p99_ms": report.Percentile(took, 0.99)}

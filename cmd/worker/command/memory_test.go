@@ -14,12 +14,12 @@ func TestCollection(t *testing.T) {
 		percent  int
 		limit    int64
 	}{
-		{"by itself", 256_000_000, nil, 300, 384_000_000},
-		{"little memory", 1000, nil, 300, 64_001_250},
-		{"no limit", -1, nil, 300, -1},
+		{"by itself", 256_000_000, nil, 200, 384_000_000},
+		{"little memory", 1000, nil, 200, 64_001_250},
+		{"no limit", -1, nil, 200, -1},
 		{"the environment says how often", 256_000_000, map[string]string{"GOGC": "off"}, 0, 384_000_000},
-		{"the environment says how much", 256_000_000, map[string]string{"GOMEMLIMIT": "1GiB"}, 300, -1},
-		{"more than there is", math.MaxInt, nil, 300, math.MaxInt64},
+		{"the environment says how much", 256_000_000, map[string]string{"GOMEMLIMIT": "1GiB"}, 200, -1},
+		{"more than there is", math.MaxInt, nil, 200, math.MaxInt64},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
