@@ -24,18 +24,15 @@ type limitPart struct {
 // keys are those of package scenario.
 func limits(r *Run) []limit {
 	var all []limit
-	for _, l := range []struct{ scenario, waiting string }{
-		{"drain", "asynq takes one task in a round trip to Redis, and only then the next"},
-		{"mass", "a connection ends its next mail when the mail server has answered the last one and Redis knows of it"},
-	} {
-		if s := r.Scenario(l.scenario); s != nil && s.Contenders[0].Stat("rate").N > 0 {
-			all = append(all, limitOf(s, float64(r.Machine.Cores), l.waiting))
+	for _, name := range []string{"drain", "mass"} {
+		if s := r.Scenario(name); s != nil && s.Contenders[0].Stat("rate").N > 0 {
+			all = append(all, limitOf(s, float64(r.Machine.Cores)))
 		}
 	}
 	return all
 }
 
-func limitOf(s *Scenario, processors float64, waiting string) limit {
+func limitOf(s *Scenario, processors float64) limit {
 	c := s.Contenders[0]
 	rate := c.Stat("rate").Median
 	part := func(name string, cost float64, full string) limitPart {
@@ -52,14 +49,14 @@ func limitOf(s *Scenario, processors float64, waiting string) limit {
 		part("mail server and bench program", cost("sink_us"), " mails/s for each processor"),
 		part("the system, and whatever else ran here", rest, ""),
 	}}
-	l.Verdict = verdict(l.Parts, processors, waiting)
+	l.Verdict = verdict(l.Parts, processors)
 	return l
 }
 
 // crowded is the share of the processors from which on they are what everything waits for.
 const crowded = 0.8
 
-func verdict(parts []limitPart, processors float64, waiting string) string {
+func verdict(parts []limitPart, processors float64) string {
 	busy := 0.0
 	for _, p := range parts {
 		busy += p.Busy
@@ -73,5 +70,6 @@ func verdict(parts []limitPart, processors float64, waiting string) string {
 		return together + fmt.Sprintf("**The processors are the limit**, and most of them goes to: %s. With more processors the rate grows "+
 			"until one of the parts is at its end.", first.Name)
 	}
-	return together + "So it is not processors that are short. **The limit is waiting**: " + waiting + "."
+	return together + "So it is not processors that are short. **The limit is waiting**: a connection ends its next mail when " +
+		"the mail server has answered the last one and Redis knows of it."
 }

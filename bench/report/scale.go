@@ -18,11 +18,10 @@ type Cost struct {
 // Costs are those of a mail that is a task of its own, and of one of a mass mailing.
 type Costs struct {
 	Single, Mass Cost
-	Empty        float64 // tasks/s that an asynq server takes at most
 }
 
 func (c Costs) complete() bool {
-	sum := c.Empty
+	sum := 0.0
 	for _, cost := range []Cost{c.Single, c.Mass} {
 		sum += cost.Rate + cost.Worker + cost.Redis + cost.Producer + cost.Waiting + cost.Network
 	}
@@ -106,8 +105,8 @@ func breaksMiddle(c Costs, v volume) string {
 func breaksLarge(c Costs, v volume) string {
 	return fmt.Sprintf("**What breaks first** is Redis's thread: one Redis is full at %s mails a second, so one task a mail takes %s masters, mass mail %s, "+
 		"and the queues spread over them. Next is memory: the backlog of an hour is %s TB in either form, more than is sensibly kept in memory, so such a "+
-		"sender needs either relays that are never all away, or producers that wait. Third is the number of worker processes: one asynq server takes %s tasks a second, so "+
-		"one task a mail takes at least %s processes, however idle they are. And the relays are a fleet of their own.",
+		"sender needs either relays that are never all away, or producers that wait. Third is the number of worker processes: one delivered %s mails a second here, so "+
+		"one task a mail takes %s of them at the peak. And the relays are a fleet of their own.",
 		Number(c.Single.RedisFull()), Number(v.Single.Masters), Number(v.Mass.Masters), Number(v.Single.Backlog/1000),
-		Number(c.Empty), Number(math.Ceil(v.Peak/c.Empty)))
+		Number(c.Single.Rate), Number(math.Ceil(v.Peak/c.Single.Rate)))
 }

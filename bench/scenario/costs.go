@@ -19,6 +19,5 @@ func Costs(r *report.Run) report.Costs {
 	return report.Costs{
 		Single: cost("drain", nameWorker, "Enqueue, 32 goroutines"),
 		Mass:   cost("mass", nameMass, "SendMessages of 1,000, 32 goroutines"),
-		Empty:  r.Scenario("drain").Contender(nameEmpty).Stat(rate).Median,
 	}
 }
