@@ -13,7 +13,7 @@ type trips[T any] struct {
 
 	mu      sync.Mutex
 	waiting []T
-	under   int // way
+	trips   int // under way
 }
 
 // mostTrips is how many round trips are under way at once: with one, few connections would wait for
@@ -26,9 +26,9 @@ func newTrips[T any](do func([]T)) *trips[T] { return &trips[T]{do: do} }
 func (t *trips[T]) add(item T) {
 	t.mu.Lock()
 	t.waiting = append(t.waiting, item)
-	lead := t.under < mostTrips
+	lead := t.trips < mostTrips
 	if lead {
-		t.under++
+		t.trips++
 	}
 	t.mu.Unlock()
 	if lead {
@@ -51,6 +51,6 @@ func (t *trips[T]) lead() {
 	if len(t.waiting) > 0 {
 		go t.lead()
 	} else {
-		t.under--
+		t.trips--
 	}
 }
