@@ -254,7 +254,21 @@ func TestEndings(t *testing.T) {
 		server.Shutdown()
 	}
 	run(plain, plain.redis)
+	told := make(chan error, 1)
+	ours.ends.expect(taskKey("default", "1"), told)
 	run(ours, ours)
+	// asynq's scripts are known by their keys, and those may change.
+	select {
+	case err := <-told:
+		if err != nil {
+			t.Error(err)
+		}
+	default:
+		t.Error("asynq's script that ends a task was not known")
+	}
+	if len(ours.taker.empty) == 0 {
+		t.Error("asynq's script that takes a task was not known")
+	}
 	if want, got := everything(t, plain.redis), everything(t, ours.redis); !slices.Equal(want, got) {
 		t.Errorf("asynq leaves\n%s\nand we leave\n%s", strings.Join(want, "\n"), strings.Join(got, "\n"))
 	}
