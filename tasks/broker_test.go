@@ -287,19 +287,24 @@ func everything(t *testing.T, client *redis.Client) []string {
 	return all
 }
 
-// A task that is not active any more has not been ended here, and the others have.
+// A task that is not active any more has not been ended here, nor one whose lease is over: it may be
+// another worker's. The others have.
 func TestEndings_notActive(t *testing.T) {
 	t.Parallel()
 	s := newShelter(t, 10)
-	s.enqueue(t, "default", 1, 3)
-	for range 2 {
-		s.take(t, "default")
-	}
+	s.enqueue(t, "default", 1, 4)
+	s.take(t, "default")
 	s.redis.LRem(t.Context(), "asynq:{default}:active", 0, "2")
 	list := "asynq:{default}:"
 	errs := map[string]error{}
 	var group []*ending
-	for _, id := range []string{"1", "2", "3"} {
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, id := range []string{"1", "2", "3", "4"} {
+		ctx := t.Context()
+		if id == "4" {
+			ctx = over
+		}
 		told := make(chan error, 1)
 		s.ends.expect(taskKey("default", id), told)
 		keys := []string{list + "active", list + "lease", taskKey("default", id), list + "processed:today", list + "processed"}
@@ -307,7 +312,7 @@ func TestEndings_notActive(t *testing.T) {
 		if !endsTask(keys, args) {
 			t.Fatal("not taken for the script that ends a task")
 		}
-		e := &ending{keys, args, make(chan error, 1)}
+		e := &ending{ctx, keys, args, make(chan error, 1)}
 		defer func() {
 			if a, b := <-told, <-e.done; a != errs[id] || b != errs[id] { //nolint:errorlint // the very same
 				t.Errorf("task %s: the sender is told %v, asynq %v, want %v", id, a, b, errs[id])
@@ -315,10 +320,13 @@ func TestEndings_notActive(t *testing.T) {
 		}()
 		group = append(group, e)
 	}
-	errs["2"] = errNotActive
+	errs["2"], errs["4"] = errNotActive, context.Canceled
 	s.ends.endAll(group)
 	if n := s.redis.Exists(t.Context(), taskKey("default", "1"), taskKey("default", "3")).Val(); n != 0 {
 		t.Errorf("%d tasks are still there that have ended", n)
+	}
+	if got := s.list(t, "default", "active"); got != "4" {
+		t.Errorf("active %q, want 4 alone", got)
 	}
 	today, all := s.redis.Get(t.Context(), list+"processed:today").Val(), s.redis.Get(t.Context(), list+"processed").Val()
 	if today != "2" || all != "2" {

@@ -3,6 +3,7 @@ package tasks
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,11 +23,13 @@ type endings struct {
 	queues  map[string]*trips[*ending] // by the key of the list of active tasks
 }
 
-// ending is the end of a task, with the keys and the arguments of asynq's script.
+// ending is the end of a task, with the keys and the arguments of asynq's script. It is not to
+// happen after ctx has ended, with the task's lease: the task may be another worker's then.
 type ending struct {
+	ctx  context.Context //nolint:containedctx // several share a call
 	keys []string
 	args []any
-	done chan error
+	done chan error // has room for the one error
 }
 
 func newEndings(client redis.UniversalClient) *endings {
@@ -75,7 +78,7 @@ func endsTask(keys []string, args []any) bool {
 
 // end does what asynq's script does with these keys and arguments.
 func (e *endings) end(ctx context.Context, keys []string, args []any) error {
-	mine := &ending{keys, args, make(chan error, 1)}
+	mine := &ending{ctx, keys, args, make(chan error, 1)}
 	e.queue(keys[endActive]).add(mine)
 	select {
 	case err := <-mine.done:
@@ -120,29 +123,60 @@ return ended`)
 
 var errNotActive = errors.New("NOT FOUND") // as asynq's script has it
 
+// endAll ends tasks of one queue, but those whose time is up.
 func (e *endings) endAll(some []*ending) {
+	some = slices.DeleteFunc(some, func(t *ending) bool {
+		err := t.ctx.Err()
+		if err != nil {
+			e.tell(t, err)
+		}
+		return err != nil
+	})
+	if len(some) == 0 {
+		return
+	}
+	ctx, cancel := untilFirst(some)
+	defer cancel()
 	first := some[0]
 	keys := append(make([]string, 0, 4+len(some)), first.keys[endActive], first.keys[endLease], first.keys[endToday], first.keys[endProcessed])
 	args := append(make([]any, 0, 2+len(some)), first.args[endID+1:]...)
 	for _, t := range some {
 		keys, args = append(keys, t.keys[endTask]), append(args, t.args[endID])
 	}
-	ended, err := endScript.Run(context.Background(), e.redis, keys, args...).Int64Slice()
+	ended, err := endScript.Run(ctx, e.redis, keys, args...).Int64Slice()
 	for i, t := range some {
-		err := err
 		if err == nil && (i >= len(ended) || ended[i] != 1) {
-			err = errNotActive
+			e.tell(t, errNotActive)
+		} else {
+			e.tell(t, err)
 		}
-		e.tell(t.keys[endTask], err)
-		t.done <- err
 	}
 }
 
-func (e *endings) tell(task string, err error) {
+// untilFirst ends when the time of the first of them is up.
+func untilFirst(some []*ending) (context.Context, context.CancelFunc) {
+	first := some[0].ctx
+	for _, t := range some[1:] {
+		if d, ok := t.ctx.Deadline(); ok {
+			if f, limited := first.Deadline(); !limited || d.Before(f) {
+				first = t.ctx
+			}
+		}
+	}
+	deadline, ok := first.Deadline()
+	if !ok {
+		return context.WithCancel(context.Background())
+	}
+	return context.WithDeadline(context.Background(), deadline)
+}
+
+// tell tells asynq, and the sender if it waits, how the end of a task has come back.
+func (e *endings) tell(t *ending, err error) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if ended, ok := e.waiting[task]; ok {
-		delete(e.waiting, task)
+	if ended, ok := e.waiting[t.keys[endTask]]; ok {
+		delete(e.waiting, t.keys[endTask])
 		ended <- err
 	}
+	e.mu.Unlock()
+	t.done <- err
 }

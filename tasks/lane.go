@@ -90,7 +90,7 @@ func (l *lane) start(stop, work context.Context, w *Worker, senders *sync.WaitGr
 // shard has one: another node may answer meanwhile. Another one is there for the express
 // queue alone, so that its tasks never wait until other tasks make room, and one for mass
 // mail: asynq writes the payload of every active task to Redis every few seconds, so of
-// these big ones only so many are active as keep the senders busy. Each is for all of them.
+// these big ones only so many are active as keep the senders busy. Each is spread over all.
 func (l *lane) serverConfigs(w *Worker) []serverConfig {
 	concurrency := l.inHand(w.cfg)
 	parts := max(l.shards, 1)

@@ -21,6 +21,7 @@ type places struct {
 }
 
 const (
+	// mostAtOnce is how many tasks are taken in one round trip, at most.
 	mostAtOnce = 32
 
 	// gatherFor is how long a server waits until it has enough places for tasks, at most.
