@@ -27,6 +27,17 @@ func massHouse(t *testing.T, cfg QueueConfig) *house {
 	return h
 }
 
+// laterOnce is a relay's answer that puts one message off, the first time.
+func laterOnce(messageID string) func(context.Context, *mailer.EmailMessage) mailer.Result {
+	var again atomic.Bool
+	return func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		if m.MessageID == messageID && !again.Swap(true) {
+			return mailer.Result{Err: sendError(mailer.Temporary, 450, "later")}
+		}
+		return mailer.Result{}
+	}
+}
+
 // sendAll hands n messages over at once and returns their IDs.
 func (h *house) sendAll(n int, change func(i int, m *mailer.EmailMessage)) []string {
 	h.t.Helper()
@@ -333,13 +344,7 @@ func TestMass_workerDies(t *testing.T) {
 func TestMass_cancel(t *testing.T) {
 	t.Parallel()
 	h := massHouse(t, QueueConfig{})
-	var tries sync.Map
-	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
-		if _, again := tries.LoadOrStore(m.MessageID, true); m.MessageID == "<5@t>" && !again {
-			return mailer.Result{Err: sendError(mailer.Temporary, 450, "later")}
-		}
-		return mailer.Result{}
-	}
+	h.relay.answer = laterOnce("<5@t>")
 	ids := h.sendAll(10, nil)
 	task, _, _ := splitID(ids[0])
 	h.cancels(ids[3], nil)
@@ -449,13 +454,7 @@ func TestMass_mailers(t *testing.T) {
 func TestMass_retention(t *testing.T) {
 	t.Parallel()
 	h := massHouse(t, QueueConfig{Options: Options{Retention: time.Hour}})
-	var tries sync.Map
-	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
-		if _, again := tries.LoadOrStore(m.MessageID, true); m.MessageID == "<1@t>" && !again {
-			return mailer.Result{Err: sendError(mailer.Temporary, 450, "later")}
-		}
-		return mailer.Result{}
-	}
+	h.relay.answer = laterOnce("<1@t>")
 	ids := h.sendAll(3, nil)
 	h.start(h.config())
 	h.wait(3)
