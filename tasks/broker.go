@@ -23,9 +23,13 @@ func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ..
 	switch {
 	case takesTask(keys, args):
 		task, err := b.taker.take(ctx, keys, args[0], args[1])
-		return redis.NewCmdResult(task, err)
+		if err != nil {
+			return redis.NewCmdResult(nil, err)
+		}
+		b.ends.give(task)
+		return redis.NewCmdResult(task.message, nil)
 	case endsTask(keys, args):
-		return redis.NewCmdResult("OK", b.ends.end(ctx, keys, args))
+		return redis.NewCmdResult("OK", b.ends.asynqEnds(ctx, keys, args))
 	case recovers(ctx, keys):
 		if mine, err := takeOver(ctx, b.UniversalClient, keys[2], args[0]); err != nil || !mine {
 			return redis.NewCmdResult("OK", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -254,16 +255,9 @@ func TestEndings(t *testing.T) {
 		server.Shutdown()
 	}
 	run(plain, plain.redis)
-	told := make(chan error, 1)
-	ours.ends.expect(taskKey("default", "1"), told)
 	run(ours, ours)
 	// asynq's scripts are known by their keys, and those may change.
-	select {
-	case err := <-told:
-		if err != nil {
-			t.Error(err)
-		}
-	default:
+	if len(ours.ends.queues) == 0 {
 		t.Error("asynq's script that ends a task was not known")
 	}
 	if len(ours.taker.empty) == 0 {
@@ -294,43 +288,124 @@ func TestEndings_notActive(t *testing.T) {
 	s := newShelter(t, 10)
 	s.enqueue(t, "default", 1, 4)
 	s.take(t, "default")
-	s.redis.LRem(t.Context(), "asynq:{default}:active", 0, "2")
-	list := "asynq:{default}:"
-	errs := map[string]error{}
+	const list = "asynq:{default}:"
+	s.redis.LRem(t.Context(), list+"active", 0, "2")
+	s.redis.Set(t.Context(), list+"processed", int64(math.MaxInt64-1), 0)
 	var group []*ending
-	over, cancel := context.WithCancel(t.Context())
-	cancel()
 	for _, id := range []string{"1", "2", "3", "4"} {
-		ctx := t.Context()
+		until := time.Now().Add(time.Minute)
 		if id == "4" {
-			ctx = over
+			until = time.Now()
 		}
-		told := make(chan error, 1)
-		s.ends.expect(taskKey("default", id), told)
-		keys := []string{list + "active", list + "lease", taskKey("default", id), list + "processed:today", list + "processed"}
-		args := []any{id, time.Now().Add(time.Hour).Unix(), int64(2)}
-		if !endsTask(keys, args) {
-			t.Fatal("not taken for the script that ends a task")
-		}
-		e := &ending{ctx, keys, args, make(chan error, 1)}
-		defer func() {
-			if a, b := <-told, <-e.done; a != errs[id] || b != errs[id] { //nolint:errorlint // the very same
-				t.Errorf("task %s: the sender is told %v, asynq %v, want %v", id, a, b, errs[id])
-			}
-		}()
-		group = append(group, e)
+		group = append(group, newEnding(id, taskKey("default", id), until))
 	}
-	errs["2"], errs["4"] = errNotActive, context.Canceled
-	s.ends.endAll(group)
+	s.ends.queue(list + "active").endAll(slices.Clone(group))
+	want := []error{nil, errNotActive, nil, context.DeadlineExceeded}
+	for i, e := range group {
+		if err := <-e.done; !errors.Is(err, want[i]) {
+			t.Errorf("task %s: %v, want %v", e.id, err, want[i])
+		}
+	}
 	if n := s.redis.Exists(t.Context(), taskKey("default", "1"), taskKey("default", "3")).Val(); n != 0 {
 		t.Errorf("%d tasks are still there that have ended", n)
 	}
 	if got := s.list(t, "default", "active"); got != "4" {
 		t.Errorf("active %q, want 4 alone", got)
 	}
-	today, all := s.redis.Get(t.Context(), list+"processed:today").Val(), s.redis.Get(t.Context(), list+"processed").Val()
+	today, all := s.redis.Get(t.Context(), list+"processed:"+time.Now().UTC().Format(time.DateOnly)).Val(), s.redis.Get(t.Context(), list+"processed").Val()
 	if today != "2" || all != "2" {
 		t.Errorf("processed today %s, in all %s, want 2, and 2 again: it begins anew at the greatest number", today, all)
+	}
+}
+
+// A sender ends the task of its message, and asynq, which comes later, is told that it has ended.
+func TestEndings_sender(t *testing.T) {
+	t.Parallel()
+	s := newShelter(t, 10)
+	s.enqueue(t, "default", 1, 3)
+	for range 3 {
+		s.take(t, "default")
+	}
+	list := "asynq:{default}:"
+	asynqEnds := func(id string) error {
+		keys := []string{list + "active", list + "lease", taskKey("default", id), list + "processed:today", list + "processed"}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		return s.EvalSha(ctx, "sha", keys, id, time.Now().Add(time.Hour).Unix(), int64(math.MaxInt64)).Err()
+	}
+	one, two, three := taskKey("default", "1"), taskKey("default", "2"), taskKey("default", "3")
+	if err := s.ends.end(one); err != nil || s.redis.Exists(t.Context(), one).Val() != 0 {
+		t.Errorf("%v, want the task to have ended", err)
+	}
+	s.ends.forget(one) // its handler has returned
+	if err := asynqEnds("1"); err != nil {
+		t.Errorf("%v: asynq should hear that it has ended", err)
+	}
+	s.redis.LRem(t.Context(), list+"active", 0, "2")
+	if err := s.ends.end(two); !errors.Is(err, errNotActive) {
+		t.Errorf("%v, want that it is not active", err)
+	}
+	s.ends.forget(two)
+	if err := asynqEnds("2"); !errors.Is(err, errNotActive) {
+		t.Errorf("%v: asynq should hear that it is not active", err)
+	}
+	s.ends.forget(three)
+	if err := s.ends.end(three); !errors.Is(err, errNotGiven) {
+		t.Errorf("%v: nobody has this task any more", err)
+	}
+	if err := asynqEnds("3"); err != nil {
+		t.Error(err)
+	}
+	if got := s.redis.Get(t.Context(), list+"processed").Val(); got != "2" || len(s.ends.given) != 0 {
+		t.Errorf("processed %s, want 2; remembered: %v", got, s.ends.given)
+	}
+}
+
+// Near the end of its lease a task is asynq's to end, which knows whether the lease was prolonged.
+func TestEndings_lease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := newEndings(&counter{asked: map[string]int{}})
+		lease := time.Now().Add(30 * time.Second).Unix()
+		e.give(taken{id: "1", keys: takeKeys("default"), lease: lease, prefix: taskKey("default", "")})
+		<-time.After(30*time.Second - leaseMargin)
+		if err := e.end(taskKey("default", "1")); !errors.Is(err, errNotGiven) {
+			t.Errorf("%v, want no end with %v left", err, leaseMargin)
+		}
+	})
+}
+
+// A task of which asynq keeps something is left to asynq.
+func TestVanishes(t *testing.T) {
+	t.Parallel()
+	client := redistest.Start(t, redistest.Options{}).Client(t)
+	all := []asynq.Option{asynq.MaxRetry(3), asynq.Timeout(time.Hour), asynq.Deadline(time.Now().Add(time.Hour)), asynq.Group("g")}
+	for name, c := range map[string]struct {
+		opts []asynq.Option
+		want bool
+	}{
+		"plain":     {nil, true},
+		"options":   {all, true},
+		"retention": {[]asynq.Option{asynq.Retention(time.Second)}, false},
+		"unique":    {[]asynq.Option{asynq.Unique(time.Hour)}, false},
+	} {
+		task := asynq.NewTaskWithHeaders("test", []byte(strings.Repeat(name, 500)), map[string]string{"a": "b"})
+		info, err := asynq.NewClientFromRedisClient(client).Enqueue(task, c.opts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		message := client.HGet(t.Context(), taskKey("default", info.ID), "msg").Val()
+		if got := vanishes(message); got != c.want {
+			t.Errorf("%s: vanishes %v, want %v", name, got, c.want)
+		}
+		for n := range message {
+			vanishes(message[:n]) // it does not panic
+		}
+	}
+	for _, broken := range []string{"\x0a", "\x0a\x05ab", "\x0d1234", strings.Repeat("\xff", 20)} {
+		if vanishes(broken) {
+			t.Errorf("%q: not a task", broken)
+		}
 	}
 }
 
@@ -380,7 +455,7 @@ func TestTrips(t *testing.T) {
 		var mu sync.Mutex
 		var done [][]int
 		under := make(chan struct{})
-		trips := newTrips(func(items []int) {
+		trips := newTrips(2, func(items []int) {
 			<-under
 			mu.Lock()
 			defer mu.Unlock()
@@ -390,7 +465,7 @@ func TestTrips(t *testing.T) {
 			go trips.add(i)
 			synctest.Wait()
 		}
-		for range mostTrips + 1 {
+		for range 2 + 1 {
 			under <- struct{}{}
 			synctest.Wait()
 		}

@@ -2,7 +2,9 @@ package tasks
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -11,48 +13,97 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// endings ends tasks for asynq, those that end at the same time in one round trip, and lets
-// a sender know when that is done. A task that has ended is in no list any more, so
-// nobody will send its message again, and the ledger needs no entry for it: that saves a
-// round trip for every message that has a task to itself.
+// endings ends tasks, those that end at the same time in one round trip. A sender whose
+// message was accepted ends its task itself, and asynq is told that it has ended when
+// it wants to do so. A task that has ended is in no list any more, so nobody will send its
+// message again, and the ledger needs no entry for it: that saves a round trip for every
+// message that has a task to itself.
 type endings struct {
 	redis redis.UniversalClient
 
-	mu      sync.Mutex
-	waiting map[string]chan<- error    // by the task's key; each has room for the one error
-	queues  map[string]*trips[*ending] // by the key of the list of active tasks
+	mu     sync.Mutex
+	given  map[string]given      // by the task's key: what a sender may end
+	queues map[string]*endsQueue // by the key of the list of active tasks
 }
 
-// ending is the end of a task, with the keys and the arguments of asynq's script. It is not to
-// happen after ctx has ended, with the task's lease: the task may be another worker's then.
+// given is a task that asynq was given and that ends without a trace.
+type given struct {
+	id     string
+	active string    // the key of the list that it is in
+	until  time.Time // its lease is not over before
+	ended  bool      // asynq does not know that yet
+}
+
+// ending is the end of a task. It is not to happen later than until, when its lease may be
+// over: the task may be another worker's then.
 type ending struct {
-	ctx  context.Context //nolint:containedctx // several share a call
-	keys []string
-	args []any
-	done chan error // has room for the one error
+	id, key string
+	until   time.Time
+	done    chan error // has room for the one error
+}
+
+// endsQueue gathers what is to be ended in a queue.
+type endsQueue struct {
+	redis  redis.UniversalClient
+	prefix string // of the queue's keys
+	trips  *trips[*ending]
 }
 
 func newEndings(client redis.UniversalClient) *endings {
-	return &endings{redis: client, waiting: map[string]chan<- error{}, queues: map[string]*trips[*ending]{}}
+	return &endings{redis: client, given: map[string]given{}, queues: map[string]*endsQueue{}}
 }
 
-// endPatience is how long a sender waits for asynq to end a task, before it writes the
-// entry after all. While Redis answers that takes a fraction of it.
-const endPatience = 50 * time.Millisecond
+var (
+	errNotActive = errors.New("NOT FOUND") // as asynq's script has it
+	errNotGiven  = errors.New("tasks: not a task that a sender may end")
+)
 
-// expect announces the end of a task. ended gets nil when it is in Redis, else the error;
-// it must have room for that.
-func (e *endings) expect(key string, ended chan<- error) {
+// endTrips is how many round trips that end tasks of a queue are under way at once.
+const endTrips = 4
+
+// leaseMargin is what is left of a lease when a sender ends its task at the latest. asynq
+// prolongs leases, which is not reckoned with here.
+const leaseMargin = 10 * time.Second
+
+// give notes that asynq is given a task.
+func (e *endings) give(t taken) {
+	lease, ok := t.lease.(int64)
+	if !ok || !vanishes(t.message) {
+		return
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.waiting[key] = ended
+	e.given[t.key()] = given{id: t.id, active: t.keys[takeActive], until: time.Unix(lease, 0).Add(-leaseMargin)}
 }
 
-// forget takes expect back.
+// end ends a task of an accepted message for its sender. After any other error than
+// errNotGiven it may have ended all the same.
+func (e *endings) end(key string) error {
+	e.mu.Lock()
+	g, ok := e.given[key]
+	e.mu.Unlock()
+	if !ok || !time.Now().Before(g.until) {
+		return errNotGiven
+	}
+	t := newEnding(g.id, key, g.until)
+	e.queue(g.active).trips.add(t)
+	err := <-t.done
+	if err == nil {
+		g.ended = true
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.given[key] = g
+	}
+	return err
+}
+
+// forget forgets a task that no sender will end any more.
 func (e *endings) forget(key string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.waiting, key)
+	if !e.given[key].ended {
+		delete(e.given, key)
+	}
 }
 
 // The keys of asynq's script that ends a task, and its arguments.
@@ -76,25 +127,43 @@ func endsTask(keys []string, args []any) bool {
 		strings.HasSuffix(keys[endActive], "}:active") && strings.HasSuffix(keys[endProcessed], "}:processed")
 }
 
-// end does what asynq's script does with these keys and arguments.
-func (e *endings) end(ctx context.Context, keys []string, args []any) error {
-	mine := &ending{ctx, keys, args, make(chan error, 1)}
-	e.queue(keys[endActive]).add(mine)
+// asynqEnds does what asynq's script does with these keys and arguments.
+func (e *endings) asynqEnds(ctx context.Context, keys []string, args []any) error {
+	key := keys[endTask]
+	e.mu.Lock()
+	g := e.given[key]
+	delete(e.given, key)
+	e.mu.Unlock()
+	if g.ended {
+		return nil
+	}
+	until, ok := ctx.Deadline()
+	if !ok {
+		until = time.Now().Add(leaseMargin)
+	}
+	id, _ := args[endID].(string)
+	t := newEnding(id, key, until)
+	e.queue(keys[endActive]).trips.add(t)
 	select {
-	case err := <-mine.done:
+	case err := <-t.done:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// queue gathers what is to be ended in the queue with that list of active tasks.
-func (e *endings) queue(active string) *trips[*ending] {
+func newEnding(id, key string, until time.Time) *ending {
+	return &ending{id, key, until, make(chan error, 1)}
+}
+
+// queue is the queue with that list of active tasks.
+func (e *endings) queue(active string) *endsQueue {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	q, ok := e.queues[active]
 	if !ok {
-		q = newTrips(e.endAll)
+		q = &endsQueue{redis: e.redis, prefix: strings.TrimSuffix(active, "active")}
+		q.trips = newTrips(endTrips, q.endAll)
 		e.queues[active] = q
 	}
 	return q
@@ -121,62 +190,73 @@ else
 end
 return ended`)
 
-var errNotActive = errors.New("NOT FOUND") // as asynq's script has it
+// statsFor is how long asynq keeps the numbers of a day.
+const statsFor = 90 * 24 * time.Hour
 
-// endAll ends tasks of one queue, but those whose time is up.
-func (e *endings) endAll(some []*ending) {
+// endAll ends tasks of the queue, but those whose time is up.
+func (q *endsQueue) endAll(some []*ending) {
+	now := time.Now()
 	some = slices.DeleteFunc(some, func(t *ending) bool {
-		err := t.ctx.Err()
-		if err != nil {
-			e.tell(t, err)
+		late := !now.Before(t.until)
+		if late {
+			t.done <- context.DeadlineExceeded
 		}
-		return err != nil
+		return late
 	})
 	if len(some) == 0 {
 		return
 	}
-	ctx, cancel := untilFirst(some)
+	first := slices.MinFunc(some, func(a, b *ending) int { return a.until.Compare(b.until) })
+	ctx, cancel := context.WithDeadline(context.Background(), first.until)
 	defer cancel()
-	first := some[0]
-	keys := append(make([]string, 0, 4+len(some)), first.keys[endActive], first.keys[endLease], first.keys[endToday], first.keys[endProcessed])
-	args := append(make([]any, 0, 2+len(some)), first.args[endID+1:]...)
+	keys := append(make([]string, 0, 4+len(some)),
+		q.prefix+"active", q.prefix+"lease", q.prefix+"processed:"+now.UTC().Format(time.DateOnly), q.prefix+"processed")
+	args := append(make([]any, 0, 2+len(some)), now.Add(statsFor).Unix(), int64(math.MaxInt64))
 	for _, t := range some {
-		keys, args = append(keys, t.keys[endTask]), append(args, t.args[endID])
+		keys, args = append(keys, t.key), append(args, t.id)
 	}
-	ended, err := endScript.Run(ctx, e.redis, keys, args...).Int64Slice()
+	ended, err := endScript.Run(ctx, q.redis, keys, args...).Int64Slice()
 	for i, t := range some {
 		if err == nil && (i >= len(ended) || ended[i] != 1) {
-			e.tell(t, errNotActive)
+			t.done <- errNotActive
 		} else {
-			e.tell(t, err)
+			t.done <- err
 		}
 	}
 }
 
-// untilFirst ends when the time of the first of them is up.
-func untilFirst(some []*ending) (context.Context, context.CancelFunc) {
-	first := some[0].ctx
-	for _, t := range some[1:] {
-		if d, ok := t.ctx.Deadline(); ok {
-			if f, limited := first.Deadline(); !limited || d.Before(f) {
-				first = t.ctx
-			}
+// The numbers of fields of asynq's protocol buffer of a task.
+const (
+	fieldUniqueKey = 10
+	fieldRetention = 12
+)
+
+// vanishes says whether asynq keeps nothing of a task that has ended: not the task itself for
+// a while, nor a lock that has to go with it.
+func vanishes(message string) bool {
+	for len(message) > 0 {
+		tag, n := uvarint(message)
+		value, m := uvarint(message[n:])
+		if n == 0 || m == 0 {
+			return false
+		}
+		if number := tag >> 3; value > 0 && (number == fieldUniqueKey || number == fieldRetention) {
+			return false
+		}
+		message = message[n+m:]
+		switch kind := tag & 7; {
+		case kind == 0: // a number
+		case kind == 2 && value <= uint64(len(message)): // as many octets
+			message = message[value:]
+		default:
+			return false
 		}
 	}
-	deadline, ok := first.Deadline()
-	if !ok {
-		return context.WithCancel(context.Background())
-	}
-	return context.WithDeadline(context.Background(), deadline)
+	return true
 }
 
-// tell tells asynq, and the sender if it waits, how the end of a task has come back.
-func (e *endings) tell(t *ending, err error) {
-	e.mu.Lock()
-	if ended, ok := e.waiting[t.keys[endTask]]; ok {
-		delete(e.waiting, t.keys[endTask])
-		ended <- err
-	}
-	e.mu.Unlock()
-	t.done <- err
+// uvarint is binary.Uvarint of a string, which is not copied. n is 0 if it does not begin with one.
+func uvarint(s string) (value uint64, n int) {
+	value, n = binary.Uvarint([]byte(s[:min(len(s), binary.MaxVarintLen64)]))
+	return value, max(n, 0)
 }

@@ -25,7 +25,6 @@ type job struct {
 	cancelled string      // the key that is there if the task was cancelled
 	token     string      // names this try
 	onceToken string      // the same if the message is at_most_once; "" for others
-	kept      bool        // the task stays for a while after its end
 	gone      bool        // the task was not in Redis when the try began
 	stamp     string      // tells the tasks apart that have this ID one after the other; "" for an ID used once
 	record    string      // to be written before the handler gets the outcome
@@ -54,7 +53,7 @@ const (
 func newJob(t ticket, done chan<- *job) *job {
 	j := &job{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
-		key: t.key, slot: t.slot, cancelled: cancelledKey(t.queue, t.id), token: t.token, kept: t.payload.KeepResult || t.payload.Digest != "", span: t.span,
+		key: t.key, slot: t.slot, cancelled: cancelledKey(t.queue, t.id), token: t.token, span: t.span,
 	}
 	if j.stamp = t.payload.stamp(); j.stamp != "" {
 		j.token = j.stamp + "." + j.token
@@ -65,10 +64,9 @@ func newJob(t ticket, done chan<- *job) *job {
 	return j
 }
 
-// endsAtOnce says whether the task of an accepted message ends and is gone as soon as the
-// handler has the job.
-func (j *job) endsAtOnce() bool {
-	return j.slot == "" && !j.kept && !j.gone && j.onceToken == "" && len(j.outcome.result.Refused) == 0
+// endsTask says whether the task of the message, which was accepted, ends with that.
+func (j *job) endsTask() bool {
+	return j.slot == "" && !j.gone && j.onceToken == "" && len(j.outcome.result.Refused) == 0
 }
 
 // name is what the ledger remembers the message by.

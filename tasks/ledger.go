@@ -39,10 +39,9 @@ type ledger struct {
 	missing bool              // Redis may lack some of recent
 }
 
-// ends tells of the end of tasks: see endings.
+// ends ends tasks: see endings.
 type ends interface {
-	expect(key string, ended chan<- error)
-	forget(key string)
+	end(key string) error
 }
 
 // The fields that we add to asynq's record of a task. In a mass task each message has its
@@ -61,6 +60,9 @@ const (
 // a failover, forgotten is among them.
 const remember = 50_000
 
+// writeTrips is how many round trips that write entries are under way at once.
+const writeTrips = 2
+
 // restorePause is how long after a failure Redis is told again. Another worker may be given
 // the task as soon as Redis is back.
 const restorePause = 100 * time.Millisecond
@@ -70,7 +72,7 @@ func taskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
 
 func newLedger(client redis.UniversalClient, ends ends, log zerolog.Logger) *ledger {
 	l := &ledger{redis: client, ends: ends, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
-	l.outcomes = newTrips(l.write)
+	l.outcomes = newTrips(writeTrips, l.write)
 	return l
 }
 
@@ -246,47 +248,28 @@ func (l *ledger) remembered(key string) (string, bool) {
 // returns when that is done: a sender goes on to its next message when Redis knows of
 // the last one, so that at most one message for each connection is sent twice if
 // the worker is killed. It is false if Redis could not be told.
-func (l *ledger) finish(ctx context.Context, j *job) bool {
+func (l *ledger) finish(j *job) bool {
 	o := j.outcome
 	accepted := o.result.Err == nil && o.verdict.action == complete && !o.result.Skipped
 	switch {
 	case !accepted && j.onceToken == "" && !j.undelivered():
 		j.end(o)
 		return true
-	case accepted && j.endsAtOnce():
-		return l.awaitEnd(ctx, j)
-	}
-	if accepted {
+	case accepted && j.endsTask(): // which is as good as an entry
+		l.accepted(j)
+		err := l.ends.end(j.key)
+		if err == nil {
+			j.end(o)
+			return true
+		}
+		j.gone = !errors.Is(err, errNotGiven) // by now, if only the reply was lost
+	case accepted:
 		l.accepted(j)
 	}
 	written := make(chan bool, 1)
 	j.written = written
 	l.outcomes.add(j)
 	return <-written
-}
-
-// awaitEnd gives a job to the handler, and returns when asynq has ended the task. If that
-// takes long it writes the entry.
-func (l *ledger) awaitEnd(ctx context.Context, j *job) bool {
-	l.accepted(j)
-	ended := make(chan error, 1)
-	l.ends.expect(j.key, ended)
-	defer l.ends.forget(j.key)
-	j.end(j.outcome)
-	patience := time.NewTimer(endPatience)
-	defer patience.Stop()
-	select {
-	case err := <-ended:
-		if err == nil {
-			return true
-		}
-	case <-patience.C:
-	}
-	err := l.redis.Eval(context.WithoutCancel(ctx), restoreScript, []string{j.key}, fieldSent, j.record, "", fieldWire).Err()
-	if err != nil {
-		l.untold(err, 1)
-	}
-	return err == nil
 }
 
 // accepted notes that the relay has accepted a job's message.

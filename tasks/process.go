@@ -19,6 +19,7 @@ func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) error {
 		return errGivenBack
 	}
 	defer release()
+	defer w.ends.forget(t.key)
 	if task.Type() == TaskTypeMass {
 		return w.processMass(ctx, t)
 	}

@@ -154,7 +154,7 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 			stats.Accepted++
 		}
 		j.outcome = outcome{result: r, verdict: v, sender: s.number}
-		if !s.ledger.finish(ctx, j) {
+		if !s.ledger.finish(j) {
 			cancel() // the rest waits until Redis is back
 		}
 	})

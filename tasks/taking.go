@@ -31,6 +31,12 @@ type taken struct {
 	prefix      any      // of the keys of tasks
 }
 
+// key is where asynq keeps the task.
+func (t taken) key() string {
+	prefix, _ := t.prefix.(string)
+	return prefix + t.id
+}
+
 const (
 	// emptyFor is how long a list that was empty is taken for empty by an eager taker. asynq asks one queue after
 	// the other, in an order that chance and the weights decide anew for each task: while one of
@@ -46,11 +52,21 @@ func newTaker(client redis.UniversalClient, places *places, eager func() bool) *
 	return &taker{redis: client, places: places, eager: eager, shelf: map[string][]taken{}, empty: map[string]time.Time{}}
 }
 
+// The keys of asynq's script that takes a task.
+const (
+	takePending = iota
+	takePaused
+	takeActive
+	takeLease
+	takesKeys
+)
+
 // takesTask says whether a script takes the next task of a queue. The keys are pending,
 // paused, active and lease; the arguments are the end of the lease, and what the
 // keys of tasks begin with.
 func takesTask(keys []string, args []any) bool {
-	return len(keys) == 4 && len(args) == 2 && strings.HasSuffix(keys[0], "}:pending") && strings.HasSuffix(keys[1], "}:paused")
+	return len(keys) == takesKeys && len(args) == 2 &&
+		strings.HasSuffix(keys[takePending], "}:pending") && strings.HasSuffix(keys[takePaused], "}:paused")
 }
 
 // takeScript is what asynq does to take a task, for up to ARGV[3] of them. It returns their IDs, each
@@ -75,22 +91,22 @@ return tasks`)
 
 // take does what asynq's script does with these keys and arguments: it returns the next task of
 // a queue, or redis.Nil.
-func (t *taker) take(ctx context.Context, keys []string, lease, prefix any) (string, error) {
-	list := keys[0]
-	message, stale, ok := t.pop(list)
+func (t *taker) take(ctx context.Context, keys []string, lease, prefix any) (taken, error) {
+	list := keys[takePending]
+	next, stale, ok := t.pop(list)
 	t.giveBack(ctx, stale)
 	if ok {
 		t.places.give()
-		return message, nil
+		return next, nil
 	}
 	if !t.asks(list) {
-		return "", redis.Nil
+		return taken{}, redis.Nil
 	}
 	n := t.places.wait()
 	answer, err := takeScript.Run(ctx, t.redis, keys, lease, prefix, n).StringSlice()
 	if err != nil {
 		<-time.After(checkInterval) // asynq asks again at once
-		return "", err
+		return taken{}, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -98,17 +114,18 @@ func (t *taker) take(ctx context.Context, keys []string, lease, prefix any) (str
 		t.empty[list] = time.Now()
 	}
 	if len(answer) == 0 {
-		return "", redis.Nil
+		return taken{}, redis.Nil
 	}
+	now := time.Now()
 	for i := 2; i < len(answer); i += 2 {
-		t.shelf[list] = append(t.shelf[list], taken{answer[i], answer[i+1], time.Now(), keys, lease, prefix})
+		t.shelf[list] = append(t.shelf[list], taken{answer[i], answer[i+1], now, keys, lease, prefix})
 	}
 	t.places.give()
-	return answer[1], nil
+	return taken{answer[0], answer[1], now, keys, lease, prefix}, nil
 }
 
 // pop returns what has been taken from a list already, and what has waited too long to be begun.
-func (t *taker) pop(list string) (message string, stale []taken, ok bool) {
+func (t *taker) pop(list string) (next taken, stale []taken, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	tasks := t.shelf[list]
@@ -116,14 +133,14 @@ func (t *taker) pop(list string) (message string, stale []taken, ok bool) {
 		stale, tasks = append(stale, tasks[0]), tasks[1:]
 	}
 	if ok = len(tasks) > 0; ok {
-		message, tasks = tasks[0].message, tasks[1:]
+		next, tasks = tasks[0], tasks[1:]
 	}
 	if len(tasks) == 0 {
 		delete(t.shelf, list)
 	} else {
 		t.shelf[list] = tasks
 	}
-	return message, stale, ok
+	return next, stale, ok
 }
 
 // asks says whether Redis is to be asked for a list: not if it was empty a moment ago, nor while
