@@ -47,6 +47,22 @@ type EachSender interface {
 	SendEach(ctx context.Context, messages []*EmailMessage, report func(i int, r Result))
 }
 
+// GroupSender is implemented by backends that learn the fates of several messages at the
+// same time, as where several are on their way at once.
+type GroupSender interface {
+	// SendGroups is SendEach with the results together that are known together. What
+	// is not reported when a process dies is what may be sent twice, so a report must
+	// wait neither for the next message nor for the next reply. A group is the backend's
+	// again when report returns.
+	SendGroups(ctx context.Context, messages []*EmailMessage, report func(group []Report))
+}
+
+// Report is the Result of the message with that index.
+type Report struct {
+	Index int
+	Result
+}
+
 // Result is what became of one message.
 type Result struct {
 	Reply   string       // the next hop's words on accepting it, such as "250 2.0.0 Ok: queued as 4C1D"
@@ -67,17 +83,23 @@ func (r Result) Error() error {
 	return r.Err
 }
 
-// SendEach sends the messages through b and reports each one's result: at once if
-// b is an EachSender, else when the whole batch is through.
-func SendEach(ctx context.Context, b Backend, messages []*EmailMessage, report func(i int, r Result)) {
-	if s, ok := b.(EachSender); ok {
-		s.SendEach(ctx, messages, report)
+// SendGroups sends the messages through b and reports each one's result: at once if
+// b is a GroupSender or an EachSender, else when the whole batch is through.
+func SendGroups(ctx context.Context, b Backend, messages []*EmailMessage, report func(group []Report)) {
+	switch s := b.(type) {
+	case GroupSender:
+		s.SendGroups(ctx, messages, report)
+		return
+	case EachSender:
+		s.SendEach(ctx, messages, func(i int, r Result) { report([]Report{{i, r}}) })
 		return
 	}
 	_, err := b.SendMessages(ctx, messages)
+	all := make([]Report, len(messages))
 	for i, m := range messages {
-		report(i, Result{Err: ErrorAt(err, i), Skipped: len(m.Recipients()) == 0})
+		all[i] = Report{i, Result{Err: ErrorAt(err, i), Skipped: len(m.Recipients()) == 0}}
 	}
+	report(all)
 }
 
 // Collect turns the reports of a SendEach over n messages into the results of

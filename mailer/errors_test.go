@@ -87,22 +87,43 @@ func (r *eachRecorder) SendEach(_ context.Context, messages []*mailer.EmailMessa
 	}
 }
 
-func TestSendEach(t *testing.T) {
+// groupRecorder is a recorder that reports all messages but the first one together.
+type groupRecorder struct{ eachRecorder }
+
+func (r *groupRecorder) SendGroups(_ context.Context, messages []*mailer.EmailMessage, report func([]mailer.Report)) {
+	group := make([]mailer.Report, len(messages))
+	for i := range messages {
+		group[i] = mailer.Report{Index: i, Result: r.results[i]}
+	}
+	report(group[:1])
+	report(group[1:])
+}
+
+func TestSendGroups(t *testing.T) {
 	messages := []*mailer.EmailMessage{message(), message(func(m *mailer.EmailMessage) { m.To = nil }), message()}
 	refused := &mailer.SendError{Step: mailer.StepRcpt, Recipient: "a@example.com"}
-	collect := func(b mailer.Backend) []mailer.Result {
+	collect := func(groups int, b mailer.Backend) []mailer.Result {
 		got := make([]mailer.Result, len(messages))
-		mailer.SendEach(t.Context(), b, messages, func(i int, r mailer.Result) { got[i] = r })
+		mailer.SendGroups(t.Context(), b, messages, func(group []mailer.Report) {
+			for _, r := range group {
+				got[r.Index] = r.Result
+			}
+			groups--
+		})
+		if groups != 0 {
+			t.Errorf("%T: %d groups too few", b, groups)
+		}
 		return got
 	}
-	plain := collect(&recorder{err: mailer.SendErrors{nil, nil, refused}})
+	plain := collect(1, &recorder{err: mailer.SendErrors{nil, nil, refused}})
 	if plain[0].Err != nil || plain[0].Skipped || !plain[1].Skipped || !errors.Is(plain[2].Err, refused) {
 		t.Errorf("got %+v", plain)
 	}
 	own := []mailer.Result{{Reply: "250 ok"}, {Skipped: true}, {Refused: []*mailer.SendError{refused}}}
-	each := collect(&eachRecorder{results: own})
-	if each[0].Reply != "250 ok" || !each[1].Skipped || len(each[2].Refused) != 1 {
-		t.Errorf("got %+v", each)
+	for _, each := range [][]mailer.Result{collect(3, &eachRecorder{results: own}), collect(2, &groupRecorder{eachRecorder{results: own}})} {
+		if each[0].Reply != "250 ok" || !each[1].Skipped || len(each[2].Refused) != 1 {
+			t.Errorf("got %+v", each)
+		}
 	}
 }
 

@@ -334,7 +334,7 @@ func TestEndings_sender(t *testing.T) {
 		return s.EvalSha(ctx, "sha", keys, id, time.Now().Add(time.Hour).Unix(), int64(math.MaxInt64)).Err()
 	}
 	one, two, three := taskKey("default", "1"), taskKey("default", "2"), taskKey("default", "3")
-	if err := s.ends.end(one); err != nil || s.redis.Exists(t.Context(), one).Val() != 0 {
+	if err := s.ends.end([]string{one})[0]; err != nil || s.redis.Exists(t.Context(), one).Val() != 0 {
 		t.Errorf("%v, want the task to have ended", err)
 	}
 	s.ends.forget(one) // its handler has returned
@@ -342,7 +342,7 @@ func TestEndings_sender(t *testing.T) {
 		t.Errorf("%v: asynq should hear that it has ended", err)
 	}
 	s.redis.LRem(t.Context(), list+"active", 0, "2")
-	if err := s.ends.end(two); !errors.Is(err, errNotActive) {
+	if err := s.ends.end([]string{two})[0]; !errors.Is(err, errNotActive) {
 		t.Errorf("%v, want that it is not active", err)
 	}
 	s.ends.forget(two)
@@ -350,7 +350,7 @@ func TestEndings_sender(t *testing.T) {
 		t.Errorf("%v: asynq should hear that it is not active", err)
 	}
 	s.ends.forget(three)
-	if err := s.ends.end(three); !errors.Is(err, errNotGiven) {
+	if err := s.ends.end([]string{three})[0]; !errors.Is(err, errNotGiven) {
 		t.Errorf("%v: nobody has this task any more", err)
 	}
 	if err := asynqEnds("3"); err != nil {
@@ -369,7 +369,7 @@ func TestEndings_lease(t *testing.T) {
 		lease := time.Now().Add(30 * time.Second).Unix()
 		e.give(taken{id: "1", keys: takeKeys("default"), lease: lease, prefix: taskKey("default", "")})
 		<-time.After(30*time.Second - leaseMargin)
-		if err := e.end(taskKey("default", "1")); !errors.Is(err, errNotGiven) {
+		if err := e.end([]string{taskKey("default", "1")})[0]; !errors.Is(err, errNotGiven) {
 			t.Errorf("%v, want no end with %v left", err, leaseMargin)
 		}
 	})

@@ -76,25 +76,45 @@ func (e *endings) give(t taken) {
 	e.given[t.key()] = given{id: t.id, active: t.keys[takeActive], until: time.Unix(lease, 0).Add(-leaseMargin)}
 }
 
-// end ends a task of an accepted message for its sender. After any other error than
-// errNotGiven it may have ended all the same.
-func (e *endings) end(key string) error {
+// end ends tasks of accepted messages for their sender, and returns an error for each. After any
+// other one than errNotGiven a task may have ended all the same.
+func (e *endings) end(keys []string) []error {
+	some := e.begin(keys)
+	errs := make([]error, len(keys))
+	for i, t := range some {
+		errs[i] = errNotGiven
+		if t != nil {
+			errs[i] = <-t.done
+		}
+	}
 	e.mu.Lock()
-	g, ok := e.given[key]
+	defer e.mu.Unlock()
+	for i, key := range keys {
+		if g, ok := e.given[key]; ok && errs[i] == nil {
+			g.ended = true
+			e.given[key] = g
+		}
+	}
+	return errs
+}
+
+// begin begins to end tasks. It returns nil for those that a sender may not end.
+func (e *endings) begin(keys []string) []*ending {
+	some := make([]*ending, len(keys))
+	queues := make(map[string][]*ending, 1)
+	now := time.Now()
+	e.mu.Lock()
+	for i, key := range keys {
+		if g, ok := e.given[key]; ok && now.Before(g.until) {
+			some[i] = newEnding(g.id, key, g.until)
+			queues[g.active] = append(queues[g.active], some[i])
+		}
+	}
 	e.mu.Unlock()
-	if !ok || !time.Now().Before(g.until) {
-		return errNotGiven
+	for active, these := range queues {
+		e.queue(active).trips.add(these...)
 	}
-	t := newEnding(g.id, key, g.until)
-	e.queue(g.active).trips.add(t)
-	err := <-t.done
-	if err == nil {
-		g.ended = true
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.given[key] = g
-	}
-	return err
+	return some
 }
 
 // forget forgets a task that no sender will end any more.

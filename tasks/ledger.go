@@ -41,7 +41,7 @@ type ledger struct {
 
 // ends ends tasks: see endings.
 type ends interface {
-	end(key string) error
+	end(keys []string) []error
 }
 
 // The fields that we add to asynq's record of a task. In a mass task each message has its
@@ -244,32 +244,62 @@ func (l *ledger) remembered(key string) (string, bool) {
 	return r, ok
 }
 
-// finish writes a job's outcome down, if that is called for, and gives it to the handler. It
-// returns when that is done: a sender goes on to its next message when Redis knows of
-// the last one, so that at most one message for each connection is sent twice if
-// the worker is killed. It is false if Redis could not be told.
-func (l *ledger) finish(j *job) bool {
-	o := j.outcome
-	accepted := o.result.Err == nil && o.verdict.action == complete && !o.result.Skipped
-	switch {
-	case !accepted && j.onceToken == "" && !j.undelivered():
-		j.end(o)
+// finish writes outcomes down, where that is called for, and gives them to the handlers. It
+// returns when that is done: a sender goes on to its next messages when Redis knows of
+// the last ones, so that only what it had on the wire is sent twice if the worker is
+// killed. It is false if Redis could not be told.
+func (l *ledger) finish(jobs []*job) bool {
+	entries := l.endTasks(jobs)
+	if len(entries) == 0 {
 		return true
-	case accepted && j.endsTask(): // which is as good as an entry
-		l.accepted(j)
-		err := l.ends.end(j.key)
+	}
+	written := make(chan bool, len(entries))
+	for _, j := range entries {
+		j.written = written
+	}
+	l.outcomes.add(entries...)
+	told := true
+	for range entries {
+		told = <-written && told
+	}
+	return told
+}
+
+// endTasks finishes the jobs that need no entry, or whose task's end is as good as one. It
+// returns the others.
+func (l *ledger) endTasks(jobs []*job) (entries []*job) {
+	var ends []*job
+	for _, j := range jobs {
+		accepted := j.outcome.result.Err == nil && j.outcome.verdict.action == complete && !j.outcome.result.Skipped
+		if accepted {
+			l.accepted(j)
+		}
+		switch {
+		case accepted && j.endsTask():
+			ends = append(ends, j)
+		case accepted, j.onceToken != "", j.undelivered():
+			entries = append(entries, j)
+		default:
+			j.end(j.outcome)
+		}
+	}
+	if len(ends) == 0 {
+		return entries
+	}
+	keys := make([]string, len(ends))
+	for i, j := range ends {
+		keys[i] = j.key
+	}
+	for i, err := range l.ends.end(keys) {
+		j := ends[i]
 		if err == nil {
-			j.end(o)
-			return true
+			j.end(j.outcome)
+			continue
 		}
 		j.gone = !errors.Is(err, errNotGiven) // by now, if only the reply was lost
-	case accepted:
-		l.accepted(j)
+		entries = append(entries, j)
 	}
-	written := make(chan bool, 1)
-	j.written = written
-	l.outcomes.add(j)
-	return <-written
+	return entries
 }
 
 // accepted notes that the relay has accepted a job's message.
@@ -336,18 +366,8 @@ func (l *ledger) end() {
 func (l *ledger) write(jobs []*job) {
 	ctx := context.Background() // a batch whose time is up is written down too
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, j := range jobs {
-			switch {
-			case j.record != "" && j.gone:
-				p.Eval(ctx, restoreScript, []string{j.key}, fieldSent+j.slot, j.record, j.stamp, fieldWire+j.slot)
-			case j.record != "":
-				p.HSet(ctx, j.key, fieldSent+j.slot, j.record)
-			case j.onceToken != "" && mailer.ClassOf(j.outcome.result.Err) != mailer.Unknown:
-				p.HDel(ctx, j.key, fieldBegun+j.slot) // this try's end is known, and it was no delivery
-			}
-			if j.undelivered() {
-				offWire(ctx, p, j)
-			}
+		for run := range runs(jobs) {
+			writeRun(ctx, p, run)
 		}
 		return nil
 	})
@@ -361,4 +381,25 @@ func (l *ledger) write(jobs []*job) {
 		return
 	}
 	l.restore(ctx)
+}
+
+// writeRun writes the outcomes of messages of one task.
+func writeRun(ctx context.Context, p redis.Pipeliner, jobs []*job) {
+	var sent []any // fields and records
+	for _, j := range jobs {
+		switch {
+		case j.record != "" && j.gone:
+			p.Eval(ctx, restoreScript, []string{j.key}, fieldSent+j.slot, j.record, j.stamp, fieldWire+j.slot)
+		case j.record != "":
+			sent = append(sent, fieldSent+j.slot, j.record)
+		case j.onceToken != "" && mailer.ClassOf(j.outcome.result.Err) != mailer.Unknown:
+			p.HDel(ctx, j.key, fieldBegun+j.slot) // this try's end is known, and it was no delivery
+		}
+		if j.undelivered() {
+			offWire(ctx, p, j)
+		}
+	}
+	if len(sent) > 0 {
+		p.HSet(ctx, jobs[0].key, sent...)
+	}
 }

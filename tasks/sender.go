@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -138,23 +139,22 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 	start := time.Now()
 	stats := Batch{Mailer: s.mailer, Sender: s.number, Size: len(jobs)}
 	var reason error
-	s.sendEach(s.withSpans(ctx, jobs), messages(jobs), func(i int, r mailer.Result) {
-		j := jobs[i]
-		r = discreet(r, j.message)
-		j.attempt.now = time.Now()
-		s.busy.note(j.attempt.now)
-		v := s.policy.decide(r.Err, j.attempt)
-		if v.action == hold {
-			reason = v.reason
-			j.putBack()
-			held = append(held, j)
-			return
+	s.sendEach(s.withSpans(ctx, jobs), messages(jobs), func(group []mailer.Report) {
+		s.busy.note(time.Now())
+		tried := make([]*job, 0, len(group))
+		for _, r := range group {
+			j := jobs[r.Index]
+			if why, wait := s.judge(j, r.Result); wait {
+				reason = why
+				held = append(held, j)
+				continue
+			}
+			if r.Err == nil {
+				stats.Accepted++
+			}
+			tried = append(tried, j)
 		}
-		if r.Err == nil {
-			stats.Accepted++
-		}
-		j.outcome = outcome{result: r, verdict: v, sender: s.number}
-		if !s.ledger.finish(j) {
+		if !s.ledger.finish(tried) {
 			cancel() // the rest waits until Redis is back
 		}
 	})
@@ -175,6 +175,19 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 	return held
 }
 
+// judge decides on a job that has its result. A job that waits for the relay is put back.
+func (s *sender) judge(j *job, r mailer.Result) (why error, wait bool) {
+	r = discreet(r, j.message)
+	j.attempt.now = time.Now()
+	v := s.policy.decide(r.Err, j.attempt)
+	if v.action == hold {
+		j.putBack()
+		return v.reason, true
+	}
+	j.outcome = outcome{result: r, verdict: v, sender: s.number}
+	return nil, false
+}
+
 // works tells everybody that the relay takes mail again, if it did not.
 func (s *sender) works() {
 	if s.gate.works() {
@@ -186,24 +199,30 @@ func (s *sender) works() {
 // sendEach opens the backend first, so that its connection outlives the batch, and
 // sees to it that every message is reported once, whatever the backend does: a
 // message that makes a backend panic costs itself a try and not the worker its life.
-func (s *sender) sendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) {
+func (s *sender) sendEach(ctx context.Context, messages []*mailer.EmailMessage, report func([]mailer.Report)) {
 	reported := make([]bool, len(messages))
-	once := func(i int, r mailer.Result) {
-		if !reported[i] {
-			reported[i] = true
-			report(i, r)
+	once := func(group []mailer.Report) {
+		group = slices.DeleteFunc(group, func(r mailer.Report) bool {
+			again := reported[r.Index]
+			reported[r.Index] = true
+			return again
+		})
+		if len(group) > 0 {
+			report(group)
 		}
 	}
 	err := s.guarded(ctx, messages, once)
 	for i := range messages {
-		once(i, mailer.Result{Err: err})
+		if !reported[i] {
+			once([]mailer.Report{{Index: i, Result: mailer.Result{Err: err}}})
+		}
 	}
 }
 
 var errNoReport = errors.New("tasks: the backend said nothing of this message")
 
 // guarded returns the error of the messages that are not reported.
-func (s *sender) guarded(ctx context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) (err error) {
+func (s *sender) guarded(ctx context.Context, messages []*mailer.EmailMessage, report func([]mailer.Report)) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			what := panicked(p)
@@ -215,7 +234,7 @@ func (s *sender) guarded(ctx context.Context, messages []*mailer.EmailMessage, r
 	if _, err := s.backend.Open(ctx); err != nil {
 		return err
 	}
-	mailer.SendEach(ctx, s.backend, messages, report)
+	mailer.SendGroups(ctx, s.backend, messages, report)
 	return errNoReport
 }
 

@@ -22,9 +22,9 @@ type trips[T any] struct {
 func newTrips[T any](most int, do func([]T)) *trips[T] { return &trips[T]{do: do, most: most} }
 
 // add has something done, maybe before it returns.
-func (t *trips[T]) add(item T) {
+func (t *trips[T]) add(items ...T) {
 	t.mu.Lock()
-	t.waiting = append(t.waiting, item)
+	t.waiting = append(t.waiting, items...)
 	lead := t.trips < t.most
 	if lead {
 		t.trips++

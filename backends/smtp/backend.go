@@ -28,8 +28,9 @@ type Backend struct {
 }
 
 var (
-	_ mailer.Backend    = (*Backend)(nil)
-	_ mailer.EachSender = (*Backend)(nil)
+	_ mailer.Backend     = (*Backend)(nil)
+	_ mailer.EachSender  = (*Backend)(nil)
+	_ mailer.GroupSender = (*Backend)(nil)
 )
 
 // New returns a Backend. It reads the files that cfg names and opens no connection.
@@ -79,16 +80,26 @@ func (b *Backend) SendMessages(ctx context.Context, messages []*mailer.EmailMess
 	})
 }
 
-// SendEach implements mailer.EachSender. When a connection breaks it goes on over a
+// SendEach implements mailer.EachSender.
+func (b *Backend) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(i int, r mailer.Result)) {
+	b.SendGroups(ctx, messages, func(group []mailer.Report) {
+		for _, r := range group {
+			report(r.Index, r.Result)
+		}
+	})
+}
+
+// SendGroups implements mailer.GroupSender. When a connection breaks it goes on over a
 // new one with all messages that cannot have been accepted, except for the one
 // that seems to have broken it.
-func (b *Backend) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(i int, r mailer.Result)) {
+func (b *Backend) SendGroups(ctx context.Context, messages []*mailer.EmailMessage, report func(group []mailer.Report)) {
 	q := &queue{messages: messages, defaults: b.cfg.Defaults, report: report, free: b.free}
 	if h := b.cfg.Hooks; h.times() {
 		q.settled = func(j *job, r mailer.Result) { h.settled(ctx, j.told(r)) }
 	}
 	defer func() { b.free = q.free }()
 	for fruitless := 0; q.peek() != nil; {
+		q.tell()
 		if ctx.Err() != nil {
 			q.failAll(givenUp(ctx, nil))
 			break
@@ -115,6 +126,7 @@ func (b *Backend) SendEach(ctx context.Context, messages []*mailer.EmailMessage,
 			q.failAll(givenUp(ctx, err))
 		}
 	}
+	q.tell()
 	if !b.open {
 		_ = b.Close()
 	}

@@ -30,6 +30,7 @@ type peer struct {
 	t        *testing.T
 	implicit bool // TLS from the start
 	lmtp     bool
+	late     bool   // its replies take a moment, and come together
 	noBDAT   string // the reply to BDAT, whose octets are read as commands
 
 	// script returns what to do instead of the usual, or "": "close", "stall",
@@ -80,7 +81,7 @@ func (p *peer) dial(context.Context, string, string) (net.Conn, error) {
 	defer p.mu.Unlock()
 	p.conns++
 	p.last = ours
-	if p.tls != nil {
+	if p.tls != nil || p.late {
 		ours = p.buffer(ours) // for TLS both sides may write at the same time
 	}
 	c := &peerConn{peer: p, conn: ours, number: p.conns}
@@ -99,6 +100,12 @@ func (p *peer) buffer(c net.Conn) net.Conn {
 	b := &bufferedConn{Conn: c, out: make(chan []byte, 100)}
 	p.running.Go(func() {
 		for chunk := range b.out {
+			if p.late {
+				<-time.After(time.Millisecond)
+				for len(b.out) > 0 {
+					chunk = append(chunk, <-b.out...)
+				}
+			}
 			_, _ = c.Write(chunk)
 		}
 		_ = c.Close()

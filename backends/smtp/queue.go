@@ -11,12 +11,13 @@ import (
 type queue struct {
 	messages []*mailer.EmailMessage
 	defaults mailer.Defaults
-	report   func(i int, r mailer.Result)
+	report   func(group []mailer.Report)
 	settled  func(j *job, r mailer.Result) // for hooks; nil if nobody listens
 
-	next  int    // the first message not looked at
-	ready []*job // to be sent before it
-	free  []*job // to be used again
+	next  int             // the first message not looked at
+	ready []*job          // to be sent before it
+	free  []*job          // to be used again
+	known []mailer.Report // to be reported
 }
 
 // peek returns the next job without taking it, or nil if there is none.
@@ -37,9 +38,9 @@ func (q *queue) prepare(i int) {
 	err := j.load(i, q.messages[i].WithDefaults(q.defaults))
 	switch {
 	case err != nil:
-		q.report(i, mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}})
+		q.note(i, mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}})
 	case len(j.to) == 0:
-		q.report(i, mailer.Result{Skipped: true})
+		q.note(i, mailer.Result{Skipped: true})
 	default:
 		q.ready = append(q.ready, j)
 		return
@@ -59,13 +60,28 @@ func (q *queue) take() *job {
 // putBack makes jobs the next ones.
 func (q *queue) putBack(jobs ...*job) { q.ready = slices.Insert(q.ready, 0, jobs...) }
 
-// finish reports the job's result.
+// note keeps a result for the next report.
+func (q *queue) note(i int, r mailer.Result) {
+	q.known = append(q.known, mailer.Report{Index: i, Result: r})
+}
+
+// tell reports what is known by now, if there is anything.
+func (q *queue) tell() bool {
+	if len(q.known) == 0 {
+		return false
+	}
+	q.report(q.known)
+	q.known = q.known[:0]
+	return true
+}
+
+// finish ends a job that has its result.
 func (q *queue) finish(j *job) {
 	r := j.result()
 	if q.settled != nil && j.conn != nil {
 		q.settled(j, r)
 	}
-	q.report(j.index, r)
+	q.note(j.index, r)
 	q.recycle(j)
 }
 

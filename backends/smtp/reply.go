@@ -35,6 +35,12 @@ type replyReader struct {
 	last  reply
 }
 
+// ready says whether a line is there already.
+func (r *replyReader) ready() bool {
+	there, _ := r.r.Peek(r.r.Buffered())
+	return bytes.IndexByte(there, '\n') >= 0
+}
+
 func (r *replyReader) read() (*reply, error) {
 	r.last.code, r.last.text = 0, r.last.text[:0]
 	for n := 0; n < maxReplyLines; n++ {

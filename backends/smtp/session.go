@@ -50,7 +50,9 @@ type command struct {
 // or the connection is full or broken. It queues commands, which the writer
 // writes, and reads the replies itself: replies come in the order of the commands,
 // so that the first command unanswered is the one a reply belongs to. Whatever
-// does not fit breaks the session.
+// does not fit breaks the session. Results are reported before anything else is
+// written, and before the session waits: however long the report takes, no more is
+// in doubt meanwhile than what is on the wire already.
 //
 // The three ways to send differ only in when they wait: strictly, for every
 // reply; pipelining, for the one to DATA; chunking, for room in a window.
@@ -69,7 +71,7 @@ type session struct {
 
 	timed   bool      // hooks want to know how long steps take
 	stamped int       // pending[:stamped] have their time
-	last    time.Time // when the last reply was done with
+	last    time.Time // when the last reply was done with, or reported
 
 	before  int   // conn.settled when the session began
 	heard   bool  // any reply but 421 has come
@@ -162,6 +164,7 @@ func (s *session) flush() {
 	if len(s.group.bytes) == 0 {
 		return
 	}
+	s.tell()
 	s.stamp()
 	// When chunking, a group may be written for each message in the window.
 	s.c.writer.put(s.group, !s.chunks, s.c.cfg.Window+4)
@@ -187,6 +190,9 @@ func (s *session) next() error {
 	if s.c.link.finished() {
 		return s.stopped()
 	}
+	if !s.c.in.ready() {
+		s.tell()
+	}
 	cmd := s.pending[s.head]
 	s.c.link.expect(s.limit(cmd))
 	r, err := s.c.in.read()
@@ -203,13 +209,20 @@ func (s *session) next() error {
 		return err
 	}
 	if s.timed {
-		s.last = time.Now() // a message may have been reported, which takes a while
+		s.last = time.Now()
 	}
 	s.pop()
 	if s.c.link.finished() {
 		return s.stopped()
 	}
 	return nil
+}
+
+// tell reports what is known by now.
+func (s *session) tell() {
+	if s.q.tell() && s.timed {
+		s.last = time.Now() // that may have taken a while
+	}
 }
 
 func (s *session) pop() {

@@ -101,6 +101,7 @@ const (
 	needRefuses    need = "Refuses"
 	needReceived   need = "Received"
 	needEachSender need = "Backend that is a mailer.EachSender"
+	needGroups     need = "Backend that is a mailer.GroupSender"
 )
 
 func (c check) applies(h Harness) bool {
@@ -115,6 +116,9 @@ func (c check) applies(h Harness) bool {
 		return h.Received != nil
 	case needEachSender:
 		_, ok := h.Backend.(mailer.EachSender)
+		return ok
+	case needGroups:
+		_, ok := h.Backend.(mailer.GroupSender)
 		return ok
 	default:
 		return true

@@ -44,6 +44,7 @@ const (
 	reportsUnskipped  fault = "does not say Skipped"
 	reportsNoError    fault = "reports no errors"
 	reportsAlien      fault = "reports a message that is not there"
+	groupsForget      fault = "reports of several messages only the first ones"
 	eachLeavesOpen    fault = "SendEach does not close what it opened"
 	ignoresDoneOpen   fault = "Open with a context that is done opens"
 	ignoresDone       fault = "SendMessages with a context that is done sends"
@@ -178,6 +179,17 @@ func (b *reference) SendEach(ctx context.Context, messages []*mailer.EmailMessag
 	})
 	if b.has(eachLeavesOpen) && !open && len(messages) > 0 {
 		b.open = true
+	}
+}
+
+func (b *reference) SendGroups(ctx context.Context, messages []*mailer.EmailMessage, report func([]mailer.Report)) {
+	var all []mailer.Report
+	b.SendEach(ctx, messages, func(i int, r mailer.Result) { all = append(all, mailer.Report{Index: i, Result: r}) })
+	for group := range slices.Chunk(all, 3) {
+		if b.has(groupsForget) {
+			group = group[:min(2, len(group))]
+		}
+		report(group)
 	}
 }
 
