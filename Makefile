@@ -4,6 +4,7 @@
 GO      ?= go
 COUNT   ?= 1000
 SEED    ?= 1
+CHUNKING ?= off
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 RACE    := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
@@ -52,8 +53,8 @@ test: deps ## Run all tests, on a real Redis, Postfix and Django
 	cd bench && $(GO) test -shuffle=on -timeout 10m ./...
 
 .PHONY: chaos
-chaos: deps ## Break everything for about ten minutes and count the mails (SEED=n)
-	$(GO) test ./internal/chaos -v -run '^TestChaos$$' -count=1 -timeout 30m -chaos.full -chaos.seed $(SEED)
+chaos: deps ## Break everything for about ten minutes and count the mails (SEED=n CHUNKING=auto)
+	$(GO) test ./internal/chaos -v -run '^TestChaos$$' -count=1 -timeout 30m -chaos.full -chaos.seed $(SEED) -chaos.chunking $(CHUNKING)
 
 .PHONY: deps
 deps:

@@ -66,7 +66,7 @@ type SMTP struct {
 	DataTimeout time.Duration `envconfig:"EMAIL_DATA_TIMEOUT" mailer:"shared" default:"10m" min:"1ms" desc:"how long the reply to a whole message may take; giving up on it may send the message twice"`
 
 	Pipelining string `envconfig:"EMAIL_PIPELINING" mailer:"shared" default:"auto" oneof:"auto,off" desc:"send the end of a message together with the beginning of the next, if the server offers it"`
-	Chunking   string `envconfig:"EMAIL_CHUNKING" mailer:"shared" default:"off" oneof:"auto,off" desc:"send messages without waiting for each reply, if the server offers it; for distant servers. A lost connection may send up to 18 messages twice"`
+	Chunking   string `envconfig:"EMAIL_CHUNKING" mailer:"shared" default:"off" oneof:"auto,off" desc:"send messages without waiting for each reply, if the server offers it; for much mail, and for distant servers. A lost connection, or a killed worker, may send up to 16 messages of each connection twice"`
 
 	IdleTimeout time.Duration `envconfig:"EMAIL_CONNECTION_IDLE" mailer:"shared" default:"1m" min:"1s" desc:"how long an open connection may go unused"`
 	MaxMessages int           `envconfig:"EMAIL_CONNECTION_MAX_MESSAGES" mailer:"shared" default:"0" min:"0" desc:"messages after which a connection is replaced; 0 is no limit"`

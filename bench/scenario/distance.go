@@ -33,7 +33,7 @@ func distance(size Size) Scenario {
 			start func(*lab.Bench, *lab.Redis, *lab.Sink) []*lab.Process
 		}{
 			{"pipelined", true, 1.5, singly, workers(1, fmt.Sprint("EMAIL_CONNECTIONS=", n))},
-			{"chunked", true, 40, singly, workers(1, fmt.Sprint("EMAIL_CONNECTIONS=", n), "EMAIL_CHUNKING=auto")},
+			{"chunked", true, 40, singly, workers(1, fmt.Sprint("EMAIL_CONNECTIONS=", n), chunked)},
 			{"net/smtp", false, 0.5, usually, rival("netsmtp", n)},
 		}
 		for _, w := range ways {

@@ -12,6 +12,7 @@ import (
 const (
 	nameWorker  = "worker run"
 	nameMore    = "worker run, 20 connections"
+	nameChunked = "worker run, chunked"
 	nameEmpty   = "asynq, empty handler (limit)"
 	nameNetSMTP = "asynq + net/smtp, kept open"
 	nameGoMail  = "asynq + go-mail, kept open"
@@ -26,6 +27,7 @@ const (
 	ownConnections   = 4  // the default of EMAIL_CONNECTIONS
 
 	manyConnections = "EMAIL_CONNECTIONS=20" // as many as the usual handlers have
+	chunked         = "EMAIL_CHUNKING=auto"  // several messages on their way over each connection
 )
 
 func drain(size Size) Scenario {
@@ -40,12 +42,13 @@ func drain(size Size) Scenario {
 		Title: "One task a mail",
 		About: fmt.Sprintf("%s mails of 2 kB wait in Redis, one task each, and one worker process delivers them to a mail server that takes "+
 			"everything. The worker has its default settings (%d connections, the ledger on), and beside that the connections of the usual handlers: %d, with as many "+
-			"tasks at once, and their connections say neither NOOP nor RSET between mails. The empty handler gets the same tasks as the worker "+
+			"tasks at once, or EMAIL_CHUNKING=auto (chunked). The usual handlers' connections say neither NOOP nor RSET between mails. The empty handler gets the same tasks as the worker "+
 			"and sends nothing; a connection for each mail is shown with a third of the mails; the limits at the end have no queue.", report.Number(float64(n)), ownConnections, rivalConnections),
 		Metrics: metrics(rate, worker, server, memory, waiting, network),
 		Entries: []Entry{
 			{nameWorker, true, ours.measure},
 			{nameMore, true, emptying{mails: n, fill: singly, start: workers(1, manyConnections)}.measure},
+			{nameChunked, true, emptying{mails: n, fill: singly, start: workers(1, chunked)}.measure},
 			{nameEmpty, false, empty.measure},
 			{nameNetSMTP, false, others("netsmtp", n)},
 			{nameGoMail, false, others("gomail", n)},

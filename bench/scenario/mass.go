@@ -7,8 +7,9 @@ import (
 )
 
 const (
-	nameMass     = "mass mail (SendMessages of 1,000)"
-	nameMassMore = "mass mail, 20 connections"
+	nameMass        = "mass mail (SendMessages of 1,000)"
+	nameMassMore    = "mass mail, 20 connections"
+	nameMassChunked = "mass mail, chunked"
 )
 
 func mass(size Size) Scenario {
@@ -17,11 +18,12 @@ func mass(size Size) Scenario {
 		Name:  "mass",
 		Title: "Mass mail",
 		About: fmt.Sprintf("%s mails of 2 kB, handed over with Queue.SendMessages, 1,000 in a call, and delivered by one worker "+
-			"process; beside it the same mails, handed over one by one.", report.Number(float64(n))),
+			"process: with its default settings, over 20 connections, and with EMAIL_CHUNKING=auto (chunked); beside it the same mails, handed over one by one.", report.Number(float64(n))),
 		Metrics: metrics(rate, worker, server, memory, waiting, network),
 		Entries: []Entry{
 			{nameMass, true, emptying{mails: n, fill: inBatches, start: workers(1)}.measure},
 			{nameMassMore, true, emptying{mails: n, fill: inBatches, start: workers(1, manyConnections)}.measure},
+			{nameMassChunked, true, emptying{mails: n, fill: inBatches, start: workers(1, chunked)}.measure},
 			{nameWorker, true, emptying{mails: n, fill: singly, start: workers(1)}.measure},
 		},
 	}

@@ -18,21 +18,32 @@ import (
 var (
 	fullRun  = flag.Bool("chaos.full", false, "break everything, for minutes, and compare with the usual asynq handler")
 	seedFlag = flag.Uint64("chaos.seed", 1, "what happens when")
+	chunked  = flag.String("chaos.chunking", "off", "EMAIL_CHUNKING of the full run: off or auto")
 	logDir   = flag.String("chaos.logs", "", "`directory` to keep the workers' logs in")
 )
 
 // TestChaos holds the promise against a run in which everything goes wrong that may.
 func TestChaos(t *testing.T) {
 	t.Parallel()
+	stacks := map[string]func(*testing.T, string, *relay) *stack{"off": ours, "auto": chunking}
 	if !*fullRun {
-		r := run(t, short(), ours)
-		t.Logf("\n%s", table(short(), *seedFlag, r...))
-		check(t, r)
+		for name, with := range stacks {
+			t.Run("chunking "+name, func(t *testing.T) {
+				t.Parallel()
+				r := run(t, short(), with)
+				t.Logf("\n%s", table(short(), *seedFlag, r...))
+				check(t, r)
+			})
+		}
 		return
+	}
+	our, ok := stacks[*chunked]
+	if !ok {
+		t.Fatalf("-chaos.chunking=%s: neither off nor auto", *chunked)
 	}
 	var us, them []*report
 	t.Run("both", func(t *testing.T) {
-		t.Run("mailpouch", func(t *testing.T) { t.Parallel(); us = run(t, full(), ours) })
+		t.Run("mailpouch", func(t *testing.T) { t.Parallel(); us = run(t, full(), our) })
 		t.Run("usual", func(t *testing.T) { t.Parallel(); them = run(t, full().singly(), usual) })
 	})
 	if us == nil || them == nil {

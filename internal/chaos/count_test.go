@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"slices"
 	"testing"
 	"time"
@@ -23,22 +24,25 @@ func TestCountCopies(t *testing.T) {
 		twice            int
 		cutOff, lastWord int
 		strange          bool
+		window           int // 1 if zero
 	}{
-		{"one", []letter{fine}, 0, 0, 0, false},
-		{"two, and no reason why", []letter{fine, fine}, 1, 0, 0, true},
-		{"the first reply was cut off", []letter{cut(fine), fine}, 1, 1, 0, false},
-		{"the second reply was cut off", []letter{fine, cut(fine)}, 1, 1, 0, true},
-		{"the last one before the kill", []letter{on("killed", 9, 9, later), fine}, 1, 0, 1, false},
-		{"the last one, and the connection still open", []letter{on("killed", 9, 9, time.Time{}), fine}, 1, 0, 1, false},
-		{"the last but one before the kill", []letter{on("killed", 8, 9, later), fine}, 1, 0, 0, true},
-		{"over a connection that ended before the kill", []letter{on("killed", 9, 9, before), fine}, 1, 0, 0, true},
-		{"one excuse for three copies", []letter{cut(fine), fine, fine}, 2, 1, 0, true},
-		{"two for three", []letter{cut(fine), on("killed", 9, 9, later), fine}, 2, 1, 1, false},
+		{"one", []letter{fine}, 0, 0, 0, false, 0},
+		{"two, and no reason why", []letter{fine, fine}, 1, 0, 0, true, 0},
+		{"the first reply was cut off", []letter{cut(fine), fine}, 1, 1, 0, false, 0},
+		{"the second reply was cut off", []letter{fine, cut(fine)}, 1, 1, 0, true, 0},
+		{"the last one before the kill", []letter{on("killed", 9, 9, later), fine}, 1, 0, 1, false, 0},
+		{"the last one, and the connection still open", []letter{on("killed", 9, 9, time.Time{}), fine}, 1, 0, 1, false, 0},
+		{"the last but one before the kill", []letter{on("killed", 8, 9, later), fine}, 1, 0, 0, true, 0},
+		{"the last but one, where two may be in doubt", []letter{on("killed", 8, 9, later), fine}, 1, 0, 1, false, 2},
+		{"the last but two, where two may be in doubt", []letter{on("killed", 7, 9, later), fine}, 1, 0, 0, true, 2},
+		{"over a connection that ended before the kill", []letter{on("killed", 9, 9, before), fine}, 1, 0, 0, true, 0},
+		{"one excuse for three copies", []letter{cut(fine), fine, fine}, 2, 1, 0, true, 0},
+		{"two for three", []letter{cut(fine), on("killed", 9, 9, later), fine}, 2, 1, 1, false, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			r := &report{stack: &stack{}}
+			r := &report{stack: &stack{window: cmp.Or(tt.window, 1)}}
 			r.countCopies(1, tt.copies, killed)
 			if r.twice != tt.twice || r.cutOff != tt.cutOff || r.lastWord != tt.lastWord || len(r.strange) > 0 != tt.strange {
 				t.Errorf("%d too many, %d cut off, %d last, strange %v", r.twice, r.cutOff, r.lastWord, r.strange)

@@ -232,10 +232,10 @@ func (r *relay) delivered() (n int, next <-chan struct{}) {
 	return len(r.copies), r.changed
 }
 
-// lastAt says whether the letter is the last one that was kept of those that came over
+// lastAt says whether the letter is one of the last that were kept of those that came over
 // a line which was open at a time.
-func (l letter) lastAt(at time.Time) bool {
-	return l.nth == l.line.kept && (l.line.ended.IsZero() || l.line.ended.After(at))
+func (l letter) lastAt(at time.Time, window int) bool {
+	return l.nth > l.line.kept-window && (l.line.ended.IsZero() || l.line.ended.After(at))
 }
 
 // books returns all copies, those of each message in the order in which they came.

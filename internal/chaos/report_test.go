@@ -133,7 +133,7 @@ func (r *report) countCopies(number int, copies []letter, killed map[string]time
 		switch {
 		case c.cutOff:
 			r.cutOff++
-		case wasKilled && c.lastAt(at):
+		case wasKilled && c.lastAt(at, r.stack.window):
 			r.lastWord++
 		case i < len(copies)-1:
 			strange = true

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -20,8 +21,9 @@ type session struct {
 	line  *line
 	stop  chan struct{} // closed when the test ends
 
-	fate  fate
-	rcpts int
+	fate   fate
+	rcpts  int
+	chunks []byte // of the message so far
 }
 
 func newSession(r *relay, conn *net.TCPConn) *session {
@@ -78,13 +80,15 @@ func (s *session) command(text string) bool {
 	switch strings.ToUpper(verb) {
 	case "EHLO", "HELO":
 		s.relay.named(s, arg)
-		s.say("250-relay.example.com\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 10000000")
+		s.say("250-relay.example.com\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-8BITMIME\r\n250 SIZE 10000000")
 	case "MAIL":
 		return s.mail()
 	case "RCPT":
 		return s.rcpt(arg)
 	case "DATA":
 		return s.data()
+	case "BDAT":
+		return s.chunk(arg)
 	case "RSET", "NOOP":
 		s.say("250 2.0.0 ok")
 	case "QUIT":
@@ -97,7 +101,7 @@ func (s *session) command(text string) bool {
 }
 
 func (s *session) mail() bool {
-	s.fate, s.rcpts = s.relay.draw(), 0
+	s.fate, s.rcpts, s.chunks = s.relay.draw(), 0, nil
 	switch s.fate {
 	case cutBeforeMail:
 		return false
@@ -142,6 +146,39 @@ func (s *session) data() bool {
 	if !ok {
 		return s.fate == cutInBody && s.hangUp()
 	}
+	return s.whole(body)
+}
+
+// chunk takes the octets of BDAT (RFC 3030), which are there whatever is said of them.
+func (s *session) chunk(arg string) bool {
+	size, last, _ := strings.Cut(arg, " ")
+	octets, err := strconv.Atoi(size)
+	if err != nil {
+		s.say("501 5.5.4 how many?")
+		return false
+	}
+	if s.fate == cutInBody {
+		_, _ = io.CopyN(io.Discard, s.in, int64(octets/2))
+		return s.hangUp()
+	}
+	chunk := make([]byte, octets)
+	if _, err := io.ReadFull(s.in, chunk); err != nil {
+		return false
+	}
+	s.chunks = append(s.chunks, chunk...)
+	switch {
+	case s.rcpts == 0:
+		s.say("554 5.5.1 no valid recipients")
+	case last == "":
+		s.say("250 2.0.0 go on")
+	default:
+		return s.whole(s.chunks)
+	}
+	return true
+}
+
+// whole is what becomes of a message that has come whole, after a while.
+func (s *session) whole(body []byte) bool {
 	pause := time.NewTimer(s.relay.pause())
 	defer pause.Stop()
 	select {

@@ -35,6 +35,9 @@ type stack struct {
 	// command is a worker process that calls itself name in EHLO.
 	command func(name string) *exec.Cmd
 
+	// window is how many messages may be in doubt on one connection when its worker dies.
+	window int
+
 	// sum is what the octets of a message have to be, nil if only that does not matter.
 	sum func(number int) [sha256.Size]byte
 }
@@ -76,7 +79,7 @@ func ours(t *testing.T, redisURL string, relay *relay) *stack {
 		"EMAIL_RETRY_MIN=1s", "EMAIL_RETRY_MAX=4s", "EMAIL_TIMEOUT=20s", "EMAIL_DATA_TIMEOUT=1m",
 		"EMAIL_BATCH_TIMEOUT=30s", "EMAIL_SHUTDOWN_TIMEOUT=90s", "LOG_LEVEL=info", "LOG_FORMAT=json")
 	return &stack{
-		name: "mailpouch",
+		name: "mailpouch", window: 1,
 		enqueue: func(ctx context.Context, number int) (string, error) {
 			once := tasks.Options{IdempotencyKey: fmt.Sprint("mail-", number), Retention: hour}
 			id, err := queue.With(once).Enqueue(ctx, message(number))
@@ -111,6 +114,21 @@ func ours(t *testing.T, redisURL string, relay *relay) *stack {
 	}
 }
 
+// chunking is ours with EMAIL_CHUNKING, where as many messages as there is room for in the window
+// (smtp.Config.Window) go out before the first one is answered.
+func chunking(t *testing.T, redisURL string, relay *relay) *stack {
+	t.Helper()
+	s := ours(t, redisURL, relay)
+	command := s.command
+	s.name, s.window = s.name+", chunking", 16
+	s.command = func(name string) *exec.Cmd {
+		cmd := command(name)
+		cmd.Env = append(cmd.Env, "EMAIL_CHUNKING=auto")
+		return cmd
+	}
+	return s
+}
+
 // plainEnvironment is ours without what would be settings.
 func plainEnvironment() []string {
 	var env []string
@@ -136,7 +154,7 @@ func usual(t *testing.T, redisURL string, relay *relay) *stack {
 		t.Fatal(err)
 	}
 	return &stack{
-		name: "usual asynq handler",
+		name: "usual asynq handler", window: 1,
 		enqueue: func(ctx context.Context, number int) (string, error) {
 			id := fmt.Sprintf("mail-%d", number)
 			_, err := client.EnqueueContext(ctx, newUsualTask(number), asynq.TaskID(id), asynq.Retention(hour))
