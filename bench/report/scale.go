@@ -15,14 +15,15 @@ type Cost struct {
 	Network  float64 // octets to and from Redis
 }
 
-// Costs are those of a mail that is a task of its own, and of one of a mass mailing.
+// Costs are those of a mail that is a task of its own, of one of a mass mailing, and of such a one that goes
+// out chunked.
 type Costs struct {
-	Single, Mass Cost
+	Single, Mass, Chunked Cost
 }
 
 func (c Costs) complete() bool {
 	sum := 0.0
-	for _, cost := range []Cost{c.Single, c.Mass} {
+	for _, cost := range []Cost{c.Single, c.Mass, c.Chunked} {
 		sum += cost.Rate + cost.Worker + cost.Redis + cost.Producer + cost.Waiting + cost.Network
 	}
 	return !math.IsNaN(sum) // what was not measured is NaN
@@ -44,6 +45,7 @@ type volume struct {
 	Average, Peak float64 // mails/s
 	Relay         float64 // processors of a relay such as Postfix
 	Single, Mass  needs
+	Chunked       needs
 	Breaks        string
 }
 
@@ -83,7 +85,7 @@ func scale(c Costs) scalePage {
 		peak := peakFactor * average
 		out := volume{
 			Name: v.name, Average: average, Peak: peak, Relay: peak * relayCost / 1e6 / busyAtPeak,
-			Single: c.Single.at(peak), Mass: c.Mass.at(peak),
+			Single: c.Single.at(peak), Mass: c.Mass.at(peak), Chunked: c.Chunked.at(peak),
 		}
 		out.Breaks = v.breaks(c, out)
 		p.Volumes = append(p.Volumes, out)

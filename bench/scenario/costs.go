@@ -4,6 +4,7 @@ import "github.com/mailpouch/mailpouch/bench/report"
 
 // Costs is what a mail was measured to cost, for the pages that reckon with it.
 func Costs(r *report.Run) report.Costs {
+	const bulk = "SendMessages of 1,000, 32 goroutines"
 	handing := r.Scenario("enqueue")
 	cost := func(scenario, contender, producer string) report.Cost {
 		ours, fill := r.Scenario(scenario).Contender(contender), handing.Contender(producer)
@@ -17,7 +18,8 @@ func Costs(r *report.Run) report.Costs {
 		}
 	}
 	return report.Costs{
-		Single: cost("drain", nameWorker, "Enqueue, 32 goroutines"),
-		Mass:   cost("mass", nameMass, "SendMessages of 1,000, 32 goroutines"),
+		Single:  cost("drain", nameWorker, "Enqueue, 32 goroutines"),
+		Mass:    cost("mass", nameMass, bulk),
+		Chunked: cost("mass", nameMassChunked, bulk),
 	}
 }
