@@ -186,7 +186,7 @@ return ""`
 // decided makes it too late to cancel a message that was not on the wire. It returns
 // another outcome instead of o if there is one in Redis: it was cancelled, or an earlier
 // try has sent it.
-func (w *Worker) decided(ctx context.Context, t ticket, o outcome) (outcome, error) {
+func (w *Worker) decided(ctx context.Context, t *ticket, o outcome) (outcome, error) {
 	keys := []string{t.key, cancelledKey(t.queue, t.id)}
 	answer, err := w.redis.Eval(ctx, decideScript, keys, fieldWire+t.slot, fieldCancelled+t.slot, fieldSent+t.slot).Text()
 	if err != nil {

@@ -50,7 +50,7 @@ const (
 	jobGivenUp
 )
 
-func newJob(t ticket, done chan<- *job) *job {
+func newJob(t *ticket, done chan<- *job) *job {
 	j := &job{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
 		key: t.key, slot: t.slot, cancelled: cancelledKey(t.queue, t.id), token: t.token, span: t.span,

@@ -11,7 +11,7 @@ if redis.call("EXISTS", KEYS[1]) == 1 then redis.call("HSET", KEYS[1], ARGV[1], 
 return 0`
 
 // note writes an entry for a message.
-func (l *ledger) note(ctx context.Context, t ticket, r record) error {
+func (l *ledger) note(ctx context.Context, t *ticket, r record) error {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -34,7 +34,7 @@ return 1`
 
 // leaves notes how a message is to go on. It is false if another run of its mass task
 // decides about it: asynq has given that out again.
-func (l *ledger) leaves(ctx context.Context, t ticket, how rest) (bool, error) {
+func (l *ledger) leaves(ctx context.Context, t *ticket, how rest) (bool, error) {
 	data, err := json.Marshal(record{Moved: true, Rest: &how})
 	if err != nil {
 		return false, err
@@ -48,7 +48,7 @@ func (l *ledger) leaves(ctx context.Context, t ticket, how rest) (bool, error) {
 
 // hasLeft tells the mass task that a message comes from that it has left: what is on its way
 // alone must not be sent there again, though a worker may have died before it noted that.
-func (l *ledger) hasLeft(ctx context.Context, t ticket) error {
+func (l *ledger) hasLeft(ctx context.Context, t *ticket) error {
 	task, _, ok := splitID(t.id)
 	if !ok || t.retried > 0 {
 		return nil
@@ -69,7 +69,7 @@ func (l *ledger) hasLeft(ctx context.Context, t ticket) error {
 }
 
 // correct replaces what is remembered of a message.
-func (l *ledger) correct(t ticket, data string) {
+func (l *ledger) correct(t *ticket, data string) {
 	if t.payload == nil {
 		return // it cannot be read, so it was not sent
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // ended tells the trace, the log and the observers how a try of a message has ended.
-func (w *Worker) ended(t ticket, end outcome) {
+func (w *Worker) ended(t *ticket, end outcome) {
 	o := t.ended(end)
 	t.span.done(o.Action, o.Err)
 	w.logOutcome(t, o)
@@ -51,7 +51,7 @@ const maxLogged = 10
 
 // logOutcome writes the one line that each try of a message leaves, and one for each
 // recipient who was refused alone. Durations are in milliseconds.
-func (w *Worker) logOutcome(t ticket, o Outcome) {
+func (w *Worker) logOutcome(t *ticket, o Outcome) {
 	line := w.log.WithLevel(o.Action.level())
 	if !line.Enabled() {
 		return

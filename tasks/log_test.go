@@ -101,7 +101,7 @@ func TestWorker_logOutcome(t *testing.T) {
 			var masked, full bytes.Buffer
 			for _, out := range []*bytes.Buffer{&masked, &full} {
 				w := &Worker{log: zerolog.New(out), cfg: WorkerConfig{ShowAddresses: out == &full}}
-				w.logOutcome(ticket{payload: tt.p}, tt.o)
+				w.logOutcome(&ticket{payload: tt.p}, tt.o)
 			}
 			for _, want := range tt.want {
 				if !strings.Contains(masked.String(), want) {

@@ -60,9 +60,9 @@ func (q *Queue) handOverMass(ctx context.Context, payloads []*payload, id string
 
 // unpack returns the messages of a mass task. The payload of one that cannot be read is
 // nil, and its entry in errs says why.
-func (t ticket) unpack() (tickets []ticket, errs []error) {
+func (t *ticket) unpack() (tickets []*ticket, errs []error) {
 	for line := range bytes.Lines(t.task.Payload()) {
-		m := t
+		m := new(*t)
 		m.index = len(tickets)
 		m.id = massID(t.id, m.index)
 		m.slot = m.id[len(t.id):]
@@ -76,13 +76,13 @@ func (t ticket) unpack() (tickets []ticket, errs []error) {
 // massRun is one run of a mass task.
 type massRun struct {
 	w        *Worker
-	task     ticket
-	messages []ticket
+	task     *ticket
+	messages []*ticket
 	results  []resultRecord // if they are to be kept
 	finished int
 }
 
-func (w *Worker) processMass(ctx context.Context, t ticket) error {
+func (w *Worker) processMass(ctx context.Context, t *ticket) error {
 	messages, errs := t.unpack()
 	r := &massRun{w: w, task: t, messages: messages}
 	l, lost := r.lane()
@@ -139,7 +139,7 @@ func (r *massRun) lane() (*lane, error) {
 
 // prepare makes a message ready to be sent, or says what becomes of it without that. unfit
 // is why it cannot be sent here.
-func (r *massRun) prepare(ctx context.Context, m ticket, l *lane, unfit error) (o outcome, settled bool, err error) {
+func (r *massRun) prepare(ctx context.Context, m *ticket, l *lane, unfit error) (o outcome, settled bool, err error) {
 	if unfit != nil {
 		return dead(unfit), true, nil
 	}
@@ -201,7 +201,7 @@ func (r *massRun) send(ctx, inTime context.Context, l *lane, jobs []*job, done <
 
 // settle does what a message's outcome asks for. What is to be tried again or kept for
 // a person leaves the task here.
-func (r *massRun) settle(ctx context.Context, m ticket, o outcome) error {
+func (r *massRun) settle(ctx context.Context, m *ticket, o outcome) error {
 	if o.forwarded || o.verdict.action == deadLetter && o.result.Err == nil { // it was not on the wire
 		var err error
 		if o, err = r.w.decided(ctx, m, o); err != nil {
@@ -235,7 +235,7 @@ func (r *massRun) settle(ctx context.Context, m ticket, o outcome) error {
 }
 
 // moveOn makes tasks of what is left of a message.
-func (r *massRun) moveOn(ctx context.Context, m ticket, o outcome) error {
+func (r *massRun) moveOn(ctx context.Context, m *ticket, o outcome) error {
 	switch {
 	case m.payload == nil:
 		return r.leave(ctx, m, rest{}, 0)
@@ -261,7 +261,7 @@ var errTaken = errors.New("another worker has the task")
 // leave makes a task of a message. How it goes on is noted in the ledger first: a worker
 // that dies in between leaves that to the next run of the mass task, and two workers that
 // have it at the same time do it once.
-func (r *massRun) leave(ctx context.Context, m ticket, how rest, delay time.Duration) error {
+func (r *massRun) leave(ctx context.Context, m *ticket, how rest, delay time.Duration) error {
 	ours, err := r.w.ledger.leaves(ctx, m, how)
 	if err != nil {
 		return err
@@ -274,7 +274,7 @@ func (r *massRun) leave(ctx context.Context, m ticket, how rest, delay time.Dura
 
 // goOnAgain is goOn for a message that an earlier run had begun to make a task of. If that
 // was there it may have been cancelled.
-func (r *massRun) goOnAgain(ctx context.Context, m ticket, how rest) error {
+func (r *massRun) goOnAgain(ctx context.Context, m *ticket, how rest) error {
 	name := m.name
 	if name.Mass = false; how.Forwarded {
 		name.Mailer = m.payload.Using
@@ -290,7 +290,7 @@ func (r *massRun) goOnAgain(ctx context.Context, m ticket, how rest) error {
 }
 
 // goOn enqueues the task of a message that leaves, which doing it twice does once.
-func (r *massRun) goOn(ctx context.Context, m ticket, how rest, delay time.Duration) error {
+func (r *massRun) goOn(ctx context.Context, m *ticket, how rest, delay time.Duration) error {
 	if m.payload == nil {
 		if err := r.keepUnreadable(ctx, m); err != nil {
 			return err
@@ -321,7 +321,7 @@ func (r *massRun) goOn(ctx context.Context, m ticket, how rest, delay time.Durat
 }
 
 // keepIncomplete makes a dead letter of a message that has lost an attachment.
-func (r *massRun) keepIncomplete(ctx context.Context, m ticket, p *payload) error {
+func (r *massRun) keepIncomplete(ctx context.Context, m *ticket, p *payload) error {
 	data, err := p.encode()
 	if err != nil {
 		return err
@@ -331,13 +331,13 @@ func (r *massRun) keepIncomplete(ctx context.Context, m ticket, p *payload) erro
 
 // keepUnreadable makes a task of a message that cannot be read. It becomes a dead letter
 // when a worker finds that out again, with its payload as it is.
-func (r *massRun) keepUnreadable(ctx context.Context, m ticket) error {
+func (r *massRun) keepUnreadable(ctx context.Context, m *ticket) error {
 	line := slices.Collect(bytes.Lines(m.task.Payload()))[m.index]
 	return r.putAside(ctx, m, bytes.TrimSpace(line))
 }
 
 // putAside enqueues a task that is to become a dead letter, with its payload as it is.
-func (r *massRun) putAside(ctx context.Context, m ticket, payload []byte) error {
+func (r *massRun) putAside(ctx context.Context, m *ticket, payload []byte) error {
 	name := m.name
 	name.Mass = false
 	err := putTask(ctx, r.w.client, asynq.NewTask(TaskType, payload), m.id, asynq.Queue(name.String()), asynq.MaxRetry(m.maxRetry+spareRetry), asynq.Timeout(m.timeout))

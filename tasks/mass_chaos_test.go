@@ -253,8 +253,8 @@ func TestMass_takenAway(t *testing.T) {
 	task, _, _ := splitID(ids[0])
 	client := h.Client(t)
 	l := newLedger(client, nil, zerolog.Nop())
-	message := func(token string) ticket {
-		return ticket{key: taskKey("default:mass", task), slot: ".0", token: token, payload: &payload{}}
+	message := func(token string) *ticket {
+		return &ticket{key: taskKey("default:mass", task), slot: ".0", token: token, payload: &payload{}}
 	}
 	for _, tt := range []struct {
 		name, wire, token string
@@ -339,7 +339,7 @@ func TestLedger_noteIsRemembered(t *testing.T) {
 	ids := h.sendAll(2, nil)
 	task, _, _ := splitID(ids[0])
 	l := newLedger(h.Client(t), nil, zerolog.Nop())
-	m := ticket{key: taskKey("default:mass", task), slot: ".0", payload: &payload{}}
+	m := &ticket{key: taskKey("default:mass", task), slot: ".0", payload: &payload{}}
 	name := entryName(m.key, "", m.slot)
 	l.remember(name, `{"reply":"250 Ok","refused":[{"recipient":"b@example.com"}]}`)
 	if err := l.note(t.Context(), m, record{Reply: "250 Ok"}); err != nil {

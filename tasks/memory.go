@@ -82,7 +82,7 @@ func (b *budget) take(ctx context.Context, octets int) (release func(), ok bool)
 
 // room takes the memory that messages need who came in by that queue, all at once: one
 // after the other, two tasks could each wait for what the other one has.
-func (l *lane) room(ctx context.Context, queue QueueName, messages ...ticket) (release func(), ok bool) {
+func (l *lane) room(ctx context.Context, queue QueueName, messages ...*ticket) (release func(), ok bool) {
 	b := l.memory
 	if l.isExpress(queue) {
 		b = l.expressMemory
@@ -100,7 +100,7 @@ func (l *lane) room(ctx context.Context, queue QueueName, messages ...ticket) (r
 
 // need is the memory that messages take until they are through. What several of them
 // share counts once.
-func need(messages []ticket) int {
+func need(messages []*ticket) int {
 	files, texts := 0, 0
 	var shared map[string]bool
 	for _, t := range messages {

@@ -61,23 +61,23 @@ func TestBudget(t *testing.T) {
 
 func TestNeed(t *testing.T) {
 	t.Parallel()
-	ticketOf := func(m *mailer.EmailMessage, blobs ...blob) ticket {
-		return ticket{payload: &payload{slip{Blobs: blobs}, m, nil}}
+	ticketOf := func(m *mailer.EmailMessage, blobs ...blob) *ticket {
+		return &ticket{payload: &payload{slip{Blobs: blobs}, m, nil}}
 	}
 	file := blob{Hash: "a", Size: 1000}
 	text := blob{Part: partBody, Hash: "b", Size: 1000}
 	tests := []struct {
 		name     string
-		messages []ticket
+		messages []*ticket
 		want     int
 	}{
-		{"a file", []ticket{ticketOf(&mailer.EmailMessage{Attachments: []mailer.Attachment{{}}}, file)}, 2500},
-		{"a text", []ticket{ticketOf(&mailer.EmailMessage{}, text)}, 4500},
-		{"in the payload", []ticket{ticketOf(&mailer.EmailMessage{
+		{"a file", []*ticket{ticketOf(&mailer.EmailMessage{Attachments: []mailer.Attachment{{}}}, file)}, 2500},
+		{"a text", []*ticket{ticketOf(&mailer.EmailMessage{}, text)}, 4500},
+		{"in the payload", []*ticket{ticketOf(&mailer.EmailMessage{
 			Body: "12", Raw: []byte("12"), Attachments: []mailer.Attachment{{Content: []byte("12")}}, Alternatives: []mailer.Alternative{{Content: "12"}},
 		})}, 4*2.5 + 4*4.5},
-		{"the same file for two", []ticket{ticketOf(&mailer.EmailMessage{}, file), ticketOf(&mailer.EmailMessage{}, file, text)}, 7000},
-		{"one that cannot be read", []ticket{{}, ticketOf(&mailer.EmailMessage{}, file)}, 2500},
+		{"the same file for two", []*ticket{ticketOf(&mailer.EmailMessage{}, file), ticketOf(&mailer.EmailMessage{}, file, text)}, 7000},
+		{"one that cannot be read", []*ticket{{}, ticketOf(&mailer.EmailMessage{}, file)}, 2500},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -98,8 +98,8 @@ func TestLane_room(t *testing.T) {
 		t.Errorf("the lane has %d and %d octets, want 28,000,000 and 7,000,000 of half of what the cache leaves",
 			l.memory.size, l.expressMemory.size)
 	}
-	of := func(octets int) ticket {
-		return ticket{payload: &payload{slip{Blobs: []blob{{Hash: "a", Size: octets}}}, &mailer.EmailMessage{}, nil}}
+	of := func(octets int) *ticket {
+		return &ticket{payload: &payload{slip{Blobs: []blob{{Hash: "a", Size: octets}}}, &mailer.EmailMessage{}, nil}}
 	}
 	if _, ok := l.room(t.Context(), QueueName{Queue: "bulk"}, of(10_000_000)); !ok {
 		t.Fatal("no room in an empty lane")

@@ -26,7 +26,7 @@ func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	return w.processOne(ctx, t)
 }
 
-func (w *Worker) processOne(ctx context.Context, t ticket) error {
+func (w *Worker) processOne(ctx context.Context, t *ticket) error {
 	if w.ledger.hasLeft(ctx, t) != nil {
 		return errGivenBack
 	}
@@ -53,7 +53,7 @@ func (w *Worker) processOne(ctx context.Context, t ticket) error {
 
 // told says whether the failure of a message was told when it happened, in the mass task
 // that it comes from.
-func (t ticket) told() bool {
+func (t *ticket) told() bool {
 	return t.payload != nil && t.payload.Refused != "" && len(t.payload.Recipients) == 0
 }
 
@@ -62,7 +62,7 @@ func dead(reason error) outcome { return outcome{verdict: verdict{action: deadLe
 // await offers the message to the senders until one has sent it. It gives up in time
 // before asynq takes the task away, unless the message is on the wire: then only its
 // outcome counts.
-func (w *Worker) await(ctx context.Context, t ticket) (outcome, error) {
+func (w *Worker) await(ctx context.Context, t *ticket) (outcome, error) {
 	if o, ok := w.hopeless(t); ok {
 		return o, nil
 	}
@@ -108,7 +108,7 @@ func (w *Worker) await(ctx context.Context, t ticket) (outcome, error) {
 }
 
 // hopeless says what becomes of a message that need not be tried.
-func (w *Worker) hopeless(t ticket) (outcome, bool) {
+func (w *Worker) hopeless(t *ticket) (outcome, bool) {
 	if t.payload.Refused != "" {
 		return dead(errors.New(t.payload.Refused)), true
 	}
@@ -134,7 +134,7 @@ func (w *Worker) inTime(ctx context.Context) (context.Context, context.CancelFun
 
 // forward moves a task to the queue of the mailer that its message names: its producer
 // did not know that there is one. Its ID stays, so doing it twice does it once.
-func (w *Worker) forward(ctx context.Context, t ticket, l *lane) (outcome, error) {
+func (w *Worker) forward(ctx context.Context, t *ticket, l *lane) (outcome, error) {
 	o, err := w.decided(ctx, t, outcome{forwarded: true})
 	if err != nil || !o.forwarded {
 		return o, err
@@ -151,7 +151,7 @@ func (w *Worker) forward(ctx context.Context, t ticket, l *lane) (outcome, error
 }
 
 // movingOptions are the options of a task that goes on in the queue of another lane.
-func (w *Worker) movingOptions(t ticket, l *lane) ([]asynq.Option, error) {
+func (w *Worker) movingOptions(t *ticket, l *lane) ([]asynq.Option, error) {
 	info, err := asynq.NewInspectorFromRedisClient(w.redis).GetTaskInfo(t.queue, t.id)
 	if err != nil {
 		return nil, unavailable(err)

@@ -16,7 +16,7 @@ import (
 // were refused live on as tasks of their own, older dead letters make room for a new
 // one, and the relay's reply is kept. It comes before the task's end, so that a crash
 // between the two repeats and never loses. The outcome may turn out to be another one.
-func (w *Worker) settle(ctx context.Context, t ticket, o outcome) (outcome, error) {
+func (w *Worker) settle(ctx context.Context, t *ticket, o outcome) (outcome, error) {
 	if o.verdict.action == deadLetter && o.result.Err == nil { // it was not on the wire
 		var err error
 		if o, err = w.decided(ctx, t, o); err != nil {
@@ -56,7 +56,7 @@ func newResultRecord(o outcome) resultRecord {
 	return r
 }
 
-func (w *Worker) keepResult(t ticket, result any) {
+func (w *Worker) keepResult(t *ticket, result any) {
 	data, err := json.Marshal(result)
 	if err == nil {
 		_, err = t.task.ResultWriter().Write(data)
@@ -70,7 +70,7 @@ func (w *Worker) keepResult(t ticket, result any) {
 // accepted for others. The temporary ones are tried again alone, with the same
 // message; the others become a dead letter that says why. The IDs derive from the
 // message's own, so doing it twice does it once.
-func (w *Worker) keepRefused(ctx context.Context, t ticket, refused []*mailer.SendError) error {
+func (w *Worker) keepRefused(ctx context.Context, t *ticket, refused []*mailer.SendError) error {
 	if len(refused) == 0 || t.payload.Message.FailSilently {
 		return nil
 	}
@@ -102,7 +102,7 @@ func (w *Worker) keepRefused(ctx context.Context, t ticket, refused []*mailer.Se
 
 // enqueueRest enqueues what is left of a message as a task of its own, which waits
 // beside the one that it comes from.
-func (w *Worker) enqueueRest(ctx context.Context, t ticket, p *payload, suffix string, opts ...asynq.Option) error {
+func (w *Worker) enqueueRest(ctx context.Context, t *ticket, p *payload, suffix string, opts ...asynq.Option) error {
 	name := t.name
 	name.Mass = false
 	opts = append(opts, asynq.Queue(name.String()), asynq.MaxRetry(t.maxRetry+spareRetry), asynq.Timeout(t.timeout))

@@ -28,8 +28,8 @@ type ticket struct {
 	span     *span
 }
 
-func newTicket(ctx context.Context, task *asynq.Task) ticket {
-	t := ticket{task: task, token: rand.Text()[:12], started: time.Now()}
+func newTicket(ctx context.Context, task *asynq.Task) *ticket {
+	t := &ticket{task: task, token: rand.Text()[:12], started: time.Now()}
 	t.id, _ = asynq.GetTaskID(ctx)
 	t.queue, _ = asynq.GetQueueName(ctx)
 	t.name, t.key = ParseQueueName(t.queue), taskKey(t.queue, t.id)
@@ -43,9 +43,9 @@ func newTicket(ctx context.Context, task *asynq.Task) ticket {
 }
 
 // tries is how many the message had before this one.
-func (t ticket) tries() int { return t.retried + t.payload.Spent }
+func (t *ticket) tries() int { return t.retried + t.payload.Spent }
 
-func (t ticket) attempt() attempt {
+func (t *ticket) attempt() attempt {
 	a := attempt{
 		now: t.started, due: t.payload.DueAt,
 		retried: t.tries(), maxRetry: t.maxRetry,
@@ -57,7 +57,7 @@ func (t ticket) attempt() attempt {
 	return a
 }
 
-func (t ticket) message() *mailer.EmailMessage {
+func (t *ticket) message() *mailer.EmailMessage {
 	if len(t.payload.Recipients) > 0 {
 		return t.payload.Message.WithRecipients(t.payload.Recipients)
 	}
@@ -65,7 +65,7 @@ func (t ticket) message() *mailer.EmailMessage {
 }
 
 // ended makes of the outcome of a try what log and observers are told.
-func (t ticket) ended(o outcome) Outcome {
+func (t *ticket) ended(o outcome) Outcome {
 	out := Outcome{
 		Action: o.action(), TaskID: t.id, Queue: t.name.Queue, Shard: t.name.Shard, Mailer: t.name.Mailer, Try: t.retried + 1, Sender: o.sender, Conn: o.result.Connection,
 		Reply: o.result.Reply, Refused: o.result.Refused, Err: o.verdict.reason, RetryIn: o.verdict.delay,

@@ -30,7 +30,7 @@ type span struct {
 }
 
 // startSpan starts the span of a try, if there is a tracer.
-func (w *Worker) startSpan(ctx context.Context, t ticket) *span {
+func (w *Worker) startSpan(ctx context.Context, t *ticket) *span {
 	if w.cfg.Tracer == nil {
 		return nil
 	}

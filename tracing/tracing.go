@@ -67,6 +67,9 @@ func (t *Tracer) Enqueue(ctx context.Context, queue string) (_ context.Context, 
 // carried, or else ctx. end takes what the worker did in the end, such as "sent", and why.
 func (t *Tracer) Process(ctx context.Context, headers map[string]string, queue, taskID string) (_ context.Context, end func(action string, err error)) {
 	ctx, span := t.tracer.Start(withHeaders(ctx, headers), "process "+queue, trace.WithSpanKind(trace.SpanKindConsumer))
+	if !span.IsRecording() {
+		return ctx, func(string, error) { span.End() }
+	}
 	span.SetAttributes(append(messaging("process", queue), attribute.String("messaging.message.id", taskID))...)
 	return ctx, func(action string, err error) {
 		span.SetAttributes(attribute.String("mailpouch.outcome", action))
