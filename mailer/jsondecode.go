@@ -165,7 +165,7 @@ func (d *jsonDecoder) object(field string, value func(key string)) {
 			d.syntax()
 			return
 		}
-		key := string(d.string(field))
+		key := d.string(field)
 		if !d.take(':') {
 			d.syntax()
 			return
@@ -207,7 +207,7 @@ func (d *jsonDecoder) text(field string) string {
 	if d.literal("null") {
 		return ""
 	}
-	return string(d.string(field))
+	return d.string(field)
 }
 
 func (d *jsonDecoder) texts(field string) (all []string) {
@@ -216,7 +216,7 @@ func (d *jsonDecoder) texts(field string) (all []string) {
 		case d.literal("null"):
 			all = append(all, "")
 		case d.next() == '"':
-			all = append(all, string(d.string(field)))
+			all = append(all, d.string(field))
 		default:
 			d.mismatch(field+"["+strconv.Itoa(i)+"]", "a string")
 		}
@@ -279,7 +279,11 @@ func (d *jsonDecoder) base64(field string) []byte {
 	if d.literal("null") {
 		return nil
 	}
-	content, err := base64.StdEncoding.AppendDecode(nil, d.string(field))
+	part, made := d.read(field)
+	if made != "" {
+		part = []byte(made)
+	}
+	content, err := base64.StdEncoding.AppendDecode(nil, part)
 	if err != nil {
 		d.fail(field, "is not base64")
 	}
@@ -308,19 +312,36 @@ func (d *jsonDecoder) bool(field string) bool {
 	return false
 }
 
-// string reads a string. What it returns may be a part of data: the caller copies it.
-func (d *jsonDecoder) string(field string) []byte {
+func (d *jsonDecoder) string(field string) string {
+	part, made := d.read(field)
+	if made != "" {
+		return made
+	}
+	return string(part)
+}
+
+// read reads a string: a part of data, which the caller copies, or one that had to be made, for it
+// has escapes.
+func (d *jsonDecoder) read(field string) (part []byte, made string) {
 	if !d.take('"') {
 		d.mismatch(field, "a string")
-		return nil
+		return nil, ""
 	}
 	rest := d.data[d.pos:]
-	n := plainLen(rest)
-	if n < len(rest) && rest[n] == '"' {
+	valid := false
+	if n := plainLen(rest); n < len(rest) && rest[n] == '"' {
 		d.pos += n + 1
-		return d.unicode(field, rest[:n])
+		part = rest[:n]
+		valid = utf8.Valid(part)
+	} else {
+		made = d.escaped(field)
+		valid = utf8.ValidString(made)
 	}
-	return d.unicode(field, d.escaped(field))
+	if !valid {
+		d.fail(field, reasonUTF8)
+		return nil, ""
+	}
+	return part, made
 }
 
 // plainLen is how much of s stands for itself.
@@ -333,60 +354,54 @@ func plainLen(s []byte) int {
 	return len(s)
 }
 
-func (d *jsonDecoder) unicode(field string, s []byte) []byte {
-	if !utf8.Valid(s) {
-		d.fail(field, reasonUTF8)
-		return nil
-	}
-	return s
-}
-
 // escaped reads the rest of a string that has escapes in it (RFC 8259, 7).
-func (d *jsonDecoder) escaped(field string) []byte {
-	s := make([]byte, 0, max(bytes.IndexByte(d.data[d.pos:], '"'), 64))
+func (d *jsonDecoder) escaped(field string) string {
+	var s strings.Builder
+	s.Grow(max(bytes.IndexByte(d.data[d.pos:], '"'), 0))
 	for d.err == nil {
 		n := plainLen(d.data[d.pos:])
-		s = append(s, d.data[d.pos:d.pos+n]...)
+		s.Write(d.data[d.pos : d.pos+n])
 		d.pos += n
 		switch {
 		case d.pos >= len(d.data) || d.data[d.pos] < ' ':
 			d.syntax()
 		case d.data[d.pos] == '"':
 			d.pos++
-			return s
+			return s.String()
 		default:
-			s = d.escape(field, s)
+			d.escape(field, &s)
 		}
 	}
-	return nil
+	return ""
 }
 
 // escape reads the escape that begins where the decoder stands.
-func (d *jsonDecoder) escape(field string, s []byte) []byte {
+func (d *jsonDecoder) escape(field string, s *strings.Builder) {
 	if d.pos+1 >= len(d.data) {
 		d.pos++
 		d.syntax()
-		return s
+		return
 	}
 	if plain := strings.IndexByte(`"\/bfnrt`, d.data[d.pos+1]); plain >= 0 {
 		d.pos += len(`\n`)
-		return append(s, "\"\\/\b\f\n\r\t"[plain])
+		s.WriteByte("\"\\/\b\f\n\r\t"[plain])
+		return
 	}
 	r, ok := d.codeUnit(d.pos)
 	if !ok {
 		d.syntax()
-		return s
+		return
 	}
 	d.pos += len(`\u0000`)
 	if utf16.IsSurrogate(r) {
 		low, _ := d.codeUnit(d.pos)
 		if r = utf16.DecodeRune(r, low); r == utf8.RuneError {
 			d.fail(field, "has half of a surrogate pair")
-			return s
+			return
 		}
 		d.pos += len(`\u0000`)
 	}
-	return utf8.AppendRune(s, r)
+	s.WriteRune(r)
 }
 
 // codeUnit reads \u0000 at pos.

@@ -20,21 +20,23 @@ var _ io.WriterTo = (*EmailMessage)(nil)
 // fills them in.
 //
 // Attachments are encoded as they are written and take no further memory, except for
-// text in a charset other than UTF-8 and for attached messages that are not ASCII.
+// text in a charset other than UTF-8 and for attached messages that are not ASCII. A w
+// that lends its buffer, as bytes.Buffer and bufio.Writer do (AvailableBuffer), spares a small message another one.
 func (m *EmailMessage) WriteTo(w io.Writer) (int64, error) {
-	d, err := m.compose(make([]byte, 0, m.bufferSize()))
+	room := m.room(w)
+	d, err := m.compose(room.buffer())
 	if err != nil {
 		return 0, err
 	}
 	if d.raw != nil {
-		o := output{headerWriter: headerWriter{buf: d.header}, w: w}
+		o := output{headerWriter: headerWriter{buf: d.header}, w: w, room: room}
 		o.plain(d.raw, true)
 		o.flush()
 		return o.n, o.err
 	}
 	root := m.tree(d)
 	root.setBoundaries(freeBoundary(d.header, root))
-	o := output{headerWriter: headerWriter{buf: d.header}, w: w}
+	o := output{headerWriter: headerWriter{buf: d.header}, w: w, room: room}
 	o.buf = append(o.buf, "MIME-Version: 1.0\r\n"...)
 	o.part(root)
 	if root.encoding == base64Encoding {
@@ -70,8 +72,12 @@ func encodedSize(n int) int {
 	return base64Len(n + n/lineEnds)
 }
 
-// bufferSize is enough for a message in one piece, or for a piece of a big one.
-func (m *EmailMessage) bufferSize() int { return min(m.EstimateSize(), flushAt+flushAt/4) }
+// room is for the message in one piece, or for a piece of a big one.
+func (m *EmailMessage) room(w io.Writer) room {
+	r := room{size: min(m.EstimateSize(), flushAt+flushAt/4)}
+	r.lender, _ = w.(lender)
+	return r
+}
 
 // part writes a part with its header.
 func (o *output) part(p *part) {

@@ -302,6 +302,30 @@ func (w *fullWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// TestWriteTo_lentBuffer: a writer's own buffer is used where it has room, and what is in it stays.
+func TestWriteTo_lentBuffer(t *testing.T) {
+	for _, bm := range benchMessages() {
+		var want strings.Builder
+		if _, err := bm.message.WriteTo(&want); err != nil {
+			t.Fatal(err)
+		}
+		for _, room := range []int{0, 100, 40 << 10, 60 << 10, 2 << 20} {
+			var got bytes.Buffer
+			got.WriteString("before: ")
+			got.Grow(room)
+			free := got.AvailableBuffer()
+			free = free[:cap(free)]
+			n, err := bm.message.WriteTo(&got)
+			if err != nil || n != int64(want.Len()) || got.String() != "before: "+want.String() {
+				t.Errorf("%s, room for %d: %d octets, %v, and not the same as elsewhere", bm.name, room, n, err)
+			}
+			if room == 2<<20 && !bytes.Equal(free[:want.Len()], []byte(want.String())) {
+				t.Errorf("%s: not written where there was room", bm.name)
+			}
+		}
+	}
+}
+
 func TestWriteTo_writeError(t *testing.T) {
 	for _, room := range []int{0, 10, 50_000} {
 		m := message(withAttachment(mailer.Attachment{Content: make([]byte, 1<<20)}))

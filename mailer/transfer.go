@@ -97,9 +97,30 @@ func lines(text []byte) iter.Seq2[[]byte, bool] {
 // output writes a message to w by way of buf.
 type output struct {
 	headerWriter
-	w   io.Writer
-	n   int64
-	err error // of w; once it is set, nothing more is written
+	w    io.Writer
+	room room
+	n    int64
+	err  error // of w; once it is set, nothing more is written
+}
+
+// room is where output gets its buffers.
+type room struct {
+	size   int
+	lender lender // nil, or who is asked first
+}
+
+// lender is a writer that lends what is free of its own buffer, to be appended to and written at once.
+type lender interface{ AvailableBuffer() []byte }
+
+// buffer returns an empty buffer of the size.
+func (r *room) buffer() []byte {
+	if r.lender != nil {
+		if lent := r.lender.AvailableBuffer(); cap(lent) >= r.size {
+			return lent
+		}
+		r.lender = nil
+	}
+	return make([]byte, 0, r.size)
 }
 
 // flushAt is when the buffer is written out. Nothing that is appended at once is
@@ -107,8 +128,12 @@ type output struct {
 const flushAt = 32 << 10
 
 func (o *output) flushIfFull() {
-	if len(o.buf) >= flushAt {
-		o.flush()
+	if len(o.buf) < flushAt {
+		return
+	}
+	o.flush()
+	if o.room.lender != nil {
+		o.buf = o.room.buffer() // what was lent first has become a part of the message
 	}
 }
 

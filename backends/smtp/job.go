@@ -293,6 +293,9 @@ func isASCII(b []byte) bool {
 // appender is a byte slice that can be written to.
 type appender []byte
 
+// AvailableBuffer returns what is free, for what is written next: so it needs no copy.
+func (a *appender) AvailableBuffer() []byte { return (*a)[len(*a):] }
+
 func (a *appender) Write(p []byte) (int, error) {
 	*a = append(*a, p...)
 	return len(p), nil
