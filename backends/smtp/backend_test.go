@@ -726,7 +726,7 @@ func TestBackend_nothingMore(t *testing.T) {
 		"nonsense":       func(c net.Conn, _ func()) { _, _ = io.WriteString(c, "what?\r\n") },
 		"accepted early": func(c net.Conn, _ func()) { _, _ = io.WriteString(c, "250 fine\r\n") },
 		"closing":        func(c net.Conn, _ func()) { _, _ = io.WriteString(c, "421 bye\r\n") },
-		"cancelled":      func(_ net.Conn, cancel func()) { cancel() },
+		"cancelled":      func(_ net.Conn, cancel func()) { cancel(); synctest.Wait() }, // until the client knows
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
