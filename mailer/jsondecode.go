@@ -328,16 +328,13 @@ func (d *jsonDecoder) read(field string) (part []byte, made string) {
 		return nil, ""
 	}
 	rest := d.data[d.pos:]
-	valid := false
 	if n := plainLen(rest); n < len(rest) && rest[n] == '"' {
 		d.pos += n + 1
 		part = rest[:n]
-		valid = utf8.Valid(part)
 	} else {
 		made = d.escaped(field)
-		valid = utf8.ValidString(made)
 	}
-	if !valid {
+	if !utf8.Valid(part) || !utf8.ValidString(made) {
 		d.fail(field, reasonUTF8)
 		return nil, ""
 	}
