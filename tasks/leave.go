@@ -53,15 +53,16 @@ func (l *ledger) hasLeft(ctx context.Context, t *ticket) error {
 	if !ok || t.retried > 0 {
 		return nil
 	}
-	t.name.Mass, t.slot = true, t.id[len(task):]
-	names := []QueueName{t.name}
+	there := *t
+	there.name.Mass, there.slot = true, t.id[len(task):]
+	names := []QueueName{there.name}
 	if t.name.Mailer != "" { // it may have been forwarded
-		t.name.Mailer = ""
-		names = append(names, t.name)
+		there.name.Mailer = ""
+		names = append(names, there.name)
 	}
 	for _, name := range names {
-		t.key = taskKey(name.String(), task)
-		if err := l.note(ctx, t, record{Moved: true}); err != nil {
+		there.key = taskKey(name.String(), task)
+		if err := l.note(ctx, &there, record{Moved: true}); err != nil {
 			return err
 		}
 	}

@@ -297,7 +297,7 @@ func (r *massRun) goOn(ctx context.Context, m *ticket, how rest, delay time.Dura
 		}
 		return r.w.ledger.note(ctx, m, record{Moved: true})
 	}
-	p, to := *m.payload, m
+	p, to := *m.payload, *m
 	if p.Spent, p.Refused = how.Spent, how.Refused; how.Forwarded {
 		to.name.Mailer = p.Using
 	}
@@ -309,10 +309,10 @@ func (r *massRun) goOn(ctx context.Context, m *ticket, how rest, delay time.Dura
 		}
 		opts = append(opts, asynq.Retention(task.Retention))
 	}
-	err := r.w.enqueueRest(ctx, to, &p, "", opts...)
+	err := r.w.enqueueRest(ctx, &to, &p, "", opts...)
 	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost
 		p.Refused = cmp.Or(p.Refused, err.Error())
-		err = r.keepIncomplete(ctx, to, &p)
+		err = r.keepIncomplete(ctx, &to, &p)
 	}
 	if err != nil {
 		return err
