@@ -455,7 +455,7 @@ func TestTrips(t *testing.T) {
 		var mu sync.Mutex
 		var done [][]int
 		under := make(chan struct{})
-		trips := newTrips(2, func(items []int) {
+		trips := newTrips(func(items []int) {
 			<-under
 			mu.Lock()
 			defer mu.Unlock()
@@ -465,7 +465,7 @@ func TestTrips(t *testing.T) {
 			go trips.add(i)
 			synctest.Wait()
 		}
-		for range 2 + 1 {
+		for range mostTrips + 1 {
 			under <- struct{}{}
 			synctest.Wait()
 		}

@@ -58,9 +58,6 @@ var (
 	errNotGiven  = errors.New("tasks: not a task that a sender may end")
 )
 
-// endTrips is how many round trips that end tasks of a queue are under way at once.
-const endTrips = 4
-
 // leaseMargin is what is left of a lease when a sender ends its task at the latest. asynq
 // prolongs leases, which is not reckoned with here.
 const leaseMargin = 10 * time.Second
@@ -183,7 +180,7 @@ func (e *endings) queue(active string) *endsQueue {
 	q, ok := e.queues[active]
 	if !ok {
 		q = &endsQueue{redis: e.redis, prefix: strings.TrimSuffix(active, "active")}
-		q.trips = newTrips(endTrips, q.endAll)
+		q.trips = newTrips(q.endAll)
 		e.queues[active] = q
 	}
 	return q

@@ -60,9 +60,6 @@ const (
 // a failover, forgotten is among them.
 const remember = 50_000
 
-// writeTrips is how many round trips that write entries are under way at once.
-const writeTrips = 2
-
 // restorePause is how long after a failure Redis is told again. Another worker may be given
 // the task as soon as Redis is back.
 const restorePause = 100 * time.Millisecond
@@ -72,7 +69,7 @@ func taskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
 
 func newLedger(client redis.UniversalClient, ends ends, log zerolog.Logger) *ledger {
 	l := &ledger{redis: client, ends: ends, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
-	l.outcomes = newTrips(writeTrips, l.write)
+	l.outcomes = newTrips(l.write)
 	return l
 }
 

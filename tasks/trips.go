@@ -9,23 +9,24 @@ import (
 // timer in it: what comes while others are under way waits for one of them, and
 // then goes together.
 type trips[T any] struct {
-	do   func([]T) // in one round trip
-	most int       // under way at once
+	do func([]T) // in one round trip
 
 	mu      sync.Mutex
 	waiting []T
 	trips   int // under way
 }
 
-// newTrips returns trips of which so many are under way at once: with one, few connections would wait
-// for each other; with many, they would share none.
-func newTrips[T any](most int, do func([]T)) *trips[T] { return &trips[T]{do: do, most: most} }
+// mostTrips is how many round trips are under way at once: with one, few connections would wait for
+// each other; with many, they would share none.
+const mostTrips = 2
+
+func newTrips[T any](do func([]T)) *trips[T] { return &trips[T]{do: do} }
 
 // add has something done, maybe before it returns.
 func (t *trips[T]) add(items ...T) {
 	t.mu.Lock()
 	t.waiting = append(t.waiting, items...)
-	lead := t.trips < t.most
+	lead := t.trips < mostTrips
 	if lead {
 		t.trips++
 	}
