@@ -98,6 +98,7 @@ func (b *Backend) SendGroups(ctx context.Context, messages []*mailer.EmailMessag
 		q.settled = func(j *job, r mailer.Result) { h.settled(ctx, j.told(r)) }
 	}
 	defer func() { b.free = q.free }()
+	defer q.tell() // also if a message cannot be rendered without a panic: the others are not sent twice
 	for fruitless := 0; q.peek() != nil; {
 		q.tell()
 		if ctx.Err() != nil {

@@ -517,6 +517,29 @@ func (c *watchedConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+// TestBackend_panics: what the server has answered is reported though a later message makes us panic.
+func TestBackend_panics(t *testing.T) {
+	ways()[2].run(t, "nil", func(t *testing.T, p *peer, cfg Config) {
+		p.late = true
+		cfg.Window = 1
+		reported := 0
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("a nil message does not panic")
+				}
+			}()
+			newBackend(t, cfg).SendGroups(t.Context(), append(letters(3), nil), func(group []mailer.Report) { reported += len(group) })
+		}()
+		p.forgive() // the connection ends in the middle of something
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if reported < 2 || reported < len(p.mails)-1 {
+			t.Errorf("%d reported, %d delivered: only the one without a reply may be missing", reported, len(p.mails))
+		}
+	})
+}
+
 // TestBackend_reportsEarly: a message is reported while the next is still on its way.
 func TestBackend_reportsEarly(t *testing.T) {
 	for _, w := range ways()[:2] {

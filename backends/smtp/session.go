@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/mailpouch/mailpouch/mailer"
@@ -85,7 +86,16 @@ type session struct {
 func (c *conn) send(ctx context.Context, q *queue, chunking bool) (settled int, err error) {
 	s := c.newSession(q, chunking)
 	stop := context.AfterFunc(ctx, c.link.halt)
+	returned := false
+	defer func() {
+		if !returned { // a panic, over a message: nothing more is said on the connection
+			stop()
+			c.close(closeReason(errPanic, false), errPanic)
+			_ = c.writer.stop()
+		}
+	}()
 	err = s.run()
+	returned = true
 	if !stop() && err == nil {
 		err = errHalted // or about to be
 	}
@@ -102,6 +112,8 @@ func (c *conn) send(ctx context.Context, q *queue, chunking bool) (settled int, 
 	c.used = time.Now()
 	return c.settled - s.before, err
 }
+
+var errPanic = errors.New("a panic while sending")
 
 // newSession begins a session with the buffers of the last one.
 func (c *conn) newSession(q *queue, chunking bool) *session {
