@@ -50,7 +50,7 @@ func TestBackend_recipients(t *testing.T) {
 	}{
 		{"some refused", []string{"a@x", "no@x", "b@x"}, "partly", []string{"a@x", "b@x"}, "no@x permanent"},
 		{"all sorts", []string{"no@x", "grey@x", "odd@x", "wait@x", "moved@x"}, "partly", []string{"odd@x", "moved@x"},
-			"no@x permanent, grey@x temporary, wait@x unavailable"},
+			"no@x permanent, grey@x temporary, wait@x temporary"},
 		{"all refused", []string{"no@x"}, "permanent", nil, "no@x permanent"},
 		{"all later", []string{"grey@x"}, "temporary", nil, "grey@x temporary"},
 		{"one of them may be accepted later", []string{"no@x", "grey@x"}, "temporary", nil, "no@x permanent, grey@x temporary"},
@@ -741,6 +741,42 @@ func TestBackend_hosts(t *testing.T) {
 	}
 }
 
+// TestBackend_staysAfter421: a server that says 421 to a recipient and goes on says it of the
+// recipient. The others have the message, and the connection is used on.
+func TestBackend_staysAfter421(t *testing.T) {
+	for name, tt := range map[string]struct {
+		to   []string
+		data string // instead of the usual reply to DATA
+		want string
+	}{
+		"one of two": {[]string{"busy@x", "to@x"}, "", "sent partly sent"},
+		"the last":   {[]string{"to@x", "busy@x"}, "", "sent partly sent"},
+		"alone":      {[]string{"busy@x"}, "", "sent temporary sent"},
+		"421 twice":  {[]string{"busy@x"}, "421 4.7.0 later, " + stays, "sent temporary sent"},
+	} {
+		for _, w := range ways()[:2] {
+			w.run(t, name, func(t *testing.T, p *peer, cfg Config) {
+				p.script = func(at event) string {
+					switch {
+					case at.rcpt == "busy@x":
+						return "421 4.7.0 later, " + stays
+					case at.mail == "b@x" && at.step == "DATA":
+						return tt.data
+					}
+					return ""
+				}
+				results := sendAll(t, newBackend(t, cfg), []*mailer.EmailMessage{letter("a@x"), letter("b@x", tt.to...), letter("c@x")})
+				if got := fates(results); got != tt.want || p.conns != 1 {
+					t.Errorf("got %s with %d connections, want %s with one", got, p.conns, tt.want)
+				}
+				if r := results[1].Refused; len(r) == 1 && (r[0].Class != mailer.Temporary || r[0].Recipient != "busy@x") {
+					t.Errorf("refused: %v", r)
+				}
+			})
+		}
+	}
+}
+
 // TestBackend_nothingMore: after a failure between 354 and the final reply nothing is said
 // that could complete the message, and no command either.
 func TestBackend_nothingMore(t *testing.T) {
@@ -751,48 +787,55 @@ func TestBackend_nothingMore(t *testing.T) {
 		"closing":        func(c net.Conn, _ func()) { _, _ = io.WriteString(c, "421 bye\r\n") },
 		"cancelled":      func(_ net.Conn, cancel func()) { cancel(); synctest.Wait() }, // until the client knows
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
-				ours, theirs := net.Pipe()
-				body := make(chan string, 1)
-				go func() {
-					defer func() { _ = ours.Close() }()
-					r := bufio.NewReader(ours)
-					for _, reply := range []string{"220 hi", "250-hi\r\n250 PIPELINING", "250 ok", "250 ok", "354 go"} {
-						if reply[:3] != "220" {
-							_, _ = r.ReadString('\n')
-						}
-						_, _ = io.WriteString(ours, reply+"\r\n")
-					}
-					_, _ = io.CopyN(io.Discard, r, 10000)
-					fail(ours, cancel)
-					rest, _ := io.ReadAll(r)
-					body <- string(rest)
-				}()
-				dials := 0
-				m := letter("a@x")
-				m.Body = strings.Repeat(strings.Repeat("x", 70)+"\n", 20000)
-				b := newBackend(t, Config{Hostname: "x", Dial: func(context.Context, string, string) (net.Conn, error) {
-					if dials++; dials > 1 {
-						return nil, errors.New("only once")
-					}
-					return theirs, nil
-				}})
-				results := make([]mailer.Result, 2)
-				b.SendEach(ctx, []*mailer.EmailMessage{m, letter("b@x")}, func(i int, r mailer.Result) { results[i] = r })
-				if fate := fates(results[:1]); fate == "sent" || fate == "unknown" {
-					t.Errorf("got %s: %v", fate, results[0].Err)
-				}
-				for line := range strings.Lines(<-body) {
-					if !strings.HasPrefix(line, "xxx") && strings.Trim(line, "x\r\n") != "" {
-						t.Errorf("said %q", line)
-					}
-				}
-			})
-		})
+		for _, lines := range []int{400, 1000, 20000} { // one slice, two, and a big message
+			nothingMore(t, fmt.Sprintf("%s/%d lines", name, lines), lines, fail)
+		}
 	}
+}
+
+func nothingMore(t *testing.T, name string, lines int, fail func(c net.Conn, cancel func())) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			ours, theirs := net.Pipe()
+			body := make(chan string, 1)
+			go func() {
+				defer func() { _ = ours.Close() }()
+				r := bufio.NewReader(ours)
+				for _, reply := range []string{"220 hi", "250-hi\r\n250 PIPELINING", "250 ok", "250 ok", "354 go"} {
+					if reply[:3] != "220" {
+						_, _ = r.ReadString('\n')
+					}
+					_, _ = io.WriteString(ours, reply+"\r\n")
+				}
+				_, _ = io.CopyN(io.Discard, r, 10000)
+				fail(ours, cancel)
+				rest, _ := io.ReadAll(r)
+				body <- string(rest)
+			}()
+			dials := 0
+			m := letter("a@x")
+			m.Body = strings.Repeat(strings.Repeat("x", 70)+"\n", lines)
+			b := newBackend(t, Config{Hostname: "x", Dial: func(context.Context, string, string) (net.Conn, error) {
+				if dials++; dials > 1 {
+					return nil, errors.New("only once")
+				}
+				return theirs, nil
+			}})
+			results := make([]mailer.Result, 2)
+			b.SendEach(ctx, []*mailer.EmailMessage{m, letter("b@x")}, func(i int, r mailer.Result) { results[i] = r })
+			if fate := fates(results[:1]); fate == "sent" || fate == "unknown" {
+				t.Errorf("got %s: %v", fate, results[0].Err)
+			}
+			for line := range strings.Lines(<-body) {
+				if !strings.HasPrefix(line, "xxx") && strings.Trim(line, "x\r\n") != "" {
+					t.Errorf("said %q", line)
+				}
+			}
+		})
+	})
 }
 
 // failingConn fails to write what holds a final dot of b@x's message, behind keep octets.

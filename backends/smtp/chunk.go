@@ -62,7 +62,11 @@ func (s *session) crowded(j *job) bool {
 // lastChunk queues "BDAT n LAST" and the octets. Behind these, the message is complete.
 func (s *session) lastChunk(j *job, octets []byte) error {
 	s.sayChunk(command{verb: verbEnd, job: j}, octets, " LAST")
-	s.group.ends = append(s.group.ends, end{at: len(s.group.bytes), job: j})
+	at, last := len(s.group.bytes), 0
+	if len(octets) > smallMessage {
+		last = at - len(crlf)
+	}
+	s.group.ends = append(s.group.ends, end{at: at, last: last, job: j})
 	s.c.octets += int64(len(octets))
 	return nil
 }

@@ -10,6 +10,10 @@ func classify(step mailer.Step, code int) mailer.Class {
 	switch {
 	case beforeMail(step):
 		return mailer.Unavailable // no message has been spoken of yet
+	case step == mailer.StepRcpt && (code/100 == 4 || code/10 == 53):
+		// Whatever it says, it says it of one recipient, whom a stranger may have
+		// chosen: "454 4.7.1 Relay access denied" is Postfix's word for a foreign domain.
+		return mailer.Temporary
 	case code == 421, code == 432, code == 454:
 		// The server wants less: it is closing, the user sends too much, or
 		// it cannot authenticate us for now (RFC 5321, RFC 4954).

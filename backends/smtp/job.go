@@ -31,6 +31,7 @@ type job struct {
 	later []string          // recipients too many for one transaction
 	ready bool              // the body may follow: 354 to DATA
 	gone  bool              // past the point of no return; guarded by link.mu
+	wrote bool              // gone, and its last byte has been written, or will be at once; guarded by link.mu
 
 	answered int  // recipients of took whose final reply has come (LMTP)
 	more     bool // accepted, and another transaction must follow for later
@@ -106,7 +107,7 @@ func (j *job) needsUTF8() bool {
 func (j *job) begin(c *conn) {
 	j.conn = c
 	j.err, j.took, j.later = nil, j.took[:0], nil
-	j.ready, j.gone, j.more, j.answered = false, false, false, 0
+	j.ready, j.gone, j.wrote, j.more, j.answered = false, false, false, false, 0
 	j.refused = j.refused[:j.settled]
 }
 
@@ -149,7 +150,8 @@ func (j *job) decided() bool {
 	if j.err != nil {
 		return j.err.Code != 421
 	}
-	return len(j.refused)-j.settled == len(j.to)
+	now := j.refused[j.settled:]
+	return len(now) == len(j.to) && !slices.ContainsFunc(now, func(r *mailer.SendError) bool { return r.Code == 421 })
 }
 
 // result sums the transactions up.

@@ -31,11 +31,16 @@ type link struct {
 	written atomic.Int64  // octets written, the measure of progress
 
 	mu    sync.Mutex // guards the following, and is held to set deadlines
+	ended *sync.Cond // something has been written, or given up
 	doubt int        // messages in doubt
 	last  time.Time  // not zero if halted: until when to read if nothing is in doubt
 }
 
-func newLink(c net.Conn) *link { return &link{Conn: c, raw: c} }
+func newLink(c net.Conn) *link {
+	l := &link{Conn: c, raw: c}
+	l.ended = sync.NewCond(&l.mu)
+	return l
+}
 
 // expect starts the time limit of the next reply.
 func (l *link) expect(limit time.Duration) {
@@ -87,7 +92,7 @@ func (l *link) armWrite(ends []end, limit time.Duration) bool {
 		return false
 	}
 	for _, e := range ends {
-		e.job.gone = true
+		e.job.gone, e.job.wrote = true, e.last == 0
 	}
 	l.doubt += len(ends)
 	_ = l.SetWriteDeadline(time.Now().Add(limit))
@@ -100,11 +105,15 @@ func (l *link) wrote(n int, ends []end, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range ends {
-		if e.at > n && e.job.gone {
+		switch {
+		case e.at <= n:
+			e.job.wrote = true
+		case e.job.gone:
 			e.job.gone = false
 			l.doubt--
 		}
 	}
+	l.ended.Broadcast()
 	if err != nil && l.last.IsZero() {
 		l.last = time.Now().Add(lastWords)
 	}
@@ -113,11 +122,19 @@ func (l *link) wrote(n int, ends []end, err error) {
 	}
 }
 
-// complete says whether the job's message is past the point of no return. If not, it
-// never will be: the server has answered what we had not said.
+// complete reports whether the job's message has been written to its last byte. If not,
+// it never will be: the server has answered what we had not said. Where the last bytes
+// are being written, the writer may not have noticed yet that they have arrived, but a
+// server that has answered them takes no time to read them.
 func (l *link) complete(j *job) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if j.gone && !j.wrote {
+		_ = l.SetWriteDeadline(time.Now().Add(lastWords))
+	}
+	for j.gone && !j.wrote {
+		l.ended.Wait()
+	}
 	if !j.gone {
 		l.last = longAgo()
 	}
@@ -128,7 +145,7 @@ func (l *link) complete(j *job) bool {
 func (l *link) settle(j *job) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	j.gone = false
+	j.gone, j.wrote = false, false
 	l.doubt--
 }
 

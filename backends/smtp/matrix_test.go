@@ -43,7 +43,7 @@ func fault(name string) string {
 		"4yz": "451 4.3.0 later", "5yz": "550 5.7.1 never", "421": "421 4.3.2 closing",
 		"garbage": "HTTP/1.1 400 Bad Request", "codes differ": "250-2.0.0 well|550 5.0.0 not", "out of place": "235 2.7.0 what?",
 		"too long": strings.Repeat("250-x|", 2000) + "250 x", "long line": "250 " + strings.Repeat("x", 5000),
-		"close": "close", "stall": "stall",
+		"accepted": "250 2.0.0 Ok: queued", "close": "close", "stall": "stall",
 	}[name]
 }
 
@@ -94,7 +94,9 @@ func TestBackend_faults(t *testing.T) {
 		{"body", "close", "temporary", 3, "", 0},
 		{"body", "garbage", "temporary", 3, "", 0},
 		{"body", "out of place", "temporary", 3, "", 0},
+		{"body", "accepted", "temporary", 3, "", 0}, // before its last byte was written
 		{"body", "stall", "temporary", 2, "", 0},
+		{"small body", "accepted", "temporary", 3, "", 0},
 
 		{"dot", "4yz", "temporary", 1, "", 0},
 		{"dot", "5yz", "permanent", 1, "", 0},
@@ -111,11 +113,18 @@ func TestBackend_faults(t *testing.T) {
 				continue // is not said
 			}
 			w.run(t, tt.step+"/"+tt.fault, func(t *testing.T, p *peer, cfg Config) {
-				p.script = on(tt.step, "b@x", fault(tt.fault))
 				messages := letters(3)
-				if tt.step == "body" { // so that some of it is written and some is not
-					messages[1].Body = strings.Repeat(strings.Repeat("x", 70)+"\n", 5000)
+				lines, step := 0, tt.step
+				switch step { // so that some of it is written and some is not
+				case "body":
+					lines = 5000
+				case "small body": // which is written in one go, but for its end
+					lines, step = 500, "body"
 				}
+				if lines > 0 {
+					messages[1].Body = strings.Repeat(strings.Repeat("x", 70)+"\n", lines)
+				}
+				p.script = on(step, "b@x", fault(tt.fault))
 				want, conns := "sent "+tt.want+" sent", tt.conns
 				if w.name == "chunked" && tt.window != "" {
 					want, conns = "sent "+tt.window, tt.windowConns

@@ -175,6 +175,9 @@ type peerConn struct {
 	refused bool // the current BDAT message has failed
 }
 
+// stays ends a 421 after which the peer goes on.
+const stays = "but I stay"
+
 // stop is thrown by a script's "close" and "stall".
 type stop struct{}
 
@@ -238,7 +241,7 @@ func (c *peerConn) say(at event, usual string) bool {
 		action = usual
 	}
 	_, _ = io.WriteString(c.conn, strings.ReplaceAll(action, "|", "\r\n")+"\r\n")
-	if strings.HasPrefix(action, "421") {
+	if strings.HasPrefix(action, "421") && !strings.HasSuffix(action, stays) {
 		panic(stop{})
 	}
 	return action[0] == '2' || action[0] == '3'

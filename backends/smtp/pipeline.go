@@ -105,6 +105,9 @@ func (s *session) recipients(j *job, reset bool) error {
 func (s *session) content(j *job) error {
 	switch {
 	case !j.ready:
+		if err := s.stays(j); err != nil {
+			return err
+		}
 		s.dismiss(j)
 		return nil
 	case j.failed() && s.c.cfg.LMTP:
@@ -114,6 +117,10 @@ func (s *session) content(j *job) error {
 		// and what the server says to that changes nothing.
 		s.dismiss(j)
 		return s.sayEnd(command{verb: verbNothing}, 1)
+	}
+	if s.c.in.r.Buffered() > 0 { // an answer to a message that has not been written
+		s.pending = append(s.pending, command{verb: verbEnd, job: j})
+		return s.next()
 	}
 	s.group.add(j.body, true)
 	s.c.octets += int64(len(j.body))
@@ -134,9 +141,13 @@ func (s *session) dismiss(j *job) {
 
 // sayEnd queues the final dot. Behind it, the message is complete.
 func (s *session) sayEnd(cmd command, replies int) error {
+	last := 0
+	if cmd.job != nil && len(cmd.job.body) > smallMessage {
+		last = len(s.group.bytes)
+	}
 	s.group.bytes = append(s.group.bytes, finalDot...)
 	if cmd.job != nil {
-		s.group.ends = append(s.group.ends, end{at: len(s.group.bytes), job: cmd.job})
+		s.group.ends = append(s.group.ends, end{at: len(s.group.bytes), last: last, job: cmd.job})
 	}
 	for range replies {
 		s.pending = append(s.pending, cmd)

@@ -86,6 +86,7 @@ func (s *goSession) Data(r io.Reader) error {
 
 // LMTPData refuses the mail for those whose box is full.
 func (s *goSession) LMTPData(r io.Reader, status gosmtp.StatusCollector) error {
+	err := s.Data(r) // all of it first: go-smtp answers as soon as a status is there
 	for _, to := range s.mail.to {
 		if strings.HasPrefix(to, "full") {
 			status.SetStatus(to, &gosmtp.SMTPError{Code: 452, EnhancedCode: gosmtp.EnhancedCode{4, 2, 2}, Message: "full"})
@@ -93,7 +94,7 @@ func (s *goSession) LMTPData(r io.Reader, status gosmtp.StatusCollector) error {
 		}
 		status.SetStatus(to, nil)
 	}
-	return s.Data(r)
+	return err
 }
 
 func (s *goSession) Reset()        {}

@@ -77,6 +77,7 @@ type session struct {
 	before  int   // conn.settled when the session began
 	heard   bool  // any reply but 421 has come
 	closing error // 421: nothing more is said
+	parting error // 421 to RCPT, and nothing after it yet: the server is closing, or it does not want the recipient
 }
 
 // send runs a session. A nil error means that the connection is in order, and that
@@ -212,11 +213,11 @@ func (s *session) next() error {
 		return s.c.lost(err)
 	}
 	s.count(cmd)
-	if r.code == 421 && s.closing == nil { // at any point: RFC 5321, 3.8
-		s.closing = refusal(cmd.verb.step(), r)
-		s.c.link.halt()
+	if r.code == 421 {
+		s.farewell(cmd, r)
+	} else {
+		s.heard, s.parting = true, nil
 	}
-	s.heard = s.heard || r.code != 421
 	if err := s.handle(cmd, r); err != nil {
 		return err
 	}
@@ -228,6 +229,36 @@ func (s *session) next() error {
 		return s.stopped()
 	}
 	return nil
+}
+
+// farewell notes a 421, with which a server may say at any point that it is closing (RFC
+// 5321, 3.8): nothing more is said then. Exim and others say it to a recipient too, and
+// go on. Which of the two it is shows in what comes next. Only where messages are
+// streamed is there no waiting for that: they would be in doubt if it is the end.
+func (s *session) farewell(cmd command, r *reply) {
+	if s.closing != nil || s.parting != nil {
+		return
+	}
+	e := refusal(cmd.verb.step(), r)
+	e.Class = mailer.Unavailable
+	if cmd.verb == verbRcpt && !s.chunks {
+		s.parting = e
+		return
+	}
+	s.closing = e
+	s.c.link.halt()
+}
+
+// stays asks a server that has said 421 to a recipient of j whether it is still there.
+func (s *session) stays(j *job) error {
+	if s.parting == nil {
+		return nil
+	}
+	s.c.unclean = false
+	if err := s.say(command{verb: verbReset, job: j}, "RSET"); err != nil {
+		return err
+	}
+	return s.await()
 }
 
 // tell reports what is known by now.

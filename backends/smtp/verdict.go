@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -58,7 +59,7 @@ func (s *session) answerRcpt(j *job, addr string, r *reply) error {
 		// MAIL was refused, so that this reply adds nothing.
 	case r.positive(): // 250, 251, 252
 		j.took = append(j.took, addr)
-	case r.code < 400 || r.code == 421 || r.code == 503:
+	case r.code < 400 || r.code == 503 || r.code == 421 && s.chunks:
 		return s.refused(j, mailer.StepRcpt, r)
 	case tooMany(r, len(j.took)):
 		j.later = append(j.later, addr)
@@ -131,6 +132,9 @@ func (s *session) early(j *job, r *reply) error {
 		return errOutOfStep
 	}
 	j.err = refusal(mailer.StepBody, r)
+	if r.code != 421 {
+		s.c.settled++
+	}
 	return j.err
 }
 
@@ -227,8 +231,8 @@ func (s *session) loss(cause error) *mailer.SendError {
 
 // reason is the most telling of the causes of a broken session.
 func (s *session) reason(reading, writing error) error {
-	if s.closing != nil {
-		return s.closing
+	if reason := cmp.Or(s.closing, s.parting); reason != nil {
+		return reason
 	}
 	if writing != nil && isTimeout(reading) && !errors.Is(writing, errHalted) {
 		return fmt.Errorf("the server stopped reading: %w", writing)

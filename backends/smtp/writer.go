@@ -9,6 +9,7 @@ import (
 const (
 	sliceSize    = 64 << 10 // what the server must take within one CommandTimeout
 	smallGroup   = 4 << 10  // what every system's buffers take at once
+	smallMessage = 16 << 10 // what they take if nothing else is under way
 	maxKeptGroup = 1 << 20  // buffers that have grown beyond are not kept
 )
 
@@ -21,8 +22,20 @@ type group struct {
 
 // An end is the place in a group behind which a message is complete.
 type end struct {
-	at  int
-	job *job
+	at   int
+	last int // where its last bytes begin, if they are written apart from all else; 0: they are not
+	job  *job
+}
+
+// cut returns where a slice from one place to another has to end, so that what comes before
+// the last bytes, these bytes, and what comes behind them are written one after the
+// other. Only so is it known whether an answer came before the message was written. A
+// line end before the last bytes may be among them.
+func (e end) cut(from, to int) int {
+	if e.last-from > len(crlf) {
+		return min(e.last, to)
+	}
+	return min(e.at, to)
 }
 
 // A writer is the writing half of a connection. What may have to wait for the server
@@ -126,6 +139,9 @@ func (w *writer) writeSlices(g *group, from, until int) error {
 		to := min(from+sliceSize, until)
 		for len(ends) > 0 && ends[0].at <= from {
 			ends = ends[1:]
+		}
+		if len(ends) > 0 && ends[0].last > 0 {
+			to = ends[0].cut(from, to)
 		}
 		here := 0
 		for here < len(ends) && ends[here].at <= to {
