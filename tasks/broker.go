@@ -12,10 +12,11 @@ type broker struct {
 	redis.UniversalClient
 	ends  *endings
 	taker *taker
+	alone *isolation
 }
 
-func newBroker(client redis.UniversalClient, ends *endings, taker *taker) *broker {
-	return &broker{UniversalClient: client, ends: ends, taker: taker}
+func newBroker(client redis.UniversalClient, ends *endings, taker *taker, alone *isolation) *broker {
+	return &broker{UniversalClient: client, ends: ends, taker: taker, alone: alone}
 }
 
 // EvalSha implements redis.Scripter. A task that another server gives back is left to it.
@@ -27,13 +28,17 @@ func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ..
 			return redis.NewCmdResult(nil, err)
 		}
 		b.ends.give(task)
+		b.alone.taken(task.key(), task.lost)
 		return redis.NewCmdResult(task.message, nil)
 	case endsTask(keys, args):
 		return redis.NewCmdResult("OK", b.ends.asynqEnds(ctx, keys, args))
 	case recovers(ctx, keys):
-		if mine, err := takeOver(ctx, b.UniversalClient, keys[2], args[0]); err != nil || !mine {
+		lost, mine, err := takeOver(ctx, b.UniversalClient, keys[2], keys[0], args[0])
+		if err != nil || !mine {
 			return redis.NewCmdResult("OK", err)
 		}
+		b.alone.log.Warn().Any("task", args[0]).Int("lost_leases", lost).
+			Msg("the worker that had this task died, or was cut off from Redis: another one goes on with it")
 	}
 	return b.UniversalClient.EvalSha(ctx, sha, keys, args...)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/redistest"
 )
@@ -34,7 +35,7 @@ func (c *counter) EvalSha(_ context.Context, _ string, keys []string, _ ...any) 
 		return redis.NewCmdResult(nil, c.err)
 	}
 	if c.full {
-		return redis.NewCmdResult([]any{"id", "task"}, nil)
+		return redis.NewCmdResult([]any{"id", "task", "0"}, nil)
 	}
 	return redis.NewCmdResult([]any{}, nil)
 }
@@ -54,7 +55,7 @@ func TestBroker_emptyQueue(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				client := &counter{asked: map[string]int{}}
-				b := newBroker(client, newEndings(client), newTaker(client, newPlaces(1), func() bool { return eager }))
+				b := newBroker(client, newEndings(client), newTaker(client, newPlaces(1), func() bool { return eager }), newIsolation(client, zerolog.Nop()))
 				keys := takeKeys("bulk")
 				ask := func() error { return b.EvalSha(t.Context(), "sha", keys, 1, "asynq:{bulk}:t:").Err() }
 				for range 10 {
@@ -105,7 +106,7 @@ func TestBroker_refused(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		client := &counter{asked: map[string]int{}, err: errors.New("NOPERM no")}
-		b := newBroker(client, newEndings(client), newTaker(client, newPlaces(1), always))
+		b := newBroker(client, newEndings(client), newTaker(client, newPlaces(1), always), newIsolation(client, zerolog.Nop()))
 		start := time.Now()
 		for range 10 {
 			if err := b.EvalSha(t.Context(), "sha", takeKeys("bulk"), 1, "asynq:{bulk}:t:").Err(); err != client.err { //nolint:errorlint // the very same
@@ -127,7 +128,7 @@ type shelter struct {
 func newShelter(t *testing.T, places int) shelter {
 	t.Helper()
 	client := redistest.Start(t, redistest.Options{}).Client(t)
-	return shelter{newBroker(client, newEndings(client), newTaker(client, newPlaces(places), always)), client}
+	return shelter{newBroker(client, newEndings(client), newTaker(client, newPlaces(places), always), newIsolation(client, zerolog.Nop())), client}
 }
 
 // enqueue puts tasks into a queue, with the numbers from first to last for IDs.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -215,6 +216,8 @@ func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, err
 	if err != nil {
 		return "", err
 	}
+	p.headers = maps.Clone(p.headers)
+	delete(p.headers, headerDied)
 	stem := p.stem(id)
 	p.DueAt, p.Deadline, p.Refused, p.Spent = time.Now().UTC().Truncate(time.Millisecond), nil, "", 0
 	opts := []asynq.Option{asynq.Queue(queue), asynq.MaxRetry(info.MaxRetry), asynq.Timeout(info.Timeout)}

@@ -2,8 +2,12 @@ package tasks
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/mailpouch/mailpouch/mailer"
 )
 
 // The pauses between probes of a relay that takes no mail.
@@ -23,7 +27,13 @@ type gate struct {
 	probe   chan struct{} // holds a token when a probe is due
 	timer   *time.Timer   // puts the token there; nil: a probe is due or under way
 	pause   time.Duration // before the next probe; grows until a message is accepted
+	refused []string      // the messages refused one after the other, none accepted in between
+	passes  bool          // a message has been accepted since the gate was shut last
 }
+
+// inARow is how many different messages a relay has to refuse one after the other, in words
+// that may be about itself, until it is the relay that is held and not the messages.
+const inARow = 3
 
 func newGate() *gate { return &gate{probe: make(chan struct{}, 1)} }
 
@@ -47,12 +57,36 @@ func (g *gate) wait(ctx context.Context) (probe, ok bool) {
 	}
 }
 
+// whenOpen waits until the gate is open. It is false if ctx ended first.
+func (g *gate) whenOpen(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		g.mu.Lock()
+		reason, opened := g.reason, g.opened
+		g.mu.Unlock()
+		if reason == nil {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+		case <-opened:
+		}
+	}
+	return false
+}
+
+func (g *gate) isShut() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.reason != nil
+}
+
 // shut closes the gate, and says whether the trouble begins here.
 func (g *gate) shut(reason error, probed bool) (begins bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	begins = g.trouble == nil
 	first := g.reason == nil
+	g.passes = false
 	g.reason, g.trouble = reason, reason
 	if first {
 		g.opened = make(chan struct{})
@@ -95,11 +129,49 @@ func (g *gate) works() (ends bool) {
 	return true
 }
 
-// accepted makes the next pause a short one.
+// accepted notes that the relay has accepted a message: the next pause is a short one, and
+// what it refuses it does not refuse to all.
 func (g *gate) accepted() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.pause = 0
+	g.pause, g.refused, g.passes = 0, nil, true
+}
+
+// relayRefuses reports whether an error of the class Unavailable means that the relay takes
+// no mail at all. If not, it is the temporary failure of the message with that name: a
+// message written by a stranger must not hold the mail of all others.
+//
+// Before a message is spoken of, and in silence, it is the relay. Else it is the relay
+// once it has refused several different messages in a row. Where it says that it is
+// closing, or wants a login, it is believed at once, but not about the one message that
+// it refuses while others pass, nor twice about the same one, nor about a recipient.
+func (g *gate) relayRefuses(name string, err error) bool {
+	var e *mailer.SendError
+	if !errors.As(err, &e) || e.Code == 0 || !aboutMessage(e.Step) {
+		return true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	again := slices.Contains(g.refused, name)
+	if !again && len(g.refused) < inARow {
+		g.refused = append(g.refused, name)
+	}
+	switch {
+	case len(g.refused) == inARow:
+		return true
+	case again, e.Step == mailer.StepRcpt, len(g.refused) == 1 && g.passes:
+		return false
+	}
+	return e.Code == 421 || e.Code/10 == 53
+}
+
+// aboutMessage reports whether a message had been spoken of at that step.
+func aboutMessage(step mailer.Step) bool {
+	switch step {
+	case mailer.StepMail, mailer.StepRcpt, mailer.StepData, mailer.StepBody, mailer.StepEnd:
+		return true
+	}
+	return false
 }
 
 // stop ends the timer.

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/mailpouch/mailpouch/mailer"
 )
 
 func TestGate_open(t *testing.T) {
@@ -109,5 +111,56 @@ func TestGate_pauseAfterOpen(t *testing.T) {
 	g.shut(errors.New("421"), false)
 	if g.pause != probeMin {
 		t.Errorf("pause after an accepted message = %v, want %v", g.pause, probeMin)
+	}
+}
+
+// A relay is held when it is the relay that refuses: before it has heard of a message, in
+// silence, when it says goodbye or wants a login, and when it puts off several different
+// messages in a row. A message that is put off while others pass is put off alone.
+func TestGate_relayRefuses(t *testing.T) {
+	t.Parallel()
+	at := func(step mailer.Step, code int) error {
+		return &mailer.SendError{Class: mailer.Unavailable, Step: step, Code: code}
+	}
+	greeting, silence := at(mailer.StepGreet, 421), at(mailer.StepMail, 0)
+	tired, slower, login := at(mailer.StepEnd, 421), at(mailer.StepMail, 454), at(mailer.StepMail, 530)
+	recipient := at(mailer.StepRcpt, 421)
+	type event struct {
+		name string // of the message; "": some message is accepted
+		err  error
+		want bool
+	}
+	accepted := event{}
+	for name, events := range map[string][]event{
+		"not of a message":               {{"a", greeting, true}, accepted, {"a", greeting, true}, {"a", errors.New("no relay"), true}},
+		"silence":                        {accepted, {"a", silence, true}},
+		"goodbye":                        {{"a", tired, true}},
+		"goodbye to one while more pass": {accepted, {"a", tired, false}, accepted, {"a", tired, false}},
+		"goodbye to two in a row":        {accepted, {"a", tired, false}, {"b", tired, true}},
+		"goodbye to the same one again":  {{"a", tired, true}, {"a", tired, false}, {"a", tired, false}},
+		"login":                          {{"a", login, true}},
+		"one put off":                    {{"a", slower, false}, {"a", slower, false}, {"a", slower, false}},
+		"several in a row":               {{"a", slower, false}, {"b", slower, false}, {"c", slower, true}, {"a", slower, true}, {"d", slower, true}},
+		"several, others pass":           {{"a", slower, false}, {"b", slower, false}, accepted, {"c", slower, false}, accepted, {"d", slower, false}},
+		"goodbye at a recipient":         {{"a", recipient, false}, {"a", recipient, false}},
+		"at several recipients":          {{"a", recipient, false}, {"b", recipient, false}, {"c", recipient, true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGate()
+			for i, e := range events {
+				if e.name == "" {
+					g.accepted()
+					continue
+				}
+				got := g.relayRefuses(e.name, e.err)
+				if got != e.want {
+					t.Errorf("event %d, %s: %v, want %v", i, e.name, got, e.want)
+				}
+				if got {
+					g.passes = false // as after shut
+				}
+			}
+		})
 	}
 }

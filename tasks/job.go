@@ -55,6 +55,7 @@ func newJob(t *ticket, done chan<- *job) *job {
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
 		key: t.key, slot: t.slot, cancelled: cancelledKey(t.queue, t.id), token: t.token, span: t.span,
 	}
+	j.unwanted.Store(t.alone) // what waits for its relay does not wait alone
 	if j.stamp = t.payload.stamp(); j.stamp != "" {
 		j.token = j.stamp + "." + j.token
 	}

@@ -51,6 +51,9 @@ const (
 	fieldBegun = "mailpouch:begun" // at_most_once: the token of a try whose end is not known
 	fieldWire  = "mailpouch:wire"  // the token of a try that may have delivered the message: too late to cancel
 
+	fieldLost  = "mailpouch:lost"  // how many leases of the task were lost
+	fieldAlone = "mailpouch:alone" // the runs of the message alone that have begun and not ended, a blank behind each
+
 	fieldCancelled = "mailpouch:cancelled" // "1": the worker that has the task is to drop it
 	fieldReplayed  = "mailpouch:replayed"  // in place of the task: the ID of the one that a replay made of it
 )

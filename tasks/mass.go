@@ -62,15 +62,21 @@ func (q *Queue) handOverMass(ctx context.Context, payloads []*payload, id string
 // nil, and its entry in errs says why.
 func (t *ticket) unpack() (tickets []*ticket, errs []error) {
 	for line := range bytes.Lines(t.task.Payload()) {
-		m := new(*t)
-		m.index = len(tickets)
-		m.id = massID(t.id, m.index)
-		m.slot = m.id[len(t.id):]
+		m := t.part(len(tickets))
 		p, err := decodeTask(line, t.task.Headers())
 		m.payload = p
 		tickets, errs = append(tickets, m), append(errs, err)
 	}
 	return tickets, errs
+}
+
+// part is the message of a mass task with that index, without its payload.
+func (t *ticket) part(index int) *ticket {
+	m := new(*t)
+	m.index = index
+	m.id = massID(t.id, index)
+	m.slot = m.id[len(t.id):]
+	return m
 }
 
 // massRun is one run of a mass task.
@@ -86,34 +92,62 @@ func (w *Worker) processMass(ctx context.Context, t *ticket) error {
 	messages, errs := t.unpack()
 	r := &massRun{w: w, task: t, messages: messages}
 	l, lost := r.lane()
-	inTime, cancel := w.inTime(ctx)
-	defer cancel()
-	if l != nil {
-		release, ok := l.room(inTime, t.name, messages...)
-		if !ok {
-			return errGivenBack
-		}
-		defer release()
-	}
 	defer r.endSpans()
-	var jobs []*job
-	done := make(chan *job, len(messages))
+	var left []*ticket // what is to be sent
 	for i, m := range messages {
-		o, settled, err := r.prepare(inTime, m, l, errors.Join(errs[i], lost))
-		if err != nil {
-			return err
-		}
+		o, settled := r.unsendable(m, l, errors.Join(errs[i], lost))
 		if !settled {
-			r.messages[i].span = w.startSpan(ctx, m)
-			jobs = append(jobs, newJob(r.messages[i], done))
+			left = append(left, m)
 		} else if err := r.settle(ctx, m, o); err != nil {
 			return err
 		}
 	}
-	if err := r.send(ctx, inTime, l, jobs, done); err != nil {
-		return err
+	if len(left) > 0 {
+		if err := r.sendAll(ctx, l, left); err != nil {
+			return err
+		}
 	}
 	return r.end()
+}
+
+// sendAll sends messages, and settles each. If one expires meanwhile the task is given back:
+// the next run makes a dead letter of it and goes on with the others.
+func (r *massRun) sendAll(ctx context.Context, l *lane, left []*ticket) error {
+	inTime, cancel := r.w.inTime(ctx, r.w.firstExpiry(left))
+	defer cancel()
+	release, ok := l.room(inTime, r.task.name, left...)
+	if !ok {
+		return errGivenBack
+	}
+	defer release()
+	jobs := make([]*job, 0, len(left))
+	done := make(chan *job, len(left))
+	for _, m := range left {
+		err := r.w.blobs.fill(inTime, m.payload)
+		switch {
+		case err == nil:
+			m.span = r.w.startSpan(ctx, m)
+			jobs = append(jobs, newJob(m, done))
+			continue
+		case mailer.ClassOf(err) == mailer.Unavailable:
+			return errGivenBack
+		}
+		if err := r.settle(ctx, m, outcome{verdict: r.w.policy.decide(err, m.attempt())}); err != nil {
+			return err
+		}
+	}
+	return r.send(ctx, inTime, l, jobs, done)
+}
+
+// firstExpiry is when the first of the messages expires.
+func (w *Worker) firstExpiry(messages []*ticket) time.Time {
+	first := w.policy.expiry(messages[0].attempt())
+	for _, m := range messages[1:] {
+		if at := w.policy.expiry(m.attempt()); at.Before(first) {
+			first = at
+		}
+	}
+	return first
 }
 
 // endSpans ends the spans of the messages that are given back.
@@ -137,26 +171,16 @@ func (r *massRun) lane() (*lane, error) {
 	return nil, nil
 }
 
-// prepare makes a message ready to be sent, or says what becomes of it without that. unfit
-// is why it cannot be sent here.
-func (r *massRun) prepare(ctx context.Context, m *ticket, l *lane, unfit error) (o outcome, settled bool, err error) {
+// unsendable tells what becomes of a message that is not to be sent here. unfit is why
+// none can be.
+func (r *massRun) unsendable(m *ticket, l *lane, unfit error) (o outcome, settled bool) {
 	if unfit != nil {
-		return dead(unfit), true, nil
+		return dead(unfit), true
 	}
 	if o, ok := r.w.hopeless(m); ok {
-		return o, true, nil
+		return o, true
 	}
-	if m.name.Mailer != l.mailer { // its producer did not know the mailer
-		return outcome{forwarded: true}, true, nil
-	}
-	err = r.w.blobs.fill(ctx, m.payload)
-	if mailer.ClassOf(err) == mailer.Unavailable {
-		return o, false, errGivenBack
-	}
-	if err != nil {
-		return outcome{verdict: r.w.policy.decide(err, m.attempt())}, true, nil
-	}
-	return o, false, nil
+	return outcome{forwarded: true}, m.name.Mailer != l.mailer // its producer did not know the mailer
 }
 
 // send gives the jobs to the senders, spread over all of them, and settles each when it
@@ -165,13 +189,22 @@ func (r *massRun) send(ctx, inTime context.Context, l *lane, jobs []*job, done <
 	if len(jobs) == 0 {
 		return nil
 	}
+	left := len(jobs)
 	var chunks [][]*job
 	for chunk := range slices.Chunk(jobs, (len(jobs)+l.connections-1)/l.connections) {
 		chunks = append(chunks, chunk)
 	}
 	var failure error
-	over := inTime.Done()
-	for left := len(jobs); left > 0; {
+	over, room := inTime.Done(), r.w.roomFor(r.task)
+	giveBack := func() {
+		over, room, chunks, failure = nil, nil, nil, errGivenBack
+		for _, j := range jobs {
+			if j.giveUp() {
+				left--
+			}
+		}
+	}
+	for left > 0 {
 		var next []*job
 		var way chan []*job // nil: nothing to offer
 		if len(chunks) > 0 {
@@ -188,12 +221,9 @@ func (r *massRun) send(ctx, inTime context.Context, l *lane, jobs []*job, done <
 				failure = err
 			}
 		case <-over:
-			over, chunks, failure = nil, nil, errGivenBack
-			for _, j := range jobs {
-				if j.giveUp() {
-					left--
-				}
-			}
+			giveBack()
+		case <-room:
+			giveBack()
 		}
 	}
 	return failure
@@ -326,21 +356,21 @@ func (r *massRun) keepIncomplete(ctx context.Context, m *ticket, p *payload) err
 	if err != nil {
 		return err
 	}
-	return r.putAside(ctx, m, data)
+	return r.putAside(ctx, m, asynq.NewTask(TaskType, data))
 }
 
 // keepUnreadable makes a task of a message that cannot be read. It becomes a dead letter
 // when a worker finds that out again, with its payload as it is.
 func (r *massRun) keepUnreadable(ctx context.Context, m *ticket) error {
 	line := slices.Collect(bytes.Lines(m.task.Payload()))[m.index]
-	return r.putAside(ctx, m, bytes.TrimSpace(line))
+	return r.putAside(ctx, m, asynq.NewTask(TaskType, bytes.TrimSpace(line)))
 }
 
-// putAside enqueues a task that is to become a dead letter, with its payload as it is.
-func (r *massRun) putAside(ctx context.Context, m *ticket, payload []byte) error {
+// putAside enqueues a task that is to become a dead letter.
+func (r *massRun) putAside(ctx context.Context, m *ticket, task *asynq.Task) error {
 	name := m.name
 	name.Mass = false
-	err := putTask(ctx, r.w.client, asynq.NewTask(TaskType, payload), m.id, asynq.Queue(name.String()), asynq.MaxRetry(m.maxRetry+spareRetry), asynq.Timeout(m.timeout))
+	err := putTask(ctx, r.w.client, task, m.id, asynq.Queue(name.String()), asynq.MaxRetry(m.maxRetry+spareRetry), asynq.Timeout(m.timeout))
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
 		return nil
 	}

@@ -26,8 +26,12 @@ import (
 //	refused for good (5yz); cannot be         dead letter at once
 //	  rendered; payload cannot be decoded
 //	relay unavailable: no connection, TLS,    hold: the message waits where it is, no try spent,
-//	  AUTH, 421                                 until the relay answers; EMAIL_MAX_AGE or the
-//	                                            deadline ends it
+//	  AUTH, 421 or login wanted, several        until the relay answers
+//	  messages in a row put off
+//	the same of one message while others      retry, as above
+//	  pass, and of a recipient always
+//	EMAIL_MAX_AGE or the deadline has passed  dead letter, wherever the message waits; what is
+//	                                            on the wire is sent
 //	connection lost after the final dot       retry (at least once): a second copy is possible;
 //	                                            with at_most_once a dead letter, marked unknown
 //	fail_silently, and any failure            the failure is logged and the task completes
@@ -74,6 +78,9 @@ func (p policy) decide(err error, a attempt) verdict {
 	if err == nil {
 		return verdict{action: complete}
 	}
+	if expired := new(expiredError); errors.As(err, &expired) {
+		return verdict{action: deadLetter, reason: expired.reason}
+	}
 	if a.failSilently {
 		return verdict{action: complete, reason: err}
 	}
@@ -100,17 +107,32 @@ func (p policy) decide(err error, a attempt) verdict {
 	return verdict{action: retry, delay: delay, reason: err}
 }
 
-// expired says why the message may not be tried any more after the given delay.
+// expired tells why the message may not be tried any more after the given delay.
 func (p policy) expired(a attempt, delay time.Duration) error {
 	next := a.now.Add(delay)
 	switch {
-	case !a.deadline.IsZero() && next.After(a.deadline):
+	case !a.deadline.IsZero() && !next.Before(a.deadline):
 		return fmt.Errorf("not sent before its deadline %s", a.deadline.Format(time.RFC3339))
-	case next.Sub(a.due) > p.maxAge:
+	case next.Sub(a.due) >= p.maxAge:
 		return fmt.Errorf("not sent within %v (EMAIL_MAX_AGE)", p.maxAge)
 	}
 	return nil
 }
+
+// expiry is when the message has expired.
+func (p policy) expiry(a attempt) time.Time {
+	at := a.due.Add(p.maxAge)
+	if !a.deadline.IsZero() && a.deadline.Before(at) {
+		return a.deadline
+	}
+	return at
+}
+
+// expiredError ends a message whose time was up when it was its turn.
+type expiredError struct{ reason error }
+
+func (e *expiredError) Error() string { return e.reason.Error() }
+func (e *expiredError) Unwrap() error { return e.reason }
 
 // delay is the pause before try number retried+2: somewhere between retryMin and a
 // ceiling that doubles with each try up to retryMax, so that the messages of one

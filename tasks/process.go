@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hibiken/asynq"
 
@@ -20,6 +21,19 @@ func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	}
 	defer release()
 	defer w.ends.forget(t.key)
+	defer func() {
+		if errors.Is(ctx.Err(), context.Canceled) && w.alone.stopping.Err() == nil {
+			w.alone.forgive(ctx, t.key) // its lease was lost
+		}
+	}()
+	if lost := w.alone.lost(t.key); lost > 0 {
+		return w.processAlone(ctx, t, lost)
+	}
+	leave, ok := w.alone.enter(ctx)
+	if !ok {
+		return errGivenBack
+	}
+	defer leave()
 	if task.Type() == TaskTypeMass {
 		return w.processMass(ctx, t)
 	}
@@ -32,12 +46,9 @@ func (w *Worker) processOne(ctx context.Context, t *ticket) error {
 	}
 	t.span = w.startSpan(ctx, t)
 	defer t.span.done("", nil)
-	p, err := decodeTask(t.task.Payload(), t.task.Headers())
-	o := dead(err)
-	if t.payload = p; p != nil {
-		if o, err = w.await(ctx, t); err != nil {
-			return err
-		}
+	o, err := w.try(ctx, t)
+	if err != nil {
+		return err
 	}
 	if o, err = w.settle(ctx, t, o); err != nil {
 		return err
@@ -49,6 +60,19 @@ func (w *Worker) processOne(ctx context.Context, t *ticket) error {
 		w.ended(t, o)
 	}
 	return o.verdict.taskError()
+}
+
+// try reads the message and sends it.
+func (w *Worker) try(ctx context.Context, t *ticket) (outcome, error) {
+	if reason := t.task.Headers()[headerDied]; reason != "" {
+		return dead(errors.New(reason)), nil
+	}
+	p, err := decodeTask(t.task.Payload(), t.task.Headers())
+	if err != nil {
+		return dead(err), nil
+	}
+	t.payload = p
+	return w.await(ctx, t)
 }
 
 // told says whether the failure of a message was told when it happened, in the mass task
@@ -73,46 +97,85 @@ func (w *Worker) await(ctx context.Context, t *ticket) (outcome, error) {
 	if t.name.Mailer != l.mailer {
 		return w.forward(ctx, t, l)
 	}
-	inTime, cancel := w.inTime(ctx)
+	inTime, cancel := w.inTime(ctx, w.policy.expiry(t.attempt()))
 	defer cancel()
 	release, ok := l.room(inTime, t.name, t)
 	if !ok {
-		return outcome{}, errGivenBack
+		return w.outOfTime(t)
 	}
 	defer release()
 	if err := w.blobs.fill(inTime, t.payload); mailer.ClassOf(err) == mailer.Unavailable {
-		return outcome{}, errGivenBack
+		return w.outOfTime(t)
 	} else if err != nil {
 		return outcome{verdict: w.policy.decide(err, t.attempt())}, nil
 	}
-	done := make(chan *job, 1)
+	done, room := make(chan *job, 1), w.roomFor(t)
 	j := newJob(t, done)
 	select {
 	case l.way(t.name) <- []*job{j}:
 	case <-inTime.Done():
-		return outcome{}, errGivenBack
+		return w.outOfTime(t)
+	case <-room:
+		return w.outOfTime(t)
 	}
 	select {
 	case <-done:
-		return j.outcome, nil
 	case <-inTime.Done():
 		if j.giveUp() {
-			return outcome{}, errGivenBack
+			return w.outOfTime(t)
 		}
 		<-done
-		if j.outcome.verdict.action == hold {
-			return outcome{}, errGivenBack
+	case <-room:
+		if j.giveUp() {
+			return w.outOfTime(t)
 		}
-		return j.outcome, nil
+		<-done
 	}
+	if j.outcome.verdict.action == hold { // it was put back, and is wanted back
+		return w.outOfTime(t)
+	}
+	return j.outcome, nil
 }
 
-// hopeless says what becomes of a message that need not be tried.
+// roomFor is closed when the task is to make room for one that is to be alone.
+func (w *Worker) roomFor(t *ticket) <-chan struct{} {
+	if t.alone {
+		return nil
+	}
+	return w.alone.roomWanted()
+}
+
+// outOfTime is what becomes of a message that was not on the wire in time: it has
+// expired, or it is given back.
+func (w *Worker) outOfTime(t *ticket) (outcome, error) {
+	if reason := w.expired(t); reason != nil {
+		return dead(reason), nil
+	}
+	return outcome{}, errGivenBack
+}
+
+// expired tells why a message may not be sent any more, and what it has waited for.
+func (w *Worker) expired(t *ticket) error {
+	a := t.attempt()
+	a.now = time.Now()
+	reason := w.policy.expired(a, 0)
+	if reason == nil {
+		return nil
+	}
+	if l, ok := w.lanes[t.payload.Using]; ok {
+		if held := l.gate.held(); held != nil {
+			return fmt.Errorf("%w: %w", reason, held)
+		}
+	}
+	return reason
+}
+
+// hopeless tells what becomes of a message that need not be tried.
 func (w *Worker) hopeless(t *ticket) (outcome, bool) {
 	if t.payload.Refused != "" {
 		return dead(errors.New(t.payload.Refused)), true
 	}
-	if reason := w.policy.expired(t.attempt(), 0); reason != nil {
+	if reason := w.expired(t); reason != nil {
 		return dead(reason), true
 	}
 	return outcome{}, false
@@ -122,14 +185,15 @@ func unknownHere(mailer string) error {
 	return fmt.Errorf("mailer %q is not configured where this worker runs", mailer)
 }
 
-// inTime ends when a batch that began then could still end before asynq's time for
-// the task is up.
-func (w *Worker) inTime(ctx context.Context) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return context.WithCancel(ctx)
+// inTime ends at expiry, or when a batch that began then could still end before asynq's
+// time for the task is up.
+func (w *Worker) inTime(ctx context.Context, expiry time.Time) (context.Context, context.CancelFunc) {
+	if deadline, ok := ctx.Deadline(); ok {
+		if end := deadline.Add(-w.cfg.BatchTimeout - w.cfg.ReplyTimeout); end.Before(expiry) {
+			expiry = end
+		}
 	}
-	return context.WithDeadline(ctx, deadline.Add(-w.cfg.BatchTimeout-w.cfg.ReplyTimeout))
+	return context.WithDeadline(ctx, expiry)
 }
 
 // forward moves a task to the queue of the mailer that its message names: its producer

@@ -20,12 +20,14 @@ import (
 const leaseGrace = 30 * time.Second
 
 // takeOverScript takes over the lease KEYS[1] of the task ARGV[1] until ARGV[3], if it was
-// over at ARGV[2].
+// over at ARGV[2], and counts that in the task's record KEYS[2]. It returns the count,
+// or -1.
 const takeOverScript = `
 local lease = redis.call("ZSCORE", KEYS[1], ARGV[1])
-if not lease or tonumber(lease) > tonumber(ARGV[2]) then return 0 end
+if not lease or tonumber(lease) > tonumber(ARGV[2]) then return -1 end
 redis.call("ZADD", KEYS[1], ARGV[3], ARGV[1])
-return 1`
+if redis.call("EXISTS", KEYS[2]) == 0 then return 0 end
+return math.max(redis.call("HINCRBY", KEYS[2], "` + fieldLost + `", 1), 0)`
 
 // recovers says whether a script of asynq's gives back a task of somebody else. Its keys are
 // the task, active, lease, and retry or archived. Who has a task in hand calls the same
@@ -37,8 +39,10 @@ func recovers(ctx context.Context, keys []string) bool {
 	return strings.HasSuffix(keys[3], ":retry") || strings.HasSuffix(keys[3], ":archived")
 }
 
-// takeOver is true if the task with an ID is the caller's to move.
-func takeOver(ctx context.Context, client redis.UniversalClient, lease string, id any) (bool, error) {
+// takeOver reports whether the task with that record and ID is the caller's to move, and
+// how many leases it has lost.
+func takeOver(ctx context.Context, client redis.UniversalClient, lease, task string, id any) (lost int, mine bool, err error) {
 	now := time.Now()
-	return client.Eval(ctx, takeOverScript, []string{lease}, id, now.Add(-leaseGrace).Unix(), now.Add(leaseGrace).Unix()).Bool()
+	lost, err = client.Eval(ctx, takeOverScript, []string{lease, task}, id, now.Add(-leaseGrace).Unix(), now.Add(leaseGrace).Unix()).Int()
+	return lost, err == nil && lost >= 0, err
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/redistest"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -61,8 +62,8 @@ func TestRecovery_lease(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	client := h.Client(t)
-	e := newBroker(client, newEndings(client), nil)
-	script := redis.NewScript(`return redis.call("INCR", KEYS[1])`)
+	e := newBroker(client, newEndings(client), nil, newIsolation(client, zerolog.Nop()))
+	script := redis.NewScript(`return redis.call("HINCRBY", KEYS[1], "runs", 1)`)
 	tests := []struct {
 		name  string
 		lease time.Duration // from now
@@ -93,7 +94,7 @@ func TestRecovery_lease(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if got, _ := client.Get(t.Context(), keys[0]).Int(); got != tt.runs {
+			if got, _ := client.HGet(t.Context(), keys[0], "runs").Int(); got != tt.runs {
 				t.Errorf("the task was given back %d times, want %d", got, tt.runs)
 			}
 		})

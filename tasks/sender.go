@@ -141,6 +141,9 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 	var reason error
 	s.sendEach(s.withSpans(ctx, jobs), messages(jobs), func(group []mailer.Report) {
 		s.busy.note(time.Now())
+		if slices.ContainsFunc(group, func(r mailer.Report) bool { return r.Err == nil && !r.Skipped }) {
+			s.gate.accepted()
+		}
 		tried := make([]*job, 0, len(group))
 		for _, r := range group {
 			j := jobs[r.Index]
@@ -161,9 +164,6 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 	stats.Duration = time.Since(start)
 	s.observers.batch(stats)
 	s.ledger.released(ctx, held)
-	if stats.Accepted > 0 {
-		s.gate.accepted()
-	}
 	if len(held) < len(jobs) {
 		s.works()
 	}
@@ -178,6 +178,9 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 // judge decides on a job that has its result. A job that waits for the relay is put back.
 func (s *sender) judge(j *job, r mailer.Result) (why error, wait bool) {
 	r = discreet(r, j.message)
+	if mailer.ClassOf(r.Err) == mailer.Unavailable && !s.gate.relayRefuses(j.name(), r.Err) {
+		r.Err = temporary(r.Err)
+	}
 	j.attempt.now = time.Now()
 	v := s.policy.decide(r.Err, j.attempt)
 	if v.action == hold {
@@ -186,6 +189,17 @@ func (s *sender) judge(j *job, r mailer.Result) (why error, wait bool) {
 	}
 	j.outcome = outcome{result: r, verdict: v, sender: s.number}
 	return nil, false
+}
+
+// temporary is the error as one of the message alone.
+func temporary(err error) error {
+	var e *mailer.SendError
+	if !errors.As(err, &e) {
+		return err
+	}
+	failure := *e
+	failure.Class = mailer.Temporary
+	return &failure
 }
 
 // works tells everybody that the relay takes mail again, if it did not.

@@ -16,7 +16,7 @@ type server struct {
 func newServer(w *Worker, c serverConfig) *server {
 	p := newPlaces(c.Concurrency)
 	t := newTaker(w.redis, p, c.eager)
-	return &server{asynq.NewServerFromRedisClient(newBroker(w.redis, w.ends, t), c.Config), p, t}
+	return &server{asynq.NewServerFromRedisClient(newBroker(w.redis, w.ends, t, w.alone), c.Config), p, t}
 }
 
 // serverConfig is the configuration of a server.

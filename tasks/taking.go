@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +26,7 @@ type taker struct {
 // taken is a task that asynq has not asked for yet.
 type taken struct {
 	id, message string
+	lost        int // leases that it has lost
 	at          time.Time
 	keys        []string // of the script that took it
 	lease       any      // its end
@@ -70,7 +72,7 @@ func takesTask(keys []string, args []any) bool {
 }
 
 // takeScript is what asynq does to take a task, for up to ARGV[3] of them. It returns their IDs, each
-// followed by the task.
+// followed by the task, and by how many leases it has lost.
 var takeScript = redis.NewScript(`
 local tasks = {}
 if redis.call("EXISTS", KEYS[2]) == 1 then return tasks end
@@ -81,10 +83,11 @@ for _ = 1, tonumber(ARGV[3]) do
   redis.call("HSET", key, "state", "active")
   redis.call("HDEL", key, "pending_since")
   redis.call("ZADD", KEYS[4], ARGV[1], id)
-  local message = redis.call("HGET", key, "msg")
+  local message, lost = unpack(redis.call("HMGET", key, "msg", "` + fieldLost + `"))
   if message then
     tasks[#tasks + 1] = id
     tasks[#tasks + 1] = message
+    tasks[#tasks + 1] = lost or "0"
   end
 end
 return tasks`)
@@ -110,19 +113,29 @@ func (t *taker) take(ctx context.Context, keys []string, lease, prefix any) (tak
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(answer) < 2*n {
+	if len(answer) < takenFields*n {
 		t.empty[list] = time.Now()
 	}
 	if len(answer) == 0 {
 		return taken{}, redis.Nil
 	}
 	now := time.Now()
-	for i := 2; i < len(answer); i += 2 {
-		t.shelf[list] = append(t.shelf[list], taken{answer[i], answer[i+1], now, keys, lease, prefix})
+	var first taken
+	for i := 0; i+takenFields <= len(answer); i += takenFields {
+		lost, _ := strconv.Atoi(answer[i+2])
+		next := taken{id: answer[i], message: answer[i+1], lost: lost, at: now, keys: keys, lease: lease, prefix: prefix}
+		if i == 0 {
+			first = next
+			continue
+		}
+		t.shelf[list] = append(t.shelf[list], next)
 	}
 	t.places.give()
-	return taken{answer[0], answer[1], now, keys, lease, prefix}, nil
+	return first, nil
 }
+
+// takenFields is what takeScript returns of each task.
+const takenFields = 3
 
 // pop returns what has been taken from a list already, and what has waited too long to be begun.
 func (t *taker) pop(list string) (next taken, stale []taken, ok bool) {

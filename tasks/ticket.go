@@ -25,6 +25,7 @@ type ticket struct {
 	started  time.Time
 	timeout  time.Duration // of the task, in whole seconds
 	payload  *payload      // nil if it cannot be read
+	alone    bool          // it runs with nothing else in the process
 	span     *span
 }
 

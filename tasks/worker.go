@@ -96,6 +96,7 @@ type Worker struct {
 	blobs  *blobKeeper
 	lanes  map[string]*lane // by mailer
 	inHand inHand
+	alone  *isolation
 	log    zerolog.Logger
 }
 
@@ -113,6 +114,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		policy: policy{retryMin: cfg.RetryMin, retryMax: cfg.RetryMax, maxAge: cfg.MaxAge},
 		ends:   newEndings(client),
 		lanes:  map[string]*lane{},
+		alone:  newIsolation(client, *cfg.Logger),
 		log:    *cfg.Logger,
 	}
 	w.ledger = newLedger(client, w.ends, *cfg.Logger)
@@ -200,6 +202,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.log.Info().Msg("worker stopping: takes nothing new, ends what is on the wire")
 	timer := time.AfterFunc(w.cfg.ShutdownTimeout, abort)
 	defer timer.Stop()
+	w.alone.stop()
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
