@@ -516,3 +516,108 @@ func TestNewWorker_refuses(t *testing.T) {
 		t.Errorf("err = %v, want the backend's", err)
 	}
 }
+
+// What the relay puts off of one message is that message's failure: the others go, and no
+// mailer is held.
+func TestWorker_onePutOff(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	h.queue = h.queue.With(Options{MaxRetry: new(2)})
+	const n = 60
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		switch m.MessageID {
+		case "<7@t>":
+			return mailer.Result{Err: sendError(mailer.Unavailable, 454, "not this one")}
+		case "<30@t>":
+			return mailer.Result{Err: sendError(mailer.Unavailable, 421, "nor that one")}
+		}
+		return mailer.Result{}
+	}
+	held := make(chan string, 100)
+	cfg := h.config()
+	cfg.Connections, cfg.BatchSize = 1, 10
+	cfg.Observers = []Observer{{Held: func(_ string, reason error) { held <- fmt.Sprint(reason) }}}
+	h.send(n, nil)
+	stop := h.start(cfg)
+	h.wait(n - 2)
+	h.eventually("two dead letters", func() bool { return h.info().Archived == 2 })
+	stop()
+	h.once(n - 2)
+	close(held)
+	for reason := range held {
+		t.Errorf("held: %s", reason)
+	}
+	for _, letter := range h.archived() {
+		if letter.Retried != 2 || !strings.Contains(letter.LastErr, "gave up after 3 tries") {
+			t.Errorf("%s after %d retries: %s", letter.ID, letter.Retried, letter.LastErr)
+		}
+	}
+}
+
+// A relay that puts off whatever it is given is held: of many messages, few have spent a try.
+func TestWorker_allPutOff(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	const n = 60
+	h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+		return mailer.Result{Err: sendError(mailer.Unavailable, 454, "slower, please")}
+	}
+	held := make(chan struct{}, 1000)
+	cfg := h.config()
+	cfg.Concurrency = n
+	cfg.Observers = []Observer{{Held: func(_ string, reason error) {
+		if reason != nil {
+			held <- struct{}{}
+		}
+	}}}
+	h.send(n, nil)
+	h.start(cfg)
+	<-held
+	tries := 0
+	h.eventually("all are in hand", func() bool { return h.info().Active == n })
+	list, err := inspect(t, h.Server).ListActiveTasks("default", asynq.PageSize(n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range list {
+		tries += task.Retried
+	}
+	if most := (inARow - 1) * 2; tries > most {
+		t.Errorf("%d tries were spent, want at most %d", tries, most)
+	}
+	h.once(0)
+}
+
+// A message that waits for its relay in a worker's hands is a dead letter when its time is up,
+// not when the relay is back.
+func TestWorker_expiresInHand(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(h *house, cfg *WorkerConfig){
+		"deadline": func(h *house, _ *WorkerConfig) {
+			h.queue = h.queue.With(Options{Deadline: time.Now().Add(1500 * time.Millisecond)})
+		},
+		"EMAIL_MAX_AGE": func(_ *house, cfg *WorkerConfig) { cfg.MaxAge = 1500 * time.Millisecond },
+		"in a mass task": func(h *house, cfg *WorkerConfig) {
+			cfg.MaxAge = 1500 * time.Millisecond
+			h.queue = NewQueue(h.Client(h.t), QueueConfig{MassSize: 100})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, redistest.Options{})
+			h.relay.down = func() error {
+				return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: errors.New("connection refused")}
+			}
+			cfg := h.config()
+			change(h, &cfg)
+			h.send(20, nil)
+			h.start(cfg)
+			h.eventually("twenty dead letters", func() bool { return h.info().Archived == 20 })
+			for _, letter := range h.archived() {
+				if !strings.HasPrefix(letter.LastErr, "not sent ") || !strings.Contains(letter.LastErr, "connection refused") {
+					t.Errorf("reason = %q", letter.LastErr)
+				}
+			}
+		})
+	}
+}
