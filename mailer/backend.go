@@ -37,32 +37,6 @@ type Backend interface {
 	SendMessages(ctx context.Context, messages []*EmailMessage) (sent int, err error)
 }
 
-// EachSender is implemented by backends that learn a message's fate before the
-// batch is through. What is not reported when a process dies is what may be
-// sent twice, so a report must not wait for the next message.
-type EachSender interface {
-	// SendEach is SendMessages with each message's result reported the moment it
-	// is known: once for every index, from one goroutine at a time, and for all of
-	// them before SendEach returns.
-	SendEach(ctx context.Context, messages []*EmailMessage, report func(i int, r Result))
-}
-
-// GroupSender is implemented by backends that learn the fates of several messages at the
-// same time, as where several are on their way at once.
-type GroupSender interface {
-	// SendGroups is SendEach with the results together that are known together. What
-	// is not reported when a process dies is what may be sent twice, so a report must
-	// wait neither for the next message nor for the next reply. A group is the backend's
-	// again when report returns.
-	SendGroups(ctx context.Context, messages []*EmailMessage, report func(group []Report))
-}
-
-// Report is the Result of the message with that index.
-type Report struct {
-	Index int
-	Result
-}
-
 // Result is what became of one message.
 type Result struct {
 	Reply   string       // the next hop's words on accepting it, such as "250 2.0.0 Ok: queued as 4C1D"
@@ -83,39 +57,12 @@ func (r Result) Error() error {
 	return r.Err
 }
 
-// SendGroups sends the messages through b and reports each one's result: at once if
-// b is a GroupSender or an EachSender, else when the whole batch is through.
-func SendGroups(ctx context.Context, b Backend, messages []*EmailMessage, report func(group []Report)) {
-	switch s := b.(type) {
-	case GroupSender:
-		s.SendGroups(ctx, messages, report)
-		return
-	case EachSender:
-		s.SendEach(ctx, messages, func(i int, r Result) { report([]Report{{i, r}}) })
-		return
+// ContextErr returns the error of a call whose context is done, and nil while it is not.
+// Its class is Unavailable: that time is up is not the message's fault, and nothing was
+// accepted.
+func ContextErr(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return &SendError{Class: Unavailable, Step: StepConnect, Err: err}
 	}
-	_, err := b.SendMessages(ctx, messages)
-	all := make([]Report, len(messages))
-	for i, m := range messages {
-		all[i] = Report{i, Result{Err: ErrorAt(err, i), Skipped: len(m.Recipients()) == 0}}
-	}
-	report(all)
-}
-
-// Collect turns the reports of a SendEach over n messages into the results of
-// SendMessages: a backend that has the one gets the other from it.
-func Collect(n int, sendEach func(report func(i int, r Result))) (sent int, err error) {
-	errs := make(SendErrors, n)
-	failed := false
-	sendEach(func(i int, r Result) {
-		errs[i] = r.Error()
-		failed = failed || errs[i] != nil
-		if r.Err == nil && !r.Skipped {
-			sent++
-		}
-	})
-	if failed {
-		return sent, errs
-	}
-	return sent, nil
+	return nil
 }

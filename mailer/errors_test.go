@@ -1,11 +1,9 @@
 package mailer_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"testing"
 
 	"github.com/mailpouch/mailpouch/mailer"
@@ -72,90 +70,5 @@ func TestErrorAt(t *testing.T) {
 	}
 	if !errors.Is(each, io.EOF) {
 		t.Error("errors.Is does not look into the entries")
-	}
-}
-
-// eachRecorder is a recorder that reports messages one by one.
-type eachRecorder struct {
-	recorder
-	results []mailer.Result
-}
-
-func (r *eachRecorder) SendEach(_ context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) {
-	for i := range messages {
-		report(i, r.results[i])
-	}
-}
-
-// groupRecorder is a recorder that reports all messages but the first one together.
-type groupRecorder struct{ eachRecorder }
-
-func (r *groupRecorder) SendGroups(_ context.Context, messages []*mailer.EmailMessage, report func([]mailer.Report)) {
-	group := make([]mailer.Report, len(messages))
-	for i := range messages {
-		group[i] = mailer.Report{Index: i, Result: r.results[i]}
-	}
-	report(group[:1])
-	report(group[1:])
-}
-
-func TestSendGroups(t *testing.T) {
-	messages := []*mailer.EmailMessage{message(), message(func(m *mailer.EmailMessage) { m.To = nil }), message()}
-	refused := &mailer.SendError{Step: mailer.StepRcpt, Recipient: "a@example.com"}
-	collect := func(groups int, b mailer.Backend) []mailer.Result {
-		got := make([]mailer.Result, len(messages))
-		mailer.SendGroups(t.Context(), b, messages, func(group []mailer.Report) {
-			for _, r := range group {
-				got[r.Index] = r.Result
-			}
-			groups--
-		})
-		if groups != 0 {
-			t.Errorf("%T: %d groups too few", b, groups)
-		}
-		return got
-	}
-	plain := collect(1, &recorder{err: mailer.SendErrors{nil, nil, refused}})
-	if plain[0].Err != nil || plain[0].Skipped || !plain[1].Skipped || !errors.Is(plain[2].Err, refused) {
-		t.Errorf("got %+v", plain)
-	}
-	own := []mailer.Result{{Reply: "250 ok"}, {Skipped: true}, {Refused: []*mailer.SendError{refused}}}
-	for _, each := range [][]mailer.Result{collect(3, &eachRecorder{results: own}), collect(2, &groupRecorder{eachRecorder{results: own}})} {
-		if each[0].Reply != "250 ok" || !each[1].Skipped || len(each[2].Refused) != 1 {
-			t.Errorf("got %+v", each)
-		}
-	}
-}
-
-func TestCollect(t *testing.T) {
-	refused := &mailer.SendError{Step: mailer.StepRcpt}
-	tests := []struct {
-		name    string
-		results []mailer.Result
-		sent    int
-		failed  []bool
-	}{
-		{"all accepted", []mailer.Result{{}, {}}, 2, nil},
-		{"nobody to send to", []mailer.Result{{Skipped: true}, {}}, 1, nil},
-		{"one failed", []mailer.Result{{}, {Err: io.EOF}}, 1, []bool{false, true}},
-		{"some recipients refused", []mailer.Result{{Refused: []*mailer.SendError{refused}}, {}}, 2, []bool{true, false}},
-		{"no messages", nil, 0, nil},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			sent, err := mailer.Collect(len(tt.results), func(report func(int, mailer.Result)) {
-				for i, r := range slices.Backward(tt.results) {
-					report(i, r)
-				}
-			})
-			if sent != tt.sent || (err != nil) != (tt.failed != nil) {
-				t.Fatalf("got %d, %v", sent, err)
-			}
-			for i, failed := range tt.failed {
-				if (mailer.ErrorAt(err, i) != nil) != failed {
-					t.Errorf("message %d: got %v", i, mailer.ErrorAt(err, i))
-				}
-			}
-		})
 	}
 }

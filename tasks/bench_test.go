@@ -26,14 +26,16 @@ func (sink) Open(context.Context) (bool, error) { return false, nil }
 func (sink) Close() error                       { return nil }
 
 func (s sink) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (int, error) {
-	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) { s.SendEach(ctx, messages, report) })
+	return mailer.Collect(ctx, s, messages)
 }
 
-func (s sink) SendEach(_ context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) {
-	for i, m := range messages {
+func (s sink) SendBatch(_ context.Context, b mailer.Batch) {
+	group := make([]mailer.Report, 1)
+	for i, m := range b.Messages {
 		_, err := m.WriteTo(discard{})
 		s.accepted.Add(1)
-		report(i, mailer.Result{Err: err})
+		group[0] = mailer.Report{Index: i, Result: mailer.Result{Err: err}}
+		b.Report(group)
 	}
 }
 

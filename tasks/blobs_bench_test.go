@@ -101,9 +101,9 @@ func (s *holdingSink) SendMessages(ctx context.Context, messages []*mailer.Email
 	return sink{&s.accepted}.SendMessages(ctx, messages)
 }
 
-func (s *holdingSink) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) {
+func (s *holdingSink) SendBatch(ctx context.Context, b mailer.Batch) {
 	<-s.release
-	sink{&s.accepted}.SendEach(ctx, messages, report)
+	sink{&s.accepted}.SendBatch(ctx, b)
 }
 
 // heartbeats is a hook that tells when asynq has written the state of its server.

@@ -14,8 +14,9 @@ const maxMassBytes = 1 << 20
 // bulk gathers the messages of one hand-over into mass tasks.
 type bulk struct {
 	queue   *Queue
-	results func(int, mailer.Result)
-	down    error // Redis cannot be reached
+	results func(group []mailer.Report)
+	group   []mailer.Report // results of a task, to be reported together
+	down    error           // Redis cannot be reached
 
 	payloads []*payload
 	indexes  []int           // of the messages in the hand-over
@@ -23,16 +24,22 @@ type bulk struct {
 	blobs    map[string]bool // counted already
 }
 
-func newBulk(q *Queue, report func(int, mailer.Result)) *bulk {
+func newBulk(q *Queue, report func(group []mailer.Report)) *bulk {
 	return &bulk{queue: q, results: report, blobs: map[string]bool{}}
 }
 
-// report reports a message's result and notes if Redis is away.
+// report reports the result of a message that Redis was asked to take, and notes if Redis is away.
 func (b *bulk) report(i int, r mailer.Result) {
 	if mailer.ClassOf(r.Err) == mailer.Unavailable {
 		b.down = r.Err
 	}
-	b.results(i, r)
+	b.tell(i, r)
+}
+
+// tell reports one message's result.
+func (b *bulk) tell(i int, r mailer.Result) {
+	b.group = append(b.group[:0], mailer.Report{Index: i, Result: r})
+	b.results(b.group)
 }
 
 // add gathers a message, and hands over what is gathered when that is enough.
@@ -77,20 +84,28 @@ func (b *bulk) flush(ctx context.Context) {
 	switch {
 	case len(payloads) == 0:
 	case b.down != nil:
-		for _, i := range indexes {
-			b.results(i, mailer.Result{Err: b.down})
-		}
+		b.tellAll(indexes, b.down, "")
 	case len(payloads) == 1:
 		b.report(indexes[0], b.queue.handOver(ctx, payloads[0]))
 	default:
 		id := rand.Text()
 		err := b.queue.handOverMass(ctx, payloads, id)
-		for n, i := range indexes {
-			r := mailer.Result{Reply: massID(id, n)}
-			if err != nil {
-				r = mailer.Result{Err: err}
-			}
-			b.report(i, r)
+		if mailer.ClassOf(err) == mailer.Unavailable {
+			b.down = err
 		}
+		b.tellAll(indexes, err, id)
 	}
+}
+
+// tellAll reports the results of the messages of a task, which are known together.
+func (b *bulk) tellAll(indexes []int, err error, id string) {
+	b.group = b.group[:0]
+	for n, i := range indexes {
+		r := mailer.Result{Err: err}
+		if err == nil {
+			r.Reply = massID(id, n)
+		}
+		b.group = append(b.group, mailer.Report{Index: i, Result: r})
+	}
+	b.results(b.group)
 }

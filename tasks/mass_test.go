@@ -49,12 +49,14 @@ func (h *house) sendAll(n int, change func(i int, m *mailer.EmailMessage)) []str
 			change(i, messages[i])
 		}
 	}
-	h.queue.SendEach(h.t.Context(), messages, func(i int, r mailer.Result) {
-		if r.Err != nil {
-			h.t.Errorf("message %d: %v", i, r.Err)
+	h.queue.SendBatch(h.t.Context(), mailer.Batch{Messages: messages, Report: func(group []mailer.Report) {
+		for _, r := range group {
+			if r.Err != nil {
+				h.t.Errorf("message %d: %v", r.Index, r.Err)
+			}
+			ids[r.Index] = r.Reply
 		}
-		ids[i] = r.Reply
-	})
+	}})
 	return ids
 }
 

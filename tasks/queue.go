@@ -120,7 +120,10 @@ type Queue struct {
 	open   *atomic.Bool
 }
 
-var _ mailer.Backend = (*Queue)(nil)
+var (
+	_ mailer.Backend     = (*Queue)(nil)
+	_ mailer.BatchSender = (*Queue)(nil)
+)
 
 // NewQueue returns a queue in the given Redis, which it does not close.
 func NewQueue(client redis.UniversalClient, cfg QueueConfig) *Queue {
@@ -175,22 +178,28 @@ func (q *Queue) Close() error {
 // recipients is not queued and is no error. When Redis cannot be reached the rest of
 // the batch is not tried.
 func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (sent int, err error) {
-	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) { q.SendEach(ctx, messages, report) })
+	return mailer.Collect(ctx, q, messages)
 }
 
-// SendEach implements mailer.EachSender. The Reply of a Result is the ID of the message's
-// task, or its own ID in a task of many: Cancel takes either.
-func (q *Queue) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) {
-	b := newBulk(q, report)
-	for i, m := range messages {
+// SendBatch implements mailer.BatchSender. The Reply of a Result is the ID of the message's
+// task, or its own ID in a task of many: Cancel takes either. Begin is asked when a message
+// is added to its task.
+func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
+	b := newBulk(q, batch.Report)
+	for i, m := range batch.Messages {
 		if b.down != nil {
-			report(i, mailer.Result{Err: b.down})
+			b.tell(i, mailer.Result{Err: b.down})
 			continue
 		}
 		p, r := q.prepare(m)
+		if p != nil && batch.Begin != nil {
+			if err := batch.Begin(i); err != nil {
+				p, r = nil, mailer.Result{Err: err}
+			}
+		}
 		switch {
 		case p == nil:
-			report(i, r)
+			b.tell(i, r)
 		case q.cfg.MassSize == 1 || q.cfg.Options.handedOnce():
 			b.report(i, q.handOver(ctx, p))
 		default:

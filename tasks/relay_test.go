@@ -93,29 +93,36 @@ func (l *line) Close() error {
 }
 
 func (l *line) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (int, error) {
-	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) { l.SendEach(ctx, messages, report) })
+	return mailer.Collect(ctx, l, messages)
 }
 
-func (l *line) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) {
-	for i, m := range messages {
-		if ctx.Err() != nil {
-			report(i, mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepMail, Err: ctx.Err()}})
-			continue
-		}
-		r := mailer.Result{}
-		if l.relay.answer != nil {
-			r = l.relay.answer(ctx, m)
-		}
-		if r.Err == nil {
-			refused := r.Refused
-			r = l.relay.accept(m)
-			r.Refused = refused
-		}
-		report(i, r)
+func (l *line) SendBatch(ctx context.Context, b mailer.Batch) {
+	for i, m := range b.Messages {
+		b.Report([]mailer.Report{{Index: i, Result: l.send(ctx, b, i, m)}})
 	}
 }
 
-var _ mailer.EachSender = (*line)(nil)
+func (l *line) send(ctx context.Context, b mailer.Batch, i int, m *mailer.EmailMessage) (r mailer.Result) {
+	if ctx.Err() != nil {
+		return mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepMail, Err: ctx.Err()}}
+	}
+	if b.Begin != nil {
+		if err := b.Begin(i); err != nil {
+			return mailer.Result{Err: err}
+		}
+	}
+	if l.relay.answer != nil {
+		r = l.relay.answer(ctx, m)
+	}
+	if r.Err == nil {
+		refused := r.Refused
+		r = l.relay.accept(m)
+		r.Refused = refused
+	}
+	return r
+}
+
+var _ mailer.BatchSender = (*line)(nil)
 
 func sendError(class mailer.Class, code int, text string) *mailer.SendError {
 	return &mailer.SendError{Class: class, Step: mailer.StepEnd, Code: code, Text: text}

@@ -139,7 +139,7 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 	start := time.Now()
 	stats := Batch{Mailer: s.mailer, Sender: s.number, Size: len(jobs)}
 	var reason error
-	s.sendEach(s.withSpans(ctx, jobs), messages(jobs), func(group []mailer.Report) {
+	s.sendEach(s.withSpans(ctx, jobs), jobs, func(group []mailer.Report) {
 		s.busy.note(time.Now())
 		if slices.ContainsFunc(group, func(r mailer.Report) bool { return r.Err == nil && !r.Skipped }) {
 			s.gate.accepted()
@@ -213,8 +213,8 @@ func (s *sender) works() {
 // sendEach opens the backend first, so that its connection outlives the batch, and
 // sees to it that every message is reported once, whatever the backend does: a
 // message that makes a backend panic costs itself a try and not the worker its life.
-func (s *sender) sendEach(ctx context.Context, messages []*mailer.EmailMessage, report func([]mailer.Report)) {
-	reported := make([]bool, len(messages))
+func (s *sender) sendEach(ctx context.Context, jobs []*job, report func([]mailer.Report)) {
+	reported := make([]bool, len(jobs))
 	once := func(group []mailer.Report) {
 		group = slices.DeleteFunc(group, func(r mailer.Report) bool {
 			again := reported[r.Index]
@@ -225,18 +225,30 @@ func (s *sender) sendEach(ctx context.Context, messages []*mailer.EmailMessage, 
 			report(group)
 		}
 	}
-	err := s.guarded(ctx, messages, once)
-	for i := range messages {
+	err := s.guarded(ctx, mailer.Batch{Messages: messages(jobs), Begin: s.inTime(jobs), Report: once})
+	for i := range jobs {
 		if !reported[i] {
 			once([]mailer.Report{{Index: i, Result: mailer.Result{Err: err}}})
 		}
 	}
 }
 
+// inTime refuses a message whose time is up when it is its turn.
+func (s *sender) inTime(jobs []*job) func(i int) error {
+	return func(i int) error {
+		a := jobs[i].attempt
+		a.now = time.Now()
+		if reason := s.policy.expired(a, 0); reason != nil {
+			return &expiredError{reason}
+		}
+		return nil
+	}
+}
+
 var errNoReport = errors.New("tasks: the backend said nothing of this message")
 
 // guarded returns the error of the messages that are not reported.
-func (s *sender) guarded(ctx context.Context, messages []*mailer.EmailMessage, report func([]mailer.Report)) (err error) {
+func (s *sender) guarded(ctx context.Context, batch mailer.Batch) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			what := panicked(p)
@@ -248,7 +260,7 @@ func (s *sender) guarded(ctx context.Context, messages []*mailer.EmailMessage, r
 	if _, err := s.backend.Open(ctx); err != nil {
 		return err
 	}
-	mailer.SendGroups(ctx, s.backend, messages, report)
+	mailer.SendBatch(ctx, s.backend, batch)
 	return errNoReport
 }
 

@@ -621,3 +621,38 @@ func TestWorker_expiresInHand(t *testing.T) {
 		})
 	}
 }
+
+// A message whose time is up when it is its turn is not sent, though its batch began before.
+func TestWorker_expiresInBatch(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	begun, over := make(chan struct{}), make(chan struct{})
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		if m.MessageID == "<0@t>" {
+			close(begun)
+			<-over
+		}
+		return mailer.Result{}
+	}
+	deadline := time.Now().Add(2 * time.Second)
+	h.queue = h.queue.With(Options{Deadline: deadline})
+	h.send(5, nil)
+	h.queue = h.queue.With(Options{})
+	h.send(1, func(m *mailer.EmailMessage) { m.MessageID = "<later@t>" })
+	cfg := h.config()
+	cfg.Connections, cfg.BatchSize, cfg.Concurrency = 1, 6, 6
+	h.start(cfg)
+	<-begun
+	<-time.After(time.Until(deadline))
+	close(over)
+	h.wait(2)
+	h.eventually("four dead letters", func() bool { return h.info().Archived == 4 })
+	if ids := h.relay.ids(); len(ids) != 2 || ids["<0@t>"] != 1 || ids["<later@t>"] != 1 {
+		t.Errorf("sent: %v", ids)
+	}
+	for _, letter := range h.archived() {
+		if !strings.HasPrefix(letter.LastErr, "not sent before its deadline") {
+			t.Errorf("reason = %q", letter.LastErr)
+		}
+	}
+}

@@ -108,7 +108,7 @@ func finish(span trace.Span, err error) {
 // messagesKey finds the contexts of a batch's messages in its own.
 type messagesKey struct{}
 
-// WithMessages returns the context for SendEach of a batch whose messages have these contexts,
+// WithMessages returns the context for SendBatch of a batch whose messages have these contexts,
 // by their index: the spans of each message go under its own.
 func (*Tracer) WithMessages(batch context.Context, messages []context.Context) context.Context {
 	return context.WithValue(batch, messagesKey{}, messages)

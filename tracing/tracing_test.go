@@ -57,7 +57,7 @@ func send(t *testing.T, ctx context.Context, hooks *smtp.Hooks, addr string, to 
 			MessageID: fmt.Sprintf("<%d@app.example>", i),
 		})
 	}
-	b.SendEach(ctx, messages, func(int, mailer.Result) {})
+	b.SendBatch(ctx, mailer.Batch{Messages: messages, Report: func([]mailer.Report) {}})
 }
 
 // TestWholeWay: from the program that hands a message over to the mail server it is one trace.

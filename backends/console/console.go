@@ -11,7 +11,6 @@ import (
 	"os"
 	"sync/atomic"
 
-	"github.com/mailpouch/mailpouch/internal/delivery"
 	"github.com/mailpouch/mailpouch/internal/transcript"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -35,8 +34,8 @@ type Backend struct {
 }
 
 var (
-	_ mailer.Backend    = (*Backend)(nil)
-	_ mailer.EachSender = (*Backend)(nil)
+	_ mailer.Backend     = (*Backend)(nil)
+	_ mailer.BatchSender = (*Backend)(nil)
 )
 
 // New returns a backend. The error is always nil.
@@ -55,7 +54,7 @@ func New(cfg Config) (*Backend, error) {
 
 // Open opens nothing, but keeps account of it.
 func (b *Backend) Open(ctx context.Context) (opened bool, err error) {
-	if err := delivery.Ready(ctx); err != nil {
+	if err := mailer.ContextErr(ctx); err != nil {
 		return false, err
 	}
 	return b.open.CompareAndSwap(false, true), nil
@@ -69,23 +68,21 @@ func (b *Backend) Close() error {
 
 // SendMessages writes the messages. A message that cannot be rendered is left out.
 func (b *Backend) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (sent int, err error) {
-	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) {
-		b.SendEach(ctx, messages, report)
-	})
+	return mailer.Collect(ctx, b, messages)
 }
 
-// SendEach is SendMessages with each message reported when it has been written.
-func (b *Backend) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(i int, r mailer.Result)) {
-	delivery.Each(ctx, messages, b.cfg.Defaults, report, b.write)
+// SendBatch is SendMessages with each message reported when it has been written.
+func (b *Backend) SendBatch(ctx context.Context, batch mailer.Batch) {
+	mailer.Deliver(ctx, b, batch, b.cfg.Defaults, b.write)
 }
 
-func (b *Backend) write(m *mailer.EmailMessage, _ mailer.Envelope) error {
+func (b *Backend) write(m *mailer.EmailMessage, _ mailer.Envelope) mailer.Result {
 	entry, err := transcript.Entry(m)
 	if err != nil {
-		return err
+		return mailer.Result{Err: err}
 	}
 	if _, err := b.out.Write(entry); err != nil {
-		return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepBody, Err: fmt.Errorf("console: %w", err)}
+		return mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepBody, Err: fmt.Errorf("console: %w", err)}}
 	}
-	return nil
+	return mailer.Result{}
 }

@@ -9,7 +9,6 @@ import (
 	"context"
 	"sync/atomic"
 
-	"github.com/mailpouch/mailpouch/internal/delivery"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -26,14 +25,17 @@ type Backend struct {
 	sent atomic.Int64
 }
 
-var _ mailer.Backend = (*Backend)(nil)
+var (
+	_ mailer.Backend     = (*Backend)(nil)
+	_ mailer.BatchSender = (*Backend)(nil)
+)
 
 // New returns a backend. The error is always nil.
 func New(cfg Config) (*Backend, error) { return &Backend{cfg: cfg}, nil }
 
 // Open opens nothing, but keeps account of it.
 func (b *Backend) Open(ctx context.Context) (opened bool, err error) {
-	if err := delivery.Ready(ctx); err != nil {
+	if err := mailer.ContextErr(ctx); err != nil {
 		return false, err
 	}
 	return b.open.CompareAndSwap(false, true), nil
@@ -47,14 +49,17 @@ func (b *Backend) Close() error {
 
 // SendMessages accepts every message that is fit to be sent and has a recipient.
 func (b *Backend) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (sent int, err error) {
-	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) {
-		delivery.Each(ctx, messages, b.cfg.Defaults, report, b.count)
-	})
+	return mailer.Collect(ctx, b, messages)
 }
 
-func (b *Backend) count(*mailer.EmailMessage, mailer.Envelope) error {
+// SendBatch is SendMessages with each message reported when it is counted.
+func (b *Backend) SendBatch(ctx context.Context, batch mailer.Batch) {
+	mailer.Deliver(ctx, b, batch, b.cfg.Defaults, b.count)
+}
+
+func (b *Backend) count(*mailer.EmailMessage, mailer.Envelope) mailer.Result {
 	b.sent.Add(1)
-	return nil
+	return mailer.Result{}
 }
 
 // Sent returns how many messages were accepted so far.

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/mailpouch/mailpouch/internal/delivery"
 	"github.com/mailpouch/mailpouch/internal/transcript"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -33,8 +32,8 @@ type Backend struct {
 }
 
 var (
-	_ mailer.Backend    = (*Backend)(nil)
-	_ mailer.EachSender = (*Backend)(nil)
+	_ mailer.Backend     = (*Backend)(nil)
+	_ mailer.BatchSender = (*Backend)(nil)
 )
 
 // file is what a Backend wants of an *os.File.
@@ -79,7 +78,7 @@ func (b *Backend) Open(ctx context.Context) (opened bool, err error) {
 	if b.file != nil {
 		return false, nil
 	}
-	if err := delivery.Ready(ctx); err != nil {
+	if err := mailer.ContextErr(ctx); err != nil {
 		return false, err
 	}
 	// CreateTemp opens with O_EXCL and mode 0600. The microseconds keep the files of
@@ -109,27 +108,18 @@ func (b *Backend) Close() error {
 
 // SendMessages writes the messages. A message that cannot be rendered is left out.
 func (b *Backend) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (sent int, err error) {
-	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) {
-		b.SendEach(ctx, messages, report)
-	})
+	return mailer.Collect(ctx, b, messages)
 }
 
-// SendEach is SendMessages with each message reported when it has been written. It
-// starts a file at the first message that there is to write.
-func (b *Backend) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(i int, r mailer.Result)) {
-	if b.file == nil {
-		// The system has taken the messages already: its close has no news of them.
-		defer func() { _ = b.Close() }()
-	}
-	delivery.Each(ctx, messages, b.cfg.Defaults, report, func(m *mailer.EmailMessage, _ mailer.Envelope) error {
+// SendBatch is SendMessages with each message reported when it has been written. It
+// starts a file at the first message that may be written.
+func (b *Backend) SendBatch(ctx context.Context, batch mailer.Batch) {
+	mailer.Deliver(ctx, b, batch, b.cfg.Defaults, func(m *mailer.EmailMessage, _ mailer.Envelope) mailer.Result {
 		entry, err := transcript.Entry(m)
 		if err != nil {
-			return err
+			return mailer.Result{Err: err}
 		}
-		if _, err := b.Open(ctx); err != nil {
-			return err
-		}
-		return b.write(entry)
+		return mailer.Result{Err: b.write(entry)}
 	})
 }
 

@@ -11,7 +11,6 @@ import (
 	"context"
 	"sync/atomic"
 
-	"github.com/mailpouch/mailpouch/internal/delivery"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -29,8 +28,8 @@ type Backend struct {
 }
 
 var (
-	_ mailer.Backend    = (*Backend)(nil)
-	_ mailer.EachSender = (*Backend)(nil)
+	_ mailer.Backend     = (*Backend)(nil)
+	_ mailer.BatchSender = (*Backend)(nil)
 )
 
 // New returns a backend. The error is always nil.
@@ -46,7 +45,7 @@ func (b *Backend) Outbox() *Outbox { return b.cfg.Outbox }
 
 // Open opens nothing, but keeps account of it.
 func (b *Backend) Open(ctx context.Context) (opened bool, err error) {
-	if err := delivery.Ready(ctx); err != nil {
+	if err := mailer.ContextErr(ctx); err != nil {
 		return false, err
 	}
 	return b.open.CompareAndSwap(false, true), nil
@@ -60,21 +59,19 @@ func (b *Backend) Close() error {
 
 // SendMessages puts each message into the Outbox.
 func (b *Backend) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (sent int, err error) {
-	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) {
-		b.SendEach(ctx, messages, report)
-	})
+	return mailer.Collect(ctx, b, messages)
 }
 
-// SendEach is SendMessages with each message reported when it is in the Outbox.
-func (b *Backend) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(i int, r mailer.Result)) {
-	delivery.Each(ctx, messages, b.cfg.Defaults, report, b.keep)
+// SendBatch is SendMessages with each message reported when it is in the Outbox.
+func (b *Backend) SendBatch(ctx context.Context, batch mailer.Batch) {
+	mailer.Deliver(ctx, b, batch, b.cfg.Defaults, b.keep)
 }
 
-func (b *Backend) keep(m *mailer.EmailMessage, to mailer.Envelope) error {
+func (b *Backend) keep(m *mailer.EmailMessage, to mailer.Envelope) mailer.Result {
 	var raw bytes.Buffer
 	if _, err := m.WriteTo(&raw); err != nil {
-		return err
+		return mailer.Result{Err: err}
 	}
 	b.cfg.Outbox.add(Mail{Message: cloneMessage(m), Envelope: to, Raw: raw.Bytes()})
-	return nil
+	return mailer.Result{}
 }

@@ -29,8 +29,7 @@ type Backend struct {
 
 var (
 	_ mailer.Backend     = (*Backend)(nil)
-	_ mailer.EachSender  = (*Backend)(nil)
-	_ mailer.GroupSender = (*Backend)(nil)
+	_ mailer.BatchSender = (*Backend)(nil)
 )
 
 // New returns a Backend. It reads the files that cfg names and opens no connection.
@@ -75,25 +74,14 @@ func (b *Backend) Close() error {
 
 // SendMessages implements mailer.Backend.
 func (b *Backend) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (sent int, err error) {
-	return mailer.Collect(len(messages), func(report func(i int, r mailer.Result)) {
-		b.SendEach(ctx, messages, report)
-	})
+	return mailer.Collect(ctx, b, messages)
 }
 
-// SendEach implements mailer.EachSender.
-func (b *Backend) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(i int, r mailer.Result)) {
-	b.SendGroups(ctx, messages, func(group []mailer.Report) {
-		for _, r := range group {
-			report(r.Index, r.Result)
-		}
-	})
-}
-
-// SendGroups implements mailer.GroupSender. When a connection breaks it goes on over a
+// SendBatch implements mailer.BatchSender. When a connection breaks it goes on over a
 // new one with all messages that cannot have been accepted, except for the one
 // that seems to have broken it.
-func (b *Backend) SendGroups(ctx context.Context, messages []*mailer.EmailMessage, report func(group []mailer.Report)) {
-	q := &queue{messages: messages, defaults: b.cfg.Defaults, report: report, free: b.free}
+func (b *Backend) SendBatch(ctx context.Context, batch mailer.Batch) {
+	q := &queue{batch: batch, defaults: b.cfg.Defaults, free: b.free}
 	if h := b.cfg.Hooks; h.times() {
 		q.settled = func(j *job, r mailer.Result) { h.settled(ctx, j.told(r)) }
 	}

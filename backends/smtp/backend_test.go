@@ -486,13 +486,13 @@ func TestBackend_inDoubt(t *testing.T) {
 					most = max(most, written-reported)
 				}}, err
 			}
-			newBackend(t, cfg).SendGroups(t.Context(), letters(12), func(group []mailer.Report) {
+			newBackend(t, cfg).SendBatch(t.Context(), mailer.Batch{Messages: letters(12), Report: func(group []mailer.Report) {
 				synctest.Wait() // until the client has done all that it will do without our return
 				mu.Lock()
 				defer mu.Unlock()
 				groups++
 				reported += len(group)
-			})
+			}})
 			if reported != 12 || most != tt.most {
 				t.Errorf("%d reported, %d in doubt", reported, most)
 			}
@@ -529,7 +529,7 @@ func TestBackend_panics(t *testing.T) {
 					t.Error("a nil message does not panic")
 				}
 			}()
-			newBackend(t, cfg).SendGroups(t.Context(), append(letters(3), nil), func(group []mailer.Report) { reported += len(group) })
+			newBackend(t, cfg).SendBatch(t.Context(), mailer.Batch{Messages: append(letters(3), nil), Report: func(group []mailer.Report) { reported += len(group) }})
 		}()
 		p.forgive() // the connection ends in the middle of something
 		p.mu.Lock()
@@ -552,9 +552,9 @@ func TestBackend_reportsEarly(t *testing.T) {
 				}
 				return ""
 			}
-			newBackend(t, cfg).SendEach(t.Context(), letters(3), func(i int, _ mailer.Result) {
+			newBackend(t, cfg).SendBatch(t.Context(), mailer.Batch{Messages: letters(3), Report: each(func(i int, _ mailer.Result) {
 				order = append(order, fmt.Sprint("report ", i))
-			})
+			})})
 			want := "dot a@x, report 0, dot b@x, report 1, dot c@x, report 2"
 			if got := strings.Join(order, ", "); got != want {
 				t.Errorf("got %s", got)
@@ -595,7 +595,7 @@ func TestBackend_context(t *testing.T) {
 				}
 				results := make([]mailer.Result, 3)
 				start := time.Now()
-				newBackend(t, cfg).SendEach(ctx, messages, func(i int, r mailer.Result) { results[i] = r })
+				newBackend(t, cfg).SendBatch(ctx, mailer.Batch{Messages: messages, Report: each(func(i int, r mailer.Result) { results[i] = r })})
 				want := tt.want
 				switch {
 				case w.name != "chunked":
@@ -785,7 +785,7 @@ func TestBackend_nothingMore(t *testing.T) {
 		"nonsense":       func(c net.Conn, _ func()) { _, _ = io.WriteString(c, "what?\r\n") },
 		"accepted early": func(c net.Conn, _ func()) { _, _ = io.WriteString(c, "250 fine\r\n") },
 		"closing":        func(c net.Conn, _ func()) { _, _ = io.WriteString(c, "421 bye\r\n") },
-		"cancelled":      func(_ net.Conn, cancel func()) { cancel(); synctest.Wait() }, // until the client knows
+		"cancelled":      func(_ net.Conn, cancel func()) { cancel() },
 	} {
 		for _, lines := range []int{400, 1000, 20000} { // one slice, two, and a big message
 			nothingMore(t, fmt.Sprintf("%s/%d lines", name, lines), lines, fail)
@@ -812,6 +812,7 @@ func nothingMore(t *testing.T, name string, lines int, fail func(c net.Conn, can
 				}
 				_, _ = io.CopyN(io.Discard, r, 10000)
 				fail(ours, cancel)
+				synctest.Wait() // until the client knows
 				rest, _ := io.ReadAll(r)
 				body <- string(rest)
 			}()
@@ -825,7 +826,7 @@ func nothingMore(t *testing.T, name string, lines int, fail func(c net.Conn, can
 				return theirs, nil
 			}})
 			results := make([]mailer.Result, 2)
-			b.SendEach(ctx, []*mailer.EmailMessage{m, letter("b@x")}, func(i int, r mailer.Result) { results[i] = r })
+			b.SendBatch(ctx, mailer.Batch{Messages: []*mailer.EmailMessage{m, letter("b@x")}, Report: each(func(i int, r mailer.Result) { results[i] = r })})
 			if fate := fates(results[:1]); fate == "sent" || fate == "unknown" {
 				t.Errorf("got %s: %v", fate, results[0].Err)
 			}

@@ -16,7 +16,10 @@ var errNoChunks = errors.New("the server offers CHUNKING and does not know BDAT"
 // indeterminate (RFC 3030, 2), and a reply to it could come too late.
 func (s *session) chunk() error {
 	for {
-		j := s.take()
+		j, err := s.take()
+		if err != nil {
+			return err
+		}
 		if j == nil && s.unanswered() == 0 {
 			return nil
 		}
@@ -36,27 +39,36 @@ func (s *session) chunk() error {
 	}
 }
 
-// stream queues a whole message as soon as there is room in the window.
-func (s *session) stream(j *job) error {
-	for s.crowded(j) || s.unanswered() > 0 && s.c.in.r.Buffered() > 0 {
+// room waits until there is room in the window for the next message, whichever that is by
+// then: one that must be sent once more comes first.
+func (s *session) room() error {
+	for {
+		j := s.q.peek()
+		if j == nil || !s.crowded(j) && (s.unanswered() == 0 || s.c.in.r.Buffered() == 0) {
+			return nil
+		}
 		s.flush()
 		if err := s.next(); err != nil {
 			return err
 		}
 	}
+}
+
+// stream queues a whole message.
+func (s *session) stream(j *job) error {
 	if err := s.recipients(j, true); err != nil {
 		return err
 	}
 	return s.lastChunk(j, j.body)
 }
 
-// crowded says whether j has no room in the window.
+// crowded reports whether j has no room in the window.
 func (s *session) crowded(j *job) bool {
-	octets, others := int64(len(j.body)), len(s.begun)-1
-	for _, other := range s.begun[:others] {
+	octets := int64(len(j.body))
+	for _, other := range s.begun {
 		octets += int64(len(other.body))
 	}
-	return others >= s.c.cfg.Window || others > 0 && octets > s.c.cfg.WindowBytes
+	return len(s.begun) >= s.c.cfg.Window || len(s.begun) > 0 && octets > s.c.cfg.WindowBytes
 }
 
 // lastChunk queues "BDAT n LAST" and the octets. Behind these, the message is complete.

@@ -35,9 +35,11 @@ func Example() {
 		{Subject: "two", FromEmail: "shop@example.com", To: []string{"wilma@example.org"}},
 		{Subject: "three", FromEmail: "shop@example.com", To: []string{"not an address"}},
 	}
-	backend.SendEach(ctx, messages, func(i int, r mailer.Result) {
-		fmt.Println(messages[i].Subject, r.Err == nil)
-	})
+	backend.SendBatch(ctx, mailer.Batch{Messages: messages, Report: func(group []mailer.Report) {
+		for _, r := range group {
+			fmt.Println(messages[r.Index].Subject, r.Err == nil)
+		}
+	}})
 	// Output:
 	// three false
 	// one true

@@ -254,7 +254,7 @@ func TestExim_stopped(t *testing.T) {
 				results := make([]mailer.Result, len(messages))
 				n := 0
 				b := newBackend(t, cfg)
-				b.SendEach(t.Context(), messages, func(i int, r mailer.Result) {
+				b.SendBatch(t.Context(), mailer.Batch{Messages: messages, Report: each(func(i int, r mailer.Result) {
 					if results[i] = r; n == 20 {
 						if !kill {
 							s.Stop()
@@ -262,7 +262,7 @@ func TestExim_stopped(t *testing.T) {
 						s.Restart()
 					}
 					n++
-				})
+				})})
 				must, may := map[string]string{}, spooled(t, s)
 				for i, r := range results {
 					key := messages[i].FromEmail + " to@example.com"

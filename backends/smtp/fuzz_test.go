@@ -104,7 +104,7 @@ func babble(t *testing.T, mode byte, words []byte) {
 	}
 	messages := []*mailer.EmailMessage{letter("a@x", "1@x", "2@x"), letter("b@x"), letter("c@x")}
 	reports, sent := make([]int, len(messages)), 0
-	b.SendEach(t.Context(), messages, func(i int, r mailer.Result) {
+	b.SendBatch(t.Context(), mailer.Batch{Messages: messages, Report: each(func(i int, r mailer.Result) {
 		reports[i]++
 		if r.Err == nil && !r.Skipped {
 			sent++
@@ -112,7 +112,7 @@ func babble(t *testing.T, mode byte, words []byte) {
 				t.Errorf("message %d counts as sent by the reply %q", i, r.Reply)
 			}
 		}
-	})
+	})})
 	_ = b.Close()
 	s.running.Wait()
 	for i, n := range reports {

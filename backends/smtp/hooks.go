@@ -14,7 +14,7 @@ import (
 // the same time. They are on the way of the mail: they must be quick, must not change what
 // they get, and must not call the Backend.
 //
-// ctx is that of Open or SendEach.
+// ctx is that of Open or SendBatch.
 type Hooks struct {
 	// Connected is called when an attempt at one server has ended, well or not.
 	Connected func(ctx context.Context, c Connected)
@@ -58,7 +58,7 @@ type Connected struct {
 
 // Settled is one message whose fate is known.
 type Settled struct {
-	Index      int   // of the message in what SendEach was given
+	Index      int   // of the message in what SendBatch was given
 	Conn       *Conn // the last one that it was given to
 	Way        Way
 	MessageID  string

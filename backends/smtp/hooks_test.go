@@ -150,7 +150,7 @@ func TestHooks(t *testing.T) {
 			do: func(t *testing.T, _ *peer, b *Backend) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
-				b.SendEach(ctx, letters(1), func(int, mailer.Result) {})
+				b.SendBatch(ctx, mailer.Batch{Messages: letters(1), Report: func([]mailer.Report) {}})
 			},
 			want: "conn 1 opened|conn 1 closed: stopped, 1 messages|message 0 on 1: strict unavailable",
 		},
@@ -271,10 +271,10 @@ func TestHooks_settled(t *testing.T) {
 		b, d := hooked(t, p, nil)
 		results := map[int]mailer.Result{}
 		all := []*mailer.EmailMessage{letter("a@x", "yes@x", "no@x"), letter("b@x", "no@x"), letter("c@x")}
-		b.SendEach(t.Context(), all, func(i int, r mailer.Result) {
+		b.SendBatch(t.Context(), mailer.Batch{Messages: all, Report: each(func(i int, r mailer.Result) {
 			results[i] = r
 			<-time.After(time.Minute)
-		})
+		})})
 		refused := []int{1, 1, 0}
 		for i, s := range d.sent {
 			if s.Index != i || s.MessageID != all[i].MessageID || s.Octets < 200 || s.Recipients != len(all[i].To) {

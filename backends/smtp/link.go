@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,7 @@ type link struct {
 	limit   time.Duration // how long the awaited reply may take
 	until   time.Time     // when it must have come
 	written atomic.Int64  // octets written, the measure of progress
+	arrived atomic.Int64  // how often something was read
 
 	mu    sync.Mutex // guards the following, and is held to set deadlines
 	ended *sync.Cond // something has been written, or given up
@@ -54,6 +56,9 @@ func (l *link) Read(p []byte) (int, error) {
 		written := l.written.Load()
 		l.armRead()
 		n, err := l.Conn.Read(p)
+		if n > 0 {
+			l.arrived.Add(1)
+		}
 		if n > 0 || !isTimeout(err) || l.halted() || l.written.Load() == written {
 			return n, err
 		}
@@ -84,11 +89,12 @@ func (l *link) write(p []byte, from int, ends []end, limit time.Duration) error 
 }
 
 // armWrite is the point of no return: when it returns true, the octets that complete
-// the messages of ends are about to leave this machine.
+// the messages of ends are about to leave this machine. They stay if the server has
+// answered one of them already.
 func (l *link) armWrite(ends []end, limit time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.last.IsZero() {
+	if !l.last.IsZero() || slices.ContainsFunc(ends, l.answered) {
 		return false
 	}
 	for _, e := range ends {
@@ -99,6 +105,10 @@ func (l *link) armWrite(ends []end, limit time.Duration) bool {
 	return true
 }
 
+// answered reports whether something has come since the message was queued, though nothing
+// was to come before its end.
+func (l *link) answered(e end) bool { return e.quiet && l.arrived.Load() != e.arrived }
+
 // wrote notes that writing has come as far as n. If it failed, what ends behind n
 // has not left this machine after all, and the server has time for its last words.
 func (l *link) wrote(n int, ends []end, err error) {
@@ -106,6 +116,8 @@ func (l *link) wrote(n int, ends []end, err error) {
 	defer l.mu.Unlock()
 	for _, e := range ends {
 		switch {
+		case e.at <= n && e.last == 0:
+			// It is complete since before it was written, and may be answered and the job another's.
 		case e.at <= n:
 			e.job.wrote = true
 		case e.job.gone:

@@ -523,17 +523,26 @@ func letters(n int) []*mailer.EmailMessage {
 	return all
 }
 
+// each makes a Batch.Report of a function that takes one result.
+func each(report func(i int, r mailer.Result)) func([]mailer.Report) {
+	return func(group []mailer.Report) {
+		for _, r := range group {
+			report(r.Index, r.Result)
+		}
+	}
+}
+
 // sendAll sends and returns the results, having checked that each came once.
 func sendAll(t *testing.T, b *Backend, messages []*mailer.EmailMessage) []mailer.Result {
 	t.Helper()
 	results := make([]mailer.Result, len(messages))
 	seen := make([]bool, len(messages))
-	b.SendEach(t.Context(), messages, func(i int, r mailer.Result) {
+	b.SendBatch(t.Context(), mailer.Batch{Messages: messages, Report: each(func(i int, r mailer.Result) {
 		if seen[i] {
 			t.Errorf("message %d was reported twice", i)
 		}
 		results[i], seen[i] = r, true
-	})
+	})})
 	for i, s := range seen {
 		if !s {
 			t.Errorf("message %d was not reported", i)

@@ -19,7 +19,10 @@ import (
 // A strict session waits for each reply instead, and is otherwise the same.
 func (s *session) pipeline() error {
 	for {
-		j := s.take()
+		j, err := s.take()
+		if err != nil {
+			return err
+		}
 		if j == nil && s.unanswered() == 0 {
 			return nil
 		}
@@ -39,13 +42,22 @@ func (s *session) pipeline() error {
 	}
 }
 
-// take takes the next message that the server can be given, unless the connection
-// has carried enough.
-func (s *session) take() *job {
+// take takes the next message that may be sent and that the server can be given, unless
+// the connection has carried enough. Between the question whether it may be sent and its
+// MAIL nothing is waited for, but the reply to RSET if the session is strict.
+func (s *session) take() (*job, error) {
 	for !s.c.full() {
+		if s.chunks {
+			if err := s.room(); err != nil {
+				return nil, err
+			}
+		}
 		j := s.q.take()
 		if j == nil {
-			return nil
+			return nil, nil
+		}
+		if !s.q.admit(j) {
+			continue
 		}
 		j.begin(s.c)
 		j.way = s.way
@@ -53,11 +65,11 @@ func (s *session) take() *job {
 			s.begun = append(s.begun, j)
 			j.asked = max(j.asked, len(j.to))
 			s.c.messages++
-			return j
+			return j, nil
 		}
 		s.q.finish(j)
 	}
-	return nil
+	return nil, nil
 }
 
 // envelope says MAIL, RCPT and DATA and waits for the replies, those to what was
@@ -147,7 +159,9 @@ func (s *session) sayEnd(cmd command, replies int) error {
 	}
 	s.group.bytes = append(s.group.bytes, finalDot...)
 	if cmd.job != nil {
-		s.group.ends = append(s.group.ends, end{at: len(s.group.bytes), last: last, job: cmd.job})
+		s.group.ends = append(s.group.ends, end{
+			at: len(s.group.bytes), last: last, job: cmd.job, quiet: true, arrived: s.c.link.arrived.Load(),
+		})
 	}
 	for range replies {
 		s.pending = append(s.pending, cmd)

@@ -9,9 +9,8 @@ import (
 // A queue is a batch on its way. It renders each message shortly before it is its
 // turn, and reports each one's result once.
 type queue struct {
-	messages []*mailer.EmailMessage
+	batch    mailer.Batch
 	defaults mailer.Defaults
-	report   func(group []mailer.Report)
 	settled  func(j *job, r mailer.Result) // for hooks; nil if nobody listens
 
 	next  int             // the first message not looked at
@@ -23,7 +22,7 @@ type queue struct {
 // peek returns the next job without taking it, or nil if there is none.
 // Messages that cannot be sent to anybody are reported on the way.
 func (q *queue) peek() *job {
-	for len(q.ready) == 0 && q.next < len(q.messages) {
+	for len(q.ready) == 0 && q.next < len(q.batch.Messages) {
 		q.prepare(q.next)
 		q.next++
 	}
@@ -35,7 +34,7 @@ func (q *queue) peek() *job {
 
 func (q *queue) prepare(i int) {
 	j := q.job()
-	err := j.load(i, q.messages[i].WithDefaults(q.defaults))
+	err := j.load(i, q.batch.Messages[i].WithDefaults(q.defaults))
 	switch {
 	case err != nil:
 		q.note(i, mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}})
@@ -70,14 +69,30 @@ func (q *queue) tell() bool {
 	if len(q.known) == 0 {
 		return false
 	}
-	q.report(q.known)
+	q.batch.Report(q.known)
 	q.known = q.known[:0]
 	return true
 }
 
-// finish ends a job that has its result.
-func (q *queue) finish(j *job) {
-	r := j.result()
+// admit asks whether the job that take returned may be sent now, and reports it if not. A
+// message that was accepted for some recipients goes on to the others without asking: its
+// sender has been told yes, and part of it is delivered.
+func (q *queue) admit(j *job) bool {
+	if q.batch.Begin == nil || j.reply != "" {
+		return true
+	}
+	err := q.batch.Begin(j.index)
+	if err != nil {
+		q.end(j, mailer.Result{Err: err, Connection: j.connection()})
+	}
+	return err == nil
+}
+
+// finish ends a job whose transactions are over.
+func (q *queue) finish(j *job) { q.end(j, j.result()) }
+
+// end ends a job that has its result. Hooks are told if it was given to a connection.
+func (q *queue) end(j *job, r mailer.Result) {
 	if q.settled != nil && j.conn != nil {
 		q.settled(j, r)
 	}

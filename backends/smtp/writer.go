@@ -25,6 +25,9 @@ type end struct {
 	at   int
 	last int // where its last bytes begin, if they are written apart from all else; 0: they are not
 	job  *job
+
+	quiet   bool  // nothing is to be answered before the end
+	arrived int64 // how often something had been read when it was queued
 }
 
 // cut returns where a slice from one place to another has to end, so that what comes before

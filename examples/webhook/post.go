@@ -18,9 +18,6 @@ import (
 
 // post hands one message over and says what became of it.
 func (b *Backend) post(ctx context.Context, m *mailer.EmailMessage, envelope mailer.Envelope) mailer.Result {
-	if err := ctx.Err(); err != nil { // time is up: that is not the message's fault
-		return mailer.Result{Err: unavailable(err)}
-	}
 	body, err := encode(m, envelope)
 	if err != nil {
 		return mailer.Result{Err: err}

@@ -36,8 +36,8 @@ type Backend struct {
 }
 
 var (
-	_ mailer.Backend    = (*Backend)(nil)
-	_ mailer.EachSender = (*Backend)(nil)
+	_ mailer.Backend     = (*Backend)(nil)
+	_ mailer.BatchSender = (*Backend)(nil)
 )
 
 // New returns a Backend. It opens no connection.
@@ -87,44 +87,14 @@ func (b *Backend) Close() error {
 
 // SendMessages implements mailer.Backend.
 func (b *Backend) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (sent int, err error) {
-	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) { b.SendEach(ctx, messages, report) })
+	return mailer.Collect(ctx, b, messages)
 }
 
-// SendEach implements mailer.EachSender.
-func (b *Backend) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(i int, r mailer.Result)) {
-	var opened bool
-	var down error // why no connection could be opened
-	for i, m := range messages {
-		m = m.WithDefaults(b.cfg.Defaults)
-		envelope, err := check(m)
-		switch {
-		case err != nil:
-			report(i, mailer.Result{Err: err})
-			continue
-		case len(envelope.To) == 0:
-			report(i, mailer.Result{Skipped: true})
-			continue
-		}
-		if !b.open && down == nil {
-			opened, down = b.Open(ctx)
-		}
-		if down != nil {
-			report(i, mailer.Result{Err: down})
-			continue
-		}
-		report(i, b.post(ctx, m, envelope))
-	}
-	if opened {
-		_ = b.Close()
-	}
-}
-
-// check refuses what no next hop should see.
-func check(m *mailer.EmailMessage) (mailer.Envelope, error) {
-	if err := m.Validate(); err != nil {
-		return mailer.Envelope{}, err
-	}
-	return m.Envelope()
+// SendBatch implements mailer.BatchSender.
+func (b *Backend) SendBatch(ctx context.Context, batch mailer.Batch) {
+	mailer.Deliver(ctx, b, batch, b.cfg.Defaults, func(m *mailer.EmailMessage, envelope mailer.Envelope) mailer.Result {
+		return b.post(ctx, m, envelope)
+	})
 }
 
 func unavailable(err error) error {

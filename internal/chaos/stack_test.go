@@ -96,7 +96,11 @@ func ours(t *testing.T, redisURL string, relay *relay) *stack {
 			}
 			ids, errs := make([]string, len(numbers)), make([]error, len(numbers))
 			kept := tasks.Options{Retention: hour}
-			queue.With(kept).SendEach(ctx, messages, func(i int, r mailer.Result) { ids[i], errs[i] = r.Reply, r.Err })
+			queue.With(kept).SendBatch(ctx, mailer.Batch{Messages: messages, Report: func(group []mailer.Report) {
+				for _, r := range group {
+					ids[r.Index], errs[r.Index] = r.Reply, r.Err
+				}
+			}})
 			return ids, errs
 		},
 		command: func(name string) *exec.Cmd {

@@ -128,12 +128,15 @@ func (r relay) Open(context.Context) (bool, error) { return true, nil }
 func (r relay) Close() error { return nil }
 
 // SendMessages implements mailer.Backend.
-func (r relay) SendMessages(_ context.Context, messages []*mailer.EmailMessage) (int, error) {
-	return mailer.Collect(len(messages), func(report func(int, mailer.Result)) {
-		for i, m := range messages {
-			report(i, mailer.Result{Err: r(m.To[0])})
-		}
-	})
+func (r relay) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (int, error) {
+	return mailer.Collect(ctx, r, messages)
+}
+
+// SendBatch implements mailer.BatchSender.
+func (r relay) SendBatch(_ context.Context, b mailer.Batch) {
+	for i, m := range b.Messages {
+		b.Report([]mailer.Report{{Index: i, Result: mailer.Result{Err: r(m.To[0])}}})
+	}
 }
 
 func reply(class mailer.Class, step mailer.Step, code int, text string) error {

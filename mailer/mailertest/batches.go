@@ -66,45 +66,6 @@ func batchChecks() []check {
 				p.arrived(want...)
 			},
 		},
-		{
-			name:  "each",
-			rule:  "SendEach reports each message once before it returns, and says what SendMessages says",
-			needs: needEachSender,
-			run: func(p *probe) {
-				sendEach(p, func(batch []*mailer.EmailMessage, report func(mailer.Report)) {
-					p.Backend.(mailer.EachSender).SendEach(p.ctx, batch, func(i int, r mailer.Result) { report(mailer.Report{Index: i, Result: r}) })
-				})
-			},
-		},
-		{
-			name:  "groups",
-			rule:  "SendGroups reports each message once before it returns, and says what SendMessages says",
-			needs: needGroups,
-			run: func(p *probe) {
-				sendEach(p, func(batch []*mailer.EmailMessage, report func(mailer.Report)) {
-					p.Backend.(mailer.GroupSender).SendGroups(p.ctx, batch, func(group []mailer.Report) {
-						for _, r := range group {
-							report(r)
-						}
-					})
-				})
-			},
-		},
-		{
-			name:  "each_closes",
-			rule:  "SendEach opens and closes as SendMessages does",
-			needs: needEachSender,
-			run: func(p *probe) {
-				each := p.Backend.(mailer.EachSender)
-				ignore := func(int, mailer.Result) {}
-				each.SendEach(p.ctx, letters(2), ignore)
-				p.isClosed()
-				p.open(true)
-				each.SendEach(p.ctx, letters(2), ignore)
-				p.isOpen()
-				p.close()
-			},
-		},
 	}
 }
 
@@ -129,39 +90,6 @@ func sendForgeries(p *probe) {
 		}
 	}
 	p.arrived(want...)
-}
-
-// sendEach sends a batch with messages of all kinds through send, and the same batch through
-// SendMessages.
-func sendEach(p *probe, send func(batch []*mailer.EmailMessage, report func(mailer.Report))) {
-	bad := letter(1)
-	bad.Subject = "x\ny"
-	batch := []*mailer.EmailMessage{letter(0), bad, unaddressed(2), letter(3)}
-	want := p.pack(letter(0), letter(3))
-
-	results := make([][]mailer.Result, len(batch))
-	send(batch, func(r mailer.Report) {
-		if r.Index < 0 || r.Index >= len(results) {
-			p.failf("report for message %d of %d", r.Index, len(batch))
-			return
-		}
-		results[r.Index] = append(results[r.Index], r.Result)
-	})
-	p.arrived(want...)
-
-	errs := p.send(p.ctx, 2, batch...)
-	for i, r := range results {
-		if len(r) != 1 {
-			p.failf("message %d was reported %d times before its end, want once", i, len(r))
-			continue
-		}
-		if got, want := r[0].Skipped, i == 2; got != want {
-			p.failf("message %d: Skipped is %t, want %t", i, got, want)
-		}
-		if got, want := r[0].Error(), errs[i]; (got == nil) != (want == nil) {
-			p.failf("message %d: it says %v, SendMessages says %v", i, got, want)
-		}
-	}
 }
 
 func (p *probe) noErrors(errs []error) {

@@ -14,8 +14,8 @@
 // with the race detector: that reports come from one goroutine at a time is left to it.
 //
 // What no suite can see from outside is left to the backend's own tests: that a
-// message is not tried again once it may have been accepted, and that a report does
-// not wait for the next message.
+// message is not tried again once it may have been accepted, that a report does
+// not wait for the next message, and that a message which is tried anew is asked for anew.
 package mailertest
 
 import (
@@ -40,6 +40,10 @@ type Harness struct {
 	// NoEnvelope says that Received cannot tell senders and recipients, as the
 	// backend keeps the message but not its envelope. They are not compared then.
 	NoEnvelope bool
+
+	// WholeBatch says that the backend sends a batch of any size in one call, so that it
+	// asks for all of its messages before that. It is not tested then that it does not.
+	WholeBatch bool
 
 	// Connections returns how many connections the backend has opened so far.
 	Connections func() int
@@ -95,13 +99,13 @@ type check struct {
 type need string
 
 const (
-	nothing        need = ""
-	needBreak      need = "Break"
-	needDown       need = "Down"
-	needRefuses    need = "Refuses"
-	needReceived   need = "Received"
-	needEachSender need = "Backend that is a mailer.EachSender"
-	needGroups     need = "Backend that is a mailer.GroupSender"
+	nothing         need = ""
+	needBreak       need = "Break"
+	needDown        need = "Down"
+	needRefuses     need = "Refuses"
+	needReceived    need = "Received"
+	needBatchSender need = "Backend that is a mailer.BatchSender"
+	needTurns       need = "Backend that is a mailer.BatchSender without WholeBatch"
 )
 
 func (c check) applies(h Harness) bool {
@@ -114,15 +118,18 @@ func (c check) applies(h Harness) bool {
 		return h.Refuses != ""
 	case needReceived:
 		return h.Received != nil
-	case needEachSender:
-		_, ok := h.Backend.(mailer.EachSender)
-		return ok
-	case needGroups:
-		_, ok := h.Backend.(mailer.GroupSender)
-		return ok
+	case needBatchSender:
+		return isBatchSender(h)
+	case needTurns:
+		return isBatchSender(h) && !h.WholeBatch
 	default:
 		return true
 	}
+}
+
+func isBatchSender(h Harness) bool {
+	_, ok := h.Backend.(mailer.BatchSender)
+	return ok
 }
 
 // test returns what is wrong.
@@ -136,6 +143,7 @@ func checks() []check {
 	var all []check
 	all = append(all, connectionChecks()...)
 	all = append(all, batchChecks()...)
+	all = append(all, senderChecks()...)
 	all = append(all, faultChecks()...)
 	return append(all, messageChecks()...)
 }

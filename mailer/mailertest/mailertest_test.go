@@ -33,9 +33,14 @@ func TestRun(t *testing.T) {
 			}
 			return h
 		}},
-		{"a backend alone, that is no EachSender", func() Harness {
+		{"a backend alone, that is no BatchSender", func() Harness {
 			b, _ := newReference(noFault)
 			return Harness{Backend: struct{ mailer.Backend }{b}}
+		}},
+		{"a backend that asks for a whole batch at once", func() Harness {
+			_, h := newReference(asksAtOnce)
+			h.WholeBatch = true
+			return h
 		}},
 	}
 	for _, tt := range tests {
@@ -63,7 +68,7 @@ func faults() map[fault][]string {
 		dialsPerMessage:   {"one_connection"},
 		dialsForNothing:   {"send_nothing"},
 		dialsForNobody:    {"send_to_nobody"},
-		sendsNobody:       {"send_to_nobody", "nobody_in_batch", "each"},
+		sendsNobody:       {"send_to_nobody", "nobody_in_batch", "batch"},
 		countsNobody:      {"send_to_nobody", "nobody_in_batch"},
 		failsNobody:       {"send_to_nobody", "nobody_in_batch"},
 		firstBatchOnly:    {"large_batch"},
@@ -77,13 +82,25 @@ func faults() map[fault][]string {
 		countsBad:         {"bad_header", "bad_address", "bad_only"},
 		trustsFileNames:   {"bad_header"},
 		openAfterFailure:  {"bad_only"},
-		reportsTwice:      {"each", "groups"},
-		reportsSome:       {"each", "groups"},
-		reportsUnskipped:  {"each", "groups"},
-		reportsNoError:    {"each", "groups"},
-		reportsAlien:      {"each", "groups"},
-		groupsForget:      {"groups"},
-		eachLeavesOpen:    {"each_closes"},
+		reportsTwice:      {"batch"},
+		reportsSome:       {"batch"},
+		reportsUnskipped:  {"batch"},
+		reportsNoError:    {"batch"},
+		reportsAlien:      {"batch"},
+		groupsForget:      {"batch"},
+		batchLeavesOpen:   {"batch_closes"},
+		ignoresBegin:      {"begin_refuses", "begin_refuses_all", "begin_order"},
+		sendsRefused:      {"begin_refuses", "begin_refuses_all"},
+		skipsRefused:      {"begin_refuses", "begin_refuses_all"},
+		rewordsRefused:    {"begin_refuses", "begin_refuses_all"},
+		stopsAtRefused:    {"begin_refuses"},
+		opensForRefused:   {"begin_refuses_all"},
+		asksTwice:         {"begin_order"},
+		asksBackwards:     {"begin_order"},
+		asksSome:          {"begin_order"},
+		asksLate:          {"begin_refuses"},
+		asksTooLate:       {"begin_refuses"},
+		asksAtOnce:        {"begin_turn"},
 		ignoresDoneOpen:   {"cancelled_open"},
 		ignoresDone:       {"cancelled_send"},
 		swallowsDone:      {"cancelled_send"},

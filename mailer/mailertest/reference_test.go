@@ -45,7 +45,19 @@ const (
 	reportsNoError    fault = "reports no errors"
 	reportsAlien      fault = "reports a message that is not there"
 	groupsForget      fault = "reports of several messages only the first ones"
-	eachLeavesOpen    fault = "SendEach does not close what it opened"
+	batchLeavesOpen   fault = "SendBatch does not close what it opened"
+	ignoresBegin      fault = "does not ask Begin"
+	sendsRefused      fault = "sends a message that Begin refuses"
+	skipsRefused      fault = "says of a message that Begin refuses that it is skipped"
+	rewordsRefused    fault = "replaces the error of Begin"
+	stopsAtRefused    fault = "stops when Begin refuses a message"
+	opensForRefused   fault = "stays open when Begin refuses a message"
+	asksTwice         fault = "asks Begin twice"
+	asksBackwards     fault = "asks Begin from the last message to the first"
+	asksSome          fault = "asks Begin for the first message only"
+	asksLate          fault = "asks Begin when the message is sent"
+	asksTooLate       fault = "asks Begin when the message is reported"
+	asksAtOnce        fault = "asks Begin for all messages at once"
 	ignoresDoneOpen   fault = "Open with a context that is done opens"
 	ignoresDone       fault = "SendMessages with a context that is done sends"
 	swallowsDone      fault = "SendMessages with a context that is done says nothing"
@@ -138,7 +150,7 @@ func (b *reference) Close() error {
 }
 
 func (b *reference) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (int, error) {
-	sent, err := mailer.Collect(len(messages), func(report func(int, mailer.Result)) { b.send(ctx, messages, report) })
+	sent, err := mailer.Collect(ctx, plainly{b}, messages)
 	if b.has(sortsBatch) {
 		slices.Reverse(messages)
 	}
@@ -159,12 +171,26 @@ func (b *reference) SendMessages(ctx context.Context, messages []*mailer.EmailMe
 	return sent, err
 }
 
-func (b *reference) SendEach(ctx context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) {
+// plainly sends without the faults of SendBatch.
+type plainly struct{ b *reference }
+
+func (p plainly) SendBatch(ctx context.Context, batch mailer.Batch) { p.b.send(ctx, batch) }
+
+func (b *reference) SendBatch(ctx context.Context, batch mailer.Batch) {
+	var known []mailer.Report
+	flush := func() {
+		if b.has(groupsForget) {
+			known = known[:min(1, len(known))]
+		}
+		batch.Report(known)
+		known = nil
+	}
 	if b.has(reportsAlien) {
-		report(len(messages), mailer.Result{})
+		batch.Report([]mailer.Report{{Index: len(batch.Messages)}})
 	}
 	open := b.open
-	b.send(ctx, messages, func(i int, r mailer.Result) {
+	b.send(ctx, mailer.Batch{Messages: batch.Messages, Begin: b.begin(batch), Report: func(group []mailer.Report) {
+		r := group[0]
 		switch {
 		case r.Skipped && b.has(reportsSome):
 			return
@@ -173,38 +199,73 @@ func (b *reference) SendEach(ctx context.Context, messages []*mailer.EmailMessag
 		case b.has(reportsNoError):
 			r.Err = nil
 		case b.has(reportsTwice):
-			report(i, r)
+			known = append(known, r)
 		}
-		report(i, r)
-	})
-	if b.has(eachLeavesOpen) && !open && len(messages) > 0 {
+		if known = append(known, r); len(known) > 1 {
+			flush()
+		}
+		if b.has(asksTooLate) {
+			flush()
+			_ = batch.Begin(r.Index)
+		}
+	}})
+	flush()
+	if b.has(batchLeavesOpen) && !open && len(batch.Messages) > 0 {
 		b.open = true
 	}
 }
 
-func (b *reference) SendGroups(ctx context.Context, messages []*mailer.EmailMessage, report func([]mailer.Report)) {
-	var all []mailer.Report
-	b.SendEach(ctx, messages, func(i int, r mailer.Result) { all = append(all, mailer.Report{Index: i, Result: r}) })
-	for group := range slices.Chunk(all, 3) {
-		if b.has(groupsForget) {
-			group = group[:min(2, len(group))]
+// begin is the Begin of a batch, with what is wrong about asking it.
+func (b *reference) begin(batch mailer.Batch) func(i int) error {
+	if batch.Begin == nil {
+		return nil
+	}
+	asked, no := false, make([]error, len(batch.Messages))
+	ask := func(i int) { no[i] = batch.Begin(i) }
+	return func(i int) error {
+		first := !asked
+		asked = true
+		switch {
+		case b.has(ignoresBegin), b.has(asksSome) && !first, b.has(asksTooLate):
+			return nil
+		case b.has(asksAtOnce) || b.has(asksBackwards):
+			for n := 0; first && n < len(no); n++ {
+				if b.has(asksBackwards) {
+					ask(len(no) - 1 - n)
+				} else {
+					ask(n)
+				}
+			}
+		case b.has(asksTwice):
+			ask(i)
+			ask(i)
+		default:
+			ask(i)
 		}
-		report(group)
+		return no[i]
 	}
 }
 
-// send is the body of SendMessages and SendEach.
-func (b *reference) send(ctx context.Context, messages []*mailer.EmailMessage, report func(int, mailer.Result)) {
-	wasOpen, failed := b.open, false
-	if len(messages) == 0 && b.has(dialsForNothing) {
+// send is the body of SendMessages and SendBatch.
+func (b *reference) send(ctx context.Context, batch mailer.Batch) {
+	report := func(i int, r mailer.Result) { batch.Report([]mailer.Report{{Index: i, Result: r}}) }
+	wasOpen, failed, refused := b.open, false, false
+	if len(batch.Messages) == 0 && b.has(dialsForNothing) {
 		_, _ = b.Open(ctx)
 	}
-	for i, m := range messages {
-		if failed && b.has(stopsAtFailure) {
+	for i, m := range batch.Messages {
+		if failed && b.has(stopsAtFailure) || refused && b.has(stopsAtRefused) {
 			report(i, mailer.Result{Err: errors.New("not tried")})
 			continue
 		}
-		r := b.one(ctx, m)
+		r := b.one(ctx, m, func() error {
+			if batch.Begin == nil {
+				return nil
+			}
+			err := batch.Begin(i)
+			refused = refused || err != nil
+			return err
+		})
 		if b.has(firstBatchOnly) && i >= 100 {
 			b.mails = b.mails[:len(b.mails)-1]
 		}
@@ -215,14 +276,14 @@ func (b *reference) send(ctx context.Context, messages []*mailer.EmailMessage, r
 		}
 	}
 	switch {
-	case failed && b.has(openAfterFailure):
+	case failed && b.has(openAfterFailure), refused && b.has(opensForRefused):
 		b.open = true
 	case !wasOpen && b.open && !b.has(leavesOpen), wasOpen && b.has(closesOpen):
 		_ = b.Close()
 	}
 }
 
-func (b *reference) one(ctx context.Context, m *mailer.EmailMessage) mailer.Result {
+func (b *reference) one(ctx context.Context, m *mailer.EmailMessage, begin func() error) mailer.Result {
 	m = b.complete(m)
 	if err := b.validate(m); err != nil {
 		switch b.fault {
@@ -244,6 +305,20 @@ func (b *reference) one(ctx context.Context, m *mailer.EmailMessage) mailer.Resu
 		return mailer.Result{Err: ctx.Err()}
 	}
 	if _, err := b.Open(context.WithoutCancel(ctx)); err != nil {
+		return mailer.Result{Err: err}
+	}
+	if b.has(asksLate) {
+		r := b.deliver(m, envelope)
+		_ = begin()
+		return r
+	}
+	if err := begin(); err != nil && !b.has(sendsRefused) {
+		switch b.fault {
+		case skipsRefused:
+			return mailer.Result{Skipped: true}
+		case rewordsRefused:
+			err = errors.New("refused")
+		}
 		return mailer.Result{Err: err}
 	}
 	return b.deliver(m, envelope)

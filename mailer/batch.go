@@ -1,0 +1,174 @@
+package mailer
+
+import "context"
+
+// BatchSender is implemented by backends that learn a message's fate before the batch is
+// through, and can be told at the last moment that a message must not be sent any more.
+type BatchSender interface {
+	// SendBatch is SendMessages with each result reported as it becomes known. Begin and
+	// Report are called from one goroutine at a time, and not after SendBatch has returned.
+	SendBatch(ctx context.Context, b Batch)
+}
+
+// Batch is what a BatchSender is given. Report is required.
+type Batch struct {
+	Messages []*EmailMessage
+
+	// Begin, if not nil, is asked right before a message's turn, by its index. An error is
+	// that message's result, as it is, and nothing of the message is sent; the others go on.
+	//
+	// The messages are asked for in their order, and each once, unless the backend turns to
+	// it anew: as after a connection that broke before the message can have been accepted.
+	// What was accepted for some recipients goes on to the others without asking. There is
+	// no need to ask for a message that cannot be sent anyway. A backend that sends several
+	// messages in one call asks for those of the call before it.
+	Begin func(i int) error
+
+	// Report gets the results, those together that become known together: once for every
+	// index, and for all of them before SendBatch returns. What is not reported when a
+	// process dies is what may be sent twice, so a report waits neither for the next
+	// message nor for the next reply. A group is the backend's again when Report returns.
+	Report func(group []Report)
+}
+
+// Report is the Result of the message with that index.
+type Report struct {
+	Index int
+	Result
+}
+
+// SendBatch sends the batch through b. If b is no BatchSender, Begin is asked for every
+// message before the first is sent, and the results are reported when the batch is through.
+func SendBatch(ctx context.Context, b Backend, batch Batch) {
+	if s, ok := b.(BatchSender); ok {
+		s.SendBatch(ctx, batch)
+		return
+	}
+	var refused, rest []Report
+	messages := make([]*EmailMessage, 0, len(batch.Messages))
+	for i, m := range batch.Messages {
+		if err := batch.begin(i); err != nil {
+			refused = append(refused, Report{i, Result{Err: err}})
+			continue
+		}
+		rest, messages = append(rest, Report{Index: i}), append(messages, m)
+	}
+	if len(refused) > 0 {
+		batch.Report(refused)
+	}
+	if len(rest) == 0 {
+		return
+	}
+	_, err := b.SendMessages(ctx, messages)
+	for n, m := range messages {
+		rest[n].Result = Result{Err: ErrorAt(err, n), Skipped: len(m.Recipients()) == 0}
+	}
+	batch.Report(rest)
+}
+
+// begin asks for a message, if there is anybody to ask.
+func (b Batch) begin(i int) error {
+	if b.Begin == nil {
+		return nil
+	}
+	return b.Begin(i)
+}
+
+// Collect sends the messages as a batch and returns what SendMessages returns: a
+// BatchSender makes its SendMessages of it.
+func Collect(ctx context.Context, s BatchSender, messages []*EmailMessage) (sent int, err error) {
+	errs := make(SendErrors, len(messages))
+	failed := false
+	s.SendBatch(ctx, Batch{Messages: messages, Report: func(group []Report) {
+		for _, r := range group {
+			errs[r.Index] = r.Error()
+			failed = failed || errs[r.Index] != nil
+			if r.Err == nil && !r.Skipped {
+				sent++
+			}
+		}
+	}})
+	if failed {
+		return sent, errs
+	}
+	return sent, nil
+}
+
+// Deliver is the part of SendBatch that does not depend on where the mail goes, for a
+// backend that sends one message after the other. It completes each message, checks it,
+// makes sure that b is open, asks Begin, hands the message to put with its envelope, and
+// reports what became of it before it takes the next one. In the end it closes b, if it
+// was not open before.
+//
+// What cannot be sent, and what has no recipient, opens nothing and never reaches put.
+// Nothing does once ctx is done. b.Open is called before each message and must be quick
+// while b is open; when it has failed, it is not called again, and what is left fails with
+// its error.
+func Deliver(ctx context.Context, b Backend, batch Batch, defaults Defaults, put func(m *EmailMessage, to Envelope) Result) {
+	d := delivery{backend: b, batch: batch, put: put}
+	defer d.close() // also if put panics
+	group := make([]Report, 1)
+	for i, m := range batch.Messages {
+		group[0] = Report{i, d.deliver(ctx, i, m.WithDefaults(defaults))}
+		batch.Report(group)
+	}
+}
+
+// delivery is one call of Deliver.
+type delivery struct {
+	backend Backend
+	batch   Batch
+	put     func(m *EmailMessage, to Envelope) Result
+
+	asked  bool  // the backend has been open since
+	opened bool  // and it was Deliver that opened it first
+	down   error // why it could not be opened
+}
+
+func (d *delivery) deliver(ctx context.Context, i int, m *EmailMessage) Result {
+	if err := m.Validate(); err != nil {
+		return Result{Err: err}
+	}
+	to, err := m.Envelope()
+	if err != nil {
+		return Result{Err: err}
+	}
+	if len(to.To) == 0 {
+		return Result{Skipped: true}
+	}
+	if err := ContextErr(ctx); err != nil {
+		return Result{Err: err}
+	}
+	if err := d.open(ctx); err != nil {
+		return Result{Err: err}
+	}
+	if err := d.batch.begin(i); err != nil {
+		return Result{Err: err}
+	}
+	return d.put(m, to)
+}
+
+// open makes sure that the backend is open. A backend may close itself over a message and
+// be opened again: whose it is to close is decided when it is opened first.
+func (d *delivery) open(ctx context.Context) error {
+	if d.down != nil {
+		return d.down
+	}
+	opened, err := d.backend.Open(ctx)
+	if err != nil {
+		d.down = err
+		return err
+	}
+	if !d.asked {
+		d.asked, d.opened = true, opened
+	}
+	return nil
+}
+
+// close closes the backend if it was opened here. The next hop has taken the messages
+// already: the close has no news of them.
+func (d *delivery) close() {
+	if d.opened {
+		_ = d.backend.Close()
+	}
+}

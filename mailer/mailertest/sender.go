@@ -1,0 +1,168 @@
+package mailertest
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// senderChecks are about a mailer.BatchSender.
+func senderChecks() []check {
+	return []check{
+		{
+			name:  "batch",
+			rule:  "SendBatch reports each message once before it returns, and says what SendMessages says",
+			needs: needBatchSender,
+			run: func(p *probe) {
+				batch := mixedLetters()
+				want := p.pack(batch[0], batch[3])
+				results := p.sendBatch(batch, nil)
+				p.arrived(want...)
+				for i, err := range p.send(p.ctx, 2, batch...) {
+					if got, want := results[i].Skipped, i == 2; got != want {
+						p.failf("message %d: Skipped is %t, want %t", i, got, want)
+					}
+					if got := results[i].Error(); (got == nil) != (err == nil) {
+						p.failf("message %d: it says %v, SendMessages says %v", i, got, err)
+					}
+				}
+			},
+		},
+		{
+			name:  "batch_closes",
+			rule:  "SendBatch opens and closes as SendMessages does",
+			needs: needBatchSender,
+			run: func(p *probe) {
+				p.sendBatch(letters(2), nil)
+				p.isClosed()
+				p.open(true)
+				p.sendBatch(letters(2), nil)
+				p.isOpen()
+				p.close()
+			},
+		},
+		{
+			name:  "begin_refuses",
+			rule:  "Begin is asked before anything of a message is sent: one that it refuses is not sent and has that error, and the others are sent",
+			needs: needBatchSender,
+			run:   sendRefusedToBegin,
+		},
+		{
+			name:  "begin_refuses_all",
+			rule:  "when Begin refuses all messages none is sent, and the backend is as open as it was before",
+			needs: needBatchSender,
+			run: func(p *probe) {
+				no := errors.New("too late")
+				refuse := func(int) error { return no }
+				for i, r := range p.sendBatch(letters(3), refuse) {
+					p.refusedWith(i, r, no)
+				}
+				p.isClosed()
+				p.open(true)
+				p.sendBatch(letters(3), refuse)
+				p.isOpen()
+				want := p.pack(letter(4))
+				p.sendAll(letter(4))
+				p.close()
+				p.arrived(want...)
+			},
+		},
+		{
+			name:  "begin_order",
+			rule:  "Begin is asked for each message that can be sent, once and in their order",
+			needs: needBatchSender,
+			run: func(p *probe) {
+				var asked []int
+				p.sendBatch(mixedLetters(), func(i int) error {
+					asked = append(asked, i)
+					return nil
+				})
+				// Nobody needs to know of the messages that cannot be sent.
+				must := slices.DeleteFunc(slices.Clone(asked), func(i int) bool { return i == 1 || i == 2 })
+				if !slices.IsSorted(asked) || len(slices.Compact(slices.Clone(asked))) != len(asked) || !slices.Equal(must, []int{0, 3}) {
+					p.failf("Begin was asked for the messages %d, want 0 and 3, each once", asked)
+				}
+			},
+		},
+		{
+			name:  "begin_turn",
+			rule:  "Begin is asked at the message's turn, and not for a whole large batch before it is sent",
+			needs: needTurns,
+			run: func(p *probe) {
+				const many = 300
+				reported := 0
+				p.sendBatchTo(letters(many), func(i int) error {
+					if i == many-1 && reported == 0 {
+						p.failf("Begin was asked for all of %d messages before any was reported", many)
+					}
+					return nil
+				}, func(mailer.Report) { reported++ })
+			},
+		},
+	}
+}
+
+// mixedLetters are two good messages, and between them a bad one and one to nobody.
+func mixedLetters() []*mailer.EmailMessage {
+	bad := letter(1)
+	bad.Subject = "x\ny"
+	return []*mailer.EmailMessage{letter(0), bad, unaddressed(2), letter(3)}
+}
+
+// sendRefusedToBegin refuses messages with errors of both kinds, those with a class and
+// those without.
+func sendRefusedToBegin(p *probe) {
+	late := &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: errors.New("too late")}
+	no := map[int]error{1: late, 2: late, 4: errors.New("not now")}
+	want := p.pack(letter(0), letter(3), letter(5))
+	for i, r := range p.sendBatch(letters(6), func(i int) error { return no[i] }) {
+		if no[i] == nil && (r.Err != nil || r.Skipped) {
+			p.failf("message %d: %v, Skipped is %t; want it sent", i, r.Err, r.Skipped)
+		}
+		if no[i] != nil {
+			p.refusedWith(i, r, no[i])
+		}
+	}
+	p.arrived(want...)
+}
+
+// refusedWith compares the result of a message with the error of Begin.
+func (p *probe) refusedWith(i int, r mailer.Result, no error) {
+	if !errors.Is(r.Err, no) || mailer.ClassOf(r.Err) != mailer.ClassOf(no) {
+		p.failf("message %d: the error is %v, want that of Begin: %v", i, r.Err, no)
+	}
+}
+
+// sendBatch sends a batch and returns the results, of which there must be one for each
+// message.
+func (p *probe) sendBatch(batch []*mailer.EmailMessage, begin func(i int) error) []mailer.Result {
+	results := make([]mailer.Result, len(batch))
+	times := make([]int, len(batch))
+	p.sendBatchTo(batch, begin, func(r mailer.Report) {
+		results[r.Index] = r.Result
+		times[r.Index]++
+	})
+	for i, n := range times {
+		if n != 1 {
+			p.failf("message %d was reported %d times before its end, want once", i, n)
+		}
+	}
+	return results
+}
+
+// sendBatchTo sends a batch and reports the results that are of a message in it.
+func (p *probe) sendBatchTo(batch []*mailer.EmailMessage, begin func(i int) error, report func(mailer.Report)) {
+	p.Backend.(mailer.BatchSender).SendBatch(p.ctx, mailer.Batch{
+		Messages: batch, Begin: begin,
+		Report: func(group []mailer.Report) {
+			for _, r := range group {
+				if r.Index < 0 || r.Index >= len(batch) {
+					p.failf("report for message %d of %d", r.Index, len(batch))
+					continue
+				}
+				report(r)
+			}
+		},
+	})
+}
