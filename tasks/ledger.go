@@ -52,6 +52,7 @@ const (
 	fieldWire  = "mailpouch:wire"  // the token of a try that may have delivered the message: too late to cancel
 
 	fieldCancelled = "mailpouch:cancelled" // "1": the worker that has the task is to drop it
+	fieldReason    = "mailpouch:reason"    // why the task is a dead letter, with addresses, which asynq's text of it has not
 	fieldReplayed  = "mailpouch:replayed"  // in place of the task: the ID of the one that a replay made of it
 )
 
