@@ -43,10 +43,10 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry) err
 	found, err := tryRedis(ctx, s)
 	redisErr := report(std.Out, "Redis", s.Queue.RedisURL.String(), err)
 	for _, line := range found.Warnings {
-		fmt.Fprintln(std.Out, "  warning: "+line)
+		fmt.Fprintln(std.Out, "  warning: "+cli.Line(line))
 	}
 	for _, line := range found.Notes {
-		fmt.Fprintln(std.Out, "  "+line)
+		fmt.Fprintln(std.Out, "  "+cli.Line(line))
 	}
 	ready := redisErr == nil
 	for _, name := range append([]string{""}, s.Mailers()...) {
@@ -65,17 +65,17 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry) err
 func printSettings(w io.Writer, s settings.Settings) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, setting := range settings.Describe(s) {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", setting.Name, setting.Value, setting.Source)
+		fmt.Fprintf(t, "%s\t%s\t%s\n", setting.Name, cli.Line(setting.Value), setting.Source)
 	}
 	_ = t.Flush()
 }
 
 func report(w io.Writer, what, where string, err error) error {
 	if err != nil {
-		fmt.Fprintf(w, "%s %s: %v\n", what, where, err)
+		fmt.Fprintf(w, "%s %s: %s\n", what, cli.Line(where), cli.Line(err.Error()))
 		return err
 	}
-	fmt.Fprintf(w, "%s %s: ok\n", what, where)
+	fmt.Fprintf(w, "%s %s: ok\n", what, cli.Line(where))
 	return nil
 }
 

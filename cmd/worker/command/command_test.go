@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -284,4 +285,29 @@ func (w *watcher) Write(p []byte) (int, error) {
 	n, err := w.safeBuffer.Write(p)
 	w.notify <- string(p)
 	return n, err
+}
+
+// What a server answers neither steers the terminal nor turns the writing direction.
+func TestStrangers(t *testing.T) {
+	const dirt = "\x1b[2J\u009b1m\u202egnp.exe\u2066\ufeff"
+	clean := func(what, said string) {
+		t.Helper()
+		if strings.ContainsAny(said, "\x1b\u009b\u202e\u2066\ufeff") || !strings.Contains(said, "gnp.exe") {
+			t.Errorf("%s: %q", what, said)
+		}
+	}
+	relay := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, dirt, http.StatusTeapot) }))
+	defer relay.Close()
+	clean("health", worker(t.Context(), t, backends.Builtin(), "health", "--url", relay.URL).err)
+
+	redis := redistest.Start(t, redistest.Options{})
+	t.Setenv("REDIS_URL", redis.URL())
+	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
+	registry := backends.Registry{"smtp": func(settings.Settings) (mailer.Backend, error) { return nil, errors.New("550 " + dirt) }}
+	clean("check", worker(t.Context(), t, registry, "check").out)
+
+	var b strings.Builder
+	log := newLogger(&b, settings.Log{Format: "console", Level: "info"})
+	log.Error().Err(errors.New(dirt)).Strs("to", []string{dirt}).Msg(dirt)
+	clean("the log for people", b.String())
 }
