@@ -35,7 +35,7 @@ func TestVuln(t *testing.T) {
 		{"no service", noService, "1", false, false, "not checked for known vulnerabilities: the database cannot be had", all[:1]},
 		{"no network where there must be one", noNetwork, "1", true, true, "not checked for known vulnerabilities", all[:1]},
 		{"a broken package", "govulncheck: loading packages: there are errors", "1", false, true, "./tools: govulncheck has failed with exit code 1", all},
-		{"a broken database", "creating client: unrecognized vulndb format", "1", false, true, "govulncheck has failed", all},
+		{"a broken database", "creating client: no index of a database", "1", false, true, "govulncheck has failed", all},
 		{"a finding that speaks of the network", noNetwork, "3", false, true, "known vulnerabilities", all},
 		{"killed", "", "137", false, true, "exit code 137", all},
 	} {

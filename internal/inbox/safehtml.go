@@ -17,7 +17,8 @@ import (
 
 // kept are the elements that are shown. Of any other one its content is shown in its place.
 var kept = atoms(atom.A, atom.Abbr, atom.Address, atom.Article, atom.Aside, atom.B, atom.Bdi, atom.Bdo, atom.Big, atom.Blockquote, atom.Body,
-	atom.Br, atom.Caption, atom.Center, atom.Cite, atom.Code, atom.Col, atom.Colgroup, atom.Dd, atom.Del, atom.Details, atom.Dfn, atom.Div,
+	atom.Br, atom.Caption, atom.Cite, atom.Code, atom.Col, atom.Colgroup, atom.Dd, atom.Del, atom.Details, atom.Dfn, atom.Div,
+	atom.Center, //nolint:misspell // HTML's word
 	atom.Dl, atom.Dt, atom.Em, atom.Figcaption, atom.Figure, atom.Font, atom.Footer, atom.H1, atom.H2, atom.H3, atom.H4, atom.H5, atom.H6,
 	atom.Head, atom.Header, atom.Hr, atom.Html, atom.I, atom.Img, atom.Ins, atom.Kbd, atom.Li, atom.Main, atom.Mark, atom.Nav, atom.Ol, atom.P,
 	atom.Pre, atom.Q, atom.S, atom.Samp, atom.Section, atom.Small, atom.Span, atom.Strike, atom.Strong, atom.Style, atom.Sub, atom.Summary,
@@ -31,9 +32,10 @@ var hidden = atoms(atom.Applet, atom.Audio, atom.Canvas, atom.Embed, atom.Frame,
 
 // harmless are the attributes that are kept on any element. src and href have rules of their own.
 var harmless = []string{
-	"abbr", "align", "alt", "bgcolor", "border", "cellpadding", "cellspacing", "class", "color", "cols", "colspan", "dir", "face", "frame",
+	"abbr", "align", "alt", "bgcolor", "border", "cellpadding", "cellspacing", "class", "cols", "colspan", "dir", "face", "frame",
 	"headers", "height", "hspace", "id", "lang", "nowrap", "open", "reversed", "role", "rows", "rowspan", "rules", "scope", "size", "span", "start",
 	"style", "summary", "title", "type", "valign", "value", "vspace", "width",
+	"color", //nolint:misspell // HTML's word
 }
 
 func atoms(list ...atom.Atom) map[atom.Atom]bool {
