@@ -70,6 +70,10 @@ lint: ## Check formatting, go vet, golangci-lint and go.mod
 	cd deploy && $(GO) mod tidy -diff && $(GO) vet ./...
 	cd bench && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool -modfile=../tools/go.mod golangci-lint run ./...
 
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities in what every module uses (needs the database of the Go project)
+	@./.ci/vuln
+
 .PHONY: docs
 docs: ## Write the tables of settings and of metrics into README.md and docs/metrics.md
 	$(GO) test ./internal/house -run 'TestREADME_settings|TestDocs_metrics' -write

@@ -15,9 +15,16 @@ import (
 )
 
 // loadCompose reads docker-compose.yml with the library that Compose reads it with.
+// Services with a profile of their own are there too.
 func loadCompose(t *testing.T, env ...string) *types.Project {
 	t.Helper()
-	options, err := cli.NewProjectOptions([]string{"../docker-compose.yml"}, cli.WithName("mailpouch"), cli.WithEnv(env))
+	return loadProfiles(t, []string{"*"}, env...)
+}
+
+func loadProfiles(t *testing.T, profiles []string, env ...string) *types.Project {
+	t.Helper()
+	options, err := cli.NewProjectOptions([]string{"../docker-compose.yml"},
+		cli.WithName("mailpouch"), cli.WithEnv(env), cli.WithProfiles(profiles))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,6 +68,30 @@ func TestCompose_services(t *testing.T) {
 			if port.HostIP != "127.0.0.1" {
 				t.Errorf("%s: port %s can be reached from other machines", name, port.Published)
 			}
+		}
+	}
+}
+
+// What shows the queue without asking for a password starts only if it is asked for, and
+// shows no more than it must.
+func TestCompose_profiles(t *testing.T) {
+	t.Parallel()
+	want := []string{"mailpit", "redis", "web", "worker"}
+	if got := slices.Sorted(maps.Keys(loadProfiles(t, nil).Services)); !slices.Equal(got, want) {
+		t.Errorf("docker compose up starts %v, want %v", got, want)
+	}
+	asked, ok := loadProfiles(t, []string{"asynqmon"}).Services["asynqmon"]
+	if !ok {
+		t.Fatal("the profile asynqmon does not start it")
+	}
+	for name, want := range map[string]string{"READ_ONLY": "true", "MAX_PAYLOAD_LENGTH": "0", "MAX_RESULT_LENGTH": "0"} {
+		if got := asked.Environment[name]; got == nil || *got != want {
+			t.Errorf("asynqmon runs without %s=%s", name, want)
+		}
+	}
+	for name, s := range loadCompose(t).Services {
+		if _, ok := s.DependsOn["asynqmon"]; ok {
+			t.Errorf("%s starts asynqmon", name)
 		}
 	}
 }

@@ -145,6 +145,10 @@ func mailerVariable(name, variable string) string {
 	return mailerPrefix(name) + strings.TrimPrefix(variable, prefix)
 }
 
+// Variable returns the variable that sets, for this mailer, what the given one sets for the
+// default mailer: the one to name to a person who is to set it.
+func (s Settings) Variable(name string) string { return s.variable(name) }
+
 // variable returns the variable from which these settings have what the given one says
 // for the default mailer. Rules are written with the default mailer's names.
 func (s Settings) variable(name string) string {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -129,27 +130,39 @@ if begun == "" then redis.call("HDEL", KEYS[1], ARGV[1]) else redis.call("HSET",
 if ARGV[3] == "1" then redis.call("HDEL", KEYS[1], "` + fieldLost + `") end
 return 0`
 
-// run runs a message alone, unless too many such runs have begun and not ended: then it
-// returns how many.
-func (i *isolation) run(ctx context.Context, t *ticket, do func() error) (died int, err error) {
-	token, field := rand.Text()[:12], fieldAlone+t.slot
-	died, err = i.redis.Eval(ctx, beginScript, []string{t.key}, field, token, fatalRuns).Int()
+// begin notes that a run of a message alone begins, and returns what ended needs. Where too
+// many have begun and not ended it does not begin, and died is how many.
+func (i *isolation) begin(ctx context.Context, t *ticket) (token string, died int, err error) {
+	token = rand.Text()[:12]
+	died, err = i.redis.Eval(ctx, beginScript, []string{t.key}, fieldAlone+t.slot, token, fatalRuns).Int()
 	if err != nil {
-		return 0, errGivenBack
+		return "", 0, errGivenBack
 	}
-	if died >= fatalRuns {
-		return died, nil
+	if died < fatalRuns {
+		died = 0
 	}
+	return token, died, nil
+}
+
+// run runs a message alone, unless workers have died in too many such runs: then it returns in
+// how many.
+func (i *isolation) run(ctx context.Context, t *ticket, do func() error) (died int, err error) {
+	token, died, err := i.begin(ctx, t)
+	if err != nil || died > 0 {
+		return died, err
+	}
+	proven := false
+	defer func() { i.ended(ctx, t, token, proven) }() // a panic is no death either
 	err = do()
-	i.ended(ctx, t.key, field, token, err != errGivenBack && t.slot == "") //nolint:errorlint // never wrapped
+	proven = !errors.Is(err, errGivenBack) && t.slot == ""
 	return 0, err
 }
 
 // ended strikes a run out, and waits for Redis with that if need be: the process lives.
-func (i *isolation) ended(ctx context.Context, key, field, token string, proven bool) {
+func (i *isolation) ended(ctx context.Context, t *ticket, token string, proven bool) {
 	ctx = context.WithoutCancel(ctx)
 	for {
-		err := i.redis.Eval(ctx, endedScript, []string{key}, field, token, proven).Err()
+		err := i.redis.Eval(ctx, endedScript, []string{t.key}, fieldAlone+t.slot, token, proven).Err()
 		if err == nil {
 			return
 		}

@@ -271,24 +271,31 @@ func TestIsolation_run(t *testing.T) {
 		all := client.HGetAll(t.Context(), tk.key).Val()
 		return fmt.Sprintf("lost=%s begun=%d", all[fieldLost], strings.Count(all[fieldAlone], " "))
 	}
-	dies := func(context.Context) error { panic("dies") }
-	run := func(do func(context.Context) error) (died int, err error) {
-		defer func() { _ = recover() }()
-		return i.run(t.Context(), tk, func() error { return do(t.Context()) })
+	dies := func() (int, error) {
+		_, died, err := i.begin(t.Context(), tk)
+		return died, err
 	}
+	ends := func(do func() error) func() (int, error) {
+		return func() (died int, err error) {
+			defer func() { _ = recover() }()
+			return i.run(t.Context(), tk, do)
+		}
+	}
+	givenBack := ends(func() error { return errGivenBack })
 	for _, step := range []struct {
 		name string
-		do   func(context.Context) error
+		do   func() (int, error)
 		died int
 		want string
 	}{
-		{"given back", func(context.Context) error { return errGivenBack }, 0, "lost=3 begun=0"},
+		{"given back", givenBack, 0, "lost=3 begun=0"},
+		{"a panic", ends(func() error { panic("no death") }), 0, "lost=3 begun=0"},
 		{"dies", dies, 0, "lost=3 begun=1"},
-		{"given back by another", func(context.Context) error { return errGivenBack }, 0, "lost=3 begun=1"},
+		{"given back by another", givenBack, 0, "lost=3 begun=1"},
 		{"dies again", dies, 0, "lost=3 begun=2"},
-		{"too often", func(context.Context) error { t.Error("it ran"); return nil }, 2, "lost=3 begun=2"},
+		{"too often", ends(func() error { t.Error("it ran"); return nil }), 2, "lost=3 begun=2"},
 	} {
-		if died, _ := run(step.do); died != step.died || read() != step.want {
+		if died, _ := step.do(); died != step.died || read() != step.want {
 			t.Errorf("%s: died = %d, %s, want %d, %s", step.name, died, read(), step.died, step.want)
 		}
 	}

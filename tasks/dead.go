@@ -29,8 +29,10 @@ func archiveKey(queue string) string { return "asynq:{" + queue + "}:archived" }
 func deadKey(queue string) string    { return "mailpouch:{" + queue + "}:dead" }
 
 // rescueScript moves what is too old (ARGV[1]) or too much (ARGV[2]) from KEYS[1] to KEYS[2].
-// It moves a thousand at a time, to keep Redis free for others.
+// It moves a thousand at a time, to keep Redis free for others. Into the record of the task
+// KEYS[3], if that is there, it writes the reason ARGV[4] as the field ARGV[3].
 const rescueScript = `
+if redis.call("EXISTS", KEYS[3]) == 1 then redis.call("HSET", KEYS[3], ARGV[3], ARGV[4]) end
 local move = function(list)
   for i = 1, #list, 2 do
     redis.call("ZADD", KEYS[2], list[i+1], list[i])
@@ -44,15 +46,28 @@ if extra > 0 then
 end
 return extra`
 
-// rescue moves the dead letters of a queue that asynq would soon drop. asynq has room
-// for 8,000 more than we leave there: those that workers archive at this moment.
-func rescue(ctx context.Context, client redis.UniversalClient, queue string) error {
+// rescue comes before a task is archived. It moves the dead letters of its queue that asynq
+// would soon drop. asynq has room for 8,000 more than we leave there: those that workers
+// archive at this moment. And it notes the whole reason, for asynq gets it without addresses.
+func rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason string) error {
 	oldest := time.Now().Add(-archiveAge).Unix()
-	keys := []string{archiveKey(queue), deadKey(queue)}
-	if err := client.Eval(ctx, rescueScript, keys, oldest, archiveLimit).Err(); err != nil {
+	keys := []string{archiveKey(queue), deadKey(queue), taskKey(queue, id)}
+	if err := client.Eval(ctx, rescueScript, keys, oldest, archiveLimit, fieldReason, reason).Err(); err != nil {
 		return unavailable(err)
 	}
 	return nil
+}
+
+// wholeReason is why a task has failed last: in full, if that is noted of just this failure.
+func wholeReason(ctx context.Context, client redis.UniversalClient, info *asynq.TaskInfo) (string, error) {
+	noted, err := client.HGet(ctx, taskKey(info.Queue, info.ID), fieldReason).Result()
+	switch {
+	case err != nil && !errors.Is(err, redis.Nil):
+		return "", unavailable(err)
+	case err == nil && stored(noted) == info.LastErr:
+		return noted, nil
+	}
+	return info.LastErr, nil
 }
 
 // DeadLetter is a message, or those of its recipients, that could not be delivered and
@@ -60,7 +75,7 @@ func rescue(ctx context.Context, client redis.UniversalClient, queue string) err
 type DeadLetter struct {
 	ID     string // of the task
 	Queue  string
-	Reason string    // the last error
+	Reason string    // the last error, with addresses
 	Tries  int       // that the message had
 	At     time.Time // of the last one
 
@@ -163,8 +178,12 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 	case info.State != asynq.TaskStateArchived:
 		return nil, fmt.Errorf("tasks: %s is %v: %w", id, info.State, ErrNotDead)
 	}
+	reason, err := wholeReason(context.Background(), d.redis, info)
+	if err != nil {
+		return nil, err
+	}
 	l := &DeadLetter{
-		ID: id, Queue: queue, Reason: info.LastErr, Tries: info.Retried + 1, At: info.LastFailedAt, Payload: info.Payload,
+		ID: id, Queue: queue, Reason: reason, Tries: info.Retried + 1, At: info.LastFailedAt, Payload: info.Payload,
 	}
 	if p, err := decodeTask(info.Payload, info.Headers); err == nil {
 		l.Message, l.Recipients = p.Message, p.Recipients

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/redistest"
@@ -167,7 +168,7 @@ func TestRescue_age(t *testing.T) {
 	if err := d.redis.ZAdd(t.Context(), archiveKey("default"), old).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if err := rescue(t.Context(), d.redis, "default"); err != nil {
+	if err := rescue(t.Context(), d.redis, "default", ids[1], "any"); err != nil {
 		t.Fatal(err)
 	}
 	moved := d.redis.ZRange(t.Context(), deadKey("default"), 0, -1).Val()
@@ -176,5 +177,71 @@ func TestRescue_age(t *testing.T) {
 	}
 	if again, err := d.IDs(t.Context(), "default"); err != nil || len(again) != 2 {
 		t.Errorf("%v, %v: want both still there", again, err)
+	}
+}
+
+// asynq is told why a message failed without addresses, for its tools show that to whoever
+// reaches them. Whoever asks us is told the whole of it.
+func TestStoredErrors(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	const text = "<ann@example.com>: see https://relay.example/?who=ann%40example.com"
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		switch m.MessageID {
+		case "<0@t>":
+			return mailer.Result{Err: sendError(mailer.Permanent, 550, text)}
+		case "<1@t>":
+			return mailer.Result{Err: sendError(mailer.Temporary, 450, text)}
+		}
+		return mailer.Result{Refused: []*mailer.SendError{
+			{Class: mailer.Permanent, Step: mailer.StepRcpt, Recipient: "to@example.com", Code: 550, Text: text},
+		}}
+	}
+	h.send(3, nil)
+	cfg := h.config()
+	cfg.RetryMin, cfg.RetryMax = time.Hour, time.Hour
+	h.start(cfg)
+	h.eventually("one retry and two dead letters", func() bool { return h.info().Retry == 1 && h.info().Archived == 2 })
+	inspector := asynq.NewInspectorFromRedisClient(h.Client(t))
+	retried, err := inspector.ListRetryTasks("default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	archived, err := inspector.ListArchivedTasks("default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := NewDeadLetters(h.Client(t))
+	for _, info := range slices.Concat(retried, archived) {
+		if strings.Contains(strings.ReplaceAll(info.LastErr, "***", ""), "ann") || strings.Contains(info.LastErr, "to@") ||
+			!strings.Contains(info.LastErr, "a***@example.com>: see https://relay.example/?who=a***%40example.com") {
+			t.Errorf("asynq has %q", info.LastErr)
+		}
+		if info.State != asynq.TaskStateArchived {
+			continue
+		}
+		if l, err := d.Summary("default", info.ID); err != nil || !strings.Contains(l.Reason, text) {
+			t.Errorf("Summary = %+v, %v, want the whole reason", l, err)
+		}
+	}
+	// A reason that is not of the last failure is none.
+	if err := d.redis.HSet(t.Context(), taskKey("default", archived[0].ID), fieldReason, "of another day").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := d.Summary("default", archived[0].ID); err != nil || l.Reason != archived[0].LastErr {
+		t.Errorf("Summary = %+v, %v, want what asynq has", l, err)
+	}
+}
+
+// What a panic says may be a message's.
+func TestProcessTask_panic(t *testing.T) {
+	t.Parallel()
+	err := (&Worker{}).ProcessTask(t.Context(), nil) // it has neither a task nor a log
+	if err == nil || !strings.Contains(err.Error(), "tasks: the worker panicked: ") || !costsTry(err) {
+		t.Errorf("got %v", err)
+	}
+	const whose = "of ann@example.com"
+	if got := (&storedError{errors.New(whose)}).Error(); got != "of a***@example.com" {
+		t.Errorf("stored as %q", got)
 	}
 }

@@ -178,7 +178,7 @@ func (q *Queue) handOverOnce(ctx context.Context, p *payload) (string, error) {
 				return "", err
 			}
 			if found != nil {
-				return found.ID, judge(found, p.Digest, o)
+				return found.ID, q.judge(ctx, found, p.Digest, o)
 			}
 		}
 		err := q.traced(ctx, ParseQueueName(queue), id, func(ctx context.Context, headers map[string]string) error {
@@ -195,12 +195,16 @@ func (q *Queue) handOverOnce(ctx context.Context, p *payload) (string, error) {
 }
 
 // judge says what an earlier task with the same ID means for a hand-over.
-func judge(found *asynq.TaskInfo, digest string, o Options) error {
+func (q *Queue) judge(ctx context.Context, found *asynq.TaskInfo, digest string, o Options) error {
 	var err error
 	if s, bad := readSlip(found.Payload); bad != nil || s.Digest != digest {
 		err = &IdempotencyError{Key: o.IdempotencyKey, ID: found.ID}
 	} else if found.State == asynq.TaskStateArchived {
-		err = &DeadLetterError{ID: found.ID, Queue: found.Queue, Reason: found.LastErr}
+		reason, failed := wholeReason(ctx, q.redis, found)
+		if failed != nil {
+			return failed
+		}
+		err = &DeadLetterError{ID: found.ID, Queue: found.Queue, Reason: reason}
 	}
 	if err != nil {
 		return &mailer.SendError{Class: mailer.Permanent, Step: stepQueue, Err: err}

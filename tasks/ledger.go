@@ -55,6 +55,7 @@ const (
 	fieldAlone = "mailpouch:alone" // the runs of the message alone that have begun and not ended, a blank behind each
 
 	fieldCancelled = "mailpouch:cancelled" // "1": the worker that has the task is to drop it
+	fieldReason    = "mailpouch:reason"    // why the task is a dead letter, with addresses, which asynq's text of it has not
 	fieldReplayed  = "mailpouch:replayed"  // in place of the task: the ID of the one that a replay made of it
 )
 

@@ -38,9 +38,9 @@ func (v veil) to(recipients []string) []string {
 		case !v.addresses:
 			shown[i] = mask.Address(r)
 		case at >= 0:
-			shown[i] = strings.TrimRight(r[at+1:], "> ")
+			shown[i] = mask.Line(strings.TrimRight(r[at+1:], "> "))
 		default:
-			shown[i] = r
+			shown[i] = mask.Line(r)
 		}
 	}
 	return shown

@@ -4,16 +4,42 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/hibiken/asynq"
 
+	"github.com/mailpouch/mailpouch/internal/mask"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
 // ProcessTask is asynq's handler: it hands a task's message, or messages, to the senders
-// and waits for their outcome.
-func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) error {
+// and waits for their outcome. asynq stores the text of the error, and its tools show that to
+// whoever can reach them: so no address is in it, and of a panic only what Go says itself.
+func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			what := "tasks: the worker panicked: " + panicked(p)
+			w.log.Error().Bytes("stack", debug.Stack()).Msg(what)
+			err = errors.New(what)
+		}
+		if err != nil {
+			err = &storedError{err}
+		}
+	}()
+	return w.process(ctx, task)
+}
+
+// storedError is an error as asynq stores it.
+type storedError struct{ cause error }
+
+func (e *storedError) Error() string { return stored(e.cause.Error()) }
+func (e *storedError) Unwrap() error { return e.cause }
+
+// stored is the text of an error without addresses.
+func stored(text string) string { return mask.Text(text, maxReason, false) }
+
+func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 	t := newTicket(ctx, task)
 	release, ok := w.inHand.take(ctx, t.key)
 	if !ok {

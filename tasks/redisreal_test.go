@@ -187,7 +187,7 @@ func replayDead(t *testing.T, h *realHouse, id string) {
 		t.Errorf("IDs = %v, %v, want %s", ids, err, id)
 	}
 	// A dead letter that was moved out of asynq's archive is in the other of the two lists.
-	if err := rescueAll(t.Context(), client, "default"); err != nil {
+	if err := rescueAll(t.Context(), client, "default", id); err != nil {
 		t.Error(err)
 	}
 	if l, err := d.Get("default", id); err != nil || !strings.Contains(l.Reason, "554 no spam here") {
@@ -203,9 +203,9 @@ func replayDead(t *testing.T, h *realHouse, id string) {
 }
 
 // rescueAll is rescue as if the archive had no room at all.
-func rescueAll(ctx context.Context, client redis.UniversalClient, queue string) error {
-	keys := []string{archiveKey(queue), deadKey(queue)}
-	return client.Eval(ctx, rescueScript, keys, time.Now().Add(time.Hour).Unix(), 0).Err()
+func rescueAll(ctx context.Context, client redis.UniversalClient, queue, id string) error {
+	keys := []string{archiveKey(queue), deadKey(queue), taskKey(queue, id)}
+	return client.Eval(ctx, rescueScript, keys, time.Now().Add(time.Hour).Unix(), 0, fieldReason, "any").Err()
 }
 
 // The whole path works on every kind of Redis that REDIS_URL can name.

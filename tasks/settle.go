@@ -24,7 +24,7 @@ func (w *Worker) settle(ctx context.Context, t *ticket, o outcome) (outcome, err
 		}
 	}
 	if o.verdict.action == deadLetter {
-		return o, rescue(ctx, w.redis, t.queue)
+		return o, rescue(ctx, w.redis, t.queue, t.id, mask.Text(o.verdict.reason.Error(), maxReason, true))
 	}
 	if len(o.result.Refused) > 0 {
 		if err := w.keepRefused(ctx, t, o.result.Refused); err != nil {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -199,7 +198,7 @@ func (b *bulk) complain(c chunk) {
 			b.queued++
 		case isBadLine(err):
 			b.bad++
-			fmt.Fprintf(b.app.std.Err, "enqueue: line %d: %s\n", n, strings.ReplaceAll(err.Error(), "\n", "; "))
+			fmt.Fprintf(b.app.std.Err, "enqueue: line %d: %s\n", n, cli.Line(err.Error()))
 		default:
 			b.lost.add(n, n)
 			if b.why == nil {

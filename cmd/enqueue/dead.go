@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -17,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/internal/mask"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -123,61 +123,30 @@ func (a *app) deadList(_ context.Context, _ *tasks.DeadLetters, letters []*tasks
 		if l.Message != nil {
 			subject = cmp.Or(l.Message.Subject, l.Message.RawHeader("Subject"))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", l.ID, l.Queue, l.At.Format(time.DateTime), l.Tries,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", cli.Line(l.ID), cli.Line(l.Queue), l.At.Format(time.DateTime), l.Tries,
 			shorten(strings.Join(l.Recipients, ","), 40), shorten(subject, 40), shorten(l.Reason, 100))
 	}
 	return t.Flush()
 }
 
 // shorten makes a text fit a line of a table.
-func shorten(s string, n int) string {
-	r := []rune(strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s))
-	if len(r) > n {
-		return string(r[:n-1]) + "…"
-	}
-	return string(r)
-}
+func shorten(s string, n int) string { return mask.Cut(cli.Line(s), n-1) }
 
 func (a *app) deadShow(_ context.Context, d *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
-	out := a.std.Out
-	if cli.IsTerminal(out) {
-		out = printable{out}
-	}
+	out := cli.Shown(a.std.Out)
 	return eachWhole(d, letters, func(l *tasks.DeadLetter) error {
 		fmt.Fprintf(out, "id: %s\nqueue: %s\nwhen: %s\ntries: %d\nnot delivered to: %s\nreason: %s\n",
-			l.ID, l.Queue, l.At.Format(time.RFC3339), l.Tries, strings.Join(l.Recipients, ", "), l.Reason)
+			cli.Line(l.ID), cli.Line(l.Queue), l.At.Format(time.RFC3339), l.Tries, cli.Line(strings.Join(l.Recipients, ", ")), cli.Line(l.Reason))
 		for _, missing := range l.Missing {
-			fmt.Fprintf(out, "missing: %s\n", missing)
+			fmt.Fprintf(out, "missing: %s\n", cli.Line(missing))
 		}
 		fmt.Fprintln(out)
 		if err := writeLetter(out, l); err != nil {
-			fmt.Fprintf(out, "(%v)\n%s\n", err, l.Payload)
+			fmt.Fprintf(out, "(%s)\n%s\n", cli.Line(err.Error()), l.Payload)
 		}
 		fmt.Fprintln(out)
 		return nil
 	})
-}
-
-// printable shows text on a terminal without what a terminal would act on: a message may
-// be from anybody.
-type printable struct{ w io.Writer }
-
-func (p printable) Write(text []byte) (int, error) {
-	_, err := p.w.Write(bytes.Map(func(r rune) rune {
-		switch {
-		case r == '\r':
-			return -1
-		case r < ' ' && r != '\n' && r != '\t', r >= 0x7f && r < 0xa0:
-			return '?'
-		}
-		return r
-	}, text))
-	return len(text), err
 }
 
 // eachWhole does the work on every letter with its big attachments, which it has in
@@ -230,7 +199,7 @@ func (a *app) each(letters []*tasks.DeadLetter, done string, work func(*tasks.De
 		}
 		if err != nil && !errors.Is(err, tasks.ErrNotDead) {
 			failed++
-			fmt.Fprintf(a.std.Err, "enqueue: %s: %v\n", l.ID, err)
+			fmt.Fprintf(a.std.Err, "enqueue: %s: %s\n", cli.Line(l.ID), cli.Line(err.Error()))
 		}
 		bar.Add(1)
 	}
@@ -259,7 +228,7 @@ func (a *app) deadExport(dir string, d *tasks.DeadLetters, letters []*tasks.Dead
 	if dir != "" {
 		return a.exportFiles(dir, d, letters)
 	}
-	out := json.NewEncoder(a.std.Out)
+	out := json.NewEncoder(cli.Shown(a.std.Out))
 	out.SetEscapeHTML(false) // it is no web page
 	return eachWhole(d, letters, func(l *tasks.DeadLetter) error {
 		e := exported{l.ID, l.Queue, l.Reason, l.Tries, l.At, l.Recipients, l.Message, nil, l.Missing}
@@ -280,7 +249,7 @@ func (a *app) exportFiles(dir string, d *tasks.DeadLetters, letters []*tasks.Dea
 			return err
 		}
 		if len(l.Missing) > 0 {
-			fmt.Fprintf(a.std.Err, "enqueue: %s: missing: %s\n", l.ID, strings.Join(l.Missing, "; "))
+			fmt.Fprintf(a.std.Err, "enqueue: %s: missing: %s\n", cli.Line(l.ID), cli.Line(strings.Join(l.Missing, "; ")))
 		}
 		file := filepath.Join(dir, filepath.Base(l.ID)+".eml")
 		f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // in the directory that the user names

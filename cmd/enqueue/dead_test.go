@@ -4,12 +4,15 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/hibiken/asynq"
 
 	"github.com/mailpouch/mailpouch/internal/redistest"
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // bury makes dead letters of what waits in a queue, as asynqmon's archive button would.
@@ -144,11 +147,40 @@ func TestDead_raw(t *testing.T) {
 	}
 }
 
-func TestPrintable(t *testing.T) {
-	var b strings.Builder
-	n, err := printable{&b}.Write([]byte("a\x1b[31m\u009b1mß\r\n\tb\x00"))
-	if want := "a?[31m?1mß\n\tb?"; b.String() != want || n != 17 || err != nil {
-		t.Errorf("got %q, %d, %v, want %q", b.String(), n, err, want)
+// What a stranger has put into a message, or a program into Redis, neither steers the terminal
+// nor turns the writing direction.
+func TestDead_strangers(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	t.Setenv("REDIS_URL", server.URL())
+	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
+	const dirt = "a\x1b[2J\u009b1m\u202egnp.exe\u2066\ufeffz"
+	text := strings.Trim(strconv.QuoteToASCII(dirt), `"`)
+	text = strings.ReplaceAll(text, `\x1b`, `\u001b`) // as JSON has it
+	payload := `{"version":1,"due_at":"2026-01-02T03:04:05Z","recipients":["` + text + `@example.com"],"message":{"subject":"` + text +
+		`","to":["` + text + `@example.com"],"message_id":"<1@x>","date":"2026-01-02T03:04:05Z"}}`
+	client := asynq.NewClientFromRedisClient(server.Client(t))
+	for _, p := range []string{payload, dirt} {
+		if _, err := client.EnqueueContext(t.Context(), asynq.NewTask(tasks.TaskType, []byte(p)), asynq.Queue("default"), asynq.TaskID(dirt+p[:1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bury(t, server, "default")
+	for _, args := range [][]string{
+		{"dead", "list"}, {"dead", "replay", "--all"}, {"dead", "export", "--eml", filepath.Join(t.TempDir(), "x")},
+		{"dead", "show", dirt}, {"dead", "list", "--queue", dirt}, {"dead", dirt}, {dirt}, {"cancel", dirt}, {"send", "--" + dirt},
+	} {
+		got := enqueue(t, "", args...)
+		said := got.out + got.err
+		if slices.Contains(args, "show") { // what follows is the task as it is, for a program; on a terminal it is made visible
+			said, _, _ = strings.Cut(said, "\n\n")
+		}
+		if strings.ContainsAny(said, "\x1b\u009b\u202e\u2066\ufeff") || !strings.Contains(said, "[2J") && !strings.Contains(said, "written") {
+			t.Errorf("%q: %q", args, said)
+		}
+	}
+	bulk := enqueue(t, `{"subject": "x", "to": ["`+text+`"]}`, "bulk", "-")
+	if strings.ContainsAny(bulk.err, "\x1b\u009b\u202e\u2066\ufeff") || bulk.code != 65 {
+		t.Errorf("bulk: %+v", bulk)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/mailpouch/mailpouch/internal/cli"
 )
 
 func (a *app) renderCommand() *cobra.Command {
@@ -36,9 +38,9 @@ func (a *app) render(ctx context.Context, file string, recipients bool) error {
 	if err != nil {
 		return err
 	}
-	m := e.message.WithDefaults(a.defaults)
+	m, out := e.message.WithDefaults(a.defaults), cli.Shown(a.std.Out)
 	if !recipients {
-		_, err := m.WriteTo(a.std.Out)
+		_, err := m.WriteTo(out)
 		return err
 	}
 	if err := m.Validate(); err != nil {
@@ -49,7 +51,7 @@ func (a *app) render(ctx context.Context, file string, recipients bool) error {
 		return err
 	}
 	for _, address := range envelope.To {
-		fmt.Fprintln(a.std.Out, address)
+		fmt.Fprintln(out, address)
 	}
 	return nil
 }

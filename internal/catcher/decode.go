@@ -3,15 +3,15 @@ package catcher
 import (
 	"bytes"
 	"encoding/base64"
-	"fmt"
 	"io"
 	"mime"
 	"mime/quotedprintable"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/encoding/htmlindex"
+
+	"github.com/mailpouch/mailpouch/internal/mask"
 )
 
 // decodeTransfer undoes a Content-Transfer-Encoding (RFC 2045, 6). A problem is said
@@ -83,29 +83,7 @@ func decodeWords(value string) string {
 	return decoded
 }
 
-// visible replaces what a terminal may take for a command: control characters but
-// tab and newline, those that change the direction of writing, and bytes that are
-// no UTF-8 (in which old terminals see control characters too).
-func visible(s string) string {
-	var b strings.Builder
-	for i, r := range s {
-		switch {
-		case r == '\n' || r == '\t':
-			b.WriteRune(r)
-		case r == utf8.RuneError && !strings.HasPrefix(s[i:], string(utf8.RuneError)):
-			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case r < ' ' || r == 0x7f:
-			fmt.Fprintf(&b, `\x%02x`, r)
-		case unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r):
-			fmt.Fprintf(&b, `\u%04x`, r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}
-
-// oneLine is visible for what must not begin a new line.
+// oneLine shows what must not begin a new line.
 func oneLine(s string) string {
-	return strings.ReplaceAll(visible(s), "\n", `\x0a`)
+	return strings.ReplaceAll(mask.Visible(s), "\n", `\x0a`)
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/mailpouch/mailpouch/internal/mask"
 )
 
 // Print writes a message for people, in one Write: envelope, decoded header fields in
@@ -46,7 +48,7 @@ func printText(out *bytes.Buffer, p Part, first bool) {
 		fmt.Fprintf(out, "[%s%s]\n", oneLine(p.MediaType), oneLine(p.Problem))
 	}
 	text := string(p.Content)
-	out.WriteString(visible(strings.ReplaceAll(text, "\r\n", "\n")))
+	out.WriteString(mask.Visible(strings.ReplaceAll(text, "\r\n", "\n")))
 	if !strings.HasSuffix(text, "\n") {
 		out.WriteByte('\n')
 	}

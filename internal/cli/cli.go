@@ -99,7 +99,7 @@ func Run(ctx context.Context, command func(Streams) *cobra.Command, args []strin
 	case err == nil:
 		return 0
 	case !started:
-		fmt.Fprintf(std.Err, "%s: %s (%s --help shows how)\n", root.Name(), strings.Join(strings.Fields(err.Error()), " "), root.Name())
+		fmt.Fprintf(std.Err, "%s: %s (%s --help shows how)\n", root.Name(), Line(strings.Join(strings.Fields(err.Error()), " ")), root.Name())
 		return ExitUsage
 	}
 	var told *toldError
@@ -109,16 +109,12 @@ func Run(ctx context.Context, command func(Streams) *cobra.Command, args []strin
 	var problems settings.Problems
 	if errors.As(err, &problems) {
 		for _, p := range problems {
-			fmt.Fprintf(std.Err, "%s: %v\n", root.Name(), p)
+			fmt.Fprintf(std.Err, "%s: %s\n", root.Name(), Line(p.Error()))
 		}
 		return ExitConfig
 	}
-	fmt.Fprintf(std.Err, "%s: %s\n", root.Name(), oneLine(err.Error()))
+	fmt.Fprintf(std.Err, "%s: %s\n", root.Name(), Line(err.Error()))
 	return exitCode(err)
-}
-
-func oneLine(text string) string {
-	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
 
 func exitCode(err error) int {
@@ -151,7 +147,7 @@ func exitCode(err error) int {
 func Settings(std Streams) (settings.Settings, error) {
 	s, warnings, err := settings.Load()
 	for _, w := range warnings {
-		fmt.Fprintln(std.Err, "warning: "+w)
+		fmt.Fprintln(std.Err, "warning: "+Line(w))
 	}
 	return s, err
 }

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"html/template"
 	"mime"
-	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"github.com/mailpouch/mailpouch/internal/catcher"
+	"github.com/mailpouch/mailpouch/internal/ownhost"
 )
 
 //go:embed inbox.html
@@ -56,11 +56,9 @@ func New(server *catcher.Server) http.Handler {
 // a name of its own that leads here (DNS rebinding). It sets the headers of every answer.
 func local(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, err := net.SplitHostPort(r.Host)
-		if err != nil {
-			host = r.Host
-		}
-		if _, err := netip.ParseAddr(host); err != nil && host != "localhost" {
+		host := ownhost.Name(r)
+		// An address is nobody's name: it cannot be made to mean another one.
+		if _, err := netip.ParseAddr(host); err != nil && !ownhost.IsLoopback(host) {
 			http.Error(w, "This page is at localhost.", http.StatusMisdirectedRequest)
 			return
 		}
@@ -68,6 +66,7 @@ func local(next http.Handler) http.Handler {
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("X-DNS-Prefetch-Control", "off") // of the links in a mail
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
 		next.ServeHTTP(w, r)
@@ -214,7 +213,7 @@ func part(w http.ResponseWriter, r *http.Request, m catcher.Message) {
 	}
 	p := piece{parts[at], at}
 	if p.Text && p.HTML() {
-		html(w, p)
+		showHTML(w, p)
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
@@ -222,14 +221,19 @@ func part(w http.ResponseWriter, r *http.Request, m catcher.Message) {
 	_, _ = w.Write(p.Content)
 }
 
-// html shows somebody else's page: it runs nothing, loads nothing from anywhere, knows
-// nothing of this page, and its links open beside it.
-func html(w http.ResponseWriter, p piece) {
+// showHTML shows somebody else's page: it runs nothing, loads nothing from anywhere, makes the
+// browser connect to nobody, knows nothing of this page, and its links open beside it.
+func showHTML(w http.ResponseWriter, p piece) {
+	content, err := harmlessHTML(p.Content)
+	if err != nil {
+		http.Error(w, "This HTML cannot be read, and so is not shown ("+err.Error()+"). The mail's source has it.", http.StatusUnprocessableEntity)
+		return
+	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; img-src data:; font-src data:; style-src 'unsafe-inline'; "+
-		"frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox")
+		"base-uri 'none'; form-action 'none'; frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox")
 	_, _ = w.Write([]byte(`<!DOCTYPE html><base target="_blank">`))
-	_, _ = w.Write(p.Content)
+	_, _ = w.Write(content)
 }
 
 // events tells the page of each mail that arrives. It ends with the request, or when the

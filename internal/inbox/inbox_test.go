@@ -5,10 +5,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/smtp"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -122,7 +126,7 @@ func TestPages(t *testing.T) {
 			got := get(t, url+tt.path)
 			h, body := got.header, got.body
 			if got.code != http.StatusOK || h.Get("Content-Type") != tt.kind || h.Get("X-Content-Type-Options") != "nosniff" ||
-				!strings.Contains(h.Get("Content-Security-Policy"), tt.policy) {
+				h.Get("X-DNS-Prefetch-Control") != "off" || !strings.Contains(h.Get("Content-Security-Policy"), tt.policy) {
 				t.Errorf("answer = %d %v", got.code, h)
 			}
 			for _, want := range tt.want {
@@ -238,6 +242,94 @@ func TestBrowser_htmlIsHarmless(t *testing.T) {
 	if got := browsertest.Get(b, chromedp.Evaluate[string]("window.origin")); got != "null" {
 		t.Errorf("origin = %q, want an opaque one", got)
 	}
+}
+
+// connecting are ways to make a browser connect to %[1]s, a host and port, without being asked.
+var connecting = map[string]string{
+	"preconnect":        `<link rel="preconnect" href="http://%[1]s">`,
+	"preconnect, CORS":  `<p>a</p><link rel="stylesheet PRECONNECT" crossorigin href="//%[1]s/">`,
+	"out of a picture":  `<svg><style><p><link rel="preconnect" href="http://%[1]s"></p></style></svg>`,
+	"inside a frame":    `<iframe srcdoc='<link rel="preconnect" href="http://%[1]s">'></iframe>`,
+	"in a data: frame":  `<iframe src='data:text/html,<link rel="preconnect" href="http://%[1]s">'></iframe>`,
+	"a base":            `<base href="http://%[1]s/"><link rel="preconnect" href="/">`,
+	"prefetch":          `<link rel="prefetch" href="http://%[1]s/a"><link rel="prerender" href="http://%[1]s/b"><link rel="next" href="http://%[1]s/c">`,
+	"preload":           `<link rel="preload" as="image" href="http://%[1]s/a"><link rel="modulepreload" href="http://%[1]s/a.js">`,
+	"sheets and icons":  `<link rel="stylesheet" href="http://%[1]s/a.css"><link rel="icon" href="http://%[1]s/a.ico"><link rel="manifest" href="http://%[1]s/m">`,
+	"an early hint":     `<meta http-equiv="Link" content="<http://%[1]s>; rel=preconnect"><meta http-equiv="x-dns-prefetch-control" content="on">`,
+	"a refresh":         `<meta http-equiv="refresh" content="0;url=http://%[1]s/">`,
+	"a policy's report": `<meta http-equiv="Content-Security-Policy" content="img-src 'none'; report-uri http://%[1]s/"><img src="x.png">`,
+	"speculation":       `<script type="speculationrules">{"prerender":[{"source":"list","urls":["http://%[1]s/"]}]}</script>`,
+	"a script":          `<script>new RTCPeerConnection({iceServers:[{urls:"turn:%[1]s?transport=tcp",username:"a",credential:"b"}]}).createDataChannel("a")</script>`,
+	"pictures":          `<img src="http://%[1]s/a.png" srcset="http://%[1]s/b.png 2x"><picture><source srcset="http://%[1]s/c.png"><img></picture><input type="image" src="http://%[1]s/d">`,
+	"style":             `<style>@import "http://%[1]s/a.css"; @font-face { font-family: a; src: url(http://%[1]s/a.woff) } p { font-family: a; background: url(http://%[1]s/b.png) }</style><p style="list-style-image: url(http://%[1]s/c)" background="http://%[1]s/d">a`,
+	"frames":            `<iframe src="http://%[1]s/"></iframe><object data="http://%[1]s/"></object><embed src="http://%[1]s/"><portal src="http://%[1]s/"></portal>`,
+	"media":             `<video poster="http://%[1]s/p" src="http://%[1]s/v" autoplay><track default src="http://%[1]s/t"></video><audio src="http://%[1]s/a" autoplay></audio>`,
+	"SVG":               `<svg><image href="http://%[1]s/a.png"/><use href="http://%[1]s/b.svg#a"/><feImage href="http://%[1]s/c"/></svg>`,
+	"a frameset":        `<frameset><frame src="http://%[1]s/"></frameset>`,
+}
+
+// Nothing in a mail's HTML makes a browser connect to anybody, shown in the page or alone. That
+// a link alone would do so is seen of a page that has it as it is: when its connection comes
+// those of the mails before it would have come.
+func TestBrowser_connectsToNobody(t *testing.T) {
+	b := browsertest.Start(&counter{TB: t})
+	server, url := start(t, catcher.Config{})
+	arrived := make(chan string, 1000)
+	number := 0
+	for _, name := range slices.Sorted(maps.Keys(connecting)) {
+		number++
+		send(t, server, "MIME-Version: 1.0\nContent-Type: text/html\n\n"+fmt.Sprintf(connecting[name], listen(t, name, arrived))+"<p id=\"end\">end</p>\n")
+		b.Load(chromedp.Navigate(fmt.Sprintf("%s/mail/%d", url, number)))
+		b.Load(chromedp.Navigate(fmt.Sprintf("%s/mail/%d/part/0", url, number)))
+	}
+	const control = "the page that is to connect"
+	raw := fmt.Sprintf(connecting["preconnect"], listen(t, control, arrived))
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; sandbox")
+		_, _ = io.WriteString(w, raw)
+	}))
+	defer plain.Close()
+	b.Load(chromedp.Navigate(plain.URL))
+	for {
+		select {
+		case name := <-arrived:
+			if name == control {
+				return
+			}
+			t.Errorf("%s: the browser has connected", name)
+		case <-time.After(time.Minute):
+			t.Fatal("the browser connects to nobody at all, so nothing is proved")
+		}
+	}
+}
+
+// listen returns an address of this machine. Whenever somebody connects to it, its name arrives.
+func listen(t *testing.T, name string, arrived chan<- string) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+			select {
+			case arrived <- name:
+			default: // enough
+			}
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		listening.Wait()
+	})
+	return l.Addr().String()
 }
 
 // counter is a test that the browser's complaints do not fail: here they are wanted.

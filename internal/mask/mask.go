@@ -3,6 +3,7 @@
 package mask
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"unicode"
@@ -60,11 +61,40 @@ func Line(s string) string {
 		switch {
 		case unicode.IsSpace(r), unicode.IsControl(r):
 			return ' '
-		case unicode.Is(unicode.Bidi_Control, r), r == '\ufeff', r >= 0xe0000 && r <= 0xe007f:
+		case steers(r):
 			return -1
 		}
 		return r
 	}, strings.ToValidUTF8(s, "\ufffd"))
+}
+
+// Visible shows a text of many lines with what is not to be seen made visible: control
+// characters other than tab and the end of line, characters that turn the writing
+// direction, and bytes that are no UTF-8, in which old terminals see control characters too.
+func Visible(s string) string {
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case r == '\n' || r == '\t':
+			b.WriteRune(r)
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], string(utf8.RuneError)):
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case r < ' ' || r == 0x7f:
+			fmt.Fprintf(&b, `\x%02x`, r)
+		case r > 0xffff && steers(r):
+			fmt.Fprintf(&b, `\U%08x`, r)
+		case unicode.IsControl(r) || steers(r):
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// steers reports whether a character is not seen and changes how others are.
+func steers(r rune) bool {
+	return unicode.Is(unicode.Bidi_Control, r) || r == '\ufeff' || r == '\u2028' || r == '\u2029' || r >= 0xe0000 && r <= 0xe007f
 }
 
 // Cut shortens s to so many characters.

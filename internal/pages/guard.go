@@ -3,11 +3,11 @@ package pages
 import (
 	"crypto/sha256"
 	"crypto/subtle"
-	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/mailpouch/mailpouch/internal/ownhost"
 )
 
 // guard decides who may see the pages.
@@ -55,34 +55,15 @@ func same(hash *[sha256.Size]byte, given string) bool {
 	return hash != nil && subtle.ConstantTimeCompare(hash[:], sum[:]) == 1
 }
 
-// isOurs says whether the request names us as its host. A page in the browser of somebody on
-// this machine could have its own name resolved to 127.0.0.1 (DNS rebinding) and read what
-// we answer; but the Host that the browser sends is still that name. Other machines' browsers
-// have no password for such a name.
+// isOurs reports whether the request names us as its host. Other machines' browsers have no
+// password for a name that is not ours, so beyond loopback every name is, unless some are set.
 func (g guard) isOurs(r *http.Request) bool {
-	host := r.Host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
-	if slices.Contains(g.hosts, host) || isLoopback(host) {
-		return true
-	}
-	return !g.loopback && len(g.hosts) == 0
+	host := ownhost.Name(r)
+	return slices.Contains(g.hosts, host) || ownhost.IsLoopback(host) || !g.loopback && len(g.hosts) == 0
 }
 
 // trusts says whether the request may see everything.
 func (g guard) trusts(r *http.Request) bool { return g.isOurs(r) && g.knows(r) }
-
-// isLoopback accepts what a person may write for this machine. A request without a host
-// (HTTP/1.0) is from no browser.
-func isLoopback(host string) bool {
-	if host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
-}
 
 // protect asks everybody who they are.
 func (g guard) protect(next http.Handler) http.Handler {

@@ -157,7 +157,7 @@ func (s *site) checkTasks(client redis.UniversalClient, marks []mark) (reasons i
 				if info.LastErr != "" {
 					reasons++
 				}
-				find(s.T, "LastErr", info.LastErr, marks)
+				find(s.T, "LastErr", info.LastErr, slices.Concat(marks, addresses()))
 				find(s.T, "the result", string(info.Result), marks)
 			}
 		}

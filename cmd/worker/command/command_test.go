@@ -1,12 +1,16 @@
 package command
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -284,4 +288,121 @@ func (w *watcher) Write(p []byte) (int, error) {
 	n, err := w.safeBuffer.Write(p)
 	w.notify <- string(p)
 	return n, err
+}
+
+// What a server answers neither steers the terminal nor turns the writing direction.
+func TestStrangers(t *testing.T) {
+	const dirt = "\x1b[2J\u009b1m\u202egnp.exe\u2066\ufeff"
+	clean := func(what, said string) {
+		t.Helper()
+		if strings.ContainsAny(said, "\x1b\u009b\u202e\u2066\ufeff") || !strings.Contains(said, "gnp.exe") {
+			t.Errorf("%s: %q", what, said)
+		}
+	}
+	teapot := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, dirt, http.StatusTeapot) }))
+	defer teapot.Close()
+	clean("health", worker(t.Context(), t, backends.Builtin(), "health", "--url", teapot.URL).err)
+
+	redis := redistest.Start(t, redistest.Options{})
+	t.Setenv("REDIS_URL", redis.URL())
+	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
+	registry := backends.Registry{"smtp": func(settings.Settings) (mailer.Backend, error) { return nil, errors.New("550 " + dirt) }}
+	clean("check", worker(t.Context(), t, registry, "check").out)
+
+	var b strings.Builder
+	log := newLogger(&b, settings.Log{Format: "console", Level: "info"})
+	log.Error().Err(errors.New(dirt)).Strs("to", []string{dirt}).Msg(dirt)
+	clean("the log for people", b.String())
+}
+
+// relay is a mail server that greets everybody, and answers each command as replies say, else
+// with 250. It returns its port and what it was told.
+func relay(t *testing.T, replies map[string]string) (port string, told func() []string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var lines []string
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer func() { _ = conn.Close() }()
+				fmt.Fprint(conn, "220 relay.example ESMTP\r\n")
+				for in := bufio.NewScanner(conn); in.Scan(); {
+					mu.Lock()
+					lines = append(lines, in.Text())
+					mu.Unlock()
+					verb, _, _ := strings.Cut(in.Text(), " ")
+					reply := cmp.Or(replies[in.Text()], replies[verb], "250 ok")
+					fmt.Fprint(conn, reply+"\r\n")
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		serving.Wait()
+	})
+	return fmt.Sprint(l.Addr().(*net.TCPAddr).Port), func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(lines)
+	}
+}
+
+// A relay may take connections and logins, and say no earlier than at MAIL that it takes no mail.
+func TestCheck_senders(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	const login = "set EMAIL_HOST_USER and EMAIL_HOST_PASSWORD"
+	for _, tt := range []struct {
+		name    string
+		env     map[string]string
+		replies map[string]string
+		code    int
+		want    string
+	}{
+		{"taken", map[string]string{"DEFAULT_FROM_EMAIL": "shop@x.example", "SERVER_EMAIL": "root@x.example"}, nil, 0, ": ok"},
+		{"wants a login, nothing set", nil, map[string]string{"MAIL": "530 5.7.0 Authentication required"}, 69, login + ", or EMAIL_USE_TLS: MAIL: 530 5.7.0 Authentication required"},
+		{"wants a login", map[string]string{"DEFAULT_FROM_EMAIL": "shop@x.example"}, map[string]string{"MAIL": "530 5.7.0 Authentication required"}, 69, login},
+		{"a login that may not send", map[string]string{"EMAIL_HOST_USER": "ann", "EMAIL_HOST_PASSWORD": "secret"},
+			map[string]string{"EHLO": "250-relay.example\r\n250 AUTH PLAIN", "AUTH": "235 welcome", "MAIL": "530 5.7.57 not allowed"}, 69, "see whether ann may send: MAIL: 530 5.7.57"},
+		{"not this sender", map[string]string{"DEFAULT_FROM_EMAIL": "shop@x.example"}, map[string]string{"MAIL": "553 5.7.1 not yours"}, 69, "address in DEFAULT_FROM_EMAIL: MAIL: 553 5.7.1 not yours"},
+		{"not for now", map[string]string{"DEFAULT_FROM_EMAIL": "shop@x.example"}, map[string]string{"MAIL": "451 4.3.0 later"}, 69, "address in DEFAULT_FROM_EMAIL: MAIL: 451 4.3.0 later"},
+		{"not that sender", map[string]string{"DEFAULT_FROM_EMAIL": "shop@x.example", "SERVER_EMAIL": "root@x.example"},
+			map[string]string{"MAIL FROM:<root@x.example>": "550 5.1.8 who?"}, 69, "address in SERVER_EMAIL: MAIL: 550 5.1.8 who?"},
+		{"not Django's default", nil, map[string]string{"MAIL": "550 5.1.8 who?"}, 0, "warning: DEFAULT_FROM_EMAIL is not set, and the server takes no mail from webmaster@localhost: MAIL: 550 5.1.8 who?"},
+		{"closes", nil, map[string]string{"MAIL": "421 4.3.2 closing"}, 69, "MAIL: 421 4.3.2 closing"},
+		{"another mailer", map[string]string{"EMAIL_MAILERS": "alerts", "EMAIL_ALERTS_HOST": "127.0.0.1", "EMAIL_ALERTS_PORT": "$PORT", "EMAIL_QUEUE_BACKEND": "smtp"},
+			map[string]string{"MAIL": "530 5.7.0 login"}, 69, "set EMAIL_ALERTS_HOST_USER and EMAIL_ALERTS_HOST_PASSWORD"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			port, told := relay(t, tt.replies)
+			t.Setenv("REDIS_URL", server.URL())
+			t.Setenv("EMAIL_HOSTNAME", "app.example.com")
+			t.Setenv("EMAIL_HOST", "127.0.0.1")
+			t.Setenv("EMAIL_PORT", port)
+			for name, value := range tt.env {
+				t.Setenv(name, strings.ReplaceAll(value, "$PORT", port))
+			}
+			got := worker(t.Context(), t, backends.Builtin(), "check")
+			if got.code != tt.code || !strings.Contains(got.out, tt.want) {
+				t.Errorf("exit code %d, want %d and %q:\n%s%s", got.code, tt.code, tt.want, got.out, got.err)
+			}
+			if tt.code == 0 && !slices.Contains(told(), "RSET") {
+				t.Errorf("the transaction stays open: %q", told())
+			}
+			for _, line := range told() {
+				if strings.HasPrefix(line, "RCPT") || strings.HasPrefix(line, "DATA") {
+					t.Errorf("it says %s", line)
+				}
+			}
+		})
+	}
 }

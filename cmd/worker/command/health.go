@@ -11,11 +11,11 @@ import (
 	"net/url"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/internal/mask"
 	"github.com/mailpouch/mailpouch/settings"
 )
 
@@ -117,19 +117,8 @@ func health(ctx context.Context, w io.Writer, address, authorization string) err
 	answer := fmt.Sprintf("%s: %s", address, response.Status)
 	if response.StatusCode/100 != 2 {
 		body, _ := io.ReadAll(io.LimitReader(response.Body, 2048))
-		return cli.Exitf(cli.ExitUnavailable, "%s: %s", answer, printable(string(body)))
+		return cli.Exitf(cli.ExitUnavailable, "%s: %s", answer, strings.Join(strings.Fields(mask.Line(string(body))), " "))
 	}
 	fmt.Fprintln(w, answer)
 	return nil
-}
-
-// printable puts an answer on one line that cannot command a terminal.
-func printable(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, text)
-	return strings.Join(strings.Fields(text), " ")
 }

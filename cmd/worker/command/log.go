@@ -28,9 +28,29 @@ func newLogger(w io.Writer, s settings.Log) zerolog.Logger {
 		level = zerolog.InfoLevel
 	}
 	if s.Format == "console" || s.Format == "auto" && cli.IsTerminal(w) {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !cli.IsTerminal(w)}
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !cli.IsTerminal(w), FormatPrepare: printable}
 	}
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+}
+
+// printable cleans what people read: JSON escapes only some of what a terminal acts upon.
+func printable(line map[string]any) error {
+	for name, value := range line {
+		line[name] = printableValue(value)
+	}
+	return nil
+}
+
+func printableValue(value any) any {
+	switch v := value.(type) {
+	case string:
+		return mask.Line(v)
+	case []any:
+		for i := range v {
+			v[i] = printableValue(v[i])
+		}
+	}
+	return value
 }
 
 // adopt makes the logs of libraries, which know the whole process alone, lines of ours: what

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/internal/ownhost"
 )
 
 // servePprof serves the profiles of this process (net/http/pprof) at addr until stop is
@@ -52,5 +53,6 @@ func pprofHandler() http.Handler {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	return mux
+	// A page elsewhere could reach this machine by a name of its own (DNS rebinding).
+	return ownhost.Loopback(mux, "Profiles are for this machine: ask for them at 127.0.0.1, [::1] or localhost.")
 }

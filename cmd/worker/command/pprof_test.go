@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -66,6 +67,39 @@ func TestServePprof(t *testing.T) {
 	if r, err := client.Get("http://" + at.String() + "/debug/pprof/"); err == nil {
 		_ = r.Body.Close()
 		t.Error("it still serves after stop")
+	}
+}
+
+// A page elsewhere that reaches this machine by a name of its own (DNS rebinding) is shown
+// nothing, whatever it asks for.
+func TestServePprof_otherNames(t *testing.T) {
+	t.Parallel()
+	at, stop, err := servePprof("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	_, port, _ := net.SplitHostPort(at.String())
+	for host, want := range map[string]int{
+		"localhost:" + port: http.StatusOK, "[::1]:" + port: http.StatusOK,
+		"evil.example:" + port: http.StatusMisdirectedRequest, "localhost.evil.example": http.StatusMisdirectedRequest, "192.0.2.1": http.StatusMisdirectedRequest,
+	} {
+		for _, path := range []string{"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap", "/debug/pprof/symbol"} {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+at.String()+path, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Host = host
+			response, err := client.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = response.Body.Close()
+			if response.StatusCode != want {
+				t.Errorf("Host %s, %s: %d, want %d", host, path, response.StatusCode, want)
+			}
+		}
 	}
 }
 

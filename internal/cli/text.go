@@ -1,0 +1,59 @@
+package cli
+
+import (
+	"bytes"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/mailpouch/mailpouch/internal/mask"
+)
+
+// What the commands print may be anybody's: a server's reply, a subject, an address, the name
+// of a file, whatever is in Redis. So that none of it steers a terminal or looks like what it
+// is not, all of it goes through Line or Shown.
+
+// Line is a text for one line of what a command prints.
+func Line(text string) string {
+	lines := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
+	return mask.Line(strings.Join(lines, "; "))
+}
+
+// Shown returns a writer of a whole message to w. If w is a terminal, what it would act upon
+// is made visible. A program and a file get the message as it is.
+func Shown(w io.Writer) io.Writer {
+	if IsTerminal(w) {
+		return &shown{w: w}
+	}
+	return w
+}
+
+type shown struct {
+	w    io.Writer
+	rest []byte // the beginning of a character or of a line end, whose rest is yet to come
+}
+
+// Write implements io.Writer.
+func (s *shown) Write(text []byte) (int, error) {
+	whole := append(s.rest, text...)
+	cut := len(whole) - begun(whole)
+	s.rest = bytes.Clone(whole[cut:])
+	_, err := io.WriteString(s.w, mask.Visible(strings.ReplaceAll(string(whole[:cut]), "\r\n", "\n")))
+	return len(text), err
+}
+
+// begun is how many bytes at the end of text are the beginning of something longer.
+func begun(text []byte) int {
+	if bytes.HasSuffix(text, []byte("\r")) {
+		return 1
+	}
+	for n := 1; n < utf8.UTFMax && n <= len(text); n++ {
+		if last := text[len(text)-n:]; utf8.RuneStart(last[0]) {
+			if utf8.FullRune(last) {
+				return 0
+			}
+			return n
+		}
+	}
+	return 0
+}
