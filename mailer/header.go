@@ -2,6 +2,7 @@ package mailer
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -46,12 +47,29 @@ func (h *headerWriter) checkLine() {
 	}
 }
 
-// fold ends the line. White space has to follow.
+// fold ends the line, if something stands on it. White space has to follow.
+//
+// This is the only place where a field gets another line. One with nothing but white space
+// must never come about: to most readers it ends the header, and what was to follow is body.
 func (h *headerWriter) fold() {
+	if isBlankBytes(h.buf[h.line:]) {
+		return
+	}
 	h.end()
 	h.line = len(h.buf)
 	h.coded = false
 	h.folds++
+}
+
+// isBlankBytes reports whether a line has only white space. It looks from the end, where
+// there is most often none.
+func isBlankBytes(line []byte) bool {
+	for _, c := range slices.Backward(line) {
+		if !isSpace(c) {
+			return false
+		}
+	}
+	return true
 }
 
 // put appends white space and a word after it. It folds before the white space if
@@ -217,11 +235,13 @@ func isPhrase(name string) bool {
 	return true
 }
 
-// param appends "; name=value", or what RFC 2231 has for a value beyond ASCII.
+// param appends "; name=value", or what RFC 2231 has for a value beyond ASCII. So does one
+// with a control character, which a percent-encoded value of a raw message may hold: no
+// quotes would keep a line end in it from ending the field.
 func (h *headerWriter) param(name, value string) {
 	h.buf = append(h.buf, ';')
 	switch {
-	case !isASCII(value):
+	case !isASCII(value) || !isClean(value, withoutTab):
 		value = "utf-8''" + percentEncode(value)
 		name += "*"
 	case !isToken(value):
