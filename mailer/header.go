@@ -2,6 +2,7 @@ package mailer
 
 import (
 	"bytes"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -174,23 +175,33 @@ func hasLongWord(s string) bool {
 }
 
 // addresses writes a whole field of addresses, folded between them where possible.
-func (h *headerWriter) addresses(name, field string, boxes []mailbox, cs charset) {
+func (h *headerWriter) addresses(name, field string, boxes iter.Seq[mailbox], cs charset) {
 	h.begin(name, field)
-	for i, box := range boxes {
-		comma := ","
-		if i == len(boxes)-1 {
-			comma = ""
+	var last mailbox // which is written when it is known whether a comma follows
+	n := 0
+	for box := range boxes {
+		if n > 0 {
+			h.entry(last, ",", cs)
 		}
-		fresh, folds, mark := h.fresh, h.folds, len(h.buf)
-		h.mailbox(box, comma, cs)
-		if !fresh && h.folds > folds { // it did not fit: again, on a line of its own
-			h.buf = h.buf[:mark]
-			h.restore(mark)
-			h.fold()
-			h.mailbox(box, comma, cs)
-		}
+		last = box
+		n++
+	}
+	if n > 0 {
+		h.entry(last, "", cs)
 	}
 	h.end()
+}
+
+// entry writes an address of a list, on a line of its own if it does not fit on this one.
+func (h *headerWriter) entry(box mailbox, comma string, cs charset) {
+	fresh, folds, mark := h.fresh, h.folds, len(h.buf)
+	h.mailbox(box, comma, cs)
+	if !fresh && h.folds > folds {
+		h.buf = h.buf[:mark]
+		h.restore(mark)
+		h.fold()
+		h.mailbox(box, comma, cs)
+	}
 }
 
 // restore finds the current line again after buf was cut at mark.

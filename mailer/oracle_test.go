@@ -202,7 +202,7 @@ func sameAddressText(want string) func(testing.TB, string, string) {
 	return func(t testing.TB, name, value string) {
 		t.Helper()
 		given, err := addressParser().ParseList(want)
-		if value == strings.Trim(want, " \t") || err != nil && mustSay(want, value) {
+		if trimmed := strings.Trim(want, " \t"); value == trimmed || decodeHeader(value) == trimmed || err != nil && mustSay(want, value) {
 			return
 		}
 		if err != nil {
