@@ -26,7 +26,7 @@ type draft struct {
 // compose checks the message and writes its header, behind what is in buf.
 func (m *EmailMessage) compose(buf []byte) (*draft, error) {
 	headers := m.sortedHeaders()
-	if err := m.checkHeaders(headers); err != nil {
+	if err := checkHeaders(headers); err != nil {
 		return nil, err
 	}
 	d := &draft{}
@@ -44,7 +44,7 @@ func (m *EmailMessage) compose(buf []byte) (*draft, error) {
 		d.header = buf
 		return d, m.composeRaw(d, a, headers)
 	}
-	h := headerWriter{buf: buf}
+	h := headerWriter{buf: slices.Grow(buf, m.headerSize())}
 	if err := m.writeHeader(&h, headers, a, d.cs); err != nil {
 		return nil, err
 	}
@@ -56,14 +56,14 @@ func (m *EmailMessage) compose(buf []byte) (*draft, error) {
 }
 
 // namedHeader is an entry of Headers.
-type namedHeader struct{ name, canonical string }
+type namedHeader struct{ name, canonical, value string }
 
 // sortedHeaders returns the entries of Headers in the order of their canonical names. Each name
 // is made canonical once: there may be a great many of them.
 func (m *EmailMessage) sortedHeaders() []namedHeader {
 	all := make([]namedHeader, 0, len(m.Headers))
-	for name := range m.Headers {
-		all = append(all, namedHeader{name, textproto.CanonicalMIMEHeaderKey(name)})
+	for name, value := range m.Headers {
+		all = append(all, namedHeader{name, textproto.CanonicalMIMEHeaderKey(name), value})
 	}
 	slices.SortFunc(all, func(a, b namedHeader) int {
 		return cmp.Or(strings.Compare(a.canonical, b.canonical), strings.Compare(a.name, b.name))
@@ -71,15 +71,14 @@ func (m *EmailMessage) sortedHeaders() []namedHeader {
 	return all
 }
 
-func (m *EmailMessage) checkHeaders(headers []namedHeader) error {
+func checkHeaders(headers []namedHeader) error {
 	previous := ""
 	for _, h := range headers {
-		value := m.Headers[h.name]
 		if err := checkHeaderName(h.name); err != nil {
 			return err
 		}
-		if !isClean(value, withTab) {
-			return checkText(headerField(h.name), value, withTab)
+		if !isClean(h.value, withTab) {
+			return checkText(headerField(h.name), h.value, withTab)
 		}
 		switch {
 		case strings.EqualFold(h.name, previous):
@@ -87,7 +86,7 @@ func (m *EmailMessage) checkHeaders(headers []namedHeader) error {
 		case h.canonical == "Subject", h.canonical == "Mime-Version", strings.HasPrefix(h.canonical, "Content-"):
 			return &InvalidMessageError{Field: headerField(h.name), Reason: "is written from the fields of the message and cannot be set"}
 		case h.canonical == "Message-Id":
-			if err := checkMessageID(headerField(h.name), value); err != nil {
+			if err := checkMessageID(headerField(h.name), h.value); err != nil {
 				return err
 			}
 		}
@@ -204,7 +203,7 @@ func (m *EmailMessage) writeHeader(h *headerWriter, headers []namedHeader, a add
 		case "From", "To", "Cc", "Reply-To", "Date", "Message-Id", "Bcc", "Resent-Bcc", "Return-Path":
 			continue
 		}
-		if err := writeOther(h, other.name, m.Headers[other.name], cs); err != nil {
+		if err := writeOther(h, other.name, other.value, cs); err != nil {
 			return err
 		}
 	}
@@ -214,7 +213,7 @@ func (m *EmailMessage) writeHeader(h *headerWriter, headers []namedHeader, a add
 // override finds what Headers says in place of a field that is made of others.
 func (m *EmailMessage) override(name string) (value, field string, ok bool) {
 	for n, v := range m.Headers {
-		if strings.EqualFold(n, name) {
+		if len(n) == len(name) && strings.EqualFold(n, name) {
 			return v, headerField(n), true
 		}
 	}

@@ -32,24 +32,24 @@ func TestRaw_limits(t *testing.T) {
 	inPart := func(header string) string {
 		return "Content-Type: multipart/mixed; boundary=b\n\n--b\n" + header + "\ntext\n--b--\n"
 	}
-	long := func(octets int) string { return strings.Repeat("X-A: "+strings.Repeat("b", 194)+"\n", octets/200) }
+	long := func(size int) string { return strings.Repeat("X-A: "+strings.Repeat("b", 194)+"\n", size/200) }
 	tests := []struct {
 		name, raw, reason string // "" if it is taken
 	}{
 		{"1 MB of header", long(1_000_000-200) + "\nbody", ""},
-		{"more", long(1_000_200) + "\nbody", "octets, the most is 1000000"},
-		{"one long field", "A: " + strings.Repeat("b\n ", 600_000) + "\n\nbody", "octets, the most is 1000000"},
+		{"more", long(1_000_200) + "\nbody", "bytes, at most 1000000 are"},
+		{"one long field", "A: " + strings.Repeat("b\n ", 600_000) + "\n\nbody", "bytes, at most 1000000 are"},
 		{"10,000 fields", strings.Repeat("a:\n", 10_000) + "\nbody", ""},
-		{"one more", strings.Repeat("a:\n", 10_001) + "\nbody", "10001 fields, the most is 10000"},
+		{"one more", strings.Repeat("a:\n", 10_001) + "\nbody", "10001 fields, at most 10000 are"},
 		{"1 MB in a part", inPart(long(1_000_000 - 200)), ""},
 		{"more in a part", inPart(long(1_000_200)), "has a part that has a header of"},
 		{"10,000 fields in a part", inPart(strings.Repeat("a:\n", 10_000)), ""},
-		{"one more in a part", inPart(strings.Repeat("a:\n", 10_001)), "10001 fields, the most is 10000"},
+		{"one more in a part", inPart(strings.Repeat("a:\n", 10_001)), "10001 fields, at most 10000 are"},
 		{"one more in a part without a body", "Content-Type: multipart/mixed; boundary=b\n\n--b\n" + strings.Repeat("a:\n", 10_001), "10001 fields"},
 		{"one more in a part that a boundary ends", "Content-Type: multipart/mixed; boundary=b\n\n--b\n" + strings.Repeat("a:\n", 10_001) + "--b--\n", "10001 fields"},
 		{"one more in an attached message", "Content-Type: message/rfc822\n\n" + strings.Repeat("a:\n", 10_001) + "\n", "10001 fields"},
 		{"1,000 parts", wide(1000), ""},
-		{"one more part", wide(1001), "1001 parts, the most is 1000"},
+		{"one more part", wide(1001), "1001 parts, at most 1000 are"},
 		{"parts of several multiparts", "Content-Type: multipart/mixed; boundary=a\n\n" + strings.Repeat("--a\n"+wide(600), 2) + "--a--\n", "1202 parts"},
 		{"1,000 levels", nested(999), ""},
 		{"one more level", nested(1001), "more than 1000 levels"},
@@ -59,7 +59,7 @@ func TestRaw_limits(t *testing.T) {
 		{"a digest of messages", "Content-Type: multipart/digest; boundary=b\n\n--b\n\n" + strings.Repeat("a:\n", 10_001) + "\n--b--\n", "10001 fields"},
 		{"one boundary for two multiparts", "Content-Type: multipart/mixed; boundary=b\n\n--b\n" + wide(500), ""},
 		{"a boundary that is not closed, and the next part", "Content-Type: multipart/mixed; boundary=a\n\n--a\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\n--a\n\n" + strings.Repeat("--b\n\n", 2000), ""},
-		{"a long type", "Content-Type: text/plain" + strings.Repeat(";\n a=b", 2000) + "\n\nbody", "Content-Type of more than 10000 octets"},
+		{"a long type", "Content-Type: text/plain" + strings.Repeat(";\n a=b", 2000) + "\n\nbody", "Content-Type of more than 10000 bytes"},
 		{"fields and no end", strings.Repeat("a:\n", 300_000), "300000 fields"},
 	}
 	for _, tt := range tests {

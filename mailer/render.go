@@ -63,16 +63,24 @@ func (m *EmailMessage) headerSize() int {
 	if len(m.Raw) > 0 {
 		return 0
 	}
-	n := len(m.Subject)
-	for _, list := range [][]string{m.To, m.Cc, m.ReplyTo} {
+	n := textSize(m.Subject)
+	for _, list := range [...][]string{m.To, m.Cc, m.ReplyTo} {
 		for _, addr := range list {
-			n += len(addr) + len(",\r\n ")
+			n += textSize(addr) + len(",\r\n ")
 		}
 	}
 	for name, value := range m.Headers {
-		n += len(name) + len(value) + len(":\r\n ")
+		n += len(name) + textSize(value) + len(": \r\n ")
 	}
 	return n
+}
+
+// textSize is about how many octets a text makes in a header.
+func textSize(s string) int {
+	if isASCII(s) {
+		return len(s)
+	}
+	return 2 * len(s)
 }
 
 // rawSize is how many octets a raw message makes: as many as it has, and a CR for each line

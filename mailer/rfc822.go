@@ -197,7 +197,7 @@ func (fs rawFields) get(name string) string {
 // What a raw message may have: more than any mail needs, and few enough that reading it takes
 // no more memory than a few times its size.
 const (
-	maxRawHeader = 1_000_000 // octets of a header, that of a part too
+	maxRawHeader = 1_000_000 // bytes of a header, that of a part too
 	maxRawFields = 10_000    // fields of a header
 	maxRawParts  = 1_000     // parts, and levels of them
 )
@@ -265,12 +265,12 @@ func isFieldName(name []byte) bool {
 	return len(name) > 0
 }
 
-func headerReason(octets, fields int) string {
+func headerReason(size, fields int) string {
 	switch {
-	case octets > maxRawHeader:
-		return fmt.Sprintf("has a header of %d octets, the most is %d", octets, maxRawHeader)
+	case size > maxRawHeader:
+		return fmt.Sprintf("has a header of %d bytes, at most %d are allowed: shorten it", size, maxRawHeader)
 	case fields > maxRawFields:
-		return fmt.Sprintf("has a header of %d fields, the most is %d", fields, maxRawFields)
+		return fmt.Sprintf("has a header of %d fields, at most %d are allowed: leave some out", fields, maxRawFields)
 	}
 	return ""
 }

@@ -35,7 +35,7 @@ func structureReason(fields rawFields, body []byte) string {
 		s.headerEnds()
 	}
 	if s.parts > maxRawParts {
-		return cmp.Or(s.reason, fmt.Sprintf("has %d parts, the most is %d", s.parts, maxRawParts))
+		return cmp.Or(s.reason, fmt.Sprintf("has %d parts, at most %d are allowed: send them in several messages", s.parts, maxRawParts))
 	}
 	return s.reason
 }
@@ -50,12 +50,12 @@ type structure struct {
 	reason string
 
 	// Of the header that is being read:
-	inHeader       bool
-	octets, fields int
-	contentType    string // of the entity, or what was read of it yet
-	encoding       string
-	last           *string // the field that the last line belongs to, if it is one of these two
-	defaultType    string
+	inHeader     bool
+	size, fields int
+	contentType  string // of the entity, or what was read of it yet
+	encoding     string
+	last         *string // the field that the last line belongs to, if it is one of these two
+	defaultType  string
 }
 
 // openMultipart is a multipart whose end has not come yet.
@@ -70,7 +70,7 @@ func (s *structure) line(line []byte) {
 	if len(line) >= 2 && line[0] == '-' && line[1] == '-' && s.delimiter(line[2:]) || !s.inHeader {
 		return
 	}
-	s.octets += len(line) + len("\n")
+	s.size += len(line) + len("\n")
 	switch {
 	case len(line) == 0:
 		s.headerEnds()
@@ -143,22 +143,22 @@ func (s *structure) delimiter(text []byte) bool {
 // headerBegins is for each part of a multipart, and each message that is one.
 func (s *structure) headerBegins(defaultType string) {
 	if s.level++; s.level > maxRawParts {
-		s.reason = fmt.Sprintf("has parts in more than %d levels", maxRawParts)
+		s.reason = fmt.Sprintf("has parts in more than %[1]d levels, at most %[1]d are allowed: nest fewer", maxRawParts)
 	}
 	s.inHeader = true
-	s.octets, s.fields = 0, 0
+	s.size, s.fields = 0, 0
 	s.contentType, s.encoding, s.last, s.defaultType = "", "", nil, defaultType
 }
 
 // headerEnds takes in what the header that was read says of the body.
 func (s *structure) headerEnds() {
 	s.inHeader = false
-	if reason := headerReason(s.octets, s.fields); reason != "" {
+	if reason := headerReason(s.size, s.fields); reason != "" {
 		s.reason = "has a part that " + reason
 		return
 	}
 	if len(s.contentType) > maxContentType {
-		s.reason = fmt.Sprintf("has a Content-Type of more than %d octets", maxContentType)
+		s.reason = fmt.Sprintf("has a Content-Type of more than %d bytes, which is the most: shorten it", maxContentType)
 		return
 	}
 	media, params := s.defaultType, map[string]string(nil)
