@@ -178,7 +178,7 @@ func (m *EmailMessage) composeRaw(d *draft, a addresses, headers []namedHeader) 
 		return err
 	}
 	header := m.Raw[:len(m.Raw)-len(body)]
-	h := headerWriter{buf: slices.Grow(d.header, rawSize(header)+2*countBeyondASCII(header))}
+	h := headerWriter{buf: slices.Grow(d.header, rawSize(header)+2*countEncoded(header))}
 	m.addMissing(&h, fields, a, d.cs)
 	fields = slices.DeleteFunc(fields, func(f rawField) bool {
 		return isBlindCopy(f.name) || strings.EqualFold(f.name, "Return-Path")

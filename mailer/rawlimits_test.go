@@ -117,9 +117,9 @@ func TestRaw_memory(t *testing.T) {
 		{"a header of addresses", rawHead + "Cc: " + addresses(900_000) + "\n\n", 16, false},
 		{"a header of addresses to be encoded", rawHead + "Cc: J\u00f6rg <j@example.com>, " + addresses(900_000) + "\n\n", 20, false},
 		{"a header in Latin-1", rawHead + "X-A:" + strings.Repeat(" \xe9\xe9\xe9\xe9", 180_000) + "\n\n", 24, false},
-		{"a body", rawHead + "\n" + strings.Repeat("A line of text as most bodies have them.\r\n", 100_000), 0.2, false},
-		{"a body of line ends", rawHead + "\n" + strings.Repeat("\n", 4_000_000), 0.2, false},
-		{"a body to be encoded", rawHead + "\n" + strings.Repeat("\u00fc", 2_000_000) + "\n", 0.2, false},
+		{"a body", rawHead + "\n" + strings.Repeat("A line of text as most bodies have them.\r\n", 25_000), 0.2, false},
+		{"a body of line ends", rawHead + "\n" + strings.Repeat("\n", 1_000_000), 0.2, false},
+		{"a body to be encoded", rawHead + "\n" + strings.Repeat("\u00fc", 500_000) + "\n", 0.2, false},
 		{"a multipart to be encoded", rawHead + "Content-Type: multipart/mixed; boundary=b\n\n" + strings.Repeat("--b\n\n"+strings.Repeat("\u00fc", 2000)+"\n", 900) + "--b--\n", 0.5, false},
 	}
 	for _, tt := range tests {
@@ -145,6 +145,36 @@ func TestRaw_memory(t *testing.T) {
 				if bad := err != nil; bad != tt.bad && step.name != "Envelope" {
 					t.Errorf("%s: %v", step.name, err)
 				}
+			}
+		})
+	}
+}
+
+// TestRaw_rendered: the room that is made for a big raw message is enough, so that what is rendered
+// takes no more than rawCost in package tasks says: the message itself, and up to three times as much.
+func TestRaw_rendered(t *testing.T) {
+	for name, raw := range map[string]string{
+		"CRLF":                 rawHead + "\r\n" + strings.Repeat("A line of text as most bodies have them.\r\n", 25_000),
+		"line ends":            rawHead + "\n" + strings.Repeat("\n", 1_000_000),
+		"bare CR":              rawHead + "\n" + strings.Repeat("\r", 1_000_000),
+		"encoded anew":         rawHead + "\n" + strings.Repeat("\u00fc", 500_000) + "\n",
+		"encoded anew, ASCII":  rawHead + "\n" + strings.Repeat("=", 1_000_000) + "\n",
+		"a multipart, encoded": rawHead + "Content-Type: multipart/mixed; boundary=b\n\n" + strings.Repeat("--b\n\n"+strings.Repeat("\u00fc", 2000)+"\n", 900) + "--b--\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := rawMessage(raw)
+			var n int
+			took := allocated(func() {
+				b := bytes.NewBuffer(make([]byte, 0, m.EstimateSize()))
+				_, _ = m.WriteTo(b)
+				n = b.Len()
+			})
+			t.Logf("%d bytes make %d, the estimate is %d; %.2f bytes for each", len(raw), n, m.EstimateSize(), float64(took)/float64(len(raw)))
+			if e := m.EstimateSize(); e < n || e > 2*n {
+				t.Errorf("estimated %d bytes, wrote %d", e, n)
+			}
+			if took > uint64(3.5*float64(len(raw))) {
+				t.Errorf("allocates %.2f bytes for each of the message", float64(took)/float64(len(raw)))
 			}
 		})
 	}

@@ -83,25 +83,31 @@ func textSize(s string) int {
 	return 2 * len(s)
 }
 
-// rawSize is how many octets a raw message makes: as many as it has, and a CR for each line
-// end without one, unless its body has to be encoded anew.
+// rawSize is how many bytes a raw message makes: as many as it has, and what the line ends lack
+// that are a CR or an LF alone, unless its body has to be encoded anew.
 func rawSize(raw []byte) int {
 	const some = 64 << 10 // of few lines nobody cares how they end
 	n := len(raw)
 	if n < some {
 		return n + n/lineEnds
 	}
-	bare := bytes.Count(raw, []byte("\n")) - bytes.Count(raw, []byte("\r\n"))
+	whole := bytes.Count(raw, []byte("\r\n"))
+	bare := bytes.Count(raw, []byte("\n")) + bytes.Count(raw, []byte("\r")) - 2*whole
 	if hasLongLine(raw) {
-		n += n/lineEnds + 2*countBeyondASCII(raw)
+		n += 2 * countEncoded(raw)
+		n += n / lineEnds
+		n += n / maxQuoted * len("=\r\n")
 	}
 	return n + bare
 }
 
-func countBeyondASCII(b []byte) int {
+// countEncoded counts what does not stand for itself in quoted-printable.
+func countEncoded(b []byte) int {
 	n := 0
 	for _, c := range b {
-		n += int(c >> 7)
+		if c > '~' || c == '=' {
+			n++
+		}
 	}
 	return n
 }

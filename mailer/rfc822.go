@@ -319,7 +319,7 @@ func (r *messageRewriter) rawField(f rawField) bool {
 			return true
 		}
 	}
-	r.headerWriter.text(f.name, f.name, value, utf8Charset())
+	r.text(f.name, f.name, value, utf8Charset())
 	return true
 }
 
