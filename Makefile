@@ -99,3 +99,4 @@ fuzz: ## Run each fuzz test for a minute
 	@for f in $$(grep -rlE '^func Fuzz' --include=*_test.go . | grep -v ^./interop); do \
 	  for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' $$f); do \
 	    $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime 1m ./$$(dirname $$f) || exit 1; done; done
+	cd interop && $(GO) test . -run '^$$' -fuzz '^FuzzEnmime$$' -fuzztime 1m

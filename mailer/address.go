@@ -1,6 +1,7 @@
 package mailer
 
 import (
+	"iter"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -46,34 +47,64 @@ func parseMailbox(s string) (m mailbox, reason string) {
 	return p.finish(s)
 }
 
-// splitAddresses cuts an address list at its commas. Empty entries are dropped.
-func splitAddresses(list string) (entries []string, reason string) {
-	for list != "" {
-		p := addressParser{all: list, rest: list}
-		p.mailbox()
-		if p.reason != "" {
-			return nil, p.reason
+// splitAddresses yields the entries of an address list, which commas part, without the empty
+// ones. If an entry cannot be read, it yields the reason and ends.
+func splitAddresses(list string) iter.Seq2[string, string] {
+	return func(yield func(entry, reason string) bool) {
+		for list != "" {
+			p := addressParser{all: list, rest: list}
+			p.mailbox()
+			if p.reason != "" {
+				yield("", p.reason)
+				return
+			}
+			entry := strings.Trim(list[:len(list)-len(p.rest)], " \t")
+			if entry != "" && !yield(entry, "") {
+				return
+			}
+			list = strings.TrimPrefix(p.rest, ",")
 		}
-		if entry := strings.Trim(list[:len(list)-len(p.rest)], " \t"); entry != "" {
-			entries = append(entries, entry)
-		}
-		list = strings.TrimPrefix(p.rest, ",")
 	}
-	return entries, ""
 }
 
-// parseAddresses reads an address list.
-func parseAddresses(list string) (boxes []mailbox, reason string) {
-	entries, reason := splitAddresses(list)
-	for _, entry := range entries {
-		if reason != "" {
-			return nil, reason
+// eachAddress yields the addresses of a list. If one cannot be read, it yields the reason and
+// ends. A list may be long, so it is read again where it is needed again, and not kept.
+func eachAddress(list string) iter.Seq2[mailbox, string] {
+	return func(yield func(box mailbox, reason string) bool) {
+		for entry, reason := range splitAddresses(list) {
+			var box mailbox
+			if reason == "" {
+				box, reason = parseMailbox(entry)
+			}
+			if !yield(box, reason) || reason != "" {
+				return
+			}
 		}
-		var box mailbox
-		box, reason = parseMailbox(entry)
-		boxes = append(boxes, box)
 	}
-	return boxes, reason
+}
+
+// boxesOf yields the addresses of a list that was found good.
+func boxesOf(list string) iter.Seq[mailbox] {
+	return func(yield func(mailbox) bool) {
+		for box, reason := range eachAddress(list) {
+			if reason != "" || !yield(box) {
+				return
+			}
+		}
+	}
+}
+
+// checkAddresses counts the addresses of a list, and says what is wrong with it. utf8 says
+// that there is a local part that is not ASCII.
+func checkAddresses(list string) (n int, utf8 bool, reason string) {
+	for box, reason := range eachAddress(list) {
+		if reason != "" {
+			return n, utf8, reason
+		}
+		n++
+		utf8 = utf8 || box.isUTF8()
+	}
+	return n, utf8, ""
 }
 
 const reasonAddress = "is not an address"

@@ -28,9 +28,13 @@ func lookupCharset(name string) (cs charset, ok bool) {
 	if enc == nil {
 		return cs, false
 	}
-	cs = charset{name: name, enc: enc}
-	if official, err := ianaindex.MIME.Name(enc); err == nil {
-		cs.name = official
+	cs = charset{enc: enc}
+	var err error
+	if cs.name, err = ianaindex.MIME.Name(enc); err != nil {
+		// Never what the author wrote, which may have blanks around it.
+		if cs.name, err = htmlindex.Name(enc); err != nil {
+			return cs, false
+		}
 	}
 	const probe = "a\r\n"
 	if b, ok := cs.encode(probe); strings.EqualFold(cs.name, "utf-8") || !ok || string(b) != probe {

@@ -1,7 +1,7 @@
 package mailer
 
 import (
-	"maps"
+	"cmp"
 	"net/textproto"
 	"slices"
 	"strings"
@@ -17,12 +17,16 @@ type draft struct {
 	body         mediaType
 	alternatives []mediaType // one for each
 	attachments  []mediaType // one for each, empty where it has to be guessed
-	raw          []byte      // not nil: the header is complete, and this is the body
+
+	raw    []byte    // not nil: the header is complete, and this is the body
+	anew   bool      // but not: raw has to be encoded anew, with the fields that follow the header
+	fields rawFields // of raw, if it is encoded anew
 }
 
 // compose checks the message and writes its header, behind what is in buf.
 func (m *EmailMessage) compose(buf []byte) (*draft, error) {
-	if err := m.checkHeaders(); err != nil {
+	headers := m.sortedHeaders()
+	if err := checkHeaders(headers); err != nil {
 		return nil, err
 	}
 	d := &draft{}
@@ -38,10 +42,10 @@ func (m *EmailMessage) compose(buf []byte) (*draft, error) {
 	}
 	if len(m.Raw) > 0 {
 		d.header = buf
-		return d, m.composeRaw(d, a)
+		return d, m.composeRaw(d, a, headers)
 	}
-	h := headerWriter{buf: buf}
-	if err := m.writeHeader(&h, a, d.cs); err != nil {
+	h := headerWriter{buf: slices.Grow(buf, m.headerSize())}
+	if err := m.writeHeader(&h, headers, a, d.cs); err != nil {
 		return nil, err
 	}
 	if h.long != "" {
@@ -51,39 +55,42 @@ func (m *EmailMessage) compose(buf []byte) (*draft, error) {
 	return d, nil
 }
 
-// headerNames returns the names in Headers, sorted by their canonical form.
-func (m *EmailMessage) headerNames() []string {
-	if len(m.Headers) == 0 {
-		return nil
+// namedHeader is an entry of Headers.
+type namedHeader struct{ name, canonical, value string }
+
+// sortedHeaders returns the entries of Headers in the order of their canonical names. Each name
+// is made canonical once: there may be a great many of them.
+func (m *EmailMessage) sortedHeaders() []namedHeader {
+	all := make([]namedHeader, 0, len(m.Headers))
+	for name, value := range m.Headers {
+		all = append(all, namedHeader{name, textproto.CanonicalMIMEHeaderKey(name), value})
 	}
-	names := slices.Sorted(maps.Keys(m.Headers))
-	slices.SortStableFunc(names, func(a, b string) int {
-		return strings.Compare(textproto.CanonicalMIMEHeaderKey(a), textproto.CanonicalMIMEHeaderKey(b))
+	slices.SortFunc(all, func(a, b namedHeader) int {
+		return cmp.Or(strings.Compare(a.canonical, b.canonical), strings.Compare(a.name, b.name))
 	})
-	return names
+	return all
 }
 
-func (m *EmailMessage) checkHeaders() error {
+func checkHeaders(headers []namedHeader) error {
 	previous := ""
-	for _, name := range m.headerNames() {
-		if err := checkHeaderName(name); err != nil {
+	for _, h := range headers {
+		if err := checkHeaderName(h.name); err != nil {
 			return err
 		}
-		field := headerField(name)
-		if err := checkText(field, m.Headers[name], withTab); err != nil {
-			return err
+		if !isClean(h.value, withTab) {
+			return checkText(headerField(h.name), h.value, withTab)
 		}
-		switch canonical := textproto.CanonicalMIMEHeaderKey(name); {
-		case strings.EqualFold(name, previous):
-			return &InvalidMessageError{Field: field, Reason: "is there twice, in different letter case"}
-		case canonical == "Subject", canonical == "Mime-Version", strings.HasPrefix(canonical, "Content-"):
-			return &InvalidMessageError{Field: field, Reason: "is written from the fields of the message and cannot be set"}
-		case canonical == "Message-Id":
-			if err := checkMessageID(field, m.Headers[name]); err != nil {
+		switch {
+		case strings.EqualFold(h.name, previous):
+			return &InvalidMessageError{Field: headerField(h.name), Reason: "is there twice, in different letter case"}
+		case h.canonical == "Subject", h.canonical == "Mime-Version", strings.HasPrefix(h.canonical, "Content-"):
+			return &InvalidMessageError{Field: headerField(h.name), Reason: "is written from the fields of the message and cannot be set"}
+		case h.canonical == "Message-Id":
+			if err := checkMessageID(headerField(h.name), h.value); err != nil {
 				return err
 			}
 		}
-		previous = name
+		previous = h.name
 	}
 	return nil
 }
@@ -178,7 +185,7 @@ func checkAttachment(i int, a Attachment) error {
 }
 
 // writeHeader writes all fields but those of MIME.
-func (m *EmailMessage) writeHeader(h *headerWriter, a addresses, cs charset) error {
+func (m *EmailMessage) writeHeader(h *headerWriter, headers []namedHeader, a addresses, cs charset) error {
 	for _, f := range []struct {
 		name, field string
 		boxes       []mailbox
@@ -191,12 +198,12 @@ func (m *EmailMessage) writeHeader(h *headerWriter, a addresses, cs charset) err
 	}
 	h.subject(m.Subject, cs)
 	m.writeIdentity(h, cs)
-	for _, name := range m.headerNames() {
-		switch textproto.CanonicalMIMEHeaderKey(name) {
+	for _, other := range headers {
+		switch other.canonical {
 		case "From", "To", "Cc", "Reply-To", "Date", "Message-Id", "Bcc", "Resent-Bcc", "Return-Path":
 			continue
 		}
-		if err := writeOther(h, name, m.Headers[name], cs); err != nil {
+		if err := writeOther(h, other.name, other.value, cs); err != nil {
 			return err
 		}
 	}
@@ -206,7 +213,7 @@ func (m *EmailMessage) writeHeader(h *headerWriter, a addresses, cs charset) err
 // override finds what Headers says in place of a field that is made of others.
 func (m *EmailMessage) override(name string) (value, field string, ok bool) {
 	for n, v := range m.Headers {
-		if strings.EqualFold(n, name) {
+		if len(n) == len(name) && strings.EqualFold(n, name) {
 			return v, headerField(n), true
 		}
 	}
@@ -222,7 +229,7 @@ func (m *EmailMessage) writeAddresses(h *headerWriter, name, field string, boxes
 		return writeAddressText(h, name, theirs, value, cs)
 	}
 	if len(boxes) > 0 {
-		h.addresses(name, field, boxes, cs)
+		h.addresses(name, field, slices.Values(boxes), cs)
 	}
 	return nil
 }
@@ -233,10 +240,10 @@ func writeAddressText(h *headerWriter, name, field, value string, cs charset) er
 	if isBlank(value) {
 		return nil
 	}
-	boxes, reason := parseAddresses(value)
+	n, _, reason := checkAddresses(value)
 	switch {
-	case reason == "" && len(boxes) > 0:
-		h.addresses(name, field, boxes, cs)
+	case reason == "" && n > 0:
+		h.addresses(name, field, boxesOf(value), cs)
 	case isASCII(value):
 		h.text(name, field, value, cs)
 	default:
@@ -277,9 +284,10 @@ func writeOther(h *headerWriter, name, value string, cs charset) error {
 
 // isAddressHeader says whether a field holds addresses (RFC 5322, 3.6.2, 3.6.3 and 3.6.6).
 func isAddressHeader(name string) bool {
-	switch textproto.CanonicalMIMEHeaderKey(name) {
-	case "From", "Sender", "Reply-To", "To", "Cc", "Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc":
-		return true
+	for _, with := range [...]string{"From", "Sender", "Reply-To", "To", "Cc", "Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc"} {
+		if len(name) == len(with) && strings.EqualFold(name, with) {
+			return true
+		}
 	}
 	return false
 }

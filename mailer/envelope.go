@@ -1,6 +1,8 @@
 package mailer
 
 import (
+	"cmp"
+	"net/textproto"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,10 +23,12 @@ type Envelope struct {
 // were written, without empty entries and without repetitions.
 func (m *EmailMessage) Recipients() []string {
 	all := slices.Concat(m.To, m.Cc, m.Bcc)
-	for _, name := range m.headerNames() {
-		if isBlindCopy(name) {
-			hidden, _ := splitAddresses(m.Headers[name])
-			all = append(all, hidden...)
+	for _, name := range m.envelopeNames() {
+		if !isBlindCopy(name) {
+			continue
+		}
+		for entry := range splitAddresses(m.Headers[name]) {
+			all = append(all, entry)
 		}
 	}
 	return unique(slices.DeleteFunc(all, isBlank), func(s string) string { return s })
@@ -104,7 +108,7 @@ func (m *EmailMessage) addresses() (a addresses, err error) {
 			return a, err
 		}
 	}
-	for _, name := range m.headerNames() {
+	for _, name := range m.envelopeNames() {
 		if err := a.addHeader(name, m.Headers[name]); err != nil {
 			return a, err
 		}
@@ -116,17 +120,32 @@ func (m *EmailMessage) addresses() (a addresses, err error) {
 	return a, nil
 }
 
+// envelopeNames returns the names in Headers that the envelope may depend on, sorted: there are
+// few of them, however many others there are.
+func (m *EmailMessage) envelopeNames() []string {
+	var names []string
+	for name := range m.Headers {
+		if isBlindCopy(name) || strings.EqualFold(name, "Return-Path") || isAddressHeader(name) {
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(strings.Compare(textproto.CanonicalMIMEHeaderKey(a), textproto.CanonicalMIMEHeaderKey(b)), strings.Compare(a, b))
+	})
+	return names
+}
+
 func (b mailbox) isUTF8() bool { return !isASCII(b.addr) }
 
 // addHeader takes over what a field of Headers says of the envelope.
 func (a *addresses) addHeader(name, value string) error {
 	switch {
 	case isBlindCopy(name):
-		boxes, reason := parseAddresses(value)
+		_, _, reason := checkAddresses(value)
 		if reason != "" || !isClean(value, withTab) {
 			return fieldError(headerField(name), value, reason)
 		}
-		a.bcc = append(a.bcc, boxes...)
+		a.bcc = slices.AppendSeq(a.bcc, boxesOf(value))
 	case strings.EqualFold(name, "Return-Path"):
 		if isBlank(value) || strings.Trim(value, " \t") == "<>" {
 			a.sender, a.nullSender = "", true
@@ -138,8 +157,8 @@ func (a *addresses) addHeader(name, value string) error {
 		}
 		a.sender = boxes[0].addr
 	case isAddressHeader(name):
-		boxes, _ := parseAddresses(value) // what cannot be read is plain text
-		a.utf8 = a.utf8 || slices.ContainsFunc(boxes, mailbox.isUTF8)
+		_, utf8, _ := checkAddresses(value) // what cannot be read is plain text
+		a.utf8 = a.utf8 || utf8
 	}
 	return nil
 }

@@ -2,6 +2,8 @@ package mailer
 
 import (
 	"bytes"
+	"iter"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -46,12 +48,29 @@ func (h *headerWriter) checkLine() {
 	}
 }
 
-// fold ends the line. White space has to follow.
+// fold ends the line, if something stands on it. White space has to follow.
+//
+// This is the only place where a field gets another line. One with nothing but white space
+// must never come about: to most readers it ends the header, and what was to follow is body.
 func (h *headerWriter) fold() {
+	if isBlankBytes(h.buf[h.line:]) {
+		return
+	}
 	h.end()
 	h.line = len(h.buf)
 	h.coded = false
 	h.folds++
+}
+
+// isBlankBytes reports whether a line has only white space. It looks from the end, where
+// there is most often none.
+func isBlankBytes(line []byte) bool {
+	for _, c := range slices.Backward(line) {
+		if !isSpace(c) {
+			return false
+		}
+	}
+	return true
 }
 
 // put appends white space and a word after it. It folds before the white space if
@@ -156,23 +175,33 @@ func hasLongWord(s string) bool {
 }
 
 // addresses writes a whole field of addresses, folded between them where possible.
-func (h *headerWriter) addresses(name, field string, boxes []mailbox, cs charset) {
+func (h *headerWriter) addresses(name, field string, boxes iter.Seq[mailbox], cs charset) {
 	h.begin(name, field)
-	for i, box := range boxes {
-		comma := ","
-		if i == len(boxes)-1 {
-			comma = ""
+	var last mailbox // which is written when it is known whether a comma follows
+	n := 0
+	for box := range boxes {
+		if n > 0 {
+			h.entry(last, ",", cs)
 		}
-		fresh, folds, mark := h.fresh, h.folds, len(h.buf)
-		h.mailbox(box, comma, cs)
-		if !fresh && h.folds > folds { // it did not fit: again, on a line of its own
-			h.buf = h.buf[:mark]
-			h.restore(mark)
-			h.fold()
-			h.mailbox(box, comma, cs)
-		}
+		last = box
+		n++
+	}
+	if n > 0 {
+		h.entry(last, "", cs)
 	}
 	h.end()
+}
+
+// entry writes an address of a list, on a line of its own if it does not fit on this one.
+func (h *headerWriter) entry(box mailbox, comma string, cs charset) {
+	fresh, folds, mark := h.fresh, h.folds, len(h.buf)
+	h.mailbox(box, comma, cs)
+	if !fresh && h.folds > folds {
+		h.buf = h.buf[:mark]
+		h.restore(mark)
+		h.fold()
+		h.mailbox(box, comma, cs)
+	}
 }
 
 // restore finds the current line again after buf was cut at mark.
@@ -217,11 +246,13 @@ func isPhrase(name string) bool {
 	return true
 }
 
-// param appends "; name=value", or what RFC 2231 has for a value beyond ASCII.
+// param appends "; name=value", or what RFC 2231 has for a value beyond ASCII. So does one
+// with a control character, which a percent-encoded value of a raw message may hold: no
+// quotes would keep a line end in it from ending the field.
 func (h *headerWriter) param(name, value string) {
 	h.buf = append(h.buf, ';')
 	switch {
-	case !isASCII(value):
+	case !isASCII(value) || !isClean(value, withoutTab):
 		value = "utf-8''" + percentEncode(value)
 		name += "*"
 	case !isToken(value):

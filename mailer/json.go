@@ -53,7 +53,10 @@ func (m *EmailMessage) AppendJSON(b []byte) ([]byte, error) {
 
 // jsonSize is about how long the JSON will be.
 func (m *EmailMessage) jsonSize() int {
-	n := 512 + len(m.Subject) + len(m.Body) + len(m.Body)/16 + base64.StdEncoding.EncodedLen(len(m.Raw))
+	n := 512 + m.headerSize() + len(m.Body) + len(m.Body)/16 + base64.StdEncoding.EncodedLen(len(m.Raw))
+	for _, addr := range m.Bcc {
+		n += len(addr) + len(`"",`)
+	}
 	for _, a := range m.Attachments {
 		n += 128 + base64.StdEncoding.EncodedLen(len(a.Content))
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/rand"
 	"fmt"
-	"net/textproto"
 	"os"
 	"path/filepath"
 	"strings"
@@ -122,7 +121,7 @@ func (m *EmailMessage) WithDefaults(d Defaults) *EmailMessage {
 	c := *m
 	c.FromEmail = cmp.Or(c.FromEmail, d.FromEmail, "webmaster@localhost")
 	c.Charset = cmp.Or(c.Charset, d.Charset, "utf-8")
-	c.MessageID = cmp.Or(c.rawMessageID(), c.MessageID, c.header("Message-Id"))
+	c.MessageID = cmp.Or(c.rawMessageID(), c.MessageID, c.header("Message-ID"))
 	if c.MessageID == "" {
 		c.MessageID = newMessageID(d.Hostname)
 	}
@@ -167,10 +166,10 @@ func newMessageID(host string) string {
 	return "<" + rand.Text() + "@" + domain + ">"
 }
 
-// header finds a field in Headers by its canonical name, in any letter case.
-func (m *EmailMessage) header(canonical string) string {
+// header finds a field in Headers by its name, in any letter case.
+func (m *EmailMessage) header(wanted string) string {
 	for name, value := range m.Headers {
-		if textproto.CanonicalMIMEHeaderKey(name) == canonical {
+		if strings.EqualFold(name, wanted) {
 			return strings.Trim(value, " \t")
 		}
 	}

@@ -21,7 +21,9 @@ func (m *EmailMessage) narrowed(to []string) []string {
 	if m.only == nil {
 		return to
 	}
-	return slices.DeleteFunc(to, func(addr string) bool {
-		return !slices.ContainsFunc(m.only, func(o string) bool { return domainLower(o) == domainLower(addr) })
-	})
+	only := make(map[string]bool, len(m.only))
+	for _, addr := range m.only {
+		only[domainLower(addr)] = true
+	}
+	return slices.DeleteFunc(to, func(addr string) bool { return !only[domainLower(addr)] })
 }

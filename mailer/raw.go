@@ -2,10 +2,11 @@ package mailer
 
 import (
 	"bytes"
+	"cmp"
+	"io"
 	"mime"
 	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
 // A raw message is sent as it is, so that signatures stay valid. What is changed is
@@ -40,11 +41,10 @@ func ParseRaw(data []byte) (*EmailMessage, error) {
 			if !strings.EqualFold(f.name, prefix+name) {
 				continue
 			}
-			boxes, reason := parseAddresses(ungroup(f.text()))
-			if reason != "" {
-				return nil, &InvalidMessageError{Field: "raw", Reason: "the field " + f.name + " " + reason}
-			}
-			for _, box := range boxes {
+			for box, reason := range eachAddress(ungroup(f.utf8())) {
+				if reason != "" {
+					return nil, &InvalidMessageError{Field: "raw", Reason: "the field " + f.name + " " + reason}
+				}
 				m.To = append(m.To, box.addr)
 			}
 		}
@@ -55,8 +55,12 @@ func ParseRaw(data []byte) (*EmailMessage, error) {
 		if at < 0 {
 			continue
 		}
-		if boxes, reason := parseAddresses(fields[at].text()); reason == "" && len(boxes) > 0 {
-			m.FromEmail = boxes[0].addr
+		authors := fields[at].utf8()
+		if n, _, reason := checkAddresses(authors); reason == "" && n > 0 {
+			for box := range boxesOf(authors) {
+				m.FromEmail = box.addr
+				break
+			}
 		}
 	}
 	return m, nil
@@ -68,7 +72,7 @@ func (m *EmailMessage) RawHeader(name string) string {
 	fields, _, _ := splitEntity(m.Raw)
 	for _, f := range fields {
 		if strings.EqualFold(f.name, name) {
-			text := f.text()
+			text := f.utf8()
 			if decoded, err := new(mime.WordDecoder).DecodeHeader(text); err == nil {
 				return decoded
 			}
@@ -78,36 +82,28 @@ func (m *EmailMessage) RawHeader(name string) string {
 	return ""
 }
 
-// readRaw splits a raw message and checks its header.
+// readRaw splits a raw message and checks it.
 func readRaw(raw []byte) (rawFields, []byte, error) {
-	fields, body, ok := splitEntity(raw)
-	if !ok {
-		return nil, nil, &InvalidMessageError{Field: "raw", Reason: "does not begin with header fields and an empty line"}
+	fields, body, reason := splitEntity(raw)
+	if reason != "" {
+		return nil, nil, &InvalidMessageError{Field: "raw", Reason: reason}
 	}
-	for i, f := range fields {
-		for _, line := range f.lines {
+	for _, f := range fields {
+		for line := range f.lines() {
 			for j := range len(line) {
 				if c := line[j]; (c < ' ' || c == 0x7f) && c != '\t' {
 					return nil, nil, &BadHeaderError{Field: "raw", Reason: "has the control character " + controlName(c) + " in the field " + f.name}
 				}
 			}
 		}
-		// To some readers a line of nothing but white space ends the header.
-		fields[i].lines = append(f.lines[:1:1], slices.DeleteFunc(f.lines[1:], isBlank)...)
 	}
 	if bytes.IndexByte(body, 0) >= 0 {
 		return nil, nil, &InvalidMessageError{Field: "raw", Reason: "has a NUL in its body"}
 	}
-	return fields, body, nil
-}
-
-// text is the field's value in UTF-8.
-func (f rawField) text() string {
-	value := f.value()
-	if !utf8.ValidString(value) {
-		return fromLatin1(value)
+	if reason := structureReason(fields, body); reason != "" {
+		return nil, nil, &InvalidMessageError{Field: "raw", Reason: reason}
 	}
-	return value
+	return fields, body, nil
 }
 
 // resent returns the fields of the newest resending: they stand together, each once,
@@ -173,44 +169,61 @@ func closed(s string) int {
 }
 
 // composeRaw writes the header of a raw message behind d.header, and finds its body.
-func (m *EmailMessage) composeRaw(d *draft, a addresses) error {
-	if err := m.checkAlone(); err != nil {
+func (m *EmailMessage) composeRaw(d *draft, a addresses, headers []namedHeader) error {
+	if err := m.checkAlone(headers); err != nil {
 		return err
 	}
 	fields, body, err := readRaw(m.Raw)
 	if err != nil {
 		return err
 	}
-	r := messageRewriter{output: output{headerWriter: headerWriter{buf: d.header}}, keepSigned: true}
-	m.addMissing(&r.headerWriter, fields, a, d.cs)
+	header := m.Raw[:len(m.Raw)-len(body)]
+	h := headerWriter{buf: slices.Grow(d.header, rawSize(header)+2*countEncoded(header))}
+	m.addMissing(&h, fields, a, d.cs)
 	fields = slices.DeleteFunc(fields, func(f rawField) bool {
 		return isBlindCopy(f.name) || strings.EqualFold(f.name, "Return-Path")
 	})
-	var ok bool
-	if hasLongLine(body) {
-		var whole bytes.Buffer
-		r.w = &whole
-		if fields.get("MIME-Version") == "" {
-			r.buf = append(r.buf, "MIME-Version: 1.0\r\n"...)
-		}
-		ok = r.content(fields, body, "text/plain", 0)
-		r.flush()
-		d.header, d.raw = whole.Bytes(), []byte{}
-	} else {
-		ok = r.fields(fields, "")
-		d.header, d.raw = r.buf, body
-		if body == nil {
-			d.raw = []byte{}
-		}
+	if d.anew = hasLongLine(body); d.anew && fields.get("MIME-Version") == "" {
+		h.buf = append(h.buf, "MIME-Version: 1.0\r\n"...)
 	}
-	if !ok || r.long != "" {
-		return &InvalidMessageError{Field: "raw", Reason: "has a line of more than 998 octets that cannot be written in another way"}
+	d.header, d.raw = h.buf, body
+	if body == nil {
+		d.raw = []byte{}
+	}
+	// What has to be encoded anew is written twice, now to nobody: nothing may be written of a
+	// message before all of it is known to be good, and it need not be kept for that.
+	r := messageRewriter{keepSigned: true, output: output{w: io.Discard}}
+	var ok bool
+	if d.anew {
+		d.fields = fields
+		ok = r.content(fields, body, "text/plain", 0)
+	} else {
+		r.headerWriter = h
+		ok = r.fields(fields, "")
+		d.header = r.buf
+	}
+	if !ok || h.long != "" || r.long != "" {
+		reason := cmp.Or(r.reason, "has a line of more than 998 octets that cannot be written in another way")
+		return &InvalidMessageError{Field: "raw", Reason: reason}
 	}
 	return nil
 }
 
+// writeRaw writes a raw message.
+func (d *draft) writeRaw(o output) (int64, error) {
+	if d.anew {
+		r := messageRewriter{output: o, keepSigned: true}
+		r.content(d.fields, d.raw, "text/plain", 0)
+		o = r.output
+	} else {
+		o.plain(d.raw, true)
+	}
+	o.flush()
+	return o.n, o.err
+}
+
 // checkAlone refuses what Raw says itself.
-func (m *EmailMessage) checkAlone() error {
+func (m *EmailMessage) checkAlone(headers []namedHeader) error {
 	for _, f := range []struct {
 		name string
 		set  bool
@@ -226,9 +239,9 @@ func (m *EmailMessage) checkAlone() error {
 			return &InvalidMessageError{Field: f.name, Reason: "cannot be given together with raw, which says it itself"}
 		}
 	}
-	for _, name := range m.headerNames() {
-		if !strings.EqualFold(name, "Return-Path") {
-			return &InvalidMessageError{Field: headerField(name), Reason: "cannot be given together with raw: only Return-Path can"}
+	for _, h := range headers {
+		if !strings.EqualFold(h.name, "Return-Path") {
+			return &InvalidMessageError{Field: headerField(h.name), Reason: "cannot be given together with raw: only Return-Path can"}
 		}
 	}
 	return nil
@@ -240,7 +253,7 @@ func (m *EmailMessage) addMissing(h *headerWriter, fields rawFields, a addresses
 		return !slices.ContainsFunc(fields, func(f rawField) bool { return strings.EqualFold(f.name, name) })
 	}
 	if missing("From") && len(a.from) > 0 {
-		h.addresses("From", "from_email", a.from, cs)
+		h.addresses("From", "from_email", slices.Values(a.from), cs)
 	}
 	if missing("Date") && !m.Date.IsZero() {
 		h.date(m.Date)
@@ -263,10 +276,10 @@ func hasLongLine(text []byte) bool {
 func (m *EmailMessage) rawUTF8() bool {
 	fields, _, _ := splitEntity(m.Raw)
 	return slices.ContainsFunc(fields, func(f rawField) bool {
-		if !isAddressHeader(f.name) || isASCII(f.value()) {
+		if !isAddressHeader(f.name) || isASCII(f.text) {
 			return false
 		}
-		boxes, reason := parseAddresses(f.text())
-		return reason == "" && slices.ContainsFunc(boxes, mailbox.isUTF8)
+		_, utf8, reason := checkAddresses(f.utf8())
+		return reason == "" && utf8
 	})
 }

@@ -279,7 +279,8 @@ func TestParseRaw_quick(t *testing.T) {
 func FuzzRaw(f *testing.F) {
 	for _, raw := range []string{
 		rawHead + "Bcc: a@example.com\n\nbody\n", "Subject: x\r \n\n", "To: g: a@b, \"c\";\n\n\x00", "From:\x9d\n\n", "A:b\n\n" + strings.Repeat("\xe9", 1500),
-		rawHead + "Content-Type: multipart/mixed; boundary=b\n\n--b\n\n" + strings.Repeat("x", 1200) + "\n--b--\n", "A: " + strings.Repeat("b ", 999) + "\n \n\n.\r\n",
+		rawHead + "Content-Type: multipart/mixed; boundary=b\n\n--b\n\n" + strings.Repeat("x", 1200) + "\n--b--\n",
+		rawHead + "Cc: \u00c4nn <a@example.com>, " + addressOf(90) + ", " + strings.Repeat("n", 300) + " <b@example.com>\nContent-Type: text/plain; name=\"\u00e9\"; x*=utf-8''%0A%0Aa\n \t\n\nbody", "A: " + strings.Repeat("b ", 999) + "\n \n\n.\r\n",
 	} {
 		f.Add([]byte(raw))
 	}
@@ -294,6 +295,7 @@ func FuzzRaw(f *testing.F) {
 			return
 		}
 		got := renderRaw(t, m)
+		checkRawFields(t, raw, got)
 		head, _, found := strings.Cut(got, "\r\n\r\n")
 		if !found || strings.Contains(strings.ToLower("\r\n"+head), "\r\nbcc:") || !strings.Contains(strings.ToLower("\r\n"+head), "\r\nmessage-id:") {
 			t.Errorf("bad header: %q", head)

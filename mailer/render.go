@@ -29,10 +29,7 @@ func (m *EmailMessage) WriteTo(w io.Writer) (int64, error) {
 		return 0, err
 	}
 	if d.raw != nil {
-		o := output{headerWriter: headerWriter{buf: d.header}, w: w, room: room}
-		o.plain(d.raw, true)
-		o.flush()
-		return o.n, o.err
+		return d.writeRaw(output{headerWriter: headerWriter{buf: d.header}, w: w, room: room})
 	}
 	root := m.tree(d)
 	root.setBoundaries(freeBoundary(d.header, root))
@@ -50,12 +47,67 @@ func (m *EmailMessage) WriteTo(w io.Writer) (int64, error) {
 // and never more than twice as many, but for small ones.
 func (m *EmailMessage) EstimateSize() int {
 	const header = 1 << 10
-	n := header + len(m.Raw) + encodedSize(len(m.Body))
+	n := header + m.headerSize() + rawSize(m.Raw) + encodedSize(len(m.Body))
 	for _, a := range m.Alternatives {
 		n += header/2 + encodedSize(len(a.Content))
 	}
 	for _, a := range m.Attachments {
 		n += header/2 + base64Len(len(a.Content)+len(a.Content)/lineEnds)
+	}
+	return n
+}
+
+// headerSize is about how many octets the header fields make that an author can make long.
+// The addresses of a raw message are those of its envelope alone.
+func (m *EmailMessage) headerSize() int {
+	if len(m.Raw) > 0 {
+		return 0
+	}
+	n := textSize(m.Subject)
+	for _, list := range [...][]string{m.To, m.Cc, m.ReplyTo} {
+		for _, addr := range list {
+			n += textSize(addr) + len(",\r\n ")
+		}
+	}
+	for name, value := range m.Headers {
+		n += len(name) + textSize(value) + len(": \r\n ")
+	}
+	return n
+}
+
+// textSize is about how many octets a text makes in a header.
+func textSize(s string) int {
+	if isASCII(s) {
+		return len(s)
+	}
+	return 2 * len(s)
+}
+
+// rawSize is how many bytes a raw message makes: as many as it has, and what the line ends lack
+// that are a CR or an LF alone, unless its body has to be encoded anew.
+func rawSize(raw []byte) int {
+	const some = 64 << 10 // of few lines nobody cares how they end
+	n := len(raw)
+	if n < some {
+		return n + n/lineEnds
+	}
+	whole := bytes.Count(raw, []byte("\r\n"))
+	bare := bytes.Count(raw, []byte("\n")) + bytes.Count(raw, []byte("\r")) - 2*whole
+	if hasLongLine(raw) {
+		n += 2 * countEncoded(raw)
+		n += n / lineEnds
+		n += n / maxQuoted * len("=\r\n")
+	}
+	return n + bare
+}
+
+// countEncoded counts what does not stand for itself in quoted-printable.
+func countEncoded(b []byte) int {
+	n := 0
+	for _, c := range b {
+		if c > '~' || c == '=' {
+			n++
+		}
 	}
 	return n
 }

@@ -11,6 +11,10 @@ const (
 	maxWordLine = 76 // a line that holds one
 )
 
+// maxCharsetName leaves room in an encoded word for one character of any charset. A longer
+// name there is none of, but a word without a character would never come to an end.
+const maxCharsetName = 40
+
 // wordEncoder cuts a text into encoded words (RFC 2047) of whole characters.
 type wordEncoder struct {
 	cs     charset
@@ -21,6 +25,9 @@ type wordEncoder struct {
 // newWordEncoder chooses UTF-8 where cs cannot hold the text, and of Q and B the
 // one that makes it shorter.
 func newWordEncoder(cs charset, text string, phrase bool) wordEncoder {
+	if len(cs.name) > maxCharsetName {
+		cs = utf8Charset()
+	}
 	cs, b := cs.orUTF8(text, "")
 	e := wordEncoder{cs: cs, phrase: phrase}
 	e.q = e.qLen(b) <= base64.StdEncoding.EncodedLen(len(b))

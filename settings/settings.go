@@ -87,7 +87,7 @@ type Queue struct {
 	IdempotencyWindow time.Duration `envconfig:"EMAIL_IDEMPOTENCY_WINDOW" default:"24h" min:"1s" desc:"how long after its message was sent an idempotency key is remembered; until then the message stays in Redis"`
 
 	AttachmentThreshold Size `envconfig:"EMAIL_ATTACHMENT_THRESHOLD" default:"64kB" min:"0" desc:"attachments and bodies bigger than this are stored beside the queue, the same content once, instead of in each message; 0 is never"`
-	MaxMessageSize      Size `envconfig:"EMAIL_MAX_MESSAGE_SIZE" default:"25MB" min:"0" desc:"size as sent, attachments encoded, over which a message is refused at hand-over; 0 is no limit"`
+	MaxMessageSize      Size `envconfig:"EMAIL_MAX_MESSAGE_SIZE" default:"25MB" min:"0" desc:"size as sent, attachments encoded and all addresses counted, over which a message is refused at hand-over; 0 is no limit"`
 }
 
 // Worker says how a worker delivers.

@@ -60,14 +60,8 @@ func (b *bulk) add(ctx context.Context, i int, p *payload) {
 // size is what a message adds to the memory that a worker needs for all of them. A
 // blob of several messages counts once.
 func (b *bulk) size(p *payload) int {
-	m := p.Message
-	size := len(m.Body) + len(m.Raw)
-	for _, a := range m.Alternatives {
-		size += len(a.Content)
-	}
-	for _, a := range m.Attachments {
-		size += len(a.Content)
-	}
+	w := weigh(p.Message)
+	size := w.sum() - w.parts*partHeader
 	for _, blob := range p.Blobs {
 		if b.blobs[blob.Hash] {
 			size -= blob.Size

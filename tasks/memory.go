@@ -4,8 +4,6 @@ import (
 	"context"
 
 	"golang.org/x/sync/semaphore"
-
-	"github.com/mailpouch/mailpouch/mailer"
 )
 
 // A worker has hundreds of messages in hand, which is nothing as long as they are small.
@@ -25,9 +23,16 @@ const (
 
 	// What an octet of content takes until its message is through. Of a file: itself, and
 	// base64. Of a text: itself as it was fetched and as it is in the message, once more
-	// while that is rendered, and what becomes of it.
+	// while that is rendered, and what becomes of it. Of a raw message: itself and as it is
+	// sent, which is up to three times as much if it has to be encoded anew.
 	fileCost = 2.5
 	textCost = 4.5
+	rawCost  = 4.0
+
+	// What an address or a header field takes beside its octets, which are a text: its places
+	// in the lists of the message, of the envelope and of what is written, and in the sets that
+	// find those that are there twice.
+	entryCost = 150
 
 	smallMessage = 64_000 * textCost
 	smallMass    = maxMassBytes * textCost // is what most mass tasks have together
@@ -101,40 +106,41 @@ func (l *lane) room(ctx context.Context, queue QueueName, messages ...*ticket) (
 // need is the memory that messages take until they are through. What several of them
 // share counts once.
 func need(messages []*ticket) int {
-	files, texts := 0, 0
+	octets := 0.0
 	var shared map[string]bool
 	for _, t := range messages {
 		if t.payload == nil {
 			continue
 		}
-		f, s := contents(t.payload.Message) // without those in blobs
-		files, texts = files+f, texts+s
+		octets += weigh(t.payload.Message).memory() // without what is in blobs
 		for _, b := range t.payload.Blobs {
-			switch {
-			case shared[b.Hash]:
+			if shared[b.Hash] {
 				continue
-			case b.isText():
-				texts += b.Size
-			default:
-				files += b.Size
 			}
+			octets += float64(b.Size) * b.cost()
 			if shared == nil {
 				shared = map[string]bool{}
 			}
 			shared[b.Hash] = true
 		}
 	}
-	return int(float64(files)*fileCost + float64(texts)*textCost)
+	return int(octets)
 }
 
-// contents counts the octets of a message that are files, and those that are texts.
-func contents(m *mailer.EmailMessage) (files, texts int) {
-	files, texts = len(m.Raw), len(m.Body)
-	for _, a := range m.Attachments {
-		files += len(a.Content)
+// memory is what a message takes until it is through.
+func (w weight) memory() float64 {
+	raw := w.fields[inRaw]
+	texts := w.sum() - w.files - w.parts*partHeader
+	return float64(raw)*rawCost + float64(w.files-raw)*fileCost + float64(texts)*textCost + float64(w.entries)*entryCost
+}
+
+// cost is what an octet of a blob takes.
+func (b blob) cost() float64 {
+	switch {
+	case b.Part == partRaw:
+		return rawCost
+	case b.isText():
+		return textCost
 	}
-	for _, a := range m.Alternatives {
-		texts += len(a.Content)
-	}
-	return files, texts
+	return fileCost
 }

@@ -71,11 +71,15 @@ func TestNeed(t *testing.T) {
 		messages []*ticket
 		want     int
 	}{
-		{"a file", []*ticket{ticketOf(&mailer.EmailMessage{Attachments: []mailer.Attachment{{}}}, file)}, 2500},
+		{"a file", []*ticket{ticketOf(&mailer.EmailMessage{Attachments: []mailer.Attachment{{}}}, file)}, 2500 + 150},
 		{"a text", []*ticket{ticketOf(&mailer.EmailMessage{}, text)}, 4500},
 		{"in the payload", []*ticket{ticketOf(&mailer.EmailMessage{
 			Body: "12", Raw: []byte("12"), Attachments: []mailer.Attachment{{Content: []byte("12")}}, Alternatives: []mailer.Alternative{{Content: "12"}},
-		})}, 4*2.5 + 4*4.5},
+		})}, 2*2.5 + 4*4.5 + 2*4 + 2*150},
+		{"a raw message", []*ticket{ticketOf(&mailer.EmailMessage{}, blob{Part: partRaw, Hash: "c", Size: 1000})}, 4000},
+		{"addresses, headers and names", []*ticket{ticketOf(&mailer.EmailMessage{
+			Subject: "12", FromEmail: "12", To: []string{"12"}, Cc: []string{"12"}, Bcc: []string{"12"}, ReplyTo: []string{"12", "12"}, Headers: map[string]string{"Bcc": "12,12"},
+		})}, (14+5*4+3+5+4)*4.5 + 7*150},
 		{"the same file for two", []*ticket{ticketOf(&mailer.EmailMessage{}, file), ticketOf(&mailer.EmailMessage{}, file, text)}, 7000},
 		{"one that cannot be read", []*ticket{{}, ticketOf(&mailer.EmailMessage{}, file)}, 2500},
 	}

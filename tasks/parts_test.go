@@ -110,8 +110,8 @@ func (h *house) wantWhole(id string, want []byte) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if files, texts := contents(s.Message); files+texts > 4000+rawBeginning {
-		h.t.Errorf("the summary has %d octets of contents", files+texts)
+	if w := weigh(s.Message); w.sum() > 5000+rawBeginning {
+		h.t.Errorf("the summary has %d octets", w.sum())
 	}
 	if got, want := s.Message.RawHeader("Subject"), l.Message.RawHeader("Subject"); got != want {
 		h.t.Errorf("the summary has the subject %q, want %q", got, want)

@@ -228,7 +228,12 @@ func (q *Queue) prepare(m *mailer.EmailMessage) (*payload, mailer.Result) {
 	}
 	due := o.due(time.Now())
 	m = q.complete(m, due)
-	if err := cmp.Or(m.Validate(), q.CheckSize(m)); err != nil {
+	// The size comes first: what is too big is not worth the work of looking at all of it.
+	err := q.CheckSize(m)
+	if err == nil {
+		err = m.Validate()
+	}
+	if err != nil {
 		return nil, mailer.Result{Err: err}
 	}
 	only := m.OnlyTo()

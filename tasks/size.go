@@ -3,60 +3,137 @@ package tasks
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
 // CheckSize refuses a message that is bigger than QueueConfig.MaxMessageSize, as Enqueue
-// does: an InvalidMessageError that names its biggest field.
+// does: an InvalidMessageError that names its biggest field. Everything counts that an author
+// can make long: what is sent, as it is sent, and what is only in the envelope. Neither that nor
+// what was handed over, which waits in Redis, may be bigger.
 func (q *Queue) CheckSize(m *mailer.EmailMessage) error {
 	limit := q.cfg.MaxMessageSize
-	field, raw := weigh(m)
-	// Nothing grows to more than four times its size, and headers are small: most messages
-	// need no closer look.
-	const headers = 64 << 10
-	if limit <= 0 || 4*raw+headers <= limit {
+	if limit <= 0 {
 		return nil
 	}
-	size, err := m.WriteTo(io.Discard)
-	if err != nil {
-		return err
+	w := weigh(m)
+	size := int64(w.sum())
+	// Nothing grows to more than four times its size, and what the queue adds to a header is
+	// small: most messages need no closer look. Nor does one whose header is too big already,
+	// for unlike the contents it is written in one piece.
+	const headers = 64 << 10
+	if 4*size+headers > int64(limit) && w.header() <= limit {
+		sent, err := m.WriteTo(io.Discard)
+		if err != nil {
+			return err
+		}
+		size = max(size, sent+int64(w.unsent))
 	}
 	if size <= int64(limit) {
 		return nil
 	}
 	return &mailer.InvalidMessageError{
-		Field:  field,
+		Field:  w.biggest(),
 		Reason: fmt.Sprintf("the whole message has %s, more than the %s of EMAIL_MAX_MESSAGE_SIZE", octets(size), octets(int64(limit))),
 	}
 }
 
-// weigh returns the biggest field, and the octets of all before they are encoded.
-func weigh(m *mailer.EmailMessage) (field string, sum int) {
-	fields := []struct {
-		name string
-		size int
-	}{{"body", len(m.Body)}, {"headers", 0}, {"to", 0}, {"alternatives", 0}, {"attachments", 0}, {"raw", len(m.Raw)}}
+// The fields of a message in a weight.
+const (
+	inSubject = iota
+	inBody
+	inFrom
+	inTo
+	inCc
+	inBcc
+	inReplyTo
+	inHeaders
+	inOthers // content_subtype and the like, which nobody makes long by mistake
+	inAlternatives
+	inAttachments
+	inRaw
+	countFields
+)
+
+// weight is how many bytes the fields of a message have as they were handed over.
+type weight struct {
+	fields  [countFields]int
+	files   int // the part of them that is the content of files, or a raw message
+	unsent  int // and what is in the envelope alone
+	parts   int // alternatives and attachments
+	entries int // they, addresses and header fields: each costs memory of its own
+}
+
+// entryHeader is what an address or a header field has around it, in JSON as in a message.
+const entryHeader = 4
+
+// weigh counts what is in a message.
+func weigh(m *mailer.EmailMessage) weight {
+	var w weight
+	w.fields[inSubject], w.fields[inBody], w.fields[inFrom] = len(m.Subject), len(m.Body), len(m.FromEmail)
+	w.fields[inTo], w.fields[inCc], w.fields[inBcc], w.fields[inReplyTo] = w.list(m.To), w.list(m.Cc), w.list(m.Bcc), w.list(m.ReplyTo)
+	w.fields[inOthers] = len(m.ContentSubtype) + len(m.Charset) + len(m.MessageID)
+	w.fields[inRaw] = len(m.Raw)
+	w.files = len(m.Raw)
+	w.parts = len(m.Alternatives) + len(m.Attachments)
+	w.unsent = w.fields[inBcc]
+	if len(m.Raw) > 0 {
+		w.unsent += w.fields[inFrom] + w.fields[inTo] + w.fields[inCc]
+	}
 	for name, value := range m.Headers {
-		fields[1].size += len(name) + len(value)
-	}
-	for _, address := range m.Recipients() {
-		fields[2].size += len(address)
-	}
-	for _, a := range m.Alternatives {
-		fields[3].size += partHeader + len(a.Content)
-	}
-	for _, a := range m.Attachments {
-		fields[4].size += partHeader + len(a.Content)
-	}
-	biggest := fields[0]
-	for _, f := range fields {
-		sum += f.size
-		if f.size > biggest.size {
-			biggest = f
+		size := entryHeader + len(name) + len(value)
+		w.fields[inHeaders] += size
+		w.entries++
+		if isBlindCopy := strings.HasSuffix(strings.ToLower(name), "bcc"); isBlindCopy {
+			w.unsent += size
+			w.entries += strings.Count(value, ",")
 		}
 	}
-	return biggest.name, sum
+	for _, a := range m.Alternatives {
+		w.fields[inAlternatives] += partHeader + len(a.Content) + len(a.Mimetype)
+	}
+	for _, a := range m.Attachments {
+		w.fields[inAttachments] += partHeader + len(a.Content) + len(a.Mimetype) + len(a.Filename) + len(a.ContentID)
+		w.files += len(a.Content)
+	}
+	w.entries += w.parts
+	return w
+}
+
+// list counts a list of addresses.
+func (w *weight) list(all []string) int {
+	n := 0
+	for _, s := range all {
+		n += entryHeader + len(s)
+	}
+	w.entries += len(all)
+	return n
+}
+
+func (w *weight) sum() int {
+	sum := 0
+	for _, n := range w.fields {
+		sum += n
+	}
+	return sum
+}
+
+// header is the sum without the bodies and the files.
+func (w *weight) header() int {
+	return w.sum() - w.fields[inBody] - w.fields[inAlternatives] - w.fields[inAttachments] - w.fields[inRaw]
+}
+
+// biggest names the biggest field.
+func (w *weight) biggest() string {
+	names := [countFields]string{"subject", "body", "from_email", "to", "cc", "bcc", "reply_to", "headers", "message", "alternatives", "attachments", "raw"}
+	biggest := 0
+	for i, n := range w.fields {
+		if n > w.fields[biggest] {
+			biggest = i
+		}
+	}
+	return names[biggest]
 }
 
 // partHeader is about what a MIME part costs beside its content.

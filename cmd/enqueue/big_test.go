@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,6 +92,19 @@ func TestMaxMessageSize(t *testing.T) {
 	got = enqueue(t, line(big)+line(small), "bulk", "-")
 	if got.code != 65 || !strings.Contains(got.err, "line 1: invalid message: "+reason) || pending(t, server, "default") != 1 {
 		t.Errorf("bulk of a pipe: %+v", got)
+	}
+	got = enqueue(t, small, "send", "--to", "ann@example.com", "--subject", strings.Repeat("s", 110_000), "--body-file", "-")
+	if got.code != 65 || !strings.Contains(got.err, "subject: the whole message has 112.") {
+		t.Errorf("send with a long subject: %+v", got)
+	}
+	answers, err := json.Marshal(map[string]any{"to": []string{"ann@example.com"}, "reply_to": slices.Repeat([]string{"bob@example.com"}, 10_000)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"bulk", "-"}, {"bulk", file(t, "answers", string(answers)+"\n")}} {
+		if got := enqueue(t, string(answers)+"\n", args...); got.code != 65 || !strings.Contains(got.err, "line 1: invalid message: reply_to: the whole message has 190.") {
+			t.Errorf("%v with many addresses for answers: %+v", args, got)
+		}
 	}
 	if got := enqueue(t, small, "send", "--to", "ann@example.com", "--body-file", "-"); got.code != 0 {
 		t.Errorf("send of a small one: %+v", got)

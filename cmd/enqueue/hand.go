@@ -26,10 +26,10 @@ func (b *bulk) checkLine(l numbered) error {
 		return err
 	}
 	m := e.message.WithDefaults(b.app.defaults)
-	if err := m.Validate(); err != nil {
+	if err := b.app.base.CheckSize(m); err != nil {
 		return err
 	}
-	return b.app.base.CheckSize(m)
+	return m.Validate()
 }
 
 // parse reads a line. What is wrong with the message itself, the queue finds.

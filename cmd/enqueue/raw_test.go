@@ -216,6 +216,8 @@ func TestRaw_badInput(t *testing.T) {
 		{"bad sender", "-f x@ a@example.com", "\n", 65, "from_email"},
 		{"control character in the header", "a@example.com", "Subject: x\ry\n\n", 65, "CR in the field Subject"},
 		{"too big", "a@example.com", "\n" + strings.Repeat("line\n", 30_000), 65, "EMAIL_MAX_MESSAGE_SIZE"},
+		{"too many fields", "a@example.com", strings.Repeat("a:\n", 20_000), 65, "raw: has a header of 20000 fields, at most 10000 are allowed"},
+		{"too many fields, recipients in them", "-t", "To: a@example.com\n" + strings.Repeat("a:\n", 20_000), 65, "raw: has a header of 20001 fields"},
 		{"too big on the wire", "a@example.com", "\n" + strings.Repeat("\n", 99_000), 65, "EMAIL_MAX_MESSAGE_SIZE"},
 	}
 	for _, tt := range tests {
