@@ -54,7 +54,7 @@ test: deps ## Run all tests, on a real Redis, Postfix and Django
 
 .PHONY: chaos
 chaos: deps ## Break everything for about ten minutes and count the mails (SEED=n CHUNKING=auto)
-	$(GO) test ./internal/chaos -v -run '^TestChaos$$' -count=1 -timeout 30m -chaos.full -chaos.seed $(SEED) -chaos.chunking $(CHUNKING)
+	$(GO) test ./internal/suite/chaos -v -run '^TestChaos$$' -count=1 -timeout 30m -chaos.full -chaos.seed $(SEED) -chaos.chunking $(CHUNKING)
 
 .PHONY: deps
 deps:
@@ -76,7 +76,7 @@ vuln: ## Look for known vulnerabilities in what every module uses (needs the dat
 
 .PHONY: docs
 docs: ## Write the tables of settings and of metrics into README.md and docs/metrics.md
-	$(GO) test ./internal/house -run 'TestREADME_settings|TestDocs_metrics' -write
+	$(GO) test ./internal/suite/repo -run 'TestREADME_settings|TestDocs_metrics' -write
 
 # A full run writes the pages, and shows itself beside the last full run. A quick one writes
 # only where OUT says, for its numbers are worth little.

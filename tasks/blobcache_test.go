@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/mailpouch/mailpouch/internal/redistest"
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 )
 
 func TestBlobCache_singleFlight(t *testing.T) {

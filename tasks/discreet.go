@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -135,7 +135,7 @@ func (c *content) hide(text string) string {
 	if text == "" {
 		return ""
 	}
-	return c.hideBetween(mask.Cut(mask.Line(text), maxReason), c.kept)
+	return c.hideBetween(redact.Cut(redact.Line(text), maxReason), c.kept)
 }
 
 // hideBetween leaves out what is kept.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -27,7 +27,7 @@ type veil struct{ addresses bool }
 func (w *Worker) veil() veil { return veil{w.cfg.ShowAddresses} }
 
 // text is a text of a server's or a backend's, fit for a line.
-func (v veil) text(s string) string { return mask.Text(s, maxReason, v.addresses) }
+func (v veil) text(s string) string { return redact.Text(s, maxReason, v.addresses) }
 
 // to is whom a message is for: the first of them, without their names.
 func (v veil) to(recipients []string) []string {
@@ -36,11 +36,11 @@ func (v veil) to(recipients []string) []string {
 	for i, r := range recipients {
 		switch at := strings.LastIndexByte(r, '<'); {
 		case !v.addresses:
-			shown[i] = mask.Address(r)
+			shown[i] = redact.Address(r)
 		case at >= 0:
-			shown[i] = mask.Line(strings.TrimRight(r[at+1:], "> "))
+			shown[i] = redact.Line(strings.TrimRight(r[at+1:], "> "))
 		default:
-			shown[i] = mask.Line(r)
+			shown[i] = redact.Line(r)
 		}
 	}
 	return shown
@@ -58,7 +58,7 @@ func (w *Worker) logOutcome(t *ticket, o Outcome) {
 	}
 	v := w.veil()
 	about := func(e *zerolog.Event) *zerolog.Event {
-		return e.Str("message_id", mask.Text(o.MessageID, maxReason, true)).Str("task", o.TaskID).Str("queue", o.Queue).Str("mailer", o.Mailer)
+		return e.Str("message_id", redact.Text(o.MessageID, maxReason, true)).Str("task", o.TaskID).Str("queue", o.Queue).Str("mailer", o.Mailer)
 	}
 	about(line).Int("try", o.Try)
 	if t.payload != nil {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
-	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -272,7 +272,7 @@ func (r *massRun) moveOn(ctx context.Context, m *ticket, o outcome) error {
 	case o.verdict.action == retry:
 		return r.leave(ctx, m, rest{Spent: m.payload.Spent + 1}, o.verdict.delay)
 	case o.verdict.action == deadLetter:
-		return r.leave(ctx, m, rest{Spent: m.payload.Spent + 1, Refused: mask.Text(o.verdict.reason.Error(), maxReason, true)}, 0)
+		return r.leave(ctx, m, rest{Spent: m.payload.Spent + 1, Refused: redact.Text(o.verdict.reason.Error(), maxReason, true)}, 0)
 	case o.forwarded:
 		return r.leave(ctx, m, rest{Forwarded: true}, 0)
 	case len(o.result.Refused) > 0:

@@ -9,7 +9,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
-	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -160,13 +160,13 @@ type retryError struct {
 	cause error
 }
 
-func (e *retryError) Error() string { return mask.Text(e.cause.Error(), maxReason, true) }
+func (e *retryError) Error() string { return redact.Text(e.cause.Error(), maxReason, true) }
 func (e *retryError) Unwrap() error { return e.cause }
 
 // deadLetterError makes asynq archive a task, with the reason alone as its text.
 type deadLetterError struct{ reason error }
 
-func (e *deadLetterError) Error() string        { return mask.Text(e.reason.Error(), maxReason, true) }
+func (e *deadLetterError) Error() string        { return redact.Text(e.reason.Error(), maxReason, true) }
 func (e *deadLetterError) Unwrap() error        { return e.reason }
 func (e *deadLetterError) Is(target error) bool { return target == asynq.SkipRetry }
 

@@ -9,7 +9,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
-	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -37,7 +37,7 @@ func (e *storedError) Error() string { return stored(e.cause.Error()) }
 func (e *storedError) Unwrap() error { return e.cause }
 
 // stored is the text of an error without addresses.
-func stored(text string) string { return mask.Text(text, maxReason, false) }
+func stored(text string) string { return redact.Text(text, maxReason, false) }
 
 func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 	t := newTicket(ctx, task)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -268,7 +268,7 @@ func (s *sender) guarded(ctx context.Context, batch mailer.Batch) (err error) {
 // its type, for its text may be a message's. The stack says where it was.
 func panicked(p any) string {
 	if err, ok := p.(runtime.Error); ok {
-		return mask.Text(err.Error(), maxReason, true)
+		return redact.Text(err.Error(), maxReason, true)
 	}
 	return fmt.Sprintf("with a %T", p)
 }

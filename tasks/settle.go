@@ -8,7 +8,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
-	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -24,7 +24,7 @@ func (w *Worker) settle(ctx context.Context, t *ticket, o outcome) (outcome, err
 		}
 	}
 	if o.verdict.action == deadLetter {
-		return o, rescue(ctx, w.redis, t.queue, t.id, mask.Text(o.verdict.reason.Error(), maxReason, true))
+		return o, rescue(ctx, w.redis, t.queue, t.id, redact.Text(o.verdict.reason.Error(), maxReason, true))
 	}
 	if len(o.result.Refused) > 0 {
 		if err := w.keepRefused(ctx, t, o.result.Refused); err != nil {
@@ -92,7 +92,7 @@ func (w *Worker) keepRefused(ctx context.Context, t *ticket, refused []*mailer.S
 		}
 	}
 	if len(never.Recipients) > 0 {
-		never.Refused = mask.Text(strings.Join(reasons, "; "), maxReason, true)
+		never.Refused = redact.Text(strings.Join(reasons, "; "), maxReason, true)
 		if err := w.enqueueRest(ctx, t, &never, "-refused"); err != nil {
 			return fmt.Errorf("tasks: refused recipients: %w", err)
 		}

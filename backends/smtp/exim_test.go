@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mailpouch/mailpouch/internal/eximtest"
+	eximtest "github.com/mailpouch/mailpouch/internal/testserver/exim"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/mailer/mailertest"
 )

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/mailpouch/mailpouch/internal/postfixtest"
+	postfixtest "github.com/mailpouch/mailpouch/internal/testserver/postfix"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 

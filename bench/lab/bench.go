@@ -14,7 +14,7 @@ import (
 )
 
 // Bench is what one measurement runs in: a testing.TB outside of go test, so that the
-// helpers of the tests (internal/redistest) serve here too. As there, Fatal ends the
+// helpers of the tests (internal/testserver/redis) serve here too. As there, Fatal ends the
 // goroutine of the measurement, Skip says that it cannot be had, and Cleanup is for
 // what has to be stopped at its end.
 type Bench struct {

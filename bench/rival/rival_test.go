@@ -14,7 +14,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/bench/usual"
 	"github.com/mailpouch/mailpouch/internal/catcher"
-	"github.com/mailpouch/mailpouch/internal/redistest"
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mailpouch/mailpouch/internal/cli"
-	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -130,7 +130,7 @@ func (a *app) deadList(_ context.Context, _ *tasks.DeadLetters, letters []*tasks
 }
 
 // shorten makes a text fit a line of a table.
-func shorten(s string, n int) string { return mask.Cut(cli.Line(s), n-1) }
+func shorten(s string, n int) string { return redact.Cut(cli.Line(s), n-1) }
 
 func (a *app) deadShow(_ context.Context, d *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
 	out := cli.Shown(a.std.Out)

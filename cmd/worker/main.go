@@ -9,7 +9,7 @@ package main
 
 import (
 	"github.com/mailpouch/mailpouch/backends"
-	"github.com/mailpouch/mailpouch/cmd/worker/command"
+	"github.com/mailpouch/mailpouch/cmd/worker/workercli"
 )
 
-func main() { command.Main(backends.Builtin()) }
+func main() { workercli.Main(backends.Builtin()) }

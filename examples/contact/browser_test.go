@@ -17,10 +17,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/mailpouch/mailpouch/backends/smtp"
-	"github.com/mailpouch/mailpouch/internal/browsertest"
 	"github.com/mailpouch/mailpouch/internal/catcher"
 	"github.com/mailpouch/mailpouch/internal/inbox"
-	"github.com/mailpouch/mailpouch/internal/redistest"
+	browsertest "github.com/mailpouch/mailpouch/internal/testserver/browser"
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )

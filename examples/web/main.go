@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/mailpouch/mailpouch/backends"
-	"github.com/mailpouch/mailpouch/cmd/worker/command"
+	"github.com/mailpouch/mailpouch/cmd/worker/workercli"
 	"github.com/mailpouch/mailpouch/examples/contact/site"
 	"github.com/mailpouch/mailpouch/internal/catcher"
 	"github.com/mailpouch/mailpouch/internal/embedded"
@@ -68,7 +68,7 @@ func run(ctx context.Context, out, log io.Writer) error {
 		func(ctx context.Context) error { return serve(ctx, addrs[0], form) },
 		func(ctx context.Context) error { return serve(ctx, addrs[1], inbox.New(caught)) },
 		func(ctx context.Context) error {
-			if code := command.Run(ctx, backends.Builtin(), []string{"run"}, out, log); code != 0 {
+			if code := workercli.Run(ctx, backends.Builtin(), []string{"run"}, out, log); code != 0 {
 				return fmt.Errorf("the worker ended with exit code %d", code)
 			}
 			return nil

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/text/encoding/htmlindex"
 
-	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/internal/redact"
 )
 
 // decodeTransfer undoes a Content-Transfer-Encoding (RFC 2045, 6). A problem is said
@@ -85,5 +85,5 @@ func decodeWords(value string) string {
 
 // oneLine shows what must not begin a new line.
 func oneLine(s string) string {
-	return strings.ReplaceAll(mask.Visible(s), "\n", `\x0a`)
+	return strings.ReplaceAll(redact.Visible(s), "\n", `\x0a`)
 }

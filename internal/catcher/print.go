@@ -7,7 +7,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/internal/redact"
 )
 
 // Print writes a message for people, in one Write: envelope, decoded header fields in
@@ -48,7 +48,7 @@ func printText(out *bytes.Buffer, p Part, first bool) {
 		fmt.Fprintf(out, "[%s%s]\n", oneLine(p.MediaType), oneLine(p.Problem))
 	}
 	text := string(p.Content)
-	out.WriteString(mask.Visible(strings.ReplaceAll(text, "\r\n", "\n")))
+	out.WriteString(redact.Visible(strings.ReplaceAll(text, "\r\n", "\n")))
 	if !strings.HasSuffix(text, "\n") {
 		out.WriteByte('\n')
 	}

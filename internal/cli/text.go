@@ -6,7 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/internal/redact"
 )
 
 // What the commands print may be anybody's: a server's reply, a subject, an address, the name
@@ -16,7 +16,7 @@ import (
 // Line is a text for one line of what a command prints.
 func Line(text string) string {
 	lines := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
-	return mask.Line(strings.Join(lines, "; "))
+	return redact.Line(strings.Join(lines, "; "))
 }
 
 // Shown returns a writer of a whole message to w. If w is a terminal, what it would act upon
@@ -38,7 +38,7 @@ func (s *shown) Write(text []byte) (int, error) {
 	whole := append(s.rest, text...)
 	cut := len(whole) - begun(whole)
 	s.rest = bytes.Clone(whole[cut:])
-	_, err := io.WriteString(s.w, mask.Visible(strings.ReplaceAll(string(whole[:cut]), "\r\n", "\n")))
+	_, err := io.WriteString(s.w, redact.Visible(strings.ReplaceAll(string(whole[:cut]), "\r\n", "\n")))
 	return len(text), err
 }
 

@@ -19,9 +19,9 @@ import (
 	"github.com/chromedp/chromedp"
 	"go.uber.org/goleak"
 
-	"github.com/mailpouch/mailpouch/internal/browsertest"
 	"github.com/mailpouch/mailpouch/internal/catcher"
 	"github.com/mailpouch/mailpouch/internal/inbox"
+	browsertest "github.com/mailpouch/mailpouch/internal/testserver/browser"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

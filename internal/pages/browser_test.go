@@ -21,8 +21,8 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
-	"github.com/mailpouch/mailpouch/internal/browsertest"
-	"github.com/mailpouch/mailpouch/internal/redistest"
+	browsertest "github.com/mailpouch/mailpouch/internal/testserver/browser"
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )

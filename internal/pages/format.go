@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
@@ -110,7 +110,7 @@ func (v veil) message(data json.RawMessage, blobs map[int]int) fields {
 	f.add("cc", v.recipients(texts(m.Cc)))
 	f.add("bcc", v.recipients(texts(m.Bcc)))
 	if body := text(m.Body); body != "" {
-		f.add("body", size(len(body))+", text/"+mask.Cut(mask.Line(text(m.Subtype)), maxAddress))
+		f.add("body", size(len(body))+", text/"+redact.Cut(redact.Line(text(m.Subtype)), maxAddress))
 	}
 	if raw := text(m.Raw); raw != "" {
 		f.add("subject", v.text(rawSubject(raw), maxSubject))
@@ -118,7 +118,7 @@ func (v veil) message(data json.RawMessage, blobs map[int]int) fields {
 	}
 	f.add("alternatives", v.alternatives(m.Alternatives))
 	f.add("attachments", v.attachments(m.Attachments, blobs))
-	f.add("message_id", mask.Cut(mask.Line(text(m.MessageID)), maxSubject))
+	f.add("message_id", redact.Cut(redact.Line(text(m.MessageID)), maxSubject))
 	return f
 }
 

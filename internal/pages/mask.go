@@ -3,7 +3,7 @@ package pages
 import (
 	"fmt"
 
-	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/internal/redact"
 )
 
 // veil shows texts and addresses to people.
@@ -13,14 +13,14 @@ type veil struct {
 
 // text is a text of a message or a server, for one line of a page: at most limit
 // characters, none of which steers a terminal or turns the writing direction.
-func (v veil) text(s string, limit int) string { return mask.Text(s, limit, v.addresses) }
+func (v veil) text(s string, limit int) string { return redact.Text(s, limit, v.addresses) }
 
 // recipient is one address as it stands in a message. A masked one loses its display name.
 func (v veil) recipient(s string) string {
 	if v.addresses {
 		return v.text(s, maxAddress)
 	}
-	return mask.Cut(mask.Address(s), maxAddress)
+	return redact.Cut(redact.Address(s), maxAddress)
 }
 
 // recipients shows the first few of a list.

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mailpouch/mailpouch/internal/redistest"
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 )
 
 // TestReady: each thing that keeps mail from flowing makes the worker not ready, and

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/mailpouch/mailpouch/internal/mask"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
@@ -156,7 +156,7 @@ func (f failure) status(v veil) failureStatus {
 	out := f.out
 	reply := failureStatus{
 		At: f.at, What: out.Action, Queue: out.Queue, Mailer: out.Mailer,
-		MessageID: mask.Cut(mask.Line(out.MessageID), maxSubject), Try: out.Try,
+		MessageID: redact.Cut(redact.Line(out.MessageID), maxSubject), Try: out.Try,
 	}
 	switch {
 	case f.refused != nil:

@@ -7,7 +7,7 @@ import (
 	"os"
 
 	"github.com/mailpouch/mailpouch/backends"
-	"github.com/mailpouch/mailpouch/cmd/worker/command"
+	"github.com/mailpouch/mailpouch/cmd/worker/workercli"
 	"github.com/mailpouch/mailpouch/examples/webhook"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
@@ -21,5 +21,5 @@ func main() {
 			Defaults: backends.Defaults(s),
 		})
 	}
-	command.Main(registry)
+	workercli.Main(registry)
 }

@@ -1,0 +1,202 @@
+package workercli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mailpouch/mailpouch/backends"
+	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/settings"
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+func checkCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Print every setting, then try Redis and the mail server",
+		Long: `Print every setting and where it comes from, with secrets hidden. Then try Redis
+and the mail server, and say in one line each what is wrong. The mail server is
+asked whether it takes mail from DEFAULT_FROM_EMAIL and SERVER_EMAIL, and is sent
+none; what it thinks of a recipient shows "enqueue test".`,
+		Example: `  worker check
+  EMAIL_HOST=smtp.example.com EMAIL_PORT=587 EMAIL_USE_TLS=true worker check`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return check(c.Context(), std, registry) },
+	}
+}
+
+func check(ctx context.Context, std cli.Streams, registry backends.Registry) error {
+	s, err := cli.Settings(std)
+	printSettings(std.Out, s)
+	if err != nil {
+		return err
+	}
+	if err := s.HTTP.CheckAccess(); err != nil {
+		return err
+	}
+	fmt.Fprintln(std.Out)
+	found, err := tryRedis(ctx, s)
+	redisErr := report(std.Out, "Redis", s.Queue.RedisURL.String(), err)
+	printWarnings(std.Out, found.Warnings)
+	for _, line := range found.Notes {
+		fmt.Fprintln(std.Out, "  "+cli.Line(line))
+	}
+	ready := redisErr == nil
+	for _, name := range append([]string{""}, s.Mailers()...) {
+		var warnings []string
+		named, err := s.Named(name)
+		if err == nil {
+			warnings, err = tryBackend(ctx, named, registry)
+		}
+		ready = report(std.Out, strings.TrimSpace("Backend "+name), backendAddress(named), err) == nil && ready
+		printWarnings(std.Out, warnings)
+	}
+	if !ready {
+		return cli.Exit(cli.ExitUnavailable, errors.New("not ready to work"))
+	}
+	return nil
+}
+
+func printSettings(w io.Writer, s settings.Settings) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, setting := range settings.Describe(s) {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", setting.Name, cli.Line(setting.Value), setting.Source)
+	}
+	_ = t.Flush()
+}
+
+func report(w io.Writer, what, where string, err error) error {
+	if err != nil {
+		fmt.Fprintf(w, "%s %s: %s\n", what, cli.Line(where), cli.Line(err.Error()))
+		return err
+	}
+	fmt.Fprintf(w, "%s %s: ok\n", what, cli.Line(where))
+	return nil
+}
+
+func backendAddress(s settings.Settings) string {
+	if s.Worker.Backend == "smtp" {
+		return fmt.Sprintf("smtp at %s port %d", s.SMTP.Hosts, s.SMTP.Port)
+	}
+	return s.Worker.Backend
+}
+
+// patience bounds each of the two tries.
+const patience = 15 * time.Second
+
+func tryRedis(ctx context.Context, s settings.Settings) (tasks.RedisCheck, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	client, err := tasks.Connect(s.Queue.RedisURL.Reveal())
+	if err != nil {
+		return tasks.RedisCheck{}, err
+	}
+	defer func() { _ = client.Close() }()
+	return tasks.CheckRedis(ctx, client)
+}
+
+// tryBackend connects, and asks whether mail from our senders is taken.
+func tryBackend(ctx context.Context, s settings.Settings, registry backends.Registry) (warnings []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	backend, err := registry.New(s.Worker.Backend, s)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = backend.Open(ctx); err == nil {
+		warnings, err = trySenders(ctx, backend, s)
+	}
+	return warnings, errors.Join(err, backend.Close())
+}
+
+// senderTrier is a backend that can ask whether a sender is welcome without sending anything.
+type senderTrier interface {
+	TrySender(ctx context.Context, from string) error
+}
+
+// trySenders asks for the senders that are set here. If none is, those who hand mail over
+// name theirs, and a refusal of Django's default, at localhost, is no more than a warning.
+func trySenders(ctx context.Context, backend mailer.Backend, s settings.Settings) (warnings []string, err error) {
+	b, ok := backend.(senderTrier)
+	if !ok {
+		return nil, nil
+	}
+	set := sendersSet(s)
+	for _, from := range set {
+		if err := b.TrySender(ctx, from.address); err != nil {
+			return nil, senderError(s, from.variable, err)
+		}
+	}
+	if len(set) > 0 {
+		return nil, nil
+	}
+	err = b.TrySender(ctx, s.Message.DefaultFrom)
+	var refused *mailer.SendError
+	if errors.As(err, &refused) && refused.Step == mailer.StepMail && refused.Class != mailer.Unavailable {
+		return []string{"DEFAULT_FROM_EMAIL is not set, and the server takes no mail from " + s.Message.DefaultFrom + ": " + err.Error()}, nil
+	}
+	return nil, senderError(s, "DEFAULT_FROM_EMAIL", err)
+}
+
+type sender struct{ variable, address string }
+
+func sendersSet(s settings.Settings) []sender {
+	var set []sender
+	for _, d := range settings.Describe(s) {
+		if (d.Name == "DEFAULT_FROM_EMAIL" || d.Name == "SERVER_EMAIL") && d.Source != settings.FromDefault {
+			address := s.Message.DefaultFrom
+			if d.Name == "SERVER_EMAIL" {
+				address = s.Message.ServerEmail
+			}
+			set = append(set, sender{d.Name, address})
+		}
+	}
+	return set
+}
+
+// The replies of a server that wants more of us before it takes mail from anybody (RFC 4954, 6;
+// RFC 3207, 4).
+const (
+	replyWantsLogin  = 530
+	replyWeakLogin   = 534
+	replyBadLogin    = 535
+	replyWantsTLS    = 538
+	replyUnavailable = 421
+)
+
+// senderError says what to do about a server that does not take mail from a sender.
+func senderError(s settings.Settings, variable string, err error) error {
+	var refused *mailer.SendError
+	if !errors.As(err, &refused) || refused.Step != mailer.StepMail || refused.Code == 0 {
+		return err
+	}
+	login := s.Variable("EMAIL_HOST_USER") + " and " + s.Variable("EMAIL_HOST_PASSWORD")
+	secure := s.SMTP.UseTLS || s.SMTP.UseSSL
+	switch refused.Code {
+	case replyWantsLogin, replyWeakLogin, replyBadLogin, replyWantsTLS:
+		switch {
+		case s.SMTP.User != "":
+			return fmt.Errorf("the relay takes no mail from us though we have logged in: see whether %s may send: %w", s.SMTP.User, err)
+		case secure:
+			return fmt.Errorf("the relay wants a login: set %s: %w", login, err)
+		}
+		return fmt.Errorf("the relay wants a login, or TLS: set %s, or %s: %w", login, s.Variable("EMAIL_USE_TLS"), err)
+	case replyUnavailable:
+		return err
+	}
+	return fmt.Errorf("the relay does not take mail from the address in %s: %w", variable, err)
+}
+
+func printWarnings(w io.Writer, warnings []string) {
+	for _, line := range warnings {
+		fmt.Fprintln(w, "  warning: "+cli.Line(line))
+	}
+}

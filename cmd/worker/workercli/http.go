@@ -1,0 +1,91 @@
+package workercli
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"syscall"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/backends/smtp"
+	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/internal/metrics"
+	"github.com/mailpouch/mailpouch/internal/pages"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/settings"
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+// defaultPorts is how many ports are tried if EMAIL_HTTP_ADDR is not set, so that several workers
+// of one machine each have their pages without anybody giving them addresses.
+const defaultPorts = 10
+
+// watch makes pages and metrics see what the worker of cfg does, and returns the HTTP server
+// that shows them. client is one that only looks.
+func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerConfig) pages.Config {
+	state := pages.NewState(s.Mailers()...)
+	counted := metrics.New(metrics.Config{
+		Redis: client, Mailers: s.Mailers(), Queues: slices.Sorted(maps.Keys(s.Worker.Queues)), Version: cli.Version(),
+	})
+	if s.HTTP.Addr != settings.HTTPOff {
+		cfg.Observers = append(cfg.Observers, state.Observer(), counted.Observer())
+		cfg.Connect = hooked(cfg.Connect, state.Hooks, counted.Hooks)
+	}
+	return pages.Config{
+		Addr: s.HTTP.Addr, Ports: ports(s), Password: s.HTTP.Password, Token: s.HTTP.Token, Hosts: s.HTTP.Hosts,
+		ShowAddresses: s.HTTP.ShowAddresses, AllowWrite: s.HTTP.AllowWrite,
+		Redis: client, State: state, Queues: s.Worker.Queues, Metrics: counted.Handler(), Version: cli.Version(), Logger: cfg.Logger,
+	}
+}
+
+// ports is how many are tried. Only who has not asked for one can do with another.
+func ports(s settings.Settings) int {
+	for _, d := range settings.Describe(s) {
+		if d.Name == settings.HTTPAddrVariable && d.Source == settings.FromDefault {
+			return defaultPorts
+		}
+	}
+	return 1
+}
+
+// startPages starts the worker's HTTP server, if it is wanted, and returns what ends it. From
+// the end of ctx on the worker takes nothing new, and its pages say so.
+func startPages(ctx context.Context, s settings.Settings, cfg pages.Config) (stop func(), err error) {
+	if s.HTTP.Addr == settings.HTTPOff {
+		return func() {}, nil
+	}
+	cfg.Ending = ctx.Done()
+	server, err := pages.Start(cfg)
+	switch {
+	case errors.Is(err, pages.ErrUnprotected):
+		return nil, cli.Exit(cli.ExitConfig, err)
+	case errors.Is(err, syscall.EADDRINUSE) && cfg.Ports > 1:
+		cfg.Logger.Warn().Msgf("%s and the %d ports after it are in use: this worker has no pages (EMAIL_HTTP_ADDR sets another address)", cfg.Addr, cfg.Ports-1)
+		return func() {}, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, cli.Exitf(cli.ExitUnavailable, "EMAIL_HTTP_ADDR: %s is in use: another program, perhaps another worker, listens there", cfg.Addr)
+	case err != nil:
+		return nil, cli.Exitf(cli.ExitUnavailable, "EMAIL_HTTP_ADDR: %w", err)
+	}
+	cfg.Logger.Info().Str("url", server.URL()).Msg("pages and metrics")
+	return func() {
+		if err := server.Close(); err != nil {
+			cfg.Logger.Warn().Err(err).Msg("ending the pages")
+		}
+	}, nil
+}
+
+// hooked makes smtp backends tell of their connections, whoever has made them.
+func hooked(connect func(string) (mailer.Backend, error), hooks ...func(mailer string) *smtp.Hooks) func(string) (mailer.Backend, error) {
+	return func(name string) (mailer.Backend, error) {
+		backend, err := connect(name)
+		if b, ok := backend.(*smtp.Backend); ok {
+			for _, h := range hooks {
+				b.AddHooks(h(name))
+			}
+		}
+		return backend, err
+	}
+}

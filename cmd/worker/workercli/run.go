@@ -1,0 +1,144 @@
+package workercli
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"github.com/mailpouch/mailpouch/backends"
+	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/settings"
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+func runCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
+	var how runFlags
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Deliver mail until told to stop",
+		Long: `Deliver mail until told to stop. SIGTERM, SIGINT or SIGHUP ends it in order: it takes
+nothing new, ends what is on the wire and gives the rest back to the queue. A
+second signal ends it at once.`,
+		Example: `  worker run
+  REDIS_URL=redis://cache.example.com:6379/0 EMAIL_HOST=smtp.example.com worker run
+  EMAIL_QUEUE_BACKEND=console worker run`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, warnings, err := settings.Load()
+			log := newLogger(std.Err, s.Log)
+			adopt(std.Err, log)
+			for _, w := range warnings {
+				log.Warn().Msg(w)
+			}
+			if err == nil {
+				err = run(c.Context(), s, registry, log, how)
+			}
+			return logged(log, err)
+		},
+	}
+	c.Flags().BoolVar(&how.trace, "trace", false, "log every SMTP conversation, without logins and message bodies")
+	c.Flags().StringVar(&how.profiles, "pprof", "", "serve Go's profiles at this address of this machine, such as 127.0.0.1:6060")
+	return c
+}
+
+// runFlags are the flags of run.
+type runFlags struct {
+	trace    bool
+	profiles string
+}
+
+func run(ctx context.Context, s settings.Settings, registry backends.Registry, log zerolog.Logger, how runFlags) error {
+	if how.trace {
+		registry = traced(registry, log, s.Log)
+	}
+	if how.profiles != "" {
+		at, stop, err := servePprof(how.profiles)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		log.Info().Str("url", "http://"+at.String()+"/debug/pprof/").Msg("profiles")
+	}
+	if err := s.HTTP.CheckAccess(); err != nil {
+		return err
+	}
+	client, err := tasks.ConnectWorker(s.Queue.RedisURL.Reveal())
+	if err != nil {
+		return cli.Exit(cli.ExitConfig, err)
+	}
+	defer func() { _ = client.Close() }()
+	looking, err := tasks.ConnectStatus(s.Queue.RedisURL.Reveal())
+	if err != nil {
+		return cli.Exit(cli.ExitConfig, err)
+	}
+	defer func() { _ = looking.Close() }()
+	cfg, err := workerConfig(ctx, s, registry, &log)
+	if err != nil {
+		return err
+	}
+	trace(&cfg)
+	show := watch(s, looking, &cfg)
+	keepMemoryLow(cfg.Memory, os.Getenv)
+	worker, err := tasks.NewWorker(client, cfg)
+	if err != nil {
+		return err
+	}
+	// A worker outlives a Redis that goes away, but one that is not there at the start is
+	// more likely a mistake: say so at once.
+	found, err := tryRedis(ctx, s)
+	if ctx.Err() != nil {
+		return nil // it was told to stop while it started
+	}
+	if err != nil {
+		return cli.Exitf(cli.ExitUnavailable, "Redis %s: %w", s.Queue.RedisURL, err)
+	}
+	for _, warning := range found.Warnings {
+		log.Warn().Msg(warning)
+	}
+	show.Held = worker.Held
+	stop, err := startPages(ctx, s, show)
+	if err != nil {
+		return err
+	}
+	defer stop() // the pages stay until the worker has ended
+	return worker.Run(ctx)
+}
+
+// workerConfig is the worker that the settings describe.
+func workerConfig(ctx context.Context, s settings.Settings, registry backends.Registry, log *zerolog.Logger) (tasks.WorkerConfig, error) {
+	s.Message.Hostname = backends.Hostname(ctx, s)
+	connections, reply, err := mailers(s)
+	return tasks.WorkerConfig{
+		Connect: func(name string) (mailer.Backend, error) {
+			named, err := s.Named(name)
+			if err != nil {
+				return nil, err
+			}
+			return registry.New(named.Worker.Backend, named)
+		},
+		Mailers: connections,
+		Queues:  s.Worker.Queues, Shards: s.Queue.Shards, Connections: s.Worker.Connections, BatchSize: s.Worker.BatchSize, Memory: s.Worker.Memory.OrNever(),
+		RetryMin: s.Worker.RetryMin, RetryMax: s.Worker.RetryMax, MaxAge: s.Worker.MaxAge,
+		BatchTimeout: s.Worker.BatchTimeout, ReplyTimeout: reply, ShutdownTimeout: s.Worker.ShutdownTimeout,
+		Logger: log, ShowAddresses: s.Log.ShowAddresses,
+	}, err
+}
+
+// mailers are the named mailers, how many connections each has, and the longest time
+// that one of all mailers may wait for the reply to a whole message.
+func mailers(s settings.Settings) (connections map[string]int, reply time.Duration, err error) {
+	connections, reply = map[string]int{}, s.SMTP.DataTimeout
+	for _, name := range s.Mailers() {
+		named, err := s.Named(name)
+		if err != nil {
+			return nil, 0, err
+		}
+		connections[name] = named.Worker.Connections
+		reply = max(reply, named.SMTP.DataTimeout)
+	}
+	return connections, reply, nil
+}

@@ -1,0 +1,96 @@
+// Package repo holds the tests that look at the project as a whole: which package
+// may import which, and whether README tells the truth.
+package repo
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/mailpouch/mailpouch"
+
+// arrows says what a package may import: of this project, and from elsewhere ("" is
+// the standard library alone). The first prefix that fits a package is its rule.
+var arrows = []struct {
+	pkg      string
+	project  []string
+	external []string
+}{
+	{"mailer/mailertest", []string{"mailer"}, nil},
+	{"mailer", []string{"mailer"}, []string{"golang.org/x/"}},
+	{"backends/smtp", []string{"mailer"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
+	{"backends/", []string{"mailer", "internal/"}, nil},
+	{"backends", []string{"settings", "mailer", "backends/"}, []string{"golang.org/x/"}},
+	{"tasks", []string{"mailer", "internal/redact"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
+	{"adminlog", []string{"mailer"}, []string{"github.com/rs/zerolog"}},
+	{"tracing", []string{"mailer", "backends/smtp"}, []string{"go.opentelemetry.io/otel"}},
+	{"internal/redact", nil, nil},
+	{"internal/ownhost", nil, nil},
+	{"internal/pages", []string{"mailer", "settings", "backends/smtp", "tasks", "internal/redact", "internal/ownhost"},
+		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
+	{"internal/metrics", []string{"mailer", "backends/smtp", "tasks"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
+	{"settings", nil, []string{"github.com/kelseyhightower/envconfig"}},
+	{"examples/contact", []string{"mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
+	{"examples/webhook/worker", []string{"mailer", "settings", "backends", "cmd/worker/workercli", "examples/webhook"}, nil},
+	{"examples/webhook", []string{"mailer"}, nil},
+	{"examples/web", []string{"mailer", "settings", "backends", "tasks", "internal/", "cmd/worker/workercli", "examples/contact/site"}, nil},
+	{"internal/", []string{"mailer", "settings", "backends", "tasks", "internal/"}, []string{""}},
+	{"cmd/", []string{"mailer", "settings", "backends", "tasks", "tracing", "internal/", "cmd/worker/workercli"}, []string{""}},
+}
+
+func TestArrows(t *testing.T) {
+	t.Parallel()
+	for _, line := range goList(t, "{{.ImportPath}} {{join .Imports \" \"}}", module+"/...") {
+		pkg, imports, _ := strings.Cut(line, " ")
+		name := strings.TrimPrefix(pkg, module+"/")
+		i := slices.IndexFunc(arrows, func(a struct {
+			pkg               string
+			project, external []string
+		}) bool {
+			return strings.HasPrefix(name, a.pkg)
+		})
+		if i < 0 {
+			t.Errorf("%s has no rule here: add a rule for it", pkg)
+			continue
+		}
+		for _, imported := range strings.Fields(imports) {
+			if !allowed(imported, arrows[i].project, arrows[i].external) {
+				t.Errorf("%s imports %s, which its arrows do not allow", name, imported)
+			}
+		}
+	}
+}
+
+func allowed(imported string, project, external []string) bool {
+	hasPrefix := func(prefixes []string, path string) bool {
+		return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(path, p) })
+	}
+	if own, ok := strings.CutPrefix(imported, module+"/"); ok {
+		return hasPrefix(project, own)
+	}
+	if first, _, _ := strings.Cut(imported, "/"); !strings.Contains(first, ".") {
+		return true // the standard library
+	}
+	return hasPrefix(external, imported)
+}
+
+// A program that only wants to send over SMTP does not link Redis.
+func TestBackendsDoNotLinkRedis(t *testing.T) {
+	t.Parallel()
+	for _, dep := range goList(t, "{{.ImportPath}}", "-deps", module+"/backends/...") {
+		if strings.Contains(dep, "redis") || strings.Contains(dep, "asynq") {
+			t.Errorf("backends link %s", dep)
+		}
+	}
+}
+
+func goList(t *testing.T, format string, args ...string) []string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", append([]string{"list", "-f", format}, args...)...).Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}

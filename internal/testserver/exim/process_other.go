@@ -1,0 +1,6 @@
+//go:build !linux
+
+package exim
+
+// adoptOrphans cannot be had on this system.
+func adoptOrphans() {}

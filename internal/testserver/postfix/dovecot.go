@@ -1,0 +1,115 @@
+package postfix
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// startDovecot starts a Dovecot that does nothing but check passwords, for Postfix's
+// smtpd, over a socket in its queue directory.
+func (s *Server) startDovecot() {
+	s.t.Helper()
+	path := needDovecot(s.t)
+	users := s.path("users")
+	if err := os.WriteFile(users, []byte(s.passwd()), 0o644); err != nil { //nolint:gosec // Dovecot's own user has to read it
+		s.t.Fatalf("postfixtest: dovecot: %v", err)
+	}
+	conf := s.path("dovecot.conf")
+	if err := os.WriteFile(conf, []byte(s.dovecotConf()), 0o600); err != nil {
+		s.t.Fatalf("postfixtest: dovecot: %v", err)
+	}
+	p, err := start(exec.Command(path, "-F", "-c", conf), s.path("dovecot.log")) //nolint:gosec // found by lookup
+	if err != nil {
+		s.t.Fatalf("postfixtest: dovecot: %v", err)
+	}
+	s.dovecot = p
+	err = s.poll(context.Background(), "dovecot", func() (bool, error) {
+		select {
+		case <-p.exited:
+			return false, fmt.Errorf("dovecot has ended, its log says why")
+		default:
+		}
+		conn, err := net.Dial("unix", s.path("queue/private/auth"))
+		if err != nil {
+			return false, nil // not listening yet
+		}
+		return true, conn.Close()
+	})
+	if err != nil {
+		s.t.Fatalf("postfixtest: %v", err)
+	}
+}
+
+func needDovecot(t testing.TB) string {
+	t.Helper()
+	const install = "install dovecot 2.3 (Debian 12, Ubuntu 24.04: apt-get install dovecot-core)"
+	path, err := lookup("dovecot")
+	if err != nil {
+		missing(t, install)
+	}
+	version, err := exec.Command(path, "--version").Output() //nolint:gosec // found by lookup
+	if err != nil {
+		t.Fatalf("postfixtest: dovecot --version: %v", err)
+	}
+	if !strings.HasPrefix(string(version), "2.3.") {
+		missing(t, install+", whose configuration differs from that of "+strings.TrimSpace(string(version)))
+	}
+	return path
+}
+
+// passwd is the text of the passwd-file: user:{scheme}password. A password may have
+// colons, so it goes in base64.
+func (s *Server) passwd() string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(s.opts.Users)) {
+		password := base64.StdEncoding.EncodeToString([]byte(s.opts.Users[name]))
+		fmt.Fprintf(&b, "%s:{PLAIN.b64}%s::::::\n", name, password)
+	}
+	return b.String()
+}
+
+func (s *Server) dovecotConf() string {
+	return strings.NewReplacer(
+		"$DIR", s.dir,
+		"$OWNER", s.system.owner,
+		"$UID", strconv.Itoa(s.system.mailbox.uid),
+		"$GID", strconv.Itoa(s.system.mailbox.gid),
+	).Replace(`
+base_dir = $DIR/dovecot
+log_path = /dev/stderr
+protocols =
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain login cram-md5
+auth_failure_delay = 0
+passdb {
+  driver = passwd-file
+  args = $DIR/users
+}
+userdb {
+  driver = static
+  args = uid=$UID gid=$GID home=/nonexistent
+}
+# No waiting after a wrong password.
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
+service auth {
+  unix_listener $DIR/queue/private/auth {
+    mode = 0600
+    user = $OWNER
+  }
+}
+`)
+}

@@ -1,0 +1,294 @@
+// Package postfix starts a real Postfix for a test.
+//
+// The Postfix has its configuration, queue, data and log in a directory of its own
+// below /tmp, listens on free ports of 127.0.0.1 and never touches the system's
+// configuration or queue. Whatever it accepts, for any domain, it delivers into
+// one mailbox which the test reads with [Server.Messages]. Several may run at the
+// same time. It ends with the test and needs root, as Postfix's own parts change
+// to their users.
+//
+// It refuses mail where a test asks for it:
+//
+//	RCPT refused@...           550 5.1.1 to RCPT
+//	RCPT later@...             450 4.2.0 to RCPT
+//	RCPT closing@...           421 4.3.2 to RCPT, and the connection is closed
+//	MAIL refused-sender@...    553 5.7.1 to RCPT: Postfix says it there, not at MAIL
+//	MAIL later-sender@...      450 4.7.1 to RCPT
+//	X-Postfixtest: reject      550 5.7.1 after the final dot
+//	X-Postfixtest: defer       451 4.7.1 after the final dot
+//
+// The one second that Postfix lets a client wait after ten errors is switched off; its
+// limit of twenty errors without a delivery (421 4.7.0) is not.
+package postfix
+
+import (
+	"bufio"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience bounds every wait for a process, generously: the machine may be busy.
+const patience = 30 * time.Second
+
+// probeInterval is the pause between two looks at something that is not there yet.
+const probeInterval = 5 * time.Millisecond
+
+// Options is how Postfix is set up. The zero value offers PIPELINING, SIZE,
+// 8BITMIME, DSN, SMTPUTF8 and CHUNKING to everybody, without TLS.
+type Options struct {
+	// TLS offers STARTTLS, with a certificate for localhost and 127.0.0.1, and opens a
+	// second port that speaks TLS from the start. A client certificate is asked for.
+	TLS bool
+
+	// Users are the names and passwords that may log in, by PLAIN, LOGIN or
+	// CRAM-MD5, with TLS or without. Nobody else may send then. It takes Dovecot 2.3.
+	Users map[string]string
+
+	MaxMessageSize int // octets, as announced by SIZE: 10240000 if 0
+	MaxRecipients  int // of one message, then 452: 1000 if 0
+
+	// DiscardEHLO are the extensions not to offer, such as "PIPELINING" or "CHUNKING".
+	DiscardEHLO []string
+
+	// RejectPipelining refuses clients that send commands before they may
+	// (reject_unauth_pipelining and smtpd_forbid_unauth_pipelining).
+	RejectPipelining bool
+
+	// Main holds further lines of main.cf; they overrule those above.
+	Main []string
+}
+
+// Server is a running Postfix. Its methods that change its state belong to the
+// goroutine of the test, as t.Fatal does; the others may be used by any.
+type Server struct {
+	t       testing.TB
+	opts    Options
+	system  system
+	dir     string
+	port    int
+	tlsPort int
+	certs   *certs
+
+	master  *process
+	dovecot *process
+	probes  atomic.Int64 // connections that we made ourselves
+}
+
+// Start starts a Postfix and waits until it greets. The test is skipped if it does
+// not run as root or if Postfix, or the Dovecot that Options.Users needs, is not
+// installed. Where CI is set in the environment a program that is missing is a
+// failure: there it would be missing for ever without anybody noticing.
+func Start(t testing.TB, opts Options) *Server {
+	t.Helper()
+	s := &Server{t: t, opts: opts, system: needPostfix(t), dir: makeDir(t)}
+	t.Cleanup(s.cleanup)
+	if err := s.prepare(); err != nil {
+		t.Fatalf("postfixtest: prepare: %v", err)
+	}
+	if len(opts.Users) > 0 {
+		s.startDovecot()
+	}
+	// Between our look for a free port and Postfix taking it somebody else may.
+	var err error
+	for range 5 {
+		_ = os.Remove(s.path("maillog")) // of the last attempt
+		s.port, s.tlsPort = freePort(t), freePort(t)
+		if err = s.launch(); err == nil {
+			return s
+		}
+		s.Stop()
+		if !strings.Contains(s.Log(), "Address already in use") {
+			break
+		}
+	}
+	t.Fatalf("postfixtest: start: %v", err)
+	return nil
+}
+
+// Addr is the host and port that speaks plain SMTP, with STARTTLS if asked for.
+func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
+
+// TLSAddr is the host and port that speaks TLS from the start (Options.TLS).
+func (s *Server) TLSAddr() string { return fmt.Sprintf("127.0.0.1:%d", s.tlsPort) }
+
+// CAFile names a PEM file with the authority that signed the server's certificate.
+func (s *Server) CAFile() string { return s.path("ca.pem") }
+
+// CAs is the authority that signed the server's certificate, nil without Options.TLS.
+func (s *Server) CAs() *x509.CertPool {
+	if s.certs == nil {
+		return nil
+	}
+	return s.certs.pool
+}
+
+// ClientCert names the PEM files of a client certificate, which the server
+// verifies, and of its key. A message's Received shows its name, "postfixtest client".
+func (s *Server) ClientCert() (certFile, keyFile string) {
+	return s.path("client.pem"), s.path("client.key")
+}
+
+// Log is what Postfix and Dovecot have logged.
+func (s *Server) Log() string {
+	var all strings.Builder
+	for _, name := range []string{"maillog", "master.out", "dovecot.log"} {
+		text, _ := os.ReadFile(s.path(name))
+		all.Write(text)
+	}
+	return all.String()
+}
+
+// Stop ends Postfix, and with it every connection. What it has accepted stays in its
+// queue. Stopping one that is not running does nothing.
+func (s *Server) Stop() {
+	s.t.Helper()
+	if s.master == nil {
+		return
+	}
+	if err := s.master.stop(); err != nil {
+		s.t.Errorf("postfixtest: stop: %v", err)
+	}
+	s.master = nil
+}
+
+// Restart stops Postfix, if it is running, and starts it again on the same ports.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Stop()
+	if err := s.launch(); err != nil {
+		s.t.Fatalf("postfixtest: restart: %v", err)
+	}
+}
+
+func (s *Server) cleanup() {
+	s.Stop()
+	if s.dovecot != nil {
+		s.dovecot.kill() // it keeps nothing, and takes a second to end by itself
+	}
+	if s.t.Failed() {
+		s.t.Logf("postfixtest: log of %s:\n%s", s.Addr(), s.Log())
+	}
+	if err := os.RemoveAll(s.dir); err != nil {
+		s.t.Errorf("postfixtest: %v", err)
+	}
+}
+
+func (s *Server) path(elem ...string) string {
+	return filepath.Join(append([]string{s.dir}, elem...)...)
+}
+
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("postfixtest: free port: %v", err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// launch starts the master daemon and waits until it greets.
+func (s *Server) launch() error {
+	if err := s.writeConfig(); err != nil {
+		return err
+	}
+	// With -d it stays in the foreground. It must lead its process group, which it
+	// ends when it is asked to.
+	cmd := exec.Command(filepath.Join(s.system.daemons, "master"), "-c", s.path("conf"), "-d") //nolint:gosec // the path is Postfix's own
+	p, err := start(cmd, s.path("master.out"))
+	if err != nil {
+		return err
+	}
+	s.master = p
+	return s.waitReady()
+}
+
+func (s *Server) waitReady() error {
+	return s.poll(context.Background(), "greeting", func() (bool, error) {
+		select {
+		case <-s.master.exited:
+			return false, errors.New("the master daemon has ended; if its log does not say why, a line of main.cf is wrong")
+		default:
+		}
+		_, err := s.greet()
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return false, nil
+		}
+		return err == nil, err
+	})
+}
+
+// greet connects, looks whether it is our Postfix that greets and not another that
+// took the port, and returns the port we came from.
+func (s *Server) greet() (from int, err error) {
+	conn, err := net.Dial("tcp", s.Addr())
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = conn.Close() }()
+	s.probes.Add(1)
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return 0, err
+	}
+	if !strings.Contains(line, s.token()) {
+		return 0, fmt.Errorf("another server greets on this port: %q", line)
+	}
+	return conn.LocalAddr().(*net.TCPAddr).Port, nil
+}
+
+// token is what our greeting has and no other.
+func (s *Server) token() string { return filepath.Base(s.dir) }
+
+// Connections counts the connections that clients have opened so far.
+func (s *Server) Connections(ctx context.Context) (int, error) {
+	// The log is written by a process of its own, in the order of what happened.
+	// So we make something happen and wait until we read of it.
+	from, err := s.greet()
+	if err != nil {
+		return 0, fmt.Errorf("postfixtest: %w", err)
+	}
+	ours := fmt.Sprintf("]: connect from unknown[127.0.0.1]:%d\n", from)
+	log := ""
+	err = s.poll(ctx, "connections", func() (bool, error) {
+		log = s.Log()
+		return strings.Contains(log, ours), nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("postfixtest: %w", err)
+	}
+	return strings.Count(log, "]: connect from ") - int(s.probes.Load()), nil
+}
+
+// poll looks until done says so, ctx ends or patience does.
+func (s *Server) poll(ctx context.Context, what string, done func() (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(probeInterval)
+	defer tick.Stop()
+	for {
+		ok, err := done()
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s: %w", what, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,153 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// slots is how many parts the keys of a cluster are divided into.
+const slots = 16384
+
+// Cluster is a running Redis cluster of masters without replicas: when one is
+// stopped, its part of the keys is away until it is started again.
+type Cluster struct {
+	Masters []*Server
+}
+
+// StartCluster starts n masters, joins them, and waits until each of them knows
+// that all slots are served.
+func StartCluster(t testing.TB, n int, opts Options) *Cluster {
+	t.Helper()
+	opts.Config = append([]string{"cluster-enabled yes", "cluster-node-timeout 3000"}, opts.Config...)
+	if opts.TLS {
+		opts.certs = newCerts(t)
+	}
+	c := &Cluster{}
+	for range n {
+		c.Masters = append(c.Masters, start(t, opts, freeClusterPort))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := c.join(ctx); err != nil {
+		t.Fatalf("redistest: cluster: %v", err)
+	}
+	return c
+}
+
+// freeClusterPort is a port that is free together with the one that the nodes talk
+// to each other on, 10,000 above it. It is below the ports that the system gives away.
+func freeClusterPort(t testing.TB) int {
+	t.Helper()
+	for range 100 {
+		port := 10_000 + rand.IntN(12_000) //nolint:gosec // any port will do
+		if isFree(port) && isFree(port+10_000) {
+			return port
+		}
+	}
+	t.Fatal("redistest: found no free pair of ports")
+	return 0
+}
+
+func isFree(port int) bool {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return false
+	}
+	return l.Close() == nil
+}
+
+func (c *Cluster) join(ctx context.Context) error {
+	n := len(c.Masters)
+	clients := make([]*redis.Client, n)
+	for i, s := range c.Masters {
+		clients[i] = redis.NewClient(s.clientOptions())
+		defer func() { _ = clients[i].Close() }()
+		if err := clients[i].ClusterAddSlotsRange(ctx, i*slots/n, (i+1)*slots/n-1).Err(); err != nil {
+			return err
+		}
+		if err := clients[i].Do(ctx, "CLUSTER", "SET-CONFIG-EPOCH", i+1).Err(); err != nil {
+			return err
+		}
+	}
+	for _, s := range c.Masters[1:] {
+		if err := clients[0].ClusterMeet(ctx, "127.0.0.1", fmt.Sprint(s.port)).Err(); err != nil {
+			return err
+		}
+	}
+	return c.serves(ctx)
+}
+
+// WaitReady waits until all masters know that all slots are served, after one of them
+// was away.
+func (c *Cluster) WaitReady() {
+	t := c.Masters[0].t
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := c.serves(ctx); err != nil {
+		t.Fatalf("redistest: cluster: %v", err)
+	}
+}
+
+func (c *Cluster) serves(ctx context.Context) error {
+	for _, s := range c.Masters {
+		client := redis.NewClient(s.clientOptions())
+		defer func() { _ = client.Close() }()
+		size := fmt.Sprintf("cluster_size:%d\r", len(c.Masters))
+		err := poll(ctx, func() error {
+			info, err := client.ClusterInfo(ctx).Result()
+			if err == nil && (!strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, size)) {
+				err = fmt.Errorf("not joined: %s", strings.Join(strings.Fields(info), " "))
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// poll calls ok until it returns nil, or returns its last error when ctx ends.
+func poll(ctx context.Context, ok func() error) error {
+	probe := time.NewTicker(10 * time.Millisecond)
+	defer probe.Stop()
+	for {
+		err := ok()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case <-probe.C:
+		}
+	}
+}
+
+// URL is the cluster's address, as REDIS_URL wants it.
+func (c *Cluster) URL() string {
+	addrs := make([]string, len(c.Masters))
+	for i, s := range c.Masters {
+		addrs[i] = s.Addr()
+	}
+	return strings.Replace(strings.Replace(c.Masters[0].URL(), addrs[0], strings.Join(addrs, ","), 1), "/0", "", 1)
+}
+
+// Client returns a client that is closed when t ends.
+func (c *Cluster) Client(t testing.TB) *redis.ClusterClient {
+	t.Helper()
+	o := c.Masters[0].clientOptions()
+	client := redis.NewClusterClient(&redis.ClusterOptions{
+		Addrs: []string{o.Addr}, Username: o.Username, Password: o.Password, TLSConfig: o.TLSConfig,
+	})
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
