@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/mailpouch/mailpouch/mailer/internal/charset"
 )
 
 // UnmarshalJSON reads what MarshalJSON wrote. A key may be missing, null is the
@@ -83,7 +85,7 @@ func (d *jsonDecoder) fail(field, reason string) {
 
 // printable is a key as an error may show it: in quotes if it would spoil the line.
 func printable(key string) string {
-	if isClean(key, withoutTab) {
+	if charset.IsClean(key, charset.WithoutTab) {
 		return key
 	}
 	return strconv.QuoteToASCII(key)

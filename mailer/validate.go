@@ -6,21 +6,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-)
 
-// Validate says whether the message can be rendered and addressed: nil, or a
-// BadHeaderError or InvalidMessageError that names the field. An empty FromEmail,
-// MessageID or Date is no error, for WithDefaults fills them in, and a message
-// without recipients is none either.
-func (m *EmailMessage) Validate() error {
-	_, err := m.compose(nil)
-	return err
-}
-
-// Whether a text may have tabs, for checkText and isClean.
-const (
-	withTab    = true
-	withoutTab = false
+	"github.com/mailpouch/mailpouch/mailer/internal/charset"
 )
 
 const reasonUTF8 = "is not valid UTF-8"
@@ -29,7 +16,7 @@ const reasonUTF8 = "is not valid UTF-8"
 // ends or breaks a line there: C0 controls and DEL, but for a tab where there may be
 // one. Line ends beyond ASCII (U+0085, U+2028) may stay, for they leave encoded.
 func checkText(field, s string, tab bool) error {
-	if isClean(s, tab) {
+	if charset.IsClean(s, tab) {
 		return nil
 	}
 	for i := range len(s) {
@@ -38,16 +25,6 @@ func checkText(field, s string, tab bool) error {
 		}
 	}
 	return &InvalidMessageError{Field: field, Reason: reasonUTF8}
-}
-
-// isClean says whether checkText has nothing to say.
-func isClean(s string, tab bool) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < ' ' || c == 0x7f) && (c != '\t' || !tab) {
-			return false
-		}
-	}
-	return utf8.ValidString(s)
 }
 
 func controlName(c byte) string {
@@ -78,7 +55,7 @@ func checkHeaderName(name string) error {
 		return nil
 	}
 	field := headerField(strconv.QuoteToASCII(name))
-	if err := checkText(field, name, withoutTab); err != nil {
+	if err := checkText(field, name, charset.WithoutTab); err != nil {
 		return err
 	}
 	return &BadHeaderError{Field: field, Reason: "is no name for a header field"}
@@ -97,7 +74,7 @@ func checkBody(field, s string) error {
 // checkVisible refuses what is not printable ASCII without white space and
 // without angle brackets.
 func checkVisible(field, s string) error {
-	if err := checkText(field, s, withoutTab); err != nil {
+	if err := checkText(field, s, charset.WithoutTab); err != nil {
 		return err
 	}
 	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '<' || r == '>' }) {
@@ -136,4 +113,9 @@ func dateReason(t time.Time) string {
 		return "has a time zone of a day or more"
 	}
 	return ""
+}
+
+// indexed names a part of a list's entry, as in "attachments[2].filename".
+func indexed(list string, i int, part string) string {
+	return list + "[" + strconv.Itoa(i) + "]." + part
 }

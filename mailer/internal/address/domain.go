@@ -1,21 +1,23 @@
-package mailer
+package address
 
 import (
 	"strings"
 
 	"golang.org/x/net/idna"
+
+	"github.com/mailpouch/mailpouch/mailer/internal/charset"
 )
 
-// asciiDomain returns a domain as SMTP takes it: in punycode if it is not ASCII,
+// ASCIIDomain returns a domain as SMTP takes it: in punycode if it is not ASCII,
 // unchanged if it is.
-func asciiDomain(domain string) (ascii, reason string) {
+func ASCIIDomain(domain string) (ascii, reason string) {
 	if strings.HasPrefix(domain, "[") {
 		if !isDomainLiteral(domain) {
 			return "", "has a bad address literal"
 		}
 		return domain, ""
 	}
-	if !isASCII(domain) {
+	if !charset.IsASCII(domain) {
 		// Transitional, which turns ß into ss, is IDNA 2003: what Django does.
 		profile := idna.New(idna.MapForLookup(), idna.Transitional(true), idna.StrictDomainName(false))
 		var err error
