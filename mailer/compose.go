@@ -103,7 +103,7 @@ func parseMediaType(field, s string) (mimewriter.MediaType, error) {
 	return media, nil
 }
 
-// parsePartType refuses what a leaf cannot be.
+// parsePartType reads the type of a part that has no parts of its own.
 func parsePartType(field, s string) (mimewriter.MediaType, error) {
 	media, err := parseMediaType(field, s)
 	if err == nil && media.IsMultipart() {
@@ -112,7 +112,7 @@ func parsePartType(field, s string) (mimewriter.MediaType, error) {
 	return media, err
 }
 
-// checkTexts checks what is neither an address nor a type.
+// checkTexts checks everything that is neither an address nor a type.
 func (m *EmailMessage) checkTexts() error {
 	if err := checkText("subject", m.Subject, charset.WithTab); err != nil {
 		return err
@@ -139,8 +139,8 @@ func (m *EmailMessage) checkTexts() error {
 	return nil
 }
 
-// maxFilename is a little more than file systems take (255 octets), and little
-// enough for one line when every octet of it is percent-encoded.
+// maxFilename is a little more than the 255 bytes that file systems take, and short enough for
+// one line when every byte of it is percent-encoded.
 const maxFilename = 300
 
 func checkAttachment(i int, a Attachment) error {
@@ -149,11 +149,11 @@ func checkAttachment(i int, a Attachment) error {
 		return err
 	}
 	if len(a.Filename) > maxFilename {
-		return &InvalidMessageError{Field: field, Reason: "is longer than 300 octets"}
+		return &InvalidMessageError{Field: field, Reason: "is longer than 300 bytes"}
 	}
 	field = indexed("attachments", i, "content_id")
 	if len(a.ContentID) > maxFilename {
-		return &InvalidMessageError{Field: field, Reason: "is longer than 300 octets"}
+		return &InvalidMessageError{Field: field, Reason: "is longer than 300 bytes"}
 	}
 	return checkMessageID(field, a.ContentID)
 }

@@ -21,7 +21,7 @@ const (
 // letters, digits and hyphens between dots. Underscores pass too, because some machines have
 // them in their names.
 func IsASCII(name string) bool {
-	return len(name) <= maxSMTP && eachLabel(name, isASCIIRune)
+	return len(name) <= maxSMTP && eachLabel(name, IsLDH)
 }
 
 // IsUnicode reports whether name is a host name as people write it: what IsASCII takes, and
@@ -40,7 +40,9 @@ func eachLabel(name string, allowed func(rune) bool) bool {
 	return true
 }
 
-func isASCIIRune(r rune) bool {
+// IsLDH reports whether r is an ASCII letter, a digit or a hyphen, of which labels are made (RFC
+// 5890, 2.3.1), or an underscore.
+func IsLDH(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
 }
 

@@ -19,7 +19,7 @@ var arrows = []struct {
 	external []string
 }{
 	{"mailer/mailertest", []string{"mailer"}, nil},
-	{"mailer", []string{"mailer"}, []string{"golang.org/x/"}},
+	{"mailer", []string{"mailer", "internal/hostname"}, []string{"golang.org/x/"}},
 	{"backends/smtp", []string{"mailer"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
 	{"backends/", []string{"mailer", "internal/"}, nil},
 	{"backends", []string{"settings", "mailer", "backends/", "internal/hostname"}, []string{"golang.org/x/"}},

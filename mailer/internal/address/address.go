@@ -18,7 +18,11 @@ type Mailbox struct {
 	Verbatim string
 }
 
-// Octets that SMTP allows (RFC 5321, 4.5.3.1). A path is an address in angle brackets.
+// IsUTF8 reports whether the local part is not ASCII, so that the next hop must offer SMTPUTF8
+// (RFC 6531): a domain is always in punycode.
+func (b Mailbox) IsUTF8() bool { return !charset.IsASCII(b.Addr) }
+
+// Most octets that SMTP allows (RFC 5321, 4.5.3.1). A path is an address in angle brackets.
 const (
 	maxLocal  = 64
 	maxDomain = 255
@@ -28,9 +32,9 @@ const (
 // Parse reads one address, with or without a display name. What is wrong
 // with it is returned as a reason, empty if nothing is.
 //
-// It takes more than the grammar does where people write more and mean one
-// thing only: dots and brackets in a name without quotes, dots anywhere in a local
-// part, UTF-8 in both, no domain at all. It refuses what can be read in two ways.
+// It accepts more than the grammar does where people write more and can mean only one thing:
+// dots and brackets in a name without quotes, dots anywhere in a local part, UTF-8 in both, no
+// domain at all. It refuses what can be read in two ways.
 func Parse(s string) (m Mailbox, reason string) {
 	s = strings.Trim(s, " \t")
 	if !strings.ContainsAny(s, " \t\"(),<>:;\\") { // a bare address, as most are
@@ -293,7 +297,7 @@ func parseSpec(spec string) (addr, reason string) {
 	return addr, ""
 }
 
-// isLocal says whether s can be a local part without quotes. Dots may be anywhere:
+// isLocal reports whether s can be a local part without quotes. Dots may be anywhere:
 // there are providers that gave out such addresses.
 func isLocal(s string) bool {
 	for i := range len(s) {
@@ -314,7 +318,7 @@ func isDotAtom(s string) bool {
 	return isLocal(s) && s[0] != '.' && s[len(s)-1] != '.' && !strings.Contains(s, "..")
 }
 
-// IsAtext says whether c may stand in an atom (RFC 5322, 3.2.3).
+// IsAtext reports whether c may stand in an atom (RFC 5322, 3.2.3).
 func IsAtext(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
 		strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0

@@ -4,11 +4,69 @@ import (
 	"iter"
 	"slices"
 	"strings"
-
-	"github.com/mailpouch/mailpouch/mailer/internal/charset"
 )
 
-// Unique drops the entries whose key an earlier one has.
+// Split yields the entries of an address list, which are separated by commas, without the empty
+// ones. If one cannot be read, it yields the reason and stops.
+func Split(list string) iter.Seq2[string, string] {
+	return func(yield func(entry, reason string) bool) {
+		for list != "" {
+			p := addressParser{all: list, rest: list}
+			p.read()
+			if p.reason != "" {
+				yield("", p.reason)
+				return
+			}
+			entry := strings.Trim(list[:len(list)-len(p.rest)], " \t")
+			if entry != "" && !yield(entry, "") {
+				return
+			}
+			list = strings.TrimPrefix(p.rest, ",")
+		}
+	}
+}
+
+// Each yields the addresses of a list. If one cannot be read, it yields the reason and stops. A
+// list may be long, so callers read it again where they need it again, and keep nothing.
+func Each(list string) iter.Seq2[Mailbox, string] {
+	return func(yield func(box Mailbox, reason string) bool) {
+		for entry, reason := range Split(list) {
+			var box Mailbox
+			if reason == "" {
+				box, reason = Parse(entry)
+			}
+			if !yield(box, reason) || reason != "" {
+				return
+			}
+		}
+	}
+}
+
+// All yields the addresses of a list that Check found good.
+func All(list string) iter.Seq[Mailbox] {
+	return func(yield func(Mailbox) bool) {
+		for box, reason := range Each(list) {
+			if reason != "" || !yield(box) {
+				return
+			}
+		}
+	}
+}
+
+// Check returns how many addresses a list has, whether one of them has a local part that is not
+// ASCII, and what is wrong with the first one that cannot be read.
+func Check(list string) (n int, utf8 bool, reason string) {
+	for box, reason := range Each(list) {
+		if reason != "" {
+			return n, utf8, reason
+		}
+		n++
+		utf8 = utf8 || box.IsUTF8()
+	}
+	return n, utf8, ""
+}
+
+// Unique drops the entries of list whose key an earlier entry has. It changes list.
 func Unique(list []string, key func(string) string) []string {
 	if len(list) < 2 {
 		return list
@@ -22,20 +80,14 @@ func Unique(list []string, key func(string) string) []string {
 	})
 }
 
-// LowerDomain makes addresses that are the same equal: domains may be in any letter
-// case, but of a local part only its own server knows (RFC 5321, 2.4).
-func LowerDomain(addr string) string {
-	at := strings.LastIndexByte(addr, '@') + 1
-	return addr[:at] + strings.ToLower(addr[at:])
-}
-
-func (b Mailbox) IsUTF8() bool { return !charset.IsASCII(b.Addr) }
-
+// IsBlindCopy reports whether a header field of that name holds addresses that only the envelope
+// may have (RFC 5322, 3.6.3).
 func IsBlindCopy(name string) bool {
 	return strings.EqualFold(name, "Bcc") || strings.EqualFold(name, "Resent-Bcc")
 }
 
-// IsHeader says whether a field holds addresses (RFC 5322, 3.6.2, 3.6.3 and 3.6.6).
+// IsHeader reports whether a header field of that name holds addresses that
+// readers see (RFC 5322, 3.6.2, 3.6.3 and 3.6.6).
 func IsHeader(name string) bool {
 	for _, with := range [...]string{"From", "Sender", "Reply-To", "To", "Cc", "Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc"} {
 		if len(name) == len(with) && strings.EqualFold(name, with) {
@@ -46,7 +98,7 @@ func IsHeader(name string) bool {
 }
 
 // Ungroup takes the groups out of an address list (RFC 5322, 3.4): "name: a, b;"
-// becomes "a, b,". A list that is broken stays so.
+// becomes "a, b,". A list that cannot be read is returned as it is from there on.
 func Ungroup(list string) string {
 	out := make([]byte, 0, len(list))
 	start := 0 // of the current entry, in out
@@ -71,8 +123,8 @@ func Ungroup(list string) string {
 	return string(out)
 }
 
-// closed is how long the quoted string, comment, address in angle brackets or address
-// literal is that s begins with, or 0 if it does not end.
+// closed returns the length of the quoted string, comment, address in angle brackets or address
+// literal that s begins with, or 0 if it has no end.
 func closed(s string) int {
 	p := addressParser{all: s, rest: s}
 	switch s[0] {
@@ -86,64 +138,4 @@ func closed(s string) int {
 		p.rest = s[strings.IndexByte(s, ']')+1:]
 	}
 	return len(p.all) - len(p.rest)
-}
-
-// Split yields the entries of an address list, which commas part, without the empty
-// ones. If an entry cannot be read, it yields the reason and ends.
-func Split(list string) iter.Seq2[string, string] {
-	return func(yield func(entry, reason string) bool) {
-		for list != "" {
-			p := addressParser{all: list, rest: list}
-			p.read()
-			if p.reason != "" {
-				yield("", p.reason)
-				return
-			}
-			entry := strings.Trim(list[:len(list)-len(p.rest)], " \t")
-			if entry != "" && !yield(entry, "") {
-				return
-			}
-			list = strings.TrimPrefix(p.rest, ",")
-		}
-	}
-}
-
-// Each yields the addresses of a list. If one cannot be read, it yields the reason and
-// ends. A list may be long, so it is read again where it is needed again, and not kept.
-func Each(list string) iter.Seq2[Mailbox, string] {
-	return func(yield func(box Mailbox, reason string) bool) {
-		for entry, reason := range Split(list) {
-			var box Mailbox
-			if reason == "" {
-				box, reason = Parse(entry)
-			}
-			if !yield(box, reason) || reason != "" {
-				return
-			}
-		}
-	}
-}
-
-// All yields the addresses of a list that was found good.
-func All(list string) iter.Seq[Mailbox] {
-	return func(yield func(Mailbox) bool) {
-		for box, reason := range Each(list) {
-			if reason != "" || !yield(box) {
-				return
-			}
-		}
-	}
-}
-
-// Check counts the addresses of a list, and says what is wrong with it. utf8 says
-// that there is a local part that is not ASCII.
-func Check(list string) (n int, utf8 bool, reason string) {
-	for box, reason := range Each(list) {
-		if reason != "" {
-			return n, utf8, reason
-		}
-		n++
-		utf8 = utf8 || box.IsUTF8()
-	}
-	return n, utf8, ""
 }

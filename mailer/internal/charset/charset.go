@@ -9,12 +9,13 @@ import (
 	"golang.org/x/text/encoding/ianaindex"
 )
 
-// Charset is how the texts of a message become octets.
+// Charset is how the texts of a message become bytes.
 type Charset struct {
 	Name string            // for the charset parameter and encoded words
 	enc  encoding.Encoding // nil: UTF-8
 }
 
+// UTF8 returns the charset UTF-8.
 func UTF8() Charset { return Charset{Name: "utf-8"} }
 
 // IsUTF8 reports whether the charset is UTF-8.
@@ -46,8 +47,8 @@ func Lookup(name string) (cs Charset, ok bool) {
 	return cs, true
 }
 
-// findEncoding asks IANA's list first, for WHATWG's, which browsers use, takes
-// ISO-8859-1 for Windows-1252. It returns nil if neither knows the name.
+// findEncoding asks IANA's list first, because WHATWG's, which browsers use, takes ISO-8859-1
+// for Windows-1252. It returns nil if neither knows the name.
 func findEncoding(name string) encoding.Encoding {
 	name = strings.ToLower(name)
 	names := []string{name, registeredName(name)}
@@ -78,8 +79,7 @@ func registeredName(name string) string {
 	return name
 }
 
-// encode returns s in the charset; false if it has a character that the
-// charset has not.
+// encode returns s in the charset, or false if s has a character that the charset lacks.
 func (c Charset) encode(s string) ([]byte, bool) {
 	if c.enc == nil {
 		return []byte(s), true
@@ -96,8 +96,8 @@ func (c Charset) encode(s string) ([]byte, bool) {
 	return b, true
 }
 
-// OrUTF8 returns the charset and s, with end behind it, in it; UTF-8 if the charset
-// cannot hold s.
+// OrUTF8 returns s, with end behind it, in the charset, and the charset itself: UTF-8 if this one
+// does not have all the characters of s.
 func (c Charset) OrUTF8(s, end string) (Charset, []byte) {
 	if c.enc != nil {
 		if b, ok := c.encode(s + end); ok {

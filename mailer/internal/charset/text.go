@@ -2,13 +2,15 @@ package charset
 
 import "unicode/utf8"
 
-// Whether a text may have tabs, for checkText and isClean.
+// Whether IsClean lets tabs pass.
 const (
 	WithTab    = true
 	WithoutTab = false
 )
 
-// IsClean says whether checkText has nothing to say.
+// IsClean reports whether a text may stand in a header: it is valid UTF-8 and has no C0 control
+// character and no DEL, except tabs if tab is WithTab. Line ends beyond ASCII (U+0085, U+2028)
+// pass, because they are written encoded.
 func IsClean(s string, tab bool) bool {
 	for i := range len(s) {
 		if c := s[i]; (c < ' ' || c == 0x7f) && (c != '\t' || !tab) {
@@ -18,6 +20,7 @@ func IsClean(s string, tab bool) bool {
 	return utf8.ValidString(s)
 }
 
+// IsASCII reports whether s has only ASCII characters.
 func IsASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {

@@ -11,8 +11,8 @@ const (
 	MaxWordLine = 76 // a line that holds one
 )
 
-// maxCharsetName leaves room in an encoded word for one character of any charset. A longer
-// name there is none of, but a word without a character would never come to an end.
+// maxCharsetName leaves room in an encoded word for at least one character. No charset has a
+// longer name, but if one had, the loop that writes words would never end.
 const maxCharsetName = 40
 
 // Words cuts a text into encoded words (RFC 2047) of whole characters.
@@ -22,8 +22,9 @@ type Words struct {
 	phrase bool // in a display name, where fewer characters stand for themselves
 }
 
-// NewWords chooses UTF-8 where cs cannot hold the text, and of Q and B the
-// one that makes it shorter.
+// NewWords returns the Words for a text: in cs, or in UTF-8 if cs lacks one of its characters,
+// and in the Q or the B encoding, whichever is shorter. phrase is for a display name (RFC 2047,
+// 5), where fewer characters stand for themselves.
 func NewWords(cs Charset, text string, phrase bool) Words {
 	if len(cs.Name) > maxCharsetName {
 		cs = UTF8()
@@ -37,7 +38,7 @@ func NewWords(cs Charset, text string, phrase bool) Words {
 // overhead is the length of an empty word.
 func (e Words) overhead() int { return len("=?") + len(e.cs.Name) + len("?q?") + len("?=") }
 
-// Next appends one word of at most room octets and returns what is left of the
+// Next appends one word of at most room bytes and returns what is left of the
 // text. If not even one character fits, it appends nothing.
 func (e Words) Next(dst []byte, text string, room int) (longer []byte, rest string) {
 	n := e.fit(text, room-e.overhead())
@@ -48,13 +49,13 @@ func (e Words) Next(dst []byte, text string, room int) (longer []byte, rest stri
 	return e.appendWord(dst, b), text[n:]
 }
 
-// fit returns how much of the text makes at most room octets when encoded.
+// fit returns how much of the text makes at most room bytes when encoded.
 func (e Words) fit(text string, room int) int {
 	n, used := 0, 0
 	for n < len(text) {
 		_, size := utf8.DecodeRuneInString(text[n:])
 		switch {
-		case e.cs.enc != nil: // the octets may depend on what stands before
+		case e.cs.enc != nil: // the bytes may depend on what comes before
 			b, _ := e.cs.encode(text[:n+size])
 			used = e.encodedLen(b)
 		case e.q:
@@ -89,7 +90,7 @@ func (e Words) qLen(b []byte) int {
 	return n
 }
 
-// literal says whether c stands for itself in the Q encoding (RFC 2047, 4.2 and 5).
+// literal reports whether c stands for itself in the Q encoding (RFC 2047, 4.2 and 5).
 func (e Words) literal(c byte) bool {
 	switch {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
