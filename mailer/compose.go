@@ -184,9 +184,8 @@ func (m *EmailMessage) writeHeader(h *mimewriter.Header, headers []namedHeader, 
 	return nil
 }
 
-// writeAddresses writes From, To, Cc or Reply-To, or what Headers has instead: an
-// empty To, Cc or Reply-To there leaves the field out, but not an empty From: a message
-// always says whom it is from.
+// writeAddresses writes From, To, Cc or Reply-To, or what Headers has instead. An empty To, Cc or
+// Reply-To there leaves the field out. An empty From does not, because every message has one.
 func (m *EmailMessage) writeAddresses(h *mimewriter.Header, name, field string, boxes []address.Mailbox, cs charset.Charset) error {
 	value, theirs, ok := m.override(name)
 	if ok && (name != "From" || !isBlank(value)) {
@@ -198,8 +197,8 @@ func (m *EmailMessage) writeAddresses(h *mimewriter.Header, name, field string, 
 	return nil
 }
 
-// writeAddressText writes a field of addresses from a text. One that is no address list,
-// such as "undisclosed-recipients:;", stays as it is if it is ASCII.
+// writeAddressText writes a field of addresses from a text. A text that is not an address list,
+// such as "undisclosed-recipients:;", is written as it is if it is ASCII.
 func writeAddressText(h *mimewriter.Header, name, field, value string, cs charset.Charset) error {
 	if isBlank(value) {
 		return nil

@@ -70,7 +70,7 @@ func (d *rawDraft) writeTo(w io.Writer, buffers mimewriter.Buffers) (int64, erro
 	return r.Flush()
 }
 
-// checkAlone refuses what Raw says itself.
+// checkAlone refuses fields beside Raw that Raw itself contains.
 func (m *EmailMessage) checkAlone(headers []namedHeader) error {
 	for _, f := range []struct {
 		name string
@@ -95,7 +95,8 @@ func (m *EmailMessage) checkAlone(headers []namedHeader) error {
 	return nil
 }
 
-// addMissing writes what every message has to have (RFC 5322, 3.6) and Message-ID.
+// addMissing writes From and Date, which every message must have (RFC 5322, 3.6), and Message-ID,
+// each if the message lacks it.
 func (m *EmailMessage) addMissing(h *mimewriter.Header, fields rawmessage.Fields, a addresses, cs charset.Charset) {
 	missing := func(name string) bool {
 		return !slices.ContainsFunc(fields, func(f rawmessage.Field) bool { return strings.EqualFold(f.Name, name) })

@@ -18,9 +18,9 @@ type Defaults struct {
 	LocalTime bool   // Date in the local time zone instead of UTC
 }
 
-// WithDefaults returns the message with FromEmail, Charset, MessageID and Date
-// filled in where they are empty: a changed copy, or m itself if nothing is
-// missing. Whoever takes a message over calls it once, before the first try.
+// WithDefaults returns the message with FromEmail, Charset, MessageID and Date filled in where
+// they are empty: a changed copy, or m itself if nothing is missing. A mailer or a queue calls it
+// once, before the first try, so that every try sends the same bytes.
 func (m *EmailMessage) WithDefaults(d Defaults) *EmailMessage {
 	c := *m
 	c.FromEmail = cmp.Or(c.FromEmail, d.FromEmail, "webmaster@localhost")
@@ -38,8 +38,8 @@ func (m *EmailMessage) WithDefaults(d Defaults) *EmailMessage {
 	return &c
 }
 
-// rawMessageID is the Message-ID that Raw has, if it is one that MessageID can be: it is
-// the one that is sent.
+// rawMessageID returns the Message-ID in Raw, which is the one that is sent, or "" if it could not
+// be a MessageID.
 func (m *EmailMessage) rawMessageID() string {
 	id := m.RawHeader("Message-Id")
 	if checkMessageID("", id) != nil {
@@ -48,7 +48,7 @@ func (m *EmailMessage) rawMessageID() string {
 	return id
 }
 
-// now is to the second, which is all that a Date field can say.
+// now returns the time in whole seconds, because a Date field has no smaller unit.
 func now(local bool) time.Time {
 	t := time.Now().Truncate(time.Second)
 	if local {
@@ -57,8 +57,8 @@ func now(local bool) time.Time {
 	return t.UTC()
 }
 
-// newMessageID makes a Message-ID (RFC 5322, 3.6.4). It never fails: a machine's name
-// that is no domain is replaced.
+// newMessageID makes a Message-ID (RFC 5322, 3.6.4). It never fails: a host that is not a domain
+// is replaced by localhost.
 func newMessageID(host string) string {
 	if host == "" {
 		host, _ = os.Hostname()

@@ -12,19 +12,19 @@ import (
 	"github.com/mailpouch/mailpouch/mailer/internal/rawmessage"
 )
 
-// Envelope is whom a message is sent from and to, as an SMTP server is told it:
-// bare addresses, with internationalised domains in punycode.
+// Envelope is the sender and the recipients of a message as SMTP has them: bare addresses, with
+// internationalised domains in punycode.
 type Envelope struct {
 	From string   // "" is the null sender
 	To   []string // each address once
 
-	// UTF8 says that an address of the envelope or the header has a local part
+	// UTF8 reports that an address of the envelope or the header has a local part
 	// that is not ASCII, so that the next hop must offer SMTPUTF8 (RFC 6531).
 	UTF8 bool
 }
 
-// Recipients returns To, Cc, Bcc and the Bcc of Headers in that order as they
-// were written, without empty entries and without repetitions.
+// Recipients returns the entries of To, Cc, Bcc and the Bcc of Headers, in this order and as they
+// were written, without empty entries and repetitions. WithRecipients does not change it.
 func (m *EmailMessage) Recipients() []string {
 	all := slices.Concat(m.To, m.Cc, m.Bcc)
 	for _, name := range m.envelopeNames() {
@@ -38,9 +38,10 @@ func (m *EmailMessage) Recipients() []string {
 	return address.Unique(slices.DeleteFunc(all, isBlank), func(s string) string { return s })
 }
 
-// Envelope returns the message's envelope, which has no recipients from the header of Raw. The sender is FromEmail, one address
-// only, or what a Return-Path in Headers says: a message by several authors has
-// them in Headers["From"]. An error is a BadHeaderError or an InvalidMessageError.
+// Envelope returns the message's envelope. The sender is FromEmail, which is one address, or the
+// Return-Path in Headers; a message by several authors has them in Headers["From"]. The
+// recipients are those of To, Cc, Bcc and the Bcc of Headers, never those in the header of Raw.
+// An error is a *BadHeaderError or an *InvalidMessageError.
 func (m *EmailMessage) Envelope() (Envelope, error) {
 	a, err := m.addresses()
 	if err != nil {
@@ -59,7 +60,7 @@ func (m *EmailMessage) Envelope() (Envelope, error) {
 	return e, nil
 }
 
-// addresses are a message's addresses, read.
+// addresses are the addresses of a message, parsed.
 type addresses struct {
 	from    []address.Mailbox // FromEmail: one, or none if it is empty
 	to      []address.Mailbox
@@ -103,8 +104,8 @@ func (m *EmailMessage) addresses() (a addresses, err error) {
 	return a, nil
 }
 
-// envelopeNames returns the names in Headers that the envelope may depend on, sorted: there are
-// few of them, however many others there are.
+// envelopeNames returns the names in Headers that the envelope may depend on, sorted. Only these are
+// sorted, because Headers may have a great many others.
 func (m *EmailMessage) envelopeNames() []string {
 	var names []string
 	for name := range m.Headers {
@@ -118,7 +119,7 @@ func (m *EmailMessage) envelopeNames() []string {
 	return names
 }
 
-// addHeader takes over what a field of Headers says of the envelope.
+// addHeader adds what a field of Headers contributes to the envelope.
 func (a *addresses) addHeader(name, value string) error {
 	switch {
 	case address.IsBlindCopy(name):
@@ -171,7 +172,7 @@ func readAddressList(field string, list []string) ([]address.Mailbox, error) {
 
 func isBlank(s string) bool { return strings.Trim(s, " \t") == "" }
 
-// rawUTF8 says whether an address in the header of Raw has a local part that is not ASCII.
+// rawUTF8 reports whether an address in the header of Raw has a local part that is not ASCII.
 func (m *EmailMessage) rawUTF8() bool {
 	fields, _, _ := rawmessage.Split(m.Raw)
 	return slices.ContainsFunc(fields, func(f rawmessage.Field) bool {
@@ -183,18 +184,17 @@ func (m *EmailMessage) rawUTF8() bool {
 	})
 }
 
-// WithRecipients returns a copy of the message that goes to those of its envelope's
-// recipients alone, given as bare addresses. It renders to the same bytes: what the
-// others see of the message does not change. A queue tries refused recipients again
-// with it.
+// WithRecipients returns a copy of the message that goes only to these recipients of its envelope,
+// given as bare addresses. The copy renders to the same bytes as the message. A queue uses it to
+// try refused recipients again.
 func (m *EmailMessage) WithRecipients(to []string) *EmailMessage {
 	c := *m
 	c.only = append([]string{}, to...)
 	return &c
 }
 
-// OnlyTo returns the recipients that WithRecipients was given, nil if the message goes to all
-// that it names.
+// OnlyTo returns the recipients that WithRecipients was given, or nil if the message goes to all
+// its recipients.
 func (m *EmailMessage) OnlyTo() []string { return slices.Clone(m.only) }
 
 // narrowed drops the recipients that WithRecipients left out.

@@ -12,8 +12,8 @@ import (
 // namedHeader is an entry of Headers.
 type namedHeader struct{ name, canonical, value string }
 
-// sortedHeaders returns the entries of Headers in the order of their canonical names. Each name
-// is made canonical once: there may be a great many of them.
+// sortedHeaders returns the entries of Headers in the order of their canonical names. Each name is
+// made canonical only once, because there may be a great many of them.
 func (m *EmailMessage) sortedHeaders() []namedHeader {
 	all := make([]namedHeader, 0, len(m.Headers))
 	for name, value := range m.Headers {
@@ -49,7 +49,7 @@ func checkHeaders(headers []namedHeader) error {
 	return nil
 }
 
-// override finds what Headers says in place of a field that is made of others.
+// override finds the entry of Headers that replaces a generated field.
 func (m *EmailMessage) override(name string) (value, field string, ok bool) {
 	for n, v := range m.Headers {
 		if len(n) == len(name) && strings.EqualFold(n, name) {

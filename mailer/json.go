@@ -13,14 +13,14 @@ import (
 	"github.com/mailpouch/mailpouch/mailer/internal/jsoncodec"
 )
 
-// MarshalJSON writes every key, in a fixed order, but "raw" only if there is one. The date is RFC 3339, or empty,
-// and the content of attachments is base64. It is an InvalidMessageError if a text
-// is not valid UTF-8, which JSON could not carry unharmed.
+// MarshalJSON writes every key, in a fixed order, except that "raw" is there only if Raw is not
+// empty. The date is RFC 3339, or empty, and the content of attachments is base64. The error is
+// an *InvalidMessageError if a text is not valid UTF-8, because JSON would change it.
 func (m EmailMessage) MarshalJSON() ([]byte, error) {
 	return m.AppendJSON(make([]byte, 0, m.jsonSize()))
 }
 
-// AppendJSON appends what MarshalJSON returns to b.
+// AppendJSON appends to b what MarshalJSON returns. The error is MarshalJSON's.
 func (m *EmailMessage) AppendJSON(b []byte) ([]byte, error) {
 	e := jsonEncoder{buf: b}
 	e.text(`{"subject":`, "subject", m.Subject)
@@ -54,7 +54,7 @@ func (m *EmailMessage) AppendJSON(b []byte) ([]byte, error) {
 	return e.buf, nil
 }
 
-// jsonSize is about how long the JSON will be.
+// jsonSize is about how many bytes the JSON will have.
 func (m *EmailMessage) jsonSize() int {
 	n := 512 + m.headerSize() + len(m.Body) + len(m.Body)/16 + base64.StdEncoding.EncodedLen(len(m.Raw))
 	for _, addr := range m.Bcc {
@@ -75,13 +75,13 @@ type jsonEncoder struct {
 	err error
 }
 
-// text writes a key, with what stands before it, and a string.
+// text writes a string. key is the JSON before it: comma, name and colon.
 func (e *jsonEncoder) text(key, field, s string) {
 	e.buf = append(e.buf, key...)
 	e.string(field, s)
 }
 
-// partText is text for the field of a list's entry.
+// partText is text for a field of an entry of a list.
 func (e *jsonEncoder) partText(key, list string, i int, field, s string) {
 	if !utf8.ValidString(s) {
 		e.fail(indexed(list, i, field), reasonUTF8)
@@ -170,10 +170,10 @@ func (e *jsonEncoder) date(t time.Time) {
 	e.buf = append(e.buf, '"')
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote. A key may be missing, null is the
-// same as a missing key, and an unknown key is refused, as is text that is not
-// valid Unicode. Every error is an InvalidMessageError that names the field, or
-// "message" if it is not JSON at all.
+// UnmarshalJSON reads what MarshalJSON wrote. A key may be missing, and null is the same as a
+// missing key. An unknown key is refused, and so is text that is not valid Unicode. The error is
+// an *InvalidMessageError that names the field, or "message" if data is not JSON. It leaves m as
+// it was.
 func (m *EmailMessage) UnmarshalJSON(data []byte) error {
 	d := jsonDecoder{jsoncodec.NewDecoder(data)}
 	var e EmailMessage
@@ -228,7 +228,7 @@ func (m *EmailMessage) decodeField(d jsonDecoder, key string) {
 // jsonDecoder reads the parts of a message.
 type jsonDecoder struct{ *jsoncodec.Decoder }
 
-// printable is a key as an error may show it: in quotes if it would spoil the line.
+// printable returns a key as an error shows it: quoted if it has control characters.
 func printable(key string) string {
 	if charset.IsClean(key, charset.WithoutTab) {
 		return key

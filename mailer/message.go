@@ -30,12 +30,12 @@ type EmailMessage struct {
 	Headers map[string]string
 
 	// Raw, if not empty, is the finished message, header and body (RFC 5322). Its body is
-	// sent as it is, with CRLF for any line end; in its header Bcc and Return-Path are left
-	// out, From, Date and Message-ID added if missing, and octets above 127 encoded.
-	// A body with lines of more than 998 octets is encoded anew, unless it is
-	// signed. FromEmail, To, Cc, Bcc and a Return-Path in Headers are the envelope alone;
-	// ParseRaw reads it from the message. All other fields that would be in header or
-	// body have to be empty.
+	// sent as it is, with CRLF for any line end. In its header Bcc and Return-Path are left
+	// out, From, Date and Message-ID are added if missing, and bytes above 127 are encoded.
+	// A body with lines of more than 998 octets (RFC 5322, 2.1.1) is encoded anew; if the
+	// message is signed, it is refused instead. FromEmail, To, Cc, Bcc and a Return-Path in
+	// Headers are only the envelope; ParseRaw reads it from the message. All other fields
+	// that would be in header or body have to be empty.
 	Raw []byte
 
 	Attachments  []Attachment
@@ -53,7 +53,7 @@ type EmailMessage struct {
 	// FailSilently gives the message one try; a failure is logged, not returned.
 	FailSilently bool
 
-	only []string // of the envelope's recipients; nil: all
+	only []string // the only recipients of the envelope (WithRecipients); nil: all
 }
 
 // Attachment is a file that travels with a message, or, with a ContentID, an image
@@ -92,8 +92,8 @@ func (m *EmailMessage) AttachAlternative(content, mimetype string) {
 	m.Alternatives = append(m.Alternatives, Alternative{Content: content, Mimetype: mimetype})
 }
 
-// BodyContains says whether text is in the body and in every alternative that is
-// text, for tests.
+// BodyContains reports whether text is in the body and in every alternative that is text. It is
+// for tests, as Django's body_contains.
 func (m *EmailMessage) BodyContains(text string) bool {
 	for _, a := range m.Alternatives {
 		isText := strings.HasPrefix(strings.ToLower(a.Mimetype), "text/")

@@ -11,8 +11,8 @@ import (
 	"github.com/mailpouch/mailpouch/mailer/internal/rawmessage"
 )
 
-// part is a node of the tree that a message is (RFC 2046): a multipart of others,
-// or a leaf with content.
+// part is a node of the tree of a message (RFC 2046): a multipart of others, or a leaf with
+// content.
 type part struct {
 	media    mimewriter.MediaType
 	parts    []*part // of a multipart
@@ -30,7 +30,7 @@ func multipart(subtype string, parts ...*part) *part {
 	return &part{media: mimewriter.MediaType{Value: "multipart/" + subtype}, parts: parts}
 }
 
-// bodyPart makes the body, or another form of it, of a text.
+// bodyPart makes the part of the body or of an alternative.
 func bodyPart(media mimewriter.MediaType, text string, cs charset.Charset) *part {
 	p := &part{media: media}
 	if !media.IsText() {
@@ -71,15 +71,14 @@ func attachmentPart(a Attachment, media mimewriter.MediaType, cs charset.Charset
 	return p
 }
 
-// attachText says in which charset an attached text is. The author gives it as
-// UTF-8, and it travels in the charset of the message, unless its type names
-// another charset, which then is the one it has. What is not text after all
-// is left alone.
+// attachText sets the charset of an attached text. The author gives the text in UTF-8, and it is
+// sent in the charset of the message. If its type names another charset, the text is already in
+// that one. What is not text after all is left alone.
 func (p *part) attachText(cs charset.Charset) {
 	if name := p.media.Param("charset"); name != "" {
 		declared, ok := charset.Lookup(name)
 		if !ok || declared.IsUTF8() && !strings.EqualFold(name, "utf-8") {
-			return // an unknown charset, or UTF-16 and the like: octets
+			return // an unknown charset, or UTF-16 and the like: not text for mail
 		}
 		if !declared.IsUTF8() && !strings.EqualFold(declared.Name, "us-ascii") {
 			p.inLines = true
@@ -98,8 +97,8 @@ func (p *part) attachText(cs charset.Charset) {
 	p.media = p.media.With("charset", cs.Name)
 }
 
-// settle chooses the encoding. An attached message has to be readable without any
-// (RFC 2046, 5.2.1): if it cannot be written so, it is a file like others.
+// settle chooses the encoding. An attached message must have none (RFC 2046, 5.2.1): if it cannot be
+// written so, it is attached as a file of unknown type.
 func (p *part) settle() {
 	if !p.media.IsMessage() {
 		p.encoding = mimewriter.Choose(p.content, p.inLines)

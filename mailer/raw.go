@@ -10,23 +10,23 @@ import (
 	"github.com/mailpouch/mailpouch/mailer/internal/rawmessage"
 )
 
-// A raw message is sent as it is, so that signatures stay valid. What is changed is
-// outside of them, or could not be on the wire:
+// A raw message is sent as it is, so that signatures stay valid. Only this is changed, because
+// signatures do not cover it or SMTP cannot carry it:
 //
 //   - line ends become CRLF
 //   - Bcc, Resent-Bcc and Return-Path are left out
 //   - From, Date and Message-ID are put in front where they are missing
-//   - header fields with octets above 127 become what such fields of our own are:
-//     encoded words, for not all servers on a message's way have SMTPUTF8
-//   - if a line of the body has more than 998 octets, parts with such lines or with
-//     octets above 127 are encoded anew, as RFC 6152 lets a relay do. A message with a
-//     signed part is refused then.
+//   - header fields with bytes above 127 become encoded words, as in our own messages, because
+//     not all servers on a message's way have SMTPUTF8
+//   - if a line of the body has more than 998 octets (RFC 5322, 2.1.1), parts with such lines
+//     or with octets above 127 are encoded anew, as RFC 6152 lets a relay do. A message with
+//     a signed part is refused then.
 
-// ParseRaw makes a message of a finished one (RFC 5322). Raw is data. To has the bare
-// addresses of its To, Cc and Bcc, or, if it was resent, of the newest Resent-To,
-// Resent-Cc and Resent-Bcc (RFC 5322, 3.6.6). FromEmail is the address of its Sender or
-// From, or of those of the resending, empty if there is none. An error is a
-// BadHeaderError or an InvalidMessageError.
+// ParseRaw returns an EmailMessage that sends a finished message (RFC 5322). Its Raw is data. Its
+// To has the bare addresses in the To, Cc and Bcc of data or, if data was resent, in the newest
+// Resent-To, Resent-Cc and Resent-Bcc (RFC 5322, 3.6.6). Its FromEmail is the address in Sender
+// or From, or in those of the resending, and empty if there is none. An error is a
+// *BadHeaderError or an *InvalidMessageError.
 func ParseRaw(data []byte) (*EmailMessage, error) {
 	fields, _, err := readRaw(data)
 	if err != nil {
@@ -67,8 +67,8 @@ func ParseRaw(data []byte) (*EmailMessage, error) {
 	return m, nil
 }
 
-// RawHeader returns the first field of that name in the header of Raw, unfolded and
-// decoded for people, or "".
+// RawHeader returns the value of the first field of that name in the header of Raw, unfolded and
+// with its encoded words decoded, or "".
 func (m *EmailMessage) RawHeader(name string) string {
 	fields, _, _ := rawmessage.Split(m.Raw)
 	for _, f := range fields {

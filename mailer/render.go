@@ -15,16 +15,15 @@ import (
 
 var _ io.WriterTo = (*EmailMessage)(nil)
 
-// WriteTo writes the message as it is sent (RFC 5322 and MIME, lines end with
-// CRLF). The same message gives the same bytes. It checks the message as
-// Validate does, so that nothing is written of a bad one; any other error is w's.
+// WriteTo writes the message as it is sent: RFC 5322 and MIME, with CRLF at the end of each line.
+// It returns the number of bytes written. The same message gives the same bytes. WriteTo checks
+// the message first, as Validate does, and writes nothing of a bad one; any other error is w's.
 //
-// Without MessageID or Date the message has no such field: WithDefaults
-// fills them in.
+// Without MessageID or Date the message has no such field: WithDefaults fills them in.
 //
-// Attachments are encoded as they are written and take no further memory, except for
-// text in a charset other than UTF-8 and for attached messages that are not ASCII. A w
-// that lends its buffer, as bytes.Buffer and bufio.Writer do (AvailableBuffer), spares a small message another one.
+// Attachments are encoded piece by piece and take no further memory, except for text in a charset
+// other than UTF-8 and for attached messages that are not ASCII. A small message needs no buffer
+// if w lends its own (AvailableBuffer), as bytes.Buffer and bufio.Writer do.
 func (m *EmailMessage) WriteTo(w io.Writer) (int64, error) {
 	buffers := mimewriter.NewBuffers(w, m.EstimateSize())
 	d, err := m.compose(buffers.Next())
@@ -76,7 +75,7 @@ func (p *part) contentType() mimewriter.MediaType {
 	return p.media
 }
 
-// asciiFilename has an underscore for every other character.
+// asciiFilename replaces every character that is not ASCII by an underscore.
 func asciiFilename(name string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 0x80 {
@@ -107,10 +106,9 @@ func writeLeaf(o *mimewriter.Writer, p *part) {
 	o.Content(p.content, p.inLines, p.encoding)
 }
 
-// freeBoundary finds a text that no line of the message holds. It is made of the
-// header, and so of the Message-ID: the same message has the same boundaries. The
-// _ cannot follow a = in quoted-printable nor stand in base64 (RFC 2045, 6.7), so
-// only what is not encoded has to be searched.
+// freeBoundary finds a text that no line of the message contains. It is a hash of the header, and
+// so of the Message-ID: the same message has the same boundaries. It begins with "=_", which is
+// never in quoted-printable or base64 (RFC 2045, 6.7), so only what is not encoded is searched.
 func freeBoundary(header []byte, root *part) string {
 	if root.parts == nil {
 		return ""
@@ -125,7 +123,7 @@ func freeBoundary(header []byte, root *part) string {
 	}
 }
 
-// holds says whether s is in a content that is written as it is.
+// holds reports whether s is in a content that is written as it is.
 func (p *part) holds(s []byte) bool {
 	if p.parts == nil {
 		return p.encoding == mimewriter.SevenBit && bytes.Contains(p.content, s)

@@ -16,8 +16,8 @@ func (m *EmailMessage) EstimateSize() int {
 	return n
 }
 
-// headerSize is about how many bytes the header fields make that an author can make long.
-// The addresses of a raw message are those of its envelope alone.
+// headerSize is about how many bytes those header fields make that an author can make long. It is 0
+// for a raw message, whose addresses are only in the envelope.
 func (m *EmailMessage) headerSize() int {
 	if len(m.Raw) > 0 {
 		return 0

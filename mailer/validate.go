@@ -12,9 +12,8 @@ import (
 
 const reasonUTF8 = "is not valid UTF-8"
 
-// checkText refuses a text that is about to stand in a header if it holds what
-// ends or breaks a line there: C0 controls and DEL, but for a tab where there may be
-// one. Line ends beyond ASCII (U+0085, U+2028) may stay, for they leave encoded.
+// checkText refuses a text that may not stand in a header (charset.IsClean), because it could end
+// or break a line there.
 func checkText(field, s string, tab bool) error {
 	if charset.IsClean(s, tab) {
 		return nil
@@ -39,9 +38,9 @@ func controlName(c byte) string {
 	return fmt.Sprintf("%#02x", c)
 }
 
-// fieldError is the error of a field that cannot be read for the reason given, or
-// for no other than that it is not clean. Control characters are the better reason;
-// a tab is one only where there is no other.
+// fieldError is the error of a field that is wrong for this reason, or, if reason is "", that has a
+// character which it may not have. A control character is reported rather than the reason; a tab
+// only if there is no reason.
 func fieldError(field, value, reason string) error {
 	if err := checkText(field, value, reason != ""); err != nil {
 		return err
@@ -49,7 +48,7 @@ func fieldError(field, value, reason string) error {
 	return &InvalidMessageError{Field: field, Reason: reason}
 }
 
-// checkHeaderName wants an RFC 5322 field name: printable ASCII without a colon.
+// checkHeaderName accepts an RFC 5322 field name (2.2): printable ASCII without a colon.
 func checkHeaderName(name string) error {
 	if name != "" && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == ':' || r > '~' }) {
 		return nil
@@ -63,7 +62,7 @@ func checkHeaderName(name string) error {
 
 func headerField(name string) string { return "headers[" + name + "]" }
 
-// checkBody wants UTF-8, for no charset can be told for anything else.
+// checkBody accepts UTF-8: for anything else no charset could be named.
 func checkBody(field, s string) error {
 	if !utf8.ValidString(s) {
 		return &InvalidMessageError{Field: field, Reason: reasonUTF8}
@@ -83,7 +82,7 @@ func checkVisible(field, s string) error {
 	return nil
 }
 
-// checkMessageID wants a Message-ID with its angle brackets, or without any.
+// checkMessageID accepts an ID with both angle brackets, or with neither.
 func checkMessageID(field, id string) error {
 	inner, opened := strings.CutPrefix(id, "<")
 	inner, closed := strings.CutSuffix(inner, ">")
@@ -93,7 +92,7 @@ func checkMessageID(field, id string) error {
 	return checkVisible(field, inner)
 }
 
-// checkDate wants what a Date field can hold (RFC 5322, 3.3).
+// checkDate accepts what a Date field can hold (RFC 5322, 3.3).
 func checkDate(t time.Time) error {
 	if reason := dateReason(t); reason != "" {
 		return &InvalidMessageError{Field: "date", Reason: reason}
@@ -101,7 +100,7 @@ func checkDate(t time.Time) error {
 	return nil
 }
 
-// dateReason says why a Date field cannot hold t, or "".
+// dateReason is why a Date field cannot hold t, or "".
 func dateReason(t time.Time) string {
 	if t.IsZero() {
 		return ""
