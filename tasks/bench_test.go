@@ -157,7 +157,7 @@ func BenchmarkDrain(b *testing.B) {
 	free := func(b *testing.B, client redis.UniversalClient, n int) {
 		b.Helper()
 		client.AddHook(freeLedger{})
-		drainWorker(b, client, n, func(w *Worker) { w.ledger.ends = freeEnds{} })
+		drainWorker(b, client, n, func(w *Worker) { w.ledger.acks = freeAcks{} })
 	}
 	for name, massSize := range map[string]int{"worker": 1, "worker, mass mail": 100} {
 		b.Run(name, func(b *testing.B) { run(b, massSize, worker) })
@@ -199,10 +199,10 @@ func runWorker(b *testing.B, client redis.UniversalClient, cfg WorkerConfig, cha
 	}
 }
 
-// freeEnds says at once that a task has ended.
-type freeEnds struct{}
+// freeAcks acknowledges tasks without asking Redis.
+type freeAcks struct{}
 
-func (freeEnds) end(keys []string) []error { return make([]error, len(keys)) }
+func (freeAcks) Acknowledge(keys []string) []error { return make([]error, len(keys)) }
 
 // freeLedger answers the ledger's questions without asking Redis: what a worker would
 // do that keeps no ledger.

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/rs/zerolog"
+
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 )
 
 // lane is the way of one mailer's messages through the worker, apart from all others:
@@ -35,7 +37,7 @@ type lane struct {
 	gate    *gate
 	busy    busy
 	senders []*sender
-	servers []*server
+	servers []*asynqbatch.Server
 }
 
 func newLane(mailer string, connections int, cfg WorkerConfig) *lane {
@@ -77,8 +79,8 @@ func (l *lane) start(stop, work context.Context, w *Worker, senders *sync.WaitGr
 		senders.Go(func() { s.run(stop, work) })
 	}
 	for _, c := range l.serverConfigs(w) {
-		s := newServer(w, c)
-		if err := s.Start(s.places.handler(w)); err != nil {
+		s := w.asynq.NewServer(c)
+		if err := s.Start(w); err != nil {
 			return err
 		}
 		l.servers = append(l.servers, s)
@@ -91,11 +93,11 @@ func (l *lane) start(stop, work context.Context, w *Worker, senders *sync.WaitGr
 // queue alone, so that its tasks never wait until other tasks make room, and one for mass
 // mail: asynq writes the payload of every active task to Redis every few seconds, so of
 // these big ones only so many are active as keep the senders busy. Each is spread over all.
-func (l *lane) serverConfigs(w *Worker) []serverConfig {
+func (l *lane) serverConfigs(w *Worker) []asynqbatch.ServerConfig {
 	concurrency := l.inHand(w.cfg)
 	parts := max(l.shards, 1)
 	whole := l.names(0, false) // a queue that is in parts now may have been in one piece
-	var configs []serverConfig
+	var configs []asynqbatch.ServerConfig
 	for shard := range parts {
 		queues := whole
 		if l.shards > 0 {
@@ -104,7 +106,7 @@ func (l *lane) serverConfigs(w *Worker) []serverConfig {
 		if shard == 0 {
 			maps.Copy(queues, whole)
 		}
-		configs = append(configs, serverConfig{w.serverConfig(queues, max(concurrency/parts, 1)), always})
+		configs = append(configs, asynqbatch.ServerConfig{Config: w.serverConfig(queues, max(concurrency/parts, 1))})
 	}
 	express, mass := map[string]int{}, l.names(0, true)
 	for shard := range l.shards + 1 {
@@ -114,11 +116,11 @@ func (l *lane) serverConfigs(w *Worker) []serverConfig {
 	if l.express != nil {
 		config := w.serverConfig(express, w.cfg.BatchSize)
 		config.TaskCheckInterval = expressCheckInterval
-		configs = append(configs, serverConfig{config, l.busy.lately})
+		configs = append(configs, asynqbatch.ServerConfig{Config: config, Eager: l.busy.lately})
 	}
 	config := w.serverConfig(mass, massInHand+l.connections/4)
 	config.TaskCheckInterval = massCheckInterval
-	return append(configs, serverConfig{config, always})
+	return append(configs, asynqbatch.ServerConfig{Config: config})
 }
 
 // massInHand is how many mass tasks a lane has in hand, and one more for each four connections.

@@ -46,7 +46,7 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 		return errGivenBack
 	}
 	defer release()
-	defer w.ends.forget(t.key)
+	defer w.asynq.Forget(t.key)
 	defer func() {
 		if errors.Is(ctx.Err(), context.Canceled) && w.alone.stopping.Err() == nil {
 			w.alone.forgive(ctx, t.key) // its lease was lost
