@@ -15,6 +15,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -124,7 +125,7 @@ func BenchmarkDrain(b *testing.B) {
 		if sent, err := q.SendMessages(b.Context(), letters(b.N)); sent != b.N {
 			b.Fatal(err)
 		}
-		client, err := ConnectWorker(server.URL())
+		client, err := redisconn.ConnectWorker(server.URL())
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -254,7 +255,7 @@ func isRecord(cmds []redis.Cmder) bool {
 // that has nothing else to do, and what such a worker costs Redis.
 func BenchmarkIdleLatency(b *testing.B) {
 	server := redistest.Start(b, redistest.Options{})
-	client, err := ConnectWorker(server.URL())
+	client, err := redisconn.ConnectWorker(server.URL())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -293,7 +294,7 @@ func BenchmarkIdleLatency(b *testing.B) {
 // millisecond for each mail.
 func BenchmarkCriticalLatency(b *testing.B) {
 	server := redistest.Start(b, redistest.Options{})
-	client, err := ConnectWorker(server.URL())
+	client, err := redisconn.ConnectWorker(server.URL())
 	if err != nil {
 		b.Fatal(err)
 	}
