@@ -13,7 +13,7 @@ import (
 )
 
 // lane is the way of one mailer's messages through the worker, apart from all others:
-// its own asynq queues and servers, its own senders and gate. A relay that is down or
+// its own asynq queues and servers, its own senders and breaker. A relay that is down or
 // slow holds up its own mail only.
 type lane struct {
 	mailer      string         // its name, "" for the default mailer
@@ -34,7 +34,7 @@ type lane struct {
 
 	top     string // the queue of the highest weight
 	share   float64
-	gate    *gate
+	breaker *breaker
 	busy    busy
 	senders []*sender
 	servers []*asynqbatch.Server
@@ -43,7 +43,7 @@ type lane struct {
 func newLane(mailer string, connections int, cfg WorkerConfig) *lane {
 	l := &lane{
 		mailer: mailer, connections: connections, queues: cfg.Queues, shards: cfg.Shards,
-		intake: make(chan []*job), gate: newGate(),
+		intake: make(chan []*job), breaker: newBreaker(),
 	}
 	l.memory, l.expressMemory = cfg.newBudgets(connections, len(l.queues) > 1)
 	if len(l.queues) < 2 {
@@ -167,7 +167,7 @@ func (l *lane) addSender(w *Worker, log zerolog.Logger, intake, express chan []*
 	}
 	l.senders = append(l.senders, &sender{
 		backend: backend, intake: intake, express: express, share: l.share,
-		gate: l.gate, busy: &l.busy, ledger: w.ledger, policy: w.policy, log: log, veil: w.veil(),
+		breaker: l.breaker, busy: &l.busy, ledger: w.ledger, policy: w.policy, log: log, veil: w.veil(),
 		batchSize: w.cfg.BatchSize, batchTimeout: w.cfg.BatchTimeout,
 		observers: w.cfg.Observers, tracer: w.cfg.Tracer, mailer: l.mailer, number: w.senderCount() + 1,
 	})

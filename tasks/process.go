@@ -189,7 +189,7 @@ func (w *Worker) expired(t *ticket) error {
 		return nil
 	}
 	if l, ok := w.lanes[t.payload.Using]; ok {
-		if held := l.gate.held(); held != nil {
+		if held := l.breaker.held(); held != nil {
 			return fmt.Errorf("%w: %w", reason, held)
 		}
 	}

@@ -169,7 +169,7 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 func (w *Worker) Held() map[string]error {
 	held := map[string]error{}
 	for name, l := range w.lanes {
-		if err := l.gate.held(); err != nil {
+		if err := l.breaker.held(); err != nil {
 			held[name] = err
 		}
 	}
@@ -210,7 +210,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		w.eachServer((*asynqbatch.Server).Stop)
 		senders.Wait()
 		for _, l := range w.lanes {
-			l.gate.stop()
+			l.breaker.stop()
 		}
 		w.ledger.end()
 		ledger.Wait()
