@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // asynq gives a task back whose lease has run out: each server makes a list of such tasks,
@@ -27,7 +29,7 @@ local lease = redis.call("ZSCORE", KEYS[1], ARGV[1])
 if not lease or tonumber(lease) > tonumber(ARGV[2]) then return -1 end
 redis.call("ZADD", KEYS[1], ARGV[3], ARGV[1])
 if redis.call("EXISTS", KEYS[2]) == 0 then return 0 end
-return math.max(redis.call("HINCRBY", KEYS[2], "` + fieldLost + `", 1), 0)`
+return math.max(redis.call("HINCRBY", KEYS[2], "` + wire.FieldLost + `", 1), 0)`
 
 // recovers says whether a script of asynq's gives back a task of somebody else. Its keys are
 // the task, active, lease, and retry or archived. Who has a task in hand calls the same

@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -33,7 +34,7 @@ func TestReadStatus(t *testing.T) {
 	if err := inspector.ArchiveTask("default", ids[1]); err != nil {
 		t.Fatal(err)
 	}
-	if err := client.ZAdd(ctx, deadKey("default"), redis.Z{Score: 1, Member: "rescued"}).Err(); err != nil {
+	if err := client.ZAdd(ctx, wire.DeadKey("default"), redis.Z{Score: 1, Member: "rescued"}).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if err := inspector.PauseQueue("bulk"); err != nil {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // asynq takes one task at a time from Redis, a round trip for each. A taker takes as many as its
@@ -83,7 +85,7 @@ for _ = 1, tonumber(ARGV[3]) do
   redis.call("HSET", key, "state", "active")
   redis.call("HDEL", key, "pending_since")
   redis.call("ZADD", KEYS[4], ARGV[1], id)
-  local message, lost = unpack(redis.call("HMGET", key, "msg", "` + fieldLost + `"))
+  local message, lost = unpack(redis.call("HMGET", key, "msg", "` + wire.FieldLost + `"))
   if message then
     tasks[#tasks + 1] = id
     tasks[#tasks + 1] = message
