@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // lane is the way of one mailer's messages through the worker, apart from all others:
@@ -62,15 +63,15 @@ func newLane(mailer string, connections int, cfg WorkerConfig) *lane {
 }
 
 // way is the channel by which a queue's jobs come in.
-func (l *lane) way(queue QueueName) chan []*job {
+func (l *lane) way(queue wire.QueueName) chan []*job {
 	if l.isExpress(queue) {
 		return l.express
 	}
 	return l.intake
 }
 
-func (l *lane) isExpress(queue QueueName) bool {
-	return l.express != nil && queue.Queue == l.top && !queue.Mass
+func (l *lane) isExpress(queue wire.QueueName) bool {
+	return l.express != nil && queue.Queue == l.top && !queue.Bulk
 }
 
 // start starts the lane's senders and asynq servers.
@@ -110,7 +111,7 @@ func (l *lane) serverConfigs(w *Worker) []asynqbatch.ServerConfig {
 	}
 	express, mass := map[string]int{}, l.names(0, true)
 	for shard := range l.shards + 1 {
-		express[QueueName{Mailer: l.mailer, Queue: l.top, Shard: shard}.String()] = 1
+		express[wire.QueueName{Mailer: l.mailer, Queue: l.top, Shard: shard}.String()] = 1
 		maps.Copy(mass, l.names(shard, true))
 	}
 	if l.express != nil {
@@ -138,7 +139,7 @@ func (l *lane) inHand(c WorkerConfig) int {
 func (l *lane) names(shard int, mass bool) map[string]int {
 	names := map[string]int{}
 	for queue, weight := range l.queues {
-		names[QueueName{Mailer: l.mailer, Queue: queue, Shard: shard, Mass: mass}.String()] = weight
+		names[wire.QueueName{Mailer: l.mailer, Queue: queue, Shard: shard, Bulk: mass}.String()] = weight
 	}
 	return names
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/batcher"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -45,21 +46,6 @@ type ledger struct {
 type acknowledger interface {
 	Acknowledge(keys []string) []error
 }
-
-// The fields that we add to asynq's record of a task. In a mass task each message has its
-// own, which end in its slot: "mailpouch:sent:17".
-const (
-	fieldSent  = "mailpouch:sent"  // a record: the relay has accepted the message
-	fieldBegun = "mailpouch:begun" // at_most_once: the token of a try whose end is not known
-	fieldWire  = "mailpouch:wire"  // the token of a try that may have delivered the message: too late to cancel
-
-	fieldLost  = "mailpouch:lost"  // how many leases of the task were lost
-	fieldAlone = "mailpouch:alone" // the runs of the message alone that have begun and not ended, a blank behind each
-
-	fieldCancelled = "mailpouch:cancelled" // "1": the worker that has the task is to drop it
-	fieldReason    = "mailpouch:reason"    // why the task is a dead letter, with addresses, which asynq's text of it has not
-	fieldReplayed  = "mailpouch:replayed"  // in place of the task: the ID of the one that a replay made of it
-)
 
 // remember is how many messages a worker remembers by itself: the last seconds at full
 // speed. While Redis is away nothing more is sent, so what it may have missed or, after
@@ -120,10 +106,10 @@ func (l *ledger) ask(ctx context.Context, jobs []*job) ([]note, error) {
 			fields = append(fields, "state")
 			for _, j := range run {
 				if j.onceToken != "" {
-					p.HSetNX(ctx, j.key, fieldBegun+j.slot, j.onceToken)
+					p.HSetNX(ctx, j.key, wire.FieldBegun+j.slot, j.onceToken)
 				}
-				marks = append(marks, fieldWire+j.slot, j.token)
-				fields = append(fields, fieldSent+j.slot, fieldBegun+j.slot, fieldCancelled+j.slot)
+				marks = append(marks, wire.FieldWire+j.slot, j.token)
+				fields = append(fields, wire.FieldSent+j.slot, wire.FieldBegun+j.slot, wire.FieldCancelled+j.slot)
 			}
 			p.HSet(ctx, run[0].key, marks...) // before cancelled is read
 			answers = append(answers, p.HMGet(ctx, run[0].key, fields...))
@@ -198,7 +184,7 @@ func (l *ledger) released(ctx context.Context, jobs []*job) {
 		for _, j := range jobs {
 			offWire(ctx, p, j)
 			if j.onceToken != "" {
-				p.HDel(ctx, j.key, fieldBegun+j.slot)
+				p.HDel(ctx, j.key, wire.FieldBegun+j.slot)
 			}
 		}
 		return nil
@@ -307,7 +293,7 @@ func (l *ledger) endTasks(jobs []*job) (entries []*job) {
 
 // accepted notes that the relay has accepted a job's message.
 func (l *ledger) accepted(j *job) {
-	data, err := encodeRecord(j.outcome.result)
+	data, err := wire.NewRecord(j.outcome.result).Encode()
 	if err != nil {
 		data = "{}"
 	}
@@ -392,11 +378,11 @@ func writeRun(ctx context.Context, p redis.Pipeliner, jobs []*job) {
 	for _, j := range jobs {
 		switch {
 		case j.record != "" && j.gone:
-			p.Eval(ctx, restoreScript, []string{j.key}, fieldSent+j.slot, j.record, j.stamp, fieldWire+j.slot)
+			p.Eval(ctx, restoreScript, []string{j.key}, wire.FieldSent+j.slot, j.record, j.stamp, wire.FieldWire+j.slot)
 		case j.record != "":
-			sent = append(sent, fieldSent+j.slot, j.record)
+			sent = append(sent, wire.FieldSent+j.slot, j.record)
 		case j.onceToken != "" && mailer.ClassOf(j.outcome.result.Err) != mailer.Unknown:
-			p.HDel(ctx, j.key, fieldBegun+j.slot) // this try's end is known, and it was no delivery
+			p.HDel(ctx, j.key, wire.FieldBegun+j.slot) // this try's end is known, and it was no delivery
 		}
 		if j.undelivered() {
 			offWire(ctx, p, j)

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -117,7 +118,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		alone:  newIsolation(client, *cfg.Logger),
 		log:    *cfg.Logger,
 	}
-	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: fieldLost, Fetched: w.alone.taken, Logger: *cfg.Logger})
+	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, Fetched: w.alone.taken, Logger: *cfg.Logger})
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
 	w.lanes[""] = newLane("", cfg.Connections, cfg)
 	for name, connections := range cfg.Mailers {
