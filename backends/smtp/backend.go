@@ -16,7 +16,7 @@ type Backend struct {
 	session session // the one that runs, or the last one, whose buffers are used again
 
 	open     bool       // between Open and Close
-	conn     *conn      // nil, or asleep
+	conn     *conn      // nil, or idle
 	chunking bool       // asked for, and not found to be an empty promise
 	free     []*message // whose buffers can be used again
 }
@@ -44,11 +44,11 @@ func New(cfg Config) (*Backend, error) {
 // Open connects, encrypts and logs in, if that is not done. A connection which has
 // died since is replaced. The error is a SendError of class Unavailable.
 func (b *Backend) Open(ctx context.Context) (opened bool, err error) {
-	c, err := b.awake(ctx)
+	c, err := b.acquire(ctx)
 	if err != nil {
 		return false, err
 	}
-	b.keep(c)
+	b.release(c)
 	opened = !b.open
 	b.open = true
 	return opened, nil
@@ -64,7 +64,7 @@ func (b *Backend) Close() error {
 	b.open = false
 	if c := b.conn; c != nil {
 		b.conn = nil
-		if c.wake() {
+		if c.resume() {
 			c.quit(CloseDone)
 		}
 		c.close(CloseStale, nil)
@@ -90,7 +90,7 @@ func (b *Backend) SendBatch(ctx context.Context, messages mailer.Batch) {
 			batch.failAll(givenUp(ctx, nil))
 			break
 		}
-		c, err := b.awake(ctx)
+		c, err := b.acquire(ctx)
 		if err != nil {
 			batch.failAll(asSendError(err))
 			break
@@ -100,7 +100,7 @@ func (b *Backend) SendBatch(ctx context.Context, messages mailer.Batch) {
 		}
 		settled, err := b.session.run(ctx, c, batch, b.chunking)
 		if err == nil {
-			b.keep(c)
+			b.release(c)
 			fruitless = 0
 			continue
 		}
@@ -118,13 +118,13 @@ func (b *Backend) SendBatch(ctx context.Context, messages mailer.Batch) {
 	}
 }
 
-// awake returns a connection that is ready for MAIL: the open one if it is still
+// acquire returns a connection that is ready for MAIL: the open one if it is still
 // good and has not carried enough, else a new one.
-func (b *Backend) awake(ctx context.Context) (*conn, error) {
+func (b *Backend) acquire(ctx context.Context) (*conn, error) {
 	if c := b.conn; c != nil {
 		b.conn = nil
 		switch {
-		case !c.wake():
+		case !c.resume():
 			c.trace("*: ", "the connection has ended while idle")
 			c.close(CloseStale, nil)
 		case c.full():
@@ -136,14 +136,14 @@ func (b *Backend) awake(ctx context.Context) (*conn, error) {
 	return b.dialer.connect(ctx)
 }
 
-// keep puts a connection that is in order to sleep until the next use.
-func (b *Backend) keep(c *conn) {
-	c.sleep()
+// release keeps a connection that is in order until the next use.
+func (b *Backend) release(c *conn) {
+	c.idle()
 	b.conn = c
 }
 
 // TrySender asks the server whether it takes mail from a sender, who is written as in
-// EmailMessage.FromEmail: it says MAIL and then RSET (RFC 5321, 4.1.1.2 and 4.1.1.5), so nothing is
+// EmailMessage.FromEmail: it sends MAIL and then RSET (RFC 5321, 4.1.1.2 and 4.1.1.5), so nothing is
 // sent. Many servers want a login, and say so no earlier than there. What a server thinks of a
 // recipient, or of the sender once there is a recipient, it does not tell. It connects if
 // that is not done. The error is a SendError whose step is StepMail if the server refuses
@@ -156,7 +156,7 @@ func (b *Backend) TrySender(ctx context.Context, from string) error {
 	if !isPath(envelope.From) {
 		return &mailer.InvalidMessageError{Field: "from_email", Reason: "the address does not fit in an SMTP command"}
 	}
-	c, err := b.awake(ctx)
+	c, err := b.acquire(ctx)
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (b *Backend) TrySender(ctx context.Context, from string) error {
 		}
 		c.abort(reason, ctx.Err() != nil)
 	case b.open:
-		b.keep(c)
+		b.release(c)
 	default:
 		c.quit(CloseDone)
 	}

@@ -48,9 +48,9 @@ type conn struct {
 	unclean  bool  // a transaction was begun and not completed: RSET before MAIL
 	chunks   bool  // the server has shown that it knows BDAT
 
-	rest  chan bool // while idle: tells whether the connection is still good
-	slept time.Time // when it became idle
-	used  time.Time // when it was last done with messages
+	good      chan bool // while idle: whether the connection can be used again
+	idleSince time.Time
+	used      time.Time // when it was last done with messages
 }
 
 func (c *conn) trace(prefix, line string) {
@@ -147,34 +147,34 @@ func (c *conn) full() bool {
 }
 
 // isFresh reports whether the connection was used just now.
-func (c *conn) isFresh() bool { return c.reused && time.Since(c.slept) < fresh }
+func (c *conn) isFresh() bool { return c.reused && time.Since(c.idleSince) < fresh }
 
-// sleep watches over the connection while nobody uses it, so that it is not used
+// idle watches over the connection while nobody uses it, so that it is not used
 // again when the server has said something (421), has closed it, or when it has been
-// idle for too long. wake must follow.
-func (c *conn) sleep() {
-	c.reused, c.slept = true, time.Now()
-	c.rest = make(chan bool, 1)
+// idle for too long. resume must follow.
+func (c *conn) idle() {
+	c.reused, c.idleSince = true, time.Now()
+	c.good = make(chan bool, 1)
 	c.link.Expect(c.cfg.IdleTimeout)
 	go func() {
 		err := c.replies.Wait()
 		if c.link.Halted() {
-			c.rest <- transport.IsTimeout(err) // interrupted by wake, or not
+			c.good <- transport.IsTimeout(err) // interrupted by resume, or not
 			return
 		}
 		if transport.IsTimeout(err) {
 			c.quit(CloseIdle)
 		}
 		c.close(CloseStale, err)
-		c.rest <- false
+		c.good <- false
 	}()
 }
 
-// wake ends the sleep and reports whether the connection is still good.
-func (c *conn) wake() bool {
+// resume ends the watch and reports whether the connection is still good.
+func (c *conn) resume() bool {
 	c.link.Halt()
-	good := <-c.rest
-	c.rest = nil
+	good := <-c.good
+	c.good = nil
 	c.link.Resume()
 	return good
 }

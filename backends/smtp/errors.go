@@ -36,7 +36,7 @@ func classify(step mailer.Step, code int) mailer.Class {
 		// it cannot authenticate us for now (RFC 5321, RFC 4954).
 		return mailer.Unavailable
 	case code == 530, code == 534, code == 535, code == 538:
-		return mailer.Unavailable // login or TLS is wanted (RFC 4954, 6; RFC 3207, 4)
+		return mailer.Unavailable // it expects a login or TLS (RFC 4954, 6; RFC 3207, 4)
 	case code == 503:
 		return mailer.Temporary // "bad sequence": we are out of step, not the message
 	case code/100 == 4:
@@ -102,6 +102,7 @@ func givenUp(ctx context.Context, err error) *mailer.SendError {
 	return failure
 }
 
+// asSendError returns the SendError that err is, or else makes it one.
 func asSendError(err error) *mailer.SendError {
 	var s *mailer.SendError
 	if errors.As(err, &s) {

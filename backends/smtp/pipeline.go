@@ -11,10 +11,11 @@ import (
 )
 
 // run runs a session. A nil error means that the connection is in order, and that
-// the queue is empty or the connection full. Else the connection is of no more
-// use, and each message begun has been reported, or is back in the queue. settled
+// the batch is empty or the connection full. Else the connection is of no more
+// use, and each message begun has been reported, or is back in the batch. settled
 // counts the messages that the server has decided on.
 func (s *session) run(ctx context.Context, c *conn, b *batch, chunking bool) (settled int, err error) {
+	before := c.settled
 	s.begin(c, b, chunking)
 	stop := context.AfterFunc(ctx, c.link.Halt)
 	returned := false
@@ -41,14 +42,16 @@ func (s *session) run(ctx context.Context, c *conn, b *batch, chunking bool) (se
 		c.abort(reason, ctx.Err() != nil)
 	}
 	c.used = time.Now()
-	return c.settled - s.before, err
+	c.writer.Keep(s.buffer)
+	s.c, s.batch, s.buffer = nil, nil, nil
+	return c.settled - before, err
 }
 
 // begin begins a session with the buffers of the last one.
 func (s *session) begin(c *conn, b *batch, chunking bool) {
 	last := *s
 	*s = session{
-		c: c, batch: b, before: c.settled, timed: b.settled != nil, answer: last.answer,
+		c: c, batch: b, timed: b.settled != nil, answer: last.answer,
 		strict: c.cfg.Pipelining == Off || !c.ext.pipelining,
 		buffer: c.writer.Buffer(), line: last.line, pending: last.pending[:0], begun: last.begun[:0],
 	}
@@ -87,11 +90,21 @@ func (s *session) sendAll() error {
 // 2920) the body of one goes out together with the envelope of the next, so that
 // each message takes one round trip:
 //
-//	C: MAIL, RCPT, DATA of the first
-//	S: 250, 250, 354
-//	C: body of the first and its dot; MAIL, RCPT, DATA of the second
-//	S: 250; 250, 250, 354
-//	C: ...
+//	client                               server              in doubt then
+//
+//	MAIL a, RCPT a, DATA       ------>
+//	                           <------   250, 250, 354       nothing
+//	body of a, dot,
+//	MAIL b, RCPT b, DATA       ------>                       a
+//	                           <------   250 for a,
+//	                                     250, 250, 354       nothing
+//	body of b, dot,
+//	MAIL c, RCPT c, DATA       ------>                       b
+//
+// The reply to DATA is always waited for. A server that refuses DATA would read a body sent
+// with it as commands, and a stranger may have written that body. It also keeps the doubt
+// small: if the connection breaks, one message may have been accepted without our knowing,
+// and the envelope behind it has cost nothing.
 //
 // A strict session waits for each reply instead, and is otherwise the same.
 func (s *session) pipeline() error {
@@ -312,7 +325,18 @@ func xtext(s string) string {
 }
 
 // chunk streams messages with BDAT (RFC 3030) and lets up to a window of them be
-// unanswered. RSET comes before each, for the state after a refused BDAT is
+// unanswered. BDAT says how long the body is, so that the server can step over one that it
+// refuses, and nothing has to be waited for:
+//
+//	client   RSET MAIL a RCPT a BDAT n LAST <a> RSET MAIL b RCPT b BDAT n LAST <b> ...
+//	server              250  250  250  250        250  250 ...
+//	                                    |
+//	                                    a is settled, and there is room for one more
+//
+// All that was sent to its end and is not answered is in doubt if the connection breaks,
+// which is the price of it.
+//
+// RSET comes before each, for the state after a refused BDAT is
 // indeterminate (RFC 3030, 2), and a reply to it could come too late.
 func (s *session) chunk() error {
 	for {

@@ -102,7 +102,6 @@ type session struct {
 	stamped int       // pending[:stamped] have their time
 	last    time.Time // when the last reply was done with, or reported
 
-	before  int   // conn.settled when the session began
 	heard   bool  // any reply but 421 has come
 	closing error // 421: nothing more is said
 	parting error // 421 to RCPT, and nothing after it yet: the server is closing, or it does not want the recipient

@@ -11,6 +11,11 @@ import (
 )
 
 // handle is what each reply means. An error breaks the session.
+//
+// A reply to MAIL or RCPT decides on what it is about; what comes to DATA when all
+// recipients were refused adds nothing. Only the reply to the end of the message can accept
+// it, and only if its Point says that there was an end: a 250 which comes before belongs to
+// nothing that we know.
 func (s *session) handle(cmd command, r *transport.Reply) error {
 	if r.Code == 421 {
 		s.noteClosing(cmd, r)
@@ -223,7 +228,12 @@ func (s *session) end(m *message) {
 }
 
 // abandon decides what becomes of the messages of a broken session, broken by us if
-// interrupted. The writer has ended.
+// interrupted. The writer has ended, so that no point of no return is passed any more.
+//
+//	the server has decided on it                    that is its result
+//	past the point of no return, and no answer      Unknown: it may have been accepted
+//	the first without an answer, and may be why     its failure, so that it is not tried for ever
+//	any other                                       back into the batch, for a new connection
 func (s *session) abandon(cause error, interrupted bool) {
 	var again []*message
 	for i, m := range s.begun {

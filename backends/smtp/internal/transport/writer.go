@@ -77,6 +77,11 @@ func (w *Writer) do(b *Buffer) {
 	if w.err == nil {
 		w.err = w.write(b)
 	}
+	w.Keep(b)
+}
+
+// Keep takes a buffer back that is not in use any more.
+func (w *Writer) Keep(b *Buffer) {
 	if cap(b.bytes) > maxKeptBuffer {
 		return
 	}
