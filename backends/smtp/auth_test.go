@@ -66,7 +66,7 @@ func knows(user, password, token string) func(mech, initial string, ask func(cha
 	}
 }
 
-// scramServer is RFC 5802 from the other side. honest says whether it knows the password.
+// scramServer is RFC 5802 from the other side. honest reports whether it knows the password.
 func scramServer(first, password string, honest bool, ask func(string) string) bool {
 	bare := strings.TrimPrefix(first, "n,,")
 	_, nonce, _ := strings.Cut(bare, ",r=")

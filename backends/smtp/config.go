@@ -113,7 +113,7 @@ type Config struct {
 	IdleTimeout time.Duration
 
 	// MaxMessages, MaxBytes and MaxAge retire a connection that has carried so
-	// many messages or octets of them, or has lived so long; the batch goes on over
+	// many messages or bytes of them, or has lived so long; the batch goes on over
 	// a new one. Default: no limit.
 	MaxMessages int
 	MaxBytes    int64
@@ -131,7 +131,7 @@ type Config struct {
 	// LMTP. Auto or Off. Default: Off.
 	Chunking Mode
 
-	// Window is how many messages, and WindowBytes how many octets of them, may be
+	// Window is how many messages, and WindowBytes how many bytes of them, may be
 	// unanswered when chunking; one message may always be. Default: 16, 4 MiB.
 	Window      int
 	WindowBytes int64

@@ -112,6 +112,20 @@ func TestBackend_unfit(t *testing.T) {
 	}
 }
 
+// TestExtensions_known: each entry of the table sets something of its own, and is named where
+// it is offered.
+func TestExtensions_known(t *testing.T) {
+	for _, k := range new(extensions).known() {
+		ext := parseExtensions([]byte("peer greets\n" + k.keyword + " X"))
+		if got := ext.names(); len(got) != 1 || got[0] != k.keyword {
+			t.Errorf("%s: offered are %q", k.keyword, got)
+		}
+	}
+	if ext := parseExtensions([]byte("peer greets\nAUTH")); len(ext.names()) != 0 {
+		t.Error("AUTH without a mechanism is offered")
+	}
+}
+
 func TestParseExtensions(t *testing.T) {
 	ext := parseExtensions([]byte("peer greets\nPIPELINING\nsize 100\nAUTH=LOGIN\nAUTH PLAIN cram-md5\n8BITMIME\nsmtputf8\nDSN\nSTARTTLS\nCHUNKING\nXFOO bar\n\n"))
 	want := extensions{

@@ -131,7 +131,7 @@ func (s *session) answerData(m *message, r *transport.Reply) error {
 
 // answerEnd is the verdict on the message. Only 250 is an acceptance.
 func (s *session) answerEnd(m *message, r *transport.Reply) error {
-	if !s.c.link.IsComplete(&m.point) {
+	if !s.c.link.AwaitWritten(&m.point) {
 		return s.early(m, r)
 	}
 	s.c.link.Answered(&m.point)
@@ -169,7 +169,7 @@ func (s *session) early(m *message, r *transport.Reply) error {
 
 // answerLMTP is the verdict for one recipient after the other (RFC 2033, 4.2).
 func (s *session) answerLMTP(m *message, r *transport.Reply) error {
-	if !s.c.link.IsComplete(&m.point) {
+	if !s.c.link.AwaitWritten(&m.point) {
 		return s.early(m, r)
 	}
 	addr := m.took[m.answered]

@@ -205,11 +205,11 @@ func (l *Link) wrote(n int, ends []end, err error) {
 	}
 }
 
-// IsComplete is asked when the server has answered a message, and reports whether that was
+// AwaitWritten is asked when the server has answered a message, and reports whether that was
 // written to its last byte. If not, it never will be: the server has answered what we had not
 // said. Where the last bytes are being written, the writer may not have noticed yet that they
 // have arrived, but a server that has answered them takes no time to read them.
-func (l *Link) IsComplete(p *Point) bool {
+func (l *Link) AwaitWritten(p *Point) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p.passed && !p.written {

@@ -53,6 +53,23 @@ func TestReplyReader(t *testing.T) {
 	}
 }
 
+// TestReplyReader_hide: our secrets are in no reply and in no trace of one.
+func TestReplyReader_hide(t *testing.T) {
+	var traced []string
+	in := ReplyReader{
+		Hide:  strings.NewReplacer("pa55word", "(hidden)"),
+		Trace: func(prefix, line string) { traced = append(traced, prefix+line) },
+	}
+	in.Reset(strings.NewReader("250-welcome\r\n250 pa55word, pa55word\r\n"))
+	r, err := in.Read()
+	if err != nil || r.String() != "250 welcome (hidden), (hidden)" {
+		t.Errorf("%q, %v", r, err)
+	}
+	if got := strings.Join(traced, "|"); got != "S: 250-welcome|S: 250 (hidden), (hidden)" {
+		t.Errorf("traced %q", got)
+	}
+}
+
 // FuzzParseLine: a reply line is understood or refused, and what is kept of it can be shown.
 func FuzzParseLine(f *testing.F) {
 	for _, s := range []string{"250 ok", "250-ok", "250", "25", "2500", "550 5.1.1 no", "421 4.3.2", "999 x", "250\tx", "550 5.1.1", "550 4.1.1 x", ""} {
