@@ -21,7 +21,7 @@
 //	backend.go                   Open, SendBatch, TrySender
 //	  dial.go, auth.go           connect, EHLO, STARTTLS, login
 //	  batch.go, message.go       what is to be sent, and what became of it
-//	  pipeline.go                what is sent, and when it is waited
+//	  pipeline.go                what is sent, and when to wait for replies
 //	    session.go               commands go out, each reply finds its command
 //	    verdict.go, errors.go    what a reply, or a broken connection, means
 //	  conn.go, extensions.go     the connection, and what the server offers

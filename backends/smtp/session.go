@@ -63,9 +63,9 @@ type command struct {
 }
 
 // A session sends messages of a batch over a connection until the batch is empty
-// or the connection is full or broken. This file is what it is made of: commands go out,
-// and each reply finds its command. pipeline.go says what is sent and when it is waited,
-// verdict.go what a reply means.
+// or the connection is full or broken. This file is its core: commands go out, and each
+// reply finds its command. pipeline.go decides what is sent and when to wait, verdict.go
+// what a reply means.
 //
 //	          send ->  |MAIL b|RCPT b|DATA b|   buffer: queued, not handed to the writer
 //	                   |
@@ -74,13 +74,13 @@ type command struct {
 //	 head: the next reply belongs to this one
 //
 // Replies come in the order of the commands (RFC 2920, 3.1), so that no reply needs a name:
-// the first command unanswered is the one that it belongs to. Whatever does not fit breaks
+// it belongs to the first command without an answer. Whatever does not fit breaks
 // the session, because from then on each reply would be taken for another's, and
 // a message could be reported as sent that was refused.
 //
-// Results are reported before anything else is written, and before the session waits:
-// however long the report takes, no more is in doubt meanwhile than what is on the wire
-// already.
+// Results are reported before anything else is written, and before the session waits. A
+// report may take long, and whoever gets it may die meanwhile: no more is in doubt then than
+// what was on the wire before.
 //
 // The three ways to send differ only in when they wait: strictly, for every
 // reply; pipelining, for the one to DATA; chunking, for room in a window.
@@ -138,7 +138,7 @@ func (s *session) flush() {
 	s.buffer = s.c.writer.Buffer()
 }
 
-// unanswered is how many commands are.
+// unanswered is how many commands have no reply yet.
 func (s *session) unanswered() int { return len(s.pending) - s.head }
 
 // await reads replies until every command is answered.

@@ -48,8 +48,9 @@ func (b *Buffer) AddBody(body []byte) { b.add(body, true) }
 // AddDot adds a final dot with which no message is complete: nobody is to get it.
 func (b *Buffer) AddDot() { b.bytes = append(b.bytes, finalDot...) }
 
-// AddEnd adds the final dot of a body of so many bytes, with p behind it. Nothing must be
-// unanswered by then: what comes before the dot is written is an answer to half a message.
+// AddEnd adds the final dot of a body of so many bytes, with p behind it. All commands
+// before must have been answered: a reply that comes before the dot is written can then only
+// be meant for half of this message.
 func (b *Buffer) AddEnd(p *Point, size int) {
 	last := 0
 	if size > smallMessage {
@@ -63,7 +64,7 @@ func (b *Buffer) AddEnd(p *Point, size int) {
 func (b *Buffer) AddChunk(part []byte) { b.add(part, false) }
 
 // EndChunk puts p behind the last chunk, which has so many bytes. Other messages may be
-// unanswered, so that an early answer cannot be told from theirs.
+// waiting for their replies, so that an early reply may be theirs and stops nothing.
 func (b *Buffer) EndChunk(p *Point, size int) {
 	at, last := len(b.bytes), 0
 	if size > smallMessage {

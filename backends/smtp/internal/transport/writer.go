@@ -51,9 +51,10 @@ func (w *Writer) Buffer() *Buffer {
 	}
 }
 
-// Put writes a buffer, now or soon, and never waits for the server to read. alone says
-// that all which was written before is answered: then a small buffer fits the
-// system's and needs no goroutine. At most depth buffers may be waiting.
+// Put writes a buffer, now or soon, and never waits for the server to read. alone: all that
+// was written before has been answered, so that a small buffer fits the system's and needs
+// no goroutine. At most depth buffers may be waiting; the first Put that needs the goroutine
+// decides.
 func (w *Writer) Put(b *Buffer, alone bool, depth int) {
 	if alone && len(b.bytes) <= smallBuffer && len(b.big) == 0 && w.busy.Load() == 0 {
 		w.do(b)
