@@ -1,110 +1,55 @@
-package mailer
+package address
 
 import (
-	"iter"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/mailpouch/mailpouch/mailer/internal/charset"
 )
 
-// mailbox is one address of the header or the envelope (RFC 5322, 3.4).
-type mailbox struct {
-	name string // the display name as a reader sees it
-	addr string // local part and domain, as SMTP and the header take it
+// Mailbox is one address of the header or the envelope (RFC 5322, 3.4).
+type Mailbox struct {
+	Name string // the display name as a reader sees it
+	Addr string // local part and domain, as SMTP and the header take it
 
-	// verbatim is what the header shows instead of name and addr, where the author's
+	// Verbatim is what the header shows instead of Name and Addr, where the author's
 	// spelling holds more than these two: comments, or a name that is encoded already.
-	verbatim string
+	Verbatim string
 }
 
-// Octets that SMTP allows (RFC 5321, 4.5.3.1). A path is an address in angle brackets.
+// IsUTF8 reports whether the local part is not ASCII, so that the next hop must offer SMTPUTF8
+// (RFC 6531): a domain is always in punycode.
+func (b Mailbox) IsUTF8() bool { return !charset.IsASCII(b.Addr) }
+
+// Most octets that SMTP allows (RFC 5321, 4.5.3.1). A path is an address in angle brackets.
 const (
 	maxLocal  = 64
 	maxDomain = 255
 	maxPath   = 256
 )
 
-// parseMailbox reads one address, with or without a display name. What is wrong
+// Parse reads one address, with or without a display name. What is wrong
 // with it is returned as a reason, empty if nothing is.
 //
-// It takes more than the grammar does where people write more and mean one
-// thing only: dots and brackets in a name without quotes, dots anywhere in a local
-// part, UTF-8 in both, no domain at all. It refuses what can be read in two ways.
-func parseMailbox(s string) (m mailbox, reason string) {
+// It accepts more than the grammar does where people write more and can mean only one thing:
+// dots and brackets in a name without quotes, dots anywhere in a local part, UTF-8 in both, no
+// domain at all. It refuses what can be read in two ways.
+func Parse(s string) (m Mailbox, reason string) {
 	s = strings.Trim(s, " \t")
 	if !strings.ContainsAny(s, " \t\"(),<>:;\\") { // a bare address, as most are
-		m.addr, reason = parseSpec(s)
+		m.Addr, reason = parseSpec(s)
 		return m, reason
 	}
 	p := addressParser{all: s, rest: s}
-	p.mailbox()
+	p.read()
 	switch {
 	case p.reason != "":
-		return mailbox{}, p.reason
+		return Mailbox{}, p.reason
 	case p.rest != "": // a comma
-		return mailbox{}, "holds more than one address"
+		return Mailbox{}, "holds more than one address"
 	}
 	return p.finish(s)
-}
-
-// splitAddresses yields the entries of an address list, which commas part, without the empty
-// ones. If an entry cannot be read, it yields the reason and ends.
-func splitAddresses(list string) iter.Seq2[string, string] {
-	return func(yield func(entry, reason string) bool) {
-		for list != "" {
-			p := addressParser{all: list, rest: list}
-			p.mailbox()
-			if p.reason != "" {
-				yield("", p.reason)
-				return
-			}
-			entry := strings.Trim(list[:len(list)-len(p.rest)], " \t")
-			if entry != "" && !yield(entry, "") {
-				return
-			}
-			list = strings.TrimPrefix(p.rest, ",")
-		}
-	}
-}
-
-// eachAddress yields the addresses of a list. If one cannot be read, it yields the reason and
-// ends. A list may be long, so it is read again where it is needed again, and not kept.
-func eachAddress(list string) iter.Seq2[mailbox, string] {
-	return func(yield func(box mailbox, reason string) bool) {
-		for entry, reason := range splitAddresses(list) {
-			var box mailbox
-			if reason == "" {
-				box, reason = parseMailbox(entry)
-			}
-			if !yield(box, reason) || reason != "" {
-				return
-			}
-		}
-	}
-}
-
-// boxesOf yields the addresses of a list that was found good.
-func boxesOf(list string) iter.Seq[mailbox] {
-	return func(yield func(mailbox) bool) {
-		for box, reason := range eachAddress(list) {
-			if reason != "" || !yield(box) {
-				return
-			}
-		}
-	}
-}
-
-// checkAddresses counts the addresses of a list, and says what is wrong with it. utf8 says
-// that there is a local part that is not ASCII.
-func checkAddresses(list string) (n int, utf8 bool, reason string) {
-	for box, reason := range eachAddress(list) {
-		if reason != "" {
-			return n, utf8, reason
-		}
-		n++
-		utf8 = utf8 || box.isUTF8()
-	}
-	return n, utf8, ""
 }
 
 const reasonAddress = "is not an address"
@@ -124,7 +69,7 @@ type addressParser struct {
 	spec    string // what they hold
 }
 
-func (p *addressParser) mailbox() {
+func (p *addressParser) read() {
 	gap := false
 	for p.reason == "" && p.rest != "" && p.rest[0] != ',' {
 		start := len(p.all) - len(p.rest)
@@ -184,7 +129,7 @@ func (p *addressParser) skipAtom() {
 func (p *addressParser) skipQuoted() {
 	end := quotedEnd(p.rest)
 	if end < 0 {
-		p.reason = "has a quote that is not closed"
+		p.reason = "has a Quote that is not closed"
 		return
 	}
 	p.quoted = true
@@ -230,7 +175,7 @@ func (p *addressParser) angleSpec() {
 	i := 0
 	if strings.HasPrefix(s, `"`) {
 		if i = quotedEnd(s); i < 0 {
-			p.reason = "has a quote that is not closed"
+			p.reason = "has a Quote that is not closed"
 			return
 		}
 	}
@@ -245,7 +190,7 @@ func (p *addressParser) angleSpec() {
 }
 
 // finish makes the mailbox of what was read from s.
-func (p *addressParser) finish(s string) (m mailbox, reason string) {
+func (p *addressParser) finish(s string) (m Mailbox, reason string) {
 	spec := p.spec
 	if !p.angle {
 		if len(p.words) == 0 {
@@ -255,14 +200,14 @@ func (p *addressParser) finish(s string) (m mailbox, reason string) {
 			return m, reasonAddress
 		}
 		spec = p.words[0]
-	} else if m.name, reason = p.displayName(); reason != "" {
+	} else if m.Name, reason = p.displayName(); reason != "" {
 		return m, reason
 	}
-	if m.addr, reason = parseSpec(spec); reason != "" {
+	if m.Addr, reason = parseSpec(spec); reason != "" {
 		return m, reason
 	}
-	if isASCII(s) && (p.comment || strings.Contains(m.name, "=?") && !p.quoted) {
-		m.verbatim = s
+	if charset.IsASCII(s) && (p.comment || strings.Contains(m.Name, "=?") && !p.quoted) {
+		m.Verbatim = s
 	}
 	return m, ""
 }
@@ -325,7 +270,7 @@ func parseSpec(spec string) (addr, reason string) {
 		local = unquote(spec[:end])
 		domain, hasDomain = strings.CutPrefix(spec[end:], "@")
 		if !isDotAtom(local) {
-			local = quote(local)
+			local = Quote(local)
 		}
 	} else {
 		local, domain, hasDomain = strings.Cut(spec, "@")
@@ -334,7 +279,7 @@ func parseSpec(spec string) (addr, reason string) {
 		}
 	}
 	if hasDomain {
-		if domain, reason = asciiDomain(domain); reason != "" {
+		if domain, reason = ASCIIDomain(domain); reason != "" {
 			return "", reason
 		}
 		addr = local + "@" + domain
@@ -352,11 +297,11 @@ func parseSpec(spec string) (addr, reason string) {
 	return addr, ""
 }
 
-// isLocal says whether s can be a local part without quotes. Dots may be anywhere:
+// isLocal reports whether s can be a local part without quotes. Dots may be anywhere:
 // there are providers that gave out such addresses.
 func isLocal(s string) bool {
 	for i := range len(s) {
-		if c := s[i]; c < utf8.RuneSelf && c != '.' && !isAtext(c) {
+		if c := s[i]; c < utf8.RuneSelf && c != '.' && !IsAtext(c) {
 			return false
 		}
 	}
@@ -373,23 +318,14 @@ func isDotAtom(s string) bool {
 	return isLocal(s) && s[0] != '.' && s[len(s)-1] != '.' && !strings.Contains(s, "..")
 }
 
-// isAtext says whether c may stand in an atom (RFC 5322, 3.2.3).
-func isAtext(c byte) bool {
+// IsAtext reports whether c may stand in an atom (RFC 5322, 3.2.3).
+func IsAtext(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
 		strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
 }
 
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
-}
-
-// quote makes a quoted string (RFC 5322, 3.2.4).
-func quote(s string) string {
+// Quote makes a quoted string (RFC 5322, 3.2.4).
+func Quote(s string) string {
 	return string(appendQuoted(nil, s))
 }
 

@@ -1,4 +1,4 @@
-package mailer
+package mimewriter
 
 // mediaTypes are the types of usual files, so that all machines agree on them:
 // mime.TypeByExtension reads the tables of the machine it runs on. Nobody changes it.
@@ -55,9 +55,12 @@ var mediaTypes = map[string]string{
 	".mov":  "video/quicktime",
 	".webm": "video/webm",
 	".eml":  "message/rfc822",
-	".bin":  octetStream,
-	".exe":  octetStream,
-	".dll":  octetStream,
-	".so":   octetStream,
-	".iso":  octetStream,
+	".bin":  OctetStream,
+	".exe":  OctetStream,
+	".dll":  OctetStream,
+	".so":   OctetStream,
+	".iso":  OctetStream,
 }
+
+// OctetStream is the type of content of which nothing is known.
+const OctetStream = "application/octet-stream"

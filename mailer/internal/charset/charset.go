@@ -1,4 +1,4 @@
-package mailer
+package charset
 
 import (
 	"bytes"
@@ -9,42 +9,46 @@ import (
 	"golang.org/x/text/encoding/ianaindex"
 )
 
-// charset is how the texts of a message become octets.
-type charset struct {
-	name string            // for the charset parameter and encoded words
+// Charset is how the texts of a message become bytes.
+type Charset struct {
+	Name string            // for the charset parameter and encoded words
 	enc  encoding.Encoding // nil: UTF-8
 }
 
-func utf8Charset() charset { return charset{name: "utf-8"} }
+// UTF8 returns the charset UTF-8.
+func UTF8() Charset { return Charset{Name: "utf-8"} }
 
-// lookupCharset finds a charset by any of its usual names. One in which ASCII does
+// IsUTF8 reports whether the charset is UTF-8.
+func (c Charset) IsUTF8() bool { return c.enc == nil }
+
+// Lookup finds a charset by any of its usual names. One in which ASCII does
 // not stand for itself, such as UTF-16, cannot be used for mail text (RFC 2046,
 // 4.1.2): it becomes UTF-8.
-func lookupCharset(name string) (cs charset, ok bool) {
+func Lookup(name string) (cs Charset, ok bool) {
 	if name == "" || strings.EqualFold(name, "utf-8") {
-		return utf8Charset(), true
+		return UTF8(), true
 	}
 	enc := findEncoding(name)
 	if enc == nil {
 		return cs, false
 	}
-	cs = charset{enc: enc}
+	cs = Charset{enc: enc}
 	var err error
-	if cs.name, err = ianaindex.MIME.Name(enc); err != nil {
+	if cs.Name, err = ianaindex.MIME.Name(enc); err != nil {
 		// Never what the author wrote, which may have blanks around it.
-		if cs.name, err = htmlindex.Name(enc); err != nil {
+		if cs.Name, err = htmlindex.Name(enc); err != nil {
 			return cs, false
 		}
 	}
 	const probe = "a\r\n"
-	if b, ok := cs.encode(probe); strings.EqualFold(cs.name, "utf-8") || !ok || string(b) != probe {
-		return utf8Charset(), true
+	if b, ok := cs.encode(probe); strings.EqualFold(cs.Name, "utf-8") || !ok || string(b) != probe {
+		return UTF8(), true
 	}
 	return cs, true
 }
 
-// findEncoding asks IANA's list first, for WHATWG's, which browsers use, takes
-// ISO-8859-1 for Windows-1252. It returns nil if neither knows the name.
+// findEncoding asks IANA's list first, because WHATWG's, which browsers use, takes ISO-8859-1
+// for Windows-1252. It returns nil if neither knows the name.
 func findEncoding(name string) encoding.Encoding {
 	name = strings.ToLower(name)
 	names := []string{name, registeredName(name)}
@@ -75,9 +79,8 @@ func registeredName(name string) string {
 	return name
 }
 
-// encode returns s in the charset; false if it has a character that the
-// charset has not.
-func (c charset) encode(s string) ([]byte, bool) {
+// encode returns s in the charset, or false if s has a character that the charset lacks.
+func (c Charset) encode(s string) ([]byte, bool) {
 	if c.enc == nil {
 		return []byte(s), true
 	}
@@ -87,20 +90,20 @@ func (c charset) encode(s string) ([]byte, bool) {
 	}
 	// The encoder knows half-width katakana, which ISO-2022-JP for mail
 	// (RFC 1468) does not, and neither do many who read it.
-	if strings.EqualFold(c.name, "iso-2022-jp") && bytes.Contains(b, []byte("\x1b(I")) {
+	if strings.EqualFold(c.Name, "iso-2022-jp") && bytes.Contains(b, []byte("\x1b(I")) {
 		return nil, false
 	}
 	return b, true
 }
 
-// orUTF8 returns the charset and s, with end behind it, in it; UTF-8 if the charset
-// cannot hold s.
-func (c charset) orUTF8(s, end string) (charset, []byte) {
+// OrUTF8 returns s, with end behind it, in the charset, and the charset itself: UTF-8 if this one
+// does not have all the characters of s.
+func (c Charset) OrUTF8(s, end string) (Charset, []byte) {
 	if c.enc != nil {
 		if b, ok := c.encode(s + end); ok {
 			return c, b
 		}
-		c = utf8Charset()
+		c = UTF8()
 	}
 	b := make([]byte, 0, len(s)+len(end)) // a text may be big: it is copied once
 	return c, append(append(b, s...), end...)

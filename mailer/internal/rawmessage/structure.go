@@ -1,4 +1,4 @@
-package mailer
+package rawmessage
 
 import (
 	"bytes"
@@ -6,27 +6,30 @@ import (
 	"fmt"
 	"mime"
 	"strings"
+
+	"github.com/mailpouch/mailpouch/mailer/internal/charset"
+	"github.com/mailpouch/mailpouch/mailer/internal/mimewriter"
 )
 
 // maxContentType is how long a Content-Type may be to be taken apart. Each of its parameters
 // costs many times its length in memory.
 const maxContentType = 10_000
 
-// structureReason says why a raw message has more parts, or more in the header of one, than a
+// StructureReason says why a raw message has more parts, or more in the header of one, than a
 // message may have, or "".
 //
 // It reads the body once, line by line, and keeps no more of it than the boundaries of the
 // multiparts it is in: so a message may be anything before it is refused.
-func structureReason(fields rawFields, body []byte) string {
+func StructureReason(fields Fields, body []byte) string {
 	var s structure
-	s.contentType = fields.get("Content-Type")
-	s.encoding = fields.get("Content-Transfer-Encoding")
+	s.contentType = fields.Get("Content-Type")
+	s.encoding = fields.Get("Content-Transfer-Encoding")
 	s.defaultType = "text/plain"
 	s.headerEnds()
 	if len(s.open) == 0 && !s.inHeader {
 		return s.reason // neither a multipart nor a message: there are no parts
 	}
-	for line := range lines(body) {
+	for line := range mimewriter.Lines(body) {
 		if s.line(line); s.reason != "" {
 			return s.reason
 		}
@@ -74,7 +77,7 @@ func (s *structure) line(line []byte) {
 	switch {
 	case len(line) == 0:
 		s.headerEnds()
-	case isSpace(line[0]) && s.fields > 0:
+	case charset.IsSpace(line[0]) && s.fields > 0:
 		if s.last != nil && len(*s.last) <= maxContentType {
 			*s.last += string(line)
 		}
@@ -180,7 +183,7 @@ func (s *structure) headerEnds() {
 	}
 }
 
-// isEncoded says whether a Content-Transfer-Encoding changes the body.
+// isEncoded reports whether a Content-Transfer-Encoding changes the body.
 func isEncoded(encoding string) bool {
 	switch strings.ToLower(strings.Trim(encoding, " \t")) {
 	case "", "7bit", "8bit", "binary":

@@ -1,4 +1,4 @@
-package mailer
+package charset
 
 import (
 	"encoding/base64"
@@ -7,39 +7,40 @@ import (
 
 // Limits of RFC 2047, section 2.
 const (
-	maxWord     = 75 // an encoded word
-	maxWordLine = 76 // a line that holds one
+	MaxWord     = 75 // an encoded word
+	MaxWordLine = 76 // a line that holds one
 )
 
-// maxCharsetName leaves room in an encoded word for one character of any charset. A longer
-// name there is none of, but a word without a character would never come to an end.
+// maxCharsetName leaves room in an encoded word for at least one character. No charset has a
+// longer name, but if one had, the loop that writes words would never end.
 const maxCharsetName = 40
 
-// wordEncoder cuts a text into encoded words (RFC 2047) of whole characters.
-type wordEncoder struct {
-	cs     charset
+// Words cuts a text into encoded words (RFC 2047) of whole characters.
+type Words struct {
+	cs     Charset
 	q      bool // Q encoding, else B
 	phrase bool // in a display name, where fewer characters stand for themselves
 }
 
-// newWordEncoder chooses UTF-8 where cs cannot hold the text, and of Q and B the
-// one that makes it shorter.
-func newWordEncoder(cs charset, text string, phrase bool) wordEncoder {
-	if len(cs.name) > maxCharsetName {
-		cs = utf8Charset()
+// NewWords returns the Words for a text: in cs, or in UTF-8 if cs lacks one of its characters,
+// and in the Q or the B encoding, whichever is shorter. phrase is for a display name (RFC 2047,
+// 5), where fewer characters stand for themselves.
+func NewWords(cs Charset, text string, phrase bool) Words {
+	if len(cs.Name) > maxCharsetName {
+		cs = UTF8()
 	}
-	cs, b := cs.orUTF8(text, "")
-	e := wordEncoder{cs: cs, phrase: phrase}
+	cs, b := cs.OrUTF8(text, "")
+	e := Words{cs: cs, phrase: phrase}
 	e.q = e.qLen(b) <= base64.StdEncoding.EncodedLen(len(b))
 	return e
 }
 
 // overhead is the length of an empty word.
-func (e wordEncoder) overhead() int { return len("=?") + len(e.cs.name) + len("?q?") + len("?=") }
+func (e Words) overhead() int { return len("=?") + len(e.cs.Name) + len("?q?") + len("?=") }
 
-// next appends one word of at most room octets and returns what is left of the
+// Next appends one word of at most room bytes and returns what is left of the
 // text. If not even one character fits, it appends nothing.
-func (e wordEncoder) next(dst []byte, text string, room int) (longer []byte, rest string) {
+func (e Words) Next(dst []byte, text string, room int) (longer []byte, rest string) {
 	n := e.fit(text, room-e.overhead())
 	if n == 0 {
 		return dst, text
@@ -48,13 +49,13 @@ func (e wordEncoder) next(dst []byte, text string, room int) (longer []byte, res
 	return e.appendWord(dst, b), text[n:]
 }
 
-// fit returns how much of the text makes at most room octets when encoded.
-func (e wordEncoder) fit(text string, room int) int {
+// fit returns how much of the text makes at most room bytes when encoded.
+func (e Words) fit(text string, room int) int {
 	n, used := 0, 0
 	for n < len(text) {
 		_, size := utf8.DecodeRuneInString(text[n:])
 		switch {
-		case e.cs.enc != nil: // the octets may depend on what stands before
+		case e.cs.enc != nil: // the bytes may depend on what comes before
 			b, _ := e.cs.encode(text[:n+size])
 			used = e.encodedLen(b)
 		case e.q:
@@ -70,14 +71,14 @@ func (e wordEncoder) fit(text string, room int) int {
 	return n
 }
 
-func (e wordEncoder) encodedLen(b []byte) int {
+func (e Words) encodedLen(b []byte) int {
 	if e.q {
 		return e.qLen(b)
 	}
 	return base64.StdEncoding.EncodedLen(len(b))
 }
 
-func (e wordEncoder) qLen(b []byte) int {
+func (e Words) qLen(b []byte) int {
 	n := 0
 	for _, c := range b {
 		if c == ' ' || e.literal(c) {
@@ -89,8 +90,8 @@ func (e wordEncoder) qLen(b []byte) int {
 	return n
 }
 
-// literal says whether c stands for itself in the Q encoding (RFC 2047, 4.2 and 5).
-func (e wordEncoder) literal(c byte) bool {
+// literal reports whether c stands for itself in the Q encoding (RFC 2047, 4.2 and 5).
+func (e Words) literal(c byte) bool {
 	switch {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
 		c == '!', c == '*', c == '+', c == '-', c == '/':
@@ -101,9 +102,9 @@ func (e wordEncoder) literal(c byte) bool {
 	return ' ' < c && c <= '~' && c != '=' && c != '?' && c != '_'
 }
 
-func (e wordEncoder) appendWord(dst, b []byte) []byte {
+func (e Words) appendWord(dst, b []byte) []byte {
 	dst = append(dst, "=?"...)
-	dst = append(dst, e.cs.name...)
+	dst = append(dst, e.cs.Name...)
 	if !e.q {
 		dst = append(dst, "?b?"...)
 		dst = base64.StdEncoding.AppendEncode(dst, b)

@@ -1,65 +1,76 @@
-package mailer
+package mimewriter
 
 import (
 	"bytes"
+	"errors"
 	"maps"
 	"mime"
 	"path/filepath"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/mailpouch/mailpouch/mailer/internal/charset"
 )
 
-// mediaType is a Content-Type, read.
-type mediaType struct {
-	value  string // "text/plain", in lower case
+// MediaType is the value of a Content-Type (RFC 2045, 5).
+type MediaType struct {
+	Value  string // type and subtype in lower case: "text/plain"
 	params []param
 }
 
 // param is a parameter. Those of a type are in the order of their names.
 type param struct{ name, value string }
 
-func sortedParams(m map[string]string) []param {
-	params := make([]param, 0, len(m)+1)
-	for _, name := range slices.Sorted(maps.Keys(m)) {
-		params = append(params, param{name, m[name]})
+// NewMediaType returns the type with these parameters.
+func NewMediaType(value string, params map[string]string) MediaType {
+	t := MediaType{Value: value, params: make([]param, 0, len(params)+1)}
+	for _, name := range slices.Sorted(maps.Keys(params)) {
+		t.params = append(t.params, param{name, params[name]})
 	}
-	return params
+	return t
 }
-
-const octetStream = "application/octet-stream"
 
 // maxMediaType bounds what an author may write, so that no header line made of
 // it, encoded, is too long.
 const maxMediaType = 300
 
-// parseMediaType reads what an author wrote as the type of field.
-func parseMediaType(field, s string) (mediaType, error) {
-	if !isClean(s, withoutTab) {
-		return mediaType{}, checkText(field, s, withoutTab)
-	}
+// What is wrong with a text that is not a media type.
+var (
+	ErrMediaType = errors.New("is not a media type such as text/html")
+	ErrParameter = errors.New("has a bad parameter") // a control character in it, percent-encoded
+)
+
+// ParseMediaType reads a type that an author wrote: clean text (charset.IsClean). An error is
+// ErrMediaType or ErrParameter.
+func ParseMediaType(s string) (MediaType, error) {
 	if kind, subtype, ok := strings.Cut(s, "/"); ok && isToken(kind) && isToken(subtype) && len(s) <= maxMediaType {
-		return mediaType{value: strings.ToLower(s)}, nil
+		return MediaType{Value: strings.ToLower(s)}, nil
 	}
 	value, params, err := mime.ParseMediaType(s)
 	kind, subtype, _ := strings.Cut(value, "/")
 	if err != nil || !isToken(kind) || !isToken(subtype) || len(s) > maxMediaType {
-		return mediaType{}, &InvalidMessageError{Field: field, Reason: "is not a media type such as text/html"}
+		return MediaType{}, ErrMediaType
 	}
 	for name, value := range params { // percent-encoded text may hold what the outer one may not
-		if !isToken(name) || !isClean(value, withoutTab) {
-			return mediaType{}, &BadHeaderError{Field: field, Reason: "has a bad parameter"}
+		if !isToken(name) || !charset.IsClean(value, charset.WithoutTab) {
+			return MediaType{}, ErrParameter
 		}
 	}
-	return mediaType{value: value, params: sortedParams(params)}, nil
+	return NewMediaType(value, params), nil
 }
 
-func (t mediaType) isText() bool      { return strings.HasPrefix(t.value, "text/") }
-func (t mediaType) isMessage() bool   { return strings.HasPrefix(t.value, "message/") }
-func (t mediaType) isMultipart() bool { return strings.HasPrefix(t.value, "multipart/") }
+// IsText reports whether the type is text/...
+func (t MediaType) IsText() bool { return strings.HasPrefix(t.Value, "text/") }
 
-// param returns the value of a parameter, or "".
-func (t mediaType) param(name string) string {
+// IsMessage reports whether the type is message/...
+func (t MediaType) IsMessage() bool { return strings.HasPrefix(t.Value, "message/") }
+
+// IsMultipart reports whether the type is multipart/...
+func (t MediaType) IsMultipart() bool { return strings.HasPrefix(t.Value, "multipart/") }
+
+// Param returns the value of a parameter, or "".
+func (t MediaType) Param(name string) string {
 	for _, p := range t.params {
 		if p.name == name {
 			return p.value
@@ -68,8 +79,8 @@ func (t mediaType) param(name string) string {
 	return ""
 }
 
-// with returns the type with a parameter set.
-func (t mediaType) with(name, value string) mediaType {
+// With returns the type with a parameter set.
+func (t MediaType) With(name, value string) MediaType {
 	i, found := slices.BinarySearchFunc(t.params, name, func(p param, name string) int { return strings.Compare(p.name, name) })
 	params := slices.Clone(t.params)
 	if found {
@@ -77,34 +88,21 @@ func (t mediaType) with(name, value string) mediaType {
 	} else {
 		params = slices.Insert(params, i, param{name, value})
 	}
-	return mediaType{value: t.value, params: params}
+	return MediaType{Value: t.Value, params: params}
 }
 
-// contentType writes the Content-Type field.
-func (h *headerWriter) contentType(t mediaType) { h.contentParams("Content-Type", t) }
-
-// contentParams writes a field with parameters, in the order of their names.
-func (h *headerWriter) contentParams(field string, t mediaType) {
-	h.begin(field, field)
-	h.put(" ", t.value)
-	for _, p := range t.params {
-		h.param(p.name, p.value)
-	}
-	h.end()
-}
-
-// guessType finds the type of an attachment whose author gave none: by the
+// GuessType finds the type of an attachment whose author gave none: by the
 // extension of its name, then by its content.
-func guessType(filename string, content []byte) mediaType {
+func GuessType(filename string, content []byte) MediaType {
 	if ext := strings.ToLower(filepath.Ext(filename)); ext != "" {
 		if t := mediaTypes[ext]; t != "" {
-			return mediaType{value: t}
+			return MediaType{Value: t}
 		}
 		if t, _, err := mime.ParseMediaType(mime.TypeByExtension(ext)); err == nil {
-			return mediaType{value: t}
+			return MediaType{Value: t}
 		}
 	}
-	return mediaType{value: typeByContent(content)}
+	return MediaType{Value: typeByContent(content)}
 }
 
 // typeByContent knows a few signatures, and text when it sees it. net/http has a
@@ -131,10 +129,20 @@ func typeByContent(content []byte) string {
 	if len(content) > 0 && utf8.Valid(content) && !bytes.ContainsFunc(content, isBinary) {
 		return "text/plain"
 	}
-	return octetStream
+	return OctetStream
 }
 
 // isBinary is true for control characters that no text file has.
 func isBinary(r rune) bool {
 	return r < ' ' && r != '\t' && r != '\n' && r != '\r' && r != '\f' || r == 0x7f
+}
+
+// isToken reports whether s is a token (RFC 2045, 5.1), which needs no quotes.
+func isToken(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c > '~' || strings.IndexByte(`()<>@,;:\"/[]?=`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
 }

@@ -1,4 +1,4 @@
-package mailer
+package mimewriter
 
 import (
 	"bytes"
@@ -20,16 +20,16 @@ func TestTransferEncoding_lengths(t *testing.T) {
 		}
 		for _, inLines := range []bool{true, false} {
 			var b bytes.Buffer
-			o := output{w: &b}
+			o := NewWriter(&b, Buffers{}, nil)
 			o.quoted(content, inLines)
 			o.flush()
 			if b.Len() != quotedLen(content, inLines) {
-				t.Fatalf("%q in lines %v: quotedLen says %d, quoted wrote %d: %q", content, inLines, quotedLen(content, inLines), b.Len(), b.Bytes())
+				t.Fatalf("%q in Lines %v: quotedLen says %d, quoted wrote %d: %q", content, inLines, quotedLen(content, inLines), b.Len(), b.Bytes())
 			}
 			checkQuoted(t, content, b.Bytes(), inLines)
 		}
 		var b bytes.Buffer
-		o := output{w: &b}
+		o := NewWriter(&b, Buffers{}, nil)
 		o.base64(content, false)
 		o.flush()
 		if b.Len() != base64Len(len(content)) {
@@ -48,7 +48,7 @@ func checkQuoted(t *testing.T, content, encoded []byte, inLines bool) {
 	want := content
 	if inLines {
 		want = nil
-		for line, ended := range lines(content) {
+		for line, ended := range Lines(content) {
 			want = append(want, line...)
 			if ended {
 				want = append(want, "\r\n"...)
