@@ -27,7 +27,7 @@ second signal ends it at once.`,
   EMAIL_QUEUE_BACKEND=console worker run`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, warnings, err := settings.Load()
+			s, warnings, err := registry.Load()
 			log := newLogger(std.Err, s.Log)
 			adopt(std.Err, log)
 			for _, w := range warnings {
