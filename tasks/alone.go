@@ -194,14 +194,14 @@ func (w *Worker) processAlone(ctx context.Context, t *ticket, lost int) error {
 	defer context.AfterFunc(w.alone.stopping, cancel)()
 	l := w.lanes[t.name.Mailer]
 	for {
-		if !l.gate.whenOpen(ctx) {
+		if !l.breaker.untilReset(ctx) {
 			return errGivenBack
 		}
 		leave, ok := w.alone.enterAlone(ctx)
 		if !ok {
 			return errGivenBack
 		}
-		if l.gate.isShut() {
+		if l.breaker.tripped() {
 			leave()
 			continue
 		}

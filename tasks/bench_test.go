@@ -15,6 +15,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -125,7 +126,7 @@ func BenchmarkDrain(b *testing.B) {
 		if sent, err := q.SendMessages(b.Context(), letters(b.N)); sent != b.N {
 			b.Fatal(err)
 		}
-		client, err := ConnectWorker(server.URL())
+		client, err := redisconn.ConnectWorker(server.URL())
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -158,7 +159,7 @@ func BenchmarkDrain(b *testing.B) {
 	free := func(b *testing.B, client redis.UniversalClient, n int) {
 		b.Helper()
 		client.AddHook(freeLedger{})
-		drainWorker(b, client, n, func(w *Worker) { w.ledger.ends = freeEnds{} })
+		drainWorker(b, client, n, func(w *Worker) { w.ledger.acks = freeAcks{} })
 	}
 	for name, massSize := range map[string]int{"worker": 1, "worker, mass mail": 100} {
 		b.Run(name, func(b *testing.B) { run(b, massSize, worker) })
@@ -200,10 +201,10 @@ func runWorker(b *testing.B, client redis.UniversalClient, cfg WorkerConfig, cha
 	}
 }
 
-// freeEnds says at once that a task has ended.
-type freeEnds struct{}
+// freeAcks acknowledges tasks without asking Redis.
+type freeAcks struct{}
 
-func (freeEnds) end(keys []string) []error { return make([]error, len(keys)) }
+func (freeAcks) Acknowledge(keys []string) []error { return make([]error, len(keys)) }
 
 // freeLedger answers the ledger's questions without asking Redis: what a worker would
 // do that keeps no ledger.
@@ -255,7 +256,7 @@ func isRecord(cmds []redis.Cmder) bool {
 // that has nothing else to do, and what such a worker costs Redis.
 func BenchmarkIdleLatency(b *testing.B) {
 	server := redistest.Start(b, redistest.Options{})
-	client, err := ConnectWorker(server.URL())
+	client, err := redisconn.ConnectWorker(server.URL())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -294,7 +295,7 @@ func BenchmarkIdleLatency(b *testing.B) {
 // millisecond for each mail.
 func BenchmarkCriticalLatency(b *testing.B) {
 	server := redistest.Start(b, redistest.Options{})
-	client, err := ConnectWorker(server.URL())
+	client, err := redisconn.ConnectWorker(server.URL())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -84,7 +85,7 @@ func TestBlobs_oneForAll(t *testing.T) {
 	}
 	h.Restart()
 
-	client, err := ConnectWorker(h.URL())
+	client, err := redisconn.ConnectWorker(h.URL())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,11 +9,12 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // lane is the way of one mailer's messages through the worker, apart from all others:
-// its own asynq queues and servers, its own senders and gate. A relay that is down or
+// its own asynq queues and servers, its own senders and breaker. A relay that is down or
 // slow holds up its own mail only.
 type lane struct {
 	mailer      string         // its name, "" for the default mailer
@@ -34,16 +35,16 @@ type lane struct {
 
 	top     string // the queue of the highest weight
 	share   float64
-	gate    *gate
+	breaker *breaker
 	busy    busy
 	senders []*sender
-	servers []*server
+	servers []*asynqbatch.Server
 }
 
 func newLane(mailer string, connections int, cfg WorkerConfig) *lane {
 	l := &lane{
 		mailer: mailer, connections: connections, queues: cfg.Queues, shards: cfg.Shards,
-		intake: make(chan []*job), gate: newGate(),
+		intake: make(chan []*job), breaker: newBreaker(),
 	}
 	l.memory, l.expressMemory = cfg.newBudgets(connections, len(l.queues) > 1)
 	if len(l.queues) < 2 {
@@ -79,8 +80,8 @@ func (l *lane) start(stop, work context.Context, w *Worker, senders *sync.WaitGr
 		senders.Go(func() { s.run(stop, work) })
 	}
 	for _, c := range l.serverConfigs(w) {
-		s := newServer(w, c)
-		if err := s.Start(s.places.handler(w)); err != nil {
+		s := w.asynq.NewServer(c)
+		if err := s.Start(w); err != nil {
 			return err
 		}
 		l.servers = append(l.servers, s)
@@ -93,11 +94,11 @@ func (l *lane) start(stop, work context.Context, w *Worker, senders *sync.WaitGr
 // queue alone, so that its tasks never wait until other tasks make room, and one for mass
 // mail: asynq writes the payload of every active task to Redis every few seconds, so of
 // these big ones only so many are active as keep the senders busy. Each is spread over all.
-func (l *lane) serverConfigs(w *Worker) []serverConfig {
+func (l *lane) serverConfigs(w *Worker) []asynqbatch.ServerConfig {
 	concurrency := l.inHand(w.cfg)
 	parts := max(l.shards, 1)
 	whole := l.names(0, false) // a queue that is in parts now may have been in one piece
-	var configs []serverConfig
+	var configs []asynqbatch.ServerConfig
 	for shard := range parts {
 		queues := whole
 		if l.shards > 0 {
@@ -106,7 +107,7 @@ func (l *lane) serverConfigs(w *Worker) []serverConfig {
 		if shard == 0 {
 			maps.Copy(queues, whole)
 		}
-		configs = append(configs, serverConfig{w.serverConfig(queues, max(concurrency/parts, 1)), always})
+		configs = append(configs, asynqbatch.ServerConfig{Config: w.serverConfig(queues, max(concurrency/parts, 1))})
 	}
 	express, mass := map[string]int{}, l.names(0, true)
 	for shard := range l.shards + 1 {
@@ -116,11 +117,11 @@ func (l *lane) serverConfigs(w *Worker) []serverConfig {
 	if l.express != nil {
 		config := w.serverConfig(express, w.cfg.BatchSize)
 		config.TaskCheckInterval = expressCheckInterval
-		configs = append(configs, serverConfig{config, l.busy.lately})
+		configs = append(configs, asynqbatch.ServerConfig{Config: config, Eager: l.busy.lately})
 	}
 	config := w.serverConfig(mass, massInHand+l.connections/4)
 	config.TaskCheckInterval = massCheckInterval
-	return append(configs, serverConfig{config, always})
+	return append(configs, asynqbatch.ServerConfig{Config: config})
 }
 
 // massInHand is how many mass tasks a lane has in hand, and one more for each four connections.
@@ -167,7 +168,7 @@ func (l *lane) addSender(w *Worker, log zerolog.Logger, intake, express chan []*
 	}
 	l.senders = append(l.senders, &sender{
 		backend: backend, intake: intake, express: express, share: l.share,
-		gate: l.gate, busy: &l.busy, ledger: w.ledger, policy: w.policy, log: log, veil: w.veil(),
+		breaker: l.breaker, busy: &l.busy, ledger: w.ledger, policy: w.policy, log: log, veil: w.veil(),
 		batchSize: w.cfg.BatchSize, batchTimeout: w.cfg.BatchTimeout,
 		observers: w.cfg.Observers, tracer: w.cfg.Tracer, mailer: l.mailer, number: w.senderCount() + 1,
 	})

@@ -218,3 +218,22 @@ func TestLane_inHand(t *testing.T) {
 		}
 	}
 }
+
+// A lane is busy for a moment after each message.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b busy
+		if b.lately() {
+			t.Error("busy before the first message")
+		}
+		b.note(time.Now())
+		<-time.After(checkInterval - 1)
+		if !b.lately() {
+			t.Error("not busy right after a message")
+		}
+		if <-time.After(1); b.lately() {
+			t.Error("busy for ever")
+		}
+	})
+}

@@ -11,6 +11,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/batcher"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -26,10 +28,10 @@ import (
 // looks first, and written when Redis is back.
 type ledger struct {
 	redis redis.UniversalClient
-	ends  ends
+	acks  acknowledger
 	log   zerolog.Logger
 
-	outcomes *trips[*job] // to be written down, then given to their handlers
+	outcomes *batcher.Batcher[*job] // to be written down, then given to their handlers
 
 	mu      sync.Mutex
 	wake    chan struct{} // holds a token when Redis is to be told again, or when it is to end
@@ -40,9 +42,9 @@ type ledger struct {
 	missing bool              // Redis may lack some of recent
 }
 
-// ends ends tasks: see endings.
-type ends interface {
-	end(keys []string) []error
+// acknowledger ends tasks, in one round trip: an asynqbatch.Client.
+type acknowledger interface {
+	Acknowledge(keys []string) []error
 }
 
 // remember is how many messages a worker remembers by itself: the last seconds at full
@@ -55,11 +57,11 @@ const remember = 50_000
 const restorePause = 100 * time.Millisecond
 
 // taskKey is where asynq keeps a task.
-func taskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
+func taskKey(queue, id string) string { return asynqbatch.TaskKey(queue, id) }
 
-func newLedger(client redis.UniversalClient, ends ends, log zerolog.Logger) *ledger {
-	l := &ledger{redis: client, ends: ends, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
-	l.outcomes = newTrips(l.write)
+func newLedger(client redis.UniversalClient, acks acknowledger, log zerolog.Logger) *ledger {
+	l := &ledger{redis: client, acks: acks, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
+	l.outcomes = batcher.New(l.write)
 	return l
 }
 
@@ -244,7 +246,7 @@ func (l *ledger) finish(jobs []*job) bool {
 	for _, j := range entries {
 		j.written = written
 	}
-	l.outcomes.add(entries...)
+	l.outcomes.Add(entries...)
 	told := true
 	for range entries {
 		told = <-written && told
@@ -277,13 +279,13 @@ func (l *ledger) endTasks(jobs []*job) (entries []*job) {
 	for i, j := range ends {
 		keys[i] = j.key
 	}
-	for i, err := range l.ends.end(keys) {
+	for i, err := range l.acks.Acknowledge(keys) {
 		j := ends[i]
 		if err == nil {
 			j.end(j.outcome)
 			continue
 		}
-		j.gone = !errors.Is(err, errNotGiven) // by now, if only the reply was lost
+		j.gone = !errors.Is(err, asynqbatch.ErrNotFetched) // by now, if only the reply was lost
 		entries = append(entries, j)
 	}
 	return entries

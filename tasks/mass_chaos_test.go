@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -311,8 +312,11 @@ func TestLedger_restoresAtEnd(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	h.send(1, nil)
-	client := h.Client(t)
-	client.AddHook(patient{total: 2 * time.Second, first: 10 * time.Millisecond, max: 50 * time.Millisecond})
+	client, err := redisconn.ConnectWorker(h.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
 	var away atomic.Bool
 	client.AddHook(cut{func(cmds []redis.Cmder) bool {
 		return away.Load() || has(cmds, "evalsha", "asynq:{default}:lease") && len(h.relay.all()) > 0 // asynq ends no task

@@ -15,6 +15,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -312,7 +313,7 @@ func TestMass_stopped(t *testing.T) {
 func TestMass_workerDies(t *testing.T) {
 	t.Parallel()
 	h := massHouse(t, QueueConfig{})
-	client, err := ConnectWorker(h.URL())
+	client, err := redisconn.ConnectWorker(h.URL())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -143,7 +144,7 @@ func TestWorker_memory(t *testing.T) {
 		seed++
 		with(brochure(seed, 400_000))(m) // which takes 1 MB
 	})
-	client, err := ConnectWorker(h.URL())
+	client, err := redisconn.ConnectWorker(h.URL())
 	if err != nil {
 		t.Fatal(err)
 	}

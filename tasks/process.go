@@ -47,7 +47,7 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 		return errGivenBack
 	}
 	defer release()
-	defer w.ends.forget(t.key)
+	defer w.asynq.Forget(t.key)
 	defer func() {
 		if errors.Is(ctx.Err(), context.Canceled) && w.alone.stopping.Err() == nil {
 			w.alone.forgive(ctx, t.key) // its lease was lost
@@ -190,7 +190,7 @@ func (w *Worker) expired(t *ticket) error {
 		return nil
 	}
 	if l, ok := w.lanes[t.payload.Using]; ok {
-		if held := l.gate.held(); held != nil {
+		if held := l.breaker.held(); held != nil {
 			return fmt.Errorf("%w: %w", reason, held)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -332,18 +332,5 @@ func queueOf(opts []asynq.Option) string {
 	return "default"
 }
 
-// stepRedis is where handing over fails: before any mail server is asked.
-const stepRedis mailer.Step = "redis"
-
-// unavailable is the error of a Redis that cannot be reached or refuses to write. What
-// asynq and go-redis wrap around the cause helps nobody.
-func unavailable(err error) error {
-	var network *net.OpError
-	var reply redis.Error
-	if errors.As(err, &network) {
-		err = network
-	} else if errors.As(err, &reply) {
-		err = reply
-	}
-	return &mailer.SendError{Class: mailer.Unavailable, Step: stepRedis, Err: err}
-}
+// unavailable is the error of a Redis that cannot be reached or refuses to write.
+func unavailable(err error) error { return redisconn.Unavailable(err) }

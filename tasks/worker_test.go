@@ -15,6 +15,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -44,7 +45,7 @@ func (h *house) config() WorkerConfig {
 // start runs a worker until stop is called or the test ends.
 func (h *house) start(cfg WorkerConfig) (stop func()) {
 	h.t.Helper()
-	client, err := ConnectWorker(h.URL())
+	client, err := redisconn.ConnectWorker(h.URL())
 	if err != nil {
 		h.t.Fatal(err)
 	}
