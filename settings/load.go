@@ -1,6 +1,9 @@
 package settings
 
 import (
+	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -12,15 +15,34 @@ import (
 // allowed but rarely meant. The error, if not nil, is a Problems with everything that is wrong.
 // The Settings then have the default in place of each value that could not be read, and are of
 // use to Describe only.
-func Load() (Settings, []string, error) {
+func Load() (Settings, []string, error) { return Loader{}.Load() }
+
+// Loader is Load for a program of which more is known. The zero value does what Load does.
+type Loader struct {
+	// Producer means that the program leaves its mail to workers: EMAIL_BACKEND is queue
+	// where no variable says otherwise, and EMAIL_URL is the workers'.
+	Producer bool
+
+	// Schemes are the schemes of EMAIL_URL beside the built-in ones, in lower case, and the
+	// name of the backend that each is for: {"webhook+https": "webhook"}. MailURL.Custom has
+	// what such a URL says. Any other scheme is a problem, but not in a Producer: the worker may
+	// know it.
+	Schemes map[string]string
+}
+
+// Load is the function of that name.
+func (l Loader) Load() (Settings, []string, error) {
 	s := Settings{read: map[string]origin{}}
 	var problems Problems
-	set := s.decode(&problems)
+	set := s.decode(&problems, l)
 	s.normalise()
 	s.remember(FromEnvironment, func(f field) bool { return set[f.name] })
 	s.applyURL(&problems)
+	if l.Producer && !set[backendVariable] && !problems.has(backendVariable) {
+		s.Delivery.Backend = queueName
+	}
 	for _, name := range s.goodNames() {
-		s.readMailer(name, &problems)
+		s.readMailer(name, &problems, l)
 	}
 	s.check(&problems)
 	warnings := append(s.unknown(os.Environ()), s.warnings(problems)...)
@@ -28,11 +50,11 @@ func Load() (Settings, []string, error) {
 }
 
 // decode fills the fields from the environment, and returns which variables are set.
-func (s *Settings) decode(problems *Problems) (set map[string]bool) {
+func (s *Settings) decode(problems *Problems, l Loader) (set map[string]bool) {
 	set = map[string]bool{}
 	for _, f := range s.readable() {
 		set[f.name] = f.isSet()
-		if err := f.decode(set[f.name]); err != nil {
+		if err := l.declared(f, f.decode(set[f.name])); err != nil {
 			problems.add(f.name, "%v", err)
 			set[f.name] = false
 			_ = f.decode(false) // a default; a test checks that it can be read
@@ -136,10 +158,10 @@ func (s *Settings) fill(t *mailTarget) {
 }
 
 // readMailer reads the variables of one mailer.
-func (s *Settings) readMailer(name string, problems *Problems) {
+func (s *Settings) readMailer(name string, problems *Problems, l Loader) {
 	m := newNamed(name)
 	m.own.read = s.read
-	set := m.own.decode(problems)
+	set := m.own.decode(problems, l)
 	m.own.normalise()
 	m.own.remember(FromEnvironment, func(f field) bool { return set[f.name] })
 	m.set = map[string]bool{}
@@ -155,4 +177,43 @@ func (s *Settings) readMailer(name string, problems *Problems) {
 	m.own.applyURL(problems)
 	m.own.read = nil
 	s.named = append(s.named, m)
+}
+
+// declared gives a URL with a scheme that is none of ours to the backend that has declared it.
+// err is what reading the field has led to.
+func (l Loader) declared(f field, err error) error {
+	u, ok := f.value.Addr().Interface().(*MailURL)
+	if !ok || err != nil && !errors.Is(err, errMailScheme) || err == nil && u.Custom() == nil {
+		return err
+	}
+	if err != nil {
+		return l.schemeError()
+	}
+	t := u.target
+	backend, ok := l.Schemes[t.custom.Scheme]
+	switch {
+	case ok && t.broken:
+		return errMailURL
+	case ok:
+		t.backend = backend
+	case l.Producer && t.custom.Host != "":
+		t.unknown = true
+	default:
+		return l.schemeError()
+	}
+	return nil
+}
+
+// schemeError is errMailScheme with the schemes that the program's own backends have declared.
+func (l Loader) schemeError() error {
+	var own []string
+	for _, scheme := range slices.Sorted(maps.Keys(l.Schemes)) {
+		if u, err := parseMailURL(scheme + "://h/x"); err == nil && u.custom != nil {
+			own = append(own, scheme+":")
+		}
+	}
+	if len(own) == 0 {
+		return errMailScheme
+	}
+	return fmt.Errorf("%w; or with %s", errMailScheme, strings.Join(own, " or "))
 }

@@ -13,7 +13,9 @@ import (
 // MailURL is the value of EMAIL_URL: backend, server, login and TLS of a mailer in one line.
 // It is smtp://user:password@host:port,
 // smtp+starttls:// and smtps:// (TLS from the first byte) likewise, filebased:///path,
-// console:, locmem: or dummy:. It prints, logs and encodes without its password. The
+// console:, locmem: or dummy:; or what a backend of the program's own has declared, see
+// Loader.Schemes. It prints, logs and encodes without its password; a URL of a program's own
+// backend with its scheme and host alone, for nobody else knows where its secrets are. The
 // zero value is empty.
 type MailURL struct {
 	target *mailTarget // nil if empty
@@ -34,6 +36,10 @@ type mailTarget struct {
 	backend string
 	server  mailServer // if backend is smtp
 	path    string     // if backend is filebased
+
+	custom  *url.URL // if the scheme is not a built-in one
+	broken  bool     // and the rest is no URL
+	unknown bool     // and no backend has declared it
 }
 
 // mailServer is the part of SMTP that a URL can set.
@@ -45,14 +51,27 @@ type mailServer struct {
 	password       Secret
 }
 
-// NewMailURL checks rawURL and returns it as a MailURL. The error never repeats any
-// of it.
+// NewMailURL checks rawURL, which has one of the built-in schemes, and returns it as a
+// MailURL. The error never repeats any of it.
 func NewMailURL(rawURL string) (MailURL, error) {
 	t, err := parseMailURL(strings.TrimSpace(rawURL))
+	if err == nil && t.custom != nil {
+		err = errMailScheme
+	}
 	if err != nil {
 		return MailURL{}, err
 	}
 	return MailURL{target: t}, nil
+}
+
+// Custom returns the URL taken apart if its scheme is that of a backend of the program's own,
+// in lower case, and nil if not. It has all the secrets of the URL, its String too.
+func (u MailURL) Custom() *url.URL {
+	if u.target == nil || u.target.custom == nil {
+		return nil
+	}
+	c := *u.target.custom
+	return &c
 }
 
 // Reveal returns the URL as it was written, password included.
@@ -80,13 +99,13 @@ func (u MailURL) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, u.String
 // MarshalText returns String; encoding/json uses it too.
 func (u MailURL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
 
-// UnmarshalText is NewMailURL.
+// UnmarshalText is NewMailURL, but takes every scheme: which ones there are, a Loader knows.
 func (u *MailURL) UnmarshalText(text []byte) error {
-	parsed, err := NewMailURL(string(text))
+	t, err := parseMailURL(strings.TrimSpace(string(text)))
 	if err != nil {
 		return err
 	}
-	*u = parsed
+	u.target = t
 	return nil
 }
 
@@ -128,10 +147,43 @@ func parseMailURL(text string) (*mailTarget, error) {
 		}
 		return t, nil
 	default:
-		return nil, errMailScheme
+		return t, t.setCustom(scheme)
 	}
 	t.backend = "smtp"
 	return t, t.setServer(scheme, rest)
+}
+
+// setCustom takes a URL apart of which it is not known what it means. Whether there is such a
+// scheme is looked at first, by declared, so that it is what an error is about.
+func (t *mailTarget) setCustom(scheme string) error {
+	if !isScheme(scheme) {
+		return errMailScheme
+	}
+	u, err := url.Parse(t.text.Reveal())
+	if t.broken = err != nil; t.broken {
+		u = &url.URL{Scheme: scheme, Opaque: redacted}
+	}
+	t.backend, t.custom = scheme, u
+	t.shown = scheme + ":"
+	if u.Host != "" {
+		t.shown += "//"
+		if u.User != nil {
+			t.shown += redacted + "@"
+		}
+		t.shown += u.Host
+	}
+	if strings.Trim(u.Opaque+u.Path+u.RawQuery+u.Fragment, "/") != "" {
+		t.shown = strings.TrimSuffix(t.shown, "/") + "/" + redacted
+	}
+	return nil
+}
+
+// isScheme wants what RFC 3986, 3.1, does.
+func isScheme(s string) bool {
+	inner := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("+-.", r)
+	}
+	return s != "" && s[0] >= 'a' && s[0] <= 'z' && !strings.ContainsFunc(s, func(r rune) bool { return !inner(r) })
 }
 
 func (t *mailTarget) setPath(rest string) error {

@@ -13,6 +13,9 @@ func (s Settings) warnings(problems Problems) []string {
 	var w Problems
 	s.warnURL(&w)
 	for _, m := range s.mailers() {
+		if s.Delivery.Backend != queueName {
+			m.warnScheme(&w)
+		}
 		m.warnLogin(&w)
 		m.warnTLS(&w)
 		if s.Delivery.Backend == queueName {
@@ -33,6 +36,13 @@ func (s Settings) warnings(problems Problems) []string {
 		}
 	}
 	return lines
+}
+
+// warnScheme warns of a URL that only a worker can have a use for, in a program that delivers itself.
+func (s Settings) warnScheme(w *Problems) {
+	if t := s.Delivery.URL.target; t != nil && t.unknown {
+		w.add(mailerVariable(s.Using, urlVariable), "this program does not know its scheme; the worker has to")
+	}
 }
 
 // warnURL warns of a URL that nothing uses.

@@ -15,7 +15,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -47,7 +49,7 @@ func TestMortalWorker(t *testing.T) {
 	if url == "" {
 		t.SkipNow()
 	}
-	client, err := ConnectWorker(url)
+	client, err := redisconn.ConnectWorker(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,13 +88,13 @@ func TestAlone_killer(t *testing.T) {
 			})
 			deaths, log := 0, ""
 			for ; deaths < 10; deaths++ {
-				out, done := mortalWorker(t, h, client)
+				out, done := mortalWorker(t, h, client, n-1)
 				log += out
 				if done {
 					break
 				}
 				for _, queue := range []string{"default", "default:mass"} {
-					past := time.Now().Add(-2 * leaseGrace).Unix()
+					past := time.Now().Add(-time.Minute).Unix() // long enough for asynqbatch
 					if err := client.Eval(t.Context(), expireScript, []string{"asynq:{" + queue + "}:lease"}, past).Err(); err != nil {
 						t.Fatal(err)
 					}
@@ -118,15 +120,16 @@ func TestAlone_killer(t *testing.T) {
 			// It can be sent again when it is known why: it has all its runs again.
 			if again, err := NewDeadLetters(client).Replay(t.Context(), "default", letters[0].ID); err != nil {
 				t.Errorf("replay: %s, %v", again, err)
-			} else if task, err := inspect(t, h.Server).GetTaskInfo("default", again); err != nil || task.Headers[headerDied] != "" {
+			} else if task, err := inspect(t, h.Server).GetTaskInfo("default", again); err != nil || task.Headers[wire.HeaderDied] != "" {
 				t.Errorf("replayed as %v, %v", task, err)
 			}
 		})
 	}
 }
 
-// mortalWorker runs a worker until it dies, or until it has done all. It returns what it said.
-func mortalWorker(t *testing.T, h *house, client redis.UniversalClient) (out string, done bool) {
+// mortalWorker runs a worker until it dies, or until it has delivered all others and kept a dead
+// letter. It returns what it said.
+func mortalWorker(t *testing.T, h *house, client redis.UniversalClient, others int) (out string, done bool) {
 	t.Helper()
 	var said strings.Builder
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestMortalWorker$")
@@ -146,15 +149,8 @@ func mortalWorker(t *testing.T, h *house, client redis.UniversalClient) (out str
 			return true
 		default:
 		}
-		done = true
-		for _, queue := range []string{"default", "default:mass"} {
-			for _, list := range []string{"pending", "active"} {
-				n, err := client.LLen(t.Context(), "asynq:{"+queue+"}:"+list).Result()
-				done = done && err == nil && n == 0
-			}
-			n, err := client.ZCard(t.Context(), "asynq:{"+queue+"}:retry").Result()
-			done = done && err == nil && n == 0
-		}
+		delivered, err := client.HLen(t.Context(), "delivered").Result()
+		done = err == nil && delivered == int64(others) && h.info().Archived == 1
 		return done
 	})
 	_ = cmd.Process.Kill()
@@ -166,7 +162,7 @@ func mortalWorker(t *testing.T, h *house, client redis.UniversalClient) (out str
 func (h *house) suspect(ids ...string) {
 	h.t.Helper()
 	for _, id := range ids {
-		if err := h.Client(h.t).HSet(h.t.Context(), taskKey("default", id), fieldLost, suspicious).Err(); err != nil {
+		if err := h.Client(h.t).HSet(h.t.Context(), taskKey("default", id), wire.FieldLost, suspicious).Err(); err != nil {
 			h.t.Fatal(err)
 		}
 	}
@@ -190,7 +186,7 @@ func TestAlone_nothingElse(t *testing.T) {
 	suspects := map[string]bool{}
 	for i, task := range h.waiting() {
 		if i%20 == 10 {
-			p, err := decodePayload(task.Payload)
+			p, err := wire.Decode(task.Payload, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -239,7 +235,7 @@ func TestAlone_lives(t *testing.T) {
 		return mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect}}
 	}
 	begun := func() string {
-		s, _ := client.HGet(t.Context(), taskKey("default", id), fieldAlone).Result()
+		s, _ := client.HGet(t.Context(), taskKey("default", id), wire.FieldAlone).Result()
 		return s
 	}
 	stop := h.start(h.config())
@@ -266,10 +262,10 @@ func TestIsolation_run(t *testing.T) {
 	i := newIsolation(client, zerolog.Nop())
 	defer i.stop()
 	tk := &ticket{key: "asynq:{default}:t:X"}
-	client.HSet(t.Context(), tk.key, "state", "active", fieldLost, "3")
+	client.HSet(t.Context(), tk.key, "state", "active", wire.FieldLost, "3")
 	read := func() string {
 		all := client.HGetAll(t.Context(), tk.key).Val()
-		return fmt.Sprintf("lost=%s begun=%d", all[fieldLost], strings.Count(all[fieldAlone], " "))
+		return fmt.Sprintf("lost=%s begun=%d", all[wire.FieldLost], strings.Count(all[wire.FieldAlone], " "))
 	}
 	dies := func() (int, error) {
 		_, died, err := i.begin(t.Context(), tk)
@@ -299,7 +295,7 @@ func TestIsolation_run(t *testing.T) {
 			t.Errorf("%s: died = %d, %s, want %d, %s", step.name, died, read(), step.died, step.want)
 		}
 	}
-	client.HDel(t.Context(), tk.key, fieldAlone)
+	client.HDel(t.Context(), tk.key, wire.FieldAlone)
 	if _, err := i.run(t.Context(), tk, func() error { return nil }); err != nil || read() != "lost= begun=0" {
 		t.Errorf("after a run with an end of its own: %s, %v", read(), err)
 	}
@@ -307,5 +303,38 @@ func TestIsolation_run(t *testing.T) {
 	i.forgive(t.Context(), "asynq:{default}:t:gone")
 	if client.Exists(t.Context(), "asynq:{default}:t:gone").Val() != 0 || read() != "lost=-1 begun=0" {
 		t.Errorf("forgiven: %s", read())
+	}
+}
+
+// That Redis is away while a suspect is on the wire is no death.
+func TestAlone_redisAway(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{AppendOnly: redistest.Always})
+	h.send(1, nil)
+	id := h.waiting()[0].ID
+	h.suspect(id)
+	started, goOn := make(chan struct{}, 100), make(chan struct{})
+	tries := 0
+	h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+		if tries++; tries > 3 {
+			return mailer.Result{}
+		}
+		started <- struct{}{}
+		<-goOn
+		return mailer.Result{Err: sendError(mailer.Temporary, 451, "later")}
+	}
+	h.start(h.config())
+	for range 3 { // as many as would condemn it
+		<-started
+		h.Stop()
+		goOn <- struct{}{}
+		h.Restart()
+		h.suspect(id) // a run with an end of its own has cleared it
+	}
+	h.wait(1)
+	h.empty()
+	h.once(1)
+	if letters := h.archived(); len(letters) > 0 {
+		t.Errorf("condemned: %s", letters[0].LastErr)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
@@ -28,7 +29,7 @@ func (a *app) dead(ctx context.Context, s selection, work func(context.Context, 
 		return err
 	}
 	defer a.close()
-	d := tasks.NewDeadLetters(a.redis)
+	d := tasks.NewDeadLetters(a.pouch.Redis)
 	queues, err := a.deadQueues(d, s.queue)
 	if err != nil {
 		return err
@@ -60,7 +61,7 @@ func (a *app) deadQueues(d *tasks.DeadLetters, name string) ([]string, error) {
 	known := slices.Sorted(maps.Keys(a.settings.Worker.Queues))
 	var found []string
 	for _, q := range queues {
-		plain := tasks.ParseQueueName(q).Queue
+		plain := wire.ParseQueueName(q).Queue
 		if q == name || plain == name {
 			found = append(found, q)
 		}
