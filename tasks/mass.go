@@ -25,7 +25,7 @@ import (
 func putMass(ctx context.Context, client *producer, payloads []*wire.Payload, id string, opts ...asynq.Option) error {
 	var lines []byte
 	for i, p := range payloads {
-		p, err := client.hold(ctx, p, taskKey(queueOf(opts), id))
+		p, err := client.contents.hold(ctx, p, taskKey(queueOf(opts), id))
 		if err != nil {
 			return err
 		}
@@ -380,7 +380,7 @@ func (r *massRun) end() error {
 		return errGivenBack
 	}
 	for _, m := range r.messages {
-		r.w.blobs.done(m)
+		r.w.blobs.ended(m.key, m.payload)
 	}
 	if r.results != nil {
 		r.w.keepResult(r.task, r.results)

@@ -81,7 +81,7 @@ func (w *Worker) processOne(ctx context.Context, t *ticket) error {
 		return err
 	}
 	if o.verdict.action == complete || o.verdict.action == drop {
-		w.blobs.done(t)
+		w.blobs.ended(t.key, t.payload)
 	}
 	if !t.told() {
 		w.ended(t, o)
