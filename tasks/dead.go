@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/blobstore"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -65,7 +66,7 @@ func wholeReason(ctx context.Context, client redis.UniversalClient, info *asynq.
 	switch {
 	case err != nil && !errors.Is(err, redis.Nil):
 		return "", unavailable(err)
-	case err == nil && stored(noted) == info.LastErr:
+	case err == nil && redact.Reason(noted, false) == info.LastErr:
 		return noted, nil
 	}
 	return info.LastErr, nil

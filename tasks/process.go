@@ -34,11 +34,8 @@ func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) (err error) 
 // storedError is an error as asynq stores it.
 type storedError struct{ cause error }
 
-func (e *storedError) Error() string { return stored(e.cause.Error()) }
+func (e *storedError) Error() string { return redact.Reason(e.cause.Error(), false) }
 func (e *storedError) Unwrap() error { return e.cause }
-
-// stored is the text of an error without addresses.
-func stored(text string) string { return redact.Text(text, maxReason, false) }
 
 func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 	t := newTicket(ctx, task)

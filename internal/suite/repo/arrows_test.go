@@ -30,7 +30,7 @@ var arrows = []struct {
 	{"internal/batcher", nil, nil},
 	{"internal/blobstore", []string{"internal/redisconn"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/redisconn", []string{"mailer"}, []string{"github.com/redis/go-redis/v9"}},
-	{"internal/redact", nil, nil},
+	{"internal/redact", []string{"mailer"}, nil},
 	{"internal/ownhost", nil, nil},
 	{"internal/wire", []string{"mailer"}, nil},
 	{"internal/pages", []string{"mailer", "settings", "backends/smtp", "tasks", "internal/redact", "internal/redisconn", "internal/ownhost", "internal/wire"},
