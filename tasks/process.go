@@ -10,6 +10,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -242,7 +243,7 @@ func (w *Worker) forward(ctx context.Context, t *ticket, l *lane) (outcome, erro
 func (w *Worker) movingOptions(t *ticket, l *lane) ([]asynq.Option, error) {
 	info, err := asynq.NewInspectorFromRedisClient(w.redis).GetTaskInfo(t.queue, t.id)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, redisconn.Unavailable(err)
 	}
 	name := t.name
 	name.Mailer = l.mailer

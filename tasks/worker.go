@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -183,7 +184,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err := w.redis.Ping(ctx).Err(); ctx.Err() != nil {
 		return nil
 	} else if err != nil {
-		return unavailable(err)
+		return redisconn.Unavailable(err)
 	}
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
