@@ -93,7 +93,7 @@ func (k *blobKeeper) content(ctx context.Context, p *payload, b blob) ([]byte, e
 }
 
 // done notes that a task needs its blobs no more, once asynq has ended it.
-func (k *blobKeeper) done(t *ticket) {
+func (k *blobKeeper) done(t *taskMessage) {
 	if t.payload == nil || len(t.payload.Blobs) == 0 {
 		return
 	}

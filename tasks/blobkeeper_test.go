@@ -70,7 +70,7 @@ func TestBlobKeeper_waitsForTheTasksEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := h.keeper()
-	k.done(&ticket{key: taskKey("default", info.ID), payload: p})
+	k.done(&taskMessage{key: taskKey("default", info.ID), payload: p})
 	k.dropEnded(t.Context())
 	h.wantBlob(content, 1)
 	if err := inspect(t, h.Server).DeleteTask("default", info.ID); err != nil {

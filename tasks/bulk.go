@@ -83,7 +83,7 @@ func (b *bulk) flush(ctx context.Context) {
 		b.report(indexes[0], b.queue.handOver(ctx, payloads[0]))
 	default:
 		id := rand.Text()
-		err := b.queue.handOverMass(ctx, payloads, id)
+		err := b.queue.handOverBulk(ctx, payloads, id)
 		if mailer.ClassOf(err) == mailer.Unavailable {
 			b.down = err
 		}

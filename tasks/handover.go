@@ -150,7 +150,7 @@ func (q *Queue) handOver(ctx context.Context, p *payload) mailer.Result {
 	} else {
 		id = rand.Text()
 		name := q.queueOf(id)
-		err = q.traced(ctx, name, id, func(ctx context.Context, headers map[string]string) error {
+		err = traced(ctx, q.cfg.Tracer, name.Queue, id, func(ctx context.Context, headers map[string]string) error {
 			p.headers = headers
 			return enqueue(ctx, q.client, p, id, q.taskOptions(name.String(), p.DueAt)...)
 		})
@@ -181,7 +181,7 @@ func (q *Queue) handOverOnce(ctx context.Context, p *payload) (string, error) {
 				return found.ID, q.judge(ctx, found, p.Digest, o)
 			}
 		}
-		err := q.traced(ctx, ParseQueueName(queue), id, func(ctx context.Context, headers map[string]string) error {
+		err := traced(ctx, q.cfg.Tracer, ParseQueueName(queue).Queue, id, func(ctx context.Context, headers map[string]string) error {
 			p.headers = headers
 			return put(ctx, q.client, p, id, opts...)
 		})

@@ -254,8 +254,8 @@ func TestMass_takenAway(t *testing.T) {
 	task, _, _ := splitID(ids[0])
 	client := h.Client(t)
 	l := newLedger(client, nil, zerolog.Nop())
-	message := func(token string) *ticket {
-		return &ticket{key: taskKey("default:mass", task), slot: ".0", token: token, payload: &payload{}}
+	message := func(token string) *taskMessage {
+		return &taskMessage{key: taskKey("default:mass", task), suffix: ".0", token: token, payload: &payload{}}
 	}
 	for _, tt := range []struct {
 		name, wire, token string
@@ -266,7 +266,7 @@ func TestMass_takenAway(t *testing.T) {
 		{"left before", "new", "new", false},
 	} {
 		client.HSet(t.Context(), taskKey("default:mass", task), fieldWire+".0", tt.wire)
-		ours, err := l.leaves(t.Context(), message(tt.token), rest{Spent: 1})
+		ours, err := l.leaves(t.Context(), message(tt.token), remainder{Spent: 1})
 		if err != nil || ours != tt.ours {
 			t.Errorf("%s: leaves = %v, %v, want %v", tt.name, ours, err, tt.ours)
 		}
@@ -343,8 +343,8 @@ func TestLedger_noteIsRemembered(t *testing.T) {
 	ids := h.sendAll(2, nil)
 	task, _, _ := splitID(ids[0])
 	l := newLedger(h.Client(t), nil, zerolog.Nop())
-	m := &ticket{key: taskKey("default:mass", task), slot: ".0", payload: &payload{}}
-	name := entryName(m.key, "", m.slot)
+	m := &taskMessage{key: taskKey("default:mass", task), suffix: ".0", payload: &payload{}}
+	name := entryName(m.key, "", m.suffix)
 	l.remember(name, `{"reply":"250 Ok","refused":[{"recipient":"b@example.com"}]}`)
 	if err := l.note(t.Context(), m, record{Reply: "250 Ok"}); err != nil {
 		t.Fatal(err)
