@@ -17,6 +17,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -214,7 +215,7 @@ func (freeLedger) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return
 
 func (freeLedger) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if !has(cmds, "hmget", "state") && !has(cmds, "hset", fieldSent) && !isRecord(cmds) {
+		if !has(cmds, "hmget", "state") && !has(cmds, "hset", wire.FieldSent) && !isRecord(cmds) {
 			return next(ctx, cmds)
 		}
 		for _, c := range cmds {
@@ -248,7 +249,7 @@ func redisCPU(b *testing.B, client *redis.Client) float64 {
 // isRecord says whether the commands are the ledger's, of messages of mass tasks.
 func isRecord(cmds []redis.Cmder) bool {
 	field, _ := cmds[0].Args()[min(2, len(cmds[0].Args())-1)].(string)
-	return strings.HasPrefix(field, fieldSent)
+	return strings.HasPrefix(field, wire.FieldSent)
 }
 
 // BenchmarkIdleLatency is the time from the hand-over to the acceptance on a worker

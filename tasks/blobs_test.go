@@ -17,6 +17,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -364,7 +365,7 @@ func TestBlobs_retention(t *testing.T) {
 	if err != nil || len(list) != 1 {
 		t.Fatalf("completed tasks %v, %v", list, err)
 	}
-	p, err := decodePayload(list[0].Payload)
+	p, err := wire.Decode(list[0].Payload, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -20,7 +21,7 @@ type bulkRun struct {
 	w        *Worker
 	task     *taskMessage
 	messages []*taskMessage
-	results  []resultRecord // if they are to be kept
+	results  []wire.Result // if they are to be kept
 	finished int
 }
 
@@ -192,9 +193,9 @@ func (r *bulkRun) settle(ctx context.Context, m *taskMessage, o outcome) error {
 	r.finished++
 	if m.payload != nil && m.payload.KeepResult {
 		if r.results == nil {
-			r.results = make([]resultRecord, len(r.messages))
+			r.results = make([]wire.Result, len(r.messages))
 		}
-		r.results[m.index] = newResultRecord(o)
+		r.results[m.index] = wire.NewResult(o.result)
 	}
 	r.w.ended(m, o)
 	return nil
@@ -204,20 +205,20 @@ func (r *bulkRun) settle(ctx context.Context, m *taskMessage, o outcome) error {
 func (r *bulkRun) moveOn(ctx context.Context, m *taskMessage, o outcome) error {
 	switch {
 	case m.payload == nil:
-		return r.leave(ctx, m, remainder{}, 0)
+		return r.leave(ctx, m, wire.Remainder{}, 0)
 	case o.verdict.action == retry:
-		return r.leave(ctx, m, remainder{Spent: m.payload.Spent + 1}, o.verdict.delay)
+		return r.leave(ctx, m, wire.Remainder{Spent: m.payload.Spent + 1}, o.verdict.delay)
 	case o.verdict.action == deadLetter:
-		return r.leave(ctx, m, remainder{Spent: m.payload.Spent + 1, Refused: redact.Text(o.verdict.reason.Error(), maxReason, true)}, 0)
+		return r.leave(ctx, m, wire.Remainder{Spent: m.payload.Spent + 1, Refused: redact.Text(o.verdict.reason.Error(), maxReason, true)}, 0)
 	case o.forwarded:
-		return r.leave(ctx, m, remainder{Forwarded: true}, 0)
+		return r.leave(ctx, m, wire.Remainder{Forwarded: true}, 0)
 	case len(o.result.Refused) > 0:
 		if err := r.w.keepRefused(ctx, m, o.result.Refused); err != nil {
 			return err
 		}
-		return r.w.ledger.note(ctx, m, record{Reply: o.result.Reply})
+		return r.w.ledger.note(ctx, m, wire.Record{Reply: o.result.Reply})
 	case o.verdict.reason != nil: // it has failed silently, once
-		return r.w.ledger.note(ctx, m, record{Moved: true})
+		return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
 	}
 	return nil
 }
@@ -227,7 +228,7 @@ var errTaken = errors.New("another worker has the task")
 // leave makes a task of a message. How it goes on is noted in the ledger first: a worker
 // that dies in between leaves that to the next run of the mass task, and two workers that
 // have it at the same time do it once.
-func (r *bulkRun) leave(ctx context.Context, m *taskMessage, how remainder, delay time.Duration) error {
+func (r *bulkRun) leave(ctx context.Context, m *taskMessage, how wire.Remainder, delay time.Duration) error {
 	ours, err := r.w.ledger.leaves(ctx, m, how)
 	if err != nil {
 		return err
@@ -240,28 +241,28 @@ func (r *bulkRun) leave(ctx context.Context, m *taskMessage, how remainder, dela
 
 // goOnAgain is goOn for a message that an earlier run had begun to make a task of. If that
 // was there it may have been cancelled.
-func (r *bulkRun) goOnAgain(ctx context.Context, m *taskMessage, how remainder) error {
+func (r *bulkRun) goOnAgain(ctx context.Context, m *taskMessage, how wire.Remainder) error {
 	name := m.name
-	if name.Mass = false; how.Forwarded {
+	if name.Bulk = false; how.Forwarded {
 		name.Mailer = m.payload.Using
 	}
-	cancelled, err := r.w.redis.Exists(ctx, cancelledKey(name.String(), m.id)).Result()
+	cancelled, err := r.w.redis.Exists(ctx, wire.CancelledKey(name.String(), m.id)).Result()
 	if err != nil {
 		return redisconn.Unavailable(err)
 	}
 	if cancelled > 0 {
-		return r.w.ledger.note(ctx, m, record{Moved: true})
+		return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
 	}
 	return r.goOn(ctx, m, how, 0)
 }
 
 // goOn enqueues the task of a message that leaves, which doing it twice does once.
-func (r *bulkRun) goOn(ctx context.Context, m *taskMessage, how remainder, delay time.Duration) error {
+func (r *bulkRun) goOn(ctx context.Context, m *taskMessage, how wire.Remainder, delay time.Duration) error {
 	if m.payload == nil {
 		if err := r.keepUnreadable(ctx, m); err != nil {
 			return err
 		}
-		return r.w.ledger.note(ctx, m, record{Moved: true})
+		return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
 	}
 	p, to := *m.payload, *m
 	if p.Spent, p.Refused = how.Spent, how.Refused; how.Forwarded {
@@ -283,29 +284,29 @@ func (r *bulkRun) goOn(ctx context.Context, m *taskMessage, how remainder, delay
 	if err != nil {
 		return err
 	}
-	return r.w.ledger.note(ctx, m, record{Moved: true})
+	return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
 }
 
 // keepIncomplete makes a dead letter of a message that has lost an attachment.
-func (r *bulkRun) keepIncomplete(ctx context.Context, m *taskMessage, p *payload) error {
-	data, err := p.encode()
+func (r *bulkRun) keepIncomplete(ctx context.Context, m *taskMessage, p *wire.Payload) error {
+	data, err := p.Encode()
 	if err != nil {
 		return err
 	}
-	return r.putAside(ctx, m, asynq.NewTask(TaskType, data))
+	return r.putAside(ctx, m, asynq.NewTask(wire.TaskType, data))
 }
 
 // keepUnreadable makes a task of a message that cannot be read. It becomes a dead letter
 // when a worker finds that out again, with its payload as it is.
 func (r *bulkRun) keepUnreadable(ctx context.Context, m *taskMessage) error {
 	line := slices.Collect(bytes.Lines(m.task.Payload()))[m.index]
-	return r.putAside(ctx, m, asynq.NewTask(TaskType, bytes.TrimSpace(line)))
+	return r.putAside(ctx, m, asynq.NewTask(wire.TaskType, bytes.TrimSpace(line)))
 }
 
 // putAside enqueues a task that is to become a dead letter.
 func (r *bulkRun) putAside(ctx context.Context, m *taskMessage, task *asynq.Task) error {
 	name := m.name
-	name.Mass = false
+	name.Bulk = false
 	err := putTask(ctx, r.w.client, task, m.id, asynq.Queue(name.String()), asynq.MaxRetry(m.maxRetry+spareRetry), asynq.Timeout(m.timeout))
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
 		return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -16,19 +17,15 @@ import (
 // good, leaves the mass task and goes on as a task of its own under that ID. So a mass
 // task always completes in the end, unless nothing can be sent at all.
 
-// TaskTypeMass is the asynq type of a task that carries many messages. Its payload is
-// one payload of a TaskType task for each, a line each.
-const TaskTypeMass = "mailpouch:messages"
-
-// putMass enqueues messages as one task.
-func putBulk(ctx context.Context, client *producer, payloads []*payload, id string, opts ...asynq.Option) error {
+// putBulk enqueues messages as one task.
+func putBulk(ctx context.Context, client *producer, payloads []*wire.Payload, id string, opts ...asynq.Option) error {
 	var lines []byte
 	for i, p := range payloads {
 		p, err := client.hold(ctx, p, taskKey(queueOf(opts), id))
 		if err != nil {
 			return err
 		}
-		if lines, err = p.append(lines); err != nil {
+		if lines, err = p.Append(lines); err != nil {
 			return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
 		}
 		lines = append(lines, '\n')
@@ -36,16 +33,16 @@ func putBulk(ctx context.Context, client *producer, payloads []*payload, id stri
 			lines = slices.Grow(lines, len(lines)*len(payloads)) // the others are much the same
 		}
 	}
-	return putTask(ctx, client, asynq.NewTaskWithHeaders(TaskTypeMass, lines, payloads[0].headers), id, opts...)
+	return putTask(ctx, client, asynq.NewTaskWithHeaders(wire.TaskTypeBulk, lines, payloads[0].Headers), id, opts...)
 }
 
 // handOverMass enqueues messages as one task under the given ID. That the ID is there
 // already is success, as for enqueue.
-func (q *Queue) handOverBulk(ctx context.Context, payloads []*payload, id string) error {
+func (q *Queue) handOverBulk(ctx context.Context, payloads []*wire.Payload, id string) error {
 	name := q.queueOf(id)
-	name.Mass = true
+	name.Bulk = true
 	err := traced(ctx, q.cfg.Tracer, name.Queue, id, func(ctx context.Context, headers map[string]string) error {
-		payloads[0].headers = headers
+		payloads[0].Headers = headers
 		return putBulk(ctx, q.client, payloads, id, q.taskOptions(name.String(), payloads[0].DueAt)...)
 	})
 	if errors.Is(err, asynq.ErrTaskIDConflict) {

@@ -4,15 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"iter"
 	"sync/atomic"
 	"time"
 
 	"github.com/hibiken/asynq"
 
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -25,7 +24,7 @@ type taskMessage struct {
 	task     *asynq.Task
 	id       string // the message's: the task's, with the index in a mass task
 	queue    string // asynq's
-	name     QueueName
+	name     wire.QueueName
 	key      string // of the task in Redis
 	index    int    // in a mass task
 	suffix   string // what the message's fields of the task's record end in: "" if it has the task to itself
@@ -34,7 +33,7 @@ type taskMessage struct {
 	maxRetry int
 	started  time.Time
 	timeout  time.Duration // of the task, in whole seconds
-	payload  *payload      // nil if it cannot be read
+	payload  *wire.Payload // nil if it cannot be read
 	alone    bool          // it runs with nothing else in the process
 	span     *span
 }
@@ -43,7 +42,7 @@ func newTaskMessage(ctx context.Context, task *asynq.Task) *taskMessage {
 	t := &taskMessage{task: task, token: rand.Text()[:12], started: time.Now()}
 	t.id, _ = asynq.GetTaskID(ctx)
 	t.queue, _ = asynq.GetQueueName(ctx)
-	t.name, t.key = ParseQueueName(t.queue), taskKey(t.queue, t.id)
+	t.name, t.key = wire.ParseQueueName(t.queue), taskKey(t.queue, t.id)
 	t.retried, _ = asynq.GetRetryCount(ctx)
 	t.maxRetry, _ = asynq.GetMaxRetry(ctx)
 	t.maxRetry -= spareRetry
@@ -80,7 +79,7 @@ func (t *taskMessage) message() *mailer.EmailMessage {
 func (t *taskMessage) unpack() (messages []*taskMessage, errs []error) {
 	for line := range bytes.Lines(t.task.Payload()) {
 		m := t.part(len(messages))
-		p, err := decodeTask(line, t.task.Headers())
+		p, err := wire.Decode(line, t.task.Headers())
 		m.payload = p
 		messages, errs = append(messages, m), append(errs, err)
 	}
@@ -91,7 +90,7 @@ func (t *taskMessage) unpack() (messages []*taskMessage, errs []error) {
 func (t *taskMessage) part(index int) *taskMessage {
 	m := new(*t)
 	m.index = index
-	m.id = massID(t.id, index)
+	m.id = wire.MessageID(t.id, index)
 	m.suffix = m.id[len(t.id):]
 	return m
 }
@@ -110,7 +109,7 @@ func need(messages []*taskMessage) int {
 			if shared[b.Hash] {
 				continue
 			}
-			octets += float64(b.Size) * b.cost()
+			octets += float64(b.Size) * costOf(b)
 			if shared == nil {
 				shared = map[string]bool{}
 			}
@@ -169,10 +168,10 @@ const (
 func newDelivery(t *taskMessage, done chan<- *delivery) *delivery {
 	j := &delivery{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
-		key: t.key, suffix: t.suffix, cancelled: cancelledKey(t.queue, t.id), token: t.token, span: t.span,
+		key: t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.id), token: t.token, span: t.span,
 	}
 	j.unwanted.Store(t.alone) // what waits for its relay does not wait alone
-	if j.generation = t.payload.stamp(); j.generation != "" {
+	if j.generation = t.payload.Generation(); j.generation != "" {
 		j.token = j.generation + "." + j.token
 	}
 	if t.payload.AtMostOnce {
@@ -269,66 +268,24 @@ type outcome struct {
 	result  mailer.Result
 	verdict verdict
 
-	sender    int        // which one tried; 0: none
-	again     bool       // the message had been sent before, and was not sent again
-	forwarded bool       // the task went on to another queue
-	moved     bool       // an earlier run of the mass task has made a task of the message
-	remainder *remainder // with moved: it had begun to
+	sender    int             // which one tried; 0: none
+	again     bool            // the message had been sent before, and was not sent again
+	forwarded bool            // the task went on to another queue
+	moved     bool            // an earlier run of the mass task has made a task of the message
+	remainder *wire.Remainder // with moved: it had begun to
 }
 
 // dead is the outcome of a message that is a dead letter without having been on the wire.
 func dead(reason error) outcome { return outcome{verdict: verdict{action: deadLetter, reason: reason}} }
 
-// record is an entry: enough to end the task as it should have ended.
-type record struct {
-	Reply     string     `json:"reply"`
-	Refused   []refusal  `json:"refused,omitempty"`
-	Moved     bool       `json:"moved,omitempty"` // not sent: it goes on as a task of its own
-	Remainder *remainder `json:"rest,omitempty"`  // with Moved: as which one, until that is in Redis
-}
-
-// rest is how a message goes on that leaves its mass task.
-type remainder struct {
-	Spent     int    `json:"spent,omitempty"`   // tries so far
-	Refused   string `json:"refused,omitempty"` // why it is a dead letter
-	Forwarded bool   `json:"forwarded,omitempty"`
-}
-
-type refusal struct {
-	Recipient string `json:"recipient"`
-	Permanent bool   `json:"permanent"`
-	Code      int    `json:"code"`
-	Enhanced  string `json:"enhanced,omitempty"`
-	Text      string `json:"text"`
-}
-
-func encodeRecord(r mailer.Result) (string, error) {
-	rec := record{Reply: r.Reply}
-	for _, e := range r.Refused {
-		rec.Refused = append(rec.Refused, refusal{e.Recipient, e.Class == mailer.Permanent, e.Code, e.Enhanced, e.Text})
-	}
-	data, err := json.Marshal(rec)
-	return string(data), err
-}
-
 // outcomeOf is how a message ends whose record is in the ledger.
 func outcomeOf(data string) (outcome, error) {
-	var rec record
-	if err := json.Unmarshal([]byte(data), &rec); err != nil {
-		return outcome{again: true}, fmt.Errorf("tasks: ledger: %w", err)
+	r, err := wire.DecodeRecord(data)
+	if err != nil {
+		return outcome{again: true}, err
 	}
-	if rec.Moved {
-		return outcome{moved: true, remainder: rec.Remainder}, nil
+	if r.Moved {
+		return outcome{moved: true, remainder: r.Rest}, nil
 	}
-	r := mailer.Result{Reply: rec.Reply}
-	for _, f := range rec.Refused {
-		class := mailer.Temporary
-		if f.Permanent {
-			class = mailer.Permanent
-		}
-		r.Refused = append(r.Refused, &mailer.SendError{
-			Class: class, Step: mailer.StepRcpt, Recipient: f.Recipient, Code: f.Code, Enhanced: f.Enhanced, Text: f.Text,
-		})
-	}
-	return outcome{result: r, again: true}, nil
+	return outcome{result: r.Result(), again: true}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // givingBack is how long asynq waits at shutdown before it puts unfinished tasks back:
@@ -77,15 +78,15 @@ func newDispatcher(mailer string, connections int, cfg WorkerConfig) *dispatcher
 }
 
 // channel is where the deliveries of a queue go.
-func (d *dispatcher) channel(queue QueueName) chan []*delivery {
+func (d *dispatcher) channel(queue wire.QueueName) chan []*delivery {
 	if d.isPriority(queue) {
 		return d.priority
 	}
 	return d.normal
 }
 
-func (d *dispatcher) isPriority(queue QueueName) bool {
-	return d.priority != nil && queue.Queue == d.top && !queue.Mass
+func (d *dispatcher) isPriority(queue wire.QueueName) bool {
+	return d.priority != nil && queue.Queue == d.top && !queue.Bulk
 }
 
 // serverConfigs are those of the asynq servers. Each waits for Redis when it takes tasks, so each
@@ -110,7 +111,7 @@ func (d *dispatcher) serverConfigs() []asynqbatch.ServerConfig {
 	}
 	priority, bulk := map[string]int{}, d.names(0, true)
 	for shard := range d.cfg.Shards + 1 {
-		priority[QueueName{Mailer: d.mailer, Queue: d.top, Shard: shard}.String()] = 1
+		priority[wire.QueueName{Mailer: d.mailer, Queue: d.top, Shard: shard}.String()] = 1
 		maps.Copy(bulk, d.names(shard, true))
 	}
 	if d.priority != nil {
@@ -138,7 +139,7 @@ func (d *dispatcher) concurrency() int {
 func (d *dispatcher) names(shard int, bulk bool) map[string]int {
 	names := map[string]int{}
 	for queue, weight := range d.cfg.Queues {
-		names[QueueName{Mailer: d.mailer, Queue: queue, Shard: shard, Mass: bulk}.String()] = weight
+		names[wire.QueueName{Mailer: d.mailer, Queue: queue, Shard: shard, Bulk: bulk}.String()] = weight
 	}
 	return names
 }
@@ -207,13 +208,13 @@ func (d *dispatcher) serverConfig(queues map[string]int, concurrency int) asynqb
 
 // room takes the memory for messages of that queue, all at once: one
 // after the other, two tasks could each wait for what the other one has.
-func (d *dispatcher) room(ctx context.Context, queue QueueName, messages ...*taskMessage) (release func(), ok bool) {
+func (d *dispatcher) room(ctx context.Context, queue wire.QueueName, messages ...*taskMessage) (release func(), ok bool) {
 	b := d.memory
 	if d.isPriority(queue) {
 		b = d.priorityMemory
 	}
 	small := smallMessage
-	if queue.Mass {
+	if queue.Bulk {
 		small = smallBulk
 	}
 	need := need(messages)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // A message can kill its worker, as one does that needs more memory to be written than the
@@ -125,14 +126,14 @@ local begun = redis.call("HGET", KEYS[1], ARGV[1])
 if not begun then return 0 end
 begun = string.gsub(begun, ARGV[2] .. " ", "")
 if begun == "" then redis.call("HDEL", KEYS[1], ARGV[1]) else redis.call("HSET", KEYS[1], ARGV[1], begun) end
-if ARGV[3] == "1" then redis.call("HDEL", KEYS[1], "` + fieldLost + `") end
+if ARGV[3] == "1" then redis.call("HDEL", KEYS[1], "` + wire.FieldLost + `") end
 return 0`
 
 // begin notes that a run of a message alone begins, and returns what ended needs. Where too
 // many have begun and not ended it does not begin, and died is how many.
 func (i *isolation) begin(ctx context.Context, t *taskMessage) (token string, died int, err error) {
 	token = rand.Text()[:12]
-	died, err = i.redis.Eval(ctx, beginScript, []string{t.key}, fieldAlone+t.suffix, token, fatalRuns).Int()
+	died, err = i.redis.Eval(ctx, beginScript, []string{t.key}, wire.FieldAlone+t.suffix, token, fatalRuns).Int()
 	if err != nil {
 		return "", 0, errGivenBack
 	}
@@ -160,7 +161,7 @@ func (i *isolation) run(ctx context.Context, t *taskMessage, do func() error) (d
 func (i *isolation) ended(ctx context.Context, t *taskMessage, token string, proven bool) {
 	ctx = context.WithoutCancel(ctx)
 	for {
-		err := i.redis.Eval(ctx, endedScript, []string{t.key}, fieldAlone+t.suffix, token, proven).Err()
+		err := i.redis.Eval(ctx, endedScript, []string{t.key}, wire.FieldAlone+t.suffix, token, proven).Err()
 		if err == nil {
 			return
 		}
@@ -177,7 +178,7 @@ func (i *isolation) ended(ctx context.Context, t *taskMessage, token string, pro
 // lives.
 func (i *isolation) forgive(ctx context.Context, key string) {
 	const script = `if redis.call("EXISTS", KEYS[1]) == 1 then redis.call("HINCRBY", KEYS[1], ARGV[1], -1) end return 0`
-	if err := i.redis.Eval(context.WithoutCancel(ctx), script, []string{key}, fieldLost).Err(); err != nil {
+	if err := i.redis.Eval(context.WithoutCancel(ctx), script, []string{key}, wire.FieldLost).Err(); err != nil {
 		i.log.Debug().Err(redisconn.Unavailable(err)).Msg("a lost lease stays counted")
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/batcher"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -105,10 +106,10 @@ func (l *ledger) ask(ctx context.Context, jobs []*delivery) ([]note, error) {
 			fields = append(fields, "state")
 			for _, j := range run {
 				if j.onceToken != "" {
-					p.HSetNX(ctx, j.key, fieldBegun+j.suffix, j.onceToken)
+					p.HSetNX(ctx, j.key, wire.FieldBegun+j.suffix, j.onceToken)
 				}
-				marks = append(marks, fieldWire+j.suffix, j.token)
-				fields = append(fields, fieldSent+j.suffix, fieldBegun+j.suffix, fieldCancelled+j.suffix)
+				marks = append(marks, wire.FieldWire+j.suffix, j.token)
+				fields = append(fields, wire.FieldSent+j.suffix, wire.FieldBegun+j.suffix, wire.FieldCancelled+j.suffix)
 			}
 			p.HSet(ctx, run[0].key, marks...) // before cancelled is read
 			answers = append(answers, p.HMGet(ctx, run[0].key, fields...))
@@ -167,7 +168,7 @@ func (l *ledger) released(ctx context.Context, jobs []*delivery) {
 		for _, j := range jobs {
 			offWire(ctx, p, j)
 			if j.onceToken != "" {
-				p.HDel(ctx, j.key, fieldBegun+j.suffix)
+				p.HDel(ctx, j.key, wire.FieldBegun+j.suffix)
 			}
 		}
 		return nil
@@ -276,7 +277,7 @@ func (l *ledger) acknowledge(jobs []*delivery) (entries []*delivery) {
 
 // accepted notes that the relay has accepted a job's message.
 func (l *ledger) accepted(j *delivery) {
-	data, err := encodeRecord(j.outcome.result)
+	data, err := wire.NewRecord(j.outcome.result).Encode()
 	if err != nil {
 		data = "{}"
 	}
@@ -361,11 +362,11 @@ func writeRun(ctx context.Context, p redis.Pipeliner, jobs []*delivery) {
 	for _, j := range jobs {
 		switch {
 		case j.record != "" && j.gone:
-			p.Eval(ctx, restoreScript, []string{j.key}, fieldSent+j.suffix, j.record, j.generation, fieldWire+j.suffix)
+			p.Eval(ctx, restoreScript, []string{j.key}, wire.FieldSent+j.suffix, j.record, j.generation, wire.FieldWire+j.suffix)
 		case j.record != "":
-			sent = append(sent, fieldSent+j.suffix, j.record)
+			sent = append(sent, wire.FieldSent+j.suffix, j.record)
 		case j.onceToken != "" && mailer.ClassOf(j.outcome.result.Err) != mailer.Unknown:
-			p.HDel(ctx, j.key, fieldBegun+j.suffix) // this try's end is known, and it was no delivery
+			p.HDel(ctx, j.key, wire.FieldBegun+j.suffix) // this try's end is known, and it was no delivery
 		}
 		if j.undelivered() {
 			offWire(ctx, p, j)
@@ -389,7 +390,7 @@ return 0`
 
 // offWire adds the command that takes back what unsent has written for a job.
 func offWire(ctx context.Context, p redis.Pipeliner, j *delivery) {
-	p.Eval(ctx, offWireScript, []string{j.key}, fieldWire+j.suffix, j.token)
+	p.Eval(ctx, offWireScript, []string{j.key}, wire.FieldWire+j.suffix, j.token)
 }
 
 // lost notes that Redis may not have what it was told: it was away, and what answers
@@ -425,7 +426,7 @@ func (l *ledger) restore(ctx context.Context) {
 		for name, data := range entries {
 			key, rest, _ := strings.Cut(name, "\x00")
 			stamp, slot, _ := strings.Cut(rest, "\x00")
-			p.Eval(ctx, restoreScript, []string{key}, fieldSent+slot, data, stamp, fieldWire+slot)
+			p.Eval(ctx, restoreScript, []string{key}, wire.FieldSent+slot, data, stamp, wire.FieldWire+slot)
 		}
 		return nil
 	})
@@ -440,13 +441,13 @@ if redis.call("EXISTS", KEYS[1]) == 1 then redis.call("HSET", KEYS[1], ARGV[1], 
 return 0`
 
 // note writes an entry for a message.
-func (l *ledger) note(ctx context.Context, t *taskMessage, r record) error {
+func (l *ledger) note(ctx context.Context, t *taskMessage, r wire.Record) error {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
 	l.correct(t, string(data))
-	if err := l.redis.Eval(ctx, noteScript, []string{t.key}, fieldSent+t.suffix, string(data)).Err(); err != nil {
+	if err := l.redis.Eval(ctx, noteScript, []string{t.key}, wire.FieldSent+t.suffix, string(data)).Err(); err != nil {
 		return redisconn.Unavailable(err)
 	}
 	return nil
@@ -463,12 +464,12 @@ return 1`
 
 // leaves notes how a message is to go on. It is false if another run of its mass task
 // decides about it: asynq has given that out again.
-func (l *ledger) leaves(ctx context.Context, t *taskMessage, how remainder) (bool, error) {
-	data, err := json.Marshal(record{Moved: true, Remainder: &how})
+func (l *ledger) leaves(ctx context.Context, t *taskMessage, how wire.Remainder) (bool, error) {
+	data, err := json.Marshal(wire.Record{Moved: true, Rest: &how})
 	if err != nil {
 		return false, err
 	}
-	ours, err := l.redis.Eval(ctx, leaveScript, []string{t.key}, fieldWire+t.suffix, fieldSent+t.suffix, t.token, string(data)).Bool()
+	ours, err := l.redis.Eval(ctx, leaveScript, []string{t.key}, wire.FieldWire+t.suffix, wire.FieldSent+t.suffix, t.token, string(data)).Bool()
 	if err != nil {
 		return false, redisconn.Unavailable(err)
 	}
@@ -478,20 +479,20 @@ func (l *ledger) leaves(ctx context.Context, t *taskMessage, how remainder) (boo
 // hasLeft tells the mass task that a message comes from that it has left: what is on its way
 // alone must not be sent there again, though a worker may have died before it noted that.
 func (l *ledger) hasLeft(ctx context.Context, t *taskMessage) error {
-	task, _, ok := splitID(t.id)
+	task, _, ok := wire.SplitID(t.id)
 	if !ok || t.retried > 0 {
 		return nil
 	}
 	there := *t
-	there.name.Mass, there.suffix = true, t.id[len(task):]
-	names := []QueueName{there.name}
+	there.name.Bulk, there.suffix = true, t.id[len(task):]
+	names := []wire.QueueName{there.name}
 	if t.name.Mailer != "" { // it may have been forwarded
 		there.name.Mailer = ""
 		names = append(names, there.name)
 	}
 	for _, name := range names {
 		there.key = taskKey(name.String(), task)
-		if err := l.note(ctx, &there, record{Moved: true}); err != nil {
+		if err := l.note(ctx, &there, wire.Record{Moved: true}); err != nil {
 			return err
 		}
 	}
@@ -503,7 +504,7 @@ func (l *ledger) correct(t *taskMessage, data string) {
 	if t.payload == nil {
 		return // it cannot be read, so it was not sent
 	}
-	name := entryName(t.key, t.payload.stamp(), t.suffix)
+	name := entryName(t.key, t.payload.Generation(), t.suffix)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.recent[name]; ok {
@@ -529,8 +530,8 @@ return ""`
 // another outcome instead of o if there is one in Redis: it was cancelled, or an earlier
 // try has sent it.
 func (l *ledger) decided(ctx context.Context, t *taskMessage, o outcome) (outcome, error) {
-	keys := []string{t.key, cancelledKey(t.queue, t.id)}
-	answer, err := l.redis.Eval(ctx, decideScript, keys, fieldWire+t.suffix, fieldCancelled+t.suffix, fieldSent+t.suffix).Text()
+	keys := []string{t.key, wire.CancelledKey(t.queue, t.id)}
+	answer, err := l.redis.Eval(ctx, decideScript, keys, wire.FieldWire+t.suffix, wire.FieldCancelled+t.suffix, wire.FieldSent+t.suffix).Text()
 	if err != nil {
 		return o, redisconn.Unavailable(err)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"golang.org/x/sync/semaphore"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // A worker has hundreds of messages in flight, which is nothing as long as they are small.
@@ -92,12 +94,12 @@ func (w weight) memory() float64 {
 	return float64(raw)*rawCost + float64(w.files-raw)*fileCost + float64(texts)*textCost + float64(w.entries)*entryCost
 }
 
-// cost is what an octet of a blob takes.
-func (b blob) cost() float64 {
+// costOf is what a byte of a blob takes.
+func costOf(b wire.Blob) float64 {
 	switch {
-	case b.Part == partRaw:
+	case b.Part == wire.PartRaw:
 		return rawCost
-	case b.isText():
+	case b.IsText():
 		return textCost
 	}
 	return fileCost

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -45,11 +46,11 @@ func TestWorker_logOutcome(t *testing.T) {
 	for i := range many {
 		many[i] = fmt.Sprintf("Ann <ann@%d.example.com>", i)
 	}
-	of := func(to ...string) *payload { return &payload{Message: &mailer.EmailMessage{Bcc: to}} }
+	of := func(to ...string) *wire.Payload { return &wire.Payload{Message: &mailer.EmailMessage{Bcc: to}} }
 	unknown := &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRcpt, Code: 550, Enhanced: "5.1.1", Text: "<bob@example.com> is unknown", Recipient: "bob@example.com"}
 	for _, tt := range []struct {
 		name string
-		p    *payload
+		p    *wire.Payload
 		o    Outcome
 		want []string // parts of the log
 		full string   // a part of it with addresses in full
@@ -67,7 +68,7 @@ func TestWorker_logOutcome(t *testing.T) {
 			[]string{`"level":"error"`, `"class":"unknown","step":"RCPT","code":550`}, "<bob@example.com>"},
 		{"no reply", of("bob@example.com"), Outcome{Action: ActionDead, Err: errors.New("bad")}, []string{`"class":"temporary","error":"bad"`}, `"bob@example.com"`},
 		{"many", of(many...), Outcome{Action: ActionSkipped}, []string{`"a***@9.example.com"],"recipients":12`}, `"ann@9.example.com"],"recipients":12`},
-		{"some of them", &payload{slip: slip{Recipients: []string{"bob@example.com"}}, Message: &mailer.EmailMessage{To: many}}, Outcome{Action: ActionSent},
+		{"some of them", &wire.Payload{Meta: wire.Meta{Recipients: []string{"bob@example.com"}}, Message: &mailer.EmailMessage{To: many}}, Outcome{Action: ActionSent},
 			[]string{`"to":["b***@example.com"]`}, `"to":["bob@example.com"]`},
 		{"unreadable", nil, Outcome{Action: ActionDead, Err: errors.New("no message")}, []string{`"error":"no message"`}, "no message"},
 	} {

@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // ProcessTask is asynq's handler: it hands a task's message, or messages, to the senders
@@ -51,7 +52,7 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 		return errGivenBack
 	}
 	defer leave()
-	if task.Type() == TaskTypeMass {
+	if task.Type() == wire.TaskTypeBulk {
 		return w.processBulk(ctx, t)
 	}
 	return w.processOne(ctx, t)
@@ -82,7 +83,7 @@ func (w *Worker) processAlone(ctx context.Context, t *taskMessage, lost int) err
 	w.log.Warn().Str("task", t.id).Str("queue", t.queue).Int("lost_leases", lost).
 		Msg("workers that had this task died, or were cut off: it runs with nothing else in the process")
 	t.alone = true
-	if t.task.Type() == TaskTypeMass {
+	if t.task.Type() == wire.TaskTypeBulk {
 		return w.processBulkAlone(ctx, t, lost)
 	}
 	died, err := w.isolation.run(ctx, t, func() error { return w.processOne(ctx, t) })
@@ -106,7 +107,7 @@ func (w *Worker) condemn(ctx context.Context, t *taskMessage, lost int) error {
 	if o, err = w.settle(ctx, t, o); err != nil {
 		return err
 	}
-	if err := w.redis.HDel(ctx, t.key, fieldAlone, fieldLost).Err(); err != nil {
+	if err := w.redis.HDel(ctx, t.key, wire.FieldAlone, wire.FieldLost).Err(); err != nil {
 		return redisconn.Unavailable(err)
 	}
 	w.ended(t, o)
@@ -141,7 +142,7 @@ func (w *Worker) processBulkAlone(ctx context.Context, t *taskMessage, lost int)
 
 // only sends one message of the task.
 func (r *bulkRun) only(ctx context.Context, m *taskMessage, line []byte) error {
-	p, err := decodeTask(line, r.task.task.Headers())
+	p, err := wire.Decode(line, r.task.task.Headers())
 	if m.payload = p; err != nil {
 		return r.settle(ctx, m, dead(err))
 	}
@@ -158,11 +159,11 @@ func (r *bulkRun) only(ctx context.Context, m *taskMessage, line []byte) error {
 // condemn makes a task of a message that has killed its workers. It becomes a dead letter,
 // unread.
 func (r *bulkRun) condemn(ctx context.Context, m *taskMessage, line []byte, lost int) error {
-	task := asynq.NewTaskWithHeaders(TaskType, bytes.TrimSpace(line), map[string]string{headerDied: diedOf(lost).Error()})
+	task := asynq.NewTaskWithHeaders(wire.TaskType, bytes.TrimSpace(line), map[string]string{wire.HeaderDied: diedOf(lost).Error()})
 	if err := r.putAside(ctx, m, task); err != nil {
 		return err
 	}
-	if err := r.w.ledger.note(ctx, m, record{Moved: true}); err != nil {
+	if err := r.w.ledger.note(ctx, m, wire.Record{Moved: true}); err != nil {
 		return err
 	}
 	r.finished++

@@ -18,6 +18,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -112,7 +113,7 @@ func wholePath(t *testing.T, h *realHouse) {
 	if err := h.queue.With(cancelled).Cancel(t.Context(), h.enqueue(cancelled, mail("cancelled"))); err != nil {
 		t.Error(err)
 	}
-	if err := h.admin.HSet(t.Context(), taskKey("bulk", before), fieldSent, `{"reply":"250 long ago"}`).Err(); err != nil {
+	if err := h.admin.HSet(t.Context(), taskKey("bulk", before), wire.FieldSent, `{"reply":"250 long ago"}`).Err(); err != nil {
 		t.Fatal(err)
 	}
 
@@ -205,8 +206,8 @@ func replayDead(t *testing.T, h *realHouse, id string) {
 
 // rescueAll is rescue as if the archive had no room at all.
 func rescueAll(ctx context.Context, client redis.UniversalClient, queue, id string) error {
-	keys := []string{archiveKey(queue), deadKey(queue), taskKey(queue, id)}
-	return client.Eval(ctx, rescueScript, keys, time.Now().Add(time.Hour).Unix(), 0, fieldReason, "any").Err()
+	keys := []string{archiveKey(queue), wire.DeadKey(queue), taskKey(queue, id)}
+	return client.Eval(ctx, rescueScript, keys, time.Now().Add(time.Hour).Unix(), 0, wire.FieldReason, "any").Err()
 }
 
 // The whole path works on every kind of Redis that REDIS_URL can name.

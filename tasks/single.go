@@ -12,6 +12,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -40,10 +41,10 @@ func (w *Worker) processOne(ctx context.Context, t *taskMessage) error {
 
 // try reads the message and sends it.
 func (w *Worker) try(ctx context.Context, t *taskMessage) (outcome, error) {
-	if reason := t.task.Headers()[headerDied]; reason != "" {
+	if reason := t.task.Headers()[wire.HeaderDied]; reason != "" {
 		return dead(errors.New(reason)), nil
 	}
-	p, err := decodeTask(t.task.Payload(), t.task.Headers())
+	p, err := wire.Decode(t.task.Payload(), t.task.Headers())
 	if err != nil {
 		return dead(err), nil
 	}
@@ -216,29 +217,14 @@ func (w *Worker) settle(ctx context.Context, t *taskMessage, o outcome) (outcome
 			return o, err
 		}
 		// If the task comes back they are not to be enqueued again: they may have their mail by then.
-		if err := w.ledger.note(ctx, t, record{Reply: o.result.Reply}); err != nil {
+		if err := w.ledger.note(ctx, t, wire.Record{Reply: o.result.Reply}); err != nil {
 			return o, err
 		}
 	}
 	if o.verdict.action == complete && t.payload.KeepResult {
-		w.keepResult(t, newResultRecord(o))
+		w.keepResult(t, wire.NewResult(o.result))
 	}
 	return o, nil
-}
-
-// resultRecord is what a completed task shows while its retention lasts; for a mass task
-// that is a list of them.
-type resultRecord struct {
-	Reply   string   `json:"reply"`
-	Refused []string `json:"refused,omitempty"`
-}
-
-func newResultRecord(o outcome) resultRecord {
-	r := resultRecord{Reply: o.result.Reply}
-	for _, e := range o.result.Refused {
-		r.Refused = append(r.Refused, e.Error())
-	}
-	return r
 }
 
 func (w *Worker) keepResult(t *taskMessage, result any) {
@@ -287,9 +273,9 @@ func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, refused []*mai
 
 // enqueueRest enqueues what is left of a message as a task of its own, which waits
 // beside the one that it comes from.
-func (w *Worker) enqueueRemainder(ctx context.Context, t *taskMessage, p *payload, suffix string, opts ...asynq.Option) error {
+func (w *Worker) enqueueRemainder(ctx context.Context, t *taskMessage, p *wire.Payload, suffix string, opts ...asynq.Option) error {
 	name := t.name
-	name.Mass = false
+	name.Bulk = false
 	opts = append(opts, asynq.Queue(name.String()), asynq.MaxRetry(t.maxRetry+spareRetry), asynq.Timeout(t.timeout))
-	return enqueue(ctx, w.client, p, t.payload.stem(t.id)+suffix, opts...)
+	return enqueue(ctx, w.client, p, t.payload.BaseID(t.id)+suffix, opts...)
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // QueueStatus is what is in one queue of asynq's, in tasks: most are one message each, those
@@ -55,7 +57,7 @@ func countQueue(ctx context.Context, pipe redis.Pipeliner, name string) (read fu
 	prefix := "asynq:{" + name + "}:"
 	waiting, inHand := pipe.LLen(ctx, prefix+"pending"), pipe.LLen(ctx, prefix+"active")
 	scheduled, retry := pipe.ZCard(ctx, prefix+"scheduled"), pipe.ZCard(ctx, prefix+"retry")
-	archived, dead := pipe.ZCard(ctx, archiveKey(name)), pipe.ZCard(ctx, deadKey(name))
+	archived, dead := pipe.ZCard(ctx, archiveKey(name)), pipe.ZCard(ctx, wire.DeadKey(name))
 	paused := pipe.Exists(ctx, prefix+"paused")
 	return func(q *QueueStatus) {
 		q.Waiting, q.InHand = int(waiting.Val()), int(inHand.Val())

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -34,7 +35,7 @@ func TestReadStatus(t *testing.T) {
 	if err := inspector.ArchiveTask("default", ids[1]); err != nil {
 		t.Fatal(err)
 	}
-	if err := client.ZAdd(ctx, deadKey("default"), redis.Z{Score: 1, Member: "rescued"}).Err(); err != nil {
+	if err := client.ZAdd(ctx, wire.DeadKey("default"), redis.Z{Score: 1, Member: "rescued"}).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if err := inspector.PauseQueue("bulk"); err != nil {

@@ -1,6 +1,8 @@
 package tasks
 
-import "context"
+import (
+	"context"
+)
 
 // Tracer takes the trace of a request with its mail through the queue to the mail server.
 // Package tracing makes one of OpenTelemetry. What it returns goes into tasks and logs of

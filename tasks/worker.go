@@ -12,6 +12,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // Worker takes messages from the queue and delivers them.
@@ -45,7 +46,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		isolation:   newIsolation(client, *cfg.Logger),
 		reporter:    reporter{redactor{cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
-	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: fieldLost, Fetched: w.isolation.fetched, Logger: *cfg.Logger})
+	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, Fetched: w.isolation.fetched, Logger: *cfg.Logger})
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
 	w.dispatchers[""] = newDispatcher("", cfg.Connections, cfg)
 	for name, connections := range cfg.Mailers {
