@@ -209,7 +209,7 @@ func (r *bulkRun) moveOn(ctx context.Context, m *taskMessage, o outcome) error {
 	case o.verdict.action == retry:
 		return r.leave(ctx, m, wire.Remainder{Spent: m.payload.Spent + 1}, o.verdict.delay)
 	case o.verdict.action == deadLetter:
-		return r.leave(ctx, m, wire.Remainder{Spent: m.payload.Spent + 1, Refused: redact.Text(o.verdict.reason.Error(), maxReason, true)}, 0)
+		return r.leave(ctx, m, wire.Remainder{Spent: m.payload.Spent + 1, Refused: redact.Reason(o.verdict.reason.Error(), true)}, 0)
 	case o.forwarded:
 		return r.leave(ctx, m, wire.Remainder{Forwarded: true}, 0)
 	case len(o.result.Refused) > 0:
@@ -320,7 +320,7 @@ func (r *bulkRun) end() error {
 		return errGivenBack
 	}
 	for _, m := range r.messages {
-		r.w.blobs.done(m)
+		r.w.blobs.ended(m.key, m.payload)
 	}
 	if r.results != nil {
 		r.w.keepResult(r.task, r.results)

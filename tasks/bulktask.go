@@ -21,7 +21,7 @@ import (
 func putBulk(ctx context.Context, client *producer, payloads []*wire.Payload, id string, opts ...asynq.Option) error {
 	var lines []byte
 	for i, p := range payloads {
-		p, err := client.hold(ctx, p, taskKey(queueOf(opts), id))
+		p, err := client.contents.hold(ctx, p, taskKey(queueOf(opts), id))
 		if err != nil {
 			return err
 		}

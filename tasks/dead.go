@@ -11,6 +11,8 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/blobstore"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -64,7 +66,7 @@ func wholeReason(ctx context.Context, client redis.UniversalClient, info *asynq.
 	switch {
 	case err != nil && !errors.Is(err, redis.Nil):
 		return "", unavailable(err)
-	case err == nil && stored(noted) == info.LastErr:
+	case err == nil && redact.Reason(noted, false) == info.LastErr:
 		return noted, nil
 	}
 	return info.LastErr, nil
@@ -151,13 +153,17 @@ func (d *DeadLetters) Get(queue, id string) (*DeadLetter, error) {
 	if err != nil || l.blobs == nil {
 		return l, err
 	}
-	contents, faults, err := readBlobs(context.Background(), d.redis, l.blobs.Blobs)
+	list := make([]blobstore.Blob, len(l.blobs.Blobs))
+	for i, b := range l.blobs.Blobs {
+		list[i] = blobOf(b)
+	}
+	contents, faults, err := d.client.contents.store.Read(context.Background(), list)
 	if err != nil {
 		return nil, err
 	}
 	for i, b := range l.blobs.Blobs {
 		b.Put(l.Message, contents[i])
-		if faults[i] != "" {
+		if faults[i] != nil {
 			l.Missing = append(l.Missing, lost(l.blobs, b, faults[i]).Error())
 		}
 	}
@@ -210,7 +216,7 @@ func (d *DeadLetters) beginRaw(p *wire.Payload) {
 		if b.Part != wire.PartRaw {
 			continue
 		}
-		if head, err := d.redis.GetRange(context.Background(), blobKey(b.Hash), 0, rawBeginning-1).Bytes(); err == nil {
+		if head, err := d.client.contents.store.Head(context.Background(), b.Hash, rawBeginning); err == nil {
 			b.Put(p.Message, head)
 		}
 	}
@@ -290,7 +296,7 @@ func (d *DeadLetters) remove(ctx context.Context, queue, id, next string) error 
 		return fmt.Errorf("tasks: %s: %w", id, ErrNotDead)
 	}
 	if l.blobs != nil {
-		_ = dropRefs(ctx, d.redis, refsOf(l.blobs.Meta, key)) // or a worker's sweep does it
+		_ = d.client.contents.store.Drop(ctx, blobstore.Ref(key, l.blobs.BlobRef), l.blobs.Hashes()) // or a worker's sweep does it
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
@@ -170,7 +171,7 @@ func (d *dispatcher) addSender(ledger *ledger, before int, normal, priority chan
 	}
 	d.senders = append(d.senders, &sender{
 		backend: backend, normal: normal, priority: priority, share: d.share,
-		breaker: d.breaker, busy: &d.busy, ledger: ledger, policy: d.policy, log: log, redactor: redactor{d.cfg.ShowAddresses},
+		breaker: d.breaker, busy: &d.busy, ledger: ledger, policy: d.policy, log: log, view: redact.View{Addresses: d.cfg.ShowAddresses},
 		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout,
 		observers: d.cfg.Observers, tracer: d.cfg.Tracer, mailer: d.mailer, number: before + len(d.senders) + 1,
 	})

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/blobstore"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -84,7 +85,7 @@ func TestMass_attachmentLost(t *testing.T) {
 			m.Attach("b.pdf", content, "application/pdf")
 		}
 	})
-	if err := h.Client(t).Del(t.Context(), blobKey(hashOf(content))).Err(); err != nil {
+	if err := h.Client(t).Del(t.Context(), blobKey(blobstore.Hash(content))).Err(); err != nil {
 		t.Fatal(err)
 	}
 	h.start(h.config())

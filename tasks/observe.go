@@ -121,7 +121,7 @@ func (o outcome) action() Action {
 
 // reporter reports how tries of messages have ended: to the trace, the log and the observers.
 type reporter struct {
-	redactor
+	view      redact.View // how whoever reads the log sees addresses and texts of servers
 	log       zerolog.Logger
 	observers observers
 }
@@ -134,25 +134,12 @@ func (r reporter) ended(t *taskMessage, end outcome) {
 	r.observers.outcome(o)
 }
 
-// redactor makes addresses and texts of servers fit for the log.
-type redactor struct{ addresses bool }
-
-// text is a text of a server's or a backend's, fit for a line.
-func (r redactor) text(s string) string { return redact.Text(s, maxReason, r.addresses) }
-
-// to is whom a message is for: the first of them, without their names.
-func (r redactor) to(recipients []string) []string {
+// shownTo is whom a message is for: the first of them, without their names.
+func shownTo(v redact.View, recipients []string) []string {
 	recipients = recipients[:min(len(recipients), maxLogged)]
 	shown := make([]string, len(recipients))
-	for i, to := range recipients {
-		switch at := strings.LastIndexByte(to, '<'); {
-		case !r.addresses:
-			shown[i] = redact.Address(to)
-		case at >= 0:
-			shown[i] = redact.Line(strings.TrimRight(to[at+1:], "> "))
-		default:
-			shown[i] = redact.Line(to)
-		}
+	for i, r := range recipients {
+		shown[i] = v.Mailbox(r)
 	}
 	return shown
 }
@@ -168,7 +155,7 @@ func (r reporter) logOutcome(t *taskMessage, o Outcome) {
 		return
 	}
 	about := func(e *zerolog.Event) *zerolog.Event {
-		return e.Str("message_id", redact.Text(o.MessageID, maxReason, true)).Str("task", o.TaskID).Str("queue", o.Queue).Str("mailer", o.Mailer)
+		return e.Str("message_id", redact.Reason(o.MessageID, true)).Str("task", o.TaskID).Str("queue", o.Queue).Str("mailer", o.Mailer)
 	}
 	about(line).Int("try", o.Try)
 	if t.payload != nil {
@@ -176,7 +163,7 @@ func (r reporter) logOutcome(t *taskMessage, o Outcome) {
 		if len(recipients) == 0 {
 			recipients = t.payload.Message.Recipients()
 		}
-		line.Strs("to", r.to(recipients))
+		line.Strs("to", shownTo(r.view, recipients))
 		if len(recipients) > maxLogged {
 			line.Int("recipients", len(recipients))
 		}
@@ -193,22 +180,22 @@ func (r reporter) logOutcome(t *taskMessage, o Outcome) {
 	}
 	switch {
 	case o.Err != nil:
-		r.failure(line, o.Err)
+		addFailure(r.view, line, o.Err)
 	case o.Reply != "":
 		code, enhanced := codes(o.Reply)
-		addCodes(line, code, enhanced).Str("reply", r.text(o.Reply))
+		addCodes(line, code, enhanced).Str("reply", r.view.Reason(o.Reply))
 	}
 	for _, e := range o.Refused {
 		if refused := r.log.Warn(); refused.Enabled() {
-			r.failure(about(refused).Strs("to", r.to([]string{e.Recipient})), e).Msg("recipient refused")
+			addFailure(r.view, about(refused).Strs("to", shownTo(r.view, []string{e.Recipient})), e).Msg("recipient refused")
 		}
 	}
 	line.Msg(string(o.Action))
 }
 
-// failure adds what is known of a failure. error is the whole text, code and enhanced those
+// addFailure adds what is known of a failure. error is the whole text, code and enhanced those
 // of the server's reply, if there was one.
-func (r redactor) failure(line *zerolog.Event, err error) *zerolog.Event {
+func addFailure(v redact.View, line *zerolog.Event, err error) *zerolog.Event {
 	line.Str("class", mailer.ClassOf(err).String())
 	for cause := err; cause != nil; {
 		var e *mailer.SendError
@@ -221,7 +208,7 @@ func (r redactor) failure(line *zerolog.Event, err error) *zerolog.Event {
 		}
 		cause = e.Err
 	}
-	return line.Str("error", r.text(err.Error()))
+	return line.Str("error", v.Reason(err.Error()))
 }
 
 func addCodes(line *zerolog.Event, code int, enhanced string) *zerolog.Event {
@@ -275,7 +262,7 @@ func (t *taskMessage) report(o outcome) Outcome {
 // its type, for its text may be a message's. The stack says where it was.
 func panicked(p any) string {
 	if err, ok := p.(runtime.Error); ok {
-		return redact.Text(err.Error(), maxReason, true)
+		return redact.Reason(err.Error(), true)
 	}
 	return fmt.Sprintf("with a %T", p)
 }

@@ -160,13 +160,13 @@ type retryError struct {
 	cause error
 }
 
-func (e *retryError) Error() string { return redact.Text(e.cause.Error(), maxReason, true) }
+func (e *retryError) Error() string { return redact.Reason(e.cause.Error(), true) }
 func (e *retryError) Unwrap() error { return e.cause }
 
 // deadLetterError makes asynq archive a task, with the reason alone as its text.
 type deadLetterError struct{ reason error }
 
-func (e *deadLetterError) Error() string        { return redact.Text(e.reason.Error(), maxReason, true) }
+func (e *deadLetterError) Error() string        { return redact.Reason(e.reason.Error(), true) }
 func (e *deadLetterError) Unwrap() error        { return e.reason }
 func (e *deadLetterError) Is(target error) bool { return target == asynq.SkipRetry }
 
@@ -219,8 +219,5 @@ func (p policy) retryDelay(retried int, err error, _ *asynq.Task) time.Duration 
 // storedError is an error as asynq stores it.
 type storedError struct{ cause error }
 
-func (e *storedError) Error() string { return stored(e.cause.Error()) }
+func (e *storedError) Error() string { return redact.Reason(e.cause.Error(), false) }
 func (e *storedError) Unwrap() error { return e.cause }
-
-// stored is the text of an error without addresses.
-func stored(text string) string { return redact.Text(text, maxReason, false) }

@@ -11,7 +11,9 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/blobstore"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -258,7 +260,7 @@ func (q *Queue) prepare(m *mailer.EmailMessage) (*wire.Payload, mailer.Result) {
 	if !o.Deadline.IsZero() {
 		p.Deadline = new(o.Deadline.UTC())
 	}
-	p.SetAside(q.cfg.AttachmentThreshold, hashOf)
+	p.SetAside(q.cfg.AttachmentThreshold, blobstore.Hash)
 	return p, mailer.Result{}
 }
 
@@ -290,6 +292,16 @@ func (q *Queue) taskOptions(queue string, due time.Time) []asynq.Option {
 	return opts
 }
 
+// producer enqueues tasks, and stores what does not ride in them.
+type producer struct {
+	*asynq.Client
+	contents contents
+}
+
+func newProducer(client redis.UniversalClient) *producer {
+	return &producer{asynq.NewClientFromRedisClient(client), newContents(client, 0, zerolog.Nop())}
+}
+
 // enqueue puts one task under the given ID into Redis. That the ID is there already
 // is success: only an earlier try of the same hand-over, whose reply was lost, can
 // have put it there.
@@ -303,7 +315,7 @@ func enqueue(ctx context.Context, client *producer, p *wire.Payload, id string, 
 
 // put is enqueue, with asynq's ErrTaskIDConflict if the ID is there already.
 func put(ctx context.Context, client *producer, p *wire.Payload, id string, opts ...asynq.Option) error {
-	p, err := client.hold(ctx, p, taskKey(queueOf(opts), id))
+	p, err := client.contents.hold(ctx, p, taskKey(queueOf(opts), id))
 	if err != nil {
 		return err
 	}

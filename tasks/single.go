@@ -31,7 +31,7 @@ func (w *Worker) processOne(ctx context.Context, t *taskMessage) error {
 		return err
 	}
 	if o.verdict.action == complete || o.verdict.action == drop {
-		w.blobs.done(t)
+		w.blobs.ended(t.key, t.payload)
 	}
 	if !t.reported() {
 		w.ended(t, o)
@@ -210,7 +210,7 @@ func (w *Worker) settle(ctx context.Context, t *taskMessage, o outcome) (outcome
 		}
 	}
 	if o.verdict.action == deadLetter {
-		return o, rescue(ctx, w.redis, t.queue, t.id, redact.Text(o.verdict.reason.Error(), maxReason, true))
+		return o, rescue(ctx, w.redis, t.queue, t.id, redact.Reason(o.verdict.reason.Error(), true))
 	}
 	if len(o.result.Refused) > 0 {
 		if err := w.keepRefused(ctx, t, o.result.Refused); err != nil {
@@ -263,7 +263,7 @@ func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, refused []*mai
 		}
 	}
 	if len(never.Recipients) > 0 {
-		never.Refused = redact.Text(strings.Join(reasons, "; "), maxReason, true)
+		never.Refused = redact.Reason(strings.Join(reasons, "; "), true)
 		if err := w.enqueueRemainder(ctx, t, &never, "-refused"); err != nil {
 			return fmt.Errorf("tasks: refused recipients: %w", err)
 		}

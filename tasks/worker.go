@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
@@ -23,7 +24,7 @@ type Worker struct {
 	policy      policy
 	asynq       *asynqbatch.Client
 	ledger      *ledger
-	blobs       *blobKeeper
+	blobs       contents
 	dispatchers map[string]*dispatcher // by mailer
 	inFlight    inFlight
 	isolation   *isolation
@@ -40,11 +41,11 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		cfg:         cfg,
 		redis:       client,
 		client:      newProducer(client),
-		blobs:       newBlobKeeper(client, cacheSize(cfg.Memory), *cfg.Logger),
+		blobs:       newContents(client, cacheSize(cfg.Memory), *cfg.Logger),
 		policy:      policy{retryMin: cfg.RetryMin, retryMax: cfg.RetryMax, maxAge: cfg.MaxAge},
 		dispatchers: map[string]*dispatcher{},
 		isolation:   newIsolation(client, *cfg.Logger),
-		reporter:    reporter{redactor{cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
+		reporter:    reporter{redact.View{Addresses: cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
 	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, Fetched: w.isolation.fetched, Logger: *cfg.Logger})
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
@@ -89,7 +90,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	keeping, letGo := context.WithCancel(context.WithoutCancel(ctx))
 	defer letGo()
 	var keeper sync.WaitGroup
-	keeper.Go(func() { w.blobs.run(keeping) })
+	keeper.Go(func() { w.blobs.store.Run(keeping) })
 	for _, d := range w.dispatchers {
 		if err := d.start(ctx, work, w.asynq, w, &senders); err != nil {
 			return fmt.Errorf("tasks: %w", err)

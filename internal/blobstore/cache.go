@@ -1,4 +1,4 @@
-package tasks
+package blobstore
 
 import (
 	"container/list"
@@ -6,22 +6,20 @@ import (
 	"errors"
 	"sync"
 
-	"github.com/redis/go-redis/v9"
-
-	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 )
 
-// blobCache holds the blobs that were used last, up to a limit. What is on the wire counts
+// cache holds the blobs that were used last, up to a limit. What is on the wire counts
 // extra, unless it is the same blob. A blob that many messages want at the
 // same time is fetched once. Its contents are shared: nobody may change them.
-type blobCache struct {
-	redis redis.UniversalClient
+type cache struct {
+	read  func(context.Context, Blob) ([]byte, error) // from Redis
 	limit int
 
 	mu      sync.Mutex
 	entries map[string]*list.Element // of recent, by hash
 	recent  list.List                // of *cached, the last used one in front
-	size    int                      // octets in recent
+	size    int                      // bytes in recent
 	flights map[string]*flight       // under way, by hash
 }
 
@@ -34,41 +32,40 @@ type cached struct {
 type flight struct {
 	done    chan struct{}
 	content []byte
-	fault   string // what is wrong with the blob, "" if nothing
-	err     error  // why Redis could not be asked
+	err     error // a FaultError, or why Redis could not be asked
 }
 
-func newBlobCache(client redis.UniversalClient, limit int) *blobCache {
-	return &blobCache{redis: client, limit: limit, entries: map[string]*list.Element{}, flights: map[string]*flight{}}
+func newCache(limit int, read func(context.Context, Blob) ([]byte, error)) *cache {
+	return &cache{read: read, limit: limit, entries: map[string]*list.Element{}, flights: map[string]*flight{}}
 }
 
-// get returns the content of a blob, or what is wrong with it. The error is that of a
-// Redis that does not answer.
-func (c *blobCache) get(ctx context.Context, b wire.Blob) (content []byte, fault string, err error) {
+// get returns the content of a blob. The error is a FaultError, or that of a Redis that does
+// not answer.
+func (c *cache) get(ctx context.Context, b Blob) ([]byte, error) {
 	for {
 		f, mine, content := c.join(b)
 		if content != nil {
-			return content, "", nil
+			return content, nil
 		}
 		if mine {
 			c.fetch(ctx, b, f)
-			return f.content, f.fault, f.err
+			return f.content, f.err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, "", unavailable(ctx.Err())
+			return nil, redisconn.Unavailable(ctx.Err())
 		case <-f.done:
 		}
 		// That another's time was up is no answer for this one.
 		if !errors.Is(f.err, context.Canceled) && !errors.Is(f.err, context.DeadlineExceeded) {
-			return f.content, f.fault, f.err
+			return f.content, f.err
 		}
 	}
 }
 
-// join returns the content if it is here, and else the flight that brings it. mine says
-// that the caller has to fetch it.
-func (c *blobCache) join(b wire.Blob) (f *flight, mine bool, content []byte) {
+// join returns the content if it is here, and else the flight that brings it. mine reports
+// whether the caller has to fetch it.
+func (c *cache) join(b Blob) (f *flight, mine bool, content []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e, ok := c.entries[b.Hash]; ok {
@@ -85,11 +82,8 @@ func (c *blobCache) join(b wire.Blob) (f *flight, mine bool, content []byte) {
 	return f, true, nil
 }
 
-func (c *blobCache) fetch(ctx context.Context, b wire.Blob, f *flight) {
-	contents, faults, err := readBlobs(ctx, c.redis, []wire.Blob{b})
-	if f.err = err; err == nil {
-		f.content, f.fault = contents[0], faults[0]
-	}
+func (c *cache) fetch(ctx context.Context, b Blob, f *flight) {
+	f.content, f.err = c.read(ctx, b)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f.content != nil && len(f.content) <= c.limit {
@@ -100,7 +94,7 @@ func (c *blobCache) fetch(ctx context.Context, b wire.Blob, f *flight) {
 }
 
 // keep adds a content and makes room for it. c.mu is held.
-func (c *blobCache) keep(hash string, content []byte) {
+func (c *cache) keep(hash string, content []byte) {
 	if _, ok := c.entries[hash]; ok {
 		return
 	}

@@ -1,53 +1,57 @@
-package tasks
+package blobstore
 
 import (
 	"bytes"
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/rs/zerolog"
+
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
-	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
-func TestBlobCache_singleFlight(t *testing.T) {
+func TestCache_singleFlight(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, redistest.Options{})
-	content := brochure(1, 100_000)
-	h.send(1, with(content))
-	count := &tally{}
-	cache := newBlobCache(count.watch(h.Client(t)), 1<<20)
+	s := New(redistest.Start(t, redistest.Options{}).Client(t), 1<<20, zerolog.Nop())
+	content := brochure(1)
+	hold(t, s, "task#1", content)
+	var count atomic.Int32
+	cache := newCache(1<<20, func(ctx context.Context, b Blob) ([]byte, error) {
+		count.Add(1)
+		return s.readOne(ctx, b)
+	})
 	var all sync.WaitGroup
 	for range 400 {
 		all.Go(func() {
-			got, fault, err := cache.get(t.Context(), wire.Blob{Hash: hashOf(content), Size: len(content)})
-			if err != nil || fault != "" || !bytes.Equal(got, content) {
-				t.Errorf("got %d octets, %q, %v", len(got), fault, err)
+			got, err := cache.get(t.Context(), blobOf(content))
+			if err != nil || !bytes.Equal(got, content) {
+				t.Errorf("got %d bytes, %v", len(got), err)
 			}
 		})
 	}
 	all.Wait()
-	if n := count.of("get"); n != 1 {
+	if n := count.Load(); n != 1 {
 		t.Errorf("fetched %d times", n)
 	}
 }
 
 // One whose time is up does not take the others with it.
-func TestBlobCache_abandonedFlight(t *testing.T) {
+func TestCache_abandonedFlight(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, redistest.Options{})
-	content := brochure(1, 100_000)
-	h.send(1, with(content))
-	b := wire.Blob{Hash: hashOf(content), Size: len(content)}
-	cache := newBlobCache(h.Client(t), 1<<20)
+	s := New(redistest.Start(t, redistest.Options{}).Client(t), 1<<20, zerolog.Nop())
+	content := brochure(1)
+	hold(t, s, "task#1", content)
+	b, cache := blobOf(content), s.cache
 	f, mine, _ := cache.join(b)
 	if !mine {
 		t.Fatal("somebody else fetches")
 	}
 	got := make(chan error)
 	go func() {
-		_, _, err := cache.get(t.Context(), b)
+		_, err := cache.get(t.Context(), b)
 		got <- err
 	}()
 	over, cancel := context.WithCancel(t.Context())
@@ -61,12 +65,12 @@ func TestBlobCache_abandonedFlight(t *testing.T) {
 	}
 }
 
-func TestBlobCache_limit(t *testing.T) {
+func TestCache_limit(t *testing.T) {
 	t.Parallel()
-	c := newBlobCache(nil, 100)
+	c := newCache(100, nil)
 	c.keep("a", make([]byte, 40))
 	c.keep("b", make([]byte, 40))
-	if _, _, content := c.join(wire.Blob{Hash: "a", Size: 40}); content == nil {
+	if _, _, content := c.join(Blob{Hash: "a", Size: 40}); content == nil {
 		t.Fatal("a is not there")
 	}
 	c.keep("c", make([]byte, 40))
@@ -76,6 +80,6 @@ func TestBlobCache_limit(t *testing.T) {
 		}
 	}
 	if c.size != 80 || c.recent.Len() != 2 {
-		t.Errorf("%d octets in %d entries, want 80 in 2", c.size, c.recent.Len())
+		t.Errorf("%d bytes in %d entries, want 80 in 2", c.size, c.recent.Len())
 	}
 }

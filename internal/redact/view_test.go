@@ -1,8 +1,8 @@
-package pages
+package redact
 
 import "testing"
 
-func TestVeil_text(t *testing.T) {
+func TestView_Text(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, give, masked, full string }{
 		{"no address", "451 4.7.1 Try later", "451 4.7.1 Try later", "451 4.7.1 Try later"},
@@ -22,17 +22,17 @@ func TestVeil_text(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if got := (veil{}).text(tt.give, 100); got != tt.masked {
+			if got := (View{}).Text(tt.give, 100); got != tt.masked {
 				t.Errorf("masked: %q, want %q", got, tt.masked)
 			}
-			if got := (veil{addresses: true}).text(tt.give, 100); got != tt.full {
+			if got := (View{Addresses: true}).Text(tt.give, 100); got != tt.full {
 				t.Errorf("in full: %q, want %q", got, tt.full)
 			}
 		})
 	}
 }
 
-func TestVeil_recipient(t *testing.T) {
+func TestView_Address(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, give, want string }{
 		{"bare", "ann@example.com", "a***@example.com"},
@@ -46,12 +46,28 @@ func TestVeil_recipient(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if got := (veil{}).recipient(tt.give); got != tt.want {
-				t.Errorf("recipient(%q) = %q, want %q", tt.give, got, tt.want)
+			if got := (View{}).Address(tt.give, 100); got != tt.want {
+				t.Errorf("Address(%q) = %q, want %q", tt.give, got, tt.want)
 			}
 		})
 	}
-	if got := (veil{addresses: true}).recipient("Ann <ann@example.com>"); got != "Ann <ann@example.com>" {
+	if got := (View{Addresses: true}).Address("Ann <ann@example.com>", 100); got != "Ann <ann@example.com>" {
 		t.Errorf("in full: %q", got)
+	}
+}
+
+func TestView_Mailbox(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ give, masked, full string }{
+		{"ann@example.com", "a***@example.com", "ann@example.com"},
+		{"Ann <ann@example.com>", "a***@example.com", "ann@example.com"},
+		{"Ann <ann@example.com\x1b[2J>", "a***@example.com [2J", "ann@example.com [2J"},
+	} {
+		if got := (View{}).Mailbox(tt.give); got != tt.masked {
+			t.Errorf("Mailbox(%q) = %q, want %q", tt.give, got, tt.masked)
+		}
+		if got := (View{Addresses: true}).Mailbox(tt.give); got != tt.full {
+			t.Errorf("in full: Mailbox(%q) = %q, want %q", tt.give, got, tt.full)
+		}
 	}
 }

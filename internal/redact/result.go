@@ -1,4 +1,4 @@
-package tasks
+package redact
 
 import (
 	"bytes"
@@ -7,30 +7,26 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
 )
-
-// What a relay answers goes into logs, pages and Redis, and a relay may answer anything: a
-// filter likes to quote the subject that it dislikes. So what a result repeats of its
-// message is taken out before anybody is told of the result.
 
 // hidden stands for what was taken out.
 const hidden = "(hidden)"
 
 const (
-	maxReason   = 4000 // characters of why a message failed: a hundred refused recipients
-	maxCompared = 64e3 // octets of each part of a message, and of it as it was sent, that are looked at
-	shortest    = 8    // octets of a whole subject, header value or file name that are a repetition
-	window      = 16   // octets of anything else
-	stride      = 8    // between windows: window+stride-1 octets in a row are found for certain
-	usual       = 100  // octets of the reply to an accepted message
+	maxCompared = 64e3 // bytes of each part of a message, and of it as it was sent, that are looked at
+	shortest    = 8    // bytes of a whole subject, header value or file name that are a repetition
+	window      = 16   // bytes of anything else
+	stride      = 8    // between windows: window+stride-1 bytes in a row are found for certain
+	usual       = 100  // bytes of the reply to an accepted message
 	maxKept     = 10   // addresses of the message that may be repeated: who was refused
 )
 
-// discreet returns the result without what it repeats of the message. Addresses stay: a
-// reply is of little use without, and who must not see them is shown them masked.
-func discreet(r mailer.Result, m *mailer.EmailMessage) mailer.Result {
+// Result returns the result of a message without what it repeats of that message. A relay may
+// answer anything, and a filter likes to quote the subject that it dislikes; its answer goes
+// into logs, pages and Redis. Addresses stay: a reply is of little use without, and who must
+// not see them is shown them masked.
+func Result(r mailer.Result, m *mailer.EmailMessage) mailer.Result {
 	if r.Err == nil && r.Reply == "" && len(r.Refused) == 0 {
 		return r
 	}
@@ -99,7 +95,7 @@ func (c *content) failure(err error) error {
 	}
 	text := err.Error()
 	if told := c.hide(text); told != text {
-		return &discreetError{told, err}
+		return &redactedError{told, err}
 	}
 	return err
 }
@@ -121,21 +117,21 @@ func (c *content) refused(list []*mailer.SendError) []*mailer.SendError {
 	return told
 }
 
-// discreetError is an error with another text.
-type discreetError struct {
+// redactedError is an error with another text.
+type redactedError struct {
 	text  string
 	cause error
 }
 
-func (e *discreetError) Error() string { return e.text }
-func (e *discreetError) Unwrap() error { return e.cause }
+func (e *redactedError) Error() string { return e.text }
+func (e *redactedError) Unwrap() error { return e.cause }
 
 // hide makes one line of text, in which nothing of the content is.
 func (c *content) hide(text string) string {
 	if text == "" {
 		return ""
 	}
-	return c.hideBetween(redact.Cut(redact.Line(text), maxReason), c.kept)
+	return c.hideBetween(Cut(Line(text), MaxReason), c.kept)
 }
 
 // hideBetween leaves out what is kept.
@@ -159,7 +155,7 @@ func (c *content) hideBetween(text string, kept []string) string {
 	return strings.ToValidUTF8(text, "")
 }
 
-// hideRuns takes out of text the runs of octets that are in content too.
+// hideRuns takes out of text the runs of bytes that are in content too.
 func hideRuns[T string | []byte](text string, content T) string {
 	content = content[:min(len(content), maxCompared)]
 	for i := 0; i+window <= len(text); {

@@ -1,4 +1,4 @@
-package tasks
+package redact
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-func TestDiscreet(t *testing.T) {
+func TestResult(t *testing.T) {
 	t.Parallel()
 	m := &mailer.EmailMessage{
 		Subject: "Your code is 471108", Body: "Dear Ann,\n\nyour new password is correct-horse-battery.\n",
@@ -30,47 +30,47 @@ func TestDiscreet(t *testing.T) {
 		{"the recipient stays", "<ann.long.name.example@example.com>: unknown, <a-long-message-id@shop.example.com>", "<ann.long.name.example@example.com>: unknown, <a-long-message-id@shop.example.com>"},
 		{"as it was sent", "AP8QAP8QAP8QAP8QAP8QAP8QAP8QAP8Q", "(hidden)"},
 		{"controls", "a\x1b[2Jb\r\nc", "a [2Jb  c"},
-		{"endless", strings.Repeat("x", 5000), strings.Repeat("x", maxReason) + "…"},
+		{"endless", strings.Repeat("x", 5000), strings.Repeat("x", MaxReason) + "…"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			refused := &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepEnd, Code: 550, Text: tt.give}
 			want := &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepEnd, Code: 550, Text: tt.want}
-			r := discreet(mailer.Result{Err: refused}, m)
+			r := Result(mailer.Result{Err: refused}, m)
 			if got := r.Err.Error(); got != want.Error() || mailer.ClassOf(r.Err) != mailer.Permanent {
 				t.Errorf("got  %q\nwant %q", got, want.Error())
 			}
 			if refused.Text != tt.give {
 				t.Error("the backend's own error was changed")
 			}
-			r = discreet(mailer.Result{Err: refused, Refused: []*mailer.SendError{refused}}, m)
+			r = Result(mailer.Result{Err: refused, Refused: []*mailer.SendError{refused}}, m)
 			if got := r.Refused[0].Error(); got != want.Error() {
 				t.Errorf("of a recipient: %q", got)
 			}
 			other := fmt.Errorf("sending: %w", errors.New(tt.give))
-			if got := discreet(mailer.Result{Err: other}, m).Err; !strings.Contains(got.Error(), strings.TrimSuffix(tt.want, "…")[:min(len(tt.want), 3000)]) || !errors.Is(got, other) {
+			if got := Result(mailer.Result{Err: other}, m).Err; !strings.Contains(got.Error(), strings.TrimSuffix(tt.want, "…")[:min(len(tt.want), 3000)]) || !errors.Is(got, other) {
 				t.Errorf("an error of another kind: %q", got)
 			}
 		})
 	}
-	if got := discreet(mailer.Result{Reply: "250 Ok: Your code is 471108"}, m).Reply; got != "250 Ok: (hidden)" {
+	if got := Result(mailer.Result{Reply: "250 Ok: Your code is 471108"}, m).Reply; got != "250 Ok: (hidden)" {
 		t.Errorf("reply = %q", got)
 	}
 }
 
-func FuzzDiscreet(f *testing.F) {
+func FuzzResult(f *testing.F) {
 	f.Add("550 the subject is no good", "the subject is no good", "a body that is somewhat longer than the window")
 	f.Add("", "", "")
 	f.Fuzz(func(t *testing.T, reply, subject, body string) {
 		m := &mailer.EmailMessage{Subject: subject, Body: body, To: []string{"ann@example.com"}}
-		got := discreet(mailer.Result{Reply: reply}, m).Reply
+		got := Result(mailer.Result{Reply: reply}, m).Reply
 		if strings.ContainsAny(got, "\r\n\x00\x1b") {
 			t.Errorf("%q becomes %q", reply, got)
 		}
 	})
 }
 
-func BenchmarkDiscreet(b *testing.B) {
+func BenchmarkResult(b *testing.B) {
 	m := &mailer.EmailMessage{
 		Subject: "Your parcel is on its way", Body: strings.Repeat("A line of a mail of two kilobytes.\n", 57), FromEmail: "shop@example.com",
 		To: []string{"Ann <ann@example.com>"}, MessageID: "<SGFZ5QJ2K3FTBVYBQX4XNZQ6CM@shop.example.com>",
@@ -85,7 +85,7 @@ func BenchmarkDiscreet(b *testing.B) {
 		b.Run(bb.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				discreet(bb.r, m)
+				Result(bb.r, m)
 			}
 		})
 	}
