@@ -1,4 +1,4 @@
-package postfix
+package testserver
 
 import "syscall"
 
@@ -8,15 +8,4 @@ import "syscall"
 func adoptOrphans() {
 	const setChildSubreaper = 36
 	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0)
-}
-
-// awaitGroup waits until the daemon's children are gone, so that nobody writes any
-// more into the directory that is going to be removed.
-func awaitGroup(pgid int) {
-	for {
-		_, err := syscall.Wait4(-pgid, nil, 0, nil)
-		if err != nil && err != syscall.EINTR {
-			return // ECHILD: none left
-		}
-	}
 }
