@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mailpouch/mailpouch/internal/manpage"
-	"github.com/mailpouch/mailpouch/internal/manpage/manpagetest"
+	"github.com/mailpouch/mailpouch/internal/cli/manpage"
+	"github.com/mailpouch/mailpouch/internal/cli/manpage/manpagetest"
 )
 
 func tree() *cobra.Command {

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/mailpouch/mailpouch/internal/manpage"
+	"github.com/mailpouch/mailpouch/internal/cli/manpage"
 	"github.com/mailpouch/mailpouch/settings"
 )
 
