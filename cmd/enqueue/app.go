@@ -3,12 +3,12 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/spf13/cobra"
 
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/internal/cli"
@@ -16,31 +16,6 @@ import (
 	"github.com/mailpouch/mailpouch/settings"
 	"github.com/mailpouch/mailpouch/tasks"
 )
-
-func newCommand(std cli.Streams) *cobra.Command {
-	root := &cobra.Command{
-		Use:     "enqueue",
-		Short:   "Hand mail to the queue",
-		Version: cli.Version(),
-		Long: `Hand mail to the queue. Worker processes take it from there and deliver it.
-
-The queue is the Redis at REDIS_URL (redis://127.0.0.1:6379/0 if not set).
-"worker check" shows all settings.
-
-Exit codes: 0 done, 64 usage, 65 a message is wrong or cannot be
-cancelled, 66 a file cannot be read, 69 Redis cannot be reached, 75 try later,
-78 a setting is wrong.`,
-		Example: `  enqueue send --to ann@example.com --subject Hello --body "It works."
-  enqueue bulk messages.jsonl
-  enqueue raw -t < message.eml
-  echo '{"subject": "Hello", "body": "It works.", "to": ["ann@example.com"]}' | enqueue render -
-  enqueue test ann@example.com`,
-	}
-	app := &app{std: std}
-	root.AddCommand(app.sendCommand(), app.bulkCommand(), app.rawCommand(), app.renderCommand(), app.testCommand(), app.cancelCommand(), app.deadCommand())
-	addCompletions(root)
-	return root
-}
 
 // app is what the subcommands share.
 type app struct {
@@ -118,4 +93,17 @@ func (a *app) readInput(name string) (string, error) {
 		return "", cli.Exit(cli.ExitNoInput, fmt.Errorf("%s: %w", name, err))
 	}
 	return string(data), nil
+}
+
+// handedOver gives the errors of a key the exit code of a wrong message.
+func handedOver(id string, err error) (string, error) {
+	var other *tasks.IdempotencyError
+	var dead *tasks.DeadLetterError
+	if errors.As(err, &other) {
+		return "", cli.Exit(cli.ExitData, other)
+	}
+	if errors.As(err, &dead) {
+		return "", cli.Exit(cli.ExitData, dead)
+	}
+	return id, err
 }
