@@ -1,4 +1,4 @@
-package lab
+package harness
 
 import (
 	"bytes"
@@ -19,15 +19,15 @@ const patience = 30 * time.Second
 // Programs are the paths of the programs that are measured.
 type Programs struct {
 	Worker string // cmd/worker
-	Rival  string // bench/rival
+	Peer   string // bench/peer
 }
 
 // Build builds the programs of the tree that is at root into dir.
 func Build(ctx context.Context, root, dir string) (Programs, error) {
-	p := Programs{Worker: filepath.Join(dir, "worker"), Rival: filepath.Join(dir, "rival")}
+	p := Programs{Worker: filepath.Join(dir, "worker"), Peer: filepath.Join(dir, "peer")}
 	for _, build := range []struct{ in, pkg, out string }{
 		{root, "./cmd/worker", p.Worker},
-		{filepath.Join(root, "bench"), "./rival", p.Rival},
+		{filepath.Join(root, "bench"), "./peer", p.Peer},
 	} {
 		c := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", build.out, build.pkg) //nolint:gosec // two fixed packages
 		c.Dir = build.in

@@ -1,4 +1,4 @@
-package lab
+package harness
 
 import (
 	"fmt"
@@ -58,7 +58,7 @@ func busyTime(stat string) (time.Duration, error) {
 	line, _, _ := strings.Cut(stat, "\n")
 	fields := strings.Fields(line)
 	if len(fields) < 9 || fields[0] != "cpu" {
-		return 0, fmt.Errorf("lab: /proc/stat begins with %q", line)
+		return 0, fmt.Errorf("harness: /proc/stat begins with %q", line)
 	}
 	var sum time.Duration
 	for _, i := range []int{1, 2, 3, 6, 7, 8} {
@@ -89,5 +89,5 @@ func peak(status string) (int64, error) {
 			return n << 10, err
 		}
 	}
-	return 0, fmt.Errorf("lab: no VmHWM in %q", status)
+	return 0, fmt.Errorf("harness: no VmHWM in %q", status)
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/wneessen/go-mail"
 
-	"github.com/mailpouch/mailpouch/bench/usual"
+	"github.com/mailpouch/mailpouch/bench/baseline"
 )
 
 // goMail sends over connections that stay open, without the NOOP that go-mail says
@@ -22,7 +22,7 @@ func newGoMail(o options) *goMail {
 	return &goMail{addr: o.smtp, idle: make(chan *mail.Client, o.connections)}
 }
 
-func (g *goMail) send(ctx context.Context, m usual.Mail) error {
+func (g *goMail) send(ctx context.Context, m baseline.Mail) error {
 	message, err := compose(m)
 	if err != nil {
 		return err
@@ -39,7 +39,7 @@ func (g *goMail) send(ctx context.Context, m usual.Mail) error {
 	return nil
 }
 
-func compose(m usual.Mail) (*mail.Msg, error) {
+func compose(m baseline.Mail) (*mail.Msg, error) {
 	message := mail.NewMsg()
 	if err := message.From(m.From); err != nil {
 		return nil, err
@@ -71,7 +71,7 @@ func (g *goMail) get(ctx context.Context) (*mail.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := mail.NewClient(host, mail.WithPort(number), mail.WithTLSPolicy(mail.NoTLS), mail.WithHELO("rival.example"), mail.WithoutNoop())
+	c, err := mail.NewClient(host, mail.WithPort(number), mail.WithTLSPolicy(mail.NoTLS), mail.WithHELO("peer.example"), mail.WithoutNoop())
 	if err != nil {
 		return nil, err
 	}

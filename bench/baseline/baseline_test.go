@@ -1,4 +1,4 @@
-package usual_test
+package baseline_test
 
 import (
 	"bytes"
@@ -10,23 +10,23 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/mailpouch/mailpouch/bench/usual"
+	"github.com/mailpouch/mailpouch/bench/baseline"
 )
 
 func TestMail_Task(t *testing.T) {
-	want := usual.Mail{From: "a@example.com", To: "b@example.com", Subject: "Hello", Body: "text\n", Attachment: []byte{0, 255}}
+	want := baseline.Mail{From: "a@example.com", To: "b@example.com", Subject: "Hello", Body: "text\n", Attachment: []byte{0, 255}}
 	task, err := want.Task()
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := usual.Read(task)
+	got, err := baseline.Read(task)
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
 
 func TestMail_Render(t *testing.T) {
-	m := usual.Mail{From: "a@example.com", To: "b@example.com", Subject: "Hello", Body: "first\nsecond\n"}
+	m := baseline.Mail{From: "a@example.com", To: "b@example.com", Subject: "Hello", Body: "first\nsecond\n"}
 	got, err := mail.ReadMessage(bytes.NewReader(m.Render()))
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +37,7 @@ func TestMail_Render(t *testing.T) {
 }
 
 func TestMail_Render_attachment(t *testing.T) {
-	m := usual.Mail{From: "a@example.com", To: "b@example.com", Body: "text", Attachment: bytes.Repeat([]byte("data"), 100)}
+	m := baseline.Mail{From: "a@example.com", To: "b@example.com", Body: "text", Attachment: bytes.Repeat([]byte("data"), 100)}
 	got, err := mail.ReadMessage(bytes.NewReader(m.Render()))
 	if err != nil {
 		t.Fatal(err)

@@ -12,14 +12,14 @@ import (
 	"github.com/hibiken/asynq"
 	"go.uber.org/goleak"
 
-	"github.com/mailpouch/mailpouch/bench/usual"
+	"github.com/mailpouch/mailpouch/bench/baseline"
 	"github.com/mailpouch/mailpouch/internal/catcher"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// start runs a rival until the test ends.
+// start runs a peer until the test ends.
 func start(t *testing.T, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -46,7 +46,7 @@ func TestRun(t *testing.T) {
 			t.Cleanup(func() { _ = relay.Close() })
 			client := asynq.NewClientFromRedisClient(server.Client(t))
 			for i := range mails {
-				task, err := usual.Mail{From: "a@example.com", To: fmt.Sprintf("u%d@example.com", i), Subject: "Hello", Body: "text\n"}.Task()
+				task, err := baseline.Mail{From: "a@example.com", To: fmt.Sprintf("u%d@example.com", i), Subject: "Hello", Body: "text\n"}.Task()
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -80,7 +80,7 @@ func TestRun(t *testing.T) {
 func TestRun_empty(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{})
 	client := server.Client(t)
-	task, err := usual.Mail{To: "u@example.com"}.Task()
+	task, err := baseline.Mail{To: "u@example.com"}.Task()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
-// Package usual is the mail queue that people write with asynq when they write it
+// Package baseline is the mail queue that people write with asynq when they write it
 // themselves: the mail as JSON in the payload, and a handler that sends it.
-package usual
+package baseline
 
 import (
 	"bytes"

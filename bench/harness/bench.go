@@ -1,6 +1,6 @@
-// Package lab is what a measurement needs: servers of its own, the programs that are
+// Package harness is what a measurement needs: servers of its own, the programs that are
 // measured, and the instruments that read their processor time and memory.
-package lab
+package harness
 
 import (
 	"context"

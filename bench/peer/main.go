@@ -1,11 +1,11 @@
-// Command rival is what Mailpouch is compared with, as a process of its own: the asynq
+// Command peer is what Mailpouch is compared with, as a process of its own: the asynq
 // workers that people write, and the limits that no worker passes.
 //
-//	rival empty    asynq and a handler that does nothing: the limit of one asynq server
-//	rival netsmtp  asynq and net/smtp over connections that stay open
-//	rival gomail   asynq and wneessen/go-mail over connections that stay open
-//	rival dial     asynq and net/smtp, a connection for each mail
-//	rival direct   no queue: our own SMTP client alone
+//	peer empty    asynq and a handler that does nothing: the limit of one asynq server
+//	peer netsmtp  asynq and net/smtp over connections that stay open
+//	peer gomail   asynq and wneessen/go-mail over connections that stay open
+//	peer dial     asynq and net/smtp, a connection for each mail
+//	peer direct   no queue: our own SMTP client alone
 package main
 
 import (
@@ -19,14 +19,14 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/mailpouch/mailpouch/bench/usual"
+	"github.com/mailpouch/mailpouch/bench/baseline"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "rival:", err)
+		fmt.Fprintln(os.Stderr, "peer:", err)
 		os.Exit(1)
 	}
 }
@@ -40,17 +40,17 @@ type options struct {
 }
 
 // sender sends one mail.
-type sender func(ctx context.Context, m usual.Mail) error
+type sender func(ctx context.Context, m baseline.Mail) error
 
 func run(ctx context.Context, args []string) error {
 	var o options
-	flags := flag.NewFlagSet("rival", flag.ContinueOnError)
+	flags := flag.NewFlagSet("peer", flag.ContinueOnError)
 	flags.StringVar(&o.redis, "redis", "redis://127.0.0.1:6379/0", "where the tasks are")
 	flags.StringVar(&o.smtp, "smtp", "127.0.0.1:25", "the mail server")
 	flags.IntVar(&o.connections, "connections", 20, "connections, and tasks at once")
 	flags.IntVar(&o.mails, "mails", 1000, "mails that direct sends")
 	if len(args) == 0 {
-		return fmt.Errorf("empty, netsmtp, gomail, dial or direct is wanted")
+		return fmt.Errorf("empty, netsmtp, gomail, dial or direct is expected")
 	}
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -88,7 +88,7 @@ func work(ctx context.Context, o options, send sender) error {
 		if send == nil {
 			return nil
 		}
-		m, err := usual.Read(task)
+		m, err := baseline.Read(task)
 		if err != nil {
 			return err
 		}

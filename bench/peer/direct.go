@@ -17,7 +17,7 @@ func direct(ctx context.Context, o options) error {
 		Subject: "Your order has been shipped", FromEmail: "shop@example.com", To: []string{"ann@example.com"},
 		Body: strings.Repeat("A line of text, neither long nor short, as mail has it.\n", 36),
 	}
-	m = m.WithDefaults(mailer.Defaults{Hostname: "rival.example"})
+	m = m.WithDefaults(mailer.Defaults{Hostname: "peer.example"})
 	errs := make([]error, o.connections)
 	var sending sync.WaitGroup
 	for i := range o.connections {
@@ -37,7 +37,7 @@ func direct(ctx context.Context, o options) error {
 const batchSize = 100
 
 func sendMany(ctx context.Context, addr string, m *mailer.EmailMessage, n int) error {
-	backend, err := smtp.New(smtp.Config{Addrs: []string{addr}, Hostname: "rival.example"})
+	backend, err := smtp.New(smtp.Config{Addrs: []string{addr}, Hostname: "peer.example"})
 	if err != nil {
 		return err
 	}

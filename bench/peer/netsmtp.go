@@ -4,7 +4,7 @@ import (
 	"context"
 	"net/smtp"
 
-	"github.com/mailpouch/mailpouch/bench/usual"
+	"github.com/mailpouch/mailpouch/bench/baseline"
 )
 
 // netSMTP sends over connections that stay open, one for each task at once. It is as lean
@@ -18,7 +18,7 @@ func newNetSMTP(o options) *netSMTP {
 	return &netSMTP{addr: o.smtp, idle: make(chan *smtp.Client, o.connections)}
 }
 
-func (n *netSMTP) send(_ context.Context, m usual.Mail) error {
+func (n *netSMTP) send(_ context.Context, m baseline.Mail) error {
 	c, err := n.get()
 	if err != nil {
 		return err
@@ -45,10 +45,10 @@ func connect(addr string) (*smtp.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, c.Hello("rival.example")
+	return c, c.Hello("peer.example")
 }
 
-func deliver(c *smtp.Client, m usual.Mail) error {
+func deliver(c *smtp.Client, m baseline.Mail) error {
 	if err := c.Mail(m.From); err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func deliver(c *smtp.Client, m usual.Mail) error {
 
 // dialEach sends each mail over a connection of its own, as smtp.SendMail does.
 func dialEach(o options) sender {
-	return func(_ context.Context, m usual.Mail) error {
+	return func(_ context.Context, m baseline.Mail) error {
 		c, err := connect(o.smtp)
 		if err != nil {
 			return err
