@@ -115,7 +115,7 @@ func (*Tracer) WithMessages(batch context.Context, messages []context.Context) c
 }
 
 // messageContext is the context of the message at index i: the batch's own, if WithMessages
-// has not been told of it. ok says whether its trace is recorded.
+// has not been told of it. ok reports whether its trace is recorded.
 func messageContext(batch context.Context, i int) (_ context.Context, ok bool) {
 	ctx := batch
 	if messages, _ := batch.Value(messagesKey{}).([]context.Context); i < len(messages) {

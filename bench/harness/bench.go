@@ -122,7 +122,7 @@ func (b *Bench) TempDir() string {
 	return dir
 }
 
-// Failed says whether Fatal or Error was called.
+// Failed reports whether Fatal or Error was called.
 func (b *Bench) Failed() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

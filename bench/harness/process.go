@@ -100,7 +100,7 @@ func (p *Process) Wait(b *Bench) {
 	}
 }
 
-// Ended says whether the process has ended.
+// Ended reports whether the process has ended.
 func (p *Process) Ended() bool {
 	select {
 	case <-p.exited:

@@ -57,7 +57,7 @@ func newRedis(b *Bench, url string, servers ...*redistest.Server) *Redis {
 type Usage struct {
 	CPU     time.Duration
 	Memory  int64 // now
-	Network int64 // octets, both ways
+	Network int64 // bytes, both ways
 }
 
 // Usage asks each server.

@@ -19,7 +19,7 @@ type Sink struct {
 	delay    time.Duration
 	listener net.Listener
 	taken    atomic.Int64
-	octets   atomic.Int64
+	bytes    atomic.Int64
 	serving  sync.WaitGroup
 	mu       sync.Mutex
 	open     map[net.Conn]bool // nil when the sink has ended
@@ -49,8 +49,8 @@ func (s *Sink) Port() int { return s.listener.Addr().(*net.TCPAddr).Port }
 // Taken is how many mails have been taken so far.
 func (s *Sink) Taken() int { return int(s.taken.Load()) }
 
-// Octets is how much came so far, bodies and commands.
-func (s *Sink) Octets() int64 { return s.octets.Load() }
+// Bytes is how much came so far, bodies and commands.
+func (s *Sink) Bytes() int64 { return s.bytes.Load() }
 
 func (s *Sink) accept() {
 	for {
@@ -82,7 +82,7 @@ func (s *Sink) end() {
 
 func (s *Sink) serve(c net.Conn) {
 	out := s.replies(c)
-	in := bufio.NewReaderSize(counted{c, &s.octets}, 64<<10)
+	in := bufio.NewReaderSize(counted{c, &s.bytes}, 64<<10)
 	v := visitor{sink: s, in: in, out: out}
 	v.serve()
 	if late, ok := out.(*lateWriter); ok {
@@ -97,12 +97,12 @@ func (s *Sink) serve(c net.Conn) {
 // counted counts what is read.
 type counted struct {
 	net.Conn
-	octets *atomic.Int64
+	bytes *atomic.Int64
 }
 
 func (c counted) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	c.octets.Add(int64(n))
+	c.bytes.Add(int64(n))
 	return n, err
 }
 
@@ -143,7 +143,7 @@ func (v *visitor) serve() {
 	}
 }
 
-// command answers one line, and says whether the connection goes on.
+// command answers one line, and reports whether the connection goes on.
 func (v *visitor) command(line []byte) bool {
 	switch string(line[:4]) {
 	case "EHLO":
@@ -204,7 +204,7 @@ func (v *visitor) body() bool {
 	}
 }
 
-// chunk reads the octets of BDAT n [LAST]. Only the last chunk makes a mail.
+// chunk reads the bytes of BDAT n [LAST]. Only the last chunk makes a mail.
 func (v *visitor) chunk(line []byte) bool {
 	size, last, _ := bytes.Cut(bytes.TrimSpace(line[5:]), []byte{' '})
 	n, err := strconv.Atoi(string(size))

@@ -11,8 +11,8 @@ type Cost struct {
 	Worker   float64 // us of processor time
 	Redis    float64 // us, handing over and delivering
 	Producer float64 // us
-	Waiting  float64 // octets in Redis
-	Network  float64 // octets to and from Redis
+	Waiting  float64 // bytes in Redis
+	Network  float64 // bytes to and from Redis
 }
 
 // Costs are those of a mail that is a task of its own, of one of a mass mailing, and of such a one that goes

@@ -47,7 +47,7 @@ type work struct {
 	redis     *harness.Redis
 	sink      *harness.Sink
 	processes []*harness.Process
-	filled    int64 // octets that Redis has taken for the waiting mails
+	filled    int64 // bytes that Redis has taken for the waiting mails
 }
 
 // begin fills the queue, starts the processes, and lets them go when all are up.

@@ -130,7 +130,7 @@ func TestParallel(t *testing.T) {
 func TestLetter(t *testing.T) {
 	t.Parallel()
 	if got := len(letter(1).Body); got < 1900 || got > 2100 {
-		t.Errorf("a letter has %d octets, want about 2,000", got)
+		t.Errorf("a letter has %d bytes, want about 2,000", got)
 	}
 	if ours, theirs := letter(7), baselineMail(7); ours.Body != theirs.Body || ours.To[0] != theirs.To || ours.Subject != theirs.Subject {
 		t.Error("the contenders do not send the same mail")

@@ -104,7 +104,7 @@ func (b *bulk) checkFlags() (tasks.Options, error) {
 	return o.read()
 }
 
-// regularFile says whether the input can be read twice.
+// regularFile reports whether the input can be read twice.
 func regularFile(r io.Reader) (io.Seeker, bool) {
 	f, ok := r.(*os.File)
 	if !ok {
@@ -209,7 +209,7 @@ func (b *bulk) complain(c chunk) {
 	}
 }
 
-// isBadLine says whether a line is wrong, and not the queue.
+// isBadLine reports whether a line is wrong, and not the queue.
 func isBadLine(err error) bool {
 	var exit *cli.ExitError
 	return mailer.IsBadInput(err) || errors.As(err, &exit) && exit.Code == cli.ExitData

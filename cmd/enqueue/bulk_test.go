@@ -207,7 +207,7 @@ func TestBulk_badFlags(t *testing.T) {
 	}
 }
 
-// relay stands between a command and Redis. When it has passed on so many octets it
+// relay stands between a command and Redis. When it has passed on so many bytes it
 // calls trip once.
 type relay struct {
 	net.Listener
@@ -217,7 +217,7 @@ type relay struct {
 	open sync.WaitGroup
 }
 
-func newRelay(t *testing.T, to string, octets int64, trip func(*relay)) *relay {
+func newRelay(t *testing.T, to string, bytes int64, trip func(*relay)) *relay {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -225,7 +225,7 @@ func newRelay(t *testing.T, to string, octets int64, trip func(*relay)) *relay {
 	}
 	r := &relay{Listener: l}
 	r.trip = func() { trip(r) }
-	r.left.Store(octets)
+	r.left.Store(bytes)
 	r.open.Go(func() {
 		for {
 			in, err := l.Accept()

@@ -34,7 +34,7 @@ const chunkBytes = 1 << 20
 // inWork bounds the text of all chunks that are worked on: lines may have attachments.
 const inWork = 64 << 20
 
-// budget is octets that several goroutines share.
+// budget is memory, in bytes, that several goroutines share.
 type budget struct {
 	mu    sync.Mutex
 	given *sync.Cond // when more is left
@@ -42,13 +42,13 @@ type budget struct {
 	left  int // guarded by mu
 }
 
-func newBudget(octets int) *budget {
-	b := &budget{all: octets, left: octets}
+func newBudget(size int) *budget {
+	b := &budget{all: size, left: size}
 	b.given = sync.NewCond(&b.mu)
 	return b
 }
 
-// take waits until n octets are left. One who wants more than there are waits for all.
+// take waits until n bytes are left. Whoever asks for more than there are gets all of them.
 func (b *budget) take(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

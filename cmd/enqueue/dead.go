@@ -40,7 +40,7 @@ the beginning of one alone.`,
 				return cli.Exitf(cli.ExitUsage, "unknown command %q for \"enqueue dead\": list, show, replay, delete, export and count are there", args[0])
 			}
 			fmt.Fprint(a.std.Err, c.UsageString())
-			return cli.Exitf(cli.ExitUsage, "a command is wanted: list, show, replay, delete, export or count")
+			return cli.Exitf(cli.ExitUsage, "a command is expected: list, show, replay, delete, export or count")
 		},
 	}
 	dead.AddCommand(

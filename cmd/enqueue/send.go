@@ -112,7 +112,7 @@ func (a *app) compose(l letter) (*mailer.EmailMessage, error) {
 	for _, h := range l.headers {
 		name, value, ok := strings.Cut(h, ":")
 		if !ok {
-			return nil, cli.Exitf(cli.ExitUsage, `--header: "Name: value" is wanted`) // not repeated: its value may be secret
+			return nil, cli.Exitf(cli.ExitUsage, `--header: "Name: value" is expected`) // not repeated: its value may be secret
 		}
 		if m.Headers == nil {
 			m.Headers = map[string]string{}

@@ -89,7 +89,7 @@ func Run(ctx context.Context, command func(Streams) *cobra.Command, args []strin
 	root.SilenceUsage = true
 	root.RunE = func(c *cobra.Command, _ []string) error {
 		fmt.Fprint(std.Err, c.UsageString())
-		return Exitf(ExitUsage, "a command is wanted")
+		return Exitf(ExitUsage, "a command is expected")
 	}
 	root.AddCommand(manCommand(std))
 	started := false // false: cobra itself refused the command line

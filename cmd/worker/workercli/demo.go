@@ -62,7 +62,7 @@ type demo struct {
 
 func (d *demo) run(ctx context.Context) (err error) {
 	if d.count < 1 {
-		return cli.Exitf(cli.ExitUsage, "--count %d: at least one mail is wanted", d.count)
+		return cli.Exitf(cli.ExitUsage, "--count %d: at least one mail is expected", d.count)
 	}
 	stop, err := d.start()
 	if err != nil {

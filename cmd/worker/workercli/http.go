@@ -50,7 +50,7 @@ func ports(s settings.Settings) int {
 	return 1
 }
 
-// startPages starts the worker's HTTP server, if it is wanted, and returns what ends it. From
+// startPages starts the worker's HTTP server, unless it is switched off, and returns what ends it. From
 // the end of ctx on the worker takes nothing new, and its pages say so.
 func startPages(ctx context.Context, s settings.Settings, cfg pages.Config) (stop func(), err error) {
 	if s.HTTP.Addr == settings.HTTPOff {

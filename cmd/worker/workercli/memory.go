@@ -17,7 +17,7 @@ const (
 	spareMemory = 4          // and one in so many parts of their memory, for what is garbage
 )
 
-// keepMemoryLow tunes the collector for a worker whose messages may take so many octets:
+// keepMemoryLow tunes the collector for a worker whose messages may take so many bytes:
 // any number if it is negative.
 func keepMemoryLow(messages int, getenv func(string) string) {
 	percent, limit := collection(messages, getenv)
