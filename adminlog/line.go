@@ -16,7 +16,7 @@ const maxLine = 32 << 10
 type line struct {
 	level zerolog.Level
 	text  string
-	ours  bool // it may be of the last mail's making: it causes no mail
+	ours  bool // it may be caused by sending the last mail, and so causes no mail
 }
 
 // newLine copies p, which zerolog uses again.

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// Sink is a mail server that takes everything, keeps nothing and counts. It costs about as
-// little as a mail server can: what is measured beside it has the processor.
+// Sink is a mail server that accepts and counts everything and keeps nothing. It uses as
+// little of the processor as possible, to leave it to what is measured.
 type Sink struct {
-	// Marked is told when a mail to an address that begins with Mark was answered.
+	// Marked gets the time at which a mail to an address that begins with Mark was answered.
 	Marked chan time.Time
 
 	delay    time.Duration
@@ -28,8 +28,8 @@ type Sink struct {
 // Mark begins the address of a mail whose arrival is of interest.
 const Mark = "marked"
 
-// StartSink starts a sink. Each of its replies is late by the delay, which is what a client
-// sees of a server at that round trip's distance.
+// StartSink starts a sink. Each of its replies is late by the delay, as with a server that
+// far away.
 func StartSink(b *Bench, delay time.Duration) *Sink {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -165,7 +165,7 @@ func (v *visitor) command(line []byte) bool {
 	return true
 }
 
-// took counts a mail. The arrival of a marked one is told when its reply is out.
+// took counts a mail. The arrival of a marked one is reported when its reply is out.
 func (v *visitor) took() bool {
 	v.say("250 2.0.0 Ok: queued as 4C1D\r\n")
 	if !v.marked {
@@ -182,8 +182,8 @@ func (v *visitor) took() bool {
 	return ok
 }
 
-// body reads up to the final dot. It looks for the dot in whatever has come, and not
-// line by line, which would cost more than all the rest.
+// body reads up to the final dot. It searches whole buffers, because going line by line
+// would cost more than all the rest.
 func (v *visitor) body() bool {
 	end := []byte("\r\n.\r\n")
 	if start, err := v.in.Peek(3); err != nil || string(start) == ".\r\n" {

@@ -57,7 +57,7 @@ const few = 4
 func attached(b *harness.Bench, r *harness.Redis, n int, content func(i int) []byte) {
 	q := newQueue(r)
 	parallel(b, few, n, func(i int) error {
-		m := letter(i)
+		m := message(i)
 		m.Attach("data.bin", content(i), "application/octet-stream")
 		_, err := q.Enqueue(b.Context(), m)
 		return err

@@ -19,8 +19,8 @@ type submission struct {
 	long       []string // the options with two dashes, which are the queue's
 }
 
-// The letters of sendmail(8), as Sendmail, Postfix and Exim know them. What they ask for
-// here has no meaning for a queue, or is done anyway, unless set says otherwise.
+// The one-letter options of sendmail(8), as Sendmail, Postfix and Exim know them. Except for
+// those in set and setValue they have no meaning for a queue, or are done anyway.
 const (
 	lettersWithValue = "ABCFLNORVXbefhopr"
 	lettersAlone     = "EGUimnstvx"

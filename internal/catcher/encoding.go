@@ -14,8 +14,8 @@ import (
 	"github.com/mailpouch/mailpouch/internal/redact"
 )
 
-// decodeTransfer undoes a Content-Transfer-Encoding (RFC 2045, 6). A problem is said
-// in words that begin with a comma; content is what could be read.
+// decodeTransfer undoes a Content-Transfer-Encoding (RFC 2045, 6). content is what could
+// be read, and problem a text that begins with a comma, or "".
 func decodeTransfer(encoding string, body []byte) (content []byte, problem string) {
 	var r io.Reader
 	switch strings.ToLower(encoding) {
@@ -46,7 +46,7 @@ func base64Alphabet(body []byte) []byte {
 	}, body)
 }
 
-// decodeCharset returns the text as UTF-8. A problem is said as by decodeTransfer.
+// decodeCharset returns the text as UTF-8. problem is as in decodeTransfer.
 func decodeCharset(charset string, content []byte) (text, problem string) {
 	switch strings.ToLower(charset) {
 	case "", "utf-8", "us-ascii":

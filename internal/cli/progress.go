@@ -31,7 +31,7 @@ func NewBar(w io.Writer, total int, text string) *Bar {
 	)}
 }
 
-// Add says that n more steps are done.
+// Add adds n steps that are done.
 func (b *Bar) Add(n int) {
 	if b.bar != nil {
 		_ = b.bar.Add(n) // it only fails past the end

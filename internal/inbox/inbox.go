@@ -1,5 +1,5 @@
-// Package inbox is a web page with the mail that a catcher.Server has caught: for the
-// person who tries a program's mail out on one's own machine. It asks for no password.
+// Package inbox is a web page with the mail that a catcher.Server has caught, for people
+// who try out a program's mail on their own machine. It asks for no password.
 package inbox
 
 import (
@@ -221,8 +221,9 @@ func part(w http.ResponseWriter, r *http.Request, m catcher.Message) {
 	_, _ = w.Write(p.Content)
 }
 
-// showHTML shows somebody else's page: it runs nothing, loads nothing from anywhere, makes the
-// browser connect to nobody, knows nothing of this page, and its links open beside it.
+// showHTML shows the HTML of a mail, which anybody may have written. It runs no script,
+// loads nothing, makes the browser connect to nobody and cannot reach the page around it.
+// Its links open in a new tab.
 func showHTML(w http.ResponseWriter, p partView) {
 	content, err := harmlessHTML(p.Content)
 	if err != nil {
@@ -236,8 +237,8 @@ func showHTML(w http.ResponseWriter, p partView) {
 	_, _ = w.Write(content)
 }
 
-// events tells the page of each mail that arrives. It ends with the request, or when the
-// mail server is closed.
+// events sends the page an event for each mail that arrives. It ends with the request, or
+// when the mail server is closed.
 func (i *inbox) events(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{}) // a server that has none says so, and needs none

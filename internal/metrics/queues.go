@@ -21,8 +21,8 @@ const (
 )
 
 // queueCollector reads what is in Redis when it is scraped. Names that begin with asynq_
-// are those of asynq's own collector, which asynqmon asks a Prometheus server for. They
-// count tasks: those of a mass queue carry many messages each.
+// are those of asynq's own collector, because asynqmon's charts ask a Prometheus server
+// for them. They count tasks, and a task of bulk mail carries many messages.
 type queueCollector struct {
 	client  redis.UniversalClient
 	timeout time.Duration
@@ -126,7 +126,7 @@ func (c *queueCollector) collect(ch chan<- prometheus.Metric, q tasks.QueueStats
 	ch <- c.oldest.is(q.Oldest(now).Seconds(), q.Name)
 }
 
-// memoryOf returns the memory that queues take, or nothing where Redis does not tell.
+// memoryOf returns the memory that queues take, or nil if Redis cannot be asked.
 func (c *queueCollector) memoryOf(ctx context.Context, queues []tasks.QueueStats) map[string]int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

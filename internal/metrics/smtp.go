@@ -11,7 +11,7 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// smtpMetrics are what the hooks of smtp backends are told.
+// smtpMetrics count what the hooks of smtp backends report.
 type smtpMetrics struct {
 	opened, failed, reused, closed *prometheus.CounterVec
 	open                           *prometheus.GaugeVec
@@ -67,7 +67,7 @@ func (s *smtpMetrics) begin(mailer string) {
 	s.inDoubt.WithLabelValues(mailer)
 }
 
-// Hooks are what counts for the smtp backends of a mailer, "" being the default one.
+// Hooks returns the hooks for the smtp backends of a mailer, "" being the default one.
 func (m *Metrics) Hooks(mailerName string) *smtp.Hooks {
 	name := m.mailers.known(mailerName, defaultMailer)
 	s := m.smtp
@@ -103,7 +103,8 @@ func (m *Metrics) Hooks(mailerName string) *smtp.Hooks {
 	}
 }
 
-// settle counts a message. It looks its series up beforehand, for it is called for each.
+// settle returns a function that counts one message. The series are looked up beforehand,
+// because it runs for every message.
 func (s *smtpMetrics) settle(name string) func(context.Context, *smtp.Settled) {
 	size, accepted, inDoubt := s.sizes.WithLabelValues(name), s.accepted.WithLabelValues(name), s.inDoubt.WithLabelValues(name)
 	of := func(step mailer.Step) prometheus.Observer { return s.steps.WithLabelValues(name, stepLabel(step)) }

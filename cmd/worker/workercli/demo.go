@@ -117,7 +117,7 @@ func (d *demo) start() (stop func(), err error) {
 	}, nil
 }
 
-// received is told of each mail that arrives.
+// received counts a mail that arrives.
 func (d *demo) received(m catcher.Message) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

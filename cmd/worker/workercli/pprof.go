@@ -33,8 +33,8 @@ func servePprof(addr string) (at net.Addr, stop func(), err error) {
 	}, nil
 }
 
-// loopbackOnly says why addr is not one of this machine's own. A name other than
-// localhost is refused too: what it means may change.
+// loopbackOnly returns an error if other machines could reach addr. A name other than
+// localhost is refused too: its address may change.
 func loopbackOnly(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
