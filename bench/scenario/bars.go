@@ -10,10 +10,7 @@ import (
 func Bars(r *report.Run) []report.Bar {
 	emptied, massed := r.Scenario("drain"), r.Scenario("mass")
 	ours := emptied.Contender(nameWorker)
-	best := emptied.Contender(nameNetSMTP)
-	if other := emptied.Contender(nameGoMail); other.Stat(rate).Median > best.Stat(rate).Median {
-		best = other
-	}
+	best := bestUsual(emptied)
 	one, chunks := massed.Contender(nameWorker), emptied.Contender(nameChunked)
 	bulk := r.Scenario("enqueue").Contender("SendMessages of 1,000, 32 goroutines")
 	return []report.Bar{
