@@ -24,7 +24,7 @@ type Constructor func(settings.Settings) (mailer.Backend, error)
 // backends, and replaces ours, before it passes the registry on.
 type Registry map[string]Constructor
 
-// queueName is the one name that a program has to register itself.
+// queueName is the one name that is not built in: the package mailpouch adds it.
 const queueName = "queue"
 
 // Builtin returns a registry with smtp, console, filebased, locmem and dummy.
@@ -101,8 +101,7 @@ type UnknownBackendError struct {
 func (e *UnknownBackendError) Error() string {
 	text := fmt.Sprintf("%sno backend is named %q", where(e.Using), e.Name)
 	if e.Name == queueName {
-		return text + `: a program that hands its mail to workers adds reg["queue"] = ` +
-			`func(s settings.Settings) (mailer.Backend, error) { return queue.Using(s.Using) }`
+		return text + ": a program that hands its mail to workers has its Mailer from mailpouch.Open or mailpouch.New"
 	}
 	if e.Nearest != "" {
 		text += fmt.Sprintf("; did you mean %s?", e.Nearest)

@@ -54,7 +54,7 @@ func TestRegistry_New_unknown(t *testing.T) {
 		{"smpt", "smtp", `backends: no backend is named "smpt"; did you mean smtp? (there are console, dummy, filebased, locmem, smtp)`},
 		{"sendgrid", "", `backends: no backend is named "sendgrid" (there are console, dummy, filebased, locmem, smtp)`},
 		{"", "", `backends: no backend is named "" (there are `},
-		{"queue", "", `adds reg["queue"] = func(s settings.Settings) (mailer.Backend, error) { return queue.Using(s.Using) }`},
+		{"queue", "", `has its Mailer from mailpouch.Open or mailpouch.New`},
 		{"django.core.mail.backends.smpt.EmailBackend", "smtp", `"smpt"; did you mean smtp?`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

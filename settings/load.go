@@ -10,13 +10,26 @@ import (
 // everything that is wrong; the Settings then have defaults in the places that could
 // not be read, and are good for Describe only. The warnings, one line each, name what
 // was not understood (a mistyped EMAIL_ variable) or is seldom meant.
-func Load() (Settings, []string, error) {
+func Load() (Settings, []string, error) { return Loader{}.Load() }
+
+// Loader is Load for a program of which more is known. The zero value does what Load does.
+type Loader struct {
+	// Producer means that the program leaves its mail to workers: EMAIL_BACKEND is queue
+	// where no variable says otherwise, and EMAIL_URL is the workers'.
+	Producer bool
+}
+
+// Load is the function of that name.
+func (l Loader) Load() (Settings, []string, error) {
 	s := Settings{read: map[string]origin{}}
 	var problems Problems
 	set := s.decode(&problems)
 	s.normalise()
 	s.remember(FromEnvironment, func(f field) bool { return set[f.name] })
 	s.useURL(&problems)
+	if l.Producer && !set[backendVariable] && !problems.concern(backendVariable) {
+		s.Delivery.Backend = queueName
+	}
 	for _, name := range s.goodNames() {
 		s.readMailer(name, &problems)
 	}

@@ -74,7 +74,7 @@ func (b *bulk) run(ctx context.Context, file string) error {
 		return err
 	}
 	defer b.app.close()
-	if _, err := b.app.base.Using(o.Using); err != nil {
+	if _, err := b.app.pouch.Queue.Using(o.Using); err != nil {
 		return err
 	}
 	input, err := b.app.openInput(file)

@@ -1,15 +1,14 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"os"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
+	"github.com/mailpouch/mailpouch"
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -47,17 +46,17 @@ type app struct {
 	std      cli.Streams
 	settings settings.Settings
 	defaults mailer.Defaults
-	redis    redis.UniversalClient
-	base     *tasks.Queue
+	pouch    *mailpouch.App
 }
 
 // load reads the settings.
 func (a *app) load(ctx context.Context) error {
-	s, err := cli.Settings(a.std)
+	s, err := cli.Settings(a.std, settings.Loader{Producer: true})
 	if err != nil {
 		return err
 	}
 	s.Message.Hostname = backends.Hostname(ctx, s)
+	s.Delivery.Backend = "queue" // whatever other programs do
 	a.settings, a.defaults = s, backends.Defaults(s)
 	return nil
 }
@@ -67,29 +66,19 @@ func (a *app) connect(ctx context.Context) error {
 	if err := a.load(ctx); err != nil {
 		return err
 	}
-	client, err := tasks.Connect(a.settings.Queue.RedisURL.Reveal())
+	pouch, err := mailpouch.New(ctx, a.settings, mailpouch.Config{})
 	if err != nil {
 		return cli.Exit(cli.ExitConfig, err)
 	}
-	a.redis = client
-	q := a.settings.Queue
-	a.base = tasks.NewQueue(client, tasks.QueueConfig{
-		Defaults: a.defaults, TaskTimeout: q.TaskTimeout, IdempotencyWindow: q.IdempotencyWindow, Mailers: a.settings.Mailers(),
-		AttachmentThreshold: q.AttachmentThreshold.OrNever(), MaxMessageSize: int(q.MaxMessageSize),
-		MassSize: q.MassSize, Shards: q.Shards,
-	})
+	a.pouch = pouch
 	return nil
 }
 
-func (a *app) close() { _ = a.redis.Close() }
+func (a *app) close() { _ = a.pouch.Close() }
 
 // queue returns the queue with the given options; what they leave open is as configured.
 func (a *app) queue(o tasks.Options) *tasks.Queue {
-	o.Queue = cmp.Or(o.Queue, a.settings.Queue.Name)
-	if o.MaxRetry == nil {
-		o.MaxRetry = new(a.settings.Queue.MaxRetry)
-	}
-	return a.base.With(o)
+	return a.pouch.Queue.With(mailpouch.Options(a.settings, o))
 }
 
 // openInput opens a file, or standard input for "-".

@@ -52,7 +52,7 @@ func oneFile(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCo
 // completeNames offers names that are in the settings.
 func completeNames(names func(settings.Settings) []string) cobra.CompletionFunc {
 	return func(_ *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
-		s, _, err := settings.Load()
+		s, _, err := settings.Loader{Producer: true}.Load()
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

@@ -98,7 +98,7 @@ func (a *app) deadCount(ctx context.Context, queue string) error {
 		return err
 	}
 	defer a.close()
-	d := tasks.NewDeadLetters(a.redis)
+	d := tasks.NewDeadLetters(a.pouch.Redis)
 	queues, err := a.deadQueues(d, queue)
 	if err != nil {
 		return err

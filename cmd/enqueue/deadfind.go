@@ -28,7 +28,7 @@ func (a *app) dead(ctx context.Context, s selection, work func(context.Context, 
 		return err
 	}
 	defer a.close()
-	d := tasks.NewDeadLetters(a.redis)
+	d := tasks.NewDeadLetters(a.pouch.Redis)
 	queues, err := a.deadQueues(d, s.queue)
 	if err != nil {
 		return err

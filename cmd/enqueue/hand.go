@@ -26,7 +26,7 @@ func (b *bulk) checkLine(l numbered) error {
 		return err
 	}
 	m := e.message.WithDefaults(b.app.defaults)
-	if err := b.app.base.CheckSize(m); err != nil {
+	if err := b.app.pouch.Queue.CheckSize(m); err != nil {
 		return err
 	}
 	return m.Validate()
@@ -41,7 +41,7 @@ func (b *bulk) parse(l numbered) (entry, error) {
 	if l.key != "" && e.queue.IdempotencyKey == "" && e.queue.Unique == 0 {
 		e.queue.IdempotencyKey = l.key
 	}
-	if _, err := b.app.base.Using(e.queue.Using); err != nil {
+	if _, err := b.app.pouch.Queue.Using(e.queue.Using); err != nil {
 		return e, cli.Exit(cli.ExitData, err)
 	}
 	if len(e.message.Recipients()) == 0 {

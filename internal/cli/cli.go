@@ -144,8 +144,8 @@ func exitCode(err error) int {
 }
 
 // Settings reads the environment and prints its warnings.
-func Settings(std Streams) (settings.Settings, error) {
-	s, warnings, err := settings.Load()
+func Settings(std Streams, loader settings.Loader) (settings.Settings, error) {
+	s, warnings, err := loader.Load()
 	for _, w := range warnings {
 		fmt.Fprintln(std.Err, "warning: "+Line(w))
 	}

@@ -34,7 +34,7 @@ none; what it thinks of a recipient shows "enqueue test".`,
 }
 
 func check(ctx context.Context, std cli.Streams, registry backends.Registry) error {
-	s, err := cli.Settings(std)
+	s, err := cli.Settings(std, settings.Loader{})
 	printSettings(std.Out, s)
 	if err != nil {
 		return err

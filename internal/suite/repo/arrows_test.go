@@ -11,6 +11,9 @@ import (
 
 const module = "github.com/mailpouch/mailpouch"
 
+// root stands for the package at the module's root in the rules below.
+const root = "mailpouch"
+
 // arrows says what a package may import: of this project, and from elsewhere ("" is
 // the standard library alone). The first prefix that fits a package is its rule.
 var arrows = []struct {
@@ -23,6 +26,7 @@ var arrows = []struct {
 	{"backends/smtp", []string{"mailer"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
 	{"backends/", []string{"mailer", "internal/"}, nil},
 	{"backends", []string{"settings", "mailer", "backends/"}, []string{"golang.org/x/"}},
+	{module, []string{"mailer", "settings", "backends", "tasks"}, []string{"github.com/redis/go-redis/v9"}}, // the root
 	{"tasks", []string{"mailer", "internal/redact"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
 	{"adminlog", []string{"mailer"}, []string{"github.com/rs/zerolog"}},
 	{"tracing", []string{"mailer", "backends/smtp"}, []string{"go.opentelemetry.io/otel"}},
@@ -32,12 +36,13 @@ var arrows = []struct {
 		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/metrics", []string{"mailer", "backends/smtp", "tasks"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
 	{"settings", nil, []string{"github.com/kelseyhightower/envconfig"}},
-	{"examples/contact", []string{"mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
+	{"examples/contact", []string{root, "mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
+	{"examples/minimal", []string{root, "mailer"}, nil},
 	{"examples/webhook/worker", []string{"mailer", "settings", "backends", "cmd/worker/workercli", "examples/webhook"}, nil},
 	{"examples/webhook", []string{"mailer"}, nil},
-	{"examples/web", []string{"mailer", "settings", "backends", "tasks", "internal/", "cmd/worker/workercli", "examples/contact/site"}, nil},
+	{"examples/web", []string{root, "mailer", "settings", "backends", "tasks", "internal/", "cmd/worker/workercli", "examples/contact/site"}, nil},
 	{"internal/", []string{"mailer", "settings", "backends", "tasks", "internal/"}, []string{""}},
-	{"cmd/", []string{"mailer", "settings", "backends", "tasks", "tracing", "internal/", "cmd/worker/workercli"}, []string{""}},
+	{"cmd/", []string{root, "mailer", "settings", "backends", "tasks", "tracing", "internal/", "cmd/worker/workercli"}, []string{""}},
 }
 
 func TestArrows(t *testing.T) {
@@ -66,6 +71,9 @@ func TestArrows(t *testing.T) {
 func allowed(imported string, project, external []string) bool {
 	hasPrefix := func(prefixes []string, path string) bool {
 		return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(path, p) })
+	}
+	if imported == module {
+		return slices.Contains(project, root)
 	}
 	if own, ok := strings.CutPrefix(imported, module+"/"); ok {
 		return hasPrefix(project, own)
