@@ -105,8 +105,8 @@ func breaksMiddle(c Costs, v volume) string {
 }
 
 func breaksLarge(c Costs, v volume) string {
-	return fmt.Sprintf("**What breaks first** is Redis's thread: one Redis is full at %s mails a second, so one task a mail takes %s masters, mass mail %s, "+
-		"and the queues spread over them. Next is memory: the backlog of an hour is %s TB in either form, more than is sensibly kept in memory, so such a "+
+	return fmt.Sprintf("**What breaks first** is Redis's thread: one Redis is full at %s mails a second, so one task a mail takes %s masters, bulk mail %s, "+
+		"and the queues spread over them. Next is memory: the backlog of an hour is %s TB in either form, more than one should keep in memory, so such a "+
 		"sender needs either relays that are never all away, or producers that wait. Third is the number of worker processes: one delivered %s mails a second here, so "+
 		"one task a mail takes %s of them at the peak. And the relays are a fleet of their own.",
 		Number(c.Single.RedisFull()), Number(v.Single.Masters), Number(v.Mass.Masters), Number(v.Single.Backlog/1000),
