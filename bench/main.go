@@ -25,7 +25,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/bench/report"
 	"github.com/mailpouch/mailpouch/bench/scenario"
 )
@@ -132,12 +132,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	start := time.Now()
 	say := func(text string) { fmt.Fprintf(stderr, "%5.0fs  %s\n", time.Since(start).Seconds(), text) }
 	say("building")
-	programs, err := lab.Build(ctx, o.root, dir)
+	programs, err := harness.Build(ctx, o.root, dir)
 	if err != nil {
 		return err
 	}
 	r := &report.Run{Date: start.UTC().Truncate(time.Second), Quick: o.quick}
-	if r.Machine, err = lab.Describe(ctx, o.root); err != nil {
+	if r.Machine, err = harness.Describe(ctx, o.root); err != nil {
 		return err
 	}
 	if err := o.measure(ctx, r, programs, say); err != nil {
@@ -149,7 +149,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 }
 
 // measure runs what was chosen.
-func (o options) measure(ctx context.Context, r *report.Run, programs lab.Programs, say func(string)) error {
+func (o options) measure(ctx context.Context, r *report.Run, programs harness.Programs, say func(string)) error {
 	size := scenario.Size{Quick: o.quick, Rounds: o.rounds}
 	chosen := o.chosen()
 	for _, s := range scenario.Table(size) {

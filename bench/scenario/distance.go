@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/harness"
 )
 
 const roundTrip = 20 * time.Millisecond
@@ -29,12 +29,12 @@ func distance(size Size) Scenario {
 			name  string
 			ours  bool
 			trips float64 // mails a round trip and connection, not less than in truth
-			fill  func(*lab.Bench, *lab.Redis, int)
-			start func(*lab.Bench, *lab.Redis, *lab.Sink) []*lab.Process
+			fill  func(*harness.Bench, *harness.Redis, int)
+			start func(*harness.Bench, *harness.Redis, *harness.Sink) []*harness.Process
 		}{
 			{"pipelined", true, 1.5, singly, workers(1, fmt.Sprint("EMAIL_CONNECTIONS=", n))},
 			{"chunked", true, 40, singly, workers(1, fmt.Sprint("EMAIL_CONNECTIONS=", n), chunked)},
-			{"net/smtp", false, 0.5, usually, rival("netsmtp", n)},
+			{"net/smtp", false, 0.5, baselineTasks, peer("netsmtp", n)},
 		}
 		for _, w := range ways {
 			mails := min(int(w.trips*float64(n)*limit.Seconds()/roundTrip.Seconds())+10, int(limit.Seconds()*12_000))

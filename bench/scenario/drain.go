@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"os/exec"
 
-	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
@@ -22,7 +22,7 @@ const (
 )
 
 const (
-	rivalConnections = 20 // of the usual handlers
+	peerConnections  = 20 // of the usual handlers
 	emptyConcurrency = 50 // of the empty one: where it is fastest
 	ownConnections   = 4  // the default of EMAIL_CONNECTIONS
 
@@ -33,9 +33,9 @@ const (
 func drain(size Size) Scenario {
 	n := size.of(30_000, 4_000)
 	ours := emptying{mails: n, fill: singly, start: workers(1)}
-	empty := emptying{mails: n, fill: singly, start: rival("empty", emptyConcurrency), sinkless: true}
-	others := func(kind string, n int) func(*lab.Bench) report.Sample {
-		return emptying{mails: n, fill: usually, start: rival(kind, rivalConnections)}.measure
+	empty := emptying{mails: n, fill: singly, start: peer("empty", emptyConcurrency), sinkless: true}
+	others := func(kind string, n int) func(*harness.Bench) report.Sample {
+		return emptying{mails: n, fill: baselineTasks, start: peer(kind, peerConnections)}.measure
 	}
 	return Scenario{
 		Name:  "drain",
@@ -43,7 +43,7 @@ func drain(size Size) Scenario {
 		About: fmt.Sprintf("%s mails of 2 kB wait in Redis, one task each, and one worker process delivers them to a mail server that takes "+
 			"everything. The worker has its default settings (%d connections, the ledger on), and beside that the connections of the usual handlers: %d, with as many "+
 			"tasks at once, or EMAIL_CHUNKING=auto (chunked). The usual handlers' connections say neither NOOP nor RSET between mails. The empty handler gets the same tasks as the worker "+
-			"and sends nothing; a connection for each mail is shown with a third of the mails; the limits at the end have no queue.", report.Number(float64(n)), ownConnections, rivalConnections),
+			"and sends nothing; a connection for each mail is shown with a third of the mails; the limits at the end have no queue.", report.Number(float64(n)), ownConnections, peerConnections),
 		Metrics: metrics(rate, worker, server, memory, waiting, network),
 		Entries: []Entry{
 			{nameWorker, true, ours.measure},
@@ -60,25 +60,25 @@ func drain(size Size) Scenario {
 }
 
 // direct measures our SMTP client alone.
-func direct(n int) func(*lab.Bench) report.Sample {
-	return func(b *lab.Bench) report.Sample {
-		s := lab.StartSink(b, 0)
-		p := lab.Start(b, b.Programs.Rival, []string{"direct", "-smtp", s.Addr(), "-connections", fmt.Sprint(ownConnections), "-mails", fmt.Sprint(n)})
-		return withoutRedis(watch(b, nil, []*lab.Process{p}, n, 0, s.Taken))
+func direct(n int) func(*harness.Bench) report.Sample {
+	return func(b *harness.Bench) report.Sample {
+		s := harness.StartSink(b, 0)
+		p := harness.Start(b, b.Programs.Peer, []string{"direct", "-smtp", s.Addr(), "-connections", fmt.Sprint(ownConnections), "-mails", fmt.Sprint(n)})
+		return withoutRedis(watch(b, nil, []*harness.Process{p}, n, 0, s.Taken))
 	}
 }
 
 // source measures Postfix's load generator, which renders nothing.
-func source(n int) func(*lab.Bench) report.Sample {
-	return func(b *lab.Bench) report.Sample {
+func source(n int) func(*harness.Bench) report.Sample {
+	return func(b *harness.Bench) report.Sample {
 		path, err := exec.LookPath("smtp-source")
 		if err != nil {
 			if path, err = exec.LookPath("/usr/sbin/smtp-source"); err != nil {
 				b.Skip("smtp-source is not installed (Debian: apt-get install postfix)")
 			}
 		}
-		s := lab.StartSink(b, 0)
-		p := lab.Start(b, path, []string{"-d", "-s", fmt.Sprint(ownConnections), "-m", fmt.Sprint(n), "-l", "2048", s.Addr()})
+		s := harness.StartSink(b, 0)
+		p := harness.Start(b, path, []string{"-d", "-s", fmt.Sprint(ownConnections), "-m", fmt.Sprint(n), "-l", "2048", s.Addr()})
 		sample := watch(b, nil, nil, n, 0, s.Taken) // it ends by itself, and its time with it
 		p.Wait(b)
 		return report.Sample{rate: sample[rate]}

@@ -3,7 +3,7 @@ package scenario
 import (
 	"fmt"
 
-	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
@@ -41,10 +41,10 @@ func cluster(size Size) Scenario {
 	for _, shards := range []int{1, 3, 6} {
 		setting := fmt.Sprint("EMAIL_QUEUE_SHARDS=", shards)
 		s.Entries = append(s.Entries,
-			Entry{plural(shards, "shard"), true, emptying{mails: n, masters: masters, start: workers(4, setting), fill: func(b *lab.Bench, r *lab.Redis, n int) {
+			Entry{plural(shards, "shard"), true, emptying{mails: n, masters: masters, start: workers(4, setting), fill: func(b *harness.Bench, r *harness.Redis, n int) {
 				enqueueInto(b, shardedQueue(r, shards), n)
 			}}.measure},
-			Entry{plural(shards, "shard") + ", mass mail", true, emptying{mails: 2 * n, masters: masters, start: workers(4, setting), fill: func(b *lab.Bench, r *lab.Redis, n int) {
+			Entry{plural(shards, "shard") + ", mass mail", true, emptying{mails: 2 * n, masters: masters, start: workers(4, setting), fill: func(b *harness.Bench, r *harness.Redis, n int) {
 				sendInto(b, shardedQueue(r, shards), n, producers)
 			}}.measure},
 		)

@@ -9,8 +9,8 @@ import (
 
 	"github.com/hibiken/asynq"
 
-	"github.com/mailpouch/mailpouch/bench/lab"
-	"github.com/mailpouch/mailpouch/bench/usual"
+	"github.com/mailpouch/mailpouch/bench/baseline"
+	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -32,16 +32,16 @@ func letter(i int) *mailer.EmailMessage {
 	return &mailer.EmailMessage{Subject: subject, Body: body, FromEmail: sender, To: []string{fmt.Sprintf("u%d@example.com", i)}}
 }
 
-// usualLetter is the same mail for the others.
-func usualLetter(i int) usual.Mail {
-	return usual.Mail{From: sender, To: fmt.Sprintf("u%d@example.com", i), Subject: subject, Body: body}
+// baselineMail is the same mail for the others.
+func baselineMail(i int) baseline.Mail {
+	return baseline.Mail{From: sender, To: fmt.Sprintf("u%d@example.com", i), Subject: subject, Body: body}
 }
 
 // newQueue is a queue as an application has it.
-func newQueue(r *lab.Redis) *tasks.Queue { return shardedQueue(r, 1) }
+func newQueue(r *harness.Redis) *tasks.Queue { return shardedQueue(r, 1) }
 
 // shardedQueue is one in several parts.
-func shardedQueue(r *lab.Redis, shards int) *tasks.Queue {
+func shardedQueue(r *harness.Redis, shards int) *tasks.Queue {
 	return tasks.NewQueue(r.Client, tasks.QueueConfig{Defaults: mailer.Defaults{Hostname: "bench.example"}, Shards: shards})
 }
 
@@ -49,9 +49,9 @@ func shardedQueue(r *lab.Redis, shards int) *tasks.Queue {
 const producers = 32
 
 // singly hands mails over one by one.
-func singly(b *lab.Bench, r *lab.Redis, n int) { enqueueInto(b, newQueue(r), n) }
+func singly(b *harness.Bench, r *harness.Redis, n int) { enqueueInto(b, newQueue(r), n) }
 
-func enqueueInto(b *lab.Bench, q *tasks.Queue, n int) {
+func enqueueInto(b *harness.Bench, q *tasks.Queue, n int) {
 	parallel(b, producers, n, func(i int) error {
 		_, err := q.Enqueue(b.Context(), letter(i))
 		return err
@@ -62,9 +62,9 @@ func enqueueInto(b *lab.Bench, q *tasks.Queue, n int) {
 const batch = 1000
 
 // inBatches hands mails over as a mass mailing does.
-func inBatches(b *lab.Bench, r *lab.Redis, n int) { sendInto(b, newQueue(r), n, producers) }
+func inBatches(b *harness.Bench, r *harness.Redis, n int) { sendInto(b, newQueue(r), n, producers) }
 
-func sendInto(b *lab.Bench, q *tasks.Queue, n, goroutines int) {
+func sendInto(b *harness.Bench, q *tasks.Queue, n, goroutines int) {
 	parallel(b, goroutines, (n+batch-1)/batch, func(i int) error {
 		messages := make([]*mailer.EmailMessage, min(batch, n-i*batch))
 		for j := range messages {
@@ -75,12 +75,12 @@ func sendInto(b *lab.Bench, q *tasks.Queue, n, goroutines int) {
 	})
 }
 
-// usually hands mails over as the others do.
-func usually(b *lab.Bench, r *lab.Redis, n int) {
-	usuallyInto(b, r, n, producers, usualLetter)
+// baselineTasks hands mails over as the others do.
+func baselineTasks(b *harness.Bench, r *harness.Redis, n int) {
+	enqueueBaseline(b, r, n, producers, baselineMail)
 }
 
-func usuallyInto(b *lab.Bench, r *lab.Redis, n, goroutines int, letter func(int) usual.Mail, opts ...asynq.Option) {
+func enqueueBaseline(b *harness.Bench, r *harness.Redis, n, goroutines int, letter func(int) baseline.Mail, opts ...asynq.Option) {
 	client := asynq.NewClientFromRedisClient(r.Client)
 	parallel(b, goroutines, n, func(i int) error {
 		task, err := letter(i).Task()
@@ -93,7 +93,7 @@ func usuallyInto(b *lab.Bench, r *lab.Redis, n, goroutines int, letter func(int)
 }
 
 // parallel does something n times from some goroutines. The first error ends it.
-func parallel(b *lab.Bench, goroutines, n int, do func(i int) error) {
+func parallel(b *harness.Bench, goroutines, n int, do func(i int) error) {
 	var next atomic.Int64
 	var all sync.WaitGroup
 	errs := make(chan error, goroutines)

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
@@ -25,7 +25,7 @@ type Scenario struct {
 type Entry struct {
 	Name    string
 	Ours    bool
-	Measure func(*lab.Bench) report.Sample
+	Measure func(*harness.Bench) report.Sample
 }
 
 // Table is all scenarios, in the order in which they are run and shown.
@@ -52,7 +52,7 @@ func (s Size) of(full, quick int) int {
 
 // Run measures all entries of the scenario once in each round, so that whatever else
 // the machine does touches all of them alike. say is told of each measurement.
-func (s Scenario) Run(ctx context.Context, programs lab.Programs, size Size, say func(string)) (*report.Scenario, error) {
+func (s Scenario) Run(ctx context.Context, programs harness.Programs, size Size, say func(string)) (*report.Scenario, error) {
 	rounds := s.rounds(size)
 	result := &report.Scenario{Name: s.Name, Title: s.Title, About: s.About, Metrics: s.Metrics}
 	for _, e := range s.Entries {
@@ -65,7 +65,7 @@ func (s Scenario) Run(ctx context.Context, programs lab.Programs, size Size, say
 				continue
 			}
 			sample, err := measure(ctx, s.Name+", "+e.Name, programs, e.Measure)
-			var skipped *lab.SkippedError
+			var skipped *harness.SkippedError
 			if errors.As(err, &skipped) {
 				c.Skipped = skipped.Reason
 				say(fmt.Sprintf("%s %d/%d  %s: %v", s.Name, round+1, rounds, e.Name, err))
@@ -91,8 +91,8 @@ func (s Scenario) rounds(size Size) int {
 	return min(s.Rounds, size.Rounds)
 }
 
-func measure(ctx context.Context, name string, programs lab.Programs, f func(*lab.Bench) report.Sample) (sample report.Sample, err error) {
-	err = lab.Run(ctx, name, programs, func(b *lab.Bench) { sample = f(b) })
+func measure(ctx context.Context, name string, programs harness.Programs, f func(*harness.Bench) report.Sample) (sample report.Sample, err error) {
+	err = harness.Run(ctx, name, programs, func(b *harness.Bench) { sample = f(b) })
 	return sample, err
 }
 

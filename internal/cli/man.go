@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mailpouch/mailpouch/internal/manpage"
+	"github.com/mailpouch/mailpouch/internal/cli/manpage"
 	"github.com/mailpouch/mailpouch/settings"
 )
 
