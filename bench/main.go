@@ -181,10 +181,7 @@ func (o options) write(r, old *report.Run, stdout io.Writer) error {
 			return err
 		}
 	}
-	if err := o.pages(r); err != nil || o.docs == "" {
-		return err
-	}
-	return report.WritePlots(filepath.Join(o.docs, "performance"), r)
+	return o.pages(r)
 }
 
 // pages writes what people read.
@@ -197,7 +194,10 @@ func (o options) pages(r *report.Run) error {
 	if o.docs == "" {
 		return nil
 	}
-	return report.WritePages(o.docs, r, scenario.Costs(r))
+	if err := report.WritePages(o.docs, r, scenario.Costs(r)); err != nil {
+		return err
+	}
+	return report.WritePlots(filepath.Join(o.docs, "performance"), r)
 }
 
 // rewrite writes the pages from an earlier run, as after a change of their words.

@@ -152,7 +152,7 @@ func TestOptions_rewrite(t *testing.T) {
 	if err := run(t.Context(), args, io.Discard, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"README.md", "docs/performance.md", "docs/scale.md"} {
+	for _, name := range []string{"README.md", "docs/performance.md", "docs/scale.md", "docs/performance/drain.svg", "docs/performance/mass.svg"} {
 		got, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
