@@ -1,4 +1,4 @@
-package tasks
+package redisconn
 
 import (
 	"context"
@@ -17,7 +17,7 @@ type reply string
 func (r reply) Error() string { return string(r) }
 func (reply) RedisError()     {}
 
-func TestPatient(t *testing.T) {
+func TestRetryHook(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name         string
@@ -41,7 +41,7 @@ func TestPatient(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				p := patient{total: 30 * time.Second, first: 50 * time.Millisecond, max: 500 * time.Millisecond}
+				p := retryHook{total: 30 * time.Second, first: 50 * time.Millisecond, max: 500 * time.Millisecond}
 				tries, start := 0, time.Now()
 				cmd := redis.NewCmd(t.Context(), tt.cmd...)
 				err := p.ProcessHook(func(context.Context, redis.Cmder) error { tries++; return tt.err })(t.Context(), cmd)
@@ -58,10 +58,10 @@ func TestPatient(t *testing.T) {
 	}
 }
 
-func TestPatient_recovers(t *testing.T) {
+func TestRetryHook_recovers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := patient{total: 30 * time.Second, first: 50 * time.Millisecond, max: 500 * time.Millisecond}
+		p := retryHook{total: 30 * time.Second, first: 50 * time.Millisecond, max: 500 * time.Millisecond}
 		tries := 0
 		do := func() error {
 			if tries++; tries < 5 {

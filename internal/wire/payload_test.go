@@ -1,4 +1,4 @@
-package tasks
+package wire
 
 import (
 	"bytes"
@@ -14,12 +14,12 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// update writes the golden files anew: go test ./tasks -run Payload -update. A change
+// update writes the golden files anew: go test ./internal/wire -run Payload -update. A change
 // of them means that workers and producers of different versions no longer agree:
-// then payloadVersion has to grow.
+// then version has to grow.
 var update = flag.Bool("update", false, "write the golden files")
 
-func goldenPayloads() map[string]*payload {
+func goldenPayloads() map[string]*Payload {
 	date := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	plain := &mailer.EmailMessage{
 		Subject: "Grüße", Body: "It works.\n", FromEmail: "App <app@example.com>", To: []string{"ann@example.com"},
@@ -37,19 +37,19 @@ func goldenPayloads() map[string]*payload {
 	big.Attachments = []mailer.Attachment{{Filename: "a.txt", Content: []byte("file"), Mimetype: "text/plain"}, {Filename: "b.pdf"}}
 	parts := big
 	parts.Attachments, parts.Body, parts.Alternatives = nil, "", []mailer.Alternative{{Content: "<p>It works.</p>", Mimetype: "text/html"}, {Mimetype: "text/html"}}
-	return map[string]*payload{
-		"blobs-parts": {slip{DueAt: date, BlobRef: "ABCDEFGHIJ", Blobs: []blob{
-			{Part: partAlternative, Index: 1, Hash: strings.Repeat("0a", 32), Size: 1 << 20},
-			{Part: partBody, Hash: strings.Repeat("0b", 32), Size: 100_000},
+	return map[string]*Payload{
+		"blobs-parts": {Meta{DueAt: date, BlobRef: "ABCDEFGHIJ", Blobs: []Blob{
+			{Part: PartAlternative, Index: 1, Hash: strings.Repeat("0a", 32), Size: 1 << 20},
+			{Part: PartBody, Hash: strings.Repeat("0b", 32), Size: 100_000},
 		}}, &parts, nil},
-		"blobs-raw": {slip{DueAt: date, BlobRef: "ABCDEFGHIJ", Blobs: []blob{
-			{Part: partRaw, Hash: strings.Repeat("0c", 32), Size: 1 << 20},
+		"blobs-raw": {Meta{DueAt: date, BlobRef: "ABCDEFGHIJ", Blobs: []Blob{
+			{Part: PartRaw, Hash: strings.Repeat("0c", 32), Size: 1 << 20},
 		}}, &mailer.EmailMessage{FromEmail: "app@example.com", To: []string{"ann@example.com"}, Charset: "utf-8", MessageID: "<1@example.com>", Date: date}, nil},
-		"blobs": {slip{DueAt: date, Blobs: []blob{{Index: 1, Hash: strings.Repeat("0a", 32), Size: 1 << 20}}, BlobRef: "ABCDEFGHIJ"}, &big, nil},
-		"plain": {slip{DueAt: date}, plain, nil},
-		"full":  {slip{DueAt: date, Deadline: new(date.Add(time.Hour)), AtMostOnce: true, KeepResult: true}, &full, nil},
-		"keyed": {slip{DueAt: date, Digest: "zvwhtey5eshf5sf5eqff2re6"}, plain, nil},
-		"rest": {slip{
+		"blobs": {Meta{DueAt: date, Blobs: []Blob{{Index: 1, Hash: strings.Repeat("0a", 32), Size: 1 << 20}}, BlobRef: "ABCDEFGHIJ"}, &big, nil},
+		"plain": {Meta{DueAt: date}, plain, nil},
+		"full":  {Meta{DueAt: date, Deadline: new(date.Add(time.Hour)), AtMostOnce: true, KeepResult: true}, &full, nil},
+		"keyed": {Meta{DueAt: date, Digest: "zvwhtey5eshf5sf5eqff2re6"}, plain, nil},
+		"rest": {Meta{
 			DueAt: date, Recipients: []string{"ann@example.com"},
 			Refused: `RCPT <ann@example.com>: 550 5.1.1 no such user,"message":`,
 		}, plain, nil},
@@ -61,7 +61,7 @@ func TestPayload_golden(t *testing.T) {
 	for name, p := range goldenPayloads() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := p.encode()
+			got, err := p.Encode()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -78,11 +78,11 @@ func TestPayload_golden(t *testing.T) {
 			if want = bytes.TrimSpace(want); !bytes.Equal(got, want) {
 				t.Errorf("encoded\n%s\nwant\n%s", got, want)
 			}
-			back, err := decodePayload(want)
+			back, err := Decode(want, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			again, err := back.encode()
+			again, err := back.Encode()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -93,7 +93,7 @@ func TestPayload_golden(t *testing.T) {
 	}
 }
 
-func TestDecodePayload_refuses(t *testing.T) {
+func TestDecode_refuses(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, give, want string }{
 		{"no JSON", "hello", "payload"},
@@ -113,7 +113,7 @@ func TestDecodePayload_refuses(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			_, err := decodePayload([]byte(tt.give))
+			_, err := Decode([]byte(tt.give), nil)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("err = %v, want %q in it", err, tt.want)
 			}
@@ -121,10 +121,10 @@ func TestDecodePayload_refuses(t *testing.T) {
 	}
 }
 
-// What a slip says beyond its due time is in the payload, whatever it is.
-func TestSlip_plain(t *testing.T) {
+// What a meta says beyond its due time is in the payload, whatever it is.
+func TestMeta_plain(t *testing.T) {
 	t.Parallel()
-	plain := slip{Version: payloadVersion, DueAt: time.Date(2026, 1, 2, 3, 4, 5, 60_000_000, time.UTC)}
+	plain := Meta{Version: version, DueAt: time.Date(2026, 1, 2, 3, 4, 5, 60_000_000, time.UTC)}
 	want, err := json.Marshal(plain)
 	if err != nil {
 		t.Fatal(err)
@@ -132,10 +132,10 @@ func TestSlip_plain(t *testing.T) {
 	if got, err := plain.append(nil); err != nil || string(got)+"}" != string(want) {
 		t.Errorf("%s, %v, want %s without its end", got, err, want)
 	}
-	for i := range reflect.TypeFor[slip]().NumField() {
+	for i := range reflect.TypeFor[Meta]().NumField() {
 		s := plain
 		field := reflect.ValueOf(&s).Elem().Field(i)
-		name := reflect.TypeFor[slip]().Field(i).Name
+		name := reflect.TypeFor[Meta]().Field(i).Name
 		switch {
 		case name == "Version":
 			continue

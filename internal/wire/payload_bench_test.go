@@ -1,6 +1,7 @@
-package tasks
+package wire
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -9,16 +10,19 @@ import (
 
 // BenchmarkPayload is what the JSON of a mail of 2 kB costs, on both sides of Redis.
 func BenchmarkPayload(b *testing.B) {
-	m := letters(1)[0].WithDefaults(mailer.Defaults{Hostname: "app.example.com"})
-	p := &payload{slip: slip{DueAt: time.Now().UTC().Truncate(time.Millisecond)}, Message: m}
-	data, err := p.encode()
+	m := (&mailer.EmailMessage{
+		Subject: "Your order 1234 has been shipped", Body: strings.Repeat("A line of a mail of two kilobytes.\n", 57),
+		FromEmail: "shop@example.com", To: []string{"ann@example.com"},
+	}).WithDefaults(mailer.Defaults{Hostname: "app.example.com"})
+	p := &Payload{Meta: Meta{DueAt: time.Now().UTC().Truncate(time.Millisecond)}, Message: m}
+	data, err := p.Encode()
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Run("encode", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := p.encode(); err != nil {
+			if _, err := p.Encode(); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -26,7 +30,7 @@ func BenchmarkPayload(b *testing.B) {
 	b.Run("decode", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := decodePayload(data); err != nil {
+			if _, err := Decode(data, nil); err != nil {
 				b.Fatal(err)
 			}
 		}

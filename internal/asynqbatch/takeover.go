@@ -1,4 +1,4 @@
-package tasks
+package asynqbatch
 
 import (
 	"context"
@@ -20,29 +20,36 @@ import (
 const leaseGrace = 30 * time.Second
 
 // takeOverScript takes over the lease KEYS[1] of the task ARGV[1] until ARGV[3], if it was
-// over at ARGV[2], and counts that in the task's record KEYS[2]. It returns the count,
+// over at ARGV[2], and counts that in the field ARGV[4] of the task's record KEYS[2]. It returns the count,
 // or -1.
 const takeOverScript = `
 local lease = redis.call("ZSCORE", KEYS[1], ARGV[1])
 if not lease or tonumber(lease) > tonumber(ARGV[2]) then return -1 end
 redis.call("ZADD", KEYS[1], ARGV[3], ARGV[1])
 if redis.call("EXISTS", KEYS[2]) == 0 then return 0 end
-return math.max(redis.call("HINCRBY", KEYS[2], "` + fieldLost + `", 1), 0)`
+return math.max(redis.call("HINCRBY", KEYS[2], ARGV[4], 1), 0)`
 
-// recovers says whether a script of asynq's gives back a task of somebody else. Its keys are
-// the task, active, lease, and retry or archived. Who has a task in hand calls the same
-// script, within the time of the lease.
-func recovers(ctx context.Context, keys []string) bool {
-	if _, mine := ctx.Deadline(); mine || len(keys) < 4 || !strings.HasSuffix(keys[2], ":lease") {
+// The keys of asynq's script that recovers a task. The last one is its list of tasks to retry, or of archived ones.
+const (
+	recoverTask = iota
+	recoverActive
+	recoverLease
+	recoverTo
+)
+
+// recoversTask reports whether a script of asynq's gives back a task of another server. A server calls the same
+// script for a task of its own, but with the deadline of its lease.
+func recoversTask(ctx context.Context, keys []string) bool {
+	if _, mine := ctx.Deadline(); mine || len(keys) <= recoverTo || !strings.HasSuffix(keys[recoverLease], ":lease") {
 		return false
 	}
-	return strings.HasSuffix(keys[3], ":retry") || strings.HasSuffix(keys[3], ":archived")
+	return strings.HasSuffix(keys[recoverTo], ":retry") || strings.HasSuffix(keys[recoverTo], ":archived")
 }
 
 // takeOver reports whether the task with that record and ID is the caller's to move, and
 // how many leases it has lost.
-func takeOver(ctx context.Context, client redis.UniversalClient, lease, task string, id any) (lost int, mine bool, err error) {
+func takeOver(ctx context.Context, client redis.UniversalClient, lease, task string, id any, lostField string) (lost int, mine bool, err error) {
 	now := time.Now()
-	lost, err = client.Eval(ctx, takeOverScript, []string{lease, task}, id, now.Add(-leaseGrace).Unix(), now.Add(leaseGrace).Unix()).Int()
+	lost, err = client.Eval(ctx, takeOverScript, []string{lease, task}, id, now.Add(-leaseGrace).Unix(), now.Add(leaseGrace).Unix(), lostField).Int()
 	return lost, err == nil && lost >= 0, err
 }

@@ -1,4 +1,4 @@
-package tasks
+package redisconn
 
 import (
 	"bufio"
@@ -13,9 +13,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// RedisCheck is what CheckRedis found, a line each. Of a cluster, it is what was found
+// CheckResult is what Check found, a line each. Of a cluster, it is what was found
 // on any of its masters.
-type RedisCheck struct {
+type CheckResult struct {
 	// Warnings are settings that may lose mail that Redis has accepted.
 	Warnings []string
 	// Notes are what a person should know of settings that are a fair choice, and what
@@ -27,20 +27,20 @@ type RedisCheck struct {
 // of 6.2.
 var minRedis = [2]int{6, 2}
 
-// CheckRedis asks a Redis, or each master of a cluster, whether it can be trusted with a queue. An
+// Check asks a Redis, or each master of a cluster, whether it can be trusted with a queue. An
 // error says that it cannot be used: it does not answer, is too old, is a replica, or is
 // part of a cluster and the client is not told so. What Redis does not let us ask,
 // as managed ones do, is in the Notes.
-func CheckRedis(ctx context.Context, client redis.UniversalClient) (RedisCheck, error) {
+func Check(ctx context.Context, client redis.UniversalClient) (CheckResult, error) {
 	if err := client.Ping(ctx).Err(); err != nil {
-		return RedisCheck{}, unavailable(err)
+		return CheckResult{}, Unavailable(err)
 	}
 	cluster, ok := client.(*redis.ClusterClient)
 	if !ok {
 		return checkServer(ctx, client, false)
 	}
 	var mu sync.Mutex
-	var all RedisCheck
+	var all CheckResult
 	err := cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
 		one, err := checkServer(ctx, node, true)
 		mu.Lock()
@@ -56,15 +56,15 @@ func CheckRedis(ctx context.Context, client redis.UniversalClient) (RedisCheck, 
 	return all, err
 }
 
-func checkServer(ctx context.Context, client redis.Cmdable, inCluster bool) (RedisCheck, error) {
-	var c RedisCheck
+func checkServer(ctx context.Context, client redis.Cmdable, inCluster bool) (CheckResult, error) {
+	var c CheckResult
 	info, err := redisInfo(ctx, client)
 	switch {
 	case isReply(err):
 		c.warn("Redis does not tell its version, role and memory policy: %v", err)
 		return c, nil
 	case err != nil:
-		return c, unavailable(err)
+		return c, Unavailable(err)
 	case tooOld(info["redis_version"]):
 		return c, fmt.Errorf("tasks: Redis is version %s: at least %d.%d is needed", info["redis_version"], minRedis[0], minRedis[1])
 	case info["role"] == "slave":
@@ -74,7 +74,7 @@ func checkServer(ctx context.Context, client redis.Cmdable, inCluster bool) (Red
 	}
 	config, err := redisConfig(ctx, client)
 	if err != nil && !isReply(err) {
-		return c, unavailable(err)
+		return c, Unavailable(err)
 	}
 	if err != nil {
 		c.note("Redis does not let CONFIG be read, so how often it writes to its disk is not known")
@@ -85,16 +85,16 @@ func checkServer(ctx context.Context, client redis.Cmdable, inCluster bool) (Red
 	return c, nil
 }
 
-func (c *RedisCheck) warn(format string, args ...any) {
+func (c *CheckResult) warn(format string, args ...any) {
 	c.Warnings = append(c.Warnings, fmt.Sprintf(format, args...))
 }
 
-func (c *RedisCheck) note(line string) { c.Notes = append(c.Notes, line) }
+func (c *CheckResult) note(line string) { c.Notes = append(c.Notes, line) }
 
 // nearlyFull is the part of Redis's memory, in percent, from which on we warn.
 const nearlyFull = 80
 
-func (c *RedisCheck) memory(info map[string]string) {
+func (c *CheckResult) memory(info map[string]string) {
 	switch policy := info["maxmemory_policy"]; policy {
 	case "noeviction":
 	case "":
@@ -111,7 +111,7 @@ func (c *RedisCheck) memory(info map[string]string) {
 
 // persistence judges what is left of the queue after Redis was restarted. config is nil if
 // it could not be read.
-func (c *RedisCheck) persistence(info, config map[string]string) {
+func (c *CheckResult) persistence(info, config map[string]string) {
 	if info["aof_last_write_status"] == "err" || info["rdb_last_bgsave_status"] == "err" {
 		c.warn("Redis could not write to its disk lately: it may refuse mail")
 	}
@@ -129,7 +129,7 @@ func (c *RedisCheck) persistence(info, config map[string]string) {
 	}
 }
 
-func (c *RedisCheck) appendOnly(fsync string) {
+func (c *CheckResult) appendOnly(fsync string) {
 	switch fsync {
 	case "always":
 		c.note("appendfsync always: a crash loses nothing that was accepted")
@@ -140,7 +140,7 @@ func (c *RedisCheck) appendOnly(fsync string) {
 	}
 }
 
-func (c *RedisCheck) replication(info, config map[string]string) {
+func (c *CheckResult) replication(info, config map[string]string) {
 	replicas, _ := strconv.Atoi(info["connected_slaves"])
 	if replicas > 0 && config["min-replicas-to-write"] == "0" {
 		c.note("min-replicas-to-write 0: a master that is cut off from its replicas goes on accepting mail, which the failover loses")
@@ -176,7 +176,7 @@ func redisConfig(ctx context.Context, client redis.Cmdable) (map[string]string, 
 	return config, nil
 }
 
-// isReply says whether err is Redis's own answer: it is there, and does not want to.
+// isReply reports whether err is Redis's own answer: it is there, and does not want to.
 func isReply(err error) bool {
 	var reply redis.Error
 	return errors.As(err, &reply)

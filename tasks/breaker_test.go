@@ -10,40 +10,40 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-func TestGate_open(t *testing.T) {
+func TestBreaker_closed(t *testing.T) {
 	t.Parallel()
-	g := newGate()
-	if probe, ok := g.wait(t.Context()); probe || !ok {
-		t.Errorf("wait at an open gate = %v, %v, want false, true", probe, ok)
+	b := newBreaker()
+	if probe, ok := b.wait(t.Context()); probe || !ok {
+		t.Errorf("wait at a breaker that is not tripped = %v, %v, want false, true", probe, ok)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, ok := g.wait(ctx); ok {
+	if _, ok := b.wait(ctx); ok {
 		t.Error("wait after its context ended: ok, want not")
 	}
 }
 
 // The pauses between probes double from a second to a minute, one waiter at a time is
 // let through, and all go on when the relay is back.
-func TestGate_probes(t *testing.T) {
+func TestBreaker_probes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate()
-		defer g.stop()
+		b := newBreaker()
+		defer b.stop()
 		down := errors.New("connection refused")
-		if !g.shut(down, false) {
-			t.Error("first shut: false, want true")
+		if !b.trip(down, false) {
+			t.Error("first trip: false, want true")
 		}
-		if g.shut(down, false) {
-			t.Error("second shut by another sender: true, want false")
+		if b.trip(down, false) {
+			t.Error("second trip by another sender: true, want false")
 		}
 		others := make(chan bool)
 		for range 3 {
 			go func() {
-				probe, ok := g.wait(t.Context())
+				probe, ok := b.wait(t.Context())
 				for probe {
-					g.shut(down, true)
-					probe, ok = g.wait(t.Context())
+					b.trip(down, true)
+					probe, ok = b.wait(t.Context())
 				}
 				others <- ok
 			}()
@@ -52,9 +52,9 @@ func TestGate_probes(t *testing.T) {
 		for last := time.Now(); len(pauses) < 40; {
 			synctest.Wait()
 			time.Sleep(100 * time.Millisecond) // fake time
-			g.mu.Lock()
-			pause := g.pause
-			g.mu.Unlock()
+			b.mu.Lock()
+			pause := b.pause
+			b.mu.Unlock()
 			if len(pauses) == 0 || pause != pauses[len(pauses)-1] {
 				pauses = append(pauses, pause)
 			}
@@ -71,19 +71,19 @@ func TestGate_probes(t *testing.T) {
 				t.Errorf("pause %d = %v, want %v", i, p, want[i]*time.Second)
 			}
 		}
-		if !errors.Is(g.held(), down) {
-			t.Errorf("held = %v, want %v", g.held(), down)
+		if !errors.Is(b.held(), down) {
+			t.Errorf("held = %v, want %v", b.held(), down)
 		}
-		g.open()
+		b.reset()
 		for range 3 {
 			if !<-others {
 				t.Error("a waiter was not let through")
 			}
 		}
-		if !errors.Is(g.held(), down) {
-			t.Errorf("held = %v when nothing has been judged yet, want %v", g.held(), down)
+		if !errors.Is(b.held(), down) {
+			t.Errorf("held = %v when nothing has been judged yet, want %v", b.held(), down)
 		}
-		if !g.works() || g.works() || g.held() != nil {
+		if !b.works() || b.works() || b.held() != nil {
 			t.Error("the trouble did not end once, with the first message that was judged")
 		}
 	})
@@ -91,33 +91,33 @@ func TestGate_probes(t *testing.T) {
 
 // A relay that greets us and takes nothing is not hammered: only an accepted message
 // makes the pauses short again.
-func TestGate_pauseAfterOpen(t *testing.T) {
+func TestBreaker_pauseAfterReset(t *testing.T) {
 	t.Parallel()
-	g := newGate()
-	defer g.stop()
-	g.shut(errors.New("421"), false)
-	if g.works() {
+	b := newBreaker()
+	defer b.stop()
+	b.trip(errors.New("421"), false)
+	if b.works() {
 		t.Error("a relay that is known to take nothing works")
 	}
-	g.open()
-	if g.shut(errors.New("421"), false) {
+	b.reset()
+	if b.trip(errors.New("421"), false) {
 		t.Error("the same trouble began twice")
 	}
-	if g.pause != 2*probeMin {
-		t.Errorf("pause after a useless opening = %v, want %v", g.pause, 2*probeMin)
+	if b.pause != 2*probeMin {
+		t.Errorf("pause after a useless reset = %v, want %v", b.pause, 2*probeMin)
 	}
-	g.open()
-	g.accepted()
-	g.shut(errors.New("421"), false)
-	if g.pause != probeMin {
-		t.Errorf("pause after an accepted message = %v, want %v", g.pause, probeMin)
+	b.reset()
+	b.accepted()
+	b.trip(errors.New("421"), false)
+	if b.pause != probeMin {
+		t.Errorf("pause after an accepted message = %v, want %v", b.pause, probeMin)
 	}
 }
 
 // A relay is held when it is the relay that refuses: before it has heard of a message, in
 // silence, when it says goodbye or wants a login, and when it puts off several different
 // messages in a row. A message that is put off while others pass is put off alone.
-func TestGate_relayRefuses(t *testing.T) {
+func TestBreaker_relayRefuses(t *testing.T) {
 	t.Parallel()
 	at := func(step mailer.Step, code int) error {
 		return &mailer.SendError{Class: mailer.Unavailable, Step: step, Code: code}
@@ -147,18 +147,18 @@ func TestGate_relayRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g := newGate()
+			b := newBreaker()
 			for i, e := range events {
 				if e.name == "" {
-					g.accepted()
+					b.accepted()
 					continue
 				}
-				got := g.relayRefuses(e.name, e.err)
+				got := b.relayRefuses(e.name, e.err)
 				if got != e.want {
 					t.Errorf("event %d, %s: %v, want %v", i, e.name, got, e.want)
 				}
 				if got {
-					g.passes = false // as after shut
+					b.passes = false // as after trip
 				}
 			}
 		})

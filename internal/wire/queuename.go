@@ -1,4 +1,4 @@
-package tasks
+package wire
 
 import (
 	"hash/fnv"
@@ -8,7 +8,7 @@ import (
 
 // QueueName is the name of a queue of asynq's. What a producer calls the queue "bulk"
 // is several of them: each named mailer has its own, a sharded one is in as many parts
-// as there are shards, and mass mail waits beside single messages.
+// as there are shards, and bulk tasks wait beside single messages.
 //
 //	bulk   marketing.bulk   bulk:mass   marketing.bulk:mass~2
 //
@@ -18,10 +18,10 @@ type QueueName struct {
 	Mailer string // "" for the default one
 	Queue  string // as the producer calls it
 	Shard  int    // from 1; 0 if the queue is in one piece
-	Mass   bool   // its tasks carry many messages each
+	Bulk   bool   // its tasks carry many messages each
 }
 
-const massSuffix = ":mass"
+const bulkSuffix = ":mass"
 
 // String is the name as asynq has it.
 func (n QueueName) String() string {
@@ -29,8 +29,8 @@ func (n QueueName) String() string {
 	if n.Mailer != "" {
 		name = n.Mailer + "." + name
 	}
-	if n.Mass {
-		name += massSuffix
+	if n.Bulk {
+		name += bulkSuffix
 	}
 	if n.Shard > 0 {
 		name += "~" + strconv.Itoa(n.Shard)
@@ -45,7 +45,7 @@ func ParseQueueName(name string) QueueName {
 		name = base
 		n.Shard, _ = strconv.Atoi(shard)
 	}
-	name, n.Mass = strings.CutSuffix(name, massSuffix)
+	name, n.Bulk = strings.CutSuffix(name, bulkSuffix)
 	if i := strings.LastIndexByte(name, '.'); i >= 0 {
 		n.Mailer, name = name[:i], name[i+1:]
 	}
@@ -53,13 +53,13 @@ func ParseQueueName(name string) QueueName {
 	return n
 }
 
-// shardOf is the shard, from 1, of a task among so many. The messages of a mass task, and
-// what becomes of them, are where that is.
-func shardOf(id string, shards int) int {
+// ShardOf is the shard, from 1, of a task among so many: 0 if the queue is in one piece. The
+// messages of a bulk task, and what becomes of them, are where that is.
+func ShardOf(id string, shards int) int {
 	if shards < 2 {
 		return 0
 	}
-	if task, _, ok := splitID(id); ok {
+	if task, _, ok := SplitID(id); ok {
 		id = task
 	}
 	h := fnv.New32a()
@@ -67,11 +67,11 @@ func shardOf(id string, shards int) int {
 	return int(h.Sum32()%uint32(shards)) + 1 //nolint:gosec // shards is small and positive
 }
 
-// massID is the ID of a message in a mass task.
-func massID(task string, index int) string { return task + "." + strconv.Itoa(index) }
+// MessageID is the ID of a message in a bulk task.
+func MessageID(task string, index int) string { return task + "." + strconv.Itoa(index) }
 
-// splitID undoes massID. ok is false for the ID of a task of its own.
-func splitID(id string) (task string, index int, ok bool) {
+// SplitID undoes MessageID. ok is false for the ID of a task of its own.
+func SplitID(id string) (task string, index int, ok bool) {
 	i := strings.LastIndexByte(id, '.')
 	if i < 0 {
 		return id, 0, false

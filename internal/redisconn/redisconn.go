@@ -1,4 +1,6 @@
-package tasks
+// Package redisconn connects to Redis: it makes a client of a URL, tries commands again while Redis is away, checks
+// whether a Redis can be trusted with a queue, and has the error of one that is not available.
+package redisconn
 
 import (
 	"crypto/tls"
@@ -15,27 +17,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Connect returns a client for the Redis at rawURL. It opens no connection yet.
+// Connect returns a client for the Redis at rawURL, whose forms tasks.Connect documents. It opens no connection yet.
 //
-//	redis://user:password@host:6379/0     one server
-//	rediss://host:6380/0                  the same over TLS
-//	unix:///run/redis.sock?db=0           a unix socket
-//	redis://host1:6379,host2:6379         a cluster, by some of its nodes
-//	redis://host:6379?cluster=true        a cluster, by one of its nodes
-//	redis-sentinel://host1:26379,host2:26379/0?master=mymaster
-//	rediss-sentinel://...                 the same over TLS, to the sentinels too
-//
-// Certificates are verified against the system's authorities, or those of the PEM file
-// that ?cafile= names; ?certfile= and ?keyfile= name a certificate of our own for a
-// server that asks for one. The user and the password are the servers';
-// sentinels have their own, ?sentinel_username= and ?sentinel_password=. What else go-redis
-// takes in a URL is understood too, such as ?pool_size= or ?read_timeout=.
-//
-// go-redis logs to stderr each connection that it cannot open; redis.SetLogger changes that for
-// the whole program.
-//
-// asynq's own parser drops the user name, so the URL is read here and asynq is
-// handed the client.
+// asynq's own parser drops the user name, so the URL is read here and asynq is handed the client.
 func Connect(rawURL string) (redis.UniversalClient, error) {
 	opts, err := parseURL(rawURL)
 	if err != nil {
@@ -44,22 +28,33 @@ func Connect(rawURL string) (redis.UniversalClient, error) {
 	return redis.NewUniversalClient(opts), nil
 }
 
-// ConnectWorker is Connect for a process that must outlive a restart of Redis: its
-// commands are tried again for about half a minute before they fail. A task whose
-// completion cannot be recorded is delivered again, so patience is what keeps a
-// short outage from doubling mail.
+// ConnectWorker is Connect for a process that must outlive a restart of Redis: its commands are tried again for
+// about half a minute before they fail. A task whose completion cannot be recorded is delivered again, so this is
+// what keeps a short outage from doubling mail.
 func ConnectWorker(rawURL string) (redis.UniversalClient, error) {
+	client, err := Connect(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	client.AddHook(retryHook{total: 30 * time.Second, first: 50 * time.Millisecond, max: 500 * time.Millisecond})
+	return client, nil
+}
+
+// statusTimeout is how long one command of a client that only looks may take.
+const statusTimeout = 2 * time.Second
+
+// ConnectStatus is Connect for a program that looks at the queue and has to answer
+// soon: a command ends with its context, takes two seconds at most, and is not tried again.
+func ConnectStatus(rawURL string) (redis.UniversalClient, error) {
 	opts, err := parseURL(rawURL)
 	if err != nil {
 		return nil, err
 	}
-	return workerClient(opts), nil
-}
-
-func workerClient(opts *redis.UniversalOptions) redis.UniversalClient {
-	client := redis.NewUniversalClient(opts)
-	client.AddHook(patient{total: 30 * time.Second, first: 50 * time.Millisecond, max: 500 * time.Millisecond})
-	return client
+	opts.ContextTimeoutEnabled = true
+	opts.MaxRetries, opts.DialerRetries = -1, 1
+	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout = statusTimeout, statusTimeout, statusTimeout
+	opts.PoolSize, opts.MinIdleConns, opts.MaxIdleConns = 8, 0, 2
+	return redis.NewUniversalClient(opts), nil
 }
 
 var errScheme = errors.New("tasks: REDIS_URL: want redis://, rediss://, unix://, redis-sentinel:// or rediss-sentinel://")

@@ -1,4 +1,4 @@
-package tasks
+package wire
 
 import (
 	"bytes"
@@ -6,29 +6,37 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// TaskType is the asynq type of a task that carries a message.
-const TaskType = "mailpouch:message"
+// The asynq types of our tasks.
+const (
+	TaskType     = "mailpouch:message"  // one message: a payload
+	TaskTypeBulk = "mailpouch:messages" // many: a payload a line
+)
 
-// payloadVersion changes when an older worker could not read a payload rightly.
+// HeaderDied is the header of a task whose message must not be read, for its workers have died
+// of it: the reason why it is a dead letter.
+const HeaderDied = "mailpouch-died"
+
+// version changes when an older worker could not read a payload rightly.
 // Workers are upgraded before producers.
-const payloadVersion = 1
+const version = 1
 
-// payload is what a task carries: the message and what is true of it in the queue. It
+// Payload is what a task carries: the message and what is true of it in the queue. It
 // is one JSON object, with the message last. It never holds credentials.
-type payload struct {
-	slip
+type Payload struct {
+	Meta
 	Message *mailer.EmailMessage
 
-	headers map[string]string // of the task: the trace that it belongs to
+	Headers map[string]string // of the task: the trace that it belongs to
 }
 
-// slip is the payload without its message.
-type slip struct {
+// Meta is what a payload says beside the message.
+type Meta struct {
 	Version    int        `json:"version"`
 	Using      string     `json:"using,omitempty"`    // the name of the mailer, "" for the default one
 	DueAt      time.Time  `json:"due_at"`             // when it was to be sent first; its age counts from here
@@ -37,24 +45,25 @@ type slip struct {
 	KeepResult bool       `json:"keep_result,omitempty"` // the task has a retention
 	Recipients []string   `json:"recipients,omitempty"`  // only these of the message's, if not empty
 	Refused    string     `json:"refused,omitempty"`     // why Recipients were refused for good: a dead letter
-	Blobs      []blob     `json:"blobs,omitempty"`       // the attachments and bodies whose content is not in the message
+	Blobs      []Blob     `json:"blobs,omitempty"`       // the attachments and bodies whose content is not in the message
 	BlobRef    string     `json:"blob_ref,omitempty"`    // with Blobs: the token of this task's references to them
 	Digest     string     `json:"digest,omitempty"`      // of what was handed over, if that is to be once
 	Spent      int        `json:"spent,omitempty"`       // tries that the message had in another task before
 }
 
-// messageKey parts the slip from the message. It cannot stand inside a string, where
-// quotes are escaped, and no object in a slip has such a key: the first one is the right one.
+// messageKey parts the meta from the message. It cannot stand inside a string, where
+// quotes are escaped, and no object in a Meta has such a key: the first one is the right one.
 var messageKey = []byte(`,"message":`)
 
-func (p *payload) encode() ([]byte, error) { return p.append(nil) }
+// Encode returns the payload as a task carries it.
+func (p *Payload) Encode() ([]byte, error) { return p.Append(nil) }
 
-// append appends the payload to data.
-func (p *payload) append(data []byte) ([]byte, error) {
-	p.Version = payloadVersion
-	m := p.lean()
+// Append appends the payload to data. Contents that have a blob are left out.
+func (p *Payload) Append(data []byte) ([]byte, error) {
+	p.Version = version
+	m := p.WithContents(func(Blob) []byte { return nil })
 	data = slices.Grow(data, 512+len(m.Body)*17/16)
-	data, err := p.slip.append(data)
+	data, err := p.Meta.append(data)
 	if err != nil {
 		return nil, err
 	}
@@ -65,10 +74,10 @@ func (p *payload) append(data []byte) ([]byte, error) {
 	return append(data, '}'), nil
 }
 
-// append appends the slip to data, without its closing brace.
-func (s *slip) append(data []byte) ([]byte, error) {
+// append appends the meta to data, without its closing brace.
+func (s *Meta) append(data []byte) ([]byte, error) {
 	if s.isPlain() {
-		data = append(data, plainSlip...)
+		data = append(data, plainMeta...)
 		return append(s.DueAt.AppendFormat(data, time.RFC3339Nano), '"'), nil
 	}
 	head, err := json.Marshal(s)
@@ -80,63 +89,68 @@ func (s *slip) append(data []byte) ([]byte, error) {
 
 var errNoMessage = errors.New("no message at its end")
 
-// decodePayload reads slip and message apart, so that the message is read once.
-func decodePayload(data []byte) (*payload, error) {
+// Decode reads the payload of a task that has these headers. Meta and message are read apart,
+// so that the message is read once.
+func Decode(data []byte, headers map[string]string) (*Payload, error) {
 	data = bytes.TrimSpace(data)
 	at := bytes.Index(data, messageKey)
 	if at < 0 || data[len(data)-1] != '}' {
 		return nil, checkVersion(data, errNoMessage)
 	}
-	p := &payload{Message: new(mailer.EmailMessage)}
+	p := &Payload{Message: new(mailer.EmailMessage), Headers: headers}
 	if !p.decodePlain(data[:at]) {
 		head := append(bytes.Clone(data[:at]), '}')
 		decoder := json.NewDecoder(bytes.NewReader(head))
 		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(&p.slip); err != nil {
+		if err := decoder.Decode(&p.Meta); err != nil {
 			return nil, checkVersion(head, err)
 		}
-		if p.Version != payloadVersion {
+		if p.Version != version {
 			return nil, checkVersion(head, nil)
 		}
 	}
 	if err := p.Message.UnmarshalJSON(data[at+len(messageKey) : len(data)-1]); err != nil {
 		return nil, fmt.Errorf("tasks: payload: %w", err)
 	}
-	if err := p.checkBlobs(); err != nil {
-		return nil, err
+	for _, b := range p.Blobs {
+		if err := b.check(p.Message); err != nil {
+			return nil, err
+		}
 	}
 	return p, nil
 }
 
-// plainSlip is how the slip of most payloads begins, and the time is all that is left of it.
-const plainSlip = `{"version":1,"due_at":"`
+// DecodeMeta reads a payload without its message.
+func DecodeMeta(data []byte) (Meta, error) {
+	var s Meta
+	head, _, ok := bytes.Cut(data, messageKey)
+	if !ok {
+		return s, errors.New("tasks: payload: no message in it")
+	}
+	err := json.Unmarshal(append(bytes.Clone(head), '}'), &s)
+	return s, err
+}
 
-// isPlain says whether a slip says no more than when the message is due, which is in UTC and
+// plainMeta is how the meta of most payloads begins, and the time is all that is left of it.
+const plainMeta = `{"version":1,"due_at":"`
+
+// isPlain reports whether a meta says no more than when the message is due, which is in UTC and
 // in this age.
-func (s *slip) isPlain() bool {
+func (s *Meta) isPlain() bool {
 	return s.Using == "" && s.Deadline == nil && !s.AtMostOnce && !s.KeepResult && s.Recipients == nil && s.Refused == "" &&
 		s.Blobs == nil && s.BlobRef == "" && s.Digest == "" && s.Spent == 0 && s.DueAt.Location() == time.UTC && s.DueAt.Year() < 10000
 }
 
-// decodePlain reads a slip that says no more than when the message is due, which is most
+// decodePlain reads a meta that says no more than when the message is due, which is most
 // of them, without the cost of reading just any JSON. It is false for others.
-func (s *slip) decodePlain(head []byte) bool {
-	rest, ok := bytes.CutPrefix(head, []byte(plainSlip))
+func (s *Meta) decodePlain(head []byte) bool {
+	rest, ok := bytes.CutPrefix(head, []byte(plainMeta))
 	due, ok2 := bytes.CutSuffix(rest, []byte(`"`))
 	if !ok || !ok2 || s.DueAt.UnmarshalText(due) != nil {
 		return false
 	}
-	s.Version = payloadVersion
+	s.Version = version
 	return true
-}
-
-// decodeTask is decodePayload of a task that has headers.
-func decodeTask(data []byte, headers map[string]string) (*payload, error) {
-	p, err := decodePayload(data)
-	if p != nil {
-		p.headers = headers
-	}
-	return p, err
 }
 
 // checkVersion tells a payload of another version from one that is broken: what is
@@ -148,9 +162,9 @@ func checkVersion(data []byte, err error) error {
 	if wrong := json.Unmarshal(data, &v); wrong != nil {
 		return fmt.Errorf("tasks: payload: %s", unreadable(wrong))
 	}
-	if v.Version != payloadVersion {
+	if v.Version != version {
 		return fmt.Errorf("tasks: payload of version %d, this worker reads version %d: upgrade it, then replay the task",
-			v.Version, payloadVersion)
+			v.Version, version)
 	}
 	return fmt.Errorf("tasks: payload: %s", unreadable(err))
 }
@@ -169,4 +183,23 @@ func unreadable(err error) string {
 		return fmt.Sprintf("%s: not what it should be, a %s", kind.Field, kind.Type)
 	}
 	return "an unknown field, or a time that is none, before the message"
+}
+
+// BaseID is what the IDs of tasks that come of the task with this ID begin with. The ID of an
+// idempotency key may be used again when its time is over, while what came of its first task
+// is still there.
+func (s *Meta) BaseID(id string) string {
+	if generation := s.Generation(); generation != "" {
+		return id + "-" + generation
+	}
+	return id
+}
+
+// Generation is different for each task that has the ID of an idempotency key, one after the
+// other. It is empty for tasks with an ID of their own.
+func (s *Meta) Generation() string {
+	if s.Digest == "" {
+		return ""
+	}
+	return strconv.FormatInt(s.DueAt.UnixMilli(), 36)
 }

@@ -1,4 +1,4 @@
-package tasks
+package redisconn
 
 import (
 	"crypto/tls"
@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 )
 
 func TestParseURL(t *testing.T) {
@@ -86,5 +88,20 @@ func TestParseURL_verifies(t *testing.T) {
 		if o.TLSConfig.InsecureSkipVerify || o.TLSConfig.MinVersion != tls.VersionTLS12 {
 			t.Errorf("parseURL(%q): %+v", url, o.TLSConfig)
 		}
+	}
+}
+
+// A server whose authority we do not know is not trusted.
+func TestConnect_unknownAuthority(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t, redistest.Options{TLS: true})
+	url, _, _ := strings.Cut(s.URL(), "?")
+	client, err := Connect(url + "?max_retries=-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	if err := client.Ping(t.Context()).Err(); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+		t.Errorf("Ping = %v, want the authority refused", err)
 	}
 }

@@ -1,4 +1,4 @@
-package tasks
+package redisconn
 
 import (
 	"slices"
@@ -8,7 +8,7 @@ import (
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 )
 
-func TestCheckRedis(t *testing.T) {
+func TestCheck(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name     string
@@ -53,7 +53,7 @@ func TestCheckRedis(t *testing.T) {
 	}
 }
 
-// checkFinds checks that CheckRedis finds exactly these lines, in this order.
+// checkFinds checks that Check finds exactly these lines, in this order.
 func checkFinds(t *testing.T, url string, warnings, notes []string) {
 	t.Helper()
 	client, err := Connect(url)
@@ -61,7 +61,7 @@ func checkFinds(t *testing.T, url string, warnings, notes []string) {
 		t.Fatal(err)
 	}
 	defer func() { _ = client.Close() }()
-	got, err := CheckRedis(t.Context(), client)
+	got, err := Check(t.Context(), client)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,11 +74,26 @@ func checkFinds(t *testing.T, url string, warnings, notes []string) {
 	}
 }
 
-func TestCheckRedis_away(t *testing.T) {
+func TestCheck_away(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, redistest.Options{})
 	s.Stop()
 	refuses(t, s.URL()+"?max_retries=-1", "connection refused")
+}
+
+func TestCheck_sentinel(t *testing.T) {
+	t.Parallel()
+	s := redistest.StartSentinel(t, redistest.Options{Password: "s3cret", AppendOnly: redistest.Always})
+	checkFinds(t, s.URL(), nil, []string{"loses nothing", "min-replicas-to-write 0"})
+	refuses(t, s.Servers[1].URL(), "is a replica of 127.0.0.1:")
+}
+
+// What the masters of a cluster have in common is reported once.
+func TestCheck_cluster(t *testing.T) {
+	t.Parallel()
+	c := redistest.StartCluster(t, 3, redistest.Options{TLS: true, Password: "s3cret"})
+	checkFinds(t, c.URL(), []string{"a restart loses the queue"}, nil)
+	refuses(t, c.Masters[0].URL(), "part of a cluster")
 }
 
 func refuses(t *testing.T, url, want string) {
@@ -88,7 +103,7 @@ func refuses(t *testing.T, url, want string) {
 		t.Fatal(err)
 	}
 	defer func() { _ = client.Close() }()
-	if _, err := CheckRedis(t.Context(), client); err == nil || !strings.Contains(err.Error(), want) {
+	if _, err := Check(t.Context(), client); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("err = %v, want %q in it", err, want)
 	}
 }
