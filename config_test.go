@@ -102,10 +102,10 @@ func TestWorkerConfig_Connect(t *testing.T) {
 	s.Message.Hostname = "worker.example"
 	var got settings.Settings
 	registry := backends.Builtin()
-	registry["own"] = func(s settings.Settings) (mailer.Backend, error) {
+	registry["own"] = backends.Entry{New: func(s settings.Settings) (mailer.Backend, error) {
 		got = s
 		return nil, errors.New("made")
-	}
+	}}
 	w, err := WorkerConfig(t.Context(), s, registry)
 	if err != nil {
 		t.Fatal(err)

@@ -90,7 +90,7 @@ const queueName = "queue"
 func withMore(err error, s settings.Settings) error {
 	var problems, more settings.Problems
 	registry := backends.Builtin()
-	registry[queueName] = func(settings.Settings) (mailer.Backend, error) { return nil, nil } // nobody uses it
+	registry[queueName] = backends.Entry{New: func(settings.Settings) (mailer.Backend, error) { return nil, nil }} // nobody uses it
 	if !errors.As(err, &problems) || !errors.As(registry.Check(s), &more) {
 		return err
 	}
@@ -118,7 +118,7 @@ func New(ctx context.Context, s settings.Settings, cfg Config) (*App, error) {
 	if registry == nil {
 		registry = backends.Builtin()
 	}
-	registry[queueName] = func(s settings.Settings) (mailer.Backend, error) { return queue.Using(s.Using) }
+	registry[queueName] = backends.Entry{New: func(s settings.Settings) (mailer.Backend, error) { return queue.Using(s.Using) }}
 	mail, err := registry.Mailer(s)
 	switch {
 	case redisErr != nil && err != nil:

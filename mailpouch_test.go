@@ -166,7 +166,7 @@ func TestNew(t *testing.T) {
 	s.Queue.RedisURL = url
 	registry := backends.Builtin()
 	outbox := new(locmem.Outbox)
-	registry["own"] = func(settings.Settings) (mailer.Backend, error) { return locmem.New(locmem.Config{Outbox: outbox}) }
+	registry["own"] = backends.Entry{New: func(settings.Settings) (mailer.Backend, error) { return locmem.New(locmem.Config{Outbox: outbox}) }}
 	cfg := mailpouch.Config{Registry: registry, Options: tasks.Options{AtMostOnce: true}}
 	for _, backend := range []string{"queue", "own"} {
 		s.Delivery.Backend = backend

@@ -14,9 +14,9 @@ import (
 func ExampleRegistry_Mailer() {
 	outbox := new(locmem.Outbox)
 	registry := backends.Builtin()
-	registry["locmem"] = func(s settings.Settings) (mailer.Backend, error) {
+	registry["locmem"] = backends.Entry{New: func(s settings.Settings) (mailer.Backend, error) {
 		return locmem.New(locmem.Config{Outbox: outbox, Defaults: backends.Defaults(s)})
-	}
+	}}
 	s := settings.Default()
 	s.Delivery.Backend = "locmem"
 	s.Message.Admins = settings.Addresses{"Ann <ann@example.com>"}

@@ -54,6 +54,7 @@ type options struct {
 	readme  string
 	json    string
 	compare string
+	from    string
 	root    string
 }
 
@@ -68,6 +69,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.readme, "readme", "", "write the most important results into this page, between its marks")
 	flags.StringVar(&o.json, "json", "", "write the results as JSON into this file")
 	flags.StringVar(&o.compare, "compare", "", "show the results beside those of this JSON file")
+	flags.StringVar(&o.from, "from", "", "measure nothing: write the pages anew from the results in this JSON file")
 	flags.StringVar(&o.root, "root", "..", "the tree to be measured")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -112,6 +114,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o, err := parse(args, stderr)
 	if err != nil {
 		return err
+	}
+	if o.from != "" {
+		return o.rewrite()
 	}
 	var old *report.Run
 	if o.compare != "" {
@@ -176,8 +181,13 @@ func (o options) write(r, old *report.Run, stdout io.Writer) error {
 			return err
 		}
 	}
+	return o.pages(r)
+}
+
+// pages writes what people read.
+func (o options) pages(r *report.Run) error {
 	if o.readme != "" {
-		if err := report.WriteReadme(o.readme, r, "drain", "mass", "enqueue", "idle", "saturated"); err != nil {
+		if err := report.WriteReadme(o.readme, scenario.Highlights(r)); err != nil {
 			return err
 		}
 	}
@@ -188,4 +198,14 @@ func (o options) write(r, old *report.Run, stdout io.Writer) error {
 		return err
 	}
 	return report.WritePlots(filepath.Join(o.docs, "performance"), r)
+}
+
+// rewrite writes the pages from an earlier run, as after a change of their words.
+func (o options) rewrite() error {
+	r, err := report.ReadJSON(o.from)
+	if err != nil {
+		return err
+	}
+	r.Bars = scenario.Bars(r)
+	return o.pages(r)
 }

@@ -21,8 +21,8 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
 
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/settings"
-	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // cluster is what "kubectl apply -k" would create.
@@ -190,7 +190,7 @@ func TestKubernetes_keda(t *testing.T) {
 	}
 	for queue := range settings.Default().Worker.Queues {
 		for _, mass := range []bool{false, true} {
-			want = append(want, "asynq:{"+tasks.QueueName{Queue: queue, Mass: mass}.String()+"}:pending")
+			want = append(want, "asynq:{"+wire.QueueName{Queue: queue, Bulk: mass}.String()+"}:pending")
 		}
 	}
 	slices.Sort(lists)

@@ -17,13 +17,19 @@ type Loader struct {
 	// Producer means that the program leaves its mail to workers: EMAIL_BACKEND is queue
 	// where no variable says otherwise, and EMAIL_URL is the workers'.
 	Producer bool
+
+	// Schemes are the schemes of EMAIL_URL beside the built-in ones, in lower case, and the
+	// name of the backend that each is for: {"webhook+https": "webhook"}. MailURL.Custom has
+	// what such a URL says. Any other scheme is a problem, but not in a Producer: the worker may
+	// know it.
+	Schemes map[string]string
 }
 
 // Load is the function of that name.
 func (l Loader) Load() (Settings, []string, error) {
 	s := Settings{read: map[string]origin{}}
 	var problems Problems
-	set := s.decode(&problems)
+	set := s.decode(&problems, l)
 	s.normalise()
 	s.remember(FromEnvironment, func(f field) bool { return set[f.name] })
 	s.useURL(&problems)
@@ -31,7 +37,7 @@ func (l Loader) Load() (Settings, []string, error) {
 		s.Delivery.Backend = queueName
 	}
 	for _, name := range s.goodNames() {
-		s.readMailer(name, &problems)
+		s.readMailer(name, &problems, l)
 	}
 	s.check(&problems)
 	warnings := append(s.unknown(os.Environ()), s.warnings(problems)...)
@@ -48,11 +54,11 @@ func (s *Settings) readable() []field {
 }
 
 // decode fills the fields from the environment, and says which variables are set.
-func (s *Settings) decode(problems *Problems) (set map[string]bool) {
+func (s *Settings) decode(problems *Problems, l Loader) (set map[string]bool) {
 	set = map[string]bool{}
 	for _, f := range s.readable() {
 		set[f.name] = f.isSet()
-		if err := f.decode(set[f.name]); err != nil {
+		if err := l.declared(f, f.decode(set[f.name])); err != nil {
 			problems.add(f.name, "%v", err)
 			set[f.name] = false
 			_ = f.decode(false) // a default, which a test holds to be readable

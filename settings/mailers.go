@@ -242,10 +242,10 @@ func (e *UnknownMailerError) Error() string {
 }
 
 // readMailer reads the variables of one mailer.
-func (s *Settings) readMailer(name string, problems *Problems) {
+func (s *Settings) readMailer(name string, problems *Problems, l Loader) {
 	m := newNamed(name)
 	m.own.read = s.read
-	set := m.own.decode(problems)
+	set := m.own.decode(problems, l)
 	m.own.normalise()
 	m.own.remember(FromEnvironment, func(f field) bool { return set[f.name] })
 	m.set = map[string]bool{}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -13,8 +14,9 @@ import (
 
 // MailURL says in one line where messages go and as whom: smtp://user:password@host:port,
 // smtp+starttls:// and smtps:// (TLS from the first octet) likewise, filebased:///path,
-// console:, locmem: or dummy:. It prints, logs and encodes without its password. The
-// zero value is empty.
+// console:, locmem: or dummy:; or what a backend of the program's own has declared, see
+// Loader.Schemes. It prints, logs and encodes without its password, and such a URL with its
+// scheme and host alone: who knows where its secrets are. The zero value is empty.
 type MailURL struct {
 	target *mailTarget // nil if empty
 }
@@ -26,16 +28,33 @@ type mailTarget struct {
 	backend string
 	smtp    SMTP   // what it says of it, if backend is smtp
 	path    string // if backend is filebased
+
+	custom  *url.URL // if the scheme is none of ours
+	broken  bool     // and the rest is no URL
+	unknown bool     // and nobody has declared it
 }
 
-// NewMailURL checks rawURL and returns it as a MailURL. The error never repeats any
-// of it.
+// NewMailURL checks rawURL, which has one of the built-in schemes, and returns it as a
+// MailURL. The error never repeats any of it.
 func NewMailURL(rawURL string) (MailURL, error) {
 	t, err := parseMailURL(strings.TrimSpace(rawURL))
+	if err == nil && t.custom != nil {
+		err = errMailScheme
+	}
 	if err != nil {
 		return MailURL{}, err
 	}
 	return MailURL{target: t}, nil
+}
+
+// Custom returns the URL taken apart if its scheme is that of a backend of the program's own,
+// in lower case, and nil if not. It has all the secrets of the URL, its String too.
+func (u MailURL) Custom() *url.URL {
+	if u.target == nil || u.target.custom == nil {
+		return nil
+	}
+	c := *u.target.custom
+	return &c
 }
 
 // Reveal returns the URL as it was written, password included.
@@ -63,14 +82,53 @@ func (u MailURL) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, u.String
 // MarshalText returns String; encoding/json uses it too.
 func (u MailURL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
 
-// UnmarshalText is NewMailURL.
+// UnmarshalText is NewMailURL, but takes every scheme: which ones there are, a Loader knows.
 func (u *MailURL) UnmarshalText(text []byte) error {
-	parsed, err := NewMailURL(string(text))
+	t, err := parseMailURL(strings.TrimSpace(string(text)))
 	if err != nil {
 		return err
 	}
-	*u = parsed
+	u.target = t
 	return nil
+}
+
+// declared gives a URL with a scheme that is none of ours to the backend that has declared it.
+// err is what reading the field has led to.
+func (l Loader) declared(f field, err error) error {
+	u, ok := f.value.Addr().Interface().(*MailURL)
+	if !ok || err != nil && !errors.Is(err, errMailScheme) || err == nil && u.Custom() == nil {
+		return err
+	}
+	if err != nil {
+		return l.schemeError()
+	}
+	t := u.target
+	backend, ok := l.Schemes[t.custom.Scheme]
+	switch {
+	case ok && t.broken:
+		return errMailURL
+	case ok:
+		t.backend = backend
+	case l.Producer && t.custom.Host != "":
+		t.unknown = true
+	default:
+		return l.schemeError()
+	}
+	return nil
+}
+
+// schemeError is errMailScheme with the schemes that the program's own backends have declared.
+func (l Loader) schemeError() error {
+	var own []string
+	for _, scheme := range slices.Sorted(maps.Keys(l.Schemes)) {
+		if u, err := parseMailURL(scheme + "://h/x"); err == nil && u.custom != nil {
+			own = append(own, scheme+":")
+		}
+	}
+	if len(own) == 0 {
+		return errMailScheme
+	}
+	return fmt.Errorf("%w; or with %s", errMailScheme, strings.Join(own, " or "))
 }
 
 var (
@@ -111,10 +169,43 @@ func parseMailURL(text string) (*mailTarget, error) {
 		}
 		return t, nil
 	default:
-		return nil, errMailScheme
+		return t, t.setCustom(scheme)
 	}
 	t.backend = "smtp"
 	return t, t.setServer(scheme, rest)
+}
+
+// setCustom takes a URL apart of which it is not known what it means. Whether there is such a
+// scheme is looked at first, by declared, so that it is what an error is about.
+func (t *mailTarget) setCustom(scheme string) error {
+	if !isScheme(scheme) {
+		return errMailScheme
+	}
+	u, err := url.Parse(t.text.Reveal())
+	if t.broken = err != nil; t.broken {
+		u = &url.URL{Scheme: scheme, Opaque: redacted}
+	}
+	t.backend, t.custom = scheme, u
+	t.shown = scheme + ":"
+	if u.Host != "" {
+		t.shown += "//"
+		if u.User != nil {
+			t.shown += redacted + "@"
+		}
+		t.shown += u.Host
+	}
+	if strings.Trim(u.Opaque+u.Path+u.RawQuery+u.Fragment, "/") != "" {
+		t.shown = strings.TrimSuffix(t.shown, "/") + "/" + redacted
+	}
+	return nil
+}
+
+// isScheme wants what RFC 3986, 3.1, does.
+func isScheme(s string) bool {
+	inner := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("+-.", r)
+	}
+	return s != "" && s[0] >= 'a' && s[0] <= 'z' && !strings.ContainsFunc(s, func(r rune) bool { return !inner(r) })
 }
 
 func (t *mailTarget) setPath(rest string) error {

@@ -12,6 +12,9 @@ func (s Settings) warnings(problems Problems) []string {
 	var w Problems
 	s.warnURL(&w)
 	for _, m := range s.mailers() {
+		if s.Delivery.Backend != queueName {
+			m.warnScheme(&w)
+		}
 		m.warnLogin(&w)
 		m.warnTLS(&w)
 		if s.Delivery.Backend == queueName {
@@ -32,6 +35,13 @@ func (s Settings) warnings(problems Problems) []string {
 		}
 	}
 	return lines
+}
+
+// warnScheme finds a URL that only a worker can have a use for, in a program that delivers itself.
+func (s Settings) warnScheme(w *Problems) {
+	if t := s.Delivery.URL.target; t != nil && t.unknown {
+		w.add(mailerVariable(s.Using, urlVariable), "this program does not know its scheme; the worker has to")
+	}
 }
 
 // warnURL finds a URL that nothing uses.

@@ -14,6 +14,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // A message can kill its worker, as one does that needs more memory to be written than the
@@ -127,14 +129,14 @@ local begun = redis.call("HGET", KEYS[1], ARGV[1])
 if not begun then return 0 end
 begun = string.gsub(begun, ARGV[2] .. " ", "")
 if begun == "" then redis.call("HDEL", KEYS[1], ARGV[1]) else redis.call("HSET", KEYS[1], ARGV[1], begun) end
-if ARGV[3] == "1" then redis.call("HDEL", KEYS[1], "` + fieldLost + `") end
+if ARGV[3] == "1" then redis.call("HDEL", KEYS[1], "` + wire.FieldLost + `") end
 return 0`
 
 // begin notes that a run of a message alone begins, and returns what ended needs. Where too
 // many have begun and not ended it does not begin, and died is how many.
 func (i *isolation) begin(ctx context.Context, t *ticket) (token string, died int, err error) {
 	token = rand.Text()[:12]
-	died, err = i.redis.Eval(ctx, beginScript, []string{t.key}, fieldAlone+t.slot, token, fatalRuns).Int()
+	died, err = i.redis.Eval(ctx, beginScript, []string{t.key}, wire.FieldAlone+t.slot, token, fatalRuns).Int()
 	if err != nil {
 		return "", 0, errGivenBack
 	}
@@ -162,7 +164,7 @@ func (i *isolation) run(ctx context.Context, t *ticket, do func() error) (died i
 func (i *isolation) ended(ctx context.Context, t *ticket, token string, proven bool) {
 	ctx = context.WithoutCancel(ctx)
 	for {
-		err := i.redis.Eval(ctx, endedScript, []string{t.key}, fieldAlone+t.slot, token, proven).Err()
+		err := i.redis.Eval(ctx, endedScript, []string{t.key}, wire.FieldAlone+t.slot, token, proven).Err()
 		if err == nil {
 			return
 		}
@@ -179,7 +181,7 @@ func (i *isolation) ended(ctx context.Context, t *ticket, token string, proven b
 // lives.
 func (i *isolation) forgive(ctx context.Context, key string) {
 	const script = `if redis.call("EXISTS", KEYS[1]) == 1 then redis.call("HINCRBY", KEYS[1], ARGV[1], -1) end return 0`
-	if err := i.redis.Eval(context.WithoutCancel(ctx), script, []string{key}, fieldLost).Err(); err != nil {
+	if err := i.redis.Eval(context.WithoutCancel(ctx), script, []string{key}, wire.FieldLost).Err(); err != nil {
 		i.log.Debug().Err(unavailable(err)).Msg("a lost lease stays counted")
 	}
 }
@@ -192,14 +194,14 @@ func (w *Worker) processAlone(ctx context.Context, t *ticket, lost int) error {
 	defer context.AfterFunc(w.alone.stopping, cancel)()
 	l := w.lanes[t.name.Mailer]
 	for {
-		if !l.gate.whenOpen(ctx) {
+		if !l.breaker.untilReset(ctx) {
 			return errGivenBack
 		}
 		leave, ok := w.alone.enterAlone(ctx)
 		if !ok {
 			return errGivenBack
 		}
-		if l.gate.isShut() {
+		if l.breaker.tripped() {
 			leave()
 			continue
 		}
@@ -209,7 +211,7 @@ func (w *Worker) processAlone(ctx context.Context, t *ticket, lost int) error {
 	w.log.Warn().Str("task", t.id).Str("queue", t.queue).Int("lost_leases", lost).
 		Msg("workers that had this task died, or were cut off: it runs with nothing else in the process")
 	t.alone = true
-	if t.task.Type() == TaskTypeMass {
+	if t.task.Type() == wire.TaskTypeBulk {
 		return w.processMassAlone(ctx, t, lost)
 	}
 	died, err := w.alone.run(ctx, t, func() error { return w.processOne(ctx, t) })
@@ -233,7 +235,7 @@ func (w *Worker) condemn(ctx context.Context, t *ticket, lost int) error {
 	if o, err = w.settle(ctx, t, o); err != nil {
 		return err
 	}
-	if err := w.redis.HDel(ctx, t.key, fieldAlone, fieldLost).Err(); err != nil {
+	if err := w.redis.HDel(ctx, t.key, wire.FieldAlone, wire.FieldLost).Err(); err != nil {
 		return unavailable(err)
 	}
 	w.ended(t, o)
@@ -268,7 +270,7 @@ func (w *Worker) processMassAlone(ctx context.Context, t *ticket, lost int) erro
 
 // only sends one message of the task.
 func (r *massRun) only(ctx context.Context, m *ticket, line []byte) error {
-	p, err := decodeTask(line, r.task.task.Headers())
+	p, err := wire.Decode(line, r.task.task.Headers())
 	if m.payload = p; err != nil {
 		return r.settle(ctx, m, dead(err))
 	}
@@ -282,17 +284,14 @@ func (r *massRun) only(ctx context.Context, m *ticket, line []byte) error {
 	return r.sendAll(ctx, l, []*ticket{m})
 }
 
-// headerDied is the header of a task whose message is not to be read: why not.
-const headerDied = "mailpouch-died"
-
 // condemn makes a task of a message that has killed its workers. It becomes a dead letter,
 // unread.
 func (r *massRun) condemn(ctx context.Context, m *ticket, line []byte, lost int) error {
-	task := asynq.NewTaskWithHeaders(TaskType, bytes.TrimSpace(line), map[string]string{headerDied: diedOf(lost).Error()})
+	task := asynq.NewTaskWithHeaders(wire.TaskType, bytes.TrimSpace(line), map[string]string{wire.HeaderDied: diedOf(lost).Error()})
 	if err := r.putAside(ctx, m, task); err != nil {
 		return err
 	}
-	if err := r.w.ledger.note(ctx, m, record{Moved: true}); err != nil {
+	if err := r.w.ledger.note(ctx, m, wire.Record{Moved: true}); err != nil {
 		return err
 	}
 	r.finished++

@@ -15,7 +15,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -47,7 +49,7 @@ func TestMortalWorker(t *testing.T) {
 	if url == "" {
 		t.SkipNow()
 	}
-	client, err := ConnectWorker(url)
+	client, err := redisconn.ConnectWorker(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +94,7 @@ func TestAlone_killer(t *testing.T) {
 					break
 				}
 				for _, queue := range []string{"default", "default:mass"} {
-					past := time.Now().Add(-2 * leaseGrace).Unix()
+					past := time.Now().Add(-time.Minute).Unix() // long enough for asynqbatch
 					if err := client.Eval(t.Context(), expireScript, []string{"asynq:{" + queue + "}:lease"}, past).Err(); err != nil {
 						t.Fatal(err)
 					}
@@ -118,7 +120,7 @@ func TestAlone_killer(t *testing.T) {
 			// It can be sent again when it is known why: it has all its runs again.
 			if again, err := NewDeadLetters(client).Replay(t.Context(), "default", letters[0].ID); err != nil {
 				t.Errorf("replay: %s, %v", again, err)
-			} else if task, err := inspect(t, h.Server).GetTaskInfo("default", again); err != nil || task.Headers[headerDied] != "" {
+			} else if task, err := inspect(t, h.Server).GetTaskInfo("default", again); err != nil || task.Headers[wire.HeaderDied] != "" {
 				t.Errorf("replayed as %v, %v", task, err)
 			}
 		})
@@ -166,7 +168,7 @@ func mortalWorker(t *testing.T, h *house, client redis.UniversalClient) (out str
 func (h *house) suspect(ids ...string) {
 	h.t.Helper()
 	for _, id := range ids {
-		if err := h.Client(h.t).HSet(h.t.Context(), taskKey("default", id), fieldLost, suspicious).Err(); err != nil {
+		if err := h.Client(h.t).HSet(h.t.Context(), taskKey("default", id), wire.FieldLost, suspicious).Err(); err != nil {
 			h.t.Fatal(err)
 		}
 	}
@@ -190,7 +192,7 @@ func TestAlone_nothingElse(t *testing.T) {
 	suspects := map[string]bool{}
 	for i, task := range h.waiting() {
 		if i%20 == 10 {
-			p, err := decodePayload(task.Payload)
+			p, err := wire.Decode(task.Payload, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -239,7 +241,7 @@ func TestAlone_lives(t *testing.T) {
 		return mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect}}
 	}
 	begun := func() string {
-		s, _ := client.HGet(t.Context(), taskKey("default", id), fieldAlone).Result()
+		s, _ := client.HGet(t.Context(), taskKey("default", id), wire.FieldAlone).Result()
 		return s
 	}
 	stop := h.start(h.config())
@@ -266,10 +268,10 @@ func TestIsolation_run(t *testing.T) {
 	i := newIsolation(client, zerolog.Nop())
 	defer i.stop()
 	tk := &ticket{key: "asynq:{default}:t:X"}
-	client.HSet(t.Context(), tk.key, "state", "active", fieldLost, "3")
+	client.HSet(t.Context(), tk.key, "state", "active", wire.FieldLost, "3")
 	read := func() string {
 		all := client.HGetAll(t.Context(), tk.key).Val()
-		return fmt.Sprintf("lost=%s begun=%d", all[fieldLost], strings.Count(all[fieldAlone], " "))
+		return fmt.Sprintf("lost=%s begun=%d", all[wire.FieldLost], strings.Count(all[wire.FieldAlone], " "))
 	}
 	dies := func() (int, error) {
 		_, died, err := i.begin(t.Context(), tk)
@@ -299,7 +301,7 @@ func TestIsolation_run(t *testing.T) {
 			t.Errorf("%s: died = %d, %s, want %d, %s", step.name, died, read(), step.died, step.want)
 		}
 	}
-	client.HDel(t.Context(), tk.key, fieldAlone)
+	client.HDel(t.Context(), tk.key, wire.FieldAlone)
 	if _, err := i.run(t.Context(), tk, func() error { return nil }); err != nil || read() != "lost= begun=0" {
 		t.Errorf("after a run with an end of its own: %s, %v", read(), err)
 	}

@@ -15,7 +15,9 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -124,7 +126,7 @@ func BenchmarkDrain(b *testing.B) {
 		if sent, err := q.SendMessages(b.Context(), letters(b.N)); sent != b.N {
 			b.Fatal(err)
 		}
-		client, err := ConnectWorker(server.URL())
+		client, err := redisconn.ConnectWorker(server.URL())
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -157,7 +159,7 @@ func BenchmarkDrain(b *testing.B) {
 	free := func(b *testing.B, client redis.UniversalClient, n int) {
 		b.Helper()
 		client.AddHook(freeLedger{})
-		drainWorker(b, client, n, func(w *Worker) { w.ledger.ends = freeEnds{} })
+		drainWorker(b, client, n, func(w *Worker) { w.ledger.acks = freeAcks{} })
 	}
 	for name, massSize := range map[string]int{"worker": 1, "worker, mass mail": 100} {
 		b.Run(name, func(b *testing.B) { run(b, massSize, worker) })
@@ -199,10 +201,10 @@ func runWorker(b *testing.B, client redis.UniversalClient, cfg WorkerConfig, cha
 	}
 }
 
-// freeEnds says at once that a task has ended.
-type freeEnds struct{}
+// freeAcks acknowledges tasks without asking Redis.
+type freeAcks struct{}
 
-func (freeEnds) end(keys []string) []error { return make([]error, len(keys)) }
+func (freeAcks) Acknowledge(keys []string) []error { return make([]error, len(keys)) }
 
 // freeLedger answers the ledger's questions without asking Redis: what a worker would
 // do that keeps no ledger.
@@ -213,7 +215,7 @@ func (freeLedger) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return
 
 func (freeLedger) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if !has(cmds, "hmget", "state") && !has(cmds, "hset", fieldSent) && !isRecord(cmds) {
+		if !has(cmds, "hmget", "state") && !has(cmds, "hset", wire.FieldSent) && !isRecord(cmds) {
 			return next(ctx, cmds)
 		}
 		for _, c := range cmds {
@@ -247,14 +249,14 @@ func redisCPU(b *testing.B, client *redis.Client) float64 {
 // isRecord says whether the commands are the ledger's, of messages of mass tasks.
 func isRecord(cmds []redis.Cmder) bool {
 	field, _ := cmds[0].Args()[min(2, len(cmds[0].Args())-1)].(string)
-	return strings.HasPrefix(field, fieldSent)
+	return strings.HasPrefix(field, wire.FieldSent)
 }
 
 // BenchmarkIdleLatency is the time from the hand-over to the acceptance on a worker
 // that has nothing else to do, and what such a worker costs Redis.
 func BenchmarkIdleLatency(b *testing.B) {
 	server := redistest.Start(b, redistest.Options{})
-	client, err := ConnectWorker(server.URL())
+	client, err := redisconn.ConnectWorker(server.URL())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -293,7 +295,7 @@ func BenchmarkIdleLatency(b *testing.B) {
 // millisecond for each mail.
 func BenchmarkCriticalLatency(b *testing.B) {
 	server := redistest.Start(b, redistest.Options{})
-	client, err := ConnectWorker(server.URL())
+	client, err := redisconn.ConnectWorker(server.URL())
 	if err != nil {
 		b.Fatal(err)
 	}

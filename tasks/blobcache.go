@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // blobCache holds the blobs that were used last, up to a limit. What is on the wire counts
@@ -42,7 +44,7 @@ func newBlobCache(client redis.UniversalClient, limit int) *blobCache {
 
 // get returns the content of a blob, or what is wrong with it. The error is that of a
 // Redis that does not answer.
-func (c *blobCache) get(ctx context.Context, b blob) (content []byte, fault string, err error) {
+func (c *blobCache) get(ctx context.Context, b wire.Blob) (content []byte, fault string, err error) {
 	for {
 		f, mine, content := c.join(b)
 		if content != nil {
@@ -66,7 +68,7 @@ func (c *blobCache) get(ctx context.Context, b blob) (content []byte, fault stri
 
 // join returns the content if it is here, and else the flight that brings it. mine says
 // that the caller has to fetch it.
-func (c *blobCache) join(b blob) (f *flight, mine bool, content []byte) {
+func (c *blobCache) join(b wire.Blob) (f *flight, mine bool, content []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e, ok := c.entries[b.Hash]; ok {
@@ -83,8 +85,8 @@ func (c *blobCache) join(b blob) (f *flight, mine bool, content []byte) {
 	return f, true, nil
 }
 
-func (c *blobCache) fetch(ctx context.Context, b blob, f *flight) {
-	contents, faults, err := readBlobs(ctx, c.redis, []blob{b})
+func (c *blobCache) fetch(ctx context.Context, b wire.Blob, f *flight) {
+	contents, faults, err := readBlobs(ctx, c.redis, []wire.Blob{b})
 	if f.err = err; err == nil {
 		f.content, f.fault = contents[0], faults[0]
 	}

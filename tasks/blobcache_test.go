@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 func TestBlobCache_singleFlight(t *testing.T) {
@@ -20,7 +21,7 @@ func TestBlobCache_singleFlight(t *testing.T) {
 	var all sync.WaitGroup
 	for range 400 {
 		all.Go(func() {
-			got, fault, err := cache.get(t.Context(), blob{Hash: hashOf(content), Size: len(content)})
+			got, fault, err := cache.get(t.Context(), wire.Blob{Hash: hashOf(content), Size: len(content)})
 			if err != nil || fault != "" || !bytes.Equal(got, content) {
 				t.Errorf("got %d octets, %q, %v", len(got), fault, err)
 			}
@@ -38,7 +39,7 @@ func TestBlobCache_abandonedFlight(t *testing.T) {
 	h := newHouse(t, redistest.Options{})
 	content := brochure(1, 100_000)
 	h.send(1, with(content))
-	b := blob{Hash: hashOf(content), Size: len(content)}
+	b := wire.Blob{Hash: hashOf(content), Size: len(content)}
 	cache := newBlobCache(h.Client(t), 1<<20)
 	f, mine, _ := cache.join(b)
 	if !mine {
@@ -65,7 +66,7 @@ func TestBlobCache_limit(t *testing.T) {
 	c := newBlobCache(nil, 100)
 	c.keep("a", make([]byte, 40))
 	c.keep("b", make([]byte, 40))
-	if _, _, content := c.join(blob{Hash: "a", Size: 40}); content == nil {
+	if _, _, content := c.join(wire.Blob{Hash: "a", Size: 40}); content == nil {
 		t.Fatal("a is not there")
 	}
 	c.keep("c", make([]byte, 40))

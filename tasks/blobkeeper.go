@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -53,11 +54,11 @@ func newBlobKeeper(client redis.UniversalClient, cacheSize int, log zerolog.Logg
 // fill puts the contents of its blobs into a payload's message. A fault of a blob is an
 // error of class Permanent. While Redis is away it waits until ctx ends, and then the
 // class is Unavailable.
-func (k *blobKeeper) fill(ctx context.Context, p *payload) error {
+func (k *blobKeeper) fill(ctx context.Context, p *wire.Payload) error {
 	if len(p.Blobs) == 0 {
 		return nil
 	}
-	contents := map[blob][]byte{}
+	contents := map[wire.Blob][]byte{}
 	for _, b := range p.Blobs {
 		content, err := k.content(ctx, p, b)
 		if err != nil {
@@ -65,16 +66,16 @@ func (k *blobKeeper) fill(ctx context.Context, p *payload) error {
 		}
 		contents[b] = content
 	}
-	p.Message = p.withContents(func(b blob) []byte { return contents[b] })
+	p.Message = p.WithContents(func(b wire.Blob) []byte { return contents[b] })
 	return nil
 }
 
-func (k *blobKeeper) content(ctx context.Context, p *payload, b blob) ([]byte, error) {
+func (k *blobKeeper) content(ctx context.Context, p *wire.Payload, b wire.Blob) ([]byte, error) {
 	for {
 		content, fault, err := k.cache.get(ctx, b)
 		switch {
 		case fault != "":
-			return nil, &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: p.lost(b, fault)}
+			return nil, &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: lost(p, b, fault)}
 		case err == nil:
 			k.away.Store(false)
 			return content, nil
@@ -99,7 +100,7 @@ func (k *blobKeeper) done(t *ticket) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.ended = append(k.ended, endedTask{key: t.key, refs: t.payload.refs(t.key)})
+	k.ended = append(k.ended, endedTask{key: t.key, refs: refsOf(t.payload.Meta, t.key)})
 }
 
 // run drops and sweeps until ctx ends, and drops once more then.

@@ -8,6 +8,7 @@ import (
 	"github.com/rs/zerolog"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // The sweep finds what was deleted by hand, leaves what is needed or young, and
@@ -65,7 +66,7 @@ func TestBlobKeeper_waitsForTheTasksEnd(t *testing.T) {
 	content := brochure(1, 100_000)
 	h.send(1, with(content))
 	info := pending(t, h.Server, "default")[0]
-	p, err := decodePayload(info.Payload)
+	p, err := wire.Decode(info.Payload, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -87,7 +88,7 @@ func (c *tally) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 func TestBlobs_cluster(t *testing.T) {
 	t.Parallel()
 	c := redistest.StartCluster(t, 3, redistest.Options{Config: []string{documentedACL(t)}})
-	client, err := ConnectWorker("redis://mailpouch:SECRET@" + c.Masters[0].Addr() + "?cluster=true")
+	client, err := redisconn.ConnectWorker("redis://mailpouch:SECRET@" + c.Masters[0].Addr() + "?cluster=true")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -34,14 +35,6 @@ import (
 // whose task is not there. That is not done at once: asynq does not say whether Redis
 // refused a task or only its answer was lost, and a blob may live too long, never too short.
 
-// blob names the content of one part of a message. It is in the payload.
-type blob struct {
-	Part  string `json:"part,omitempty"` // an attachment if empty; "alternative", "body" or "raw"
-	Index int    `json:"attachment"`     // of the attachment, or of the alternative
-	Hash  string `json:"sha256"`         // of the content, in hex
-	Size  int    `json:"size"`           // octets
-}
-
 const (
 	blobIndex  = "mailpouch:blobs"
 	blobLinger = time.Hour // how long a blob stays that nothing refers to
@@ -61,34 +54,8 @@ func hashOf(content []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// setAside names the contents that are too big for the payload: none if threshold is
-// negative.
-func (p *payload) setAside(threshold int) {
-	for _, b := range parts(p.Message) {
-		if threshold >= 0 && b.Size > threshold {
-			b.Hash = hashOf(b.of(p.Message))
-			p.Blobs = append(p.Blobs, b)
-		}
-	}
-}
-
-// lean is the message without what is in blobs.
-func (p *payload) lean() *mailer.EmailMessage {
-	return p.withContents(func(blob) []byte { return nil })
-}
-
-// checkBlobs refuses a payload whose blobs belong to no part of its message.
-func (p *payload) checkBlobs() error {
-	for _, b := range p.Blobs {
-		if err := b.check(p.Message); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// refs is the references that the payload of a task holds, each with its blob's hash.
-func (p *payload) refs(taskKey string) map[string][]string {
+// refsOf is the references that the payload of a task holds, each with its blob's hash.
+func refsOf(p wire.Meta, taskKey string) map[string][]string {
 	refs := map[string][]string{}
 	for _, b := range p.Blobs {
 		refs[b.Hash] = []string{blobRef(taskKey, p.BlobRef)}
@@ -99,7 +66,7 @@ func (p *payload) refs(taskKey string) map[string][]string {
 // blobError says that the content of a part of a message is lost.
 type blobError struct {
 	part  string
-	blob  blob
+	blob  wire.Blob
 	fault string
 }
 
@@ -113,8 +80,9 @@ const (
 	blobDamaged = "damaged in Redis"
 )
 
-func (p *payload) lost(b blob, fault string) error {
-	return &blobError{part: b.name(p.Message), blob: b, fault: fault}
+// lost says that the content of a part of a message is lost.
+func lost(p *wire.Payload, b wire.Blob, fault string) error {
+	return &blobError{part: b.Name(p.Message), blob: b, fault: fault}
 }
 
 // producer enqueues tasks, and stores what does not ride in them.
@@ -137,7 +105,7 @@ return 1`
 // hold makes sure of the blobs of a payload for the task at taskKey, and returns the
 // payload with the reference in it. Redis is first asked for them, so that the same
 // file for many recipients is sent to it once.
-func (c *producer) hold(ctx context.Context, p *payload, taskKey string) (*payload, error) {
+func (c *producer) hold(ctx context.Context, p *wire.Payload, taskKey string) (*wire.Payload, error) {
 	if len(p.Blobs) == 0 {
 		return p, nil
 	}
@@ -146,9 +114,9 @@ func (c *producer) hold(ctx context.Context, p *payload, taskKey string) (*paylo
 	now := time.Now().UnixMilli()
 	claims := map[string]*redis.Cmd{}
 	_, err := c.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for hash, refs := range held.refs(taskKey) {
+		for hash, refs := range refsOf(held.Meta, taskKey) {
 			pipe.ZAdd(ctx, blobIndex, redis.Z{Score: float64(now), Member: hash})
-			claims[hash] = pipe.Eval(ctx, claimScript, []string{blobKey(hash), refsKey(hash)}, refs[0], now, held.size(hash))
+			claims[hash] = pipe.Eval(ctx, claimScript, []string{blobKey(hash), refsKey(hash)}, refs[0], now, sizeOf(held.Blobs, hash))
 		}
 		return nil
 	})
@@ -159,9 +127,9 @@ func (c *producer) hold(ctx context.Context, p *payload, taskKey string) (*paylo
 		if there, _ := claims[b.Hash].Int(); there == 1 {
 			continue
 		}
-		content := b.of(held.Message)
+		content := b.Of(held.Message)
 		if len(content) != b.Size {
-			return nil, &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: held.lost(b, blobMissing)}
+			return nil, &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: lost(&held, b, blobMissing)}
 		}
 		if err := c.store(ctx, b.Hash, content, blobRef(taskKey, held.BlobRef), now); err != nil {
 			return nil, err
@@ -170,8 +138,8 @@ func (c *producer) hold(ctx context.Context, p *payload, taskKey string) (*paylo
 	return &held, nil
 }
 
-func (p *payload) size(hash string) int {
-	return p.Blobs[slices.IndexFunc(p.Blobs, func(b blob) bool { return b.Hash == hash })].Size
+func sizeOf(blobs []wire.Blob, hash string) int {
+	return blobs[slices.IndexFunc(blobs, func(b wire.Blob) bool { return b.Hash == hash })].Size
 }
 
 // storeScript writes a blob together with its reference, so that neither is ever alone.
@@ -226,7 +194,7 @@ func evalDrop(ctx context.Context, pipe redis.Pipeliner, hash string, refs []str
 
 // readBlobs reads the contents of a payload's blobs and checks them, in one round trip.
 // What is missing or damaged is nil and has an entry in faults.
-func readBlobs(ctx context.Context, client redis.UniversalClient, blobs []blob) (contents [][]byte, faults []string, err error) {
+func readBlobs(ctx context.Context, client redis.UniversalClient, blobs []wire.Blob) (contents [][]byte, faults []string, err error) {
 	answers := make([]*redis.StringCmd, len(blobs))
 	_, err = client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, b := range blobs {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -112,7 +113,7 @@ type heartbeats struct{ done chan struct{} }
 // work runs a worker until stop is called.
 func (h *heartbeats) work(b *testing.B, url string, backend mailer.Backend) (stop func()) {
 	b.Helper()
-	client, err := ConnectWorker(url)
+	client, err := redisconn.ConnectWorker(url)
 	if err != nil {
 		b.Fatal(err)
 	}

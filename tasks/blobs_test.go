@@ -15,7 +15,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -83,7 +85,7 @@ func TestBlobs_oneForAll(t *testing.T) {
 	}
 	h.Restart()
 
-	client, err := ConnectWorker(h.URL())
+	client, err := redisconn.ConnectWorker(h.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +365,7 @@ func TestBlobs_retention(t *testing.T) {
 	if err != nil || len(list) != 1 {
 		t.Fatalf("completed tasks %v, %v", list, err)
 	}
-	p, err := decodePayload(list[0].Payload)
+	p, err := wire.Decode(list[0].Payload, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -18,7 +19,7 @@ type bulk struct {
 	group   []mailer.Report // results of a task, to be reported together
 	down    error           // Redis cannot be reached
 
-	payloads []*payload
+	payloads []*wire.Payload
 	indexes  []int           // of the messages in the hand-over
 	bytes    int             // of the gathered messages, roughly
 	blobs    map[string]bool // counted already
@@ -43,7 +44,7 @@ func (b *bulk) tell(i int, r mailer.Result) {
 }
 
 // add gathers a message, and hands over what is gathered when that is enough.
-func (b *bulk) add(ctx context.Context, i int, p *payload) {
+func (b *bulk) add(ctx context.Context, i int, p *wire.Payload) {
 	if size := b.size(p); len(b.payloads) > 0 && b.bytes+size > maxMassBytes {
 		b.flush(ctx)
 	}
@@ -59,7 +60,7 @@ func (b *bulk) add(ctx context.Context, i int, p *payload) {
 
 // size is what a message adds to the memory that a worker needs for all of them. A
 // blob of several messages counts once.
-func (b *bulk) size(p *payload) int {
+func (b *bulk) size(p *wire.Payload) int {
 	w := weigh(p.Message)
 	size := w.sum() - w.parts*partHeader
 	for _, blob := range p.Blobs {
@@ -97,7 +98,7 @@ func (b *bulk) tellAll(indexes []int, err error, id string) {
 	for n, i := range indexes {
 		r := mailer.Result{Err: err}
 		if err == nil {
-			r.Reply = massID(id, n)
+			r.Reply = wire.MessageID(id, n)
 		}
 		b.group = append(b.group, mailer.Report{Index: i, Result: r})
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // A message can be cancelled until it is on the wire. Who is first is decided in Redis, in
@@ -60,15 +62,15 @@ func (q *Queue) Cancel(ctx context.Context, id string) error {
 }
 
 // lanesOf returns this queue's namesakes for named mailers, all parts of them.
-func (q *Queue) lanesOf(name QueueName) ([]QueueName, error) {
+func (q *Queue) lanesOf(name wire.QueueName) ([]wire.QueueName, error) {
 	all, err := asynq.NewInspectorFromRedisClient(q.redis).Queues()
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	var lanes []QueueName
+	var lanes []wire.QueueName
 	for _, other := range all {
-		lane := ParseQueueName(other)
-		if lane.Mailer != "" && lane.Queue == name.Queue && !lane.Mass {
+		lane := wire.ParseQueueName(other)
+		if lane.Mailer != "" && lane.Queue == name.Queue && !lane.Bulk {
 			lanes = append(lanes, lane)
 		}
 	}
@@ -79,12 +81,12 @@ func (q *Queue) lanesOf(name QueueName) ([]QueueName, error) {
 // tasks are deleted. KEYS[5] tells a worker that still has one, though it lost its lease.
 const cancelScript = `
 local state, wire, sent, next = unpack(redis.call("HMGET", KEYS[1],
-  "state", "` + fieldWire + `", "` + fieldSent + `", "` + fieldReplayed + `"))
+  "state", "` + wire.FieldWire + `", "` + wire.FieldSent + `", "` + wire.FieldReplayed + `"))
 if next then return "replayed:" .. next end
 if not state then return "none" end
 if wire or sent then return "late" end
 if state == "active" then
-  redis.call("HSET", KEYS[1], "` + fieldCancelled + `", "1")
+  redis.call("HSET", KEYS[1], "` + wire.FieldCancelled + `", "1")
 elseif state == "pending" then
   redis.call("LREM", KEYS[2], 1, ARGV[1])
   redis.call("DEL", KEYS[1])
@@ -100,14 +102,12 @@ end
 redis.call("SET", KEYS[5], "1", "EX", ARGV[2])
 return "cancelled"`
 
-func cancelledKey(queue, id string) string { return "mailpouch:{" + queue + "}:cancelled:" + id }
-
 // cancel looks for a task of the message's own first: one of a mass task may have become
 // that.
-func (q *Queue) cancel(ctx context.Context, name QueueName, id string) error {
+func (q *Queue) cancel(ctx context.Context, name wire.QueueName, id string) error {
 	queue := name.String()
 	prefix := "asynq:{" + queue + "}:"
-	keys := []string{taskKey(queue, id), prefix + "pending", prefix + "scheduled", prefix + "retry", cancelledKey(queue, id)}
+	keys := []string{taskKey(queue, id), prefix + "pending", prefix + "scheduled", prefix + "retry", wire.CancelledKey(queue, id)}
 	answer, err := q.redis.Eval(ctx, cancelScript, keys, id, q.cancelledFor()).Text()
 	if err != nil {
 		return unavailable(err)
@@ -116,8 +116,8 @@ func (q *Queue) cancel(ctx context.Context, name QueueName, id string) error {
 	if replayed {
 		return q.cancel(ctx, name, next)
 	}
-	if task, index, ok := splitID(id); ok && answer == "none" {
-		name.Mass = true
+	if task, index, ok := wire.SplitID(id); ok && answer == "none" {
+		name.Bulk = true
 		if answer, err = q.cancelInMass(ctx, name.String(), task, index); err != nil {
 			return err
 		}
@@ -156,10 +156,10 @@ func (q *Queue) cancelInMass(ctx context.Context, queue, task string, index int)
 	if index >= bytes.Count(info.Payload, []byte("\n")) {
 		return "none", nil
 	}
-	id := massID(task, index)
+	id := wire.MessageID(task, index)
 	slot := id[len(task):]
-	keys := []string{taskKey(queue, task), cancelledKey(queue, id)}
-	answer, err := q.redis.Eval(ctx, cancelInMassScript, keys, fieldWire+slot, fieldSent+slot, fieldCancelled+slot, q.cancelledFor()).Text()
+	keys := []string{taskKey(queue, task), wire.CancelledKey(queue, id)}
+	answer, err := q.redis.Eval(ctx, cancelInMassScript, keys, wire.FieldWire+slot, wire.FieldSent+slot, wire.FieldCancelled+slot, q.cancelledFor()).Text()
 	if err != nil {
 		return "", unavailable(err)
 	}
@@ -187,8 +187,8 @@ return ""`
 // another outcome instead of o if there is one in Redis: it was cancelled, or an earlier
 // try has sent it.
 func (w *Worker) decided(ctx context.Context, t *ticket, o outcome) (outcome, error) {
-	keys := []string{t.key, cancelledKey(t.queue, t.id)}
-	answer, err := w.redis.Eval(ctx, decideScript, keys, fieldWire+t.slot, fieldCancelled+t.slot, fieldSent+t.slot).Text()
+	keys := []string{t.key, wire.CancelledKey(t.queue, t.id)}
+	answer, err := w.redis.Eval(ctx, decideScript, keys, wire.FieldWire+t.slot, wire.FieldCancelled+t.slot, wire.FieldSent+t.slot).Text()
 	if err != nil {
 		return o, unavailable(err)
 	}
@@ -214,5 +214,5 @@ return 0`
 
 // offWire adds the command that takes back what unsent has written for a job.
 func offWire(ctx context.Context, p redis.Pipeliner, j *job) {
-	p.Eval(ctx, offWireScript, []string{j.key}, fieldWire+j.slot, j.token)
+	p.Eval(ctx, offWireScript, []string{j.key}, wire.FieldWire+j.slot, j.token)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -166,7 +167,7 @@ func TestCancel_held(t *testing.T) {
 	h.start(h.config())
 	<-tried
 	h.eventually("the task off the wire", func() bool {
-		return !h.Client(t).HExists(t.Context(), taskKey("default", first), fieldWire).Val()
+		return !h.Client(t).HExists(t.Context(), taskKey("default", first), wire.FieldWire).Val()
 	})
 	second := h.handOver("1", Options{})
 	h.handOver("2", Options{})
@@ -207,12 +208,12 @@ func TestCancel_expired(t *testing.T) {
 	h := newHouse(t, redistest.Options{})
 	past := time.Now().Add(-time.Minute)
 	for _, id := range []string{"cancelled", "expired"} {
-		p := &payload{slip: slip{DueAt: past, Deadline: new(past)}, Message: message("ann@example.com")}
+		p := &wire.Payload{Meta: wire.Meta{DueAt: past, Deadline: new(past)}, Message: message("ann@example.com")}
 		if err := enqueue(t.Context(), newProducer(h.Client(t)), p, id); err != nil {
 			t.Fatal(err)
 		}
 	}
-	h.Client(t).HSet(t.Context(), taskKey("default", "cancelled"), fieldCancelled, "1") // and then given back
+	h.Client(t).HSet(t.Context(), taskKey("default", "cancelled"), wire.FieldCancelled, "1") // and then given back
 	h.start(h.config())
 	h.eventually("one dead letter", func() bool { return h.info().Size == 1 && h.info().Archived == 1 })
 	if letter := h.archived()[0]; letter.ID != "expired" {
@@ -251,14 +252,14 @@ func TestOffWire_ofAnotherTry(t *testing.T) {
 	h := newHouse(t, redistest.Options{})
 	client := h.Client(t)
 	key := taskKey("default", h.handOver("0", Options{}))
-	client.HSet(t.Context(), key, fieldWire, "new")
+	client.HSet(t.Context(), key, wire.FieldWire, "new")
 	l := newLedger(client, nil, zerolog.Nop())
 	l.released(t.Context(), []*job{{key: key, token: "old"}})
-	if got := client.HGet(t.Context(), key, fieldWire).Val(); got != "new" {
+	if got := client.HGet(t.Context(), key, wire.FieldWire).Val(); got != "new" {
 		t.Errorf("wire mark %q, want the new try's", got)
 	}
 	l.released(t.Context(), []*job{{key: key, token: "new"}})
-	if client.HExists(t.Context(), key, fieldWire).Val() {
+	if client.HExists(t.Context(), key, wire.FieldWire).Val() {
 		t.Error("the mark is still there")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/mailer/mailertest"
 )
@@ -41,7 +42,7 @@ func waiting(t *testing.T, server *redistest.Server) []mailertest.Mail {
 				t.Fatal(err)
 			}
 			for line := range bytes.Lines(task.Payload) {
-				p, err := decodePayload(line)
+				p, err := wire.Decode(line, nil)
 				if err != nil {
 					t.Fatal(err)
 				}

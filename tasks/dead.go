@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -26,7 +27,6 @@ const (
 )
 
 func archiveKey(queue string) string { return "asynq:{" + queue + "}:archived" }
-func deadKey(queue string) string    { return "mailpouch:{" + queue + "}:dead" }
 
 // rescueScript moves what is too old (ARGV[1]) or too much (ARGV[2]) from KEYS[1] to KEYS[2].
 // It moves a thousand at a time, to keep Redis free for others. Into the record of the task
@@ -51,8 +51,8 @@ return extra`
 // archive at this moment. And it notes the whole reason, for asynq gets it without addresses.
 func rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason string) error {
 	oldest := time.Now().Add(-archiveAge).Unix()
-	keys := []string{archiveKey(queue), deadKey(queue), taskKey(queue, id)}
-	if err := client.Eval(ctx, rescueScript, keys, oldest, archiveLimit, fieldReason, reason).Err(); err != nil {
+	keys := []string{archiveKey(queue), wire.DeadKey(queue), taskKey(queue, id)}
+	if err := client.Eval(ctx, rescueScript, keys, oldest, archiveLimit, wire.FieldReason, reason).Err(); err != nil {
 		return unavailable(err)
 	}
 	return nil
@@ -60,7 +60,7 @@ func rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason
 
 // wholeReason is why a task has failed last: in full, if that is noted of just this failure.
 func wholeReason(ctx context.Context, client redis.UniversalClient, info *asynq.TaskInfo) (string, error) {
-	noted, err := client.HGet(ctx, taskKey(info.Queue, info.ID), fieldReason).Result()
+	noted, err := client.HGet(ctx, taskKey(info.Queue, info.ID), wire.FieldReason).Result()
 	switch {
 	case err != nil && !errors.Is(err, redis.Nil):
 		return "", unavailable(err)
@@ -88,7 +88,7 @@ type DeadLetter struct {
 	// the queue and is not there any more. They are empty in Message.
 	Missing []string
 
-	blobs *payload // what Summary has left out of Message; nil: nothing
+	blobs *wire.Payload // what Summary has left out of Message; nil: nothing
 }
 
 // DeadLetters is the way to the messages that could not be delivered.
@@ -118,7 +118,7 @@ func (d *DeadLetters) Queues() ([]string, error) {
 // IDs returns the dead letters of a queue by the IDs of their tasks, oldest first.
 func (d *DeadLetters) IDs(ctx context.Context, queue string) ([]string, error) {
 	var ids []string
-	for _, key := range []string{deadKey(queue), archiveKey(queue)} {
+	for _, key := range []string{wire.DeadKey(queue), archiveKey(queue)} {
 		list, err := d.redis.ZRange(ctx, key, 0, -1).Result()
 		if err != nil {
 			return nil, unavailable(err)
@@ -131,7 +131,7 @@ func (d *DeadLetters) IDs(ctx context.Context, queue string) ([]string, error) {
 // Count returns how many dead letters a queue has: the number to alarm on.
 func (d *DeadLetters) Count(ctx context.Context, queue string) (int, error) {
 	sum := 0
-	for _, key := range []string{deadKey(queue), archiveKey(queue)} {
+	for _, key := range []string{wire.DeadKey(queue), archiveKey(queue)} {
 		n, err := d.redis.ZCard(ctx, key).Result()
 		if err != nil {
 			return 0, unavailable(err)
@@ -156,9 +156,9 @@ func (d *DeadLetters) Get(queue, id string) (*DeadLetter, error) {
 		return nil, err
 	}
 	for i, b := range l.blobs.Blobs {
-		b.put(l.Message, contents[i])
+		b.Put(l.Message, contents[i])
 		if faults[i] != "" {
-			l.Missing = append(l.Missing, l.blobs.lost(b, faults[i]).Error())
+			l.Missing = append(l.Missing, lost(l.blobs, b, faults[i]).Error())
 		}
 	}
 	l.blobs = nil
@@ -185,7 +185,7 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 	l := &DeadLetter{
 		ID: id, Queue: queue, Reason: reason, Tries: info.Retried + 1, At: info.LastFailedAt, Payload: info.Payload,
 	}
-	if p, err := decodeTask(info.Payload, info.Headers); err == nil {
+	if p, err := wire.Decode(info.Payload, info.Headers); err == nil {
 		l.Message, l.Recipients = p.Message, p.Recipients
 		if l.Tries += p.Spent; p.Refused != "" && p.Spent > 0 {
 			l.Tries = p.Spent // it was refused in another task; this one was not tried
@@ -205,13 +205,13 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 const rawBeginning = 16 << 10
 
 // beginRaw fills in the beginning of a raw message that is a blob, if it is there.
-func (d *DeadLetters) beginRaw(p *payload) {
+func (d *DeadLetters) beginRaw(p *wire.Payload) {
 	for _, b := range p.Blobs {
-		if b.Part != partRaw {
+		if b.Part != wire.PartRaw {
 			continue
 		}
 		if head, err := d.redis.GetRange(context.Background(), blobKey(b.Hash), 0, rawBeginning-1).Bytes(); err == nil {
-			b.put(p.Message, head)
+			b.Put(p.Message, head)
 		}
 	}
 }
@@ -225,19 +225,19 @@ func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, err
 		_, err := d.Summary(queue, id)
 		return "", err
 	}
-	if info.Type == TaskTypeMass { // which only a person puts there: it goes on as it is, with what it has of the ledger
+	if info.Type == wire.TaskTypeBulk { // which only a person puts there: it goes on as it is, with what it has of the ledger
 		if err := d.inspector.RunTask(queue, id); err != nil {
 			return "", unavailable(err)
 		}
 		return id, nil
 	}
-	p, err := decodeTask(info.Payload, info.Headers)
+	p, err := wire.Decode(info.Payload, info.Headers)
 	if err != nil {
 		return "", err
 	}
-	p.headers = maps.Clone(p.headers)
-	delete(p.headers, headerDied)
-	stem := p.stem(id)
+	p.Headers = maps.Clone(p.Headers)
+	delete(p.Headers, wire.HeaderDied)
+	stem := p.BaseID(id)
 	p.DueAt, p.Deadline, p.Refused, p.Spent = time.Now().UTC().Truncate(time.Millisecond), nil, "", 0
 	opts := []asynq.Option{asynq.Queue(queue), asynq.MaxRetry(info.MaxRetry), asynq.Timeout(info.Timeout)}
 	if info.Retention > 0 {
@@ -262,7 +262,7 @@ local n = redis.call("ZREM", KEYS[1], ARGV[1]) + redis.call("ZREM", KEYS[2], ARG
 if n > 0 then
   redis.call("DEL", KEYS[3])
   if ARGV[2] ~= "" then
-    redis.call("HSET", KEYS[3], "state", "completed", "` + fieldReplayed + `", ARGV[2])
+    redis.call("HSET", KEYS[3], "state", "completed", "` + wire.FieldReplayed + `", ARGV[2])
     redis.call("EXPIRE", KEYS[3], ARGV[3])
   end
 end
@@ -281,7 +281,7 @@ func (d *DeadLetters) remove(ctx context.Context, queue, id, next string) error 
 	if err != nil {
 		return err
 	}
-	lists := []string{archiveKey(queue), deadKey(queue), key}
+	lists := []string{archiveKey(queue), wire.DeadKey(queue), key}
 	n, err := d.redis.Eval(ctx, deleteScript, lists, id, next, int(replayedFor/time.Second)).Int()
 	if err != nil {
 		return unavailable(err)
@@ -290,7 +290,7 @@ func (d *DeadLetters) remove(ctx context.Context, queue, id, next string) error 
 		return fmt.Errorf("tasks: %s: %w", id, ErrNotDead)
 	}
 	if l.blobs != nil {
-		_ = dropRefs(ctx, d.redis, l.blobs.refs(key)) // or a worker's sweep does it
+		_ = dropRefs(ctx, d.redis, refsOf(l.blobs.Meta, key)) // or a worker's sweep does it
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -87,10 +88,10 @@ func TestDeadLetters_replayOldPart(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	m := message("ann@example.com", "gone@example.com").WithDefaults(mailer.Defaults{})
-	p := &payload{slip{
+	p := &wire.Payload{Meta: wire.Meta{
 		DueAt: time.Now().Add(-1000 * time.Hour), Deadline: new(time.Now().Add(-900 * time.Hour)),
 		Recipients: []string{"gone@example.com"}, Refused: "550 no such user",
-	}, m, nil}
+	}, Message: m}
 	if err := enqueue(t.Context(), h.queue.client, p, "part"); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +172,7 @@ func TestRescue_age(t *testing.T) {
 	if err := rescue(t.Context(), d.redis, "default", ids[1], "any"); err != nil {
 		t.Fatal(err)
 	}
-	moved := d.redis.ZRange(t.Context(), deadKey("default"), 0, -1).Val()
+	moved := d.redis.ZRange(t.Context(), wire.DeadKey("default"), 0, -1).Val()
 	if !slices.Equal(moved, ids[1:]) {
 		t.Errorf("moved %v, want the old one, %v", moved, ids[1:])
 	}
@@ -225,7 +226,7 @@ func TestStoredErrors(t *testing.T) {
 		}
 	}
 	// A reason that is not of the last failure is none.
-	if err := d.redis.HSet(t.Context(), taskKey("default", archived[0].ID), fieldReason, "of another day").Err(); err != nil {
+	if err := d.redis.HSet(t.Context(), taskKey("default", archived[0].ID), wire.FieldReason, "of another day").Err(); err != nil {
 		t.Fatal(err)
 	}
 	if l, err := d.Summary("default", archived[0].ID); err != nil || l.Reason != archived[0].LastErr {

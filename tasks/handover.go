@@ -1,15 +1,12 @@
 package tasks
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -18,6 +15,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -142,7 +140,7 @@ const stepQueue mailer.Step = "queue"
 
 // handOver enqueues a task and returns its ID. With a key the ID derives from that, and
 // may be the one of the task that an earlier hand-over of the same message made.
-func (q *Queue) handOver(ctx context.Context, p *payload) mailer.Result {
+func (q *Queue) handOver(ctx context.Context, p *wire.Payload) mailer.Result {
 	var id string
 	var err error
 	if q.cfg.Options.handedOnce() {
@@ -151,7 +149,7 @@ func (q *Queue) handOver(ctx context.Context, p *payload) mailer.Result {
 		id = rand.Text()
 		name := q.queueOf(id)
 		err = q.traced(ctx, name, id, func(ctx context.Context, headers map[string]string) error {
-			p.headers = headers
+			p.Headers = headers
 			return enqueue(ctx, q.client, p, id, q.taskOptions(name.String(), p.DueAt)...)
 		})
 	}
@@ -161,7 +159,7 @@ func (q *Queue) handOver(ctx context.Context, p *payload) mailer.Result {
 	return mailer.Result{Reply: id}
 }
 
-func (q *Queue) handOverOnce(ctx context.Context, p *payload) (string, error) {
+func (q *Queue) handOverOnce(ctx context.Context, p *wire.Payload) (string, error) {
 	o := q.cfg.Options
 	var err error
 	if p.Digest, err = digest(p.Message, o); err != nil {
@@ -181,8 +179,8 @@ func (q *Queue) handOverOnce(ctx context.Context, p *payload) (string, error) {
 				return found.ID, q.judge(ctx, found, p.Digest, o)
 			}
 		}
-		err := q.traced(ctx, ParseQueueName(queue), id, func(ctx context.Context, headers map[string]string) error {
-			p.headers = headers
+		err := q.traced(ctx, wire.ParseQueueName(queue), id, func(ctx context.Context, headers map[string]string) error {
+			p.Headers = headers
 			return put(ctx, q.client, p, id, opts...)
 		})
 		if !errors.Is(err, asynq.ErrTaskIDConflict) {
@@ -197,7 +195,7 @@ func (q *Queue) handOverOnce(ctx context.Context, p *payload) (string, error) {
 // judge says what an earlier task with the same ID means for a hand-over.
 func (q *Queue) judge(ctx context.Context, found *asynq.TaskInfo, digest string, o Options) error {
 	var err error
-	if s, bad := readSlip(found.Payload); bad != nil || s.Digest != digest {
+	if s, bad := wire.DecodeMeta(found.Payload); bad != nil || s.Digest != digest {
 		err = &IdempotencyError{Key: o.IdempotencyKey, ID: found.ID}
 	} else if found.State == asynq.TaskStateArchived {
 		reason, failed := wholeReason(ctx, q.redis, found)
@@ -212,21 +210,10 @@ func (q *Queue) judge(ctx context.Context, found *asynq.TaskInfo, digest string,
 	return nil
 }
 
-// readSlip reads a payload without its message.
-func readSlip(data []byte) (slip, error) {
-	var s slip
-	head, _, ok := bytes.Cut(data, messageKey)
-	if !ok {
-		return s, errors.New("tasks: payload: no message in it")
-	}
-	err := json.Unmarshal(append(bytes.Clone(head), '}'), &s)
-	return s, err
-}
-
 // earlier returns the task with an ID, or the one that took its place when it was
 // replayed. It is nil if that is gone, and then the ID is free.
 func (q *Queue) earlier(ctx context.Context, queue, id string) (*asynq.TaskInfo, error) {
-	next, err := q.redis.HGet(ctx, taskKey(queue, id), fieldReplayed).Result()
+	next, err := q.redis.HGet(ctx, taskKey(queue, id), wire.FieldReplayed).Result()
 	switch {
 	case err == nil:
 		found, err := q.earlier(ctx, queue, next)
@@ -258,26 +245,8 @@ if redis.call("HGET", KEYS[1], ARGV[1]) == ARGV[2] then redis.call("DEL", KEYS[1
 return 0`
 
 func (q *Queue) setFree(ctx context.Context, queue, id, next string) error {
-	if err := q.redis.Eval(ctx, setFreeScript, []string{taskKey(queue, id)}, fieldReplayed, next).Err(); err != nil {
+	if err := q.redis.Eval(ctx, setFreeScript, []string{taskKey(queue, id)}, wire.FieldReplayed, next).Err(); err != nil {
 		return unavailable(err)
 	}
 	return nil
-}
-
-// stem is what the IDs of tasks that come of a task begin with. The ID of a key may be
-// used again when its time is over, while what came of its first task is still there.
-func (s slip) stem(id string) string {
-	if stamp := s.stamp(); stamp != "" {
-		return id + "-" + stamp
-	}
-	return id
-}
-
-// stamp is different for each task that has the ID of a key, one after the other. It is
-// empty for tasks with an ID of their own.
-func (s slip) stamp() string {
-	if s.Digest == "" {
-		return ""
-	}
-	return strconv.FormatInt(s.DueAt.UnixMilli(), 36)
 }

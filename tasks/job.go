@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync/atomic"
 
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -35,11 +36,11 @@ type outcome struct {
 	result  mailer.Result
 	verdict verdict
 
-	sender    int   // which one tried; 0: none
-	again     bool  // the message had been sent before, and was not sent again
-	forwarded bool  // the task went on to another queue
-	moved     bool  // an earlier run of the mass task has made a task of the message
-	rest      *rest // with moved: it had begun to
+	sender    int             // which one tried; 0: none
+	again     bool            // the message had been sent before, and was not sent again
+	forwarded bool            // the task went on to another queue
+	moved     bool            // an earlier run of the mass task has made a task of the message
+	rest      *wire.Remainder // with moved: it had begun to
 }
 
 // A job waits until a sender claims it for the wire or its handler gives it up,
@@ -53,10 +54,10 @@ const (
 func newJob(t *ticket, done chan<- *job) *job {
 	j := &job{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
-		key: t.key, slot: t.slot, cancelled: cancelledKey(t.queue, t.id), token: t.token, span: t.span,
+		key: t.key, slot: t.slot, cancelled: wire.CancelledKey(t.queue, t.id), token: t.token, span: t.span,
 	}
 	j.unwanted.Store(t.alone) // what waits for its relay does not wait alone
-	if j.stamp = t.payload.stamp(); j.stamp != "" {
+	if j.stamp = t.payload.Generation(); j.stamp != "" {
 		j.token = j.stamp + "." + j.token
 	}
 	if t.payload.AtMostOnce {

@@ -8,10 +8,13 @@ import (
 	"sync"
 
 	"github.com/rs/zerolog"
+
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // lane is the way of one mailer's messages through the worker, apart from all others:
-// its own asynq queues and servers, its own senders and gate. A relay that is down or
+// its own asynq queues and servers, its own senders and breaker. A relay that is down or
 // slow holds up its own mail only.
 type lane struct {
 	mailer      string         // its name, "" for the default mailer
@@ -32,16 +35,16 @@ type lane struct {
 
 	top     string // the queue of the highest weight
 	share   float64
-	gate    *gate
+	breaker *breaker
 	busy    busy
 	senders []*sender
-	servers []*server
+	servers []*asynqbatch.Server
 }
 
 func newLane(mailer string, connections int, cfg WorkerConfig) *lane {
 	l := &lane{
 		mailer: mailer, connections: connections, queues: cfg.Queues, shards: cfg.Shards,
-		intake: make(chan []*job), gate: newGate(),
+		intake: make(chan []*job), breaker: newBreaker(),
 	}
 	l.memory, l.expressMemory = cfg.newBudgets(connections, len(l.queues) > 1)
 	if len(l.queues) < 2 {
@@ -60,15 +63,15 @@ func newLane(mailer string, connections int, cfg WorkerConfig) *lane {
 }
 
 // way is the channel by which a queue's jobs come in.
-func (l *lane) way(queue QueueName) chan []*job {
+func (l *lane) way(queue wire.QueueName) chan []*job {
 	if l.isExpress(queue) {
 		return l.express
 	}
 	return l.intake
 }
 
-func (l *lane) isExpress(queue QueueName) bool {
-	return l.express != nil && queue.Queue == l.top && !queue.Mass
+func (l *lane) isExpress(queue wire.QueueName) bool {
+	return l.express != nil && queue.Queue == l.top && !queue.Bulk
 }
 
 // start starts the lane's senders and asynq servers.
@@ -77,8 +80,8 @@ func (l *lane) start(stop, work context.Context, w *Worker, senders *sync.WaitGr
 		senders.Go(func() { s.run(stop, work) })
 	}
 	for _, c := range l.serverConfigs(w) {
-		s := newServer(w, c)
-		if err := s.Start(s.places.handler(w)); err != nil {
+		s := w.asynq.NewServer(c)
+		if err := s.Start(w); err != nil {
 			return err
 		}
 		l.servers = append(l.servers, s)
@@ -91,11 +94,11 @@ func (l *lane) start(stop, work context.Context, w *Worker, senders *sync.WaitGr
 // queue alone, so that its tasks never wait until other tasks make room, and one for mass
 // mail: asynq writes the payload of every active task to Redis every few seconds, so of
 // these big ones only so many are active as keep the senders busy. Each is spread over all.
-func (l *lane) serverConfigs(w *Worker) []serverConfig {
+func (l *lane) serverConfigs(w *Worker) []asynqbatch.ServerConfig {
 	concurrency := l.inHand(w.cfg)
 	parts := max(l.shards, 1)
 	whole := l.names(0, false) // a queue that is in parts now may have been in one piece
-	var configs []serverConfig
+	var configs []asynqbatch.ServerConfig
 	for shard := range parts {
 		queues := whole
 		if l.shards > 0 {
@@ -104,21 +107,21 @@ func (l *lane) serverConfigs(w *Worker) []serverConfig {
 		if shard == 0 {
 			maps.Copy(queues, whole)
 		}
-		configs = append(configs, serverConfig{w.serverConfig(queues, max(concurrency/parts, 1)), always})
+		configs = append(configs, asynqbatch.ServerConfig{Config: w.serverConfig(queues, max(concurrency/parts, 1))})
 	}
 	express, mass := map[string]int{}, l.names(0, true)
 	for shard := range l.shards + 1 {
-		express[QueueName{Mailer: l.mailer, Queue: l.top, Shard: shard}.String()] = 1
+		express[wire.QueueName{Mailer: l.mailer, Queue: l.top, Shard: shard}.String()] = 1
 		maps.Copy(mass, l.names(shard, true))
 	}
 	if l.express != nil {
 		config := w.serverConfig(express, w.cfg.BatchSize)
 		config.TaskCheckInterval = expressCheckInterval
-		configs = append(configs, serverConfig{config, l.busy.lately})
+		configs = append(configs, asynqbatch.ServerConfig{Config: config, Eager: l.busy.lately})
 	}
 	config := w.serverConfig(mass, massInHand+l.connections/4)
 	config.TaskCheckInterval = massCheckInterval
-	return append(configs, serverConfig{config, always})
+	return append(configs, asynqbatch.ServerConfig{Config: config})
 }
 
 // massInHand is how many mass tasks a lane has in hand, and one more for each four connections.
@@ -136,7 +139,7 @@ func (l *lane) inHand(c WorkerConfig) int {
 func (l *lane) names(shard int, mass bool) map[string]int {
 	names := map[string]int{}
 	for queue, weight := range l.queues {
-		names[QueueName{Mailer: l.mailer, Queue: queue, Shard: shard, Mass: mass}.String()] = weight
+		names[wire.QueueName{Mailer: l.mailer, Queue: queue, Shard: shard, Bulk: mass}.String()] = weight
 	}
 	return names
 }
@@ -165,7 +168,7 @@ func (l *lane) addSender(w *Worker, log zerolog.Logger, intake, express chan []*
 	}
 	l.senders = append(l.senders, &sender{
 		backend: backend, intake: intake, express: express, share: l.share,
-		gate: l.gate, busy: &l.busy, ledger: w.ledger, policy: w.policy, log: log, veil: w.veil(),
+		breaker: l.breaker, busy: &l.busy, ledger: w.ledger, policy: w.policy, log: log, veil: w.veil(),
 		batchSize: w.cfg.BatchSize, batchTimeout: w.cfg.BatchTimeout,
 		observers: w.cfg.Observers, tracer: w.cfg.Tracer, mailer: l.mailer, number: w.senderCount() + 1,
 	})

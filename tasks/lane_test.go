@@ -10,6 +10,7 @@ import (
 	"time"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -84,23 +85,6 @@ func TestSender_share(t *testing.T) {
 			t.Errorf("%d of 2000 batches were express, want about 1200", count[urgent])
 		}
 	})
-}
-
-func TestQueueName(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		name QueueName
-		want string
-	}{
-		{QueueName{Queue: "bulk"}, "bulk"},
-		{QueueName{Mailer: "marketing", Queue: "bulk"}, "marketing.bulk"},
-		{QueueName{Queue: "bulk", Mass: true}, "bulk:mass"},
-		{QueueName{Mailer: "marketing", Queue: "bulk", Shard: 12, Mass: true}, "marketing.bulk:mass~12"},
-	} {
-		if got := tt.name.String(); got != tt.want || ParseQueueName(got) != tt.name {
-			t.Errorf("%+v is %q, want %q, and read again it is %+v", tt.name, got, tt.want, ParseQueueName(got))
-		}
-	}
 }
 
 func TestLane_express_oneQueue(t *testing.T) {
@@ -206,7 +190,7 @@ func TestQueue_Using(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := decodePayload(task.Payload)
+	p, err := wire.Decode(task.Payload, nil)
 	if err != nil || p.Using != "alerts" {
 		t.Errorf("payload uses %q (%v)", p.Using, err)
 	}
@@ -233,4 +217,23 @@ func TestLane_inHand(t *testing.T) {
 			t.Errorf("%d connections, batches of %d, concurrency %d: %d in hand, want %d", tt.connections, cfg.BatchSize, cfg.Concurrency, got, tt.want)
 		}
 	}
+}
+
+// A lane is busy for a moment after each message.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b busy
+		if b.lately() {
+			t.Error("busy before the first message")
+		}
+		b.note(time.Now())
+		<-time.After(checkInterval - 1)
+		if !b.lately() {
+			t.Error("not busy right after a message")
+		}
+		if <-time.After(1); b.lately() {
+			t.Error("busy for ever")
+		}
+	})
 }

@@ -3,6 +3,8 @@ package tasks
 import (
 	"context"
 	"encoding/json"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // noteScript writes an entry of a task that is there.
@@ -11,13 +13,13 @@ if redis.call("EXISTS", KEYS[1]) == 1 then redis.call("HSET", KEYS[1], ARGV[1], 
 return 0`
 
 // note writes an entry for a message.
-func (l *ledger) note(ctx context.Context, t *ticket, r record) error {
+func (l *ledger) note(ctx context.Context, t *ticket, r wire.Record) error {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
 	l.correct(t, string(data))
-	if err := l.redis.Eval(ctx, noteScript, []string{t.key}, fieldSent+t.slot, string(data)).Err(); err != nil {
+	if err := l.redis.Eval(ctx, noteScript, []string{t.key}, wire.FieldSent+t.slot, string(data)).Err(); err != nil {
 		return unavailable(err)
 	}
 	return nil
@@ -34,12 +36,12 @@ return 1`
 
 // leaves notes how a message is to go on. It is false if another run of its mass task
 // decides about it: asynq has given that out again.
-func (l *ledger) leaves(ctx context.Context, t *ticket, how rest) (bool, error) {
-	data, err := json.Marshal(record{Moved: true, Rest: &how})
+func (l *ledger) leaves(ctx context.Context, t *ticket, how wire.Remainder) (bool, error) {
+	data, err := json.Marshal(wire.Record{Moved: true, Rest: &how})
 	if err != nil {
 		return false, err
 	}
-	ours, err := l.redis.Eval(ctx, leaveScript, []string{t.key}, fieldWire+t.slot, fieldSent+t.slot, t.token, string(data)).Bool()
+	ours, err := l.redis.Eval(ctx, leaveScript, []string{t.key}, wire.FieldWire+t.slot, wire.FieldSent+t.slot, t.token, string(data)).Bool()
 	if err != nil {
 		return false, unavailable(err)
 	}
@@ -49,20 +51,20 @@ func (l *ledger) leaves(ctx context.Context, t *ticket, how rest) (bool, error) 
 // hasLeft tells the mass task that a message comes from that it has left: what is on its way
 // alone must not be sent there again, though a worker may have died before it noted that.
 func (l *ledger) hasLeft(ctx context.Context, t *ticket) error {
-	task, _, ok := splitID(t.id)
+	task, _, ok := wire.SplitID(t.id)
 	if !ok || t.retried > 0 {
 		return nil
 	}
 	there := *t
-	there.name.Mass, there.slot = true, t.id[len(task):]
-	names := []QueueName{there.name}
+	there.name.Bulk, there.slot = true, t.id[len(task):]
+	names := []wire.QueueName{there.name}
 	if t.name.Mailer != "" { // it may have been forwarded
 		there.name.Mailer = ""
 		names = append(names, there.name)
 	}
 	for _, name := range names {
 		there.key = taskKey(name.String(), task)
-		if err := l.note(ctx, &there, record{Moved: true}); err != nil {
+		if err := l.note(ctx, &there, wire.Record{Moved: true}); err != nil {
 			return err
 		}
 	}
@@ -74,7 +76,7 @@ func (l *ledger) correct(t *ticket, data string) {
 	if t.payload == nil {
 		return // it cannot be read, so it was not sent
 	}
-	name := entryName(t.key, t.payload.stamp(), t.slot)
+	name := entryName(t.key, t.payload.Generation(), t.slot)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.recent[name]; ok {

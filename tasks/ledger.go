@@ -11,6 +11,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/batcher"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -25,10 +28,10 @@ import (
 // looks first, and written when Redis is back.
 type ledger struct {
 	redis redis.UniversalClient
-	ends  ends
+	acks  acknowledger
 	log   zerolog.Logger
 
-	outcomes *trips[*job] // to be written down, then given to their handlers
+	outcomes *batcher.Batcher[*job] // to be written down, then given to their handlers
 
 	mu      sync.Mutex
 	wake    chan struct{} // holds a token when Redis is to be told again, or when it is to end
@@ -39,25 +42,10 @@ type ledger struct {
 	missing bool              // Redis may lack some of recent
 }
 
-// ends ends tasks: see endings.
-type ends interface {
-	end(keys []string) []error
+// acknowledger ends tasks, in one round trip: an asynqbatch.Client.
+type acknowledger interface {
+	Acknowledge(keys []string) []error
 }
-
-// The fields that we add to asynq's record of a task. In a mass task each message has its
-// own, which end in its slot: "mailpouch:sent:17".
-const (
-	fieldSent  = "mailpouch:sent"  // a record: the relay has accepted the message
-	fieldBegun = "mailpouch:begun" // at_most_once: the token of a try whose end is not known
-	fieldWire  = "mailpouch:wire"  // the token of a try that may have delivered the message: too late to cancel
-
-	fieldLost  = "mailpouch:lost"  // how many leases of the task were lost
-	fieldAlone = "mailpouch:alone" // the runs of the message alone that have begun and not ended, a blank behind each
-
-	fieldCancelled = "mailpouch:cancelled" // "1": the worker that has the task is to drop it
-	fieldReason    = "mailpouch:reason"    // why the task is a dead letter, with addresses, which asynq's text of it has not
-	fieldReplayed  = "mailpouch:replayed"  // in place of the task: the ID of the one that a replay made of it
-)
 
 // remember is how many messages a worker remembers by itself: the last seconds at full
 // speed. While Redis is away nothing more is sent, so what it may have missed or, after
@@ -69,11 +57,11 @@ const remember = 50_000
 const restorePause = 100 * time.Millisecond
 
 // taskKey is where asynq keeps a task.
-func taskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
+func taskKey(queue, id string) string { return asynqbatch.TaskKey(queue, id) }
 
-func newLedger(client redis.UniversalClient, ends ends, log zerolog.Logger) *ledger {
-	l := &ledger{redis: client, ends: ends, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
-	l.outcomes = newTrips(l.write)
+func newLedger(client redis.UniversalClient, acks acknowledger, log zerolog.Logger) *ledger {
+	l := &ledger{redis: client, acks: acks, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
+	l.outcomes = batcher.New(l.write)
 	return l
 }
 
@@ -118,10 +106,10 @@ func (l *ledger) ask(ctx context.Context, jobs []*job) ([]note, error) {
 			fields = append(fields, "state")
 			for _, j := range run {
 				if j.onceToken != "" {
-					p.HSetNX(ctx, j.key, fieldBegun+j.slot, j.onceToken)
+					p.HSetNX(ctx, j.key, wire.FieldBegun+j.slot, j.onceToken)
 				}
-				marks = append(marks, fieldWire+j.slot, j.token)
-				fields = append(fields, fieldSent+j.slot, fieldBegun+j.slot, fieldCancelled+j.slot)
+				marks = append(marks, wire.FieldWire+j.slot, j.token)
+				fields = append(fields, wire.FieldSent+j.slot, wire.FieldBegun+j.slot, wire.FieldCancelled+j.slot)
 			}
 			p.HSet(ctx, run[0].key, marks...) // before cancelled is read
 			answers = append(answers, p.HMGet(ctx, run[0].key, fields...))
@@ -196,7 +184,7 @@ func (l *ledger) released(ctx context.Context, jobs []*job) {
 		for _, j := range jobs {
 			offWire(ctx, p, j)
 			if j.onceToken != "" {
-				p.HDel(ctx, j.key, fieldBegun+j.slot)
+				p.HDel(ctx, j.key, wire.FieldBegun+j.slot)
 			}
 		}
 		return nil
@@ -258,7 +246,7 @@ func (l *ledger) finish(jobs []*job) bool {
 	for _, j := range entries {
 		j.written = written
 	}
-	l.outcomes.add(entries...)
+	l.outcomes.Add(entries...)
 	told := true
 	for range entries {
 		told = <-written && told
@@ -291,13 +279,13 @@ func (l *ledger) endTasks(jobs []*job) (entries []*job) {
 	for i, j := range ends {
 		keys[i] = j.key
 	}
-	for i, err := range l.ends.end(keys) {
+	for i, err := range l.acks.Acknowledge(keys) {
 		j := ends[i]
 		if err == nil {
 			j.end(j.outcome)
 			continue
 		}
-		j.gone = !errors.Is(err, errNotGiven) // by now, if only the reply was lost
+		j.gone = !errors.Is(err, asynqbatch.ErrNotFetched) // by now, if only the reply was lost
 		entries = append(entries, j)
 	}
 	return entries
@@ -305,7 +293,7 @@ func (l *ledger) endTasks(jobs []*job) (entries []*job) {
 
 // accepted notes that the relay has accepted a job's message.
 func (l *ledger) accepted(j *job) {
-	data, err := encodeRecord(j.outcome.result)
+	data, err := wire.NewRecord(j.outcome.result).Encode()
 	if err != nil {
 		data = "{}"
 	}
@@ -390,11 +378,11 @@ func writeRun(ctx context.Context, p redis.Pipeliner, jobs []*job) {
 	for _, j := range jobs {
 		switch {
 		case j.record != "" && j.gone:
-			p.Eval(ctx, restoreScript, []string{j.key}, fieldSent+j.slot, j.record, j.stamp, fieldWire+j.slot)
+			p.Eval(ctx, restoreScript, []string{j.key}, wire.FieldSent+j.slot, j.record, j.stamp, wire.FieldWire+j.slot)
 		case j.record != "":
-			sent = append(sent, fieldSent+j.slot, j.record)
+			sent = append(sent, wire.FieldSent+j.slot, j.record)
 		case j.onceToken != "" && mailer.ClassOf(j.outcome.result.Err) != mailer.Unknown:
-			p.HDel(ctx, j.key, fieldBegun+j.slot) // this try's end is known, and it was no delivery
+			p.HDel(ctx, j.key, wire.FieldBegun+j.slot) // this try's end is known, and it was no delivery
 		}
 		if j.undelivered() {
 			offWire(ctx, p, j)

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -41,14 +42,14 @@ func TestLedger_sentBefore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := encodeRecord(mailer.Result{Reply: "250 first time", Refused: []*mailer.SendError{
+	data, err := wire.NewRecord(mailer.Result{Reply: "250 first time", Refused: []*mailer.SendError{
 		{Class: mailer.Temporary, Step: mailer.StepRcpt, Recipient: "grey@example.com", Code: 450, Text: "later"},
-	}})
+	}}).Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
 	client := h.Client(t)
-	if err := client.HSet(t.Context(), taskKey("default", id), fieldSent, data).Err(); err != nil {
+	if err := client.HSet(t.Context(), taskKey("default", id), wire.FieldSent, data).Err(); err != nil {
 		t.Fatal(err)
 	}
 	h.start(h.config())
@@ -149,7 +150,7 @@ func TestLedger_workerDiesBeforeDone(t *testing.T) {
 		ids := reader.LRange(t.Context(), "asynq:{default}:active", 0, -1).Val()
 		sent := 0
 		for _, id := range ids {
-			if reader.HExists(t.Context(), taskKey("default", id), fieldSent).Val() {
+			if reader.HExists(t.Context(), taskKey("default", id), wire.FieldSent).Val() {
 				sent++
 			}
 		}
@@ -168,7 +169,7 @@ func TestLedger_workerDiesBeforeDone(t *testing.T) {
 
 // newTry is a try of the task with an ID, whose outcome nobody waits for.
 func newTry(id string) *job {
-	return &job{key: taskKey("default", id), cancelled: cancelledKey("default", id), token: "T", done: make(chan *job, 1)}
+	return &job{key: taskKey("default", id), cancelled: wire.CancelledKey("default", id), token: "T", done: make(chan *job, 1)}
 }
 
 // What could not be written is written when Redis is back, and remembered until then.
@@ -211,7 +212,7 @@ func TestLedger_redisAway(t *testing.T) {
 	l.remember(other.key, "{}")
 	l.write(nil)
 	reader := h.Client(t)
-	if got := reader.HGet(t.Context(), taskKey("default", id), fieldSent).Val(); got != `{"reply":"250 Ok"}` {
+	if got := reader.HGet(t.Context(), taskKey("default", id), wire.FieldSent).Val(); got != `{"reply":"250 Ok"}` {
 		t.Errorf("entry %q after Redis came back", got)
 	}
 	if reader.Exists(t.Context(), other.key).Val() != 0 {
@@ -280,7 +281,7 @@ func TestRecord_roundTrip(t *testing.T) {
 		{Class: mailer.Temporary, Step: mailer.StepRcpt, Recipient: "a@example.com", Code: 450, Enhanced: "4.2.0", Text: "later"},
 		{Class: mailer.Permanent, Step: mailer.StepRcpt, Recipient: "b@example.com", Code: 550, Enhanced: "5.1.1", Text: "nobody"},
 	}}
-	data, err := encodeRecord(give)
+	data, err := wire.NewRecord(give).Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +327,7 @@ func TestAtMostOnce(t *testing.T) {
 		}, 2, ""},
 		{"another worker died in a try", func(t *testing.T, h *house, id string) {
 			t.Helper()
-			h.Client(t).HSet(t.Context(), taskKey("default", id), fieldBegun, "another try's token")
+			h.Client(t).HSet(t.Context(), taskKey("default", id), wire.FieldBegun, "another try's token")
 		}, func(int64) error { return nil }, 0, "may have been delivered"},
 	}
 	for _, tt := range tests {

@@ -2,10 +2,8 @@ package tasks
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -147,37 +145,3 @@ func (a Action) level() zerolog.Level {
 	}
 	return zerolog.InfoLevel
 }
-
-// asynqLogger gives asynq's own messages to zerolog. What it warns of for each task that
-// becomes a dead letter or is given back is expected, or logged better by us.
-type asynqLogger struct {
-	log   zerolog.Logger
-	quiet *quiet
-}
-
-func (l asynqLogger) Debug(args ...any) { l.log.Debug().Msg(fmt.Sprint(args...)) }
-func (l asynqLogger) Info(args ...any)  { l.log.Info().Msg(fmt.Sprint(args...)) }
-
-func (l asynqLogger) Warn(args ...any) {
-	text := fmt.Sprint(args...)
-	level := zerolog.WarnLevel
-	if strings.HasPrefix(text, "Quitting worker") || strings.HasPrefix(text, "revoke task") || strings.HasPrefix(text, "Retry exhausted") {
-		level = zerolog.DebugLevel
-	}
-	l.trouble(level, text)
-}
-
-func (l asynqLogger) Error(args ...any) { l.trouble(zerolog.ErrorLevel, fmt.Sprint(args...)) }
-
-// trouble logs a line of which there may be one for each task.
-func (l asynqLogger) trouble(level zerolog.Level, text string) {
-	if level == zerolog.DebugLevel || endedBefore(text) {
-		l.log.Debug().Msg(text)
-		return
-	}
-	if text, ok := l.quiet.line(time.Now(), text); ok {
-		l.log.WithLevel(level).Msg(text)
-	}
-}
-
-func (l asynqLogger) Fatal(args ...any) { l.log.Fatal().Msg(fmt.Sprint(args...)) }

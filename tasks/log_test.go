@@ -10,33 +10,9 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
-
-// asynq's worries are heard; its chatter about single tasks is not.
-func TestAsynqLogger(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	l := asynqLogger{zerolog.New(&out).Level(zerolog.InfoLevel), new(quiet)}
-	l.Debug("Processor done")
-	l.Warn("Quitting worker. task id=1")
-	l.Warn("Retry exhausted for task id=1")
-	if out.Len() > 0 {
-		t.Errorf("logged %s", out.String())
-	}
-	l.Info("Starting ", "processing")
-	l.Warn("Could not remove task id=1")
-	l.Error("Dequeue error: EOF")
-	for _, want := range []string{
-		`"level":"info","message":"Starting processing"`,
-		`"level":"warn","message":"Could not remove task id=1"`,
-		`"level":"error","message":"Dequeue error: EOF"`,
-	} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("log has no %s:\n%s", want, out.String())
-		}
-	}
-}
 
 func TestCodes(t *testing.T) {
 	t.Parallel()
@@ -70,11 +46,11 @@ func TestWorker_logOutcome(t *testing.T) {
 	for i := range many {
 		many[i] = fmt.Sprintf("Ann <ann@%d.example.com>", i)
 	}
-	of := func(to ...string) *payload { return &payload{Message: &mailer.EmailMessage{Bcc: to}} }
+	of := func(to ...string) *wire.Payload { return &wire.Payload{Message: &mailer.EmailMessage{Bcc: to}} }
 	unknown := &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRcpt, Code: 550, Enhanced: "5.1.1", Text: "<bob@example.com> is unknown", Recipient: "bob@example.com"}
 	for _, tt := range []struct {
 		name string
-		p    *payload
+		p    *wire.Payload
 		o    Outcome
 		want []string // parts of the log
 		full string   // a part of it with addresses in full
@@ -92,7 +68,7 @@ func TestWorker_logOutcome(t *testing.T) {
 			[]string{`"level":"error"`, `"class":"unknown","step":"RCPT","code":550`}, "<bob@example.com>"},
 		{"no reply", of("bob@example.com"), Outcome{Action: ActionDead, Err: errors.New("bad")}, []string{`"class":"temporary","error":"bad"`}, `"bob@example.com"`},
 		{"many", of(many...), Outcome{Action: ActionSkipped}, []string{`"a***@9.example.com"],"recipients":12`}, `"ann@9.example.com"],"recipients":12`},
-		{"some of them", &payload{slip: slip{Recipients: []string{"bob@example.com"}}, Message: &mailer.EmailMessage{To: many}}, Outcome{Action: ActionSent},
+		{"some of them", &wire.Payload{Meta: wire.Meta{Recipients: []string{"bob@example.com"}}, Message: &mailer.EmailMessage{To: many}}, Outcome{Action: ActionSent},
 			[]string{`"to":["b***@example.com"]`}, `"to":["bob@example.com"]`},
 		{"unreadable", nil, Outcome{Action: ActionDead, Err: errors.New("no message")}, []string{`"error":"no message"`}, "no message"},
 	} {

@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -20,19 +21,15 @@ import (
 // good, leaves the mass task and goes on as a task of its own under that ID. So a mass
 // task always completes in the end, unless nothing can be sent at all.
 
-// TaskTypeMass is the asynq type of a task that carries many messages. Its payload is
-// one payload of a TaskType task for each, a line each.
-const TaskTypeMass = "mailpouch:messages"
-
 // putMass enqueues messages as one task.
-func putMass(ctx context.Context, client *producer, payloads []*payload, id string, opts ...asynq.Option) error {
+func putMass(ctx context.Context, client *producer, payloads []*wire.Payload, id string, opts ...asynq.Option) error {
 	var lines []byte
 	for i, p := range payloads {
 		p, err := client.hold(ctx, p, taskKey(queueOf(opts), id))
 		if err != nil {
 			return err
 		}
-		if lines, err = p.append(lines); err != nil {
+		if lines, err = p.Append(lines); err != nil {
 			return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
 		}
 		lines = append(lines, '\n')
@@ -40,16 +37,16 @@ func putMass(ctx context.Context, client *producer, payloads []*payload, id stri
 			lines = slices.Grow(lines, len(lines)*len(payloads)) // the others are much the same
 		}
 	}
-	return putTask(ctx, client, asynq.NewTaskWithHeaders(TaskTypeMass, lines, payloads[0].headers), id, opts...)
+	return putTask(ctx, client, asynq.NewTaskWithHeaders(wire.TaskTypeBulk, lines, payloads[0].Headers), id, opts...)
 }
 
 // handOverMass enqueues messages as one task under the given ID. That the ID is there
 // already is success, as for enqueue.
-func (q *Queue) handOverMass(ctx context.Context, payloads []*payload, id string) error {
+func (q *Queue) handOverMass(ctx context.Context, payloads []*wire.Payload, id string) error {
 	name := q.queueOf(id)
-	name.Mass = true
+	name.Bulk = true
 	err := q.traced(ctx, name, id, func(ctx context.Context, headers map[string]string) error {
-		payloads[0].headers = headers
+		payloads[0].Headers = headers
 		return putMass(ctx, q.client, payloads, id, q.taskOptions(name.String(), payloads[0].DueAt)...)
 	})
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
@@ -63,7 +60,7 @@ func (q *Queue) handOverMass(ctx context.Context, payloads []*payload, id string
 func (t *ticket) unpack() (tickets []*ticket, errs []error) {
 	for line := range bytes.Lines(t.task.Payload()) {
 		m := t.part(len(tickets))
-		p, err := decodeTask(line, t.task.Headers())
+		p, err := wire.Decode(line, t.task.Headers())
 		m.payload = p
 		tickets, errs = append(tickets, m), append(errs, err)
 	}
@@ -74,7 +71,7 @@ func (t *ticket) unpack() (tickets []*ticket, errs []error) {
 func (t *ticket) part(index int) *ticket {
 	m := new(*t)
 	m.index = index
-	m.id = massID(t.id, index)
+	m.id = wire.MessageID(t.id, index)
 	m.slot = m.id[len(t.id):]
 	return m
 }
@@ -84,7 +81,7 @@ type massRun struct {
 	w        *Worker
 	task     *ticket
 	messages []*ticket
-	results  []resultRecord // if they are to be kept
+	results  []wire.Result // if they are to be kept
 	finished int
 }
 
@@ -256,9 +253,9 @@ func (r *massRun) settle(ctx context.Context, m *ticket, o outcome) error {
 	r.finished++
 	if m.payload != nil && m.payload.KeepResult {
 		if r.results == nil {
-			r.results = make([]resultRecord, len(r.messages))
+			r.results = make([]wire.Result, len(r.messages))
 		}
-		r.results[m.index] = newResultRecord(o)
+		r.results[m.index] = wire.NewResult(o.result)
 	}
 	r.w.ended(m, o)
 	return nil
@@ -268,20 +265,20 @@ func (r *massRun) settle(ctx context.Context, m *ticket, o outcome) error {
 func (r *massRun) moveOn(ctx context.Context, m *ticket, o outcome) error {
 	switch {
 	case m.payload == nil:
-		return r.leave(ctx, m, rest{}, 0)
+		return r.leave(ctx, m, wire.Remainder{}, 0)
 	case o.verdict.action == retry:
-		return r.leave(ctx, m, rest{Spent: m.payload.Spent + 1}, o.verdict.delay)
+		return r.leave(ctx, m, wire.Remainder{Spent: m.payload.Spent + 1}, o.verdict.delay)
 	case o.verdict.action == deadLetter:
-		return r.leave(ctx, m, rest{Spent: m.payload.Spent + 1, Refused: redact.Text(o.verdict.reason.Error(), maxReason, true)}, 0)
+		return r.leave(ctx, m, wire.Remainder{Spent: m.payload.Spent + 1, Refused: redact.Text(o.verdict.reason.Error(), maxReason, true)}, 0)
 	case o.forwarded:
-		return r.leave(ctx, m, rest{Forwarded: true}, 0)
+		return r.leave(ctx, m, wire.Remainder{Forwarded: true}, 0)
 	case len(o.result.Refused) > 0:
 		if err := r.w.keepRefused(ctx, m, o.result.Refused); err != nil {
 			return err
 		}
-		return r.w.ledger.note(ctx, m, record{Reply: o.result.Reply})
+		return r.w.ledger.note(ctx, m, wire.Record{Reply: o.result.Reply})
 	case o.verdict.reason != nil: // it has failed silently, once
-		return r.w.ledger.note(ctx, m, record{Moved: true})
+		return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
 	}
 	return nil
 }
@@ -291,7 +288,7 @@ var errTaken = errors.New("another worker has the task")
 // leave makes a task of a message. How it goes on is noted in the ledger first: a worker
 // that dies in between leaves that to the next run of the mass task, and two workers that
 // have it at the same time do it once.
-func (r *massRun) leave(ctx context.Context, m *ticket, how rest, delay time.Duration) error {
+func (r *massRun) leave(ctx context.Context, m *ticket, how wire.Remainder, delay time.Duration) error {
 	ours, err := r.w.ledger.leaves(ctx, m, how)
 	if err != nil {
 		return err
@@ -304,28 +301,28 @@ func (r *massRun) leave(ctx context.Context, m *ticket, how rest, delay time.Dur
 
 // goOnAgain is goOn for a message that an earlier run had begun to make a task of. If that
 // was there it may have been cancelled.
-func (r *massRun) goOnAgain(ctx context.Context, m *ticket, how rest) error {
+func (r *massRun) goOnAgain(ctx context.Context, m *ticket, how wire.Remainder) error {
 	name := m.name
-	if name.Mass = false; how.Forwarded {
+	if name.Bulk = false; how.Forwarded {
 		name.Mailer = m.payload.Using
 	}
-	cancelled, err := r.w.redis.Exists(ctx, cancelledKey(name.String(), m.id)).Result()
+	cancelled, err := r.w.redis.Exists(ctx, wire.CancelledKey(name.String(), m.id)).Result()
 	if err != nil {
 		return unavailable(err)
 	}
 	if cancelled > 0 {
-		return r.w.ledger.note(ctx, m, record{Moved: true})
+		return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
 	}
 	return r.goOn(ctx, m, how, 0)
 }
 
 // goOn enqueues the task of a message that leaves, which doing it twice does once.
-func (r *massRun) goOn(ctx context.Context, m *ticket, how rest, delay time.Duration) error {
+func (r *massRun) goOn(ctx context.Context, m *ticket, how wire.Remainder, delay time.Duration) error {
 	if m.payload == nil {
 		if err := r.keepUnreadable(ctx, m); err != nil {
 			return err
 		}
-		return r.w.ledger.note(ctx, m, record{Moved: true})
+		return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
 	}
 	p, to := *m.payload, *m
 	if p.Spent, p.Refused = how.Spent, how.Refused; how.Forwarded {
@@ -347,29 +344,29 @@ func (r *massRun) goOn(ctx context.Context, m *ticket, how rest, delay time.Dura
 	if err != nil {
 		return err
 	}
-	return r.w.ledger.note(ctx, m, record{Moved: true})
+	return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
 }
 
 // keepIncomplete makes a dead letter of a message that has lost an attachment.
-func (r *massRun) keepIncomplete(ctx context.Context, m *ticket, p *payload) error {
-	data, err := p.encode()
+func (r *massRun) keepIncomplete(ctx context.Context, m *ticket, p *wire.Payload) error {
+	data, err := p.Encode()
 	if err != nil {
 		return err
 	}
-	return r.putAside(ctx, m, asynq.NewTask(TaskType, data))
+	return r.putAside(ctx, m, asynq.NewTask(wire.TaskType, data))
 }
 
 // keepUnreadable makes a task of a message that cannot be read. It becomes a dead letter
 // when a worker finds that out again, with its payload as it is.
 func (r *massRun) keepUnreadable(ctx context.Context, m *ticket) error {
 	line := slices.Collect(bytes.Lines(m.task.Payload()))[m.index]
-	return r.putAside(ctx, m, asynq.NewTask(TaskType, bytes.TrimSpace(line)))
+	return r.putAside(ctx, m, asynq.NewTask(wire.TaskType, bytes.TrimSpace(line)))
 }
 
 // putAside enqueues a task that is to become a dead letter.
 func (r *massRun) putAside(ctx context.Context, m *ticket, task *asynq.Task) error {
 	name := m.name
-	name.Mass = false
+	name.Bulk = false
 	err := putTask(ctx, r.w.client, task, m.id, asynq.Queue(name.String()), asynq.MaxRetry(m.maxRetry+spareRetry), asynq.Timeout(m.timeout))
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
 		return nil

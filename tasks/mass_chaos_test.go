@@ -12,7 +12,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -123,7 +125,7 @@ func TestLater_onceOnly(t *testing.T) {
 					m.To = append(m.To, "b@example.com")
 				}
 			})
-			task, _, _ := splitID(ids[0])
+			task, _, _ := wire.SplitID(ids[0])
 			queue := "default"
 			if tt.n > 1 {
 				queue = "default:mass"
@@ -179,7 +181,7 @@ func TestMass_leavesOnce(t *testing.T) {
 				return mailer.Result{}
 			}
 			ids := h.sendAll(3, nil)
-			task, _, _ := splitID(ids[1])
+			task, _, _ := wire.SplitID(ids[1])
 			mass, child := taskKey("default:mass", task), taskKey("default", ids[1])
 			client := h.Client(t)
 			var cutOnce, healed atomic.Bool
@@ -225,7 +227,7 @@ func TestMass_cancelledAlone(t *testing.T) {
 		return mailer.Result{}
 	}
 	ids := h.sendAll(3, nil)
-	task, _, _ := splitID(ids[1])
+	task, _, _ := wire.SplitID(ids[1])
 	client := h.Client(t)
 	client.AddHook(cut{func(cmds []redis.Cmder) bool { // and asynq does not give the task back
 		return has(cmds, "eval", moved) || has(cmds, "evalsha", taskKey("default:mass", task))
@@ -250,11 +252,11 @@ func TestMass_takenAway(t *testing.T) {
 	t.Parallel()
 	h := massHouse(t, QueueConfig{})
 	ids := h.sendAll(2, nil)
-	task, _, _ := splitID(ids[0])
+	task, _, _ := wire.SplitID(ids[0])
 	client := h.Client(t)
 	l := newLedger(client, nil, zerolog.Nop())
 	message := func(token string) *ticket {
-		return &ticket{key: taskKey("default:mass", task), slot: ".0", token: token, payload: &payload{}}
+		return &ticket{key: taskKey("default:mass", task), slot: ".0", token: token, payload: &wire.Payload{}}
 	}
 	for _, tt := range []struct {
 		name, wire, token string
@@ -264,8 +266,8 @@ func TestMass_takenAway(t *testing.T) {
 		{"ours", "new", "new", true},
 		{"left before", "new", "new", false},
 	} {
-		client.HSet(t.Context(), taskKey("default:mass", task), fieldWire+".0", tt.wire)
-		ours, err := l.leaves(t.Context(), message(tt.token), rest{Spent: 1})
+		client.HSet(t.Context(), taskKey("default:mass", task), wire.FieldWire+".0", tt.wire)
+		ours, err := l.leaves(t.Context(), message(tt.token), wire.Remainder{Spent: 1})
 		if err != nil || ours != tt.ours {
 			t.Errorf("%s: leaves = %v, %v, want %v", tt.name, ours, err, tt.ours)
 		}
@@ -300,7 +302,7 @@ func TestLedger_restoresByItself(t *testing.T) {
 	}
 	away.Store(false)
 	h.eventually("an entry, or the task's end", func() bool {
-		return reader.HExists(t.Context(), taskKey("default", id[0]), fieldSent).Val() || h.info().Size == 0
+		return reader.HExists(t.Context(), taskKey("default", id[0]), wire.FieldSent).Val() || h.info().Size == 0
 	})
 }
 
@@ -310,8 +312,11 @@ func TestLedger_restoresAtEnd(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	h.send(1, nil)
-	client := h.Client(t)
-	client.AddHook(patient{total: 2 * time.Second, first: 10 * time.Millisecond, max: 50 * time.Millisecond})
+	client, err := redisconn.ConnectWorker(h.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
 	var away atomic.Bool
 	client.AddHook(cut{func(cmds []redis.Cmder) bool {
 		return away.Load() || has(cmds, "evalsha", "asynq:{default}:lease") && len(h.relay.all()) > 0 // asynq ends no task
@@ -337,12 +342,12 @@ func TestLedger_noteIsRemembered(t *testing.T) {
 	t.Parallel()
 	h := massHouse(t, QueueConfig{})
 	ids := h.sendAll(2, nil)
-	task, _, _ := splitID(ids[0])
+	task, _, _ := wire.SplitID(ids[0])
 	l := newLedger(h.Client(t), nil, zerolog.Nop())
-	m := &ticket{key: taskKey("default:mass", task), slot: ".0", payload: &payload{}}
+	m := &ticket{key: taskKey("default:mass", task), slot: ".0", payload: &wire.Payload{}}
 	name := entryName(m.key, "", m.slot)
 	l.remember(name, `{"reply":"250 Ok","refused":[{"recipient":"b@example.com"}]}`)
-	if err := l.note(t.Context(), m, record{Reply: "250 Ok"}); err != nil {
+	if err := l.note(t.Context(), m, wire.Record{Reply: "250 Ok"}); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := l.remembered(name); got != `{"reply":"250 Ok"}` {
@@ -413,7 +418,7 @@ func TestHold_timeIsUp(t *testing.T) {
 				return mailer.Result{Err: sendError(mailer.Unavailable, 421, "busy")}
 			}
 			ids := h.sendAll(tt.n, nil)
-			task, _, _ := splitID(ids[0])
+			task, _, _ := wire.SplitID(ids[0])
 			cfg := h.config()
 			cfg.BatchTimeout, cfg.ReplyTimeout = 2*time.Second, 2*time.Second // handlers give up after a second
 			other := cfg

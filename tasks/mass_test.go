@@ -15,7 +15,9 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -311,7 +313,7 @@ func TestMass_stopped(t *testing.T) {
 func TestMass_workerDies(t *testing.T) {
 	t.Parallel()
 	h := massHouse(t, QueueConfig{})
-	client, err := ConnectWorker(h.URL())
+	client, err := redisconn.ConnectWorker(h.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,10 +350,10 @@ func TestMass_cancel(t *testing.T) {
 	h := massHouse(t, QueueConfig{})
 	h.relay.answer = laterOnce("<5@t>")
 	ids := h.sendAll(10, nil)
-	task, _, _ := splitID(ids[0])
+	task, _, _ := wire.SplitID(ids[0])
 	h.cancels(ids[3], nil)
 	h.cancels(ids[3], nil)
-	h.cancels(massID(task, 10), ErrNoTask)
+	h.cancels(wire.MessageID(task, 10), ErrNoTask)
 	h.cancels("unknown.3", ErrNoTask)
 	cfg := h.config()
 	cfg.RetryMin, cfg.RetryMax = time.Hour, time.Hour
@@ -387,7 +389,7 @@ func TestMass_cancelOnWire(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var results []resultRecord
+	var results []wire.Result
 	if err := json.Unmarshal(tasks[0].Result, &results); err != nil || len(results) != 3 || !strings.HasPrefix(results[1].Reply, "250") {
 		t.Errorf("result %s (%v), want three", tasks[0].Result, err)
 	}
@@ -403,8 +405,8 @@ func TestMass_atMostOnce(t *testing.T) {
 		return mailer.Result{}
 	}
 	ids := h.sendAll(20, nil)
-	task, _, _ := splitID(ids[2])
-	h.Client(t).HSet(t.Context(), taskKey("default:mass", task), fieldBegun+".2", "an earlier try")
+	task, _, _ := wire.SplitID(ids[2])
+	h.Client(t).HSet(t.Context(), taskKey("default:mass", task), wire.FieldBegun+".2", "an earlier try")
 	h.start(h.config())
 	h.wait(18)
 	h.eventually("two dead letters", func() bool { return h.info().Archived == 2 && h.size("default:mass") == 0 })
@@ -472,9 +474,9 @@ func TestMass_archivedByHand(t *testing.T) {
 	t.Parallel()
 	h := massHouse(t, QueueConfig{})
 	ids := h.sendAll(3, nil)
-	task, _, _ := splitID(ids[0])
+	task, _, _ := wire.SplitID(ids[0])
 	reader := h.Client(t)
-	reader.HSet(t.Context(), taskKey("default:mass", task), fieldSent+".1", `{"reply":"250 Ok"}`)
+	reader.HSet(t.Context(), taskKey("default:mass", task), wire.FieldSent+".1", `{"reply":"250 Ok"}`)
 	if err := inspect(t, h.Server).ArchiveTask("default:mass", task); err != nil {
 		t.Fatal(err)
 	}
@@ -531,7 +533,7 @@ func TestMass_unreadable(t *testing.T) {
 	for i := range 3 {
 		m := message("ann@example.com")
 		m.MessageID = fmt.Sprintf("<%d@t>", i)
-		line, err := (&payload{slip: slip{DueAt: time.Now()}, Message: m}).encode()
+		line, err := (&wire.Payload{Meta: wire.Meta{DueAt: time.Now()}, Message: m}).Encode()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -541,7 +543,7 @@ func TestMass_unreadable(t *testing.T) {
 		lines = append(append(lines, line...), '\n')
 	}
 	client := newProducer(h.Client(t))
-	if err := putTask(t.Context(), client, asynq.NewTask(TaskTypeMass, lines), "M", asynq.Queue("default:mass")); err != nil {
+	if err := putTask(t.Context(), client, asynq.NewTask(wire.TaskTypeBulk, lines), "M", asynq.Queue("default:mass")); err != nil {
 		t.Fatal(err)
 	}
 	h.start(h.config())
@@ -589,12 +591,12 @@ func TestShards(t *testing.T) {
 	h.cancels(ids[0], nil)
 	moved := h.queue.queueOf(ids[1])
 	moved.Shard = moved.Shard%3 + 1
-	if err := enqueue(t.Context(), h.queue.client, &payload{slip: slip{DueAt: time.Now()}, Message: message("x@example.com")}, ids[1]+"-later", asynq.Queue(moved.String())); err != nil {
+	if err := enqueue(t.Context(), h.queue.client, &wire.Payload{Meta: wire.Meta{DueAt: time.Now()}, Message: message("x@example.com")}, ids[1]+"-later", asynq.Queue(moved.String())); err != nil {
 		t.Fatal(err)
 	}
 	h.cancels(ids[1]+"-later", nil)
-	forwarded := QueueName{Mailer: "marketing", Queue: "default", Shard: shardOf("F", 3)}
-	if err := enqueue(t.Context(), h.queue.client, &payload{slip: slip{DueAt: time.Now()}, Message: message("x@example.com")}, "F", asynq.Queue(forwarded.String())); err != nil {
+	forwarded := wire.QueueName{Mailer: "marketing", Queue: "default", Shard: wire.ShardOf("F", 3)}
+	if err := enqueue(t.Context(), h.queue.client, &wire.Payload{Meta: wire.Meta{DueAt: time.Now()}, Message: message("x@example.com")}, "F", asynq.Queue(forwarded.String())); err != nil {
 		t.Fatal(err)
 	}
 	h.cancels("F", nil)

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"golang.org/x/sync/semaphore"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // A worker has hundreds of messages in hand, which is nothing as long as they are small.
@@ -87,13 +89,13 @@ func (b *budget) take(ctx context.Context, octets int) (release func(), ok bool)
 
 // room takes the memory that messages need who came in by that queue, all at once: one
 // after the other, two tasks could each wait for what the other one has.
-func (l *lane) room(ctx context.Context, queue QueueName, messages ...*ticket) (release func(), ok bool) {
+func (l *lane) room(ctx context.Context, queue wire.QueueName, messages ...*ticket) (release func(), ok bool) {
 	b := l.memory
 	if l.isExpress(queue) {
 		b = l.expressMemory
 	}
 	small := smallMessage
-	if queue.Mass {
+	if queue.Bulk {
 		small = smallMass
 	}
 	need := need(messages)
@@ -117,7 +119,7 @@ func need(messages []*ticket) int {
 			if shared[b.Hash] {
 				continue
 			}
-			octets += float64(b.Size) * b.cost()
+			octets += float64(b.Size) * costOf(b)
 			if shared == nil {
 				shared = map[string]bool{}
 			}
@@ -134,12 +136,12 @@ func (w weight) memory() float64 {
 	return float64(raw)*rawCost + float64(w.files-raw)*fileCost + float64(texts)*textCost + float64(w.entries)*entryCost
 }
 
-// cost is what an octet of a blob takes.
-func (b blob) cost() float64 {
+// costOf is what a byte of a blob takes.
+func costOf(b wire.Blob) float64 {
 	switch {
-	case b.Part == partRaw:
+	case b.Part == wire.PartRaw:
 		return rawCost
-	case b.isText():
+	case b.IsText():
 		return textCost
 	}
 	return fileCost

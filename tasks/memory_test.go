@@ -10,7 +10,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -61,11 +63,11 @@ func TestBudget(t *testing.T) {
 
 func TestNeed(t *testing.T) {
 	t.Parallel()
-	ticketOf := func(m *mailer.EmailMessage, blobs ...blob) *ticket {
-		return &ticket{payload: &payload{slip{Blobs: blobs}, m, nil}}
+	ticketOf := func(m *mailer.EmailMessage, blobs ...wire.Blob) *ticket {
+		return &ticket{payload: &wire.Payload{Meta: wire.Meta{Blobs: blobs}, Message: m}}
 	}
-	file := blob{Hash: "a", Size: 1000}
-	text := blob{Part: partBody, Hash: "b", Size: 1000}
+	file := wire.Blob{Hash: "a", Size: 1000}
+	text := wire.Blob{Part: wire.PartBody, Hash: "b", Size: 1000}
 	tests := []struct {
 		name     string
 		messages []*ticket
@@ -76,7 +78,7 @@ func TestNeed(t *testing.T) {
 		{"in the payload", []*ticket{ticketOf(&mailer.EmailMessage{
 			Body: "12", Raw: []byte("12"), Attachments: []mailer.Attachment{{Content: []byte("12")}}, Alternatives: []mailer.Alternative{{Content: "12"}},
 		})}, 2*2.5 + 4*4.5 + 2*4 + 2*150},
-		{"a raw message", []*ticket{ticketOf(&mailer.EmailMessage{}, blob{Part: partRaw, Hash: "c", Size: 1000})}, 4000},
+		{"a raw message", []*ticket{ticketOf(&mailer.EmailMessage{}, wire.Blob{Part: wire.PartRaw, Hash: "c", Size: 1000})}, 4000},
 		{"addresses, headers and names", []*ticket{ticketOf(&mailer.EmailMessage{
 			Subject: "12", FromEmail: "12", To: []string{"12"}, Cc: []string{"12"}, Bcc: []string{"12"}, ReplyTo: []string{"12", "12"}, Headers: map[string]string{"Bcc": "12,12"},
 		})}, (14+5*4+3+5+4)*4.5 + 7*150},
@@ -103,22 +105,22 @@ func TestLane_room(t *testing.T) {
 			l.memory.size, l.expressMemory.size)
 	}
 	of := func(octets int) *ticket {
-		return &ticket{payload: &payload{slip{Blobs: []blob{{Hash: "a", Size: octets}}}, &mailer.EmailMessage{}, nil}}
+		return &ticket{payload: &wire.Payload{Meta: wire.Meta{Blobs: []wire.Blob{{Hash: "a", Size: octets}}}, Message: &mailer.EmailMessage{}}}
 	}
-	if _, ok := l.room(t.Context(), QueueName{Queue: "bulk"}, of(10_000_000)); !ok {
+	if _, ok := l.room(t.Context(), wire.QueueName{Queue: "bulk"}, of(10_000_000)); !ok {
 		t.Fatal("no room in an empty lane")
 	}
 	tests := []struct {
 		name  string
-		queue QueueName
+		queue wire.QueueName
 		size  int
 		want  bool
 	}{
-		{"big, and behind it", QueueName{Queue: "default"}, 10_000_000, false},
-		{"small", QueueName{Queue: "default"}, 64_000, true},
-		{"express", QueueName{Queue: "critical"}, 2_000_000, true},
-		{"a usual mass task", QueueName{Queue: "bulk", Mass: true}, 1_000_000, true},
-		{"mass mail is never express", QueueName{Queue: "critical", Mass: true}, 3_000_000, false},
+		{"big, and behind it", wire.QueueName{Queue: "default"}, 10_000_000, false},
+		{"small", wire.QueueName{Queue: "default"}, 64_000, true},
+		{"express", wire.QueueName{Queue: "critical"}, 2_000_000, true},
+		{"a usual mass task", wire.QueueName{Queue: "bulk", Bulk: true}, 1_000_000, true},
+		{"mass mail is never express", wire.QueueName{Queue: "critical", Bulk: true}, 3_000_000, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -142,7 +144,7 @@ func TestWorker_memory(t *testing.T) {
 		seed++
 		with(brochure(seed, 400_000))(m) // which takes 1 MB
 	})
-	client, err := ConnectWorker(h.URL())
+	client, err := redisconn.ConnectWorker(h.URL())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -46,7 +47,7 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 		return errGivenBack
 	}
 	defer release()
-	defer w.ends.forget(t.key)
+	defer w.asynq.Forget(t.key)
 	defer func() {
 		if errors.Is(ctx.Err(), context.Canceled) && w.alone.stopping.Err() == nil {
 			w.alone.forgive(ctx, t.key) // its lease was lost
@@ -60,7 +61,7 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 		return errGivenBack
 	}
 	defer leave()
-	if task.Type() == TaskTypeMass {
+	if task.Type() == wire.TaskTypeBulk {
 		return w.processMass(ctx, t)
 	}
 	return w.processOne(ctx, t)
@@ -90,10 +91,10 @@ func (w *Worker) processOne(ctx context.Context, t *ticket) error {
 
 // try reads the message and sends it.
 func (w *Worker) try(ctx context.Context, t *ticket) (outcome, error) {
-	if reason := t.task.Headers()[headerDied]; reason != "" {
+	if reason := t.task.Headers()[wire.HeaderDied]; reason != "" {
 		return dead(errors.New(reason)), nil
 	}
-	p, err := decodeTask(t.task.Payload(), t.task.Headers())
+	p, err := wire.Decode(t.task.Payload(), t.task.Headers())
 	if err != nil {
 		return dead(err), nil
 	}
@@ -189,7 +190,7 @@ func (w *Worker) expired(t *ticket) error {
 		return nil
 	}
 	if l, ok := w.lanes[t.payload.Using]; ok {
-		if held := l.gate.held(); held != nil {
+		if held := l.breaker.held(); held != nil {
 			return fmt.Errorf("%w: %w", reason, held)
 		}
 	}

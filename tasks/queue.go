@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -13,6 +12,8 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -221,7 +222,7 @@ func (q *Queue) Enqueue(ctx context.Context, m *mailer.EmailMessage) (taskID str
 
 // prepare makes the payload of a message that may be handed over. For one that may not,
 // or need not, it is nil.
-func (q *Queue) prepare(m *mailer.EmailMessage) (*payload, mailer.Result) {
+func (q *Queue) prepare(m *mailer.EmailMessage) (*wire.Payload, mailer.Result) {
 	o := q.cfg.Options
 	if err := cmp.Or(o.Validate(), q.checkMailer(o.Using)); err != nil {
 		return nil, mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}}
@@ -247,8 +248,8 @@ func (q *Queue) prepare(m *mailer.EmailMessage) (*payload, mailer.Result) {
 	if len(only) == 0 && (only != nil || len(m.Recipients()) == 0) {
 		return nil, mailer.Result{Skipped: true}
 	}
-	p := &payload{
-		slip: slip{
+	p := &wire.Payload{
+		Meta: wire.Meta{
 			Using: o.Using, DueAt: due.UTC().Truncate(time.Millisecond), Recipients: only,
 			AtMostOnce: o.AtMostOnce, KeepResult: o.Retention > 0,
 		},
@@ -257,7 +258,7 @@ func (q *Queue) prepare(m *mailer.EmailMessage) (*payload, mailer.Result) {
 	if !o.Deadline.IsZero() {
 		p.Deadline = new(o.Deadline.UTC())
 	}
-	p.setAside(q.cfg.AttachmentThreshold)
+	p.SetAside(q.cfg.AttachmentThreshold, hashOf)
 	return p, mailer.Result{}
 }
 
@@ -292,7 +293,7 @@ func (q *Queue) taskOptions(queue string, due time.Time) []asynq.Option {
 // enqueue puts one task under the given ID into Redis. That the ID is there already
 // is success: only an earlier try of the same hand-over, whose reply was lost, can
 // have put it there.
-func enqueue(ctx context.Context, client *producer, p *payload, id string, opts ...asynq.Option) error {
+func enqueue(ctx context.Context, client *producer, p *wire.Payload, id string, opts ...asynq.Option) error {
 	err := put(ctx, client, p, id, opts...)
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
 		return nil
@@ -301,16 +302,16 @@ func enqueue(ctx context.Context, client *producer, p *payload, id string, opts 
 }
 
 // put is enqueue, with asynq's ErrTaskIDConflict if the ID is there already.
-func put(ctx context.Context, client *producer, p *payload, id string, opts ...asynq.Option) error {
+func put(ctx context.Context, client *producer, p *wire.Payload, id string, opts ...asynq.Option) error {
 	p, err := client.hold(ctx, p, taskKey(queueOf(opts), id))
 	if err != nil {
 		return err
 	}
-	data, err := p.encode()
+	data, err := p.Encode()
 	if err != nil {
 		return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
 	}
-	return putTask(ctx, client, asynq.NewTaskWithHeaders(TaskType, data, p.headers), id, opts...)
+	return putTask(ctx, client, asynq.NewTaskWithHeaders(wire.TaskType, data, p.Headers), id, opts...)
 }
 
 func putTask(ctx context.Context, client *producer, task *asynq.Task, id string, opts ...asynq.Option) error {
@@ -331,18 +332,5 @@ func queueOf(opts []asynq.Option) string {
 	return "default"
 }
 
-// stepRedis is where handing over fails: before any mail server is asked.
-const stepRedis mailer.Step = "redis"
-
-// unavailable is the error of a Redis that cannot be reached or refuses to write. What
-// asynq and go-redis wrap around the cause helps nobody.
-func unavailable(err error) error {
-	var network *net.OpError
-	var reply redis.Error
-	if errors.As(err, &network) {
-		err = network
-	} else if errors.As(err, &reply) {
-		err = reply
-	}
-	return &mailer.SendError{Class: mailer.Unavailable, Step: stepRedis, Err: err}
-}
+// unavailable is the error of a Redis that cannot be reached or refuses to write.
+func unavailable(err error) error { return redisconn.Unavailable(err) }

@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -70,7 +71,7 @@ func TestQueue_fixesIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := decodePayload(task.Payload)
+	p, err := wire.Decode(task.Payload, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +108,7 @@ func TestQueue_options(t *testing.T) {
 	if task.MaxRetry != 3+spareRetry || task.Retention != time.Minute {
 		t.Errorf("max retry %d, retention %v", task.MaxRetry, task.Retention)
 	}
-	p, err := decodePayload(task.Payload)
+	p, err := wire.Decode(task.Payload, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/rs/zerolog"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -54,49 +53,4 @@ func TestRecovery_byOne(t *testing.T) {
 	h.wait(n)
 	h.empty()
 	h.once(n)
-}
-
-// A lease that is over is taken over once, and one that is not is left alone. Who has a task
-// in hand gives it back without that.
-func TestRecovery_lease(t *testing.T) {
-	t.Parallel()
-	h := newHouse(t, redistest.Options{})
-	client := h.Client(t)
-	e := newBroker(client, newEndings(client), nil, newIsolation(client, zerolog.Nop()))
-	script := redis.NewScript(`return redis.call("HINCRBY", KEYS[1], "runs", 1)`)
-	tests := []struct {
-		name  string
-		lease time.Duration // from now
-		limit bool          // the caller has the task
-		list  string
-		runs  int
-	}{
-		{"over", -time.Minute, false, "retry", 1},
-		{"over, tries used up", -time.Minute, false, "archived", 1},
-		{"just over", -10 * time.Second, false, "retry", 0},
-		{"given out again", 30 * time.Second, false, "retry", 0},
-		{"in hand", 30 * time.Second, true, "retry", 2},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			queue := "asynq:{" + tt.name + "}:"
-			keys := []string{queue + "t:X", queue + "active", queue + "lease", queue + tt.list}
-			client.ZAdd(t.Context(), keys[2], redis.Z{Score: float64(time.Now().Add(tt.lease).Unix()), Member: "X"})
-			ctx := context.Background() //nolint:usetesting // as asynq has it: without a deadline
-			if tt.limit {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, time.Minute)
-				defer cancel()
-			}
-			for range 2 {
-				if err := script.Run(ctx, e, keys, "X").Err(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if got, _ := client.HGet(t.Context(), keys[0], "runs").Int(); got != tt.runs {
-				t.Errorf("the task was given back %d times, want %d", got, tt.runs)
-			}
-		})
-	}
 }

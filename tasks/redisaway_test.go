@@ -16,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 )
 
@@ -43,15 +44,27 @@ func (c *lineCounter) logger() *zerolog.Logger { return new(zerolog.New(c).Level
 // countingClient is ConnectWorker's client, with its dials counted.
 func countingClient(t *testing.T, url string, dials *atomic.Int64) redis.UniversalClient {
 	t.Helper()
-	opts, err := parseURL(url)
+	client, err := redisconn.ConnectWorker(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		dials.Add(1)
-		return (&net.Dialer{}).DialContext(ctx, network, addr)
+	client.AddHook(dialCounter{dials})
+	return client
+}
+
+type dialCounter struct{ dials *atomic.Int64 }
+
+func (c dialCounter) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c.dials.Add(1)
+		return next(ctx, network, addr)
 	}
-	return workerClient(opts)
+}
+
+func (dialCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (dialCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
 }
 
 // While Redis is away for ten seconds the worker neither spins nor floods the log, and

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // lost notes that Redis may not have what it was told: it was away, and what answers
@@ -42,7 +44,7 @@ func (l *ledger) restore(ctx context.Context) {
 		for name, data := range entries {
 			key, rest, _ := strings.Cut(name, "\x00")
 			stamp, slot, _ := strings.Cut(rest, "\x00")
-			p.Eval(ctx, restoreScript, []string{key}, fieldSent+slot, data, stamp, fieldWire+slot)
+			p.Eval(ctx, restoreScript, []string{key}, wire.FieldSent+slot, data, stamp, wire.FieldWire+slot)
 		}
 		return nil
 	})

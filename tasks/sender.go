@@ -25,7 +25,7 @@ type sender struct {
 	express      <-chan []*job // nil if the lane has one queue
 	rest         []*job        // taken, but too many for the last batch
 	share        float64       // of its batches that a sender with both begins with express mail
-	gate         *gate
+	breaker      *breaker
 	busy         *busy
 	ledger       *ledger
 	policy       policy
@@ -105,7 +105,7 @@ func (s *sender) add(batch, jobs []*job) []*job {
 // ready returns true when the relay may be used, and probes it when that is due.
 func (s *sender) ready(stop, work context.Context) bool {
 	for {
-		probe, ok := s.gate.wait(stop)
+		probe, ok := s.breaker.wait(stop)
 		if !ok {
 			return false
 		}
@@ -113,11 +113,11 @@ func (s *sender) ready(stop, work context.Context) bool {
 			return true
 		}
 		if _, err := s.backend.Open(work); err != nil {
-			s.gate.shut(err, true)
+			s.breaker.trip(err, true)
 			s.log.Warn().Str("error", s.veil.text(err.Error())).Msg("relay still takes no mail")
 			continue
 		}
-		s.gate.open()
+		s.breaker.reset()
 		return true
 	}
 }
@@ -142,7 +142,7 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 	s.sendEach(s.withSpans(ctx, jobs), jobs, func(group []mailer.Report) {
 		s.busy.note(time.Now())
 		if slices.ContainsFunc(group, func(r mailer.Report) bool { return r.Err == nil && !r.Skipped }) {
-			s.gate.accepted()
+			s.breaker.accepted()
 		}
 		tried := make([]*job, 0, len(group))
 		for _, r := range group {
@@ -168,7 +168,7 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 		s.works()
 	}
 	// A batch that came some way is tried on at once, over a new connection.
-	if len(held) == len(jobs) && work.Err() == nil && s.gate.shut(reason, false) {
+	if len(held) == len(jobs) && work.Err() == nil && s.breaker.trip(reason, false) {
 		s.observers.held(s.mailer, reason)
 		s.log.Error().Str("error", s.veil.text(reason.Error())).Msg("relay takes no mail: holding all messages until it does")
 	}
@@ -178,7 +178,7 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 // judge decides on a job that has its result. A job that waits for the relay is put back.
 func (s *sender) judge(j *job, r mailer.Result) (why error, wait bool) {
 	r = discreet(r, j.message)
-	if mailer.ClassOf(r.Err) == mailer.Unavailable && !s.gate.relayRefuses(j.name(), r.Err) {
+	if mailer.ClassOf(r.Err) == mailer.Unavailable && !s.breaker.relayRefuses(j.name(), r.Err) {
 		r.Err = temporary(r.Err)
 	}
 	j.attempt.now = time.Now()
@@ -204,7 +204,7 @@ func temporary(err error) error {
 
 // works tells everybody that the relay takes mail again, if it did not.
 func (s *sender) works() {
-	if s.gate.works() {
+	if s.breaker.works() {
 		s.observers.held(s.mailer, nil)
 		s.log.Info().Msg("relay is back")
 	}

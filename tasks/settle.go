@@ -9,6 +9,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -31,29 +32,14 @@ func (w *Worker) settle(ctx context.Context, t *ticket, o outcome) (outcome, err
 			return o, err
 		}
 		// If the task comes back they are not to be enqueued again: they may have their mail by then.
-		if err := w.ledger.note(ctx, t, record{Reply: o.result.Reply}); err != nil {
+		if err := w.ledger.note(ctx, t, wire.Record{Reply: o.result.Reply}); err != nil {
 			return o, err
 		}
 	}
 	if o.verdict.action == complete && t.payload.KeepResult {
-		w.keepResult(t, newResultRecord(o))
+		w.keepResult(t, wire.NewResult(o.result))
 	}
 	return o, nil
-}
-
-// resultRecord is what a completed task shows while its retention lasts; for a mass task
-// that is a list of them.
-type resultRecord struct {
-	Reply   string   `json:"reply"`
-	Refused []string `json:"refused,omitempty"`
-}
-
-func newResultRecord(o outcome) resultRecord {
-	r := resultRecord{Reply: o.result.Reply}
-	for _, e := range o.result.Refused {
-		r.Refused = append(r.Refused, e.Error())
-	}
-	return r
 }
 
 func (w *Worker) keepResult(t *ticket, result any) {
@@ -102,9 +88,9 @@ func (w *Worker) keepRefused(ctx context.Context, t *ticket, refused []*mailer.S
 
 // enqueueRest enqueues what is left of a message as a task of its own, which waits
 // beside the one that it comes from.
-func (w *Worker) enqueueRest(ctx context.Context, t *ticket, p *payload, suffix string, opts ...asynq.Option) error {
+func (w *Worker) enqueueRest(ctx context.Context, t *ticket, p *wire.Payload, suffix string, opts ...asynq.Option) error {
 	name := t.name
-	name.Mass = false
+	name.Bulk = false
 	opts = append(opts, asynq.Queue(name.String()), asynq.MaxRetry(t.maxRetry+spareRetry), asynq.Timeout(t.timeout))
-	return enqueue(ctx, w.client, p, t.payload.stem(t.id)+suffix, opts...)
+	return enqueue(ctx, w.client, p, t.payload.BaseID(t.id)+suffix, opts...)
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -99,7 +100,7 @@ func TestBulk_size(t *testing.T) {
 	t.Parallel()
 	b := newBulk(nil, nil)
 	m := &mailer.EmailMessage{Subject: strings.Repeat("s", 1000), ReplyTo: []string{strings.Repeat("r", 1000)}, Headers: map[string]string{"X-A": strings.Repeat("h", 1000)}}
-	if got := b.size(&payload{Message: m}); got < 3000 || got > 3100 {
+	if got := b.size(&wire.Payload{Message: m}); got < 3000 || got > 3100 {
 		t.Errorf("size = %d, want 3,000 and a little", got)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // QueueStats is QueueStatus with what only graphs show.
@@ -145,7 +147,7 @@ func askLists(ctx context.Context, pipe redis.Pipeliner, queue string) *memory {
 		m.sizes = append(m.sizes, pipe.LLen(ctx, prefix+list))
 		m.ids = append(m.ids, pipe.LRange(ctx, prefix+list, 0, memorySample-1))
 	}
-	for _, set := range []string{prefix + "scheduled", prefix + "retry", prefix + "completed", archiveKey(queue), deadKey(queue)} {
+	for _, set := range []string{prefix + "scheduled", prefix + "retry", prefix + "completed", archiveKey(queue), wire.DeadKey(queue)} {
 		m.lists = append(m.lists, pipe.MemoryUsage(ctx, set))
 		m.sizes = append(m.sizes, pipe.ZCard(ctx, set))
 		m.ids = append(m.ids, pipe.ZRange(ctx, set, 0, memorySample-1))

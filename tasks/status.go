@@ -8,24 +8,9 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
-
-// statusTimeout is how long one command of a client that only looks may take.
-const statusTimeout = 2 * time.Second
-
-// ConnectStatus is Connect for a program that looks at the queue and has to answer
-// soon: a command ends with its context, takes two seconds at most, and is not tried again.
-func ConnectStatus(rawURL string) (redis.UniversalClient, error) {
-	opts, err := parseURL(rawURL)
-	if err != nil {
-		return nil, err
-	}
-	opts.ContextTimeoutEnabled = true
-	opts.MaxRetries, opts.DialerRetries = -1, 1
-	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout = statusTimeout, statusTimeout, statusTimeout
-	opts.PoolSize, opts.MinIdleConns, opts.MaxIdleConns = 8, 0, 2
-	return redis.NewUniversalClient(opts), nil
-}
 
 // QueueStatus is what is in one queue of asynq's, in tasks: most are one message each, those
 // of a mass queue carry many.
@@ -72,7 +57,7 @@ func countQueue(ctx context.Context, pipe redis.Pipeliner, name string) (read fu
 	prefix := "asynq:{" + name + "}:"
 	waiting, inHand := pipe.LLen(ctx, prefix+"pending"), pipe.LLen(ctx, prefix+"active")
 	scheduled, retry := pipe.ZCard(ctx, prefix+"scheduled"), pipe.ZCard(ctx, prefix+"retry")
-	archived, dead := pipe.ZCard(ctx, archiveKey(name)), pipe.ZCard(ctx, deadKey(name))
+	archived, dead := pipe.ZCard(ctx, archiveKey(name)), pipe.ZCard(ctx, wire.DeadKey(name))
 	paused := pipe.Exists(ctx, prefix+"paused")
 	return func(q *QueueStatus) {
 		q.Waiting, q.InHand = int(waiting.Val()), int(inHand.Val())

@@ -8,7 +8,9 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -33,7 +35,7 @@ func TestReadStatus(t *testing.T) {
 	if err := inspector.ArchiveTask("default", ids[1]); err != nil {
 		t.Fatal(err)
 	}
-	if err := client.ZAdd(ctx, deadKey("default"), redis.Z{Score: 1, Member: "rescued"}).Err(); err != nil {
+	if err := client.ZAdd(ctx, wire.DeadKey("default"), redis.Z{Score: 1, Member: "rescued"}).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if err := inspector.PauseQueue("bulk"); err != nil {
@@ -62,10 +64,13 @@ func TestReadStatus(t *testing.T) {
 	}
 }
 
+// statusTimeout is how long a command of redisconn.ConnectStatus's client may take.
+const statusTimeout = 2 * time.Second
+
 // A Redis that is silent costs a caller the time that it has, and not more.
 func TestConnectStatus_silentRedis(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{})
-	client, err := ConnectStatus(server.URL())
+	client, err := redisconn.ConnectStatus(server.URL())
 	if err != nil {
 		t.Fatal(err)
 	}

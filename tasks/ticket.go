@@ -7,6 +7,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -15,7 +16,7 @@ type ticket struct {
 	task     *asynq.Task
 	id       string // the message's: the task's, with the index in a mass task
 	queue    string // asynq's
-	name     QueueName
+	name     wire.QueueName
 	key      string // of the task in Redis
 	index    int    // in a mass task
 	slot     string // what the message's fields of the task's record end in: "" if it has the task to itself
@@ -24,7 +25,7 @@ type ticket struct {
 	maxRetry int
 	started  time.Time
 	timeout  time.Duration // of the task, in whole seconds
-	payload  *payload      // nil if it cannot be read
+	payload  *wire.Payload // nil if it cannot be read
 	alone    bool          // it runs with nothing else in the process
 	span     *span
 }
@@ -33,7 +34,7 @@ func newTicket(ctx context.Context, task *asynq.Task) *ticket {
 	t := &ticket{task: task, token: rand.Text()[:12], started: time.Now()}
 	t.id, _ = asynq.GetTaskID(ctx)
 	t.queue, _ = asynq.GetQueueName(ctx)
-	t.name, t.key = ParseQueueName(t.queue), taskKey(t.queue, t.id)
+	t.name, t.key = wire.ParseQueueName(t.queue), taskKey(t.queue, t.id)
 	t.retried, _ = asynq.GetRetryCount(ctx)
 	t.maxRetry, _ = asynq.GetMaxRetry(ctx)
 	t.maxRetry -= spareRetry

@@ -1,6 +1,10 @@
 package tasks
 
-import "context"
+import (
+	"context"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
+)
 
 // Tracer takes the trace of a request with its mail through the queue to the mail server.
 // Package tracing makes one of OpenTelemetry. What it returns goes into tasks and logs of
@@ -60,7 +64,7 @@ func (s *sender) withSpans(ctx context.Context, jobs []*job) context.Context {
 }
 
 // traced hands over in a span, if there is a tracer. do gets what the task is to carry.
-func (q *Queue) traced(ctx context.Context, queue QueueName, id string, do func(ctx context.Context, headers map[string]string) error) error {
+func (q *Queue) traced(ctx context.Context, queue wire.QueueName, id string, do func(ctx context.Context, headers map[string]string) error) error {
 	if q.cfg.Tracer == nil {
 		return do(ctx, nil)
 	}

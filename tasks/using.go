@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -41,8 +42,8 @@ func (q *Queue) checkMailer(name string) error {
 // queueOf is the queue of asynq's that the task with an ID waits in. A named mailer has
 // queues of its own. A producer that does not know the mailers puts the message
 // into the plain queue, from which a worker forwards it.
-func (q *Queue) queueOf(id string) QueueName {
-	n := QueueName{Queue: cmp.Or(q.cfg.Options.Queue, "default"), Shard: shardOf(id, q.cfg.Shards)}
+func (q *Queue) queueOf(id string) wire.QueueName {
+	n := wire.QueueName{Queue: cmp.Or(q.cfg.Options.Queue, "default"), Shard: wire.ShardOf(id, q.cfg.Shards)}
 	if q.cfg.Mailers != nil {
 		n.Mailer = q.cfg.Options.Using
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -80,7 +82,7 @@ const givingBack = time.Second
 // express server asks Redis as often as that only while its lane is busy, for then
 // other mail is in the way; otherwise it does so every checkInterval.
 const (
-	checkInterval        = 50 * time.Millisecond
+	checkInterval        = asynqbatch.CheckInterval
 	massCheckInterval    = 200 * time.Millisecond
 	expressCheckInterval = 2 * time.Millisecond
 )
@@ -91,7 +93,7 @@ type Worker struct {
 	redis  redis.UniversalClient
 	client *producer
 	policy policy
-	ends   *endings
+	asynq  *asynqbatch.Client
 	ledger *ledger
 	blobs  *blobKeeper
 	lanes  map[string]*lane // by mailer
@@ -112,12 +114,12 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		client: newProducer(client),
 		blobs:  newBlobKeeper(client, cfg.cacheSize(), *cfg.Logger),
 		policy: policy{retryMin: cfg.RetryMin, retryMax: cfg.RetryMax, maxAge: cfg.MaxAge},
-		ends:   newEndings(client),
 		lanes:  map[string]*lane{},
 		alone:  newIsolation(client, *cfg.Logger),
 		log:    *cfg.Logger,
 	}
-	w.ledger = newLedger(client, w.ends, *cfg.Logger)
+	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, Fetched: w.alone.taken, Logger: *cfg.Logger})
+	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
 	w.lanes[""] = newLane("", cfg.Connections, cfg)
 	for name, connections := range cfg.Mailers {
 		w.lanes[name] = newLane(name, cmp.Or(connections, cfg.Connections), cfg)
@@ -168,7 +170,7 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 func (w *Worker) Held() map[string]error {
 	held := map[string]error{}
 	for name, l := range w.lanes {
-		if err := l.gate.held(); err != nil {
+		if err := l.breaker.held(); err != nil {
 			held[name] = err
 		}
 	}
@@ -206,14 +208,14 @@ func (w *Worker) Run(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		w.eachServer((*server).Stop)
+		w.eachServer((*asynqbatch.Server).Stop)
 		senders.Wait()
 		for _, l := range w.lanes {
-			l.gate.stop()
+			l.breaker.stop()
 		}
 		w.ledger.end()
 		ledger.Wait()
-		w.eachServer(func(s *server) { s.Shutdown() }) // gives back what no sender took
+		w.eachServer((*asynqbatch.Server).Shutdown) // gives back what no sender took
 		letGo()
 		keeper.Wait()
 	}()
@@ -238,7 +240,7 @@ func (w *Worker) senderCount() int {
 }
 
 // eachServer does something with all asynq servers at the same time.
-func (w *Worker) eachServer(do func(*server)) {
+func (w *Worker) eachServer(do func(*asynqbatch.Server)) {
 	var all sync.WaitGroup
 	for _, l := range w.lanes {
 		for _, server := range l.servers {
@@ -258,7 +260,6 @@ func (w *Worker) serverConfig(queues map[string]int, concurrency int) asynq.Conf
 		RetryDelayFunc:           w.policy.retryDelay,
 		IsFailure:                costsTry,
 		ShutdownTimeout:          givingBack,
-		Logger:                   asynqLogger{w.log, new(quiet)},
 		LogLevel:                 asynq.WarnLevel,
 	}
 }

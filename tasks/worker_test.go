@@ -15,7 +15,9 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -43,7 +45,7 @@ func (h *house) config() WorkerConfig {
 // start runs a worker until stop is called or the test ends.
 func (h *house) start(cfg WorkerConfig) (stop func()) {
 	h.t.Helper()
-	client, err := ConnectWorker(h.URL())
+	client, err := redisconn.ConnectWorker(h.URL())
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -273,7 +275,7 @@ func TestWorker_deadLetters(t *testing.T) {
 			if !strings.Contains(letter.LastErr, tt.want) {
 				t.Errorf("reason = %q, want %q in it", letter.LastErr, tt.want)
 			}
-			if p, err := decodePayload(letter.Payload); err != nil || p.Message.MessageID != "<1@t>" {
+			if p, err := wire.Decode(letter.Payload, nil); err != nil || p.Message.MessageID != "<1@t>" {
 				t.Errorf("the dead letter is not the message: %v", err)
 			}
 			if tries.Load() != tt.tries {
@@ -289,7 +291,7 @@ func TestWorker_unreadableTask(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	client := asynq.NewClientFromRedisClient(h.Client(t))
-	if _, err := client.Enqueue(asynq.NewTask(TaskType, []byte("not JSON"))); err != nil {
+	if _, err := client.Enqueue(asynq.NewTask(wire.TaskType, []byte("not JSON"))); err != nil {
 		t.Fatal(err)
 	}
 	h.send(1, nil)
@@ -439,7 +441,7 @@ func TestWorker_refusedRecipients(t *testing.T) {
 		t.Errorf("second delivery to %v, want grey@example.com alone", all[1].to)
 	}
 	letter := h.archived()[0]
-	p, err := decodePayload(letter.Payload)
+	p, err := wire.Decode(letter.Payload, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -470,7 +472,7 @@ func TestWorker_deadline(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	past := time.Now().Add(-time.Second)
-	p := &payload{slip{DueAt: past.Add(-time.Minute), Deadline: &past}, message("ann@example.com").WithDefaults(mailer.Defaults{}), nil}
+	p := &wire.Payload{Meta: wire.Meta{DueAt: past.Add(-time.Minute), Deadline: &past}, Message: message("ann@example.com").WithDefaults(mailer.Defaults{})}
 	if err := enqueue(t.Context(), h.queue.client, p, "late"); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/mailpouch/mailpouch/backends/smtp"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
@@ -22,7 +23,7 @@ var _ tasks.Tracer = (*Tracer)(nil)
 // is left of a message stays in it.
 func TestQueue(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{})
-	client, err := tasks.ConnectWorker(server.URL())
+	client, err := redisconn.ConnectWorker(server.URL())
 	if err != nil {
 		t.Fatal(err)
 	}

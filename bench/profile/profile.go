@@ -36,7 +36,7 @@ var whole = []struct{ part, file, function string }{
 var own = []struct{ part, file, function string }{
 	{"Redis's client", "", "github.com/redis/go-redis/"},
 	{"JSON", "/mailer/json", ""},
-	{"JSON", "/tasks/payload", ""},
+	{"JSON", "/internal/wire/", ""},
 	{"JSON", "", "encoding/json"},
 	{"SMTP", "", "github.com/mailpouch/mailpouch/backends/"},
 	{"rendering", "", "github.com/mailpouch/mailpouch/mailer."},

@@ -26,7 +26,7 @@ func TestPartOf(t *testing.T) {
 		{"protobuf is asynq's", []frame{{function: "google.golang.org/protobuf/proto.Unmarshal"}, {function: asynqRB}}, "asynq"},
 		{"JSON below the worker", []frame{{function: "encoding/json.(*decodeState).object"}, {function: handler}, {function: "github.com/hibiken/asynq.(*processor).exec"}}, "JSON"},
 		{"our own JSON", []frame{{"github.com/mailpouch/mailpouch/mailer.(*EmailMessage).UnmarshalJSON", "/src/mailer/jsondecode.go"}, {function: handler}}, "JSON"},
-		{"payload", []frame{{"github.com/mailpouch/mailpouch/tasks.decodePayload", "/src/tasks/payload.go"}, {function: handler}}, "JSON"},
+		{"payload", []frame{{"github.com/mailpouch/mailpouch/internal/wire.Decode", "/src/internal/wire/payload.go"}, {function: handler}}, "JSON"},
 		{"worker", []frame{{function: "runtime.selectgo"}, {function: handler}}, "the worker itself"},
 		{"rendering below SMTP", []frame{{"github.com/mailpouch/mailpouch/mailer.(*EmailMessage).WriteTo", "/src/mailer/render.go"}, {function: "github.com/mailpouch/mailpouch/backends/smtp.(*job).load"}}, "rendering"},
 		{"SMTP", []frame{{function: write}, {function: "net.(*conn).Write"}, {function: "github.com/mailpouch/mailpouch/backends/smtp.(*session).flush"}}, "SMTP"},

@@ -19,7 +19,7 @@ func Costs(r *report.Run) report.Costs {
 	}
 	return report.Costs{
 		Single:  cost("drain", nameWorker, "Enqueue, 32 goroutines"),
-		Mass:    cost("mass", nameMass, bulk),
+		Bulk:    cost("mass", nameMass, bulk),
 		Chunked: cost("mass", nameMassChunked, bulk),
 	}
 }

@@ -45,7 +45,7 @@ func saturated(size Size) Scenario {
 		Rounds:  3,
 		Entries: []Entry{
 			{nameBulk, true, waits{count: count, pause: 20 * time.Millisecond, bulk: n, fill: bulkSingly, start: workers(1), urgent: urgentOurs}.measure},
-			{"worker run, bulk as mass mail", true, waits{count: count, pause: 20 * time.Millisecond, bulk: 2 * n, fill: bulkInBatches, start: workers(1), urgent: urgentOurs}.measure},
+			{"worker run, bulk many mails a task", true, waits{count: count, pause: 20 * time.Millisecond, bulk: 2 * n, fill: bulkInBatches, start: workers(1), urgent: urgentOurs}.measure},
 			{nameBaseline, false, waits{count: count, pause: 20 * time.Millisecond, bulk: n, fill: bulkBaseline, start: peer("netsmtp", peerConnections), urgent: urgentBaseline}.measure},
 		},
 	}

@@ -58,10 +58,10 @@ func enqueueInto(b *harness.Bench, q *tasks.Queue, n int) {
 	})
 }
 
-// batch is how many mails a mass mailing hands over at once.
+// batch is how many mails a bulk mailing hands over at once.
 const batch = 1000
 
-// inBatches hands mails over as a mass mailing does.
+// inBatches hands mails over as a bulk mailing does.
 func inBatches(b *harness.Bench, r *harness.Redis, n int) { sendInto(b, newQueue(r), n, producers) }
 
 func sendInto(b *harness.Bench, q *tasks.Queue, n, goroutines int) {

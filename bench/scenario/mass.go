@@ -7,16 +7,16 @@ import (
 )
 
 const (
-	nameMass        = "mass mail (SendMessages of 1,000)"
-	nameMassMore    = "mass mail, 20 connections"
-	nameMassChunked = "mass mail, chunked"
+	nameMass        = "bulk mail (SendMessages of 1,000)"
+	nameMassMore    = "bulk mail, 20 connections"
+	nameMassChunked = "bulk mail, chunked"
 )
 
 func mass(size Size) Scenario {
 	n := size.of(60_000, 8_000)
 	return Scenario{
 		Name:  "mass",
-		Title: "Mass mail",
+		Title: "Bulk mail",
 		About: fmt.Sprintf("%s mails of 2 kB, handed over with Queue.SendMessages, 1,000 in a call, and delivered by one worker "+
 			"process: with its default settings, over 20 connections, and with EMAIL_CHUNKING=auto (chunked); beside it the same mails, handed over one by one.", report.Number(float64(n))),
 		Metrics: metrics(rate, worker, server, memory, waiting, network),

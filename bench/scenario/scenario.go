@@ -119,7 +119,7 @@ const (
 func metrics(keys ...string) []report.Metric {
 	titles := map[string]string{
 		rate: "mails/s", worker: "worker, us a mail", server: "Redis, us a mail", memory: "worker, MB at most",
-		waiting: "in Redis, octets a waiting mail", network: "to and from Redis, octets a mail",
+		waiting: "in Redis, bytes a waiting mail", network: "to and from Redis, bytes a mail",
 		"redis_mb": "in Redis, MB", "mb_s": "MB/s", "p50_ms": "ms, half of the mails", "p99_ms": "ms, 99 % of the mails",
 		"producer_us": "producer, us a mail",
 	}

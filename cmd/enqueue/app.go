@@ -25,7 +25,7 @@ type app struct {
 
 // load reads the settings.
 func (a *app) load(ctx context.Context) error {
-	s, err := cli.Settings(a.std, settings.Loader{Producer: true})
+	s, err := cli.Settings(a.std, settings.Loader{Producer: true}.Load)
 	if err != nil {
 		return err
 	}

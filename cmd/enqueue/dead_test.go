@@ -12,7 +12,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
-	"github.com/mailpouch/mailpouch/tasks"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // bury makes dead letters of what waits in a queue, as asynqmon's archive button would.
@@ -160,7 +160,7 @@ func TestDead_strangers(t *testing.T) {
 		`","to":["` + text + `@example.com"],"message_id":"<1@x>","date":"2026-01-02T03:04:05Z"}}`
 	client := asynq.NewClientFromRedisClient(server.Client(t))
 	for _, p := range []string{payload, dirt} {
-		if _, err := client.EnqueueContext(t.Context(), asynq.NewTask(tasks.TaskType, []byte(p)), asynq.Queue("default"), asynq.TaskID(dirt+p[:1])); err != nil {
+		if _, err := client.EnqueueContext(t.Context(), asynq.NewTask(wire.TaskType, []byte(p)), asynq.Queue("default"), asynq.TaskID(dirt+p[:1])); err != nil {
 			t.Fatal(err)
 		}
 	}

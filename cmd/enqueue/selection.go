@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
@@ -59,7 +60,7 @@ func (a *app) deadQueues(d *tasks.DeadLetters, name string) ([]string, error) {
 	known := slices.Sorted(maps.Keys(a.settings.Worker.Queues))
 	var found []string
 	for _, q := range queues {
-		plain := tasks.ParseQueueName(q).Queue
+		plain := wire.ParseQueueName(q).Queue
 		if q == name || plain == name {
 			found = append(found, q)
 		}

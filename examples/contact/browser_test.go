@@ -19,6 +19,7 @@ import (
 	"github.com/mailpouch/mailpouch/backends/smtp"
 	"github.com/mailpouch/mailpouch/internal/catcher"
 	"github.com/mailpouch/mailpouch/internal/inbox"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	browsertest "github.com/mailpouch/mailpouch/internal/testserver/browser"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -97,7 +98,7 @@ func (l lines) Write(p []byte) (int, error) {
 // work starts a worker, until the test ends.
 func (s *shop) work() {
 	s.t.Helper()
-	client, err := tasks.ConnectWorker(s.redis.URL())
+	client, err := redisconn.ConnectWorker(s.redis.URL())
 	if err != nil {
 		s.t.Fatal(err)
 	}

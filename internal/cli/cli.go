@@ -143,9 +143,9 @@ func exitCode(err error) int {
 	return ExitSoftware
 }
 
-// Settings reads the environment and prints its warnings.
-func Settings(std Streams, loader settings.Loader) (settings.Settings, error) {
-	s, warnings, err := loader.Load()
+// Settings loads the settings and prints what they are warned of.
+func Settings(std Streams, load func() (settings.Settings, []string, error)) (settings.Settings, error) {
+	s, warnings, err := load()
 	for _, w := range warnings {
 		fmt.Fprintln(std.Err, "warning: "+Line(w))
 	}

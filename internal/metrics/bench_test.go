@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/backends/smtp"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
@@ -23,7 +24,7 @@ import (
 func BenchmarkScrape(b *testing.B) {
 	const queues, size = 6, 5000
 	server := redistest.Start(b, redistest.Options{})
-	client, err := tasks.ConnectStatus(server.URL())
+	client, err := redisconn.ConnectStatus(server.URL())
 	if err != nil {
 		b.Fatal(err)
 	}

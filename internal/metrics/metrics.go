@@ -24,7 +24,7 @@ import (
 // Config configures Metrics. The zero value is usable.
 type Config struct {
 	// Redis is where the queues are read. Its commands have to end with their context, as
-	// those of tasks.ConnectStatus do. If nil, there are no metrics of queues.
+	// those of redisconn.ConnectStatus do. If nil, there are no metrics of queues.
 	Redis redis.UniversalClient
 
 	// Timeout is how long a scrape waits for Redis: 2 s if zero. After that the scrape has

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/backends/smtp"
 	"github.com/mailpouch/mailpouch/internal/catcher"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
@@ -57,11 +58,11 @@ type world struct {
 
 func newWorld(t *testing.T, redis *redistest.Server, relay string) *world {
 	t.Helper()
-	status, err := tasks.ConnectStatus(redis.URL())
+	status, err := redisconn.ConnectStatus(redis.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := tasks.ConnectWorker(redis.URL())
+	client, err := redisconn.ConnectWorker(redis.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +275,7 @@ func TestRedisAway(t *testing.T) {
 	for _, away := range []string{"gone", "silent"} {
 		t.Run(away, func(t *testing.T) {
 			redis := redistest.Start(t, redistest.Options{})
-			client, err := tasks.ConnectStatus(redis.URL())
+			client, err := redisconn.ConnectStatus(redis.URL())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -337,7 +338,7 @@ func TestACL(t *testing.T) {
 		if err := admin.SAdd(t.Context(), "asynq:queues", "default").Err(); err != nil {
 			t.Fatal(err)
 		}
-		client, err := tasks.ConnectStatus("redis://" + name + ":SECRET@" + redis.Addr())
+		client, err := redisconn.ConnectStatus("redis://" + name + ":SECRET@" + redis.Addr())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -355,7 +356,7 @@ func TestACL(t *testing.T) {
 // TestCluster: the queues of all masters are there.
 func TestCluster(t *testing.T) {
 	cluster := redistest.StartCluster(t, 3, redistest.Options{})
-	client, err := tasks.ConnectStatus(cluster.URL())
+	client, err := redisconn.ConnectStatus(cluster.URL())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	browsertest "github.com/mailpouch/mailpouch/internal/testserver/browser"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -42,7 +43,7 @@ type scene struct {
 func newScene(t *testing.T) *scene {
 	t.Helper()
 	url := redistest.Start(t, redistest.Options{}).URL()
-	client, err := tasks.ConnectWorker(url)
+	client, err := redisconn.ConnectWorker(url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,23 +2,21 @@ package pages
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"mime"
 	"net/mail"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/mailpouch/mailpouch/internal/redact"
-	"github.com/mailpouch/mailpouch/tasks"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 const (
 	maxSubject  = 120
 	maxReason   = 400
-	maxShown    = 5 // messages of a mass task, and attachments of a message
+	maxShown    = 5 // messages of a bulk task, and attachments of a message
 	notReadable = "cannot be read as mail"
 )
 
@@ -27,9 +25,9 @@ const (
 func (v veil) payload(taskType string, data []byte) string {
 	var f fields
 	switch taskType {
-	case tasks.TaskType:
+	case wire.TaskType:
 		f = v.one(data)
-	case tasks.TaskTypeMass:
+	case wire.TaskTypeBulk:
 		f = v.many(data)
 	default:
 		f.add("payload", "is no mail")
@@ -55,196 +53,106 @@ func (v veil) many(data []byte) fields {
 
 // one shows a message and what is true of it in the queue.
 func (v veil) one(data []byte) fields {
-	var p struct {
-		Using      json.RawMessage `json:"using"`
-		DueAt      json.RawMessage `json:"due_at"`
-		Deadline   json.RawMessage `json:"deadline"`
-		AtMostOnce json.RawMessage `json:"at_most_once"`
-		Recipients json.RawMessage `json:"recipients"`
-		Refused    json.RawMessage `json:"refused"`
-		Blobs      json.RawMessage `json:"blobs"`
-		Message    json.RawMessage `json:"message"`
-	}
 	var f fields
-	if json.Unmarshal(data, &p) != nil || p.Message == nil {
+	o, ok := wire.ReadOutline(data)
+	if !ok {
 		f.add("payload", notReadable)
 		return f
 	}
-	f = v.message(p.Message, sizes(p.Blobs))
-	f.add("only_to", v.recipients(texts(p.Recipients)))
-	f.add("refused", v.text(text(p.Refused), maxReason))
-	f.add("mailer", v.text(text(p.Using), maxSubject))
-	f.add("due_at", moment(p.DueAt))
-	f.add("deadline", moment(p.Deadline))
-	if string(p.AtMostOnce) == "true" {
+	f = v.message(o)
+	f.add("only_to", v.recipients(o.Recipients))
+	f.add("refused", v.text(o.Refused, maxReason))
+	f.add("mailer", v.text(o.Using, maxSubject))
+	f.add("due_at", moment(o.DueAt))
+	f.add("deadline", moment(o.Deadline))
+	if o.AtMostOnce {
 		f.add("at_most_once", "yes")
 	}
 	return f
 }
 
 // message shows one message.
-func (v veil) message(data json.RawMessage, blobs map[int]int) fields {
-	var m struct {
-		Subject      json.RawMessage `json:"subject"`
-		From         json.RawMessage `json:"from_email"`
-		To           json.RawMessage `json:"to"`
-		Cc           json.RawMessage `json:"cc"`
-		Bcc          json.RawMessage `json:"bcc"`
-		Body         json.RawMessage `json:"body"`
-		Raw          json.RawMessage `json:"raw"`
-		Subtype      json.RawMessage `json:"content_subtype"`
-		Attachments  json.RawMessage `json:"attachments"`
-		Alternatives json.RawMessage `json:"alternatives"`
-		MessageID    json.RawMessage `json:"message_id"`
-	}
+func (v veil) message(o wire.Outline) fields {
 	var f fields
-	if json.Unmarshal(data, &m) != nil {
+	if !o.Readable {
 		f.add("message", notReadable)
 		return f
 	}
-	f.add("subject", v.text(text(m.Subject), maxSubject))
-	if from := text(m.From); from != "" {
-		f.add("from", v.recipient(from))
+	f.add("subject", v.text(o.Subject, maxSubject))
+	if o.From != "" {
+		f.add("from", v.recipient(o.From))
 	}
-	f.add("to", v.recipients(texts(m.To)))
-	f.add("cc", v.recipients(texts(m.Cc)))
-	f.add("bcc", v.recipients(texts(m.Bcc)))
-	if body := text(m.Body); body != "" {
-		f.add("body", size(len(body))+", text/"+redact.Cut(redact.Line(text(m.Subtype)), maxAddress))
+	f.add("to", v.recipients(o.To))
+	f.add("cc", v.recipients(o.Cc))
+	f.add("bcc", v.recipients(o.Bcc))
+	if o.Body != 0 {
+		f.add("body", size(o.Body)+", text/"+redact.Cut(redact.Line(o.ContentSubtype), maxAddress))
 	}
-	if raw := text(m.Raw); raw != "" {
-		f.add("subject", v.text(rawSubject(raw), maxSubject))
-		f.add("raw", size(decoded(raw)))
+	if o.Raw != 0 {
+		f.add("subject", v.text(rawSubject(o.RawHead), maxSubject))
+		f.add("raw", size(o.Raw))
 	}
-	f.add("alternatives", v.alternatives(m.Alternatives))
-	f.add("attachments", v.attachments(m.Attachments, blobs))
-	f.add("message_id", redact.Cut(redact.Line(text(m.MessageID)), maxSubject))
+	f.add("alternatives", v.alternatives(o.Alternatives))
+	f.add("attachments", v.attachments(o.Attachments))
+	f.add("message_id", redact.Cut(redact.Line(o.MessageID), maxSubject))
 	return f
 }
 
-func (v veil) alternatives(data json.RawMessage) []string {
-	var all []struct {
-		Content  json.RawMessage `json:"content"`
-		MIMEType json.RawMessage `json:"mimetype"`
-	}
-	if json.Unmarshal(data, &all) != nil {
-		return nil
-	}
+func (v veil) alternatives(all []wire.OutlinePart) []string {
 	var shown []string
 	for _, a := range all[:min(len(all), maxShown)] {
-		shown = append(shown, size(len(text(a.Content)))+", "+v.text(text(a.MIMEType), maxAddress))
+		shown = append(shown, size(a.Size)+", "+v.text(a.Mimetype, maxAddress))
 	}
 	return shown
 }
 
-// attachments shows names and sizes. blobs has the sizes of those that are stored beside
-// the queue, by index.
-func (v veil) attachments(data json.RawMessage, blobs map[int]int) []string {
-	var all []struct {
-		Name     json.RawMessage `json:"filename"`
-		Content  json.RawMessage `json:"content"`
-		MIMEType json.RawMessage `json:"mimetype"`
-	}
-	if json.Unmarshal(data, &all) != nil {
-		return nil
-	}
+// attachments shows names and sizes.
+func (v veil) attachments(all []wire.OutlinePart) []string {
 	var shown []string
 	for i, a := range all {
 		if i == maxShown {
 			return append(shown, fmt.Sprintf("and %d more", len(all)-i))
 		}
-		n, beside := blobs[i]
-		if !beside {
-			n = decoded(text(a.Content))
-		}
-		name := v.text(text(a.Name), maxSubject)
+		name := v.text(a.Name, maxSubject)
 		if name == "" {
 			name = "without a name"
 		}
-		shown = append(shown, fmt.Sprintf("%s: %s, %s", name, size(n), v.text(text(a.MIMEType), maxAddress)))
+		shown = append(shown, fmt.Sprintf("%s: %s, %s", name, size(a.Size), v.text(a.Mimetype, maxAddress)))
 	}
 	return shown
 }
 
 // result shows what the relay answered to a message that was sent.
 func (v veil) result(_ string, data []byte) string {
-	var r struct {
-		Reply   json.RawMessage `json:"reply"`
-		Refused json.RawMessage `json:"refused"`
-	}
 	if len(data) == 0 {
 		return ""
 	}
 	var f fields
-	if json.Unmarshal(data, &r) != nil {
+	r, ok := wire.ReadResult(data)
+	if !ok {
 		f.add("size", size(len(data)))
 		return line(f)
 	}
-	f.add("reply", v.text(text(r.Reply), maxReason))
+	f.add("reply", v.text(r.Reply, maxReason))
 	var refused []string
-	for i, reason := range texts(r.Refused) {
-		if i == maxShown {
-			break
-		}
+	for _, reason := range r.Refused[:min(len(r.Refused), maxShown)] {
 		refused = append(refused, v.text(reason, maxReason))
 	}
 	f.add("refused", refused)
 	return line(f)
 }
 
-// moment is a JSON string that is a time; anything else is "".
-func moment(data json.RawMessage) string {
-	var at time.Time
-	if json.Unmarshal(data, &at) != nil || at.IsZero() {
+// moment is a time, "" if it is none.
+func moment(at time.Time) string {
+	if at.IsZero() {
 		return ""
 	}
 	return at.Format(time.RFC3339Nano)
 }
 
-// sizes has the octets of the attachments that are stored beside the queue, by index.
-func sizes(blobs json.RawMessage) map[int]int {
-	var all []struct {
-		Attachment int `json:"attachment"`
-		Size       int `json:"size"`
-	}
-	if json.Unmarshal(blobs, &all) != nil {
-		return nil
-	}
-	m := map[int]int{}
-	for _, b := range all {
-		m[b.Attachment] = b.Size
-	}
-	return m
-}
-
-// text is a JSON string; anything else is "".
-func text(data json.RawMessage) string {
-	var s string
-	if json.Unmarshal(data, &s) != nil {
-		return ""
-	}
-	return s
-}
-
-// texts is a JSON list of strings; what is none is left out.
-func texts(data json.RawMessage) []string {
-	var all []json.RawMessage
-	if json.Unmarshal(data, &all) != nil {
-		return nil
-	}
-	list := make([]string, 0, len(all))
-	for _, item := range all {
-		if s := text(item); s != "" {
-			list = append(list, s)
-		}
-	}
-	return list
-}
-
-// rawSubject is the subject of a finished message in base64, if it is near its top.
-func rawSubject(raw string) string {
-	head, _ := base64.StdEncoding.DecodeString(raw[:min(len(raw), 16<<10)&^3]) // as far as it goes
-	message, err := mail.ReadMessage(bytes.NewReader(append(head, "\r\n\r\n"...)))
+// rawSubject is the subject of a finished message, if it is near its top.
+func rawSubject(head []byte) string {
+	message, err := mail.ReadMessage(bytes.NewReader(append(bytes.Clone(head), "\r\n\r\n"...)))
 	if err != nil {
 		return ""
 	}
@@ -254,9 +162,6 @@ func rawSubject(raw string) string {
 	}
 	return subject
 }
-
-// decoded is about how many octets a base64 text stands for.
-func decoded(text string) int { return len(strings.TrimRight(text, "=")) * 3 / 4 }
 
 // fields is a JSON object whose fields stay in order.
 type fields []struct {
@@ -296,7 +201,7 @@ func line(f fields) string {
 	return b.String()
 }
 
-// size writes octets for people.
+// size writes bytes for people.
 func size(n int) string {
 	switch {
 	case n < 1000:

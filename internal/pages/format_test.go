@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/mailpouch/mailpouch/tasks"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 const mailPayload = `{"version":1,"using":"marketing","due_at":"2026-01-02T03:04:05Z","at_most_once":true,"blobs":[{"attachment":1,"sha256":"00","size":2500000}],` +
@@ -18,7 +18,7 @@ const mailPayload = `{"version":1,"using":"marketing","due_at":"2026-01-02T03:04
 
 func TestVeil_payload(t *testing.T) {
 	t.Parallel()
-	got := veil{}.payload(tasks.TaskType, []byte(mailPayload))
+	got := veil{}.payload(wire.TaskType, []byte(mailPayload))
 	want := `{"subject":"Hello ✓","from":"s***@example.com","to":["a***@example.com","b***@x.example","c***@x.example","and 2 more"],` +
 		`"bcc":["b***@example.com"],"body":"15 B, text/plain","alternatives":["22 B, text/html"],` +
 		`"attachments":["a.txt: 21 B, text/plain","big.pdf: 2.5 MB, application/pdf"],"message_id":"<1@shop.example>",` +
@@ -26,7 +26,7 @@ func TestVeil_payload(t *testing.T) {
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if got := (veil{addresses: true}).payload(tasks.TaskType, []byte(mailPayload)); !strings.Contains(got, `"to":["ann@example.com","b@x.example"`) {
+	if got := (veil{addresses: true}).payload(wire.TaskType, []byte(mailPayload)); !strings.Contains(got, `"to":["ann@example.com","b@x.example"`) {
 		t.Errorf("addresses are not in full: %s", got)
 	}
 	if !json.Valid([]byte(got)) {
@@ -34,13 +34,13 @@ func TestVeil_payload(t *testing.T) {
 	}
 }
 
-func TestVeil_payload_mass(t *testing.T) {
+func TestVeil_payload_bulk(t *testing.T) {
 	t.Parallel()
 	var lines strings.Builder
 	for i := range 100 {
 		fmt.Fprintf(&lines, `{"version":1,"due_at":"2026-01-02T03:04:05Z","message":{"subject":"News %d","to":["reader%d@example.com"],"body":"the-secret-body"}}`+"\n", i, i)
 	}
-	got := veil{}.payload(tasks.TaskTypeMass, []byte(lines.String()))
+	got := veil{}.payload(wire.TaskTypeBulk, []byte(lines.String()))
 	for _, want := range []string{`{"messages":100,`, `"subject":"News 4"`, `"to":["r***@example.com"]`, `"size":"`} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %s in %s", want, got)
@@ -55,9 +55,34 @@ func TestVeil_payload_raw(t *testing.T) {
 	t.Parallel()
 	raw := "Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nTo: ann@example.com\r\n\r\nthe-secret-body\r\n" + strings.Repeat("x", 20_000)
 	data := fmt.Sprintf(`{"version":1,"message":{"subject":"","to":["ann@example.com"],"raw":%q}}`, base64.StdEncoding.EncodeToString([]byte(raw)))
-	got := veil{}.payload(tasks.TaskType, []byte(data))
+	got := veil{}.payload(wire.TaskType, []byte(data))
 	if !strings.Contains(got, `"subject":"Grüße"`) || !strings.Contains(got, `"raw":"20.1 kB"`) {
 		t.Errorf("got %s", got)
+	}
+}
+
+// What is stored beside the queue counts for the part that it is of, and for no other.
+func TestVeil_payload_blobs(t *testing.T) {
+	t.Parallel()
+	const one = `{"version":1,"due_at":"2026-01-02T03:04:05Z","blobs":[%s],"message":{"body":"","content_subtype":"plain",` +
+		`"attachments":[{"filename":"a.txt","content":"aGk=","mimetype":"text/plain"}],"alternatives":[{"content":"hi","mimetype":"text/html"}]}}`
+	const body, alternative, attachment = `"body":"5.0 MB, text/plain",`, `"alternatives":["2 B, text/html"]`, `"attachments":["a.txt: 2 B, text/plain"]`
+	for _, tt := range []struct{ name, blobs, want string }{
+		{"none", ``, alternative + "," + attachment},
+		{"the body", `{"part":"body","attachment":0,"sha256":"00","size":5000000}`, body + alternative + "," + attachment},
+		{"the attachment", `{"attachment":0,"sha256":"00","size":5000000}`, alternative + `,"attachments":["a.txt: 5.0 MB, text/plain"]`},
+		{"the alternative", `{"part":"alternative","attachment":0,"sha256":"00","size":5000000}`, `"alternatives":["5.0 MB, text/html"],` + attachment},
+		{"a raw message", `{"part":"raw","attachment":0,"sha256":"00","size":5000000}`, `"raw":"5.0 MB",` + alternative + "," + attachment},
+		{"anything else", `{"part":"subject","attachment":0,"size":5},{"attachment":-1,"size":5},{"attachment":9,"size":5}`, alternative + "," + attachment},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			data := fmt.Sprintf(one, tt.blobs)
+			want := "{" + tt.want + `,"due_at":"2026-01-02T03:04:05Z","size":"` + size(len(data)) + `"}`
+			if got := (veil{}).payload(wire.TaskType, []byte(data)); got != want {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
 	}
 }
 
@@ -65,20 +90,20 @@ func TestVeil_payload_raw(t *testing.T) {
 func TestVeil_payload_hostile(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, kind, give, want string }{
-		{"nothing", tasks.TaskType, "", `{"payload":"cannot be read as mail","size":"0 B"}`},
-		{"no JSON", tasks.TaskType, "\x00\xff<script>", `{"payload":"cannot be read as mail","size":"10 B"}`},
-		{"another type of JSON", tasks.TaskType, "[1,2]", `{"payload":"cannot be read as mail","size":"5 B"}`},
-		{"cut off", tasks.TaskType, mailPayload[:200], `{"payload":"cannot be read as mail","size":"200 B"}`},
-		{"no message", tasks.TaskType, `{"version":1}`, `{"payload":"cannot be read as mail","size":"13 B"}`},
-		{"a message that is none", tasks.TaskType, `{"message":[]}`, `{"message":"cannot be read as mail","size":"14 B"}`},
-		{"wrong types everywhere", tasks.TaskType, `{"using":1,"due_at":{},"recipients":"x","blobs":7,"message":{"subject":[],"to":{"a":1},"cc":[1,null,"c@x"],"body":3,"attachments":{},"alternatives":[[]]}}`,
+		{"nothing", wire.TaskType, "", `{"payload":"cannot be read as mail","size":"0 B"}`},
+		{"no JSON", wire.TaskType, "\x00\xff<script>", `{"payload":"cannot be read as mail","size":"10 B"}`},
+		{"another type of JSON", wire.TaskType, "[1,2]", `{"payload":"cannot be read as mail","size":"5 B"}`},
+		{"cut off", wire.TaskType, mailPayload[:200], `{"payload":"cannot be read as mail","size":"200 B"}`},
+		{"no message", wire.TaskType, `{"version":1}`, `{"payload":"cannot be read as mail","size":"13 B"}`},
+		{"a message that is none", wire.TaskType, `{"message":[]}`, `{"message":"cannot be read as mail","size":"14 B"}`},
+		{"wrong types everywhere", wire.TaskType, `{"using":1,"due_at":{},"recipients":"x","blobs":7,"message":{"subject":[],"to":{"a":1},"cc":[1,null,"c@x"],"body":3,"attachments":{},"alternatives":[[]]}}`,
 			`{"cc":["c***@x"],"size":"154 B"}`},
-		{"markup and controls", tasks.TaskType, `{"message":{"subject":"<script>alert(1)</script>\u001b[2J\u202e\r\nBcc: x"}}`,
+		{"markup and controls", wire.TaskType, `{"message":{"subject":"<script>alert(1)</script>\u001b[2J\u202e\r\nBcc: x"}}`,
 			`{"subject":"<script>alert(1)</script> [2J  Bcc: x","size":"76 B"}`},
 		{"other people's task", "payment:charge", `{"card":"4111"}`, `{"payload":"is no mail","size":"15 B"}`},
-		{"mass of nothing", tasks.TaskTypeMass, "", `{"messages":0,"first":null,"size":"0 B"}`},
-		{"mass of anything", tasks.TaskTypeMass, "x\n{}\n", `{"messages":2,"first":[{"payload":"cannot be read as mail"},{"payload":"cannot be read as mail"}],"size":"5 B"}`},
-		{"deep", tasks.TaskType, `{"message":{"to":` + strings.Repeat("[", 50_000), `{"payload":"cannot be read as mail","size":"50.0 kB"}`},
+		{"mass of nothing", wire.TaskTypeBulk, "", `{"messages":0,"first":null,"size":"0 B"}`},
+		{"mass of anything", wire.TaskTypeBulk, "x\n{}\n", `{"messages":2,"first":[{"payload":"cannot be read as mail"},{"payload":"cannot be read as mail"}],"size":"5 B"}`},
+		{"deep", wire.TaskType, `{"message":{"to":` + strings.Repeat("[", 50_000), `{"payload":"cannot be read as mail","size":"50.0 kB"}`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -97,7 +122,7 @@ func TestVeil_result(t *testing.T) {
 		{"a reply", `{"reply":"250 Ok <ann@example.com>","refused":["RCPT <bob@example.com>: 550"]}`, `{"reply":"250 Ok <a***@example.com>","refused":["RCPT <b***@example.com>: 550"]}`},
 		{"anything", "\xff", `{"size":"1 B"}`},
 	} {
-		if got := (veil{}).result(tasks.TaskType, []byte(tt.give)); got != tt.want {
+		if got := (veil{}).result(wire.TaskType, []byte(tt.give)); got != tt.want {
 			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
 		}
 	}
@@ -108,9 +133,9 @@ func FuzzVeil_payload(f *testing.F) {
 	f.Add(false, []byte(mailPayload+"\n"+mailPayload))
 	f.Add(true, []byte(`{"message":{"raw":"U3ViamVjdDogeA=="}}`))
 	f.Fuzz(func(t *testing.T, single bool, data []byte) {
-		kind := tasks.TaskType
+		kind := wire.TaskType
 		if !single {
-			kind = tasks.TaskTypeMass
+			kind = wire.TaskTypeBulk
 		}
 		if got := (veil{}).payload(kind, data); !json.Valid([]byte(got)) || len(got) > 40_000 {
 			t.Errorf("%q becomes %s", data, got)

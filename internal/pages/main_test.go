@@ -11,10 +11,10 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
-	"github.com/mailpouch/mailpouch/tasks"
 )
 
 var screenshots = flag.Bool("screenshots", false, "write the pictures of README into docs/images")
@@ -32,7 +32,7 @@ func (silence) Printf(context.Context, string, ...any) {}
 // connect returns a client that is closed with the test.
 func connect(t testing.TB, url string) redis.UniversalClient {
 	t.Helper()
-	client, err := tasks.ConnectStatus(url)
+	client, err := redisconn.ConnectStatus(url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ type Config struct {
 	ShowAddresses bool // in full
 	AllowWrite    bool // in /monitor/
 
-	// Redis is a client that answers soon or fails (tasks.ConnectStatus). The server does
+	// Redis is a client that answers soon or fails (redisconn.ConnectStatus). The server does
 	// not close it.
 	Redis redis.UniversalClient
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mailpouch/mailpouch/backends/smtp"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -21,8 +22,8 @@ type State struct {
 	mu       sync.Mutex
 	all      flow
 	mailers  map[string]*mailerState
-	queues   map[tasks.QueueName]*flow // by mailer and queue
-	failures []failure                 // a ring: the next one goes to failures[next]
+	queues   map[wire.QueueName]*flow // by mailer and queue
+	failures []failure                // a ring: the next one goes to failures[next]
 	next     int
 }
 
@@ -66,7 +67,7 @@ const maxFailures = 50
 func NewState(names ...string) *State {
 	s := &State{
 		now: time.Now, started: time.Now(),
-		mailers: map[string]*mailerState{"": {}}, queues: map[tasks.QueueName]*flow{},
+		mailers: map[string]*mailerState{"": {}}, queues: map[wire.QueueName]*flow{},
 	}
 	for _, name := range names {
 		s.mailers[name] = new(mailerState)
@@ -143,7 +144,7 @@ func (s *State) outcome(out tasks.Outcome) {
 	defer s.mu.Unlock()
 	now := s.now()
 	m := s.mailer(out.Mailer)
-	name := tasks.QueueName{Mailer: out.Mailer, Queue: out.Queue}
+	name := wire.QueueName{Mailer: out.Mailer, Queue: out.Queue}
 	q, ok := s.queues[name]
 	if !ok {
 		q = new(flow)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mailpouch/mailpouch/backends/smtp"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -173,9 +174,9 @@ func TestAddUp(t *testing.T) {
 	s.outcome(sent("default", ""))
 	got := addUp([]tasks.QueueStatus{
 		{Name: "default", Waiting: 1, Retry: 2, Since: now.Add(-time.Second)},
-		{Name: tasks.QueueName{Queue: "default", Mass: true}.String(), Waiting: 3, Dead: 1, Since: now.Add(-time.Minute)},
-		{Name: tasks.QueueName{Queue: "default", Shard: 2}.String(), InHand: 5, Paused: true},
-		{Name: tasks.QueueName{Mailer: "marketing", Queue: "bulk"}.String(), Scheduled: 7},
+		{Name: wire.QueueName{Queue: "default", Bulk: true}.String(), Waiting: 3, Dead: 1, Since: now.Add(-time.Minute)},
+		{Name: wire.QueueName{Queue: "default", Shard: 2}.String(), InHand: 5, Paused: true},
+		{Name: wire.QueueName{Mailer: "marketing", Queue: "bulk"}.String(), Scheduled: 7},
 		{Name: "forgotten", Waiting: 9},
 		{Name: "<script>", Waiting: 1},
 	}, map[string]int{"critical": 6, "default": 3}, now.Add(time.Second), s)

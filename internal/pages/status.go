@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
@@ -168,7 +169,7 @@ func (f failure) status(v veil) failureStatus {
 	}
 	reply.Text = v.text(out.Err.Error(), maxReason)
 	if out.Action == tasks.ActionRetry || out.Action == tasks.ActionDead {
-		queue := tasks.QueueName{Mailer: out.Mailer, Queue: out.Queue, Shard: out.Shard}.String()
+		queue := wire.QueueName{Mailer: out.Mailer, Queue: out.Queue, Shard: out.Shard}.String()
 		reply.Link = monitorPath + "queues/" + url.PathEscape(queue) + "/tasks/" + url.PathEscape(out.TaskID)
 	}
 	return reply
@@ -177,8 +178,8 @@ func (f failure) status(v veil) failureStatus {
 // addUp makes one row of all of asynq's queues that are one to a producer. Those that the
 // worker serves have a row even if nothing was ever in them. The heaviest come first.
 func addUp(all []tasks.QueueStatus, served map[string]int, now time.Time, s *State) []queueStatus {
-	rows := map[tasks.QueueName]*queueStatus{}
-	row := func(name tasks.QueueName) *queueStatus {
+	rows := map[wire.QueueName]*queueStatus{}
+	row := func(name wire.QueueName) *queueStatus {
 		if rows[name] == nil {
 			rows[name] = &queueStatus{
 				counts: counts{Name: name.Queue}, Mailer: name.Mailer, Rate: s.rate(name, now),
@@ -188,15 +189,15 @@ func addUp(all []tasks.QueueStatus, served map[string]int, now time.Time, s *Sta
 		return rows[name]
 	}
 	for name := range served {
-		row(tasks.QueueName{Queue: name})
+		row(wire.QueueName{Queue: name})
 	}
 	for _, q := range all {
-		name := tasks.ParseQueueName(q.Name)
-		r := row(tasks.QueueName{Mailer: name.Mailer, Queue: name.Queue})
+		name := wire.ParseQueueName(q.Name)
+		r := row(wire.QueueName{Mailer: name.Mailer, Queue: name.Queue})
 		part := countsOf(q, now)
 		r.add(part)
 		r.Parts = append(r.Parts, partStatus{
-			counts: part, Mass: name.Mass, Link: monitorPath + "queues/" + url.PathEscape(q.Name),
+			counts: part, Mass: name.Bulk, Link: monitorPath + "queues/" + url.PathEscape(q.Name),
 		})
 	}
 	list := make([]queueStatus, 0, len(rows))
@@ -231,7 +232,7 @@ func (c *counts) add(part counts) {
 }
 
 // rate is how many mails/s of a queue this worker sends.
-func (s *State) rate(name tasks.QueueName, now time.Time) float64 {
+func (s *State) rate(name wire.QueueName, now time.Time) float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if q, ok := s.queues[name]; ok {

@@ -13,9 +13,9 @@ import (
 
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
-	"github.com/mailpouch/mailpouch/tasks"
 )
 
 func checkCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
@@ -34,7 +34,7 @@ none; what it thinks of a recipient shows "enqueue test".`,
 }
 
 func check(ctx context.Context, std cli.Streams, registry backends.Registry) error {
-	s, err := cli.Settings(std, settings.Loader{})
+	s, err := cli.Settings(std, registry.Load)
 	printSettings(std.Out, s)
 	if err != nil {
 		return err
@@ -92,15 +92,15 @@ func backendAddress(s settings.Settings) string {
 // patience bounds each of the two tries.
 const patience = 15 * time.Second
 
-func tryRedis(ctx context.Context, s settings.Settings) (tasks.RedisCheck, error) {
+func tryRedis(ctx context.Context, s settings.Settings) (redisconn.CheckResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	client, err := tasks.Connect(s.Queue.RedisURL.Reveal())
+	client, err := redisconn.Connect(s.Queue.RedisURL.Reveal())
 	if err != nil {
-		return tasks.RedisCheck{}, err
+		return redisconn.CheckResult{}, err
 	}
 	defer func() { _ = client.Close() }()
-	return tasks.CheckRedis(ctx, client)
+	return redisconn.Check(ctx, client)
 }
 
 // tryBackend connects, and asks whether mail from our senders is taken.

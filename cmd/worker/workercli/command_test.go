@@ -144,7 +144,7 @@ func TestRun_ownBackend(t *testing.T) {
 	t.Setenv("EMAIL_QUEUE_BACKEND", "pigeon")
 	outbox := new(locmem.Outbox)
 	registry := backends.Builtin()
-	registry["pigeon"] = func(settings.Settings) (mailer.Backend, error) { return locmem.New(locmem.Config{Outbox: outbox}) }
+	registry["pigeon"] = backends.Entry{New: func(settings.Settings) (mailer.Backend, error) { return locmem.New(locmem.Config{Outbox: outbox}) }}
 
 	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
 	defer func() { _ = client.Close() }()
@@ -306,7 +306,7 @@ func TestStrangers(t *testing.T) {
 	redis := redistest.Start(t, redistest.Options{})
 	t.Setenv("REDIS_URL", redis.URL())
 	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
-	registry := backends.Registry{"smtp": func(settings.Settings) (mailer.Backend, error) { return nil, errors.New("550 " + dirt) }}
+	registry := backends.Registry{"smtp": {New: func(settings.Settings) (mailer.Backend, error) { return nil, errors.New("550 " + dirt) }}}
 	clean("check", worker(t.Context(), t, registry, "check").out)
 
 	var b strings.Builder

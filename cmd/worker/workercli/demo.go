@@ -18,6 +18,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/embedded"
 	"github.com/mailpouch/mailpouch/internal/pages"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -107,7 +108,7 @@ func (d *demo) start() (stop func(), err error) {
 		d.redis.Close()
 		return nil, err
 	}
-	if d.client, err = tasks.ConnectWorker(d.redis.URL()); err != nil {
+	if d.client, err = redisconn.ConnectWorker(d.redis.URL()); err != nil {
 		return nil, err
 	}
 	return func() {
@@ -232,7 +233,7 @@ func batchSizes(batches []tasks.Batch) string {
 
 // stayUp prints the mails that others queue, and serves the worker's pages, until ctx ends.
 func (d *demo) stayUp(ctx context.Context) error {
-	client, err := tasks.ConnectStatus(d.redis.URL())
+	client, err := redisconn.ConnectStatus(d.redis.URL())
 	if err != nil {
 		return err
 	}

@@ -14,12 +14,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/settings"
 )
 
-func healthCommand(std cli.Streams) *cobra.Command {
+func healthCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
 	var ready bool
 	var address string
 	c := &cobra.Command{
@@ -40,7 +41,7 @@ Exit codes: 0 yes, 64 usage, 69 no or no answer, 78 a setting is wrong.`,
 			case address != "":
 				return health(c.Context(), std.Out, address, "")
 			}
-			s, _, err := settings.Load() // the worker itself prints the warnings
+			s, _, err := registry.Load() // the worker itself prints the warnings
 			if err != nil {
 				return err
 			}

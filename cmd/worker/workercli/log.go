@@ -81,12 +81,14 @@ func traced(registry backends.Registry, log zerolog.Logger, s settings.Log) back
 	registry = maps.Clone(registry)
 	var last atomic.Int64
 	log, show := log.Level(zerolog.InfoLevel), s.ShowAddresses // it was asked for
-	registry["smtp"] = func(s settings.Settings) (mailer.Backend, error) {
+	smtp := registry["smtp"]
+	smtp.New = func(s settings.Settings) (mailer.Backend, error) {
 		number := last.Add(1)
 		return backends.SMTP(s, func(line string) {
 			log.Info().Int64("smtp", number).Msg(redact.Text(line, maxTraced, show))
 		})
 	}
+	registry["smtp"] = smtp
 	return registry
 }
 

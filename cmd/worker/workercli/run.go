@@ -10,6 +10,7 @@ import (
 	"github.com/mailpouch/mailpouch"
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/settings"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -27,7 +28,7 @@ second signal ends it at once.`,
   EMAIL_QUEUE_BACKEND=console worker run`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, warnings, err := settings.Load()
+			s, warnings, err := registry.Load()
 			log := newLogger(std.Err, s.Log)
 			adopt(std.Err, log)
 			for _, w := range warnings {
@@ -65,12 +66,12 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 	if err := s.HTTP.CheckAccess(); err != nil {
 		return err
 	}
-	client, err := tasks.ConnectWorker(s.Queue.RedisURL.Reveal())
+	client, err := redisconn.ConnectWorker(s.Queue.RedisURL.Reveal())
 	if err != nil {
 		return cli.Exit(cli.ExitConfig, err)
 	}
 	defer func() { _ = client.Close() }()
-	looking, err := tasks.ConnectStatus(s.Queue.RedisURL.Reveal())
+	looking, err := redisconn.ConnectStatus(s.Queue.RedisURL.Reveal())
 	if err != nil {
 		return cli.Exit(cli.ExitConfig, err)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/mailpouch/mailpouch/tasks"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // TestDelivery: a relay that accepts, refuses now and refuses for good, and each time
@@ -77,11 +77,11 @@ func (s *site) enqueueUnreadable() int {
 		head + `{"raw":"` + string(unreadable) + `"}}`, head + `{"to":["` + string(unreadable) + `@@@"],"message_id":"<2@x>","date":"2026-01-02T03:04:05Z"}}`,
 	}
 	for _, p := range payloads {
-		if _, err := client.EnqueueContext(s.Context(), asynq.NewTask(tasks.TaskType, []byte(p)), asynq.Queue("default")); err != nil {
+		if _, err := client.EnqueueContext(s.Context(), asynq.NewTask(wire.TaskType, []byte(p)), asynq.Queue("default")); err != nil {
 			s.Fatal(err)
 		}
 	}
-	mass := asynq.NewTask(tasks.TaskTypeMass, []byte(payloads[0]+"\n"))
+	mass := asynq.NewTask(wire.TaskTypeBulk, []byte(payloads[0]+"\n"))
 	if _, err := client.EnqueueContext(s.Context(), mass, asynq.Queue("default:mass")); err != nil {
 		s.Fatal(err)
 	}

@@ -78,7 +78,7 @@ func TestSpans(t *testing.T) {
 	t.Setenv("EMAIL_OTHER_BACKEND", "broken")
 	t.Setenv("EMAIL_HTTP_ADDR", "off")
 	registry := backends.Builtin()
-	registry["broken"] = func(settings.Settings) (mailer.Backend, error) { return broken{}, nil }
+	registry["broken"] = backends.Entry{New: func(settings.Settings) (mailer.Backend, error) { return broken{}, nil }}
 
 	queue := tasks.NewQueue(server.Client(t), tasks.QueueConfig{Mailers: []string{"other"}, Tracer: tracing.New(provider.Tracer(tracing.Scope))}).
 		With(tasks.Options{MaxRetry: new(0)})

@@ -1,0 +1,131 @@
+// Package asynqbatch makes asynq servers that fetch and acknowledge many tasks in one round trip to Redis.
+//
+// It is made for asynq v0.26.0, and it is the only place that knows asynq's Lua scripts, its key layout and the
+// fields of its protocol buffers. asynq fetches one task at a time and acknowledges each by itself: two round trips
+// for every task. An asynq server runs its scripts on a Redis client that it is given, so the client is where that
+// changes. Of all the scripts that a server runs, three are known here by their keys and arguments:
+//
+//	fetch a task          for as many tasks as the server has free slots; the next ones wait here until asynq asks
+//	acknowledge a task    for all tasks that end at the same moment
+//	recover a task        only after its lease was taken over, so that of several servers one does it
+//
+// Everything else passes through. What is in Redis before and after is what asynq itself would have left: the same
+// keys, lists, leases and numbers. So asynq's client and inspector, asynqmon, asynq's command line, and servers
+// without this package work on the same queues and see no difference. A script that is not known any more, in
+// another version of asynq, passes through too: that costs speed and the protection of a recovered task, never mail.
+// A test fails then.
+//
+//	asynq.Server -> broker -+-> fetcher       (slots: how many tasks to fetch)
+//	                        +-> acknowledger <- Client.Acknowledge, by whoever knows first that a task is done
+//	                        +-> takeOver
+//	                        +-> Redis
+package asynqbatch
+
+import (
+	"context"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+)
+
+// Config says what a Client adds to asynq.
+type Config struct {
+	// LostField is the field of a task's record in which its lost leases are counted. asynq leaves fields alone
+	// that it does not know.
+	LostField string
+
+	// Fetched is called for each task before asynq gets it, with how many leases the task has lost.
+	Fetched func(key string, lost int)
+
+	Logger zerolog.Logger
+}
+
+// Client makes asynq servers on one Redis.
+type Client struct {
+	redis redis.UniversalClient
+	acks  *acknowledger
+	cfg   Config
+}
+
+// New returns a Client on the given Redis, which it does not close.
+func New(client redis.UniversalClient, cfg Config) *Client {
+	return &Client{redis: client, acks: newAcknowledger(client), cfg: cfg}
+}
+
+// TaskKey is where asynq keeps the record of a task.
+func TaskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
+
+// Server is an asynq server that fetches and acknowledges many tasks in a round trip.
+type Server struct {
+	asynq   *asynq.Server
+	slots   *slots
+	fetcher *fetcher
+}
+
+// ServerConfig is the configuration of a server. The logger is the Client's.
+type ServerConfig struct {
+	asynq.Config
+
+	// Eager reports whether an empty queue is asked again after a millisecond, instead of after CheckInterval.
+	// Nil is always.
+	Eager func() bool
+}
+
+// NewServer returns a server that is not started yet.
+func (c *Client) NewServer(cfg ServerConfig) *Server {
+	if cfg.Eager == nil {
+		cfg.Eager = func() bool { return true }
+	}
+	cfg.Logger = newLogger(c.cfg.Logger)
+	s := newSlots(cfg.Concurrency)
+	f := newFetcher(c.redis, s, cfg.Eager, c.cfg.LostField)
+	return &Server{asynq.NewServerFromRedisClient(c.broker(f), cfg.Config), s, f}
+}
+
+// Start starts to fetch tasks and to give them to the handler.
+func (s *Server) Start(h asynq.Handler) error { return s.asynq.Start(s.slots.handler(h)) }
+
+// Stop makes the server fetch no more tasks. What no handler has begun goes back to its queue.
+func (s *Server) Stop() {
+	s.asynq.Stop()
+	s.fetcher.close(context.Background())
+}
+
+// Shutdown waits for the handlers, as long as the configuration says, and ends the server.
+func (s *Server) Shutdown() { s.asynq.Shutdown() }
+
+// broker is the Redis client that an asynq server uses. asynq offers no other place where its scripts can be changed.
+type broker struct {
+	redis.UniversalClient
+	client  *Client
+	fetcher *fetcher
+}
+
+func (c *Client) broker(f *fetcher) *broker { return &broker{c.redis, c, f} }
+
+// EvalSha implements redis.Scripter.
+func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	switch {
+	case fetchesTask(keys, args):
+		task, err := b.fetcher.fetch(ctx, keys, args[0], args[1])
+		if err != nil {
+			return redis.NewCmdResult(nil, err)
+		}
+		b.client.acks.fetched(task)
+		if b.client.cfg.Fetched != nil {
+			b.client.cfg.Fetched(task.key(), task.lost)
+		}
+		return redis.NewCmdResult(task.message, nil)
+	case endsTask(keys, args):
+		return redis.NewCmdResult("OK", b.client.acks.asynqEnds(ctx, keys, args))
+	case recoversTask(ctx, keys):
+		lost, mine, err := takeOver(ctx, b.UniversalClient, keys[recoverLease], keys[recoverTask], args[0], b.client.cfg.LostField)
+		if err != nil || !mine {
+			return redis.NewCmdResult("OK", err)
+		}
+		b.client.cfg.Logger.Warn().Any("task", args[0]).Int("lost_leases", lost).
+			Msg("the worker that had this task died, or was cut off from Redis: another one goes on with it")
+	}
+	return b.UniversalClient.EvalSha(ctx, sha, keys, args...)
+}

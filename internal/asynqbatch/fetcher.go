@@ -1,0 +1,209 @@
+package asynqbatch
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// fetcher fetches tasks for one server: as many in a round trip as the server has free slots, and gives
+// them to asynq one by one as it asks. They are active from then on, with the lease that asynq would have
+// given them.
+//
+//	asynq asks:     A1              A2     A3     B1
+//	Redis is asked: A1 A2 A3        -      -      B1 B2 ...
+//	prefetched:     A2 A3           A3     -      B2 ...
+type fetcher struct {
+	redis redis.UniversalClient
+	slots *slots
+	eager func() bool // an empty list is asked again soon
+	lost  string      // the field of a task's record with the number of lost leases
+
+	mu         sync.Mutex
+	prefetched map[string][]fetched // what asynq has not asked for yet, by the key of the list it waited in
+	empty      map[string]time.Time // since when a list has had nothing, by its key
+}
+
+// fetched is a task that has been fetched.
+type fetched struct {
+	id, message string
+	lost        int // leases that it has lost
+	at          time.Time
+	keys        []string // of the script that fetched it
+	lease       any      // when it ends
+	prefix      any      // of the keys of tasks
+}
+
+// key is where asynq keeps the task.
+func (f fetched) key() string {
+	prefix, _ := f.prefix.(string)
+	return prefix + f.id
+}
+
+const (
+	// CheckInterval is how often, on average, a server looks for new tasks in a queue that was empty. Each look
+	// costs Redis one script for each queue.
+	CheckInterval = 50 * time.Millisecond
+
+	// emptyFor is how long a list that was empty is taken for empty by an eager fetcher. asynq asks one queue after
+	// the other, in an order that chance and the weights decide anew for each task: while one of
+	// three is full, the empty ones would cost a script for nearly every task.
+	emptyFor = time.Millisecond
+)
+
+func newFetcher(client redis.UniversalClient, slots *slots, eager func() bool, lostField string) *fetcher {
+	return &fetcher{
+		redis: client, slots: slots, eager: eager, lost: lostField,
+		prefetched: map[string][]fetched{}, empty: map[string]time.Time{},
+	}
+}
+
+// The keys of asynq's script that fetches a task.
+const (
+	fetchPending = iota
+	fetchPaused
+	fetchActive
+	fetchLease
+	fetchKeys
+)
+
+// fetchesTask reports whether a script fetches the next task of a queue. The arguments are the end of the lease,
+// and what the keys of tasks begin with.
+func fetchesTask(keys []string, args []any) bool {
+	return len(keys) == fetchKeys && len(args) == 2 &&
+		strings.HasSuffix(keys[fetchPending], "}:pending") && strings.HasSuffix(keys[fetchPaused], "}:paused")
+}
+
+// fetchScript is what asynq does to fetch a task, for up to ARGV[3] of them. It returns their IDs, each
+// followed by the task, and by the number in its field ARGV[4].
+var fetchScript = redis.NewScript(`
+local tasks = {}
+if redis.call("EXISTS", KEYS[2]) == 1 then return tasks end
+for _ = 1, tonumber(ARGV[3]) do
+  local id = redis.call("RPOPLPUSH", KEYS[1], KEYS[3])
+  if not id then break end
+  local key = ARGV[2] .. id
+  redis.call("HSET", key, "state", "active")
+  redis.call("HDEL", key, "pending_since")
+  redis.call("ZADD", KEYS[4], ARGV[1], id)
+  local message, lost = unpack(redis.call("HMGET", key, "msg", ARGV[4]))
+  if message then
+    tasks[#tasks + 1] = id
+    tasks[#tasks + 1] = message
+    tasks[#tasks + 1] = lost or "0"
+  end
+end
+return tasks`)
+
+// fetch does what asynq's script does with these keys and arguments: it returns the next task of
+// a queue, or redis.Nil.
+func (f *fetcher) fetch(ctx context.Context, keys []string, lease, prefix any) (fetched, error) {
+	list := keys[fetchPending]
+	next, stale, ok := f.pop(list)
+	f.giveBack(ctx, stale)
+	if ok {
+		f.slots.give()
+		return next, nil
+	}
+	if !f.asks(list) {
+		return fetched{}, redis.Nil
+	}
+	n := f.slots.wait()
+	answer, err := fetchScript.Run(ctx, f.redis, keys, lease, prefix, n, f.lost).StringSlice()
+	if err != nil {
+		<-time.After(CheckInterval) // asynq asks again at once
+		return fetched{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(answer) < fetchedFields*n {
+		f.empty[list] = time.Now()
+	}
+	if len(answer) == 0 {
+		return fetched{}, redis.Nil
+	}
+	now := time.Now()
+	var first fetched
+	for i := 0; i+fetchedFields <= len(answer); i += fetchedFields {
+		lost, _ := strconv.Atoi(answer[i+2])
+		next := fetched{id: answer[i], message: answer[i+1], lost: lost, at: now, keys: keys, lease: lease, prefix: prefix}
+		if i == 0 {
+			first = next
+			continue
+		}
+		f.prefetched[list] = append(f.prefetched[list], next)
+	}
+	f.slots.give()
+	return first, nil
+}
+
+// fetchedFields is what fetchScript returns of each task.
+const fetchedFields = 3
+
+// pop returns what has been fetched from a list already, and what has waited for asynq for too long.
+func (f *fetcher) pop(list string) (next fetched, stale []fetched, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	tasks := f.prefetched[list]
+	for len(tasks) > 0 && time.Since(tasks[0].at) > prefetchedFor {
+		stale, tasks = append(stale, tasks[0]), tasks[1:]
+	}
+	if ok = len(tasks) > 0; ok {
+		next, tasks = tasks[0], tasks[1:]
+	}
+	if len(tasks) == 0 {
+		delete(f.prefetched, list)
+	} else {
+		f.prefetched[list] = tasks
+	}
+	return next, stale, ok
+}
+
+// asks reports whether Redis is to be asked for a list: not if it was empty a moment ago, nor while
+// the slots are promised to tasks of other lists.
+func (f *fetcher) asks(list string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	pause := CheckInterval
+	if f.eager() {
+		pause = emptyFor
+	}
+	since, ok := f.empty[list]
+	return len(f.prefetched) == 0 && (!ok || time.Since(since) >= pause)
+}
+
+// giveBackScript puts a task back to where it was fetched from, if its lease is still the one that
+// it got then.
+var giveBackScript = redis.NewScript(`
+local lease = redis.call("ZSCORE", KEYS[4], ARGV[3])
+if not lease or tonumber(lease) ~= tonumber(ARGV[1]) then return 0 end
+redis.call("LREM", KEYS[3], -1, ARGV[3])
+redis.call("ZREM", KEYS[4], ARGV[3])
+redis.call("RPUSH", KEYS[1], ARGV[3])
+redis.call("HSET", ARGV[2] .. ARGV[3], "state", "pending")
+return 1`)
+
+// giveBack gives tasks back that nobody has begun. Those that Redis does not hear of come back
+// when their leases are over.
+func (f *fetcher) giveBack(ctx context.Context, tasks []fetched) {
+	for i := len(tasks) - 1; i >= 0; i-- { // the first one is to be the next one again
+		t := tasks[i]
+		if giveBackScript.Run(ctx, f.redis, t.keys, t.lease, t.prefix, t.id).Err() != nil {
+			return
+		}
+	}
+}
+
+// close gives back what asynq has not asked for. It asks for nothing any more.
+func (f *fetcher) close(ctx context.Context) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, tasks := range f.prefetched {
+		f.giveBack(ctx, tasks)
+	}
+	clear(f.prefetched)
+}

@@ -1,0 +1,22 @@
+package wire
+
+// The fields that we add to asynq's record of a task. In a bulk task each message has its
+// own, which end in its slot: "mailpouch:sent.17".
+const (
+	FieldSent  = "mailpouch:sent"  // a Record: the relay has accepted the message
+	FieldBegun = "mailpouch:begun" // at_most_once: the token of a try whose end is not known
+	FieldWire  = "mailpouch:wire"  // the token of a try that may have delivered the message: too late to cancel
+
+	FieldLost  = "mailpouch:lost"  // how many leases of the task were lost
+	FieldAlone = "mailpouch:alone" // the runs of the message alone that have begun and not ended, a blank behind each
+
+	FieldCancelled = "mailpouch:cancelled" // "1": the worker that has the task is to drop it
+	FieldReason    = "mailpouch:reason"    // why the task is a dead letter, with addresses, which asynq's text of it has not
+	FieldReplayed  = "mailpouch:replayed"  // in place of the task: the ID of the one that a replay made of it
+)
+
+// DeadKey is a sorted set: the dead letters of a queue that asynq's own archive has no room for.
+func DeadKey(queue string) string { return "mailpouch:{" + queue + "}:dead" }
+
+// CancelledKey is there for a while after a task was cancelled.
+func CancelledKey(queue, id string) string { return "mailpouch:{" + queue + "}:cancelled:" + id }

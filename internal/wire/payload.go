@@ -1,0 +1,205 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// The asynq types of our tasks.
+const (
+	TaskType     = "mailpouch:message"  // one message: a payload
+	TaskTypeBulk = "mailpouch:messages" // many: a payload a line
+)
+
+// HeaderDied is the header of a task whose message must not be read, for its workers have died
+// of it: the reason why it is a dead letter.
+const HeaderDied = "mailpouch-died"
+
+// version changes when an older worker could not read a payload rightly.
+// Workers are upgraded before producers.
+const version = 1
+
+// Payload is what a task carries: the message and what is true of it in the queue. It
+// is one JSON object, with the message last. It never holds credentials.
+type Payload struct {
+	Meta
+	Message *mailer.EmailMessage
+
+	Headers map[string]string // of the task: the trace that it belongs to
+}
+
+// Meta is what a payload says beside the message.
+type Meta struct {
+	Version    int        `json:"version"`
+	Using      string     `json:"using,omitempty"`    // the name of the mailer, "" for the default one
+	DueAt      time.Time  `json:"due_at"`             // when it was to be sent first; its age counts from here
+	Deadline   *time.Time `json:"deadline,omitempty"` // not sent after this
+	AtMostOnce bool       `json:"at_most_once,omitempty"`
+	KeepResult bool       `json:"keep_result,omitempty"` // the task has a retention
+	Recipients []string   `json:"recipients,omitempty"`  // only these of the message's, if not empty
+	Refused    string     `json:"refused,omitempty"`     // why Recipients were refused for good: a dead letter
+	Blobs      []Blob     `json:"blobs,omitempty"`       // the attachments and bodies whose content is not in the message
+	BlobRef    string     `json:"blob_ref,omitempty"`    // with Blobs: the token of this task's references to them
+	Digest     string     `json:"digest,omitempty"`      // of what was handed over, if that is to be once
+	Spent      int        `json:"spent,omitempty"`       // tries that the message had in another task before
+}
+
+// messageKey parts the meta from the message. It cannot stand inside a string, where
+// quotes are escaped, and no object in a Meta has such a key: the first one is the right one.
+var messageKey = []byte(`,"message":`)
+
+// Encode returns the payload as a task carries it.
+func (p *Payload) Encode() ([]byte, error) { return p.Append(nil) }
+
+// Append appends the payload to data. Contents that have a blob are left out.
+func (p *Payload) Append(data []byte) ([]byte, error) {
+	p.Version = version
+	m := p.WithContents(func(Blob) []byte { return nil })
+	data = slices.Grow(data, 512+len(m.Body)*17/16)
+	data, err := p.Meta.append(data)
+	if err != nil {
+		return nil, err
+	}
+	data = append(data, messageKey...)
+	if data, err = m.AppendJSON(data); err != nil {
+		return nil, err
+	}
+	return append(data, '}'), nil
+}
+
+// append appends the meta to data, without its closing brace.
+func (s *Meta) append(data []byte) ([]byte, error) {
+	if s.isPlain() {
+		data = append(data, plainMeta...)
+		return append(s.DueAt.AppendFormat(data, time.RFC3339Nano), '"'), nil
+	}
+	head, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	return append(data, head[:len(head)-1]...), nil
+}
+
+var errNoMessage = errors.New("no message at its end")
+
+// Decode reads the payload of a task that has these headers. Meta and message are read apart,
+// so that the message is read once.
+func Decode(data []byte, headers map[string]string) (*Payload, error) {
+	data = bytes.TrimSpace(data)
+	at := bytes.Index(data, messageKey)
+	if at < 0 || data[len(data)-1] != '}' {
+		return nil, checkVersion(data, errNoMessage)
+	}
+	p := &Payload{Message: new(mailer.EmailMessage), Headers: headers}
+	if !p.decodePlain(data[:at]) {
+		head := append(bytes.Clone(data[:at]), '}')
+		decoder := json.NewDecoder(bytes.NewReader(head))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(&p.Meta); err != nil {
+			return nil, checkVersion(head, err)
+		}
+		if p.Version != version {
+			return nil, checkVersion(head, nil)
+		}
+	}
+	if err := p.Message.UnmarshalJSON(data[at+len(messageKey) : len(data)-1]); err != nil {
+		return nil, fmt.Errorf("tasks: payload: %w", err)
+	}
+	for _, b := range p.Blobs {
+		if err := b.check(p.Message); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// DecodeMeta reads a payload without its message.
+func DecodeMeta(data []byte) (Meta, error) {
+	var s Meta
+	head, _, ok := bytes.Cut(data, messageKey)
+	if !ok {
+		return s, errors.New("tasks: payload: no message in it")
+	}
+	err := json.Unmarshal(append(bytes.Clone(head), '}'), &s)
+	return s, err
+}
+
+// plainMeta is how the meta of most payloads begins, and the time is all that is left of it.
+const plainMeta = `{"version":1,"due_at":"`
+
+// isPlain reports whether a meta says no more than when the message is due, which is in UTC and
+// in this age.
+func (s *Meta) isPlain() bool {
+	return s.Using == "" && s.Deadline == nil && !s.AtMostOnce && !s.KeepResult && s.Recipients == nil && s.Refused == "" &&
+		s.Blobs == nil && s.BlobRef == "" && s.Digest == "" && s.Spent == 0 && s.DueAt.Location() == time.UTC && s.DueAt.Year() < 10000
+}
+
+// decodePlain reads a meta that says no more than when the message is due, which is most
+// of them, without the cost of reading just any JSON. It is false for others.
+func (s *Meta) decodePlain(head []byte) bool {
+	rest, ok := bytes.CutPrefix(head, []byte(plainMeta))
+	due, ok2 := bytes.CutSuffix(rest, []byte(`"`))
+	if !ok || !ok2 || s.DueAt.UnmarshalText(due) != nil {
+		return false
+	}
+	s.Version = version
+	return true
+}
+
+// checkVersion tells a payload of another version from one that is broken: what is
+// unknown in it is then no surprise.
+func checkVersion(data []byte, err error) error {
+	var v struct {
+		Version int `json:"version"`
+	}
+	if wrong := json.Unmarshal(data, &v); wrong != nil {
+		return fmt.Errorf("tasks: payload: %s", unreadable(wrong))
+	}
+	if v.Version != version {
+		return fmt.Errorf("tasks: payload of version %d, this worker reads version %d: upgrade it, then replay the task",
+			v.Version, version)
+	}
+	return fmt.Errorf("tasks: payload: %s", unreadable(err))
+}
+
+// unreadable says what is wrong with a payload, and repeats nothing of it: whatever it is, it
+// may be a message.
+func unreadable(err error) string {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.Is(err, errNoMessage):
+		return err.Error()
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("not JSON, from octet %d on", syntax.Offset)
+	case errors.As(err, &kind):
+		return fmt.Sprintf("%s: not what it should be, a %s", kind.Field, kind.Type)
+	}
+	return "an unknown field, or a time that is none, before the message"
+}
+
+// BaseID is what the IDs of tasks that come of the task with this ID begin with. The ID of an
+// idempotency key may be used again when its time is over, while what came of its first task
+// is still there.
+func (s *Meta) BaseID(id string) string {
+	if generation := s.Generation(); generation != "" {
+		return id + "-" + generation
+	}
+	return id
+}
+
+// Generation is different for each task that has the ID of an idempotency key, one after the
+// other. It is empty for tasks with an ID of their own.
+func (s *Meta) Generation() string {
+	if s.Digest == "" {
+		return ""
+	}
+	return strconv.FormatInt(s.DueAt.UnixMilli(), 36)
+}

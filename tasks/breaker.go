@@ -1,0 +1,196 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// The pauses between probes of a relay that takes no mail.
+const (
+	probeMin = time.Second
+	probeMax = time.Minute
+)
+
+// breaker is the circuit breaker between the senders and a relay. While the relay takes no mail it is
+// tripped: messages wait, nothing hammers the relay, and after growing pauses one
+// sender at a time is let through to probe it.
+//
+//	          trip                    probe, then reset
+//	reset ----------> tripped, pause ------------------> reset
+//	                     ^      | probe, then trip: the pause doubles
+//	                     +------+
+type breaker struct {
+	mu      sync.Mutex
+	reason  error         // why it is tripped; nil: it is not
+	trouble error         // why it was tripped last, until the relay has judged a message again
+	resets  chan struct{} // closed when a tripped breaker is reset
+	probe   chan struct{} // holds a token when a probe is due
+	timer   *time.Timer   // puts the token there; nil: a probe is due or under way
+	pause   time.Duration // before the next probe; grows until a message is accepted
+	refused []string      // the messages refused one after the other, none accepted in between
+	passes  bool          // a message has been accepted since it was tripped last
+}
+
+// inARow is how many different messages a relay has to refuse one after the other, in words
+// that may be about itself, until it is the relay that is held and not the messages.
+const inARow = 3
+
+func newBreaker() *breaker { return &breaker{probe: make(chan struct{}, 1)} }
+
+// wait returns when the caller may use the relay. probe says that the breaker is still
+// tripped and that the caller is the one to find out: it must call reset or trip next. ok is
+// false if ctx ended first.
+func (b *breaker) wait(ctx context.Context) (probe, ok bool) {
+	b.mu.Lock()
+	reason, resets := b.reason, b.resets
+	b.mu.Unlock()
+	if reason == nil {
+		return false, ctx.Err() == nil
+	}
+	select {
+	case <-ctx.Done():
+		return false, false
+	case <-resets:
+		return false, ctx.Err() == nil
+	case <-b.probe:
+		return true, true
+	}
+}
+
+// untilReset waits until the breaker is not tripped. It is false if ctx ended first.
+func (b *breaker) untilReset(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		b.mu.Lock()
+		reason, resets := b.reason, b.resets
+		b.mu.Unlock()
+		if reason == nil {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+		case <-resets:
+		}
+	}
+	return false
+}
+
+func (b *breaker) tripped() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.reason != nil
+}
+
+// trip holds everybody back, and reports whether the trouble begins here.
+func (b *breaker) trip(reason error, probed bool) (begins bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	begins = b.trouble == nil
+	first := b.reason == nil
+	b.passes = false
+	b.reason, b.trouble = reason, reason
+	if first {
+		b.resets = make(chan struct{})
+	}
+	if first || probed {
+		b.pause = min(max(2*b.pause, probeMin), probeMax)
+		b.timer = time.AfterFunc(b.pause, b.due)
+	}
+	return begins
+}
+
+// due lets one waiter through to probe.
+func (b *breaker) due() {
+	select {
+	case b.probe <- struct{}{}:
+	default:
+	}
+}
+
+// reset lets everybody through. The next pause starts where the last one ended,
+// unless a message has been accepted: a relay may greet us and still take nothing.
+func (b *breaker) reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reason != nil {
+		b.reason = nil
+		close(b.resets)
+	}
+}
+
+// works notes that the relay judges messages, or that none is there to be judged. It reports
+// whether a trouble ends here: one that greets us, and then takes nothing, is no end of it.
+func (b *breaker) works() (ends bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reason != nil || b.trouble == nil {
+		return false
+	}
+	b.trouble = nil
+	return true
+}
+
+// accepted notes that the relay has accepted a message: the next pause is a short one, and
+// what it refuses it does not refuse to all.
+func (b *breaker) accepted() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pause, b.refused, b.passes = 0, nil, true
+}
+
+// relayRefuses reports whether an error of the class Unavailable means that the relay takes
+// no mail at all. If not, it is the temporary failure of the message with that name: a
+// message written by a stranger must not hold the mail of all others.
+//
+// Before a message is spoken of, and in silence, it is the relay. Else it is the relay
+// once it has refused several different messages in a row. Where it says that it is
+// closing, or wants a login, it is believed at once, but not about the one message that
+// it refuses while others pass, nor twice about the same one, nor about a recipient.
+func (b *breaker) relayRefuses(name string, err error) bool {
+	var e *mailer.SendError
+	if !errors.As(err, &e) || e.Code == 0 || !aboutMessage(e.Step) {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	again := slices.Contains(b.refused, name)
+	if !again && len(b.refused) < inARow {
+		b.refused = append(b.refused, name)
+	}
+	switch {
+	case len(b.refused) == inARow:
+		return true
+	case again, e.Step == mailer.StepRcpt, len(b.refused) == 1 && b.passes:
+		return false
+	}
+	return e.Code == 421 || e.Code/10 == 53
+}
+
+// aboutMessage reports whether a message had been spoken of at that step.
+func aboutMessage(step mailer.Step) bool {
+	switch step {
+	case mailer.StepMail, mailer.StepRcpt, mailer.StepData, mailer.StepBody, mailer.StepEnd:
+		return true
+	}
+	return false
+}
+
+// stop ends the timer.
+func (b *breaker) stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.timer != nil {
+		b.timer.Stop()
+	}
+}
+
+// held returns why no mail goes through, nil if there is no trouble.
+func (b *breaker) held() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.trouble
+}
