@@ -23,7 +23,9 @@ var arrows = []struct {
 }{
 	{"mailer/mailertest", []string{"mailer"}, nil},
 	{"mailer", []string{"mailer"}, []string{"golang.org/x/"}},
-	{"backends/smtp", []string{"mailer"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
+	{"backends/smtp/internal/transport", nil, nil}, // it knows no messages
+	{"backends/smtp/internal/auth", nil, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
+	{"backends/smtp", []string{"mailer", "backends/smtp/internal/"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
 	{"backends/", []string{"mailer", "internal/"}, nil},
 	{"backends", []string{"settings", "mailer", "backends/"}, []string{"golang.org/x/"}},
 	{module, []string{"mailer", "settings", "backends", "tasks"}, []string{"github.com/redis/go-redis/v9"}}, // the root

@@ -7,11 +7,13 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -78,13 +80,17 @@ func TestBackend_bigMemory(t *testing.T) {
 			if took := int64(after.TotalAlloc - before.TotalAlloc); took > size+more {
 				t.Errorf("a message of %d octets took %d octets of memory", size, took)
 			}
-			for _, j := range b.free {
-				if cap(j.body) > bigBody {
-					t.Errorf("a buffer of %d octets is kept", cap(j.body))
+			for _, m := range b.free {
+				if cap(m.body) > transport.BigBody {
+					t.Errorf("a buffer of %d octets is kept", cap(m.body))
 				}
 			}
-			if b.conn != nil && cap(b.conn.writer.group().bytes) > bigBody {
-				t.Errorf("a group of %d octets is kept", cap(b.conn.writer.group().bytes))
+			if b.conn == nil {
+				t.Fatal("the connection is closed")
+			}
+			kept := reflect.ValueOf(b.conn.writer.Buffer()).Elem().FieldByName("bytes").Cap()
+			if kept > transport.BigBody {
+				t.Errorf("a buffer of %d octets is kept", kept)
 			}
 		})
 	}

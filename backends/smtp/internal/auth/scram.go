@@ -1,4 +1,4 @@
-package smtp
+package auth
 
 import (
 	"bytes"
@@ -20,6 +20,11 @@ const (
 	minIterations = 4096
 	maxIterations = 2_000_000
 )
+
+// ErrNoProof is why a login that the server calls successful is none.
+var ErrNoProof = errors.New("the server did not prove that it knows the password")
+
+var errChallenge = errors.New("a challenge that does not belong here")
 
 // scram is SCRAM-SHA-256 (RFC 5802, RFC 7677) without channel binding. The password
 // does not cross the wire, and the server must prove that it knows it too.
@@ -48,7 +53,7 @@ func newScram(user, password string) (*scram, error) {
 func (s *scram) Start() (mech string, initial []byte, err error) {
 	name := strings.NewReplacer("=", "=3D", ",", "=2C").Replace(s.user)
 	s.first = "n=" + name + ",r=" + s.nonce
-	return mechScram, []byte("n,," + s.first), nil
+	return "SCRAM-SHA-256", []byte("n,," + s.first), nil
 }
 
 func (s *scram) Next(challenge []byte) ([]byte, error) {
@@ -62,7 +67,7 @@ func (s *scram) Next(challenge []byte) ([]byte, error) {
 	return nil, errChallenge
 }
 
-// proven says whether the server has shown that it knows the password.
+// proven reports whether the server has shown that it knows the password.
 func (s *scram) proven() bool { return s.ok }
 
 // final answers the server-first-message "r=nonce,s=salt,i=iterations" with the
@@ -107,7 +112,7 @@ func (s *scram) verify(challenge []byte) error {
 	value, ok := bytes.CutPrefix(challenge, []byte("v="))
 	got, err := base64.StdEncoding.DecodeString(string(value))
 	if s.ok = ok && err == nil && hmac.Equal(got, s.signature); !s.ok {
-		return errNoProof
+		return ErrNoProof
 	}
 	return nil
 }

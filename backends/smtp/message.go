@@ -8,21 +8,24 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
 // maxTextLine is what a line of a message may have, CRLF included (RFC 5321, 4.5.3.1.6).
 const maxTextLine = 1000
 
-// A job is one message on its way: what to send, and what has been answered.
-type job struct {
+// A message is one on its way: what to send, and what has been answered. It may take
+// several mail transactions (RFC 5321, 3.3) if it has more recipients than the server takes
+// at once.
+type message struct {
 	index int // in the batch
 
 	from     string
 	to       []string // recipients of the transaction under way
 	id       string   // Message-ID
 	body     []byte   // the whole message, rendered
-	eightBit bool     // it has octets above 127
+	eightBit bool     // it has bytes above 127
 	utf8     bool     // sender or header are not ASCII, so that it needs SMTPUTF8
 
 	// What became of the transaction under way.
@@ -30,8 +33,7 @@ type job struct {
 	took  []string          // recipients accepted
 	later []string          // recipients too many for one transaction
 	ready bool              // the body may follow: 354 to DATA
-	gone  bool              // past the point of no return; guarded by link.mu
-	wrote bool              // gone, and its last byte has been written, or will be at once; guarded by link.mu
+	point transport.Point   // of no return; the link's
 
 	answered int  // recipients of took whose final reply has come (LMTP)
 	more     bool // accepted, and another transaction must follow for later
@@ -43,42 +45,42 @@ type job struct {
 	settled   int                 // how many of refused are of earlier transactions
 
 	// For hooks.
-	conn  *conn // the last one that it was given to; nil: none
+	conn  *Conn // the last one that it was given to; nil: none
 	start time.Time
 	steps Steps
 	way   Way
 	asked int // recipients that the server was asked to take
 }
 
-// load makes j the job of message m. The buffers of its last message are used again.
-func (j *job) load(index int, m *mailer.EmailMessage) error {
-	*j = job{index: index, body: j.body[:0], took: j.took[:0], delivered: j.delivered[:0]}
-	envelope, err := m.Envelope()
+// load makes m what is sent for email. The buffers of its last message are used again.
+func (m *message) load(index int, email *mailer.EmailMessage) error {
+	*m = message{index: index, body: m.body[:0], took: m.took[:0], delivered: m.delivered[:0]}
+	envelope, err := email.Envelope()
 	if err != nil {
 		return err
 	}
-	j.from, j.to, j.id = envelope.From, envelope.To, m.MessageID
-	if !isPath(j.from) || slices.ContainsFunc(j.to, func(addr string) bool { return !isPath(addr) }) {
+	m.from, m.to, m.id = envelope.From, envelope.To, email.MessageID
+	if !isPath(m.from) || slices.ContainsFunc(m.to, func(addr string) bool { return !isPath(addr) }) {
 		return &mailer.InvalidMessageError{Field: "envelope", Reason: "an address does not fit in an SMTP command"}
 	}
-	if size := m.EstimateSize(); cap(j.body) < size {
-		j.body = make([]byte, 0, size)
+	if size := email.EstimateSize(); cap(m.body) < size {
+		m.body = make([]byte, 0, size)
 	}
-	if _, err := m.WriteTo((*appender)(&j.body)); err != nil {
+	if _, err := email.WriteTo((*appender)(&m.body)); err != nil {
 		return err
 	}
-	return j.inspect()
+	return m.inspect()
 }
 
 // inspect looks for what must not be on the wire, whoever has rendered it: bare CR
 // or LF, which servers disagree about (SMTP smuggling), NUL and endless lines
 // (RFC 5321, 2.3.8 and 4.5.3.1.6).
-func (j *job) inspect() error {
-	if !bytes.HasSuffix(j.body, crlf) {
-		j.body = append(j.body, crlf...)
+func (m *message) inspect() error {
+	if !bytes.HasSuffix(m.body, []byte("\r\n")) {
+		m.body = append(m.body, "\r\n"...)
 	}
 	header := true
-	for rest := j.body; len(rest) > 0; {
+	for rest := m.body; len(rest) > 0; {
 		n := bytes.IndexByte(rest, '\n') + 1
 		line := rest[:n]
 		rest = rest[n:]
@@ -90,109 +92,109 @@ func (j *job) inspect() error {
 		}
 		header = header && n > 2
 		if !isASCII(line) {
-			j.eightBit = true
-			j.utf8 = j.utf8 || header
+			m.eightBit = true
+			m.utf8 = m.utf8 || header
 		}
 	}
-	j.utf8 = j.utf8 || !isASCII([]byte(j.from))
+	m.utf8 = m.utf8 || !isASCII([]byte(m.from))
 	return nil
 }
 
-// needsUTF8 says whether the message or a recipient needs SMTPUTF8.
-func (j *job) needsUTF8() bool {
-	return j.utf8 || slices.ContainsFunc(j.to, func(addr string) bool { return !isASCII([]byte(addr)) })
+// needsUTF8 reports whether the message or a recipient needs SMTPUTF8.
+func (m *message) needsUTF8() bool {
+	return m.utf8 || slices.ContainsFunc(m.to, func(addr string) bool { return !isASCII([]byte(addr)) })
 }
 
 // begin prepares for a new transaction over c, if that is not nil.
-func (j *job) begin(c *conn) {
-	j.conn = c
-	j.err, j.took, j.later = nil, j.took[:0], nil
-	j.ready, j.gone, j.wrote, j.more, j.answered = false, false, false, false, 0
-	j.refused = j.refused[:j.settled]
+func (m *message) begin(c *Conn) {
+	m.conn = c
+	m.err, m.took, m.later = nil, m.took[:0], nil
+	m.point, m.ready, m.more, m.answered = transport.Point{}, false, false, 0
+	m.refused = m.refused[:m.settled]
 }
 
 // refuse notes the refusal of one recipient.
-func (j *job) refuse(addr string, err *mailer.SendError) {
+func (m *message) refuse(addr string, err *mailer.SendError) {
 	err.Recipient = addr
-	j.refused = append(j.refused, err)
+	m.refused = append(m.refused, err)
 }
 
-// failed says whether the transaction cannot deliver to anybody.
-func (j *job) failed() bool { return j.err != nil || len(j.took) == 0 }
+// failed reports whether the transaction cannot deliver to anybody.
+func (m *message) failed() bool { return m.err != nil || len(m.took) == 0 }
 
 // accepted notes that the transaction was accepted for the recipients in took.
-func (j *job) accepted(reply string) {
-	if j.reply == "" {
-		j.reply = reply
+func (m *message) accepted(reply string) {
+	if m.reply == "" {
+		m.reply = reply
 	}
-	j.next()
+	m.next()
 }
 
 // deliveredTo notes that it was accepted for one of them (LMTP).
-func (j *job) deliveredTo(addr, reply string) {
-	if j.reply == "" {
-		j.reply = reply
+func (m *message) deliveredTo(addr, reply string) {
+	if m.reply == "" {
+		m.reply = reply
 	}
-	j.delivered = append(j.delivered, addr)
+	m.delivered = append(m.delivered, addr)
 }
 
 // next turns to the recipients that were too many for the transaction.
-func (j *job) next() {
-	j.settled, j.more = len(j.refused), len(j.later) > 0
-	if j.more {
-		j.to = j.later
+func (m *message) next() {
+	m.settled, m.more = len(m.refused), len(m.later) > 0
+	if m.more {
+		m.to = m.later
 	}
 }
 
-// decided says whether the transaction has come to an end that a broken connection
+// decided reports whether the transaction has come to an end that a broken connection
 // does not change. To be asked to come back later (421) is none.
-func (j *job) decided() bool {
-	if j.err != nil {
-		return j.err.Code != 421
+func (m *message) decided() bool {
+	if m.err != nil {
+		return m.err.Code != 421
 	}
-	now := j.refused[j.settled:]
-	return len(now) == len(j.to) && !slices.ContainsFunc(now, func(r *mailer.SendError) bool { return r.Code == 421 })
+	now := m.refused[m.settled:]
+	return len(now) == len(m.to) && !slices.ContainsFunc(now, func(r *mailer.SendError) bool { return r.Code == 421 })
 }
 
 // result sums the transactions up.
-func (j *job) result() mailer.Result {
+func (m *message) result() mailer.Result {
 	switch {
-	case j.reply == "" && j.err != nil:
-		j.err.Refused = j.refused
-		return mailer.Result{Err: j.err, Connection: j.connection()}
-	case j.reply == "":
-		return mailer.Result{Err: nobodyTook(j.refused), Connection: j.connection()}
-	case j.err != nil:
-		j.refuseRest()
+	case m.reply == "" && m.err != nil:
+		m.err.Refused = m.refused
+		return mailer.Result{Err: m.err, Connection: m.connection()}
+	case m.reply == "":
+		return mailer.Result{Err: nobodyTook(m.refused), Connection: m.connection()}
+	case m.err != nil:
+		m.refuseOthers()
 	}
-	return mailer.Result{Reply: j.reply, Refused: j.refused, Connection: j.connection()}
+	return mailer.Result{Reply: m.reply, Refused: m.refused, Connection: m.connection()}
 }
 
 // connection is the ID of the connection that the message was given to last, if any.
-func (j *job) connection() string {
-	if j.conn == nil {
+func (m *message) connection() string {
+	if m.conn == nil {
 		return ""
 	}
-	return j.conn.about.ID
+	return m.conn.ID
 }
 
-// told is what hooks are told of a job with that result.
-func (j *job) told(r mailer.Result) *Settled {
+// event is what hooks are told of a message with that result.
+func (m *message) event(r mailer.Result) *Settled {
 	return &Settled{
-		Index: j.index, Conn: j.conn.about, Way: j.way, MessageID: j.id,
-		Recipients: j.asked, Octets: len(j.body), Start: j.start, Steps: j.steps, Result: r,
+		Index: m.index, Conn: m.conn, Way: m.way, MessageID: m.id,
+		Recipients: m.asked, Octets: len(m.body), Start: m.start, Steps: m.steps, Result: r,
 	}
 }
 
-// refuseRest gives the failure of the last transaction to its recipients, after
+// refuseOthers gives the failure of the last transaction to its recipients, after
 // an earlier one was accepted for others.
-func (j *job) refuseRest() {
-	for _, addr := range j.to {
-		answered := slices.Contains(j.delivered, addr) ||
-			slices.ContainsFunc(j.refused[j.settled:], func(r *mailer.SendError) bool { return r.Recipient == addr })
+func (m *message) refuseOthers() {
+	for _, addr := range m.to {
+		answered := slices.Contains(m.delivered, addr) ||
+			slices.ContainsFunc(m.refused[m.settled:], func(r *mailer.SendError) bool { return r.Recipient == addr })
 		if !answered {
-			err := *j.err
-			j.refuse(addr, &err)
+			err := *m.err
+			m.refuse(addr, &err)
 		}
 	}
 }
@@ -216,20 +218,20 @@ func mildness(c mailer.Class) int {
 	return slices.Index([]mailer.Class{mailer.Unknown, mailer.Unavailable, mailer.Temporary, mailer.Permanent}, c)
 }
 
-// unfit says why the server cannot be given the message at all. Recipients that it
+// refuseUnfit returns why the server cannot be given the message at all. Recipients that it
 // cannot be given are refused one by one.
-func (j *job) unfit(ext *extensions) *mailer.SendError {
-	if ext.size > 0 && int64(len(j.body)) > ext.size {
+func (m *message) refuseUnfit(ext *extensions) *mailer.SendError {
+	if ext.size > 0 && int64(len(m.body)) > ext.size {
 		// RFC 1870, 6.1: no use in sending what exceeds the limit.
 		return &mailer.SendError{
 			Class: mailer.Permanent, Step: mailer.StepMail, Enhanced: "5.3.4",
-			Err: fmt.Errorf("message of %d octets, and the server takes %d at most (5.3.4)", len(j.body), ext.size),
+			Err: fmt.Errorf("message of %d octets, and the server takes %d at most (5.3.4)", len(m.body), ext.size),
 		}
 	}
-	if j.utf8 && !ext.smtpUTF8 {
+	if m.utf8 && !ext.smtpUTF8 {
 		return noUTF8(mailer.StepMail)
 	}
-	if j.eightBit && !ext.eightBit {
+	if m.eightBit && !ext.eightBit {
 		return &mailer.SendError{ // RFC 6152, 3; what is rendered is 7 bit, but for headers in UTF-8
 			Class: mailer.Permanent, Step: mailer.StepMail, Enhanced: "5.6.3",
 			Err: errors.New("a message in 8 bit, and the server has no 8BITMIME (5.6.3)"),
@@ -239,17 +241,17 @@ func (j *job) unfit(ext *extensions) *mailer.SendError {
 		return nil
 	}
 	var ascii []string
-	for _, addr := range j.to {
+	for _, addr := range m.to {
 		if isASCII([]byte(addr)) {
 			ascii = append(ascii, addr)
 			continue
 		}
-		j.refuse(addr, noUTF8(mailer.StepRcpt))
+		m.refuse(addr, noUTF8(mailer.StepRcpt))
 	}
-	if j.settled = len(j.refused); len(ascii) == 0 {
-		return nobodyTook(j.refused)
+	if m.settled = len(m.refused); len(ascii) == 0 {
+		return nobodyTook(m.refused)
 	}
-	j.to = ascii
+	m.to = ascii
 	return nil
 }
 
@@ -261,7 +263,7 @@ func noUTF8(step mailer.Step) *mailer.SendError {
 	}
 }
 
-// isPath says whether addr can stand between the angle brackets of MAIL and RCPT
+// isPath reports whether addr can stand between the angle brackets of MAIL and RCPT
 // without ending them: RFC 5321, 4.1.2, where blanks and brackets need quotes.
 func isPath(addr string) bool {
 	quoted := false
