@@ -1,5 +1,5 @@
-// Package harness is what a measurement needs: servers of its own, the programs that are
-// measured, and the instruments that read their processor time and memory.
+// Package harness runs measurements: it starts servers and the measured programs, and reads
+// their processor time and memory.
 package harness
 
 import (
@@ -15,8 +15,8 @@ import (
 
 // Bench is what one measurement runs in: a testing.TB outside of go test, so that the
 // helpers of the tests (internal/testserver/redis) serve here too. As there, Fatal ends the
-// goroutine of the measurement, Skip says that it cannot be had, and Cleanup is for
-// what has to be stopped at its end.
+// goroutine of the measurement, Skip says that it is not possible here, and Cleanup
+// registers what has to be stopped at its end.
 type Bench struct {
 	testing.TB // nil; it is here for its unexported method only
 
@@ -31,7 +31,7 @@ type Bench struct {
 	skipped  string
 }
 
-// SkippedError says why a measurement cannot be had on this machine or with this tree.
+// SkippedError says why a measurement is not possible on this machine or with this tree.
 type SkippedError struct{ Reason string }
 
 func (e *SkippedError) Error() string { return "skipped: " + e.Reason }
@@ -58,7 +58,7 @@ func Run(ctx context.Context, name string, programs Programs, measure func(*Benc
 	return ctx.Err()
 }
 
-// cleanup undoes in the order opposite to that of the doing, also after a Fatal.
+// cleanup calls the last registered function first, also after a Fatal.
 func (b *Bench) cleanup() {
 	for {
 		b.mu.Lock()
@@ -98,7 +98,7 @@ func cmpError(first, second error) error {
 
 // The methods of testing.TB that a helper may call.
 
-// Context ends when the program is told to stop.
+// Context ends when the program is interrupted.
 func (b *Bench) Context() context.Context { return b.ctx }
 
 // Name is the measurement's name.
@@ -122,7 +122,7 @@ func (b *Bench) TempDir() string {
 	return dir
 }
 
-// Failed says whether Fatal or Error was called.
+// Failed reports whether Fatal or Error was called.
 func (b *Bench) Failed() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -154,7 +154,7 @@ func (b *Bench) Fatal(args ...any) { b.end(said(args)) }
 // Fatalf is Fatal with a format.
 func (b *Bench) Fatalf(format string, args ...any) { b.end(fmt.Errorf(format, args...)) }
 
-// Skip ends the measurement: it cannot be had.
+// Skip ends the measurement: it is not possible here.
 func (b *Bench) Skip(args ...any) {
 	b.mu.Lock()
 	b.skipped = said(args).Error()

@@ -86,8 +86,7 @@ func (p *Process) stop(b *Bench) {
 // PID is the process's number.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Wait waits until the process ends by itself, and fails if it says that it did not do
-// its work.
+// Wait waits until the process ends by itself, and fails if its exit code is not 0.
 func (p *Process) Wait(b *Bench) {
 	b.Helper()
 	select {
@@ -100,7 +99,7 @@ func (p *Process) Wait(b *Bench) {
 	}
 }
 
-// Ended says whether the process has ended.
+// Ended reports whether the process has ended.
 func (p *Process) Ended() bool {
 	select {
 	case <-p.exited:

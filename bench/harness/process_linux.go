@@ -71,7 +71,7 @@ func busyTime(stat string) (time.Duration, error) {
 	return sum, nil
 }
 
-// PeakMemory is the most memory that the process has had at once (VmHWM), in octets.
+// PeakMemory is the most memory that the process has had at once (VmHWM), in bytes.
 func (p *Process) PeakMemory(b *Bench) int64 {
 	b.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))

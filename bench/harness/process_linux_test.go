@@ -42,7 +42,7 @@ func TestProcess_CPU(t *testing.T) {
 			t.Errorf("an idle process has used %v", got)
 		}
 		if busy.PeakMemory(b) < 100_000 {
-			t.Errorf("a shell has used %d octets", busy.PeakMemory(b))
+			t.Errorf("a shell has used %d bytes", busy.PeakMemory(b))
 		}
 	})
 	if err != nil {

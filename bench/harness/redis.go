@@ -14,10 +14,9 @@ import (
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-// Redis is a Redis of the measurement's own, one server or a cluster of masters, that
-// keeps its data as a careful owner would: appendonly yes, appendfsync everysec. It does not
-// rewrite its file: by chance that would take half of a machine during one measurement
-// and nothing during the next.
+// Redis is a Redis for one measurement, one server or a cluster of masters. It keeps its
+// data as one in production should: appendonly yes, appendfsync everysec. It does not
+// rewrite its file, because a rewrite would slow down some measurements and not others.
 type Redis struct {
 	URL    string
 	Client redis.UniversalClient
@@ -57,7 +56,7 @@ func newRedis(b *Bench, url string, servers ...*redistest.Server) *Redis {
 type Usage struct {
 	CPU     time.Duration
 	Memory  int64 // now
-	Network int64 // octets, both ways
+	Network int64 // bytes, both ways
 }
 
 // Usage asks each server.
@@ -87,8 +86,8 @@ func parseInfo(text string) map[string]float64 {
 	return info
 }
 
-// Hold pauses all queues that have something in them, so that a worker can start without
-// beginning; Release lets it.
+// Hold pauses all queues that are not empty, so that workers can start and wait. release
+// lets them begin.
 func (r *Redis) Hold(b *Bench) (release func()) {
 	b.Helper()
 	names, err := r.inspector.Queues()
@@ -126,7 +125,7 @@ func (r *Redis) Left(ctx context.Context) (int, error) {
 	return left, nil
 }
 
-// AwaitWorker waits until the process has told asynq that it works.
+// AwaitWorker waits until asynq lists the process as an active server.
 func (r *Redis) AwaitWorker(b *Bench, p *Process) {
 	b.Helper()
 	p.await(b, func() bool {

@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// Sink is a mail server that takes everything, keeps nothing and counts. It costs about as
-// little as a mail server can: what is measured beside it has the processor.
+// Sink is a mail server that accepts and counts everything and keeps nothing. It uses as
+// little of the processor as possible, to leave it to what is measured.
 type Sink struct {
-	// Marked is told when a mail to an address that begins with Mark was answered.
+	// Marked gets the time at which a mail to an address that begins with Mark was answered.
 	Marked chan time.Time
 
 	delay    time.Duration
 	listener net.Listener
 	taken    atomic.Int64
-	octets   atomic.Int64
+	bytes    atomic.Int64
 	serving  sync.WaitGroup
 	mu       sync.Mutex
 	open     map[net.Conn]bool // nil when the sink has ended
@@ -28,8 +28,8 @@ type Sink struct {
 // Mark begins the address of a mail whose arrival is of interest.
 const Mark = "marked"
 
-// StartSink starts a sink. Each of its replies is late by the delay, which is what a client
-// sees of a server at that round trip's distance.
+// StartSink starts a sink. Each of its replies is late by the delay, as with a server that
+// far away.
 func StartSink(b *Bench, delay time.Duration) *Sink {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -49,8 +49,8 @@ func (s *Sink) Port() int { return s.listener.Addr().(*net.TCPAddr).Port }
 // Taken is how many mails have been taken so far.
 func (s *Sink) Taken() int { return int(s.taken.Load()) }
 
-// Octets is how much came so far, bodies and commands.
-func (s *Sink) Octets() int64 { return s.octets.Load() }
+// Bytes is how much came so far, bodies and commands.
+func (s *Sink) Bytes() int64 { return s.bytes.Load() }
 
 func (s *Sink) accept() {
 	for {
@@ -82,7 +82,7 @@ func (s *Sink) end() {
 
 func (s *Sink) serve(c net.Conn) {
 	out := s.replies(c)
-	in := bufio.NewReaderSize(counted{c, &s.octets}, 64<<10)
+	in := bufio.NewReaderSize(counted{c, &s.bytes}, 64<<10)
 	v := visitor{sink: s, in: in, out: out}
 	v.serve()
 	if late, ok := out.(*lateWriter); ok {
@@ -97,12 +97,12 @@ func (s *Sink) serve(c net.Conn) {
 // counted counts what is read.
 type counted struct {
 	net.Conn
-	octets *atomic.Int64
+	bytes *atomic.Int64
 }
 
 func (c counted) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	c.octets.Add(int64(n))
+	c.bytes.Add(int64(n))
 	return n, err
 }
 
@@ -143,7 +143,7 @@ func (v *visitor) serve() {
 	}
 }
 
-// command answers one line, and says whether the connection goes on.
+// command answers one line, and reports whether the connection goes on.
 func (v *visitor) command(line []byte) bool {
 	switch string(line[:4]) {
 	case "EHLO":
@@ -165,7 +165,7 @@ func (v *visitor) command(line []byte) bool {
 	return true
 }
 
-// took counts a mail. The arrival of a marked one is told when its reply is out.
+// took counts a mail. The arrival of a marked one is reported when its reply is out.
 func (v *visitor) took() bool {
 	v.say("250 2.0.0 Ok: queued as 4C1D\r\n")
 	if !v.marked {
@@ -182,8 +182,8 @@ func (v *visitor) took() bool {
 	return ok
 }
 
-// body reads up to the final dot. It looks for the dot in whatever has come, and not
-// line by line, which would cost more than all the rest.
+// body reads up to the final dot. It searches whole buffers, because going line by line
+// would cost more than all the rest.
 func (v *visitor) body() bool {
 	end := []byte("\r\n.\r\n")
 	if start, err := v.in.Peek(3); err != nil || string(start) == ".\r\n" {
@@ -204,7 +204,7 @@ func (v *visitor) body() bool {
 	}
 }
 
-// chunk reads the octets of BDAT n [LAST]. Only the last chunk makes a mail.
+// chunk reads the bytes of BDAT n [LAST]. Only the last chunk makes a mail.
 func (v *visitor) chunk(line []byte) bool {
 	size, last, _ := bytes.Cut(bytes.TrimSpace(line[5:]), []byte{' '})
 	n, err := strconv.Atoi(string(size))

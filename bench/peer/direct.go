@@ -10,8 +10,8 @@ import (
 )
 
 // direct sends mails over the connections with our own SMTP client, in batches as a
-// worker does: what is left of the time when there is no queue. Then it waits for its
-// end, so that its processor time can still be read.
+// worker does, to show the speed without a queue. Then it waits to be killed, so that its
+// processor time can still be read.
 func direct(ctx context.Context, o options) error {
 	m := &mailer.EmailMessage{
 		Subject: "Your order has been shipped", FromEmail: "shop@example.com", To: []string{"ann@example.com"},

@@ -12,7 +12,7 @@ import (
 )
 
 // goMail sends over connections that stay open, without the NOOP that go-mail says
-// before each mail if it is not told otherwise.
+// before each mail by default.
 type goMail struct {
 	addr string
 	idle chan *mail.Client

@@ -1,5 +1,5 @@
-// Command peer is what Mailpouch is compared with, as a process of its own: the asynq
-// workers that people write, and the limits that no worker passes.
+// Command peer runs the programs that Mailpouch is compared with: the asynq workers that
+// people write, and the limits that no worker can pass.
 //
 //	peer empty    asynq and a handler that does nothing: the limit of one asynq server
 //	peer netsmtp  asynq and net/smtp over connections that stay open

@@ -15,8 +15,8 @@ type Cost struct {
 	Network  float64 // bytes to and from Redis
 }
 
-// Costs are those of a mail that is a task of its own, of one in bulk mail, and of one in bulk mail that is
-// sent with CHUNKING.
+// Costs are those of a mail that is a task of its own, of one of a bulk mailing, and of one
+// of a bulk mailing that is sent with CHUNKING.
 type Costs struct {
 	Single, Bulk, Chunked Cost
 }

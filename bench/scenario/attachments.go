@@ -32,8 +32,8 @@ func sameAttachment(size Size) Scenario {
 
 func bigMails(size Size) Scenario {
 	n := size.of(500, 20)
-	const octets = 10_000_000
-	different := func(i int) []byte { return noise(octets, uint64(i)+1) } //nolint:gosec // a small number
+	const bytes = 10_000_000
+	different := func(i int) []byte { return noise(bytes, uint64(i)+1) } //nolint:gosec // a small number
 	return Scenario{
 		Name:    "big",
 		Title:   "Mails of 10 MB",
@@ -57,7 +57,7 @@ const few = 4
 func attached(b *harness.Bench, r *harness.Redis, n int, content func(i int) []byte) {
 	q := newQueue(r)
 	parallel(b, few, n, func(i int) error {
-		m := letter(i)
+		m := message(i)
 		m.Attach("data.bin", content(i), "application/octet-stream")
 		_, err := q.Enqueue(b.Context(), m)
 		return err

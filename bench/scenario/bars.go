@@ -6,7 +6,7 @@ import (
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
-// Bars holds the results against what was asked of them.
+// Bars compares the results with the required values.
 func Bars(r *report.Run) []report.Bar {
 	emptied, massed := r.Scenario("drain"), r.Scenario("mass")
 	ours := emptied.Contender(nameWorker)
@@ -57,7 +57,7 @@ func percent(s report.Stat) report.Stat {
 	return report.Stat{Median: 100 * s.Median, Min: 100 * s.Min, Max: 100 * s.Max, N: s.N}
 }
 
-// larger is the one of which more is used; what was not measured says nothing.
+// larger is the one of which more is used. One that was not measured does not count.
 func larger(a, b report.Stat) report.Stat {
 	if b.N > 0 && (a.N == 0 || b.Median > a.Median) {
 		return b

@@ -11,8 +11,8 @@ import (
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
-// emptying is a queue that is filled while nobody works, and then emptied into a mail
-// server by processes that are up already when they are let go.
+// emptying measures how fast processes empty a queue into a mail server. The queue is filled
+// beforehand, and the processes are up and waiting when the measurement begins.
 type emptying struct {
 	mails    int
 	limit    time.Duration // it is measured for no longer than this, if set
@@ -47,10 +47,10 @@ type work struct {
 	redis     *harness.Redis
 	sink      *harness.Sink
 	processes []*harness.Process
-	filled    int64 // octets that Redis has taken for the waiting mails
+	filled    int64 // bytes that Redis has taken for the waiting mails
 }
 
-// begin fills the queue, starts the processes, and lets them go when all are up.
+// begin fills the queue, starts the processes, and releases them when all are up.
 func (e emptying) begin(b *harness.Bench) work {
 	r := e.redis(b)
 	before := r.Usage(b).Memory
@@ -75,8 +75,8 @@ func (e emptying) redis(b *harness.Bench) *harness.Redis {
 // stuck is how long nothing may happen.
 const stuck = 60 * time.Second
 
-// watch measures from the first mail that is done to the last one, or for as long as limit
-// if that is set. The start of the programs is not in it.
+// watch measures from the first finished mail to the last one, or for as long as limit, if
+// that is set. The start of the programs does not count.
 func watch(b *harness.Bench, r *harness.Redis, processes []*harness.Process, n int, limit time.Duration, done func() int) report.Sample {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

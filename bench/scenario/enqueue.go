@@ -18,7 +18,7 @@ func enqueue(size Size) Scenario {
 		Entries: []Entry{
 			{"Enqueue, 1 goroutine", true, handingOver(few, func(b *harness.Bench, r *harness.Redis, n int) {
 				q := newQueue(r)
-				parallel(b, 1, n, func(i int) error { _, err := q.Enqueue(b.Context(), letter(i)); return err })
+				parallel(b, 1, n, func(i int) error { _, err := q.Enqueue(b.Context(), message(i)); return err })
 			})},
 			{"asynq's client, 1 goroutine", false, handingOver(few, func(b *harness.Bench, r *harness.Redis, n int) {
 				enqueueBaseline(b, r, n, 1, baselineMail)

@@ -112,7 +112,7 @@ func pause(b *harness.Bench, d time.Duration) {
 // urgentOurs sends a mail that the sink knows.
 func urgentOurs(b *harness.Bench, r *harness.Redis) (send func()) {
 	q := newQueue(r).With(tasks.Options{Queue: "critical"})
-	m := letter(0)
+	m := message(0)
 	m.To = []string{harness.Mark + "@example.com"}
 	return func() {
 		_, err := q.Enqueue(b.Context(), m)

@@ -27,8 +27,8 @@ const (
 	body  = lines + lines + lines + lines + lines + lines
 )
 
-// letter is the mail that is measured, number i of many.
-func letter(i int) *mailer.EmailMessage {
+// message is the mail that is measured, number i of many.
+func message(i int) *mailer.EmailMessage {
 	return &mailer.EmailMessage{Subject: subject, Body: body, FromEmail: sender, To: []string{fmt.Sprintf("u%d@example.com", i)}}
 }
 
@@ -53,7 +53,7 @@ func singly(b *harness.Bench, r *harness.Redis, n int) { enqueueInto(b, newQueue
 
 func enqueueInto(b *harness.Bench, q *tasks.Queue, n int) {
 	parallel(b, producers, n, func(i int) error {
-		_, err := q.Enqueue(b.Context(), letter(i))
+		_, err := q.Enqueue(b.Context(), message(i))
 		return err
 	})
 }
@@ -68,7 +68,7 @@ func sendInto(b *harness.Bench, q *tasks.Queue, n, goroutines int) {
 	parallel(b, goroutines, (n+batch-1)/batch, func(i int) error {
 		messages := make([]*mailer.EmailMessage, min(batch, n-i*batch))
 		for j := range messages {
-			messages[j] = letter(i*batch + j)
+			messages[j] = message(i*batch + j)
 		}
 		_, err := q.SendMessages(b.Context(), messages)
 		return err
@@ -80,10 +80,10 @@ func baselineTasks(b *harness.Bench, r *harness.Redis, n int) {
 	enqueueBaseline(b, r, n, producers, baselineMail)
 }
 
-func enqueueBaseline(b *harness.Bench, r *harness.Redis, n, goroutines int, letter func(int) baseline.Mail, opts ...asynq.Option) {
+func enqueueBaseline(b *harness.Bench, r *harness.Redis, n, goroutines int, mail func(int) baseline.Mail, opts ...asynq.Option) {
 	client := asynq.NewClientFromRedisClient(r.Client)
 	parallel(b, goroutines, n, func(i int) error {
-		task, err := letter(i).Task()
+		task, err := mail(i).Task()
 		if err != nil {
 			return err
 		}

@@ -13,8 +13,8 @@ import (
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
-// Profiles takes CPU profiles of a worker. What it measures beside is not used: the
-// processor time a mail is that of the scenarios, where nobody looked on.
+// Profiles takes CPU profiles of a worker. The processor time of a mail comes from the
+// scenarios instead, because profiling itself takes time.
 func Profiles(ctx context.Context, programs harness.Programs, size Size, r *report.Run) ([]report.Profile, error) {
 	seconds := size.of(4, 1)
 	var profiles []report.Profile

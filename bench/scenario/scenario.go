@@ -50,8 +50,8 @@ func (s Size) of(full, quick int) int {
 	return full
 }
 
-// Run measures all entries of the scenario once in each round, so that whatever else
-// the machine does touches all of them alike. say is told of each measurement.
+// Run measures all entries of the scenario once in each round, so that other load on the
+// machine affects all of them alike. It calls say with each measurement.
 func (s Scenario) Run(ctx context.Context, programs harness.Programs, size Size, say func(string)) (*report.Scenario, error) {
 	rounds := s.rounds(size)
 	result := &report.Scenario{Name: s.Name, Title: s.Title, About: s.About, Metrics: s.Metrics}

@@ -129,10 +129,10 @@ func TestParallel(t *testing.T) {
 
 func TestLetter(t *testing.T) {
 	t.Parallel()
-	if got := len(letter(1).Body); got < 1900 || got > 2100 {
-		t.Errorf("a letter has %d octets, want about 2,000", got)
+	if got := len(message(1).Body); got < 1900 || got > 2100 {
+		t.Errorf("a mail has %d bytes, want about 2,000", got)
 	}
-	if ours, theirs := letter(7), baselineMail(7); ours.Body != theirs.Body || ours.To[0] != theirs.To || ours.Subject != theirs.Subject {
+	if ours, theirs := message(7), baselineMail(7); ours.Body != theirs.Body || ours.To[0] != theirs.To || ours.Subject != theirs.Subject {
 		t.Error("the contenders do not send the same mail")
 	}
 	if a, b := noise(1000, 1), noise(1000, 2); slices.Equal(a, b) {

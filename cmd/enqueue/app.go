@@ -83,7 +83,7 @@ func (a *app) readInput(name string) (string, error) {
 	return string(data), nil
 }
 
-// handedOver gives the errors of a key the exit code of a wrong message.
+// handedOver gives the errors of an idempotency key the exit code of a wrong message.
 func handedOver(id string, err error) (string, error) {
 	var other *tasks.IdempotencyError
 	var dead *tasks.DeadLetterError

@@ -16,7 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-// maxConcurrency is about what one Redis has connections to spare for.
+// maxConcurrency is about how many connections one Redis can spare.
 const maxConcurrency = 1000
 
 func (a *app) bulkCommand() *cobra.Command {
@@ -104,7 +104,7 @@ func (b *bulk) checkFlags() (tasks.Options, error) {
 	return o.read()
 }
 
-// regularFile says whether the input can be read twice.
+// regularFile reports whether the input can be read twice.
 func regularFile(r io.Reader) (io.Seeker, bool) {
 	f, ok := r.(*os.File)
 	if !ok {
@@ -209,13 +209,13 @@ func (b *bulk) complain(c chunk) {
 	}
 }
 
-// isBadLine says whether a line is wrong, and not the queue.
+// isBadLine reports whether an error is the fault of the line, and not of the queue.
 func isBadLine(err error) bool {
 	var exit *cli.ExitError
 	return mailer.IsBadInput(err) || errors.As(err, &exit) && exit.Code == cli.ExitData
 }
 
-// check looks at lines as handing them over would.
+// check returns the errors that handing the lines over would return.
 func (b *bulk) check(ctx context.Context, lines []numbered) []error {
 	errs := make([]error, len(lines))
 	for i, l := range lines {
@@ -238,7 +238,7 @@ func (b *bulk) checkLine(l numbered) error {
 	return m.Validate()
 }
 
-// parse reads a line. What is wrong with the message itself, the queue finds.
+// parse reads a line. It does not check the message itself: the queue does.
 func (b *bulk) parse(l numbered) (entry, error) {
 	e, err := parseEntry(l.text, b.base)
 	if err != nil {
@@ -263,8 +263,8 @@ type group struct {
 	indexes  []int // in the chunk
 }
 
-// handOver queues lines: those with the same options together. After the first one that
-// cannot be queued though it is right, the rest is not tried.
+// handOver queues lines: those with the same options together. After the first failure of
+// the queue itself the rest is not tried.
 func (b *bulk) handOver(ctx context.Context, lines []numbered) []error {
 	errs := make([]error, len(lines))
 	var groups []*group
@@ -299,7 +299,7 @@ func (b *bulk) handOver(ctx context.Context, lines []numbered) []error {
 	return errs
 }
 
-// ranges are numbers that are added in rising order.
+// ranges is a set of numbers, such as 3-7 and 9, that are added in rising order.
 type ranges [][2]int
 
 func (r *ranges) add(from, to int) {

@@ -12,7 +12,7 @@ import (
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-// selection says which dead letters a command is about.
+// selection is which dead letters a command is about.
 type selection struct {
 	ids    []string // or their beginnings
 	queue  string
@@ -50,9 +50,8 @@ func (a *app) dead(ctx context.Context, s selection, work func(context.Context, 
 	return work(ctx, d, letters)
 }
 
-// deadQueues returns the queues of asynq's to look at: all, or those that are the one
-// named, whatever the mailer and the shard. A name that neither Redis nor the settings
-// know is a mistake, and not a queue without dead letters.
+// deadQueues returns asynq's queues to look at: all, or those that belong to the named queue,
+// of every mailer and shard. A name that neither Redis nor the settings know is an error.
 func (a *app) deadQueues(d *tasks.DeadLetters, name string) ([]string, error) {
 	queues, err := d.Queues()
 	if err != nil || name == "" {
@@ -93,7 +92,7 @@ func findAll(ctx context.Context, d *tasks.DeadLetters, queues []string) ([]plac
 // shortestPrefix is how much of an ID has to be given.
 const shortestPrefix = 4
 
-// pick returns the letters with these IDs, which may be cut short.
+// pick returns the dead letters with these IDs, or with IDs that begin so.
 func pick(all []place, ids []string) ([]place, error) {
 	var picked []place
 	for _, id := range ids {

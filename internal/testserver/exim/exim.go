@@ -62,9 +62,8 @@ type Server struct {
 }
 
 // Start starts an Exim and waits until it listens. The test is skipped if it does not
-// run as root or if Exim is not there. Where CI is set in the environment it is a
-// failure if Exim is missing: there it would be missing for ever without
-// anybody noticing.
+// run as root or if Exim is not installed. Where CI is set in the environment it fails
+// instead (testserver.Missing).
 func Start(t testing.TB, opts Options) *Server {
 	t.Helper()
 	s := &Server{t: t, opts: opts, system: needExim(t)}

@@ -82,8 +82,7 @@ type Server struct {
 
 // Start starts a Postfix and waits until it greets. The test is skipped if it does
 // not run as root or if Postfix, or the Dovecot that Options.Users needs, is not
-// installed. Where CI is set in the environment a program that is missing is a
-// failure: there it would be missing for ever without anybody noticing.
+// installed. Where CI is set in the environment it fails instead (testserver.Missing).
 func Start(t testing.TB, opts Options) *Server {
 	t.Helper()
 	s := &Server{t: t, opts: opts, system: needPostfix(t), dir: makeDir(t)}

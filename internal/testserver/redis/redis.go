@@ -73,9 +73,8 @@ type Server struct {
 	paused  bool
 }
 
-// Start starts a server and waits until it answers. If redis-server is not
-// installed the test is skipped, and fails instead where CI is set in the
-// environment: there it would be skipped for ever without anybody noticing.
+// Start starts a server and waits until it answers. If redis-server is not installed the
+// test is skipped, or fails where CI is set in the environment (testserver.Missing).
 func Start(t testing.TB, opts Options) *Server {
 	t.Helper()
 	return start(t, opts, testserver.FreePort)

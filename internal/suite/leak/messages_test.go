@@ -26,9 +26,9 @@ func to(verdict, repeat string) string {
 	return fmt.Sprintf("%s.%s.%s@example.com", verdict, repeat, recipient)
 }
 
-// letter is a message with a secret in each of its parts. Its first recipient tells the relay
+// message makes a message with a secret in each of its parts. Its first recipient tells the relay
 // what to do with it.
-func letter(verdict, repeat string) *mailer.EmailMessage {
+func message(verdict, repeat string) *mailer.EmailMessage {
 	m := &mailer.EmailMessage{
 		Subject: subjectText(), Body: "Hello,\n\n" + bodyText() + "\n\nBye\n",
 		FromEmail: string(author) + "@example.com", To: []string{"Somebody <" + to(verdict, repeat) + ">"},
@@ -40,8 +40,8 @@ func letter(verdict, repeat string) *mailer.EmailMessage {
 	return m
 }
 
-// rawLetter is a finished message.
-func rawLetter(verdict string) string {
+// rawMessage is a finished message.
+func rawMessage(verdict string) string {
 	return "From: " + string(author) + "@example.com\r\nTo: " + to(verdict, "raw") + "\r\nBcc: " + string(blindCopy) +
 		"@example.org\r\nMessage-ID: <" + verdict + ".raw@shop.example.com>\r\nSubject: " + string(subject) + "\r\nX-Raw: " + rawHeaderText() + "\r\n\r\n" + rawBodyText() + "\r\n"
 }
@@ -49,13 +49,13 @@ func rawLetter(verdict string) string {
 // verdicts are what the relay may do.
 func verdicts() []string { return []string{"ok", "later", "never", "rcpt"} }
 
-// letters are messages of every kind.
-func letters() []*mailer.EmailMessage {
+// messages makes messages of every kind.
+func messages() []*mailer.EmailMessage {
 	var all []*mailer.EmailMessage
 	for _, verdict := range verdicts() {
 		for _, repeat := range repeats() {
 			if repeat != "raw" {
-				all = append(all, letter(verdict, repeat))
+				all = append(all, message(verdict, repeat))
 			}
 		}
 	}

@@ -22,14 +22,14 @@ import (
 // that is refused for good is not tried again, it stops in order.
 
 const (
-	usualEnv  = "CHAOS_USUAL_WORKER" // makes this program the worker, of that name
-	usualType = "email:send"
+	baselineEnv  = "CHAOS_BASELINE_WORKER" // makes this program the worker, of that name
+	baselineType = "email:send"
 )
 
-// TestMain makes the test program the usual worker if it was started as one.
+// TestMain makes the test program the baseline worker if it was started as one.
 func TestMain(m *testing.M) {
-	if name := os.Getenv(usualEnv); name != "" {
-		usualWorker(name, os.Getenv("REDIS_ADDR"), os.Getenv("SMTP_ADDR"))
+	if name := os.Getenv(baselineEnv); name != "" {
+		baselineWorker(name, os.Getenv("REDIS_ADDR"), os.Getenv("SMTP_ADDR"))
 		return
 	}
 	redis.SetLogger(silence{}) // a Redis that is away is what the tests are about
@@ -40,26 +40,26 @@ type silence struct{}
 
 func (silence) Printf(context.Context, string, ...any) {}
 
-type usualMail struct {
+type baselineMail struct {
 	From, To, ID, Subject, Body string
 }
 
-func newUsualTask(number int) *asynq.Task {
+func newBaselineTask(number int) *asynq.Task {
 	m := message(number)
-	data, err := json.Marshal(usualMail{From: "shop@example.com", To: m.To[0], ID: m.MessageID, Subject: fmt.Sprint("no. ", number), Body: m.Body})
+	data, err := json.Marshal(baselineMail{From: "shop@example.com", To: m.To[0], ID: m.MessageID, Subject: fmt.Sprint("no. ", number), Body: m.Body})
 	if err != nil {
 		panic(err) // five strings
 	}
-	return asynq.NewTask(usualType, data)
+	return asynq.NewTask(baselineType, data)
 }
 
-// usualWorker runs until it is told to stop, which asynq sees to.
-func usualWorker(name, redisAddr, smtpAddr string) {
-	pool := &usualPool{addr: smtpAddr, name: name, idle: make(chan *smtp.Client, 20)}
+// baselineWorker runs until it is told to stop, which asynq sees to.
+func baselineWorker(name, redisAddr, smtpAddr string) {
+	pool := &baselinePool{addr: smtpAddr, name: name, idle: make(chan *smtp.Client, 20)}
 	server := asynq.NewServer(asynq.RedisClientOpt{Addr: redisAddr}, asynq.Config{Concurrency: 20, LogLevel: asynq.WarnLevel})
 	mux := asynq.NewServeMux()
-	mux.HandleFunc(usualType, func(_ context.Context, task *asynq.Task) error {
-		var m usualMail
+	mux.HandleFunc(baselineType, func(_ context.Context, task *asynq.Task) error {
+		var m baselineMail
 		if err := json.Unmarshal(task.Payload(), &m); err != nil {
 			return fmt.Errorf("%w: %w", err, asynq.SkipRetry)
 		}
@@ -75,13 +75,13 @@ func usualWorker(name, redisAddr, smtpAddr string) {
 	}
 }
 
-// usualPool keeps connections open between mails.
-type usualPool struct {
+// baselinePool keeps connections open between mails.
+type baselinePool struct {
 	addr, name string
 	idle       chan *smtp.Client
 }
 
-func (p *usualPool) send(m usualMail) error {
+func (p *baselinePool) send(m baselineMail) error {
 	c, err := p.get()
 	if err != nil {
 		return err
@@ -99,7 +99,7 @@ func (p *usualPool) send(m usualMail) error {
 }
 
 // get takes an idle connection that still answers, or a new one.
-func (p *usualPool) get() (*smtp.Client, error) {
+func (p *baselinePool) get() (*smtp.Client, error) {
 	for {
 		select {
 		case c := <-p.idle:
@@ -117,7 +117,7 @@ func (p *usualPool) get() (*smtp.Client, error) {
 	}
 }
 
-func deliver(c *smtp.Client, m usualMail) error {
+func deliver(c *smtp.Client, m baselineMail) error {
 	if err := c.Mail(m.From); err != nil {
 		return err
 	}
