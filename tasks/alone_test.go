@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -148,15 +149,15 @@ func mortalWorker(t *testing.T, h *house, client redis.UniversalClient) (out str
 			return true
 		default:
 		}
-		done = true
-		for _, queue := range []string{"default", "default:mass"} {
-			for _, list := range []string{"pending", "active"} {
-				n, err := client.LLen(t.Context(), "asynq:{"+queue+"}:"+list).Result()
-				done = done && err == nil && n == 0
+		var lists []*redis.IntCmd // at one moment: a task moves from one list to another
+		_, err := client.TxPipelined(t.Context(), func(p redis.Pipeliner) error {
+			for _, queue := range []string{"default", "default:mass"} {
+				prefix := "asynq:{" + queue + "}:"
+				lists = append(lists, p.LLen(t.Context(), prefix+"pending"), p.LLen(t.Context(), prefix+"active"), p.ZCard(t.Context(), prefix+"retry"))
 			}
-			n, err := client.ZCard(t.Context(), "asynq:{"+queue+"}:retry").Result()
-			done = done && err == nil && n == 0
-		}
+			return nil
+		})
+		done = err == nil && !slices.ContainsFunc(lists, func(n *redis.IntCmd) bool { return n.Val() > 0 })
 		return done
 	})
 	_ = cmd.Process.Kill()

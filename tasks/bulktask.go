@@ -11,10 +11,10 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// Mass mail travels as tasks of many messages each, so that the queue's cost per message
-// falls. The task is only how they travel: each message has its own place in the
+// Bulk mail travels as tasks of many messages each, so that the queue's cost per message
+// falls. The task is only how they travel: each message has its own entry in the
 // ledger, its own outcome and its own ID, <task>.<index>. One that fails for now, or for
-// good, leaves the mass task and goes on as a task of its own under that ID. So a mass
+// good, leaves the bulk task and goes on as a task of its own under that ID. So a bulk
 // task always completes in the end, unless nothing can be sent at all.
 
 // putBulk enqueues messages as one task.
