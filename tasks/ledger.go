@@ -29,6 +29,12 @@ import (
 // is written before the task may end, in one round trip for all that the relay has
 // accepted meanwhile. What could not be written is kept in memory, where this worker
 // looks first, and written when Redis is back.
+//
+//	unsent    may it be sent? mark it as on the wire      Redis: sent? begun? cancelled?
+//	          ... MAIL, RCPT, DATA, the reply: 250 ...
+//	finish    remember it, then end its task, or          memory, then Redis
+//	          write an entry
+//	          ... the handler returns, asynq ends the task and the entry with it
 type ledger struct {
 	redis redis.UniversalClient
 	acks  acknowledger
