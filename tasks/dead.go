@@ -145,7 +145,7 @@ func (d *DeadLetters) Count(ctx context.Context, queue string) (int, error) {
 	return sum, nil
 }
 
-// ErrNotDead says that there is no dead letter with an ID.
+// ErrNotDead reports that there is no dead letter with an ID.
 var ErrNotDead = errors.New("no such dead letter")
 
 // Get returns a dead letter with its whole message. The error is ErrNotDead if it was

@@ -29,10 +29,10 @@ type Options struct {
 	// ID each time. That ends the window after the message was sent, or when it is
 	// cancelled. Another message with the same key is an IdempotencyError, one whose task
 	// is a dead letter a DeadLetterError. Each queue of each mailer has its own keys. The
-	// task's ID shows the beginning of the key. At most 255 octets, no control characters.
+	// task's ID shows the beginning of the key. At most 255 bytes, no control characters.
 	IdempotencyKey string
 
-	// Unique says that the same content is not queued again while it waits, and for so
+	// Unique keeps the same content from being queued again while it waits, and for so
 	// long after it was sent: the first task's ID is returned. Message-ID, Date and the
 	// time of sending are not content. At least a second; it excludes IdempotencyKey.
 	Unique time.Duration
@@ -41,7 +41,7 @@ type Options struct {
 // DefaultMaxRetry is how many tries a message gets after its first one.
 const DefaultMaxRetry = 25
 
-// Validate says which option is impossible.
+// Validate reports which option is impossible.
 func (o Options) Validate() error {
 	switch {
 	case o.Queue != "" && (strings.TrimSpace(o.Queue) == "" || strings.ContainsAny(o.Queue, "{}.:~")):
