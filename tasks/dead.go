@@ -109,7 +109,8 @@ func NewDeadLetters(client redis.UniversalClient) *DeadLetters {
 	}
 }
 
-// Queues returns the names of all queues, sorted.
+// Queues returns the names of all queues, sorted, as asynq has them: "default", and
+// "marketing.default" for the mail of the named mailer marketing.
 func (d *DeadLetters) Queues() ([]string, error) {
 	queues, err := d.inspector.Queues()
 	if err != nil {

@@ -45,7 +45,7 @@ const DefaultMaxRetry = 25
 func (o Options) Validate() error {
 	switch {
 	case o.Queue != "" && (strings.TrimSpace(o.Queue) == "" || strings.ContainsAny(o.Queue, "{}.:~")):
-		return fmt.Errorf("tasks: queue %q: a name of letters, digits, '-' and '_' is wanted", o.Queue)
+		return fmt.Errorf("tasks: queue %q: expected a name of letters, digits, '-' and '_'", o.Queue)
 	case !o.ProcessAt.IsZero() && o.ProcessIn != 0:
 		return errors.New("tasks: process_at and process_in exclude each other")
 	case o.ProcessIn < 0:

@@ -63,7 +63,7 @@ func (p *Payload) Append(data []byte) ([]byte, error) {
 	p.Version = version
 	m := p.WithContents(func(Blob) []byte { return nil })
 	data = slices.Grow(data, 512+len(m.Body)*17/16)
-	data, err := p.Meta.append(data)
+	data, err := p.append(data)
 	if err != nil {
 		return nil, err
 	}
