@@ -11,6 +11,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -42,7 +43,7 @@ func newTaskMessage(ctx context.Context, task *asynq.Task) *taskMessage {
 	t := &taskMessage{task: task, token: rand.Text()[:12], started: time.Now()}
 	t.id, _ = asynq.GetTaskID(ctx)
 	t.queue, _ = asynq.GetQueueName(ctx)
-	t.name, t.key = wire.ParseQueueName(t.queue), taskKey(t.queue, t.id)
+	t.name, t.key = wire.ParseQueueName(t.queue), asynqbatch.TaskKey(t.queue, t.id)
 	t.retried, _ = asynq.GetRetryCount(ctx)
 	t.maxRetry, _ = asynq.GetMaxRetry(ctx)
 	t.maxRetry -= spareRetry

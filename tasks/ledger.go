@@ -497,7 +497,7 @@ func (l *ledger) hasLeft(ctx context.Context, t *taskMessage) error {
 		names = append(names, there.name)
 	}
 	for _, name := range names {
-		there.key = taskKey(name.String(), task)
+		there.key = asynqbatch.TaskKey(name.String(), task)
 		if err := l.note(ctx, &there, wire.Record{Moved: true}); err != nil {
 			return err
 		}

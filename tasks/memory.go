@@ -37,7 +37,7 @@ const (
 	entryCost = 150
 
 	smallMessage = 64_000 * textCost
-	smallBulk    = maxMassBytes * textCost // is what most mass tasks have together
+	smallBulk    = maxBulkBytes * textCost // is what most mass tasks have together
 )
 
 // cacheSize is how many bytes of blobs a worker keeps in memory.

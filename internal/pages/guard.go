@@ -34,7 +34,7 @@ func newGuard(cfg Config, loopback bool) guard {
 // open says that nobody is asked who he is.
 func (g guard) open() bool { return g.password == nil && g.token == nil }
 
-// knows says whether the request has the password, with any user name, or the token.
+// knows reports whether the request has the password, with any user name, or the token.
 func (g guard) knows(r *http.Request) bool {
 	if g.open() {
 		return true
@@ -62,7 +62,7 @@ func (g guard) isOurs(r *http.Request) bool {
 	return slices.Contains(g.hosts, host) || ownhost.IsLoopback(host) || !g.loopback && len(g.hosts) == 0
 }
 
-// trusts says whether the request may see everything.
+// trusts reports whether the request may see everything.
 func (g guard) trusts(r *http.Request) bool { return g.isOurs(r) && g.knows(r) }
 
 // protect asks everybody who they are.

@@ -27,7 +27,7 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// ready says whether mail flows. It asks Redis, and takes the worker's word for the
+// ready reports whether mail flows. It asks Redis, and takes the worker's word for the
 // relays: probing them is the worker's own business, with its own pauses.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	reply := detail{readiness: readiness{Worker: "running", Redis: "ok", Mailer: "ok"}}

@@ -241,7 +241,7 @@ func (s *State) rate(name wire.QueueName, now time.Time) float64 {
 	return 0
 }
 
-// serves says whether the worker has the mailer.
+// serves reports whether the worker has the mailer.
 func (s *State) serves(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
