@@ -16,7 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// bulkRun is one run of a mass task.
+// bulkRun is one run of a bulk task.
 type bulkRun struct {
 	w        *Worker
 	task     *taskMessage
@@ -28,11 +28,11 @@ type bulkRun struct {
 func (w *Worker) processBulk(ctx context.Context, t *taskMessage) error {
 	messages, errs := t.unpack()
 	r := &bulkRun{w: w, task: t, messages: messages}
-	l, lost := r.dispatcher()
+	via, lost := r.dispatcher()
 	defer r.endSpans()
 	var left []*taskMessage // what is to be sent
 	for i, m := range messages {
-		o, settled := r.unsendable(m, l, errors.Join(errs[i], lost))
+		o, settled := r.unsendable(m, via, errors.Join(errs[i], lost))
 		if !settled {
 			left = append(left, m)
 		} else if err := r.settle(ctx, m, o); err != nil {
@@ -40,7 +40,7 @@ func (w *Worker) processBulk(ctx context.Context, t *taskMessage) error {
 		}
 	}
 	if len(left) > 0 {
-		if err := r.sendAll(ctx, l, left); err != nil {
+		if err := r.sendAll(ctx, via, left); err != nil {
 			return err
 		}
 	}
@@ -49,22 +49,22 @@ func (w *Worker) processBulk(ctx context.Context, t *taskMessage) error {
 
 // sendAll sends messages, and settles each. If one expires meanwhile the task is given back:
 // the next run makes a dead letter of it and goes on with the others.
-func (r *bulkRun) sendAll(ctx context.Context, l *dispatcher, left []*taskMessage) error {
+func (r *bulkRun) sendAll(ctx context.Context, via *dispatcher, left []*taskMessage) error {
 	inTime, cancel := r.w.inTime(ctx, r.w.firstExpiry(left))
 	defer cancel()
-	release, ok := l.room(inTime, r.task.name, left...)
+	release, ok := via.room(inTime, r.task.name, left...)
 	if !ok {
 		return errGivenBack
 	}
 	defer release()
-	jobs := make([]*delivery, 0, len(left))
+	deliveries := make([]*delivery, 0, len(left))
 	done := make(chan *delivery, len(left))
 	for _, m := range left {
 		err := r.w.blobs.fill(inTime, m.payload)
 		switch {
 		case err == nil:
 			m.startSpan(ctx, r.w.cfg.Tracer)
-			jobs = append(jobs, newDelivery(m, done))
+			deliveries = append(deliveries, newDelivery(m, done))
 			continue
 		case mailer.ClassOf(err) == mailer.Unavailable:
 			return errGivenBack
@@ -73,7 +73,7 @@ func (r *bulkRun) sendAll(ctx context.Context, l *dispatcher, left []*taskMessag
 			return err
 		}
 	}
-	return r.send(ctx, inTime, l, jobs, done)
+	return r.send(ctx, inTime, via, deliveries, done)
 }
 
 // firstExpiry is when the first of the messages expires.
@@ -94,67 +94,67 @@ func (r *bulkRun) endSpans() {
 	}
 }
 
-// lane is the lane of the messages, which all have the same mailer.
+// dispatcher is that of the messages, which all have the same mailer.
 func (r *bulkRun) dispatcher() (*dispatcher, error) {
 	for _, m := range r.messages {
 		if m.payload == nil {
 			continue
 		}
-		if l, ok := r.w.dispatchers[m.payload.Using]; ok {
-			return l, nil
+		if via, ok := r.w.dispatchers[m.payload.Using]; ok {
+			return via, nil
 		}
 		return nil, unknownHere(m.payload.Using)
 	}
 	return nil, nil
 }
 
-// unsendable tells what becomes of a message that is not to be sent here. unfit is why
+// unsendable returns what becomes of a message that is not to be sent here. unfit is why
 // none can be.
-func (r *bulkRun) unsendable(m *taskMessage, l *dispatcher, unfit error) (o outcome, settled bool) {
+func (r *bulkRun) unsendable(m *taskMessage, via *dispatcher, unfit error) (o outcome, settled bool) {
 	if unfit != nil {
 		return dead(unfit), true
 	}
 	if o, ok := r.w.hopeless(m); ok {
 		return o, true
 	}
-	return outcome{forwarded: true}, m.name.Mailer != l.mailer // its producer did not know the mailer
+	return outcome{forwarded: true}, m.name.Mailer != via.mailer // its producer did not know the mailer
 }
 
-// send gives the jobs to the senders, spread over all of them, and settles each when it
+// send gives the deliveries to the senders, spread over all of them, and settles each when it
 // is through. Where time runs out it waits for what is on the wire and gives the task back.
-func (r *bulkRun) send(ctx, inTime context.Context, l *dispatcher, jobs []*delivery, done <-chan *delivery) error {
-	if len(jobs) == 0 {
+func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries []*delivery, done <-chan *delivery) error {
+	if len(deliveries) == 0 {
 		return nil
 	}
-	left := len(jobs)
+	left := len(deliveries)
 	var chunks [][]*delivery
-	for chunk := range slices.Chunk(jobs, (len(jobs)+l.connections-1)/l.connections) {
+	for chunk := range slices.Chunk(deliveries, (len(deliveries)+via.connections-1)/via.connections) {
 		chunks = append(chunks, chunk)
 	}
 	var failure error
 	over, room := inTime.Done(), r.w.roomFor(r.task)
 	giveBack := func() {
 		over, room, chunks, failure = nil, nil, nil, errGivenBack
-		for _, j := range jobs {
-			if j.giveUp() {
+		for _, d := range deliveries {
+			if d.giveUp() {
 				left--
 			}
 		}
 	}
 	for left > 0 {
 		var next []*delivery
-		var way chan []*delivery // nil: nothing to offer
+		var channel chan []*delivery // nil: nothing to offer
 		if len(chunks) > 0 {
-			next, way = chunks[0], l.channel(r.task.name)
+			next, channel = chunks[0], via.channel(r.task.name)
 		}
 		select {
-		case way <- next:
+		case channel <- next:
 			chunks = chunks[1:]
-		case j := <-done:
+		case d := <-done:
 			left--
-			if j.outcome.verdict.action == hold { // put back, when time was up
+			if d.outcome.verdict.action == hold { // put back, when time was up
 				failure = errGivenBack
-			} else if err := r.settle(ctx, r.messages[j.index], j.outcome); err != nil {
+			} else if err := r.settle(ctx, r.messages[d.index], d.outcome); err != nil {
 				failure = err
 			}
 		case <-over:
@@ -226,7 +226,7 @@ func (r *bulkRun) moveOn(ctx context.Context, m *taskMessage, o outcome) error {
 var errTaken = errors.New("another worker has the task")
 
 // leave makes a task of a message. How it goes on is noted in the ledger first: a worker
-// that dies in between leaves that to the next run of the mass task, and two workers that
+// that dies in between leaves that to the next run of the bulk task, and two workers that
 // have it at the same time do it once.
 func (r *bulkRun) leave(ctx context.Context, m *taskMessage, how wire.Remainder, delay time.Duration) error {
 	ours, err := r.w.ledger.leaves(ctx, m, how)

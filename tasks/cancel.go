@@ -23,18 +23,18 @@ import (
 // goes. After one whose end is not known it stays, and the message cannot be cancelled
 // until a later try has ended, for it may have been delivered.
 
-// ErrTooLate says that a message cannot be cancelled: it is on the wire, was sent, may
+// ErrTooLate reports that a message cannot be cancelled: it is on the wire, was sent, may
 // have been sent, or is a dead letter.
 var ErrTooLate = errors.New("too late to cancel")
 
-// ErrNoTask says that there is no task with an ID. A task is gone when its message
+// ErrNoTask reports that there is no task with an ID. A task is gone when its message
 // was sent, unless it has a retention.
 var ErrNoTask = errors.New("no such task")
 
 // Cancel takes a message back by the ID that Enqueue returned, from the queue that
 // Options name. Nil means that it has not been sent and will not be: it was waiting, or
 // a worker that has it will drop it. Else the error is ErrTooLate, ErrNoTask, or
-// says that Redis could not be asked. An idempotency key is free again afterwards.
+// reports that Redis could not be asked. An idempotency key is free again afterwards.
 func (q *Queue) Cancel(ctx context.Context, id string) error {
 	name := q.queueOf(id)
 	err := q.cancel(ctx, name, id)

@@ -354,9 +354,9 @@ func TestCancel_everyMoment(t *testing.T) {
 			client.HSet(t.Context(), key, "state", "active")
 			var err error
 			client.AddHook(between{n, func() { err = h.queue.Cancel(t.Context(), id) }})
-			j := newTry(id)
-			j.onceToken = once
-			left, ledgerErr := newLedger(client, nil, zerolog.Nop()).unsent(t.Context(), []*delivery{j})
+			d := newTry(id)
+			d.onceToken = once
+			left, ledgerErr := newLedger(client, nil, zerolog.Nop()).unsent(t.Context(), []*delivery{d})
 			switch {
 			case ledgerErr != nil:
 				t.Error(ledgerErr)

@@ -109,7 +109,8 @@ func NewDeadLetters(client redis.UniversalClient) *DeadLetters {
 	}
 }
 
-// Queues returns the names of all queues, sorted.
+// Queues returns the names of all queues, sorted, as asynq has them: "default", and
+// "marketing.default" for the mail of the named mailer marketing.
 func (d *DeadLetters) Queues() ([]string, error) {
 	queues, err := d.inspector.Queues()
 	if err != nil {
@@ -145,7 +146,7 @@ func (d *DeadLetters) Count(ctx context.Context, queue string) (int, error) {
 	return sum, nil
 }
 
-// ErrNotDead says that there is no dead letter with an ID.
+// ErrNotDead reports that there is no dead letter with an ID.
 var ErrNotDead = errors.New("no such dead letter")
 
 // Get returns a dead letter with its whole message. The error is ErrNotDead if it was

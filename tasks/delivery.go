@@ -23,11 +23,11 @@ import (
 // taskMessage is a message of a task as its handler sees it.
 type taskMessage struct {
 	task     *asynq.Task
-	id       string // the message's: the task's, with the index in a mass task
+	id       string // the message's: the task's, with the index in a bulk task
 	queue    string // asynq's
 	name     wire.QueueName
 	key      string // of the task in Redis
-	index    int    // in a mass task
+	index    int    // in a bulk task
 	suffix   string // what the message's fields of the task's record end in: "" if it has the task to itself
 	token    string // names this try
 	retried  int    // as asynq counts
@@ -75,7 +75,7 @@ func (t *taskMessage) message() *mailer.EmailMessage {
 	return t.payload.Message
 }
 
-// unpack returns the messages of a mass task. The payload of one that cannot be read is
+// unpack returns the messages of a bulk task. The payload of one that cannot be read is
 // nil, and its entry in errs says why.
 func (t *taskMessage) unpack() (messages []*taskMessage, errs []error) {
 	for line := range bytes.Lines(t.task.Payload()) {
@@ -87,7 +87,7 @@ func (t *taskMessage) unpack() (messages []*taskMessage, errs []error) {
 	return messages, errs
 }
 
-// part is the message of a mass task with that index, without its payload.
+// part is the message of a bulk task with that index, without its payload.
 func (t *taskMessage) part(index int) *taskMessage {
 	m := new(*t)
 	m.index = index
@@ -120,7 +120,7 @@ func need(messages []*taskMessage) int {
 	return int(octets)
 }
 
-// reported reports whether the failure of a message was reported when it happened, in the mass task
+// reported reports whether the failure of a message was reported when it happened, in the bulk task
 // that it comes from.
 func (t *taskMessage) reported() bool {
 	return t.payload != nil && t.payload.Refused != "" && len(t.payload.Recipients) == 0
@@ -134,13 +134,13 @@ func (t *taskMessage) startSpan(ctx context.Context, tracer Tracer) {
 // endSpan ends the span of a try that has no outcome: the message is given back.
 func (t *taskMessage) endSpan() { t.span.done("", nil) }
 
-// job is one message on its way through the worker, from the handler that holds its
+// delivery is one message on its way through the worker, from the handler that holds its
 // task to the sender that holds the connection, and back.
 type delivery struct {
 	message  *mailer.EmailMessage
 	attempt  attempt
 	index    int              // in its task
-	done     chan<- *delivery // gets the job when outcome is there; has room for it, so no sender waits for a handler
+	done     chan<- *delivery // gets the delivery when outcome is there; has room for it, so no sender waits for a handler
 	outcome  outcome
 	state    atomic.Int32
 	unwanted atomic.Bool // the handler waits for it to leave the wire only
@@ -158,7 +158,7 @@ type delivery struct {
 	written    chan<- bool // gets whether Redis knows the outcome; has room for that
 }
 
-// A job waits until a sender claims it for the wire or its handler gives it up,
+// A delivery waits until a sender claims it for the wire or its handler gives it up,
 // whichever is first. On the wire only the sender may say what became of it.
 const (
 	deliveryWaiting int32 = iota
@@ -167,99 +167,99 @@ const (
 )
 
 func newDelivery(t *taskMessage, done chan<- *delivery) *delivery {
-	j := &delivery{
+	d := &delivery{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
 		key: t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.id), token: t.token, span: t.span,
 	}
-	j.unwanted.Store(t.alone) // what waits for its relay does not wait alone
-	if j.generation = t.payload.Generation(); j.generation != "" {
-		j.token = j.generation + "." + j.token
+	d.unwanted.Store(t.alone) // what waits for its relay does not wait alone
+	if d.generation = t.payload.Generation(); d.generation != "" {
+		d.token = d.generation + "." + d.token
 	}
 	if t.payload.AtMostOnce {
-		j.onceToken = j.token
+		d.onceToken = d.token
 	}
-	return j
+	return d
 }
 
-// endsTask says whether the task of the message, which was accepted, ends with that.
-func (j *delivery) endsTask() bool {
-	return j.suffix == "" && !j.gone && j.onceToken == "" && len(j.outcome.result.Refused) == 0
+// endsTask reports whether the task of the message, which was accepted, ends with that.
+func (d *delivery) endsTask() bool {
+	return d.suffix == "" && !d.gone && d.onceToken == "" && len(d.outcome.result.Refused) == 0
 }
 
 // name is what the ledger remembers the message by.
-func (j *delivery) name() string { return entryName(j.key, j.generation, j.suffix) }
+func (d *delivery) name() string { return entryName(d.key, d.generation, d.suffix) }
 
-func entryName(key, stamp, slot string) string {
-	if stamp == "" && slot == "" {
+func entryName(key, generation, suffix string) string {
+	if generation == "" && suffix == "" {
 		return key
 	}
-	return key + "\x00" + stamp + "\x00" + slot
+	return key + "\x00" + generation + "\x00" + suffix
 }
 
-// end gives the job with its outcome to the handler.
-func (j *delivery) end(o outcome) {
-	j.outcome = o
-	j.done <- j
+// end gives the delivery with its outcome to the handler.
+func (d *delivery) end(o outcome) {
+	d.outcome = o
+	d.done <- d
 }
 
-// claim takes the job for the wire. It is false if the handler has given it up.
-func (j *delivery) claim() bool { return j.state.CompareAndSwap(deliveryWaiting, deliveryOnWire) }
+// claim takes the delivery for the wire. It is false if the handler has given it up.
+func (d *delivery) claim() bool { return d.state.CompareAndSwap(deliveryWaiting, deliveryOnWire) }
 
 // putBack undoes claim: nothing of the message has been accepted. If the handler wanted it
 // back meanwhile it gets it, with the outcome that it waits.
-func (j *delivery) putBack() {
-	j.state.Store(deliveryWaiting)
-	if j.unwanted.Load() && j.state.CompareAndSwap(deliveryWaiting, deliveryGivenUp) {
-		j.end(outcome{verdict: verdict{action: hold}})
+func (d *delivery) putBack() {
+	d.state.Store(deliveryWaiting)
+	if d.unwanted.Load() && d.state.CompareAndSwap(deliveryWaiting, deliveryGivenUp) {
+		d.end(outcome{verdict: verdict{action: hold}})
 	}
 }
 
-// giveUp takes the job back. It is false if the job is on the wire: then it comes when it
+// giveUp takes the delivery back. It is false if the delivery is on the wire: then it comes when it
 // has an outcome, or is put back.
-func (j *delivery) giveUp() bool {
-	j.unwanted.Store(true)
-	return j.state.CompareAndSwap(deliveryWaiting, deliveryGivenUp)
+func (d *delivery) giveUp() bool {
+	d.unwanted.Store(true)
+	return d.state.CompareAndSwap(deliveryWaiting, deliveryGivenUp)
 }
 
-// undelivered says whether it is known that the try delivered nothing and the same task
-// tries again: until then the message can be cancelled there. A message of a mass task
+// undelivered reports whether it is known that the try delivered nothing and the same task
+// tries again: until then the message can be cancelled there. A message of a bulk task
 // becomes a task of its own, where it can be cancelled then.
-func (j *delivery) undelivered() bool {
+func (d *delivery) undelivered() bool {
 	var e *mailer.SendError
-	return j.suffix == "" && j.outcome.verdict.action == retry && errors.As(j.outcome.result.Err, &e) && e.Class == mailer.Temporary
+	return d.suffix == "" && d.outcome.verdict.action == retry && errors.As(d.outcome.result.Err, &e) && e.Class == mailer.Temporary
 }
 
-// claim takes the jobs for the wire that their handlers have not given up.
+// claim takes the deliveries for the wire that their handlers have not given up.
 func claim(batch []*delivery) []*delivery {
-	jobs := make([]*delivery, 0, len(batch))
-	for _, j := range batch {
-		if j.claim() {
-			jobs = append(jobs, j)
+	deliveries := make([]*delivery, 0, len(batch))
+	for _, d := range batch {
+		if d.claim() {
+			deliveries = append(deliveries, d)
 		}
 	}
-	return jobs
+	return deliveries
 }
 
-// runs yields the jobs by their tasks: those of one task stand together.
-func runs(jobs []*delivery) iter.Seq[[]*delivery] {
+// runs yields the deliveries by their tasks: those of one task stand together.
+func runs(deliveries []*delivery) iter.Seq[[]*delivery] {
 	return func(yield func([]*delivery) bool) {
-		for len(jobs) > 0 {
+		for len(deliveries) > 0 {
 			n := 1
-			for n < len(jobs) && jobs[n].key == jobs[0].key {
+			for n < len(deliveries) && deliveries[n].key == deliveries[0].key {
 				n++
 			}
-			if !yield(jobs[:n]) {
+			if !yield(deliveries[:n]) {
 				return
 			}
-			jobs = jobs[n:]
+			deliveries = deliveries[n:]
 		}
 	}
 }
 
-func messages(jobs []*delivery) []*mailer.EmailMessage {
-	list := make([]*mailer.EmailMessage, len(jobs))
-	for i, j := range jobs {
-		list[i] = j.message
+func messages(deliveries []*delivery) []*mailer.EmailMessage {
+	list := make([]*mailer.EmailMessage, len(deliveries))
+	for i, d := range deliveries {
+		list[i] = d.message
 	}
 	return list
 }
@@ -272,7 +272,7 @@ type outcome struct {
 	sender    int             // which one tried; 0: none
 	again     bool            // the message had been sent before, and was not sent again
 	forwarded bool            // the task went on to another queue
-	moved     bool            // an earlier run of the mass task has made a task of the message
+	moved     bool            // an earlier run of the bulk task has made a task of the message
 	remainder *wire.Remainder // with moved: it had begun to
 }
 

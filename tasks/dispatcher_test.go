@@ -17,7 +17,7 @@ import (
 var weights = map[string]int{"critical": 6, "default": 3, "bulk": 1}
 
 // However much bulk mail is stuck, critical mail has a connection to itself.
-func TestLane_express(t *testing.T) {
+func TestDispatcher_express(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	release := make(chan struct{})
@@ -62,10 +62,10 @@ func TestSender_share(t *testing.T) {
 		s := &sender{normal: normal, priority: priority, share: l.share, batchSize: 1}
 		stop, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		offer := func(c chan<- []*delivery, j *delivery) {
+		offer := func(c chan<- []*delivery, d *delivery) {
 			for {
 				select {
-				case c <- []*delivery{j}:
+				case c <- []*delivery{d}:
 				case <-stop.Done():
 					return
 				}
@@ -77,8 +77,8 @@ func TestSender_share(t *testing.T) {
 		count := map[*delivery]int{}
 		for range 2000 {
 			synctest.Wait() // until both are waiting
-			for _, j := range s.next(stop) {
-				count[j]++
+			for _, d := range s.next(stop) {
+				count[d]++
 			}
 		}
 		if count[urgent] < 1000 || count[urgent] > 1400 {
@@ -87,10 +87,10 @@ func TestSender_share(t *testing.T) {
 	})
 }
 
-func TestLane_express_oneQueue(t *testing.T) {
+func TestDispatcher_express_oneQueue(t *testing.T) {
 	t.Parallel()
 	if l := newDispatcher("", 1, WorkerConfig{Queues: map[string]int{"default": 1}}); l.priority != nil {
-		t.Error("a lane with one queue has an express way")
+		t.Error("a mailer with one queue has a priority channel")
 	}
 }
 
@@ -196,8 +196,8 @@ func TestQueue_Using(t *testing.T) {
 	}
 }
 
-// A lane has a batch for each connection in hand, and with many connections half of that.
-func TestLane_inHand(t *testing.T) {
+// A mailer has a batch for each connection in flight, and with many connections half of that.
+func TestDispatcher_inHand(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		connections int
@@ -219,7 +219,7 @@ func TestLane_inHand(t *testing.T) {
 	}
 }
 
-// A lane is busy for a moment after each message.
+// A mailer is busy for a moment after each message.
 func TestBusy(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

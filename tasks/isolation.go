@@ -21,7 +21,7 @@ import (
 //
 // So lost leases are counted in the task's record. Most are nobody's fault: a worker was
 // evicted, another message killed it, Redis was away. A count condemns nothing, but a
-// task that has lost three runs with nothing else in the process, a mass task message by
+// task that has lost three runs with nothing else in the process, a bulk task message by
 // message. Each such run is noted before it begins and struck out when it ends, by
 // whatever end the process lives to see. The message of two runs that have begun and not
 // ended, the third one about to begin, is a dead letter.

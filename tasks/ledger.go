@@ -29,6 +29,12 @@ import (
 // is written before the task may end, in one round trip for all that the relay has
 // accepted meanwhile. What could not be written is kept in memory, where this worker
 // looks first, and written when Redis is back.
+//
+//	unsent    may it be sent? mark it as on the wire      Redis: sent? begun? cancelled?
+//	          ... MAIL, RCPT, DATA, the reply: 250 ...
+//	finish    remember it, then end its task, or          memory, then Redis
+//	          write an entry
+//	          ... the handler returns, asynq ends the task and the entry with it
 type ledger struct {
 	redis redis.UniversalClient
 	acks  acknowledger
@@ -37,9 +43,9 @@ type ledger struct {
 	outcomes *batcher.Batcher[*delivery] // to be written down, then given to their handlers
 
 	mu      sync.Mutex
-	wake    chan struct{} // holds a token when Redis is to be told again, or when it is to end
+	wake    chan struct{} // holds a token when Redis is to be written to again, or when it is to end
 	ending  bool
-	recent  map[string]string // what this worker has sent last: records by the names of jobs
+	recent  map[string]string // what this worker has sent last: records by the names of deliveries
 	order   []string          // the keys of recent, a ring
 	oldest  int               // where the ring begins, once it is full
 	missing bool              // Redis may lack some of recent
@@ -55,7 +61,7 @@ type acknowledger interface {
 // a failover, forgotten is among them.
 const remember = 50_000
 
-// restorePause is how long after a failure Redis is told again. Another worker may be given
+// restorePause is how long after a failure Redis is written to again. Another worker may be given
 // the task as soon as Redis is back.
 const restorePause = 100 * time.Millisecond
 
@@ -68,23 +74,23 @@ func newLedger(client redis.UniversalClient, acks acknowledger, log zerolog.Logg
 // errBegun is what became of an at_most_once message whose earlier try has no known end.
 var errBegun = errors.New("an earlier try was cut off: the message may have been delivered (at_most_once)")
 
-// unsent returns the jobs that may be sent, and settles the others: those that were
+// unsent returns the deliveries that may be sent, and settles the others: those that were
 // accepted before, at_most_once ones that may have been, and cancelled ones. It asks
 // Redis once for all of them, and makes it too late to cancel them. If Redis does not
 // answer, nothing may be sent.
-func (l *ledger) unsent(ctx context.Context, jobs []*delivery) ([]*delivery, error) {
-	notes, err := l.ask(ctx, jobs)
+func (l *ledger) unsent(ctx context.Context, deliveries []*delivery) ([]*delivery, error) {
+	notes, err := l.ask(ctx, deliveries)
 	if err != nil {
 		l.missed()
 		return nil, redisconn.Unavailable(err)
 	}
-	if err := l.tidy(ctx, jobs, notes); err != nil {
+	if err := l.tidy(ctx, deliveries, notes); err != nil {
 		return nil, err
 	}
-	left := make([]*delivery, 0, len(jobs))
-	for i, j := range jobs {
-		if !l.settle(j, notes[i]) {
-			left = append(left, j)
+	left := make([]*delivery, 0, len(deliveries))
+	for i, d := range deliveries {
+		if !l.settle(d, notes[i]) {
+			left = append(left, d)
 		}
 	}
 	return left, nil
@@ -96,20 +102,20 @@ type note struct {
 	cancelled   bool
 }
 
-// ask marks the jobs as on the wire and returns what the ledger has of them. Messages
+// ask marks the messages as on the wire and returns what the ledger has of them. Messages
 // of one task are asked for together.
-func (l *ledger) ask(ctx context.Context, jobs []*delivery) ([]note, error) {
+func (l *ledger) ask(ctx context.Context, deliveries []*delivery) ([]note, error) {
 	var answers []*redis.SliceCmd
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for run := range runs(jobs) {
+		for run := range runs(deliveries) {
 			marks, fields := make([]any, 0, 2*len(run)), make([]string, 0, 1+3*len(run))
 			fields = append(fields, "state")
-			for _, j := range run {
-				if j.onceToken != "" {
-					p.HSetNX(ctx, j.key, wire.FieldBegun+j.suffix, j.onceToken)
+			for _, d := range run {
+				if d.onceToken != "" {
+					p.HSetNX(ctx, d.key, wire.FieldBegun+d.suffix, d.onceToken)
 				}
-				marks = append(marks, wire.FieldWire+j.suffix, j.token)
-				fields = append(fields, wire.FieldSent+j.suffix, wire.FieldBegun+j.suffix, wire.FieldCancelled+j.suffix)
+				marks = append(marks, wire.FieldWire+d.suffix, d.token)
+				fields = append(fields, wire.FieldSent+d.suffix, wire.FieldBegun+d.suffix, wire.FieldCancelled+d.suffix)
 			}
 			p.HSet(ctx, run[0].key, marks...) // before cancelled is read
 			answers = append(answers, p.HMGet(ctx, run[0].key, fields...))
@@ -119,12 +125,12 @@ func (l *ledger) ask(ctx context.Context, jobs []*delivery) ([]note, error) {
 	if err != nil {
 		return nil, err
 	}
-	notes := make([]note, 0, len(jobs))
-	for run := range runs(jobs) {
+	notes := make([]note, 0, len(deliveries))
+	for run := range runs(deliveries) {
 		fields := answers[0].Val()
 		answers = answers[1:]
-		for i, j := range run {
-			j.gone = text(fields, 0) == ""
+		for i, d := range run {
+			d.gone = text(fields, 0) == ""
 			notes = append(notes, note{
 				sent: text(fields, 3*i+1), begun: text(fields, 3*i+2), cancelled: text(fields, 3*i+3) != "",
 			})
@@ -135,15 +141,15 @@ func (l *ledger) ask(ctx context.Context, jobs []*delivery) ([]note, error) {
 
 // tidy removes what unsent has written for tasks that are not there any more, and says
 // which of them were cancelled. The others are sent: Redis may have forgotten them.
-func (l *ledger) tidy(ctx context.Context, jobs []*delivery, notes []note) error {
+func (l *ledger) tidy(ctx context.Context, deliveries []*delivery, notes []note) error {
 	answers := map[int]*redis.Cmd{}
-	if !slices.ContainsFunc(jobs, func(j *delivery) bool { return j.gone }) {
+	if !slices.ContainsFunc(deliveries, func(d *delivery) bool { return d.gone }) {
 		return nil
 	}
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, j := range jobs {
-			if j.gone {
-				answers[i] = p.Eval(ctx, goneScript, []string{j.key, j.cancelled})
+		for i, d := range deliveries {
+			if d.gone {
+				answers[i] = p.Eval(ctx, goneScript, []string{d.key, d.cancelled})
 			}
 		}
 		return nil
@@ -159,16 +165,16 @@ func (l *ledger) tidy(ctx context.Context, jobs []*delivery, notes []note) error
 }
 
 // released takes back that a try has begun: the relay took nothing.
-func (l *ledger) released(ctx context.Context, jobs []*delivery) {
-	if len(jobs) == 0 {
+func (l *ledger) released(ctx context.Context, deliveries []*delivery) {
+	if len(deliveries) == 0 {
 		return
 	}
 	ctx = context.WithoutCancel(ctx) // the batch's time may be up
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, j := range jobs {
-			offWire(ctx, p, j)
-			if j.onceToken != "" {
-				p.HDel(ctx, j.key, wire.FieldBegun+j.suffix)
+		for _, d := range deliveries {
+			offWire(ctx, p, d)
+			if d.onceToken != "" {
+				p.HDel(ctx, d.key, wire.FieldBegun+d.suffix)
 			}
 		}
 		return nil
@@ -186,11 +192,11 @@ func text(fields []any, i int) string {
 	return ""
 }
 
-// settle ends a job whose message must not be sent any more: it was sent, or it was
+// settle ends a delivery whose message must not be sent any more: it was sent, or it was
 // cancelled, or an at_most_once try that is not this one has begun and left no word of
 // its end.
-func (l *ledger) settle(j *delivery, n note) bool {
-	if known, ok := l.remembered(j.name()); ok {
+func (l *ledger) settle(d *delivery, n note) bool {
+	if known, ok := l.remembered(d.name()); ok {
 		n.sent = known
 	}
 	switch {
@@ -199,11 +205,11 @@ func (l *ledger) settle(j *delivery, n note) bool {
 		if err != nil {
 			l.log.Error().Err(err).Msg("ledger entry that cannot be read: the message counts as sent")
 		}
-		j.end(o)
+		d.end(o)
 	case n.cancelled:
-		j.end(outcome{verdict: verdict{action: drop}})
-	case j.onceToken != "" && n.begun != j.onceToken:
-		j.end(outcome{verdict: verdict{action: deadLetter, reason: errBegun}})
+		d.end(outcome{verdict: verdict{action: drop}})
+	case d.onceToken != "" && n.begun != d.onceToken:
+		d.end(outcome{verdict: verdict{action: deadLetter, reason: errBegun}})
 	default:
 		return false
 	}
@@ -220,74 +226,74 @@ func (l *ledger) remembered(key string) (string, bool) {
 // finish writes outcomes down, where that is called for, and gives them to the handlers. It
 // returns when that is done: a sender goes on to its next messages when Redis knows of
 // the last ones, so that only what it had on the wire is sent twice if the worker is
-// killed. It is false if Redis could not be told.
-func (l *ledger) finish(jobs []*delivery) bool {
-	entries := l.acknowledge(jobs)
+// killed. It is false if Redis could not be written to.
+func (l *ledger) finish(deliveries []*delivery) bool {
+	entries := l.acknowledge(deliveries)
 	if len(entries) == 0 {
 		return true
 	}
 	written := make(chan bool, len(entries))
-	for _, j := range entries {
-		j.written = written
+	for _, d := range entries {
+		d.written = written
 	}
 	l.outcomes.Add(entries...)
-	told := true
+	known := true
 	for range entries {
-		told = <-written && told
+		known = <-written && known
 	}
-	return told
+	return known
 }
 
-// endTasks finishes the jobs that need no entry, or whose task's end is as good as one. It
+// acknowledge finishes the deliveries that need no entry, or whose task's end is as good as one. It
 // returns the others.
-func (l *ledger) acknowledge(jobs []*delivery) (entries []*delivery) {
+func (l *ledger) acknowledge(deliveries []*delivery) (entries []*delivery) {
 	var ends []*delivery
-	for _, j := range jobs {
-		accepted := j.outcome.result.Err == nil && j.outcome.verdict.action == complete && !j.outcome.result.Skipped
+	for _, d := range deliveries {
+		accepted := d.outcome.result.Err == nil && d.outcome.verdict.action == complete && !d.outcome.result.Skipped
 		if accepted {
-			l.accepted(j)
+			l.accepted(d)
 		}
 		switch {
-		case accepted && j.endsTask():
-			ends = append(ends, j)
-		case accepted, j.onceToken != "", j.undelivered():
-			entries = append(entries, j)
+		case accepted && d.endsTask():
+			ends = append(ends, d)
+		case accepted, d.onceToken != "", d.undelivered():
+			entries = append(entries, d)
 		default:
-			j.end(j.outcome)
+			d.end(d.outcome)
 		}
 	}
 	if len(ends) == 0 {
 		return entries
 	}
 	keys := make([]string, len(ends))
-	for i, j := range ends {
-		keys[i] = j.key
+	for i, d := range ends {
+		keys[i] = d.key
 	}
 	for i, err := range l.acks.Acknowledge(keys) {
-		j := ends[i]
+		d := ends[i]
 		if err == nil {
-			j.end(j.outcome)
+			d.end(d.outcome)
 			continue
 		}
-		j.gone = !errors.Is(err, asynqbatch.ErrNotFetched) // by now, if only the reply was lost
-		entries = append(entries, j)
+		d.gone = !errors.Is(err, asynqbatch.ErrNotFetched) // by now, if only the reply was lost
+		entries = append(entries, d)
 	}
 	return entries
 }
 
-// accepted notes that the relay has accepted a job's message.
-func (l *ledger) accepted(j *delivery) {
-	data, err := wire.NewRecord(j.outcome.result).Encode()
+// accepted notes that the relay has accepted a message.
+func (l *ledger) accepted(d *delivery) {
+	data, err := wire.NewRecord(d.outcome.result).Encode()
 	if err != nil {
 		data = "{}"
 	}
-	j.record = data
+	d.record = data
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.remember(j.name(), data)
+	l.remember(d.name(), data)
 }
 
-// untold says that Redis could not be told of messages.
+// failed notes that Redis could not be written to.
 func (l *ledger) failed(err error, messages int) {
 	l.log.Error().Err(redisconn.Unavailable(err)).Int("messages", messages).
 		Msg("tried, but Redis could not be told: what was sent is remembered here until it can")
@@ -313,7 +319,7 @@ func (l *ledger) signal() {
 	}
 }
 
-// run tells Redis again what it may have missed, until end is called.
+// run writes to Redis again what it may have missed, until end is called.
 func (l *ledger) run(ctx context.Context) {
 	for range l.wake {
 		l.restore(ctx) // at the end too: nobody else knows of it
@@ -334,46 +340,46 @@ func (l *ledger) end() {
 	l.signal()
 }
 
-// write writes the jobs' outcomes in one round trip and lets their tasks end. They end
+// write writes the outcomes in one round trip and lets their tasks end. They end
 // also if Redis is away, for they are remembered here.
-func (l *ledger) write(jobs []*delivery) {
+func (l *ledger) write(deliveries []*delivery) {
 	ctx := context.Background() // a batch whose time is up is written down too
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for run := range runs(jobs) {
+		for run := range runs(deliveries) {
 			writeRun(ctx, p, run)
 		}
 		return nil
 	})
-	for _, j := range jobs {
-		written := j.written
-		j.end(j.outcome)
+	for _, d := range deliveries {
+		written := d.written
+		d.end(d.outcome)
 		written <- err == nil
 	}
 	if err != nil {
-		l.failed(err, len(jobs))
+		l.failed(err, len(deliveries))
 		return
 	}
 	l.restore(ctx)
 }
 
 // writeRun writes the outcomes of messages of one task.
-func writeRun(ctx context.Context, p redis.Pipeliner, jobs []*delivery) {
+func writeRun(ctx context.Context, p redis.Pipeliner, deliveries []*delivery) {
 	var sent []any // fields and records
-	for _, j := range jobs {
+	for _, d := range deliveries {
 		switch {
-		case j.record != "" && j.gone:
-			p.Eval(ctx, restoreScript, []string{j.key}, wire.FieldSent+j.suffix, j.record, j.generation, wire.FieldWire+j.suffix)
-		case j.record != "":
-			sent = append(sent, wire.FieldSent+j.suffix, j.record)
-		case j.onceToken != "" && mailer.ClassOf(j.outcome.result.Err) != mailer.Unknown:
-			p.HDel(ctx, j.key, wire.FieldBegun+j.suffix) // this try's end is known, and it was no delivery
+		case d.record != "" && d.gone:
+			p.Eval(ctx, restoreScript, []string{d.key}, wire.FieldSent+d.suffix, d.record, d.generation, wire.FieldWire+d.suffix)
+		case d.record != "":
+			sent = append(sent, wire.FieldSent+d.suffix, d.record)
+		case d.onceToken != "" && mailer.ClassOf(d.outcome.result.Err) != mailer.Unknown:
+			p.HDel(ctx, d.key, wire.FieldBegun+d.suffix) // this try's end is known, and it was no delivery
 		}
-		if j.undelivered() {
-			offWire(ctx, p, j)
+		if d.undelivered() {
+			offWire(ctx, p, d)
 		}
 	}
 	if len(sent) > 0 {
-		p.HSet(ctx, jobs[0].key, sent...)
+		p.HSet(ctx, deliveries[0].key, sent...)
 	}
 }
 
@@ -388,13 +394,13 @@ const offWireScript = `
 if redis.call("HGET", KEYS[1], ARGV[1]) == ARGV[2] then redis.call("HDEL", KEYS[1], ARGV[1]) end
 return 0`
 
-// offWire adds the command that takes back what unsent has written for a job.
-func offWire(ctx context.Context, p redis.Pipeliner, j *delivery) {
-	p.Eval(ctx, offWireScript, []string{j.key}, wire.FieldWire+j.suffix, j.token)
+// offWire adds the command that takes back what unsent has written for a delivery.
+func offWire(ctx context.Context, p redis.Pipeliner, d *delivery) {
+	p.Eval(ctx, offWireScript, []string{d.key}, wire.FieldWire+d.suffix, d.token)
 }
 
-// lost notes that Redis may not have what it was told: it was away, and what answers
-// again may be a replica that is behind. run soon tells it again.
+// missed notes that Redis may not have what was written: it was away, and what answers
+// again may be a replica that is behind. run soon writes it again.
 func (l *ledger) missed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -404,7 +410,7 @@ func (l *ledger) missed() {
 	}
 }
 
-// restoreScript adds an entry to a task that is still there: the one with the stamp
+// restoreScript adds an entry to a task that is still there: the one with the generation
 // ARGV[3] in its wire mark ARGV[4], if that is not empty.
 const restoreScript = `
 if redis.call("EXISTS", KEYS[1]) == 0 then return 0 end
@@ -420,13 +426,13 @@ func (l *ledger) restore(ctx context.Context) {
 		return
 	}
 	entries := maps.Clone(l.recent)
-	l.missing = false // before Redis is told: what it misses from now on is told the next time
+	l.missing = false // before it is written: what Redis misses from now on is written the next time
 	l.mu.Unlock()
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for name, data := range entries {
-			key, rest, _ := strings.Cut(name, "\x00")
-			stamp, slot, _ := strings.Cut(rest, "\x00")
-			p.Eval(ctx, restoreScript, []string{key}, wire.FieldSent+slot, data, stamp, wire.FieldWire+slot)
+			key, after, _ := strings.Cut(name, "\x00")
+			generation, suffix, _ := strings.Cut(after, "\x00")
+			p.Eval(ctx, restoreScript, []string{key}, wire.FieldSent+suffix, data, generation, wire.FieldWire+suffix)
 		}
 		return nil
 	})
@@ -453,7 +459,7 @@ func (l *ledger) note(ctx context.Context, t *taskMessage, r wire.Record) error 
 	return nil
 }
 
-// leaveScript writes the entry of a message that is about to leave its mass task, if the try
+// leaveScript writes the entry of a message that is about to leave its bulk task, if the try
 // ARGV[3] has it still, and it has no entry.
 const leaveScript = `
 if redis.call("EXISTS", KEYS[1]) == 0 then return 1 end
@@ -462,7 +468,7 @@ if sent or wire ~= ARGV[3] and wire ~= "decided" then return 0 end
 redis.call("HSET", KEYS[1], ARGV[2], ARGV[4])
 return 1`
 
-// leaves notes how a message is to go on. It is false if another run of its mass task
+// leaves notes how a message is to go on. It is false if another run of its bulk task
 // decides about it: asynq has given that out again.
 func (l *ledger) leaves(ctx context.Context, t *taskMessage, how wire.Remainder) (bool, error) {
 	data, err := json.Marshal(wire.Record{Moved: true, Rest: &how})
@@ -476,7 +482,7 @@ func (l *ledger) leaves(ctx context.Context, t *taskMessage, how wire.Remainder)
 	return ours, nil
 }
 
-// hasLeft tells the mass task that a message comes from that it has left: what is on its way
+// hasLeft notes in the bulk task that a message comes from that it has left: what is on its way
 // alone must not be sent there again, though a worker may have died before it noted that.
 func (l *ledger) hasLeft(ctx context.Context, t *taskMessage) error {
 	task, _, ok := wire.SplitID(t.id)

@@ -188,12 +188,12 @@ func TestLedger_redisAway(t *testing.T) {
 	accepted := outcome{result: mailer.Result{Reply: "250 Ok"}}
 
 	away.Store(true)
-	j := newTry(id)
-	j.written = make(chan bool, 1)
-	j.outcome, j.record = accepted, `{"reply":"250 Ok"}`
-	l.remember(j.key, j.record)
-	l.write([]*delivery{j})
-	if o := j.outcome; o.result.Reply != "250 Ok" {
+	d := newTry(id)
+	d.written = make(chan bool, 1)
+	d.outcome, d.record = accepted, `{"reply":"250 Ok"}`
+	l.remember(d.key, d.record)
+	l.write([]*delivery{d})
+	if o := d.outcome; o.result.Reply != "250 Ok" {
 		t.Errorf("the handler got %+v", o)
 	}
 	if _, err := l.unsent(t.Context(), []*delivery{newTry(id)}); mailer.ClassOf(err) != mailer.Unavailable {

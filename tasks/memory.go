@@ -23,7 +23,7 @@ const (
 	// cacheShare is the part of the memory that blobs may stay in after their use.
 	cacheShare = 8
 
-	// What an octet of content takes until its message is through. Of a file: itself, and
+	// What a byte of content takes until its message is through. Of a file: itself, and
 	// base64. Of a text: itself as it was fetched and as it is in the message, once more
 	// while that is rendered, and what becomes of it. Of a raw message: itself and as it is
 	// sent, which is up to three times as much if it has to be encoded anew.
@@ -31,7 +31,7 @@ const (
 	textCost = 4.5
 	rawCost  = 4.0
 
-	// What an address or a header field takes beside its octets, which are a text: its places
+	// What an address or a header field takes beside its bytes, which are a text: its places
 	// in the lists of the message, of the envelope and of what is written, and in the sets that
 	// find those that are there twice.
 	entryCost = 150
@@ -40,7 +40,7 @@ const (
 	smallBulk    = maxBulkBytes * textCost // is what most mass tasks have together
 )
 
-// cacheSize is how many octets of blobs a worker keeps at hand.
+// cacheSize is how many bytes of blobs a worker keeps in memory.
 func cacheSize(memory int) int {
 	if memory < 0 {
 		return defaultMemory / cacheShare
@@ -62,7 +62,7 @@ func newBudgets(memory, mailers, connections int, hasPriority bool) (normal, pri
 	return newBudget(all - part), newBudget(part)
 }
 
-// budget is so many octets of memory, a semaphore. Nil is as many as are wanted.
+// budget is so many bytes of memory, a semaphore. Nil is as many as are wanted.
 type budget struct {
 	size int64
 	left *semaphore.Weighted
@@ -73,7 +73,7 @@ func newBudget(octets int) *budget {
 	return &budget{size: size, left: semaphore.NewWeighted(size)}
 }
 
-// take waits until there is memory for so many octets: in their order, so that many
+// take waits until there is memory for so many bytes: in their order, so that many
 // small messages cannot keep a big one waiting. One that is bigger than the
 // budget takes all of it. It is false if ctx ended first; otherwise release must be called.
 func (b *budget) take(ctx context.Context, octets int) (release func(), ok bool) {

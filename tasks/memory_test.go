@@ -96,19 +96,19 @@ func TestNeed(t *testing.T) {
 }
 
 // Big mail of one way in takes nothing of the others, and small mail never waits.
-func TestLane_room(t *testing.T) {
+func TestDispatcher_room(t *testing.T) {
 	t.Parallel()
 	cfg := WorkerConfig{Queues: weights, Memory: 80_000_000, Mailers: map[string]int{"other": 1}}
 	l := newDispatcher("", 4, cfg)
 	if l.memory.size != 28_000_000 || l.priorityMemory.size != 7_000_000 {
-		t.Errorf("the lane has %d and %d octets, want 28,000,000 and 7,000,000 of half of what the cache leaves",
+		t.Errorf("the mailer has %d and %d bytes, want 28,000,000 and 7,000,000 of half of what the cache leaves",
 			l.memory.size, l.priorityMemory.size)
 	}
 	of := func(octets int) *taskMessage {
 		return &taskMessage{payload: &wire.Payload{Meta: wire.Meta{Blobs: []wire.Blob{{Hash: "a", Size: octets}}}, Message: &mailer.EmailMessage{}}}
 	}
 	if _, ok := l.room(t.Context(), wire.QueueName{Queue: "bulk"}, of(10_000_000)); !ok {
-		t.Fatal("no room in an empty lane")
+		t.Fatal("no room in an empty dispatcher")
 	}
 	tests := []struct {
 		name  string

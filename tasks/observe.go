@@ -14,8 +14,8 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// Observer is told what a worker does, for metrics and pages. A function that is nil is
-// not called. They are called from several goroutines, on the way of the mail: they
+// Observer gets what a worker does, for metrics and pages. A function that is nil is
+// not called. They are called from several goroutines, while mail is on its way: they
 // must be quick, and must not change what they get.
 type Observer struct {
 	Batch   func(Batch)                       // a sender has sent a batch
@@ -23,7 +23,7 @@ type Observer struct {
 	Held    func(mailer string, reason error) // a mailer's relay takes no mail; nil: it does again
 }
 
-// observers tells each of several observers.
+// observers calls each of several observers.
 type observers []Observer
 
 func (l observers) batch(b Batch) {

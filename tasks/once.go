@@ -23,7 +23,7 @@ import (
 // What a kept key costs is the task's record in Redis, 3 kB for a message of 2 kB,
 // for the time of the window.
 
-// IdempotencyError says that an idempotency key was used for another message before.
+// IdempotencyError reports that an idempotency key was used for another message before.
 // Nothing was queued.
 type IdempotencyError struct {
 	Key string
@@ -34,7 +34,7 @@ func (e *IdempotencyError) Error() string {
 	return fmt.Sprintf("idempotency key %q was used for another message (task %s)", e.Key, e.ID)
 }
 
-// DeadLetterError says that the same message was handed over before and could not be
+// DeadLetterError reports that the same message was handed over before and could not be
 // delivered. Nothing was queued: a person replays the dead letter (DeadLetters.Replay)
 // or deletes it, which sets the key free.
 type DeadLetterError struct {

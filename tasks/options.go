@@ -29,10 +29,10 @@ type Options struct {
 	// ID each time. That ends the window after the message was sent, or when it is
 	// cancelled. Another message with the same key is an IdempotencyError, one whose task
 	// is a dead letter a DeadLetterError. Each queue of each mailer has its own keys. The
-	// task's ID shows the beginning of the key. At most 255 octets, no control characters.
+	// task's ID shows the beginning of the key. At most 255 bytes, no control characters.
 	IdempotencyKey string
 
-	// Unique says that the same content is not queued again while it waits, and for so
+	// Unique keeps the same content from being queued again while it waits, and for so
 	// long after it was sent: the first task's ID is returned. Message-ID, Date and the
 	// time of sending are not content. At least a second; it excludes IdempotencyKey.
 	Unique time.Duration
@@ -41,11 +41,11 @@ type Options struct {
 // DefaultMaxRetry is how many tries a message gets after its first one.
 const DefaultMaxRetry = 25
 
-// Validate says which option is impossible.
+// Validate reports which option is impossible.
 func (o Options) Validate() error {
 	switch {
 	case o.Queue != "" && (strings.TrimSpace(o.Queue) == "" || strings.ContainsAny(o.Queue, "{}.:~")):
-		return fmt.Errorf("tasks: queue %q: a name of letters, digits, '-' and '_' is wanted", o.Queue)
+		return fmt.Errorf("tasks: queue %q: expected a name of letters, digits, '-' and '_'", o.Queue)
 	case !o.ProcessAt.IsZero() && o.ProcessIn != 0:
 		return errors.New("tasks: process_at and process_in exclude each other")
 	case o.ProcessIn < 0:

@@ -107,7 +107,7 @@ func (p policy) decide(err error, a attempt) verdict {
 	return verdict{action: retry, delay: delay, reason: err}
 }
 
-// expired tells why the message may not be tried any more after the given delay.
+// expired returns why the message may not be tried any more after the given delay.
 func (p policy) expired(a attempt, delay time.Duration) error {
 	next := a.now.Add(delay)
 	switch {

@@ -64,16 +64,16 @@ func (w *Worker) processAlone(ctx context.Context, t *taskMessage, lost int) err
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.isolation.stopping, cancel)()
-	l := w.dispatchers[t.name.Mailer]
+	via := w.dispatchers[t.name.Mailer]
 	for {
-		if !l.breaker.untilReset(ctx) {
+		if !via.breaker.untilReset(ctx) {
 			return errGivenBack
 		}
 		leave, ok := w.isolation.enterAlone(ctx)
 		if !ok {
 			return errGivenBack
 		}
-		if l.breaker.tripped() {
+		if via.breaker.tripped() {
 			leave()
 			continue
 		}
@@ -146,14 +146,14 @@ func (r *bulkRun) only(ctx context.Context, m *taskMessage, line []byte) error {
 	if m.payload = p; err != nil {
 		return r.settle(ctx, m, dead(err))
 	}
-	l, ok := r.w.dispatchers[p.Using]
+	via, ok := r.w.dispatchers[p.Using]
 	if !ok {
 		return r.settle(ctx, m, dead(unknownHere(p.Using)))
 	}
-	if o, settled := r.unsendable(m, l, nil); settled {
+	if o, settled := r.unsendable(m, via, nil); settled {
 		return r.settle(ctx, m, o)
 	}
-	return r.sendAll(ctx, l, []*taskMessage{m})
+	return r.sendAll(ctx, via, []*taskMessage{m})
 }
 
 // condemn makes a task of a message that has killed its workers. It becomes a dead letter,

@@ -32,13 +32,13 @@ type QueueConfig struct {
 	// and it is the worker that knows them.
 	Mailers []string
 
-	// AttachmentThreshold is how many octets an attachment may have to ride in the payload,
+	// AttachmentThreshold is how many bytes an attachment may have to ride in the payload,
 	// or a body, an alternative or a raw message: 64,000 if zero. Bigger ones are stored
 	// beside the queue, each content once. If negative, all ride, and a worker's memory is
 	// bounded by nothing but its number of tasks.
 	AttachmentThreshold int
 
-	// MaxMessageSize is how many octets a message may have as it is sent: no limit if zero.
+	// MaxMessageSize is how many bytes a message may have as it is sent: no limit if zero.
 	MaxMessageSize int
 
 	// IdempotencyWindow is how long after its message was sent an idempotency key is
@@ -105,7 +105,7 @@ func (q *Queue) Using(name string) (mailer.Backend, error) {
 	return q.With(o), nil
 }
 
-// UnknownMailerError says that a message names a mailer that is not configured.
+// UnknownMailerError reports that a message names a mailer that is not configured.
 type UnknownMailerError struct {
 	Name  string
 	Known []string

@@ -21,10 +21,10 @@ import (
 // there is little to do.
 type sender struct {
 	backend      mailer.Backend
-	normal       <-chan []*delivery // nil for the express sender
-	priority     <-chan []*delivery // nil if the lane has one queue
+	normal       <-chan []*delivery // nil for the sender of the priority queue
+	priority     <-chan []*delivery // nil if there is one queue
 	remaining    []*delivery        // taken, but too many for the last batch
-	share        float64            // of its batches that a sender with both begins with express mail
+	share        float64            // of its batches that a sender with both begins with priority mail
 	breaker      *breaker
 	busy         *busy
 	ledger       *ledger
@@ -61,8 +61,8 @@ func (s *sender) run(stop, work context.Context) {
 	}
 }
 
-// next waits for one job and takes what else is waiting, up to a batch. Where both ways
-// in have mail, chance decides by the queues' weights which is first.
+// next waits for one delivery and takes what else is waiting, up to a batch. Where both channels
+// have mail, chance decides by the queues' weights which is first.
 func (s *sender) next(stop context.Context) []*delivery {
 	first, second := s.normal, s.priority
 	if first == nil || second != nil && rand.Float64() < s.share { //nolint:gosec // fairness needs no cryptographic chance
@@ -73,10 +73,10 @@ func (s *sender) next(stop context.Context) []*delivery {
 		select {
 		case <-stop.Done():
 			return nil
-		case jobs := <-first:
-			batch = s.add(batch, jobs)
-		case jobs := <-second:
-			batch = s.add(batch, jobs)
+		case deliveries := <-first:
+			batch = s.add(batch, deliveries)
+		case deliveries := <-second:
+			batch = s.add(batch, deliveries)
 		}
 	}
 	return s.take(s.take(batch, first), second)
@@ -86,8 +86,8 @@ func (s *sender) next(stop context.Context) []*delivery {
 func (s *sender) take(batch []*delivery, from <-chan []*delivery) []*delivery {
 	for len(batch) < s.batchSize {
 		select {
-		case jobs := <-from:
-			batch = s.add(batch, jobs)
+		case deliveries := <-from:
+			batch = s.add(batch, deliveries)
 		default:
 			return batch
 		}
@@ -95,11 +95,11 @@ func (s *sender) take(batch []*delivery, from <-chan []*delivery) []*delivery {
 	return batch
 }
 
-// add adds jobs to a batch. Those that are too many for it wait for the next one.
-func (s *sender) add(batch, jobs []*delivery) []*delivery {
-	n := min(s.batchSize-len(batch), len(jobs))
-	s.remaining = jobs[n:]
-	return append(batch, jobs[:n]...)
+// add adds deliveries to a batch. Those that are too many for it wait for the next one.
+func (s *sender) add(batch, deliveries []*delivery) []*delivery {
+	n := min(s.batchSize-len(batch), len(deliveries))
+	s.remaining = deliveries[n:]
+	return append(batch, deliveries[:n]...)
 }
 
 // ready returns true when the relay may be used, and probes it when that is due.
@@ -122,72 +122,72 @@ func (s *sender) ready(stop, work context.Context) bool {
 	}
 }
 
-// send puts the batch on the wire and returns the jobs that wait for the relay.
+// send puts the batch on the wire and returns the deliveries that wait for the relay.
 func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery) {
 	ctx, cancel := context.WithTimeout(work, s.batchTimeout)
 	defer cancel()
-	jobs, err := s.unsent(ctx, claim(batch))
+	deliveries, err := s.unsent(ctx, claim(batch))
 	if err != nil {
 		s.log.Error().Err(err).Msg("no mail is sent until Redis answers")
 		s.pause(work)
 		return batch
 	}
-	if len(jobs) == 0 {
+	if len(deliveries) == 0 {
 		s.works()
 		return nil
 	}
 	start := time.Now()
-	stats := Batch{Mailer: s.mailer, Sender: s.number, Size: len(jobs)}
+	stats := Batch{Mailer: s.mailer, Sender: s.number, Size: len(deliveries)}
 	var reason error
-	s.sendEach(s.withSpans(ctx, jobs), jobs, func(group []mailer.Report) {
+	s.sendEach(s.withSpans(ctx, deliveries), deliveries, func(group []mailer.Report) {
 		s.busy.note(time.Now())
 		if slices.ContainsFunc(group, func(r mailer.Report) bool { return r.Err == nil && !r.Skipped }) {
 			s.breaker.accepted()
 		}
 		tried := make([]*delivery, 0, len(group))
 		for _, r := range group {
-			j := jobs[r.Index]
-			if why, wait := s.judge(j, r.Result); wait {
+			d := deliveries[r.Index]
+			if why, wait := s.judge(d, r.Result); wait {
 				reason = why
-				held = append(held, j)
+				held = append(held, d)
 				continue
 			}
 			if r.Err == nil {
 				stats.Accepted++
 			}
-			tried = append(tried, j)
+			tried = append(tried, d)
 		}
 		if !s.ledger.finish(tried) {
-			cancel() // the rest waits until Redis is back
+			cancel() // the others wait until Redis is back
 		}
 	})
 	stats.Duration = time.Since(start)
 	s.observers.batch(stats)
 	s.ledger.released(ctx, held)
-	if len(held) < len(jobs) {
+	if len(held) < len(deliveries) {
 		s.works()
 	}
-	// A batch that came some way is tried on at once, over a new connection.
-	if len(held) == len(jobs) && work.Err() == nil && s.breaker.trip(reason, false) {
+	// A batch of which some messages were judged is tried on at once, over a new connection.
+	if len(held) == len(deliveries) && work.Err() == nil && s.breaker.trip(reason, false) {
 		s.observers.held(s.mailer, reason)
 		s.log.Error().Str("error", s.view.Reason(reason.Error())).Msg("relay takes no mail: holding all messages until it does")
 	}
 	return held
 }
 
-// judge decides on a job that has its result. A job that waits for the relay is put back.
-func (s *sender) judge(j *delivery, r mailer.Result) (why error, wait bool) {
-	r = redact.Result(r, j.message)
-	if mailer.ClassOf(r.Err) == mailer.Unavailable && !s.breaker.relayRefuses(j.name(), r.Err) {
+// judge decides on a delivery that has its result. One that waits for the relay is put back.
+func (s *sender) judge(d *delivery, r mailer.Result) (why error, wait bool) {
+	r = redact.Result(r, d.message)
+	if mailer.ClassOf(r.Err) == mailer.Unavailable && !s.breaker.relayRefuses(d.name(), r.Err) {
 		r.Err = temporary(r.Err)
 	}
-	j.attempt.now = time.Now()
-	v := s.policy.decide(r.Err, j.attempt)
+	d.attempt.now = time.Now()
+	v := s.policy.decide(r.Err, d.attempt)
 	if v.action == hold {
-		j.putBack()
+		d.putBack()
 		return v.reason, true
 	}
-	j.outcome = outcome{result: r, verdict: v, sender: s.number}
+	d.outcome = outcome{result: r, verdict: v, sender: s.number}
 	return nil, false
 }
 
@@ -202,7 +202,7 @@ func temporary(err error) error {
 	return &failure
 }
 
-// works tells everybody that the relay takes mail again, if it did not.
+// works reports to everybody that the relay takes mail again, if it did not.
 func (s *sender) works() {
 	if s.breaker.works() {
 		s.observers.held(s.mailer, nil)
@@ -213,8 +213,8 @@ func (s *sender) works() {
 // sendEach opens the backend first, so that its connection outlives the batch, and
 // sees to it that every message is reported once, whatever the backend does: a
 // message that makes a backend panic costs itself a try and not the worker its life.
-func (s *sender) sendEach(ctx context.Context, jobs []*delivery, report func([]mailer.Report)) {
-	reported := make([]bool, len(jobs))
+func (s *sender) sendEach(ctx context.Context, deliveries []*delivery, report func([]mailer.Report)) {
+	reported := make([]bool, len(deliveries))
 	once := func(group []mailer.Report) {
 		group = slices.DeleteFunc(group, func(r mailer.Report) bool {
 			again := reported[r.Index]
@@ -225,8 +225,8 @@ func (s *sender) sendEach(ctx context.Context, jobs []*delivery, report func([]m
 			report(group)
 		}
 	}
-	err := s.guarded(ctx, mailer.Batch{Messages: messages(jobs), Begin: s.inTime(jobs), Report: once})
-	for i := range jobs {
+	err := s.guarded(ctx, mailer.Batch{Messages: messages(deliveries), Begin: s.inTime(deliveries), Report: once})
+	for i := range deliveries {
 		if !reported[i] {
 			once([]mailer.Report{{Index: i, Result: mailer.Result{Err: err}}})
 		}
@@ -234,9 +234,9 @@ func (s *sender) sendEach(ctx context.Context, jobs []*delivery, report func([]m
 }
 
 // inTime refuses a message whose time is up when it is its turn.
-func (s *sender) inTime(jobs []*delivery) func(i int) error {
+func (s *sender) inTime(deliveries []*delivery) func(i int) error {
 	return func(i int) error {
-		a := jobs[i].attempt
+		a := deliveries[i].attempt
 		a.now = time.Now()
 		if reason := s.policy.expired(a, 0); reason != nil {
 			return &expiredError{reason}
@@ -264,16 +264,16 @@ func (s *sender) guarded(ctx context.Context, batch mailer.Batch) (err error) {
 	return errNoReport
 }
 
-// unsent asks the ledger which of the claimed jobs may be sent, and puts all of them
+// unsent asks the ledger which of the claimed deliveries may be sent, and puts all of them
 // back if it does not know.
-func (s *sender) unsent(ctx context.Context, jobs []*delivery) ([]*delivery, error) {
-	if len(jobs) == 0 {
+func (s *sender) unsent(ctx context.Context, deliveries []*delivery) ([]*delivery, error) {
+	if len(deliveries) == 0 {
 		return nil, nil
 	}
-	left, err := s.ledger.unsent(ctx, jobs)
+	left, err := s.ledger.unsent(ctx, deliveries)
 	if err != nil {
-		for _, j := range jobs {
-			j.putBack()
+		for _, d := range deliveries {
+			d.putBack()
 		}
 	}
 	return left, err
@@ -287,14 +287,14 @@ func (s *sender) pause(work context.Context) {
 	}
 }
 
-// withSpans is the context in which the jobs are sent.
-func (s *sender) withSpans(ctx context.Context, jobs []*delivery) context.Context {
+// withSpans is the context in which the messages are sent.
+func (s *sender) withSpans(ctx context.Context, deliveries []*delivery) context.Context {
 	if s.tracer == nil {
 		return ctx
 	}
-	contexts := make([]context.Context, len(jobs))
-	for i, j := range jobs {
-		contexts[i] = j.span.ctx
+	contexts := make([]context.Context, len(deliveries))
+	for i, d := range deliveries {
+		contexts[i] = d.span.ctx
 	}
 	return s.tracer.WithMessages(ctx, contexts)
 }

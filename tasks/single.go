@@ -59,16 +59,16 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 	if o, ok := w.hopeless(t); ok {
 		return o, nil
 	}
-	l, ok := w.dispatchers[t.payload.Using]
+	via, ok := w.dispatchers[t.payload.Using]
 	if !ok {
 		return dead(unknownHere(t.payload.Using)), nil
 	}
-	if t.name.Mailer != l.mailer {
-		return w.forward(ctx, t, l)
+	if t.name.Mailer != via.mailer {
+		return w.forward(ctx, t, via)
 	}
 	inTime, cancel := w.inTime(ctx, w.policy.expiry(t.attempt()))
 	defer cancel()
-	release, ok := l.room(inTime, t.name, t)
+	release, ok := via.room(inTime, t.name, t)
 	if !ok {
 		return w.outOfTime(t)
 	}
@@ -79,9 +79,9 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 		return outcome{verdict: w.policy.decide(err, t.attempt())}, nil
 	}
 	done, room := make(chan *delivery, 1), w.roomFor(t)
-	j := newDelivery(t, done)
+	d := newDelivery(t, done)
 	select {
-	case l.channel(t.name) <- []*delivery{j}:
+	case via.channel(t.name) <- []*delivery{d}:
 	case <-inTime.Done():
 		return w.outOfTime(t)
 	case <-room:
@@ -90,20 +90,20 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 	select {
 	case <-done:
 	case <-inTime.Done():
-		if j.giveUp() {
+		if d.giveUp() {
 			return w.outOfTime(t)
 		}
 		<-done
 	case <-room:
-		if j.giveUp() {
+		if d.giveUp() {
 			return w.outOfTime(t)
 		}
 		<-done
 	}
-	if j.outcome.verdict.action == hold { // it was put back, and is wanted back
+	if d.outcome.verdict.action == hold { // it was put back, and is wanted back
 		return w.outOfTime(t)
 	}
-	return j.outcome, nil
+	return d.outcome, nil
 }
 
 // roomFor is closed when the task is to make room for one that is to be alone.
@@ -123,7 +123,7 @@ func (w *Worker) outOfTime(t *taskMessage) (outcome, error) {
 	return outcome{}, errGivenBack
 }
 
-// expired tells why a message may not be sent any more, and what it has waited for.
+// expired returns why a message may not be sent any more, and what it has waited for.
 func (w *Worker) expired(t *taskMessage) error {
 	a := t.attempt()
 	a.now = time.Now()
@@ -131,15 +131,15 @@ func (w *Worker) expired(t *taskMessage) error {
 	if reason == nil {
 		return nil
 	}
-	if l, ok := w.dispatchers[t.payload.Using]; ok {
-		if held := l.held(); held != nil {
+	if via, ok := w.dispatchers[t.payload.Using]; ok {
+		if held := via.held(); held != nil {
 			return fmt.Errorf("%w: %w", reason, held)
 		}
 	}
 	return reason
 }
 
-// hopeless tells what becomes of a message that need not be tried.
+// hopeless returns what becomes of a message that need not be tried.
 func (w *Worker) hopeless(t *taskMessage) (outcome, bool) {
 	if t.payload.Refused != "" {
 		return dead(errors.New(t.payload.Refused)), true
@@ -167,12 +167,12 @@ func (w *Worker) inTime(ctx context.Context, expiry time.Time) (context.Context,
 
 // forward moves a task to the queue of the mailer that its message names: its producer
 // did not know that there is one. Its ID stays, so doing it twice does it once.
-func (w *Worker) forward(ctx context.Context, t *taskMessage, l *dispatcher) (outcome, error) {
+func (w *Worker) forward(ctx context.Context, t *taskMessage, via *dispatcher) (outcome, error) {
 	o, err := w.ledger.decided(ctx, t, outcome{forwarded: true})
 	if err != nil || !o.forwarded {
 		return o, err
 	}
-	opts, err := w.movingOptions(t, l)
+	opts, err := w.movingOptions(t, via)
 	if err != nil {
 		return o, err
 	}
@@ -183,14 +183,14 @@ func (w *Worker) forward(ctx context.Context, t *taskMessage, l *dispatcher) (ou
 	return o, err
 }
 
-// movingOptions are the options of a task that goes on in the queue of another lane.
-func (w *Worker) movingOptions(t *taskMessage, l *dispatcher) ([]asynq.Option, error) {
+// movingOptions are the options of a task that goes on in the queue of another mailer.
+func (w *Worker) movingOptions(t *taskMessage, via *dispatcher) ([]asynq.Option, error) {
 	info, err := asynq.NewInspectorFromRedisClient(w.redis).GetTaskInfo(t.queue, t.id)
 	if err != nil {
 		return nil, redisconn.Unavailable(err)
 	}
 	name := t.name
-	name.Mailer = l.mailer
+	name.Mailer = via.mailer
 	opts := []asynq.Option{asynq.Queue(name.String()), asynq.MaxRetry(info.MaxRetry), asynq.Timeout(info.Timeout)}
 	if info.Retention > 0 {
 		opts = append(opts, asynq.Retention(info.Retention))

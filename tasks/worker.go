@@ -76,7 +76,7 @@ func (w *Worker) Held() map[string]error {
 }
 
 // Run works until ctx ends and then stops in an order that neither loses nor doubles a
-// message: take nothing new, end what is on the wire, give the rest back.
+// message: take nothing new, end what is on the wire, give all others back.
 func (w *Worker) Run(ctx context.Context) error {
 	if err := w.redis.Ping(ctx).Err(); ctx.Err() != nil {
 		return nil

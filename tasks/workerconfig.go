@@ -29,10 +29,10 @@ type WorkerConfig struct {
 	// mailer: Connections*BatchSize if zero, but half of that, and at least 400, where it is more than 400.
 	Concurrency int
 
-	// Memory is how many octets big messages in hand may take: 256,000,000 if zero, no
+	// Memory is how many bytes big messages in flight may take: 256,000,000 if zero, no
 	// limit if negative. A message counts with two to five times its content, for what is
 	// made of it. Each mailer has an equal part, and of that each connection: one for the queue
-	// of the highest weight, the others for the rest. A message that is bigger than its
+	// of the highest weight, the others for the other queues. A message that is bigger than its
 	// part is sent alone. Messages of up to 64 kB do not count.
 	Memory int
 

@@ -80,13 +80,7 @@ func (a *acknowledger) fetched(t fetched) {
 	a.known[t.key()] = known{id: t.id, active: t.keys[fetchActive], until: time.Unix(lease, 0).Add(-leaseMargin)}
 }
 
-// Acknowledge acknowledges the tasks with these keys before their handlers return, and returns an error for each. It
-// returns when Redis has answered. After an error other than ErrNotFetched a task may have ended all the same.
-func (c *Client) Acknowledge(keys []string) []error { return c.acks.acknowledge(keys) }
-
-// Forget forgets a task that nobody will acknowledge any more but asynq. A handler calls it when it returns.
-func (c *Client) Forget(key string) { c.acks.forget(key) }
-
+// acknowledge is Client.Acknowledge.
 func (a *acknowledger) acknowledge(keys []string) []error {
 	acks := a.begin(keys)
 	errs := make([]error, len(keys))

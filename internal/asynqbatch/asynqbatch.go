@@ -95,6 +95,13 @@ func (s *Server) Stop() {
 // Shutdown waits for the handlers, as long as the configuration says, and ends the server.
 func (s *Server) Shutdown() { s.asynq.Shutdown() }
 
+// Acknowledge acknowledges the tasks with these keys before their handlers return, and returns an error for each. It
+// returns when Redis has answered. After an error other than ErrNotFetched a task may have ended all the same.
+func (c *Client) Acknowledge(keys []string) []error { return c.acks.acknowledge(keys) }
+
+// Forget forgets a task that nobody will acknowledge any more but asynq. A handler calls it when it returns.
+func (c *Client) Forget(key string) { c.acks.forget(key) }
+
 // broker is the Redis client that an asynq server uses. asynq offers no other place where its scripts can be changed.
 type broker struct {
 	redis.UniversalClient

@@ -19,7 +19,7 @@ func Hash(content []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// FaultError says that a content is lost.
+// FaultError reports that a content is lost.
 type FaultError struct {
 	Blob  Blob
 	Fault string // "not in Redis any more"

@@ -48,6 +48,13 @@ type Store struct {
 	ended []endedTask
 }
 
+// endedTask is a task whose handler is done with it, and which asynq is about to end.
+type endedTask struct {
+	ref    string
+	hashes []string
+	looks  int
+}
+
 const (
 	linger     = time.Hour   // how long a blob stays that nothing refers to
 	retryPause = time.Second // between two questions to a Redis that is away

@@ -11,13 +11,6 @@ import (
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 )
 
-// endedTask is a task whose handler is done with it, and which asynq is about to end.
-type endedTask struct {
-	ref    string
-	hashes []string
-	looks  int
-}
-
 const (
 	// dropInterval is how often references are dropped: together, after asynq has ended
 	// their tasks. A task that asynq has not ended yet may come back and need its blobs.

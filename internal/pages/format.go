@@ -117,8 +117,9 @@ func (p formatter) recipients(list []string) []string {
 }
 
 func (p formatter) alternatives(all []wire.OutlinePart) []string {
-	var shown []string
-	for _, a := range all[:min(len(all), maxShown)] {
+	all = all[:min(len(all), maxShown)]
+	shown := make([]string, 0, len(all))
+	for _, a := range all {
 		shown = append(shown, size(a.Size)+", "+p.Text(a.Mimetype, maxAddress))
 	}
 	return shown

@@ -3,7 +3,6 @@ package wire
 import (
 	"cmp"
 	"fmt"
-	"slices"
 
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -24,17 +23,6 @@ const (
 	PartBody        = "body"
 	PartRaw         = "raw"
 )
-
-// SetAside makes blobs of the contents that are bigger than threshold: none if that is
-// negative. They stay in the message, and are left out when the payload is encoded.
-func (p *Payload) SetAside(threshold int, hash func(content []byte) string) {
-	for _, b := range parts(p.Message) {
-		if threshold >= 0 && b.Size > threshold {
-			b.Hash = hash(b.Of(p.Message))
-			p.Blobs = append(p.Blobs, b)
-		}
-	}
-}
 
 // parts are all contents of a message that may be too big for a payload, as blobs
 // without their hashes.
@@ -57,30 +45,6 @@ func partOf(field string) string {
 		return PartRaw
 	}
 	return PartAttachment
-}
-
-// WithContents is a copy of the message whose blobs have these contents.
-func (p *Payload) WithContents(content func(Blob) []byte) *mailer.EmailMessage {
-	if len(p.Blobs) == 0 {
-		return p.Message
-	}
-	m := *p.Message
-	m.Attachments, m.Alternatives = slices.Clone(m.Attachments), slices.Clone(m.Alternatives)
-	for _, b := range p.Blobs {
-		b.Put(&m, content(b))
-	}
-	return &m
-}
-
-// Hashes are the hashes of the blobs, each once.
-func (s *Meta) Hashes() []string {
-	var hashes []string
-	for _, b := range s.Blobs {
-		if !slices.Contains(hashes, b.Hash) {
-			hashes = append(hashes, b.Hash)
-		}
-	}
-	return hashes
 }
 
 // Of returns the blob's content as it is in a message.

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -80,7 +81,11 @@ func TestReadResult(t *testing.T) {
 	t.Parallel()
 	refused := &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRcpt, Recipient: "bob@example.com", Code: 550, Text: "no"}
 	kept := NewResult(mailer.Result{Reply: "250 Ok", Refused: []*mailer.SendError{refused}})
-	r, ok := ReadResult(fmt.Appendf(nil, `{"reply":%q,"refused":[%q]}`, kept.Reply, kept.Refused[0]))
+	data, err := json.Marshal(kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, ok := ReadResult(data)
 	if !ok || r.Reply != "250 Ok" || !slices.Equal(r.Refused, []string{refused.Error()}) {
 		t.Errorf("%+v, %v", r, ok)
 	}

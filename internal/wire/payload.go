@@ -63,7 +63,7 @@ func (p *Payload) Append(data []byte) ([]byte, error) {
 	p.Version = version
 	m := p.WithContents(func(Blob) []byte { return nil })
 	data = slices.Grow(data, 512+len(m.Body)*17/16)
-	data, err := p.Meta.append(data)
+	data, err := p.append(data)
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +88,30 @@ func (s *Meta) append(data []byte) ([]byte, error) {
 }
 
 var errNoMessage = errors.New("no message at its end")
+
+// SetAside makes blobs of the contents that are bigger than threshold: none if that is
+// negative. They stay in the message, and are left out when the payload is encoded.
+func (p *Payload) SetAside(threshold int, hash func(content []byte) string) {
+	for _, b := range parts(p.Message) {
+		if threshold >= 0 && b.Size > threshold {
+			b.Hash = hash(b.Of(p.Message))
+			p.Blobs = append(p.Blobs, b)
+		}
+	}
+}
+
+// WithContents is a copy of the message whose blobs have these contents.
+func (p *Payload) WithContents(content func(Blob) []byte) *mailer.EmailMessage {
+	if len(p.Blobs) == 0 {
+		return p.Message
+	}
+	m := *p.Message
+	m.Attachments, m.Alternatives = slices.Clone(m.Attachments), slices.Clone(m.Alternatives)
+	for _, b := range p.Blobs {
+		b.Put(&m, content(b))
+	}
+	return &m
+}
 
 // Decode reads the payload of a task that has these headers. Meta and message are read apart,
 // so that the message is read once.
@@ -202,4 +226,15 @@ func (s *Meta) Generation() string {
 		return ""
 	}
 	return strconv.FormatInt(s.DueAt.UnixMilli(), 36)
+}
+
+// Hashes are the hashes of the blobs, each once.
+func (s *Meta) Hashes() []string {
+	var hashes []string
+	for _, b := range s.Blobs {
+		if !slices.Contains(hashes, b.Hash) {
+			hashes = append(hashes, b.Hash)
+		}
+	}
+	return hashes
 }
