@@ -8,15 +8,11 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// CheckSize refuses a message that is bigger than QueueConfig.MaxMessageSize, as Enqueue
-// does: an InvalidMessageError that names its biggest field. Everything counts that an author
-// can make long: what is sent, as it is sent, and what is only in the envelope. Neither that nor
-// what was handed over, which waits in Redis, may be bigger.
-func (q *Queue) CheckSize(m *mailer.EmailMessage) error {
-	limit := q.cfg.MaxMessageSize
-	if limit <= 0 {
-		return nil
-	}
+// checkSize refuses a message that is bigger than the limit: an InvalidMessageError that names
+// its biggest field. Everything counts that an author can make long: what is sent, as it is
+// sent, and what is only in the envelope. Neither that nor what was handed over, which waits in
+// Redis, may be bigger.
+func checkSize(m *mailer.EmailMessage, limit int) error {
 	w := weigh(m)
 	size := int64(w.sum())
 	// Nothing grows to more than four times its size, and what the queue adds to a header is

@@ -11,8 +11,8 @@ import (
 	"github.com/mailpouch/mailpouch/settings"
 )
 
-// addCompletions tells the shell what the values of arguments and flags may be: files
-// where they are read, the names of queues and mailers, and else nothing.
+// addCompletions adds shell completion of arguments and flags: files where a file is read,
+// the names of queues and mailers, and nothing elsewhere.
 func addCompletions(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		addCompletions(sub)

@@ -47,14 +47,14 @@ func (a *app) test(ctx context.Context, addresses []string, admins, managers boo
 	subject := fmt.Sprintf("Test email from %s on %s", host, time.Now().Format(time.RFC3339))
 	sent := 0
 	for _, step := range []struct {
-		wanted bool
+		chosen bool
 		send   func() (int, error)
 	}{
 		{len(addresses) > 0, func() (int, error) { return m.SendMail(ctx, subject, testBody, "", addresses, with) }},
 		{managers, func() (int, error) { return m.MailManagers(ctx, subject, testBody, with) }},
 		{admins, func() (int, error) { return m.MailAdmins(ctx, subject, testBody, with) }},
 	} {
-		if !step.wanted {
+		if !step.chosen {
 			continue
 		}
 		n, err := step.send()

@@ -57,8 +57,8 @@ func run(ctx context.Context, args []string, w io.Writer) error {
 	if len(s.Message.Admins) == 0 {
 		return errors.New("ADMINS is not set: nobody would get the messages")
 	}
-	// Who presses the button twice sends one message, and nobody can have our confirmation
-	// sent to the same person again and again.
+	// A visitor who presses the button twice sends one message. And nobody can use the form
+	// to send our confirmation to somebody again and again.
 	once := tasks.Options{Unique: 24 * time.Hour}
 	app, err := mailpouch.New(ctx, s, mailpouch.Config{Options: once})
 	if err != nil {

@@ -21,21 +21,21 @@ type detail struct {
 	Held       map[string]string `json:"held,omitempty"` // why, by mailer
 }
 
-// health says that the process lives, and nothing more: a worker that waits for its Redis
-// or its relay must not be killed for it.
+// health reports that the process lives, and nothing more. A worker that waits for its Redis
+// or its relay must not be killed.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// ready says whether mail flows. It asks Redis, and takes the worker's word for the
-// relays: probing them is the worker's own business, with its own pauses.
+// ready reports whether mail flows. It asks Redis, but not the relays: the worker probes
+// those itself, with growing pauses, and its answer is used.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	reply := detail{readiness: readiness{Worker: "running", Redis: "ok", Mailer: "ok"}}
 	if s.ending() {
 		reply.Worker = "ending"
 	}
 	if _, err := s.ping.get(r.Context()); err != nil {
-		reply.Redis, reply.RedisError = "unreachable", s.cfg.veil().text(err.Error(), maxReason)
+		reply.Redis, reply.RedisError = "unreachable", s.cfg.view().Text(err.Error(), maxReason)
 	}
 	for name, why := range s.cfg.Held() {
 		if reply.Mailer = "held"; reply.Held == nil {
@@ -44,7 +44,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 		if name == "" {
 			name = "default"
 		}
-		reply.Held[name] = s.cfg.veil().text(why.Error(), maxReason)
+		reply.Held[name] = s.cfg.view().Text(why.Error(), maxReason)
 	}
 	code := http.StatusServiceUnavailable
 	if reply.Worker == "running" && reply.Redis == "ok" && reply.Mailer == "ok" {

@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/queuestats"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/settings"
 )
 
@@ -49,9 +50,9 @@ type Config struct {
 	Logger  *zerolog.Logger // no logs if nil
 }
 
-func (c Config) veil() veil { return veil{addresses: c.ShowAddresses} }
+func (c Config) view() redact.View { return redact.View{Addresses: c.ShowAddresses} }
 
-// ErrUnprotected says that other machines could see the pages without a password.
+// ErrUnprotected is the error when other machines could see the pages without a password.
 var ErrUnprotected = errors.New("pages: beyond this machine a password or a token is required")
 
 // Server is a worker's HTTP server. What goes wrong in it is logged and never ends the worker.
@@ -178,7 +179,7 @@ func (s *Server) handler() http.Handler {
 	inside := http.NewServeMux()
 	inside.HandleFunc("GET /{$}", s.page())
 	inside.HandleFunc("GET /status.json", s.status)
-	inside.Handle(monitorPath, newMonitor(s.cfg.Redis, s.cfg.veil(), s.cfg.AllowWrite))
+	inside.Handle(monitorPath, newMonitor(s.cfg.Redis, s.cfg.view(), s.cfg.AllowWrite))
 	if s.cfg.Metrics != nil {
 		inside.Handle("GET /metrics", s.cfg.Metrics)
 	}

@@ -112,7 +112,7 @@ func TestBadSettings(t *testing.T) {
 		{"a loop", map[string]string{"EMAIL_QUEUE_BACKEND": "queue"}, []string{"run"}, 78, []string{"EMAIL_QUEUE_BACKEND"}},
 		{"an unknown backend", map[string]string{"EMAIL_QUEUE_BACKEND": "smpt"}, []string{"run"}, 78, []string{"smtp"}},
 		{"Redis down", map[string]string{"REDIS_URL": "redis://127.0.0.1:1/0?max_retries=-1"}, []string{"check"}, 69, []string{"not ready"}},
-		{"no command", nil, nil, 64, []string{"a command is wanted"}},
+		{"no command", nil, nil, 64, []string{"a command is expected"}},
 		{"unknown command", nil, []string{"rum"}, 64, []string{`unknown command "rum"`}},
 		{"a demo of nothing", nil, []string{"demo", "--count", "0"}, 64, []string{"--count"}},
 	}

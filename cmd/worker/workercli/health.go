@@ -80,8 +80,8 @@ func healthURL(addr string, ready bool) (string, error) {
 	return u.String(), nil
 }
 
-// credentials is the Authorization header with which /readyz says what is amiss, beside that
-// something is.
+// credentials is the Authorization header with which /readyz shows details: what is wrong,
+// and not only that something is.
 func credentials(s settings.HTTP) string {
 	if token := s.Token.Reveal(); token != "" {
 		return "Bearer " + token
@@ -92,8 +92,8 @@ func credentials(s settings.HTTP) string {
 	return ""
 }
 
-// healthPatience is shorter than what a health check is usually given, so that its log
-// has our words.
+// healthPatience is shorter than the usual limit of a health check, so that its log shows
+// our message instead of a kill.
 const healthPatience = 4 * time.Second
 
 func health(ctx context.Context, w io.Writer, address, authorization string) error {

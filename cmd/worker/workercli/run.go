@@ -92,7 +92,7 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 	// more likely a mistake: say so at once.
 	found, err := tryRedis(ctx, s)
 	if ctx.Err() != nil {
-		return nil // it was told to stop while it started
+		return nil // it was stopped while it started
 	}
 	if err != nil {
 		return cli.Exitf(cli.ExitUnavailable, "Redis %s: %w", s.Queue.RedisURL, err)

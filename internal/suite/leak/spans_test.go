@@ -127,7 +127,7 @@ func TestSpans(t *testing.T) {
 // enqueueTraced hands over messages of every kind, and returns how many ends they will come to.
 func enqueueTraced(t *testing.T, queue *tasks.Queue) int {
 	t.Helper()
-	all := letters()
+	all := messages()
 	if _, err := queue.SendMessages(t.Context(), all); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func enqueueTraced(t *testing.T, queue *tasks.Queue) int {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"panics.with.text", "panics.with.error", "panics.by.mistake", "fails"} {
-		m := letter("never", "x")
+		m := message("never", "x")
 		m.MessageID = "<" + id + "@shop.example.com>"
 		if _, err := other.SendMessages(t.Context(), []*mailer.EmailMessage{m}); err != nil {
 			t.Fatal(err)

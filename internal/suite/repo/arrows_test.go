@@ -14,7 +14,7 @@ const module = "github.com/mailpouch/mailpouch"
 // root stands for the package at the module's root in the rules below.
 const root = "mailpouch"
 
-// arrows says what a package may import: of this project, and from elsewhere ("" is
+// arrows holds what a package may import: of this project, and from elsewhere ("" is
 // the standard library alone). The first prefix that fits a package is its rule.
 var arrows = []struct {
 	pkg      string
@@ -29,14 +29,15 @@ var arrows = []struct {
 	{"backends/", []string{"mailer", "internal/"}, nil},
 	{"backends", []string{"settings", "mailer", "backends/", "internal/hostname"}, []string{"golang.org/x/"}},
 	{module, []string{"mailer", "settings", "backends", "tasks"}, []string{"github.com/redis/go-redis/v9"}}, // the root
-	{"tasks", []string{"mailer", "internal/redact", "internal/asynqbatch", "internal/batcher", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
+	{"tasks", []string{"mailer", "internal/blobstore", "internal/redact", "internal/asynqbatch", "internal/batcher", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
 	{"adminlog", []string{"mailer"}, []string{"github.com/rs/zerolog"}},
 	{"tracing", []string{"mailer", "backends/smtp"}, []string{"go.opentelemetry.io/otel"}},
 	{"internal/asynqbatch", []string{"internal/batcher"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/batcher", nil, nil},
+	{"internal/blobstore", []string{"internal/redisconn"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/redisconn", []string{"mailer"}, []string{"github.com/redis/go-redis/v9"}},
 	{"internal/queuestats", []string{"internal/asynqbatch", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9"}},
-	{"internal/redact", nil, nil},
+	{"internal/redact", []string{"mailer"}, nil},
 	{"internal/hostname", nil, nil},
 	{"internal/ownhost", nil, nil},
 	{"internal/wire", []string{"mailer"}, nil},
