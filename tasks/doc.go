@@ -7,8 +7,8 @@
 // [Queue.Cancel] takes it back. The consumer's end is [Worker]: asynq handlers give their
 // messages to a few senders, each with one open connection, and each message has its
 // result the moment its own fate is known. What could not be delivered is among the
-// [DeadLetters]. An [Observer] hears of all that a worker does, a [Tracer] takes a trace
-// through the queue, and [ReadStatus] and [ReadStats] count what waits.
+// [DeadLetters]. An [Observer] hears of all that a worker does, and a [Tracer] takes a trace
+// through the queue.
 //
 // All of them take a Redis client, which [Connect] makes of a URL: one server, Sentinel
 // or Cluster.

@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/mailpouch/mailpouch/tasks"
+	"github.com/mailpouch/mailpouch/internal/queuestats"
 )
 
 const (
@@ -75,10 +75,10 @@ func (c *queueCollector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 	defer cancel()
 	start := time.Now()
-	queues, err := tasks.ReadStats(ctx, c.client)
+	queues, err := queuestats.ReadStats(ctx, c.client)
 	workers := 0
 	if err == nil {
-		workers, err = tasks.CountWorkers(ctx, c.client)
+		workers, err = queuestats.CountWorkers(ctx, c.client)
 	}
 	if err != nil {
 		ch <- c.up.is(0)
@@ -97,12 +97,12 @@ func (c *queueCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func (c *queueCollector) collect(ch chan<- prometheus.Metric, q tasks.QueueStats) {
+func (c *queueCollector) collect(ch chan<- prometheus.Metric, q queuestats.Stats) {
 	states := []struct {
 		name  string
 		tasks int
 	}{
-		{"active", q.InHand}, {"pending", q.Waiting}, {"scheduled", q.Scheduled},
+		{"active", q.InFlight}, {"pending", q.Waiting}, {"scheduled", q.Scheduled},
 		{"retry", q.Retry}, {"archived", q.Archived}, {"completed", q.Completed},
 	}
 	size := 0
@@ -127,7 +127,7 @@ func (c *queueCollector) collect(ch chan<- prometheus.Metric, q tasks.QueueStats
 }
 
 // memoryOf returns the memory that queues take, or nil if Redis cannot be asked.
-func (c *queueCollector) memoryOf(ctx context.Context, queues []tasks.QueueStats) map[string]int64 {
+func (c *queueCollector) memoryOf(ctx context.Context, queues []queuestats.Stats) map[string]int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.sizesAt.IsZero() && time.Since(c.sizesAt) < memoryFor {
@@ -137,7 +137,7 @@ func (c *queueCollector) memoryOf(ctx context.Context, queues []tasks.QueueStats
 	for i, q := range queues {
 		list[i] = q.Name
 	}
-	memory, err := tasks.ReadMemory(ctx, c.client, list)
+	memory, err := queuestats.Memory(ctx, c.client, list)
 	if err != nil {
 		memory = nil
 	}

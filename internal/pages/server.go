@@ -18,9 +18,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/settings"
-	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // Config configures a Server. Redis and State are required.
@@ -59,7 +59,7 @@ var ErrUnprotected = errors.New("pages: beyond this machine a password or a toke
 type Server struct {
 	cfg      Config
 	guard    guard
-	queues   cached[[]tasks.QueueStatus]
+	queues   cached[[]queuestats.Queue]
 	ping     cached[string]
 	http     *http.Server
 	listener net.Listener
@@ -98,7 +98,7 @@ func Start(cfg Config) (*Server, error) {
 	if s.guard.open() && !s.guard.loopback {
 		return nil, errors.Join(ErrUnprotected, listener.Close())
 	}
-	s.queues.read = func(ctx context.Context) ([]tasks.QueueStatus, error) { return tasks.ReadStatus(ctx, cfg.Redis) }
+	s.queues.read = func(ctx context.Context) ([]queuestats.Queue, error) { return queuestats.Read(ctx, cfg.Redis) }
 	s.ping.read = func(ctx context.Context) (string, error) { return cfg.Redis.Ping(ctx).Result() }
 	s.http = &http.Server{
 		Handler: s.handler(), ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,

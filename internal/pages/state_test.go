@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mailpouch/mailpouch/backends/smtp"
+	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -173,10 +174,10 @@ func TestAddUp(t *testing.T) {
 	s, _ := clocked("marketing")
 	now := s.now()
 	s.outcome(sent("default", ""))
-	got := addUp([]tasks.QueueStatus{
+	got := addUp([]queuestats.Queue{
 		{Name: "default", Waiting: 1, Retry: 2, Since: now.Add(-time.Second)},
 		{Name: wire.QueueName{Queue: "default", Bulk: true}.String(), Waiting: 3, Dead: 1, Since: now.Add(-time.Minute)},
-		{Name: wire.QueueName{Queue: "default", Shard: 2}.String(), InHand: 5, Paused: true},
+		{Name: wire.QueueName{Queue: "default", Shard: 2}.String(), InFlight: 5, Paused: true},
 		{Name: wire.QueueName{Mailer: "marketing", Queue: "bulk"}.String(), Scheduled: 7},
 		{Name: "forgotten", Waiting: 9},
 		{Name: "<script>", Waiting: 1},

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/tasks"
@@ -177,7 +178,7 @@ func (f failure) status(v redact.View) failureStatus {
 
 // addUp makes one row of all of asynq's queues that are one to a producer. Those that the
 // worker serves have a row even if nothing was ever in them. The heaviest come first.
-func addUp(all []tasks.QueueStatus, served map[string]int, now time.Time, s *State) []queueStatus {
+func addUp(all []queuestats.Queue, served map[string]int, now time.Time, s *State) []queueStatus {
 	rows := map[wire.QueueName]*queueStatus{}
 	row := func(name wire.QueueName) *queueStatus {
 		if rows[name] == nil {
@@ -210,9 +211,9 @@ func addUp(all []tasks.QueueStatus, served map[string]int, now time.Time, s *Sta
 	return list
 }
 
-func countsOf(q tasks.QueueStatus, now time.Time) counts {
+func countsOf(q queuestats.Queue, now time.Time) counts {
 	c := counts{
-		Name: q.Name, Waiting: q.Waiting, InHand: q.InHand, Scheduled: q.Scheduled, Retry: q.Retry,
+		Name: q.Name, Waiting: q.Waiting, InHand: q.InFlight, Scheduled: q.Scheduled, Retry: q.Retry,
 		Dead: q.Dead, Paused: q.Paused,
 	}
 	if !q.Since.IsZero() {

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,10 +42,22 @@ func environment(t *testing.T, vars map[string]string) {
 }
 
 // worker runs a command line until ctx ends.
-func worker(ctx context.Context, args ...string) (code int, output string) {
-	var out strings.Builder
+func worker(ctx context.Context, args ...string) (code int, text string) {
+	var out output
 	code = workercli.Run(ctx, registry(), args, &out, &out)
-	return code, out.String()
+	return code, out.text.String()
+}
+
+// output is what several goroutines write.
+type output struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
 }
 
 // The default mailer and one with a name are each a webhook of their own. Programs hand their

@@ -1,4 +1,4 @@
-package tasks
+package queuestats_test
 
 import (
 	"slices"
@@ -9,19 +9,21 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/queuestats"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // TestReadStats: what is late shows also where no worker is there to see it.
 func TestReadStats(t *testing.T) {
 	client := redistest.Start(t, redistest.Options{}).Client(t)
 	ctx := t.Context()
-	if all, err := ReadStats(ctx, client); err != nil || len(all) != 0 {
+	if all, err := queuestats.ReadStats(ctx, client); err != nil || len(all) != 0 {
 		t.Fatal(all, err)
 	}
-	queue := NewQueue(client, QueueConfig{Defaults: mailer.Defaults{FromEmail: "me@example.com", Hostname: "app.example"}})
-	for _, o := range []Options{{}, {Queue: "bulk"}, {Queue: "bulk", ProcessIn: time.Hour}, {Queue: "night", ProcessIn: 8 * time.Hour}} {
+	queue := tasks.NewQueue(client, tasks.QueueConfig{Defaults: mailer.Defaults{FromEmail: "me@example.com", Hostname: "app.example"}})
+	for _, o := range []tasks.Options{{}, {Queue: "bulk"}, {Queue: "bulk", ProcessIn: time.Hour}, {Queue: "night", ProcessIn: 8 * time.Hour}} {
 		if _, err := queue.With(o).Enqueue(ctx, &mailer.EmailMessage{Subject: "x", To: []string{"to@example.com"}}); err != nil {
 			t.Fatal(err)
 		}
@@ -34,7 +36,7 @@ func TestReadStats(t *testing.T) {
 	if err := client.Set(ctx, "asynq:{bulk}:processed", 7, 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	all, err := ReadStats(ctx, client)
+	all, err := queuestats.ReadStats(ctx, client)
 	if err != nil || len(all) != 3 {
 		t.Fatal(all, err)
 	}
@@ -65,13 +67,13 @@ func TestCountWorkers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n, err := CountWorkers(t.Context(), client); n != 2 || err != nil {
+	if n, err := queuestats.CountWorkers(t.Context(), client); n != 2 || err != nil {
 		t.Errorf("%d workers, want 2 (%v)", n, err)
 	}
 }
 
-// TestReadMemory: from a few tasks of the same size the estimate is about right.
-func TestReadMemory(t *testing.T) {
+// TestMemory: from a few tasks of the same size the estimate is about right.
+func TestMemory(t *testing.T) {
 	client := redistest.Start(t, redistest.Options{}).Client(t)
 	ctx := t.Context()
 	var want int64
@@ -86,7 +88,7 @@ func TestReadMemory(t *testing.T) {
 		}
 		want += client.MemoryUsage(ctx, key).Val()
 	}
-	got, err := ReadMemory(ctx, client, []string{"default", "empty"})
+	got, err := queuestats.Memory(ctx, client, []string{"default", "empty"})
 	if err != nil || got["empty"] != 0 || got["default"] < want || got["default"] > want+want/10 {
 		t.Errorf("%v, want about %d (%v)", got, want, err)
 	}

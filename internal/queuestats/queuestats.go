@@ -1,4 +1,7 @@
-package tasks
+// Package queuestats counts what waits in Redis: the tasks of each queue, the workers that are alive, and
+// the memory that queues take. It looks and changes nothing, and is quick however much there is; the
+// pages and the metrics of a worker are made of it.
+package queuestats
 
 import (
 	"context"
@@ -14,12 +17,12 @@ import (
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
-// QueueStatus is what is in one queue of asynq's, in tasks: most are one message each, those
-// of a mass queue carry many.
-type QueueStatus struct {
-	Name      string // as asynq has it; ParseQueueName takes it apart
+// Queue is what is in one queue of asynq's, in tasks: most are one message each, those
+// of a bulk queue carry many.
+type Queue struct {
+	Name      string // as asynq has it; wire.ParseQueueName takes it apart
 	Waiting   int    // for a worker
-	InHand    int    // of workers, waiting there or on the wire
+	InFlight  int    // of workers, waiting there or on the wire
 	Scheduled int    // for later
 	Retry     int    // tried, and waiting for the next try
 	Dead      int    // dead letters
@@ -29,18 +32,18 @@ type QueueStatus struct {
 	Since time.Time
 }
 
-// ReadStatus returns what is in every queue that is in Redis, by name. It takes three
+// Read returns what is in every queue that is in Redis, by name. It takes three
 // round trips, however many queues there are, and reads no message.
-func ReadStatus(ctx context.Context, client redis.UniversalClient) ([]QueueStatus, error) {
+func Read(ctx context.Context, client redis.UniversalClient) ([]Queue, error) {
 	names, err := client.SMembers(ctx, "asynq:queues").Result()
 	if err != nil {
 		return nil, redisconn.Unavailable(err)
 	}
 	slices.Sort(names)
-	all := make([]QueueStatus, len(names))
+	all := make([]Queue, len(names))
 	oldest := make([]*redis.StringCmd, len(names))
 	pipe := client.Pipeline()
-	read := make([]func(*QueueStatus), len(names))
+	read := make([]func(*Queue), len(names))
 	for i, name := range names {
 		read[i], oldest[i] = countQueue(ctx, pipe, name)
 	}
@@ -55,14 +58,14 @@ func ReadStatus(ctx context.Context, client redis.UniversalClient) ([]QueueStatu
 }
 
 // countQueue asks for what is in one queue. read takes the answers over after the round trip.
-func countQueue(ctx context.Context, pipe redis.Pipeliner, name string) (read func(*QueueStatus), oldest *redis.StringCmd) {
+func countQueue(ctx context.Context, pipe redis.Pipeliner, name string) (read func(*Queue), oldest *redis.StringCmd) {
 	prefix := "asynq:{" + name + "}:"
-	waiting, inHand := pipe.LLen(ctx, prefix+"pending"), pipe.LLen(ctx, prefix+"active")
+	waiting, inFlight := pipe.LLen(ctx, prefix+"pending"), pipe.LLen(ctx, prefix+"active")
 	scheduled, retry := pipe.ZCard(ctx, prefix+"scheduled"), pipe.ZCard(ctx, prefix+"retry")
-	archived, dead := pipe.ZCard(ctx, archiveKey(name)), pipe.ZCard(ctx, wire.DeadKey(name))
+	archived, dead := pipe.ZCard(ctx, prefix+"archived"), pipe.ZCard(ctx, wire.DeadKey(name))
 	paused := pipe.Exists(ctx, prefix+"paused")
-	return func(q *QueueStatus) {
-		q.Waiting, q.InHand = int(waiting.Val()), int(inHand.Val())
+	return func(q *Queue) {
+		q.Waiting, q.InFlight = int(waiting.Val()), int(inFlight.Val())
 		q.Scheduled, q.Retry = int(scheduled.Val()), int(retry.Val())
 		q.Dead = int(archived.Val() + dead.Val())
 		q.Paused = paused.Val() > 0
@@ -71,7 +74,7 @@ func countQueue(ctx context.Context, pipe redis.Pipeliner, name string) (read fu
 
 // readSince asks since when the oldest tasks wait. One that was taken in between waits no
 // more.
-func readSince(ctx context.Context, client redis.UniversalClient, all []QueueStatus, oldest []*redis.StringCmd) error {
+func readSince(ctx context.Context, client redis.UniversalClient, all []Queue, oldest []*redis.StringCmd) error {
 	pipe := client.Pipeline()
 	since := make([]*redis.StringCmd, len(all))
 	for i := range all {

@@ -1,4 +1,4 @@
-package tasks
+package queuestats_test
 
 import (
 	"context"
@@ -8,24 +8,26 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
-// TestReadStatus: our reading of asynq's keys agrees with asynq's own.
-func TestReadStatus(t *testing.T) {
+// TestRead: our reading of asynq's keys agrees with asynq's own.
+func TestRead(t *testing.T) {
 	client := redistest.Start(t, redistest.Options{}).Client(t)
 	ctx := t.Context()
-	if all, err := ReadStatus(ctx, client); err != nil || len(all) != 0 {
+	if all, err := queuestats.Read(ctx, client); err != nil || len(all) != 0 {
 		t.Fatalf("with an empty Redis: %v, %v", all, err)
 	}
-	queue := NewQueue(client, QueueConfig{Defaults: mailer.Defaults{FromEmail: "me@example.com", Hostname: "app.example"}})
+	queue := tasks.NewQueue(client, tasks.QueueConfig{Defaults: mailer.Defaults{FromEmail: "me@example.com", Hostname: "app.example"}})
 	inspector := asynq.NewInspectorFromRedisClient(client)
 	var ids []string
 	before := time.Now()
-	for _, o := range []Options{{}, {}, {}, {Queue: "bulk"}, {ProcessIn: time.Hour}, {Queue: "night", ProcessIn: time.Hour}} {
+	for _, o := range []tasks.Options{{}, {}, {}, {Queue: "bulk"}, {ProcessIn: time.Hour}, {Queue: "night", ProcessIn: time.Hour}} {
 		id, err := queue.With(o).Enqueue(ctx, &mailer.EmailMessage{Subject: "x", To: []string{"to@example.com"}})
 		if err != nil {
 			t.Fatal(err)
@@ -41,7 +43,7 @@ func TestReadStatus(t *testing.T) {
 	if err := inspector.PauseQueue("bulk"); err != nil {
 		t.Fatal(err)
 	}
-	all, err := ReadStatus(ctx, client)
+	all, err := queuestats.Read(ctx, client)
 	if err != nil || len(all) != 3 {
 		t.Fatalf("%v, %v", all, err)
 	}
@@ -54,7 +56,7 @@ func TestReadStatus(t *testing.T) {
 		if got.Name == "default" {
 			rescued = 1
 		}
-		if got.Waiting != want.Pending || got.InHand != want.Active || got.Scheduled != want.Scheduled ||
+		if got.Waiting != want.Pending || got.InFlight != want.Active || got.Scheduled != want.Scheduled ||
 			got.Retry != want.Retry || got.Dead != want.Archived+rescued || got.Paused != want.Paused {
 			t.Errorf("%+v, asynq has %+v", got, want)
 		}
@@ -75,7 +77,7 @@ func TestConnectStatus_silentRedis(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = client.Close() }()
-	if _, err := ReadStatus(t.Context(), client); err != nil {
+	if _, err := queuestats.Read(t.Context(), client); err != nil {
 		t.Fatal(err)
 	}
 	server.Pause()
@@ -83,14 +85,14 @@ func TestConnectStatus_silentRedis(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	start := time.Now()
-	if _, err := ReadStatus(ctx, client); mailer.ClassOf(err) != mailer.Unavailable {
+	if _, err := queuestats.Read(ctx, client); mailer.ClassOf(err) != mailer.Unavailable {
 		t.Errorf("error %v", err)
 	}
 	if took := time.Since(start); took > statusTimeout {
 		t.Errorf("it took %v", took)
 	}
 	start = time.Now()
-	if _, err := ReadStatus(t.Context(), client); err == nil {
+	if _, err := queuestats.Read(t.Context(), client); err == nil {
 		t.Error("no error without a time-out of the caller's")
 	}
 	if took := time.Since(start); took > 5*statusTimeout {
