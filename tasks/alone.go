@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
@@ -168,7 +169,7 @@ func (i *isolation) ended(ctx context.Context, t *ticket, token string, proven b
 		if err == nil {
 			return
 		}
-		i.log.Warn().Err(unavailable(err)).Msg("cannot note that a message has not killed its worker: trying again")
+		i.log.Warn().Err(redisconn.Unavailable(err)).Msg("cannot note that a message has not killed its worker: trying again")
 		select {
 		case <-time.After(probeMin):
 		case <-i.stopping.Done():
@@ -182,7 +183,7 @@ func (i *isolation) ended(ctx context.Context, t *ticket, token string, proven b
 func (i *isolation) forgive(ctx context.Context, key string) {
 	const script = `if redis.call("EXISTS", KEYS[1]) == 1 then redis.call("HINCRBY", KEYS[1], ARGV[1], -1) end return 0`
 	if err := i.redis.Eval(context.WithoutCancel(ctx), script, []string{key}, wire.FieldLost).Err(); err != nil {
-		i.log.Debug().Err(unavailable(err)).Msg("a lost lease stays counted")
+		i.log.Debug().Err(redisconn.Unavailable(err)).Msg("a lost lease stays counted")
 	}
 }
 
@@ -236,7 +237,7 @@ func (w *Worker) condemn(ctx context.Context, t *ticket, lost int) error {
 		return err
 	}
 	if err := w.redis.HDel(ctx, t.key, wire.FieldAlone, wire.FieldLost).Err(); err != nil {
-		return unavailable(err)
+		return redisconn.Unavailable(err)
 	}
 	w.ended(t, o)
 	return o.verdict.taskError()

@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -162,7 +163,7 @@ func mortalWorker(t *testing.T, h *house, client redis.UniversalClient, others i
 func (h *house) suspect(ids ...string) {
 	h.t.Helper()
 	for _, id := range ids {
-		if err := h.Client(h.t).HSet(h.t.Context(), taskKey("default", id), wire.FieldLost, suspicious).Err(); err != nil {
+		if err := h.Client(h.t).HSet(h.t.Context(), asynqbatch.TaskKey("default", id), wire.FieldLost, suspicious).Err(); err != nil {
 			h.t.Fatal(err)
 		}
 	}
@@ -235,7 +236,7 @@ func TestAlone_lives(t *testing.T) {
 		return mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect}}
 	}
 	begun := func() string {
-		s, _ := client.HGet(t.Context(), taskKey("default", id), wire.FieldAlone).Result()
+		s, _ := client.HGet(t.Context(), asynqbatch.TaskKey("default", id), wire.FieldAlone).Result()
 		return s
 	}
 	stop := h.start(h.config())

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -167,7 +168,7 @@ func TestCancel_held(t *testing.T) {
 	h.start(h.config())
 	<-tried
 	h.eventually("the task off the wire", func() bool {
-		return !h.Client(t).HExists(t.Context(), taskKey("default", first), wire.FieldWire).Val()
+		return !h.Client(t).HExists(t.Context(), asynqbatch.TaskKey("default", first), wire.FieldWire).Val()
 	})
 	second := h.handOver("1", Options{})
 	h.handOver("2", Options{})
@@ -213,7 +214,7 @@ func TestCancel_expired(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h.Client(t).HSet(t.Context(), taskKey("default", "cancelled"), wire.FieldCancelled, "1") // and then given back
+	h.Client(t).HSet(t.Context(), asynqbatch.TaskKey("default", "cancelled"), wire.FieldCancelled, "1") // and then given back
 	h.start(h.config())
 	h.eventually("one dead letter", func() bool { return h.info().Size == 1 && h.info().Archived == 1 })
 	if letter := h.archived()[0]; letter.ID != "expired" {
@@ -251,7 +252,7 @@ func TestOffWire_ofAnotherTry(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	client := h.Client(t)
-	key := taskKey("default", h.handOver("0", Options{}))
+	key := asynqbatch.TaskKey("default", h.handOver("0", Options{}))
 	client.HSet(t.Context(), key, wire.FieldWire, "new")
 	l := newLedger(client, nil, zerolog.Nop())
 	l.released(t.Context(), []*job{{key: key, token: "old"}})
@@ -348,7 +349,7 @@ func TestCancel_everyMoment(t *testing.T) {
 	for _, once := range []string{"", "T"} {
 		for n := range 3 + len(once) { // one more than there are commands
 			id := h.handOver("0", Options{})
-			key := taskKey("default", id)
+			key := asynqbatch.TaskKey("default", id)
 			client := h.Client(t)
 			client.HSet(t.Context(), key, "state", "active")
 			var err error

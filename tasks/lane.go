@@ -168,7 +168,7 @@ func (l *lane) addSender(w *Worker, log zerolog.Logger, intake, express chan []*
 	}
 	l.senders = append(l.senders, &sender{
 		backend: backend, intake: intake, express: express, share: l.share,
-		breaker: l.breaker, busy: &l.busy, ledger: w.ledger, policy: w.policy, log: log, veil: w.veil(),
+		breaker: l.breaker, busy: &l.busy, ledger: w.ledger, policy: w.policy, log: log, view: w.view(),
 		batchSize: w.cfg.BatchSize, batchTimeout: w.cfg.BatchTimeout,
 		observers: w.cfg.Observers, tracer: w.cfg.Tracer, mailer: l.mailer, number: w.senderCount() + 1,
 	})

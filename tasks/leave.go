@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
@@ -20,7 +22,7 @@ func (l *ledger) note(ctx context.Context, t *ticket, r wire.Record) error {
 	}
 	l.correct(t, string(data))
 	if err := l.redis.Eval(ctx, noteScript, []string{t.key}, wire.FieldSent+t.slot, string(data)).Err(); err != nil {
-		return unavailable(err)
+		return redisconn.Unavailable(err)
 	}
 	return nil
 }
@@ -43,7 +45,7 @@ func (l *ledger) leaves(ctx context.Context, t *ticket, how wire.Remainder) (boo
 	}
 	ours, err := l.redis.Eval(ctx, leaveScript, []string{t.key}, wire.FieldWire+t.slot, wire.FieldSent+t.slot, t.token, string(data)).Bool()
 	if err != nil {
-		return false, unavailable(err)
+		return false, redisconn.Unavailable(err)
 	}
 	return ours, nil
 }
@@ -63,7 +65,7 @@ func (l *ledger) hasLeft(ctx context.Context, t *ticket) error {
 		names = append(names, there.name)
 	}
 	for _, name := range names {
-		there.key = taskKey(name.String(), task)
+		there.key = asynqbatch.TaskKey(name.String(), task)
 		if err := l.note(ctx, &there, wire.Record{Moved: true}); err != nil {
 			return err
 		}

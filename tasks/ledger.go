@@ -13,6 +13,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/batcher"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -56,9 +57,6 @@ const remember = 50_000
 // the task as soon as Redis is back.
 const restorePause = 100 * time.Millisecond
 
-// taskKey is where asynq keeps a task.
-func taskKey(queue, id string) string { return asynqbatch.TaskKey(queue, id) }
-
 func newLedger(client redis.UniversalClient, acks acknowledger, log zerolog.Logger) *ledger {
 	l := &ledger{redis: client, acks: acks, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
 	l.outcomes = batcher.New(l.write)
@@ -76,7 +74,7 @@ func (l *ledger) unsent(ctx context.Context, jobs []*job) ([]*job, error) {
 	notes, err := l.ask(ctx, jobs)
 	if err != nil {
 		l.lost()
-		return nil, unavailable(err)
+		return nil, redisconn.Unavailable(err)
 	}
 	if err := l.tidy(ctx, jobs, notes); err != nil {
 		return nil, err
@@ -166,7 +164,7 @@ func (l *ledger) tidy(ctx context.Context, jobs []*job, notes []note) error {
 	})
 	if err != nil {
 		l.lost()
-		return unavailable(err)
+		return redisconn.Unavailable(err)
 	}
 	for i, a := range answers {
 		notes[i].cancelled, _ = a.Bool()
@@ -305,7 +303,7 @@ func (l *ledger) accepted(j *job) {
 
 // untold says that Redis could not be told of messages.
 func (l *ledger) untold(err error, messages int) {
-	l.log.Error().Err(unavailable(err)).Int("messages", messages).
+	l.log.Error().Err(redisconn.Unavailable(err)).Int("messages", messages).
 		Msg("tried, but Redis could not be told: what was sent is remembered here until it can")
 	l.lost()
 }

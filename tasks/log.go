@@ -19,27 +19,15 @@ func (w *Worker) ended(t *ticket, end outcome) {
 	observers(w.cfg.Observers).outcome(o)
 }
 
-// veil shows addresses and texts of servers to who reads the log.
-type veil struct{ addresses bool }
+// view is how whoever reads the log sees addresses and texts of servers.
+func (w *Worker) view() redact.View { return redact.View{Addresses: w.cfg.ShowAddresses} }
 
-func (w *Worker) veil() veil { return veil{w.cfg.ShowAddresses} }
-
-// text is a text of a server's or a backend's, fit for a line.
-func (v veil) text(s string) string { return redact.Text(s, maxReason, v.addresses) }
-
-// to is whom a message is for: the first of them, without their names.
-func (v veil) to(recipients []string) []string {
+// shownTo is whom a message is for: the first of them, without their names.
+func shownTo(v redact.View, recipients []string) []string {
 	recipients = recipients[:min(len(recipients), maxLogged)]
 	shown := make([]string, len(recipients))
 	for i, r := range recipients {
-		switch at := strings.LastIndexByte(r, '<'); {
-		case !v.addresses:
-			shown[i] = redact.Address(r)
-		case at >= 0:
-			shown[i] = redact.Line(strings.TrimRight(r[at+1:], "> "))
-		default:
-			shown[i] = redact.Line(r)
-		}
+		shown[i] = v.Mailbox(r)
 	}
 	return shown
 }
@@ -54,9 +42,9 @@ func (w *Worker) logOutcome(t *ticket, o Outcome) {
 	if !line.Enabled() {
 		return
 	}
-	v := w.veil()
+	v := w.view()
 	about := func(e *zerolog.Event) *zerolog.Event {
-		return e.Str("message_id", redact.Text(o.MessageID, maxReason, true)).Str("task", o.TaskID).Str("queue", o.Queue).Str("mailer", o.Mailer)
+		return e.Str("message_id", redact.Reason(o.MessageID, true)).Str("task", o.TaskID).Str("queue", o.Queue).Str("mailer", o.Mailer)
 	}
 	about(line).Int("try", o.Try)
 	if t.payload != nil {
@@ -64,7 +52,7 @@ func (w *Worker) logOutcome(t *ticket, o Outcome) {
 		if len(recipients) == 0 {
 			recipients = t.payload.Message.Recipients()
 		}
-		line.Strs("to", v.to(recipients))
+		line.Strs("to", shownTo(v, recipients))
 		if len(recipients) > maxLogged {
 			line.Int("recipients", len(recipients))
 		}
@@ -81,22 +69,22 @@ func (w *Worker) logOutcome(t *ticket, o Outcome) {
 	}
 	switch {
 	case o.Err != nil:
-		v.failure(line, o.Err)
+		addFailure(v, line, o.Err)
 	case o.Reply != "":
 		code, enhanced := codes(o.Reply)
-		addCodes(line, code, enhanced).Str("reply", v.text(o.Reply))
+		addCodes(line, code, enhanced).Str("reply", v.Reason(o.Reply))
 	}
 	for _, r := range o.Refused {
 		if refused := w.log.Warn(); refused.Enabled() {
-			v.failure(about(refused).Strs("to", v.to([]string{r.Recipient})), r).Msg("recipient refused")
+			addFailure(v, about(refused).Strs("to", shownTo(v, []string{r.Recipient})), r).Msg("recipient refused")
 		}
 	}
 	line.Msg(string(o.Action))
 }
 
-// failure adds what is known of a failure. error is the whole text, code and enhanced those
+// addFailure adds what is known of a failure. error is the whole text, code and enhanced those
 // of the server's reply, if there was one.
-func (v veil) failure(line *zerolog.Event, err error) *zerolog.Event {
+func addFailure(v redact.View, line *zerolog.Event, err error) *zerolog.Event {
 	line.Str("class", mailer.ClassOf(err).String())
 	for cause := err; cause != nil; {
 		var e *mailer.SendError
@@ -109,7 +97,7 @@ func (v veil) failure(line *zerolog.Event, err error) *zerolog.Event {
 		}
 		cause = e.Err
 	}
-	return line.Str("error", v.text(err.Error()))
+	return line.Str("error", v.Reason(err.Error()))
 }
 
 func addCodes(line *zerolog.Event, code int, enhanced string) *zerolog.Event {

@@ -11,49 +11,10 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
-
-// Mass mail travels as tasks of many messages each, so that the queue's cost per message
-// falls. The task is only how they travel: each message has its own place in the
-// ledger, its own outcome and its own ID, <task>.<index>. One that fails for now, or for
-// good, leaves the mass task and goes on as a task of its own under that ID. So a mass
-// task always completes in the end, unless nothing can be sent at all.
-
-// putMass enqueues messages as one task.
-func putMass(ctx context.Context, client *producer, payloads []*wire.Payload, id string, opts ...asynq.Option) error {
-	var lines []byte
-	for i, p := range payloads {
-		p, err := client.hold(ctx, p, taskKey(queueOf(opts), id))
-		if err != nil {
-			return err
-		}
-		if lines, err = p.Append(lines); err != nil {
-			return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
-		}
-		lines = append(lines, '\n')
-		if i == 0 {
-			lines = slices.Grow(lines, len(lines)*len(payloads)) // the others are much the same
-		}
-	}
-	return putTask(ctx, client, asynq.NewTaskWithHeaders(wire.TaskTypeBulk, lines, payloads[0].Headers), id, opts...)
-}
-
-// handOverMass enqueues messages as one task under the given ID. That the ID is there
-// already is success, as for enqueue.
-func (q *Queue) handOverMass(ctx context.Context, payloads []*wire.Payload, id string) error {
-	name := q.queueOf(id)
-	name.Bulk = true
-	err := q.traced(ctx, name, id, func(ctx context.Context, headers map[string]string) error {
-		payloads[0].Headers = headers
-		return putMass(ctx, q.client, payloads, id, q.taskOptions(name.String(), payloads[0].DueAt)...)
-	})
-	if errors.Is(err, asynq.ErrTaskIDConflict) {
-		return nil
-	}
-	return err
-}
 
 // unpack returns the messages of a mass task. The payload of one that cannot be read is
 // nil, and its entry in errs says why.
@@ -269,7 +230,7 @@ func (r *massRun) moveOn(ctx context.Context, m *ticket, o outcome) error {
 	case o.verdict.action == retry:
 		return r.leave(ctx, m, wire.Remainder{Spent: m.payload.Spent + 1}, o.verdict.delay)
 	case o.verdict.action == deadLetter:
-		return r.leave(ctx, m, wire.Remainder{Spent: m.payload.Spent + 1, Refused: redact.Text(o.verdict.reason.Error(), maxReason, true)}, 0)
+		return r.leave(ctx, m, wire.Remainder{Spent: m.payload.Spent + 1, Refused: redact.Reason(o.verdict.reason.Error(), true)}, 0)
 	case o.forwarded:
 		return r.leave(ctx, m, wire.Remainder{Forwarded: true}, 0)
 	case len(o.result.Refused) > 0:
@@ -308,7 +269,7 @@ func (r *massRun) goOnAgain(ctx context.Context, m *ticket, how wire.Remainder) 
 	}
 	cancelled, err := r.w.redis.Exists(ctx, wire.CancelledKey(name.String(), m.id)).Result()
 	if err != nil {
-		return unavailable(err)
+		return redisconn.Unavailable(err)
 	}
 	if cancelled > 0 {
 		return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
@@ -332,7 +293,7 @@ func (r *massRun) goOn(ctx context.Context, m *ticket, how wire.Remainder, delay
 	if p.KeepResult {
 		task, err := asynq.NewInspectorFromRedisClient(r.w.redis).GetTaskInfo(m.queue, r.task.id)
 		if err != nil {
-			return unavailable(err)
+			return redisconn.Unavailable(err)
 		}
 		opts = append(opts, asynq.Retention(task.Retention))
 	}
@@ -380,7 +341,7 @@ func (r *massRun) end() error {
 		return errGivenBack
 	}
 	for _, m := range r.messages {
-		r.w.blobs.done(m)
+		r.w.blobs.ended(m.key, m.payload)
 	}
 	if r.results != nil {
 		r.w.keepResult(r.task, r.results)

@@ -37,7 +37,7 @@ const (
 	entryCost = 150
 
 	smallMessage = 64_000 * textCost
-	smallMass    = maxMassBytes * textCost // is what most mass tasks have together
+	smallMass    = maxBulkBytes * textCost // is what most mass tasks have together
 )
 
 // cacheSize is how many octets of blobs a worker keeps at hand.

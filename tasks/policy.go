@@ -160,13 +160,13 @@ type retryError struct {
 	cause error
 }
 
-func (e *retryError) Error() string { return redact.Text(e.cause.Error(), maxReason, true) }
+func (e *retryError) Error() string { return redact.Reason(e.cause.Error(), true) }
 func (e *retryError) Unwrap() error { return e.cause }
 
 // deadLetterError makes asynq archive a task, with the reason alone as its text.
 type deadLetterError struct{ reason error }
 
-func (e *deadLetterError) Error() string        { return redact.Text(e.reason.Error(), maxReason, true) }
+func (e *deadLetterError) Error() string        { return redact.Reason(e.reason.Error(), true) }
 func (e *deadLetterError) Unwrap() error        { return e.reason }
 func (e *deadLetterError) Is(target error) bool { return target == asynq.SkipRetry }
 

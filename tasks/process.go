@@ -10,6 +10,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -34,11 +35,8 @@ func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) (err error) 
 // storedError is an error as asynq stores it.
 type storedError struct{ cause error }
 
-func (e *storedError) Error() string { return stored(e.cause.Error()) }
+func (e *storedError) Error() string { return redact.Reason(e.cause.Error(), false) }
 func (e *storedError) Unwrap() error { return e.cause }
-
-// stored is the text of an error without addresses.
-func stored(text string) string { return redact.Text(text, maxReason, false) }
 
 func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 	t := newTicket(ctx, task)
@@ -81,7 +79,7 @@ func (w *Worker) processOne(ctx context.Context, t *ticket) error {
 		return err
 	}
 	if o.verdict.action == complete || o.verdict.action == drop {
-		w.blobs.done(t)
+		w.blobs.ended(t.key, t.payload)
 	}
 	if !t.told() {
 		w.ended(t, o)
@@ -245,7 +243,7 @@ func (w *Worker) forward(ctx context.Context, t *ticket, l *lane) (outcome, erro
 func (w *Worker) movingOptions(t *ticket, l *lane) ([]asynq.Option, error) {
 	info, err := asynq.NewInspectorFromRedisClient(w.redis).GetTaskInfo(t.queue, t.id)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, redisconn.Unavailable(err)
 	}
 	name := t.name
 	name.Mailer = l.mailer

@@ -36,7 +36,7 @@ type sender struct {
 	mailer       string
 	number       int // among the worker's senders, from 1
 	log          zerolog.Logger
-	veil         veil
+	view         redact.View
 }
 
 // run sends until stop ends. work ends what is on the wire: everything but the reply
@@ -44,7 +44,7 @@ type sender struct {
 func (s *sender) run(stop, work context.Context) {
 	defer func() {
 		if err := s.backend.Close(); err != nil {
-			s.log.Debug().Str("error", s.veil.text(err.Error())).Msg("closing the connection")
+			s.log.Debug().Str("error", s.view.Reason(err.Error())).Msg("closing the connection")
 		}
 	}()
 	for {
@@ -114,7 +114,7 @@ func (s *sender) ready(stop, work context.Context) bool {
 		}
 		if _, err := s.backend.Open(work); err != nil {
 			s.breaker.trip(err, true)
-			s.log.Warn().Str("error", s.veil.text(err.Error())).Msg("relay still takes no mail")
+			s.log.Warn().Str("error", s.view.Reason(err.Error())).Msg("relay still takes no mail")
 			continue
 		}
 		s.breaker.reset()
@@ -170,14 +170,14 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 	// A batch that came some way is tried on at once, over a new connection.
 	if len(held) == len(jobs) && work.Err() == nil && s.breaker.trip(reason, false) {
 		s.observers.held(s.mailer, reason)
-		s.log.Error().Str("error", s.veil.text(reason.Error())).Msg("relay takes no mail: holding all messages until it does")
+		s.log.Error().Str("error", s.view.Reason(reason.Error())).Msg("relay takes no mail: holding all messages until it does")
 	}
 	return held
 }
 
 // judge decides on a job that has its result. A job that waits for the relay is put back.
 func (s *sender) judge(j *job, r mailer.Result) (why error, wait bool) {
-	r = discreet(r, j.message)
+	r = redact.Result(r, j.message)
 	if mailer.ClassOf(r.Err) == mailer.Unavailable && !s.breaker.relayRefuses(j.name(), r.Err) {
 		r.Err = temporary(r.Err)
 	}
@@ -268,7 +268,7 @@ func (s *sender) guarded(ctx context.Context, batch mailer.Batch) (err error) {
 // its type, for its text may be a message's. The stack says where it was.
 func panicked(p any) string {
 	if err, ok := p.(runtime.Error); ok {
-		return redact.Text(err.Error(), maxReason, true)
+		return redact.Reason(err.Error(), true)
 	}
 	return fmt.Sprintf("with a %T", p)
 }

@@ -25,7 +25,7 @@ func (w *Worker) settle(ctx context.Context, t *ticket, o outcome) (outcome, err
 		}
 	}
 	if o.verdict.action == deadLetter {
-		return o, rescue(ctx, w.redis, t.queue, t.id, redact.Text(o.verdict.reason.Error(), maxReason, true))
+		return o, rescue(ctx, w.redis, t.queue, t.id, redact.Reason(o.verdict.reason.Error(), true))
 	}
 	if len(o.result.Refused) > 0 {
 		if err := w.keepRefused(ctx, t, o.result.Refused); err != nil {
@@ -78,7 +78,7 @@ func (w *Worker) keepRefused(ctx context.Context, t *ticket, refused []*mailer.S
 		}
 	}
 	if len(never.Recipients) > 0 {
-		never.Refused = redact.Text(strings.Join(reasons, "; "), maxReason, true)
+		never.Refused = redact.Reason(strings.Join(reasons, "; "), true)
 		if err := w.enqueueRest(ctx, t, &never, "-refused"); err != nil {
 			return fmt.Errorf("tasks: refused recipients: %w", err)
 		}

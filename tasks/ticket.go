@@ -7,6 +7,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -34,7 +35,7 @@ func newTicket(ctx context.Context, task *asynq.Task) *ticket {
 	t := &ticket{task: task, token: rand.Text()[:12], started: time.Now()}
 	t.id, _ = asynq.GetTaskID(ctx)
 	t.queue, _ = asynq.GetQueueName(ctx)
-	t.name, t.key = wire.ParseQueueName(t.queue), taskKey(t.queue, t.id)
+	t.name, t.key = wire.ParseQueueName(t.queue), asynqbatch.TaskKey(t.queue, t.id)
 	t.retried, _ = asynq.GetRetryCount(ctx)
 	t.maxRetry, _ = asynq.GetMaxRetry(ctx)
 	t.maxRetry -= spareRetry

@@ -1,10 +1,6 @@
 package tasks
 
-import (
-	"context"
-
-	"github.com/mailpouch/mailpouch/internal/wire"
-)
+import "context"
 
 // Tracer takes the trace of a request with its mail through the queue to the mail server.
 // Package tracing makes one of OpenTelemetry. What it returns goes into tasks and logs of
@@ -64,12 +60,12 @@ func (s *sender) withSpans(ctx context.Context, jobs []*job) context.Context {
 }
 
 // traced hands over in a span, if there is a tracer. do gets what the task is to carry.
-func (q *Queue) traced(ctx context.Context, queue wire.QueueName, id string, do func(ctx context.Context, headers map[string]string) error) error {
-	if q.cfg.Tracer == nil {
+func traced(ctx context.Context, tracer Tracer, queue, id string, do func(ctx context.Context, headers map[string]string) error) error {
+	if tracer == nil {
 		return do(ctx, nil)
 	}
-	ctx, end := q.cfg.Tracer.Enqueue(ctx, queue.Queue)
-	err := do(ctx, q.cfg.Tracer.Headers(ctx))
+	ctx, end := tracer.Enqueue(ctx, queue)
+	err := do(ctx, tracer.Headers(ctx))
 	end(id, err)
 	return err
 }

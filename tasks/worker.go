@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -95,7 +96,7 @@ type Worker struct {
 	policy policy
 	asynq  *asynqbatch.Client
 	ledger *ledger
-	blobs  *blobKeeper
+	blobs  contents
 	lanes  map[string]*lane // by mailer
 	inHand inHand
 	alone  *isolation
@@ -112,7 +113,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		cfg:    cfg,
 		redis:  client,
 		client: newProducer(client),
-		blobs:  newBlobKeeper(client, cfg.cacheSize(), *cfg.Logger),
+		blobs:  newContents(client, cfg.cacheSize(), *cfg.Logger),
 		policy: policy{retryMin: cfg.RetryMin, retryMax: cfg.RetryMax, maxAge: cfg.MaxAge},
 		lanes:  map[string]*lane{},
 		alone:  newIsolation(client, *cfg.Logger),
@@ -183,7 +184,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err := w.redis.Ping(ctx).Err(); ctx.Err() != nil {
 		return nil
 	} else if err != nil {
-		return unavailable(err)
+		return redisconn.Unavailable(err)
 	}
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
@@ -192,7 +193,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	keeping, letGo := context.WithCancel(context.WithoutCancel(ctx))
 	defer letGo()
 	var keeper sync.WaitGroup
-	keeper.Go(func() { w.blobs.run(keeping) })
+	keeper.Go(func() { w.blobs.store.Run(keeping) })
 	for _, l := range w.lanes {
 		if err := l.start(ctx, work, w, &senders); err != nil {
 			return fmt.Errorf("tasks: %w", err)
