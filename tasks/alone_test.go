@@ -262,7 +262,7 @@ func TestIsolation_run(t *testing.T) {
 	client := h.Client(t)
 	i := newIsolation(client, zerolog.Nop())
 	defer i.stop()
-	tk := &ticket{key: "asynq:{default}:t:X"}
+	tk := &taskMessage{key: "asynq:{default}:t:X"}
 	client.HSet(t.Context(), tk.key, "state", "active", wire.FieldLost, "3")
 	read := func() string {
 		all := client.HGetAll(t.Context(), tk.key).Val()

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -166,55 +165,4 @@ func (q *Queue) cancelInBulk(ctx context.Context, queue, task string, index int)
 		return "", redisconn.Unavailable(err)
 	}
 	return answer, nil
-}
-
-// errCancelled ends a task that was cancelled while a worker had it.
-var errCancelled = fmt.Errorf("cancelled: %w", asynq.RevokeTask)
-
-// decideScript is the worker's side of cancelScript for a message that ends, or moves on,
-// without being on the wire: from now on it is too late. It returns what else
-// has become of the message before.
-const decideScript = `
-local state, cancelled, sent = unpack(redis.call("HMGET", KEYS[1], "state", ARGV[2], ARGV[3]))
-if not state then
-  if redis.call("EXISTS", KEYS[2]) == 1 then return "cancelled" end
-  return ""
-end
-if sent then return "sent:" .. sent end
-if cancelled then return "cancelled" end
-redis.call("HSET", KEYS[1], ARGV[1], "decided")
-return ""`
-
-// decided makes it too late to cancel a message that was not on the wire. It returns
-// another outcome instead of o if there is one in Redis: it was cancelled, or an earlier
-// try has sent it.
-func (w *Worker) decided(ctx context.Context, t *ticket, o outcome) (outcome, error) {
-	keys := []string{t.key, wire.CancelledKey(t.queue, t.id)}
-	answer, err := w.redis.Eval(ctx, decideScript, keys, wire.FieldWire+t.slot, wire.FieldCancelled+t.slot, wire.FieldSent+t.slot).Text()
-	if err != nil {
-		return o, redisconn.Unavailable(err)
-	}
-	if answer == "cancelled" {
-		return outcome{verdict: verdict{action: drop}}, nil
-	}
-	if sent, ok := strings.CutPrefix(answer, "sent:"); ok {
-		return outcomeOf(sent)
-	}
-	return o, nil
-}
-
-// goneScript tidies up after a worker that has marked a task which is not there, and
-// returns 1 if the task was cancelled.
-const goneScript = `
-if redis.call("HEXISTS", KEYS[1], "state") == 0 then redis.call("DEL", KEYS[1]) end
-return redis.call("EXISTS", KEYS[2])`
-
-// offWireScript takes back that a try is on the wire, unless another one is.
-const offWireScript = `
-if redis.call("HGET", KEYS[1], ARGV[1]) == ARGV[2] then redis.call("HDEL", KEYS[1], ARGV[1]) end
-return 0`
-
-// offWire adds the command that takes back what unsent has written for a job.
-func offWire(ctx context.Context, p redis.Pipeliner, j *job) {
-	p.Eval(ctx, offWireScript, []string{j.key}, wire.FieldWire+j.slot, j.token)
 }

@@ -235,7 +235,7 @@ func TestCancel_leaseLost(t *testing.T) {
 	h.cancels(id, nil)
 	cancelled, forgotten := newTry(id), newTry("forgotten")
 	l := newLedger(client, nil, zerolog.Nop())
-	left, err := l.unsent(t.Context(), []*job{cancelled, forgotten})
+	left, err := l.unsent(t.Context(), []*delivery{cancelled, forgotten})
 	if err != nil || len(left) != 1 || left[0] != forgotten {
 		t.Fatalf("unsent = %v, %v, want the forgotten one", left, err)
 	}
@@ -255,11 +255,11 @@ func TestOffWire_ofAnotherTry(t *testing.T) {
 	key := asynqbatch.TaskKey("default", h.handOver("0", Options{}))
 	client.HSet(t.Context(), key, wire.FieldWire, "new")
 	l := newLedger(client, nil, zerolog.Nop())
-	l.released(t.Context(), []*job{{key: key, token: "old"}})
+	l.released(t.Context(), []*delivery{{key: key, token: "old"}})
 	if got := client.HGet(t.Context(), key, wire.FieldWire).Val(); got != "new" {
 		t.Errorf("wire mark %q, want the new try's", got)
 	}
-	l.released(t.Context(), []*job{{key: key, token: "new"}})
+	l.released(t.Context(), []*delivery{{key: key, token: "new"}})
 	if client.HExists(t.Context(), key, wire.FieldWire).Val() {
 		t.Error("the mark is still there")
 	}
@@ -356,7 +356,7 @@ func TestCancel_everyMoment(t *testing.T) {
 			client.AddHook(between{n, func() { err = h.queue.Cancel(t.Context(), id) }})
 			j := newTry(id)
 			j.onceToken = once
-			left, ledgerErr := newLedger(client, nil, zerolog.Nop()).unsent(t.Context(), []*job{j})
+			left, ledgerErr := newLedger(client, nil, zerolog.Nop()).unsent(t.Context(), []*delivery{j})
 			switch {
 			case ledgerErr != nil:
 				t.Error(ledgerErr)

@@ -169,8 +169,8 @@ func TestLedger_workerDiesBeforeDone(t *testing.T) {
 }
 
 // newTry is a try of the task with an ID, whose outcome nobody waits for.
-func newTry(id string) *job {
-	return &job{key: asynqbatch.TaskKey("default", id), cancelled: wire.CancelledKey("default", id), token: "T", done: make(chan *job, 1)}
+func newTry(id string) *delivery {
+	return &delivery{key: asynqbatch.TaskKey("default", id), cancelled: wire.CancelledKey("default", id), token: "T", done: make(chan *delivery, 1)}
 }
 
 // What could not be written is written when Redis is back, and remembered until then.
@@ -192,17 +192,17 @@ func TestLedger_redisAway(t *testing.T) {
 	j.written = make(chan bool, 1)
 	j.outcome, j.record = accepted, `{"reply":"250 Ok"}`
 	l.remember(j.key, j.record)
-	l.write([]*job{j})
+	l.write([]*delivery{j})
 	if o := j.outcome; o.result.Reply != "250 Ok" {
 		t.Errorf("the handler got %+v", o)
 	}
-	if _, err := l.unsent(t.Context(), []*job{newTry(id)}); mailer.ClassOf(err) != mailer.Unavailable {
+	if _, err := l.unsent(t.Context(), []*delivery{newTry(id)}); mailer.ClassOf(err) != mailer.Unavailable {
 		t.Errorf("unsent while Redis is away: %v, want an error, for nothing may be sent", err)
 	}
 
 	away.Store(false)
 	again := newTry(id)
-	left, err := l.unsent(t.Context(), []*job{again})
+	left, err := l.unsent(t.Context(), []*delivery{again})
 	if err != nil || len(left) != 0 {
 		t.Fatalf("unsent = %d jobs, %v: this worker has sent the message", len(left), err)
 	}

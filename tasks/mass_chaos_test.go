@@ -257,8 +257,8 @@ func TestMass_takenAway(t *testing.T) {
 	task, _, _ := wire.SplitID(ids[0])
 	client := h.Client(t)
 	l := newLedger(client, nil, zerolog.Nop())
-	message := func(token string) *ticket {
-		return &ticket{key: asynqbatch.TaskKey("default:mass", task), slot: ".0", token: token, payload: &wire.Payload{}}
+	message := func(token string) *taskMessage {
+		return &taskMessage{key: asynqbatch.TaskKey("default:mass", task), suffix: ".0", token: token, payload: &wire.Payload{}}
 	}
 	for _, tt := range []struct {
 		name, wire, token string
@@ -346,8 +346,8 @@ func TestLedger_noteIsRemembered(t *testing.T) {
 	ids := h.sendAll(2, nil)
 	task, _, _ := wire.SplitID(ids[0])
 	l := newLedger(h.Client(t), nil, zerolog.Nop())
-	m := &ticket{key: asynqbatch.TaskKey("default:mass", task), slot: ".0", payload: &wire.Payload{}}
-	name := entryName(m.key, "", m.slot)
+	m := &taskMessage{key: asynqbatch.TaskKey("default:mass", task), suffix: ".0", payload: &wire.Payload{}}
+	name := entryName(m.key, "", m.suffix)
 	l.remember(name, `{"reply":"250 Ok","refused":[{"recipient":"b@example.com"}]}`)
 	if err := l.note(t.Context(), m, wire.Record{Reply: "250 Ok"}); err != nil {
 		t.Fatal(err)

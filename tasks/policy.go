@@ -173,6 +173,9 @@ func (e *deadLetterError) Is(target error) bool { return target == asynq.SkipRet
 // errGivenBack returns a task that was not tried, at no cost.
 var errGivenBack = errors.New("given back untried")
 
+// errCancelled ends a task that was cancelled while a worker had it.
+var errCancelled = fmt.Errorf("cancelled: %w", asynq.RevokeTask)
+
 // taskError is the verdict in asynq's words.
 func (v verdict) taskError() error {
 	switch v.action {
@@ -212,3 +215,9 @@ func (p policy) retryDelay(retried int, err error, _ *asynq.Task) time.Duration 
 	}
 	return p.delay(retried)
 }
+
+// storedError is an error as asynq stores it.
+type storedError struct{ cause error }
+
+func (e *storedError) Error() string { return redact.Reason(e.cause.Error(), false) }
+func (e *storedError) Unwrap() error { return e.cause }

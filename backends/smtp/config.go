@@ -8,13 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/mailpouch/mailpouch/backends/smtp/internal/auth"
+	"github.com/mailpouch/mailpouch/internal/hostname"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -240,7 +240,7 @@ func (c Config) checkNetwork() error {
 	if c.LocalAddr != "" && net.ParseIP(c.LocalAddr) == nil {
 		return fmt.Errorf("smtp: config: LocalAddr: %q is not an IP address", c.LocalAddr)
 	}
-	if c.Hostname != "" && !isHostname(c.Hostname) && !isAddressLiteral(c.Hostname) {
+	if c.Hostname != "" && !hostname.IsASCII(c.Hostname) && !hostname.IsAddressLiteral(c.Hostname) {
 		return errors.New("smtp: config: Hostname: neither a host name in ASCII nor an address literal")
 	}
 	if (c.CertFile == "") != (c.KeyFile == "") {
@@ -346,35 +346,4 @@ func readPool(path string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("smtp: config: CAFile: %s has no certificate in PEM", path)
 	}
 	return pool, nil
-}
-
-// isAddressLiteral reports whether s is an IP address as it stands in place of a name.
-func isAddressLiteral(s string) bool {
-	inner, ok := strings.CutPrefix(s, "[")
-	inner, closed := strings.CutSuffix(inner, "]")
-	if !ok || !closed {
-		return false
-	}
-	inner, six := strings.CutPrefix(inner, "IPv6:")
-	ip, err := netip.ParseAddr(inner)
-	return err == nil && ip.Zone() == "" && six == ip.Is6()
-}
-
-// isHostname expects letters, digits and hyphens between dots (RFC 5321, 4.1.2), and
-// bears with underscores, which machines' names have.
-func isHostname(s string) bool {
-	if len(s) > 255 {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || strings.Trim(label, "-") != label {
-			return false
-		}
-		for _, r := range label {
-			if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' {
-				return false
-			}
-		}
-	}
-	return true
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/backends/smtp/internal/auth"
 	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
+	"github.com/mailpouch/mailpouch/internal/hostname"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -257,7 +258,7 @@ func fullName(ctx context.Context) string {
 		name, _ = net.DefaultResolver.LookupCNAME(ctx, name)
 		name = strings.TrimSuffix(name, ".")
 	}
-	if !strings.Contains(name, ".") || !isHostname(name) {
+	if !strings.Contains(name, ".") || !hostname.IsASCII(name) {
 		return ""
 	}
 	return name

@@ -143,17 +143,6 @@ func TestParseExtensions(t *testing.T) {
 	}
 }
 
-func TestAddressLiteral(t *testing.T) {
-	for s, want := range map[string]bool{
-		"[192.0.2.1]": true, "[IPv6:2001:db8::1]": true, "[2001:db8::1]": false, "[IPv6:192.0.2.1]": false,
-		"192.0.2.1": false, "[192.0.2.1": false, "[x]": false, "[IPv6:fe80::1%eth0]": false,
-	} {
-		if got := isAddressLiteral(s); got != want {
-			t.Errorf("isAddressLiteral(%q) = %v", s, got)
-		}
-	}
-}
-
 // TestBackend_LMTP: one verdict for each recipient.
 func TestBackend_LMTP(t *testing.T) {
 	for _, tt := range []struct {

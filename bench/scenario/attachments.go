@@ -8,8 +8,6 @@ import (
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
-const nameBig = "worker run, 10 MB each"
-
 func sameAttachment(size Size) Scenario {
 	n := size.of(1000, 40)
 	content := noise(1<<20, 0)

@@ -21,15 +21,15 @@ func Highlights(r *report.Run) []report.Highlight {
 	add("mails a second, 20 connections", "asynq and an SMTP client, 20 open connections", rate, drain.Contender(nameMore), best)
 	add("mails a second, 4 connections, EMAIL_CHUNKING=auto", "asynq and an SMTP client, 20 open connections", rate, drain.Contender(nameChunked), best)
 	add("mails a second, 4 connections", "an asynq server whose handler sends nothing", rate, drain.Contender(nameWorker), drain.Contender(nameEmpty))
-	add("mails a second, bulk", "Mailpouch, one task a mail", rate, mass.Contender(nameMass), mass.Contender(nameWorker))
-	add("mails a second, bulk, EMAIL_CHUNKING=auto", "Mailpouch, one task a mail", rate, mass.Contender(nameMassChunked), mass.Contender(nameWorker))
+	add("mails a second, bulk", "Mailpouch, one task a mail", rate, mass.Contender(nameBulk), mass.Contender(nameWorker))
+	add("mails a second, bulk, EMAIL_CHUNKING=auto", "Mailpouch, one task a mail", rate, mass.Contender(nameBulkChunked), mass.Contender(nameWorker))
 	add("mails a second, relay 20 ms away", "asynq and net/smtp, as many connections", rate, distance.Contender("4 connections, pipelined"), far)
 	add("mails a second, relay 20 ms away, EMAIL_CHUNKING=auto", "asynq and net/smtp, as many connections", rate, distance.Contender("4 connections, chunked"), far)
 	add("less memory in Redis, 1,000 mails with the same file of 1 MB", "the file in each task", memory, same.Contender(nameNetSMTP), same.Contender(nameWorker))
 	add("hand-overs a second, one mail a call", "asynq's client", rate, enqueue.Contender("Enqueue, 1 goroutine"), single)
 	add("hand-overs a second, 1,000 mails a call", "asynq's client", rate, enqueue.Contender("SendMessages of 1,000, 1 goroutine"), single)
 	add("sooner accepted, a single mail, nothing else to do", "asynq with its defaults", p50, idle.Contender(nameBaseline), idle.Contender(nameWorker))
-	add("sooner accepted, a critical mail under bulk", "asynq with its defaults", p50, busy.Contender(nameBaseline), busy.Contender(nameBulk))
+	add("sooner accepted, a critical mail under bulk", "asynq with its defaults", p50, busy.Contender(nameBaseline), busy.Contender(nameUnderBulk))
 	return all
 }
 

@@ -15,7 +15,7 @@ func TestHighlights(t *testing.T) {
 			contender(nameGoMail, map[string][]float64{rate: {6000, 6000, 3000}}), // the faster one
 		}},
 		{Name: "saturated", Contenders: []*report.Contender{
-			contender(nameBulk, map[string][]float64{"p50_ms": {2}}), contender(nameBaseline, map[string][]float64{"p50_ms": {1}}),
+			contender(nameUnderBulk, map[string][]float64{"p50_ms": {2}}), contender(nameBaseline, map[string][]float64{"p50_ms": {1}}),
 		}},
 		{Name: "attachment", Contenders: []*report.Contender{
 			contender(nameWorker, map[string][]float64{"redis_mb": {5}}), contender(nameNetSMTP, map[string][]float64{"redis_mb": {1500}}),

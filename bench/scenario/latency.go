@@ -13,11 +13,6 @@ import (
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-const (
-	nameBaseline = "asynq + net/smtp, its defaults"
-	nameBulk     = "worker run, bulk one task a mail"
-)
-
 func idle(size Size) Scenario {
 	return Scenario{
 		Name:  "idle",
@@ -44,7 +39,7 @@ func saturated(size Size) Scenario {
 		Metrics: metrics("p50_ms", "p99_ms"),
 		Rounds:  3,
 		Entries: []Entry{
-			{nameBulk, true, waits{count: count, pause: 20 * time.Millisecond, bulk: n, fill: bulkSingly, start: workers(1), urgent: urgentOurs}.measure},
+			{nameUnderBulk, true, waits{count: count, pause: 20 * time.Millisecond, bulk: n, fill: bulkSingly, start: workers(1), urgent: urgentOurs}.measure},
 			{"worker run, bulk many mails a task", true, waits{count: count, pause: 20 * time.Millisecond, bulk: 2 * n, fill: bulkInBatches, start: workers(1), urgent: urgentOurs}.measure},
 			{nameBaseline, false, waits{count: count, pause: 20 * time.Millisecond, bulk: n, fill: bulkBaseline, start: peer("netsmtp", peerConnections), urgent: urgentBaseline}.measure},
 		},

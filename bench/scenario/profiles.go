@@ -23,7 +23,7 @@ func Profiles(ctx context.Context, programs harness.Programs, size Size, r *repo
 		emptying                   emptying
 	}{
 		{"One task a mail", "drain", nameWorker, emptying{mails: size.of(60_000, 6_000), fill: singly}},
-		{"Bulk mail", "mass", nameMass, emptying{mails: size.of(160_000, 16_000), fill: inBatches}},
+		{"Bulk mail", "mass", nameBulk, emptying{mails: size.of(160_000, 16_000), fill: inBatches}},
 	} {
 		var parts []report.Part
 		err := harness.Run(ctx, "profile, "+p.title, programs, func(b *harness.Bench) {

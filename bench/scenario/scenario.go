@@ -1,5 +1,4 @@
-// Package scenario holds what is measured: each scenario in a file of its own, and the
-// table of them.
+// Package scenario holds the scenarios that are measured, and the table of them.
 package scenario
 
 import (
@@ -26,14 +25,6 @@ type Entry struct {
 	Name    string
 	Ours    bool
 	Measure func(*harness.Bench) report.Sample
-}
-
-// Table is all scenarios, in the order in which they are run and shown.
-func Table(size Size) []Scenario {
-	return []Scenario{
-		drain(size), mass(size), enqueue(size), idle(size), saturated(size), distance(size),
-		sameAttachment(size), bigMails(size), fleet(size), cluster(size),
-	}
 }
 
 // Size says how much is done.
@@ -104,28 +95,4 @@ func describe(metrics []report.Metric, sample report.Sample) string {
 		}
 	}
 	return text[:max(len(text)-2, 0)]
-}
-
-// What several scenarios measure.
-const (
-	rate    = "rate"
-	worker  = "worker_us"
-	server  = "redis_us"
-	memory  = "rss_mb"
-	waiting = "redis_bytes"
-	network = "redis_net_bytes"
-)
-
-func metrics(keys ...string) []report.Metric {
-	titles := map[string]string{
-		rate: "mails/s", worker: "worker, us a mail", server: "Redis, us a mail", memory: "worker, MB at most",
-		waiting: "in Redis, bytes a waiting mail", network: "to and from Redis, bytes a mail",
-		"redis_mb": "in Redis, MB", "mb_s": "MB/s", "p50_ms": "ms, half of the mails", "p99_ms": "ms, 99 % of the mails",
-		"producer_us": "producer, us a mail",
-	}
-	all := make([]report.Metric, 0, len(keys))
-	for _, key := range keys {
-		all = append(all, report.Metric{Key: key, Title: titles[key]})
-	}
-	return all
 }

@@ -25,7 +25,7 @@ var arrows = []struct {
 	{"mailer", []string{"mailer", "internal/hostname"}, []string{"golang.org/x/"}},
 	{"backends/smtp/internal/transport", nil, nil}, // it knows no messages
 	{"backends/smtp/internal/auth", nil, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
-	{"backends/smtp", []string{"mailer", "backends/smtp/internal/"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
+	{"backends/smtp", []string{"mailer", "internal/hostname", "backends/smtp/internal/"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
 	{"backends/", []string{"mailer", "internal/"}, nil},
 	{"backends", []string{"settings", "mailer", "backends/", "internal/hostname"}, []string{"golang.org/x/"}},
 	{module, []string{"mailer", "settings", "backends", "tasks"}, []string{"github.com/redis/go-redis/v9"}}, // the root

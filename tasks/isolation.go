@@ -1,16 +1,12 @@
 package tasks
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
-	"slices"
 	"sync"
 	"time"
 
-	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/semaphore"
@@ -43,7 +39,7 @@ type isolation struct {
 	mu       sync.Mutex
 	suspects map[string]int // by the keys of tasks that are about to run: how many leases they have lost
 	waiting  int            // runs that wait to be alone
-	wanted   chan struct{}  // closed while there are any
+	needed   chan struct{}  // closed while there are any
 
 	stopping context.Context //nolint:containedctx // of the worker: what is alone gives up with it
 	stop     context.CancelFunc
@@ -53,14 +49,14 @@ const allRuns = 1 << 30
 
 func newIsolation(client redis.UniversalClient, log zerolog.Logger) *isolation {
 	i := &isolation{
-		redis: client, log: log, runs: semaphore.NewWeighted(allRuns), suspects: map[string]int{}, wanted: make(chan struct{}),
+		redis: client, log: log, runs: semaphore.NewWeighted(allRuns), suspects: map[string]int{}, needed: make(chan struct{}),
 	}
 	i.stopping, i.stop = context.WithCancel(context.Background())
 	return i
 }
 
-// taken notes how many leases a task has lost that is about to run.
-func (i *isolation) taken(key string, lost int) {
+// fetched notes how many leases a task has lost that is about to run.
+func (i *isolation) fetched(key string, lost int) {
 	if lost < suspicious {
 		return
 	}
@@ -87,25 +83,25 @@ func (i *isolation) enter(ctx context.Context) (leave func(), ok bool) {
 	return func() { i.runs.Release(1) }, true
 }
 
-// roomWanted is closed when a run waits to be alone: then the others give back what is not
+// roomNeeded is closed when a run waits to be alone: then the others give back what is not
 // on the wire.
-func (i *isolation) roomWanted() <-chan struct{} {
+func (i *isolation) roomNeeded() <-chan struct{} {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.wanted
+	return i.needed
 }
 
 // enterAlone is enter for a run that is to be alone.
 func (i *isolation) enterAlone(ctx context.Context) (leave func(), ok bool) {
 	i.mu.Lock()
 	if i.waiting++; i.waiting == 1 {
-		close(i.wanted)
+		close(i.needed)
 	}
 	i.mu.Unlock()
 	err := i.runs.Acquire(ctx, allRuns)
 	i.mu.Lock()
 	if i.waiting--; i.waiting == 0 {
-		i.wanted = make(chan struct{})
+		i.needed = make(chan struct{})
 	}
 	i.mu.Unlock()
 	if err != nil {
@@ -135,9 +131,9 @@ return 0`
 
 // begin notes that a run of a message alone begins, and returns what ended needs. Where too
 // many have begun and not ended it does not begin, and died is how many.
-func (i *isolation) begin(ctx context.Context, t *ticket) (token string, died int, err error) {
+func (i *isolation) begin(ctx context.Context, t *taskMessage) (token string, died int, err error) {
 	token = rand.Text()[:12]
-	died, err = i.redis.Eval(ctx, beginScript, []string{t.key}, wire.FieldAlone+t.slot, token, fatalRuns).Int()
+	died, err = i.redis.Eval(ctx, beginScript, []string{t.key}, wire.FieldAlone+t.suffix, token, fatalRuns).Int()
 	if err != nil {
 		return "", 0, errGivenBack
 	}
@@ -149,7 +145,7 @@ func (i *isolation) begin(ctx context.Context, t *ticket) (token string, died in
 
 // run runs a message alone, unless workers have died in too many such runs: then it returns in
 // how many.
-func (i *isolation) run(ctx context.Context, t *ticket, do func() error) (died int, err error) {
+func (i *isolation) run(ctx context.Context, t *taskMessage, do func() error) (died int, err error) {
 	token, died, err := i.begin(ctx, t)
 	if err != nil || died > 0 {
 		return died, err
@@ -157,21 +153,21 @@ func (i *isolation) run(ctx context.Context, t *ticket, do func() error) (died i
 	proven := false
 	defer func() { i.ended(ctx, t, token, proven) }() // a panic is no death either
 	err = do()
-	proven = !errors.Is(err, errGivenBack) && t.slot == ""
+	proven = !errors.Is(err, errGivenBack) && t.suffix == ""
 	return 0, err
 }
 
 // ended strikes a run out, and waits for Redis with that if need be: the process lives.
-func (i *isolation) ended(ctx context.Context, t *ticket, token string, proven bool) {
+func (i *isolation) ended(ctx context.Context, t *taskMessage, token string, proven bool) {
 	ctx = context.WithoutCancel(ctx)
 	for {
-		err := i.redis.Eval(ctx, endedScript, []string{t.key}, wire.FieldAlone+t.slot, token, proven).Err()
+		err := i.redis.Eval(ctx, endedScript, []string{t.key}, wire.FieldAlone+t.suffix, token, proven).Err()
 		if err == nil {
 			return
 		}
 		i.log.Warn().Err(redisconn.Unavailable(err)).Msg("cannot note that a message has not killed its worker: trying again")
 		select {
-		case <-time.After(probeMin):
+		case <-time.After(time.Second):
 		case <-i.stopping.Done():
 			return
 		}
@@ -187,114 +183,49 @@ func (i *isolation) forgive(ctx context.Context, key string) {
 	}
 }
 
-// processAlone runs a task that has lost so many leases with nothing else in the process.
-// Its relay must take mail, for otherwise it would wait, and all others with it.
-func (w *Worker) processAlone(ctx context.Context, t *ticket, lost int) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(w.alone.stopping, cancel)()
-	l := w.lanes[t.name.Mailer]
+// inFlight knows which tasks this worker has, and keeps two handlers from having the
+// same one. asynq may give a task out again while its message is still on the wire: after
+// a failover to a replica that has not heard that it was given out, or when its lease ran out
+// while Redis was away. The second handler waits for the first, and then finds in the
+// ledger's memory what became of the message. The zero value is ready for use.
+type inFlight struct {
+	mu    sync.Mutex
+	tasks map[string]chan struct{} // by task key; closed when the handler has ended
+}
+
+// take waits until no other handler has the task. It is false if ctx ended first;
+// otherwise release must be called.
+func (h *inFlight) take(ctx context.Context, key string) (release func(), ok bool) {
 	for {
-		if !l.breaker.untilReset(ctx) {
-			return errGivenBack
+		other := h.enter(key)
+		if other == nil {
+			return func() { h.leave(key) }, true
 		}
-		leave, ok := w.alone.enterAlone(ctx)
-		if !ok {
-			return errGivenBack
-		}
-		if l.breaker.tripped() {
-			leave()
-			continue
-		}
-		defer leave()
-		break
-	}
-	w.log.Warn().Str("task", t.id).Str("queue", t.queue).Int("lost_leases", lost).
-		Msg("workers that had this task died, or were cut off: it runs with nothing else in the process")
-	t.alone = true
-	if t.task.Type() == wire.TaskTypeBulk {
-		return w.processMassAlone(ctx, t, lost)
-	}
-	died, err := w.alone.run(ctx, t, func() error { return w.processOne(ctx, t) })
-	if died > 0 {
-		return w.condemn(ctx, t, lost)
-	}
-	return err
-}
-
-// condemn makes a dead letter of a message that has not been read: that alone might kill
-// the process. What its record has of that is forgotten: a person who runs it again
-// gives it all its runs again. One that was sent after all, or cancelled, ends so.
-func (w *Worker) condemn(ctx context.Context, t *ticket, lost int) error {
-	o, err := w.decided(ctx, t, dead(diedOf(lost)))
-	if err != nil {
-		return err
-	}
-	if o.verdict.action != deadLetter {
-		return w.processOne(ctx, t)
-	}
-	if o, err = w.settle(ctx, t, o); err != nil {
-		return err
-	}
-	if err := w.redis.HDel(ctx, t.key, wire.FieldAlone, wire.FieldLost).Err(); err != nil {
-		return redisconn.Unavailable(err)
-	}
-	w.ended(t, o)
-	return o.verdict.taskError()
-}
-
-// diedOf is why a message is a dead letter whose workers died.
-func diedOf(times int) error {
-	return fmt.Errorf("its worker died %d times, the last %d with nothing else to do: "+
-		"look at what it is before it is sent again, and at the memory that a worker may have", times, fatalRuns)
-}
-
-// processMassAlone runs a mass task message by message.
-func (w *Worker) processMassAlone(ctx context.Context, t *ticket, lost int) error {
-	lines := slices.Collect(bytes.Lines(t.task.Payload()))
-	r := &massRun{w: w, task: t, messages: make([]*ticket, len(lines))}
-	defer r.endSpans()
-	for i := range lines {
-		r.messages[i] = t.part(i)
-	}
-	for i, m := range r.messages {
-		died, err := w.alone.run(ctx, m, func() error { return r.only(ctx, m, lines[i]) })
-		if died > 0 {
-			err = r.condemn(ctx, m, lines[i], lost)
-		}
-		if err != nil {
-			return err
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, false
 		}
 	}
-	return r.end()
 }
 
-// only sends one message of the task.
-func (r *massRun) only(ctx context.Context, m *ticket, line []byte) error {
-	p, err := wire.Decode(line, r.task.task.Headers())
-	if m.payload = p; err != nil {
-		return r.settle(ctx, m, dead(err))
+// enter returns nil if the task is now ours, else what to wait for.
+func (h *inFlight) enter(key string) <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if other, ok := h.tasks[key]; ok {
+		return other
 	}
-	l, ok := r.w.lanes[p.Using]
-	if !ok {
-		return r.settle(ctx, m, dead(unknownHere(p.Using)))
+	if h.tasks == nil {
+		h.tasks = map[string]chan struct{}{}
 	}
-	if o, settled := r.unsendable(m, l, nil); settled {
-		return r.settle(ctx, m, o)
-	}
-	return r.sendAll(ctx, l, []*ticket{m})
-}
-
-// condemn makes a task of a message that has killed its workers. It becomes a dead letter,
-// unread.
-func (r *massRun) condemn(ctx context.Context, m *ticket, line []byte, lost int) error {
-	task := asynq.NewTaskWithHeaders(wire.TaskType, bytes.TrimSpace(line), map[string]string{wire.HeaderDied: diedOf(lost).Error()})
-	if err := r.putAside(ctx, m, task); err != nil {
-		return err
-	}
-	if err := r.w.ledger.note(ctx, m, wire.Record{Moved: true}); err != nil {
-		return err
-	}
-	r.finished++
+	h.tasks[key] = make(chan struct{})
 	return nil
+}
+
+func (h *inFlight) leave(key string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(h.tasks[key])
+	delete(h.tasks, key)
 }

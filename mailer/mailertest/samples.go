@@ -7,9 +7,9 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// letter returns a message that is complete, so that it has one rendering only. The
+// sample returns a message in which nothing is missing, so that it renders in one way only. The
 // same n gives the same message.
-func letter(n int) *mailer.EmailMessage {
+func sample(n int) *mailer.EmailMessage {
 	return &mailer.EmailMessage{
 		Subject:   fmt.Sprintf("Letter %d", n),
 		Body:      fmt.Sprintf("Dear reader,\n\nthis is letter %d.\n.\nFrom here on there is nothing.\n", n),
@@ -21,25 +21,25 @@ func letter(n int) *mailer.EmailMessage {
 	}
 }
 
-// letters returns the letters 0 to n-1.
-func letters(n int) []*mailer.EmailMessage {
+// samples returns the samples 0 to n-1.
+func samples(n int) []*mailer.EmailMessage {
 	all := make([]*mailer.EmailMessage, n)
 	for i := range all {
-		all[i] = letter(i)
+		all[i] = sample(i)
 	}
 	return all
 }
 
-// unaddressed is a letter without recipients.
+// unaddressed is a sample without recipients.
 func unaddressed(n int) *mailer.EmailMessage {
-	m := letter(n)
+	m := sample(n)
 	m.To, m.Cc, m.Bcc = []string{""}, nil, nil
 	return m
 }
 
-// richLetter has something in every field.
-func richLetter() *mailer.EmailMessage {
-	m := letter(0)
+// richSample has something in every field.
+func richSample() *mailer.EmailMessage {
+	m := sample(0)
 	m.Subject = "Grüße aus Zürich, こんにちは"
 	m.Body = "Ein naïver Text: 日本語, ελληνικά, 🎉\n\n.\n..\nDas war's"
 	m.FromEmail = `"Müller, Jürgen" <juergen@example.org>`
@@ -57,9 +57,9 @@ func richLetter() *mailer.EmailMessage {
 	return m
 }
 
-// rawLetter is a finished message, with a signature that ends with the first octet changed.
-func rawLetter() *mailer.EmailMessage {
-	m := letter(1)
+// rawSample is a finished message, with a signature that ends with the first octet changed.
+func rawSample() *mailer.EmailMessage {
+	m := sample(1)
 	m.Subject, m.Body = "", ""
 	m.Bcc = []string{"hidden@secret.example"}
 	m.Raw = []byte("SUBJECT:Signed\r\nFrom: Writer <writer@example.org>\r\nTo: everybody:;\r\nDate: Fri, 02 Jan 2026 03:04:05 +0000\r\n" +
@@ -68,7 +68,7 @@ func rawLetter() *mailer.EmailMessage {
 	return m
 }
 
-// allOctets has every octet, and in two orders, so that line ends of all kinds are in it.
+// allOctets returns every octet in two orders, so that line ends of all kinds are in it.
 func allOctets() []byte {
 	all := make([]byte, 0, 512)
 	for i := range 256 {
@@ -80,15 +80,15 @@ func allOctets() []byte {
 	return all
 }
 
-// forgery is a letter in which one field tries to write another one.
-type forgery struct {
+// injection is a sample in which the value of one field tries to add another field or command.
+type injection struct {
 	field  string
-	letter *mailer.EmailMessage
+	sample *mailer.EmailMessage
 }
 
-// forgeries returns a letter for each field that goes into the header or the
+// injections returns a sample for each field that goes into the header or the
 // envelope. Each one tries to send a copy to a victim, or to cut the message short.
-func forgeries() []forgery {
+func injections() []injection {
 	const inject = "x\r\nBcc: victim@example.com"
 	fields := []struct {
 		name  string
@@ -115,11 +115,11 @@ func forgeries() []forgery {
 		{"content_subtype", func(m *mailer.EmailMessage) { m.ContentSubtype = "plain\r\nX: y" }},
 		{"charset", func(m *mailer.EmailMessage) { m.Charset = "utf-8\r\nX: y" }},
 	}
-	all := make([]forgery, len(fields))
+	all := make([]injection, len(fields))
 	for i, f := range fields {
-		m := letter(1000 + i)
+		m := sample(1000 + i)
 		f.forge(m)
-		all[i] = forgery{field: f.name, letter: m}
+		all[i] = injection{field: f.name, sample: m}
 	}
 	return all
 }

@@ -53,28 +53,28 @@ func TestLane_express(t *testing.T) {
 // Where both ways in have mail, the weights share the senders.
 func TestSender_share(t *testing.T) {
 	t.Parallel()
-	l := newLane("", 1, WorkerConfig{Queues: weights})
+	l := newDispatcher("", 1, WorkerConfig{Queues: weights})
 	if l.top != "critical" || l.share != 0.6 {
 		t.Fatalf("express queue %q with a share of %v, want critical with 0.6", l.top, l.share)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		intake, express := make(chan []*job), make(chan []*job)
-		s := &sender{intake: intake, express: express, share: l.share, batchSize: 1}
+		normal, priority := make(chan []*delivery), make(chan []*delivery)
+		s := &sender{normal: normal, priority: priority, share: l.share, batchSize: 1}
 		stop, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		offer := func(c chan<- []*job, j *job) {
+		offer := func(c chan<- []*delivery, j *delivery) {
 			for {
 				select {
-				case c <- []*job{j}:
+				case c <- []*delivery{j}:
 				case <-stop.Done():
 					return
 				}
 			}
 		}
-		urgent, other := new(job), new(job)
-		go offer(express, urgent)
-		go offer(intake, other)
-		count := map[*job]int{}
+		urgent, other := new(delivery), new(delivery)
+		go offer(priority, urgent)
+		go offer(normal, other)
+		count := map[*delivery]int{}
 		for range 2000 {
 			synctest.Wait() // until both are waiting
 			for _, j := range s.next(stop) {
@@ -89,7 +89,7 @@ func TestSender_share(t *testing.T) {
 
 func TestLane_express_oneQueue(t *testing.T) {
 	t.Parallel()
-	if l := newLane("", 1, WorkerConfig{Queues: map[string]int{"default": 1}}); l.express != nil {
+	if l := newDispatcher("", 1, WorkerConfig{Queues: map[string]int{"default": 1}}); l.priority != nil {
 		t.Error("a lane with one queue has an express way")
 	}
 }
@@ -213,7 +213,7 @@ func TestLane_inHand(t *testing.T) {
 	}
 	for _, tt := range tests {
 		cfg := tt.cfg.withDefaults()
-		if got := newLane("", tt.connections, cfg).inHand(cfg); got != tt.want {
+		if got := newDispatcher("", tt.connections, cfg).concurrency(); got != tt.want {
 			t.Errorf("%d connections, batches of %d, concurrency %d: %d in hand, want %d", tt.connections, cfg.BatchSize, cfg.Concurrency, got, tt.want)
 		}
 	}

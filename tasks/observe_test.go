@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -76,8 +77,8 @@ func TestWorker_logOutcome(t *testing.T) {
 			t.Parallel()
 			var masked, full bytes.Buffer
 			for _, out := range []*bytes.Buffer{&masked, &full} {
-				w := &Worker{log: zerolog.New(out), cfg: WorkerConfig{ShowAddresses: out == &full}}
-				w.logOutcome(&ticket{payload: tt.p}, tt.o)
+				r := reporter{redact.View{Addresses: out == &full}, zerolog.New(out), nil}
+				r.logOutcome(&taskMessage{payload: tt.p}, tt.o)
 			}
 			for _, want := range tt.want {
 				if !strings.Contains(masked.String(), want) {

@@ -16,42 +16,21 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// unpack returns the messages of a mass task. The payload of one that cannot be read is
-// nil, and its entry in errs says why.
-func (t *ticket) unpack() (tickets []*ticket, errs []error) {
-	for line := range bytes.Lines(t.task.Payload()) {
-		m := t.part(len(tickets))
-		p, err := wire.Decode(line, t.task.Headers())
-		m.payload = p
-		tickets, errs = append(tickets, m), append(errs, err)
-	}
-	return tickets, errs
-}
-
-// part is the message of a mass task with that index, without its payload.
-func (t *ticket) part(index int) *ticket {
-	m := new(*t)
-	m.index = index
-	m.id = wire.MessageID(t.id, index)
-	m.slot = m.id[len(t.id):]
-	return m
-}
-
-// massRun is one run of a mass task.
-type massRun struct {
+// bulkRun is one run of a mass task.
+type bulkRun struct {
 	w        *Worker
-	task     *ticket
-	messages []*ticket
+	task     *taskMessage
+	messages []*taskMessage
 	results  []wire.Result // if they are to be kept
 	finished int
 }
 
-func (w *Worker) processMass(ctx context.Context, t *ticket) error {
+func (w *Worker) processBulk(ctx context.Context, t *taskMessage) error {
 	messages, errs := t.unpack()
-	r := &massRun{w: w, task: t, messages: messages}
-	l, lost := r.lane()
+	r := &bulkRun{w: w, task: t, messages: messages}
+	l, lost := r.dispatcher()
 	defer r.endSpans()
-	var left []*ticket // what is to be sent
+	var left []*taskMessage // what is to be sent
 	for i, m := range messages {
 		o, settled := r.unsendable(m, l, errors.Join(errs[i], lost))
 		if !settled {
@@ -70,7 +49,7 @@ func (w *Worker) processMass(ctx context.Context, t *ticket) error {
 
 // sendAll sends messages, and settles each. If one expires meanwhile the task is given back:
 // the next run makes a dead letter of it and goes on with the others.
-func (r *massRun) sendAll(ctx context.Context, l *lane, left []*ticket) error {
+func (r *bulkRun) sendAll(ctx context.Context, l *dispatcher, left []*taskMessage) error {
 	inTime, cancel := r.w.inTime(ctx, r.w.firstExpiry(left))
 	defer cancel()
 	release, ok := l.room(inTime, r.task.name, left...)
@@ -78,14 +57,14 @@ func (r *massRun) sendAll(ctx context.Context, l *lane, left []*ticket) error {
 		return errGivenBack
 	}
 	defer release()
-	jobs := make([]*job, 0, len(left))
-	done := make(chan *job, len(left))
+	jobs := make([]*delivery, 0, len(left))
+	done := make(chan *delivery, len(left))
 	for _, m := range left {
 		err := r.w.blobs.fill(inTime, m.payload)
 		switch {
 		case err == nil:
-			m.span = r.w.startSpan(ctx, m)
-			jobs = append(jobs, newJob(m, done))
+			m.startSpan(ctx, r.w.cfg.Tracer)
+			jobs = append(jobs, newDelivery(m, done))
 			continue
 		case mailer.ClassOf(err) == mailer.Unavailable:
 			return errGivenBack
@@ -98,7 +77,7 @@ func (r *massRun) sendAll(ctx context.Context, l *lane, left []*ticket) error {
 }
 
 // firstExpiry is when the first of the messages expires.
-func (w *Worker) firstExpiry(messages []*ticket) time.Time {
+func (w *Worker) firstExpiry(messages []*taskMessage) time.Time {
 	first := w.policy.expiry(messages[0].attempt())
 	for _, m := range messages[1:] {
 		if at := w.policy.expiry(m.attempt()); at.Before(first) {
@@ -109,19 +88,19 @@ func (w *Worker) firstExpiry(messages []*ticket) time.Time {
 }
 
 // endSpans ends the spans of the messages that are given back.
-func (r *massRun) endSpans() {
+func (r *bulkRun) endSpans() {
 	for _, m := range r.messages {
-		m.span.done("", nil)
+		m.endSpan()
 	}
 }
 
 // lane is the lane of the messages, which all have the same mailer.
-func (r *massRun) lane() (*lane, error) {
+func (r *bulkRun) dispatcher() (*dispatcher, error) {
 	for _, m := range r.messages {
 		if m.payload == nil {
 			continue
 		}
-		if l, ok := r.w.lanes[m.payload.Using]; ok {
+		if l, ok := r.w.dispatchers[m.payload.Using]; ok {
 			return l, nil
 		}
 		return nil, unknownHere(m.payload.Using)
@@ -131,7 +110,7 @@ func (r *massRun) lane() (*lane, error) {
 
 // unsendable tells what becomes of a message that is not to be sent here. unfit is why
 // none can be.
-func (r *massRun) unsendable(m *ticket, l *lane, unfit error) (o outcome, settled bool) {
+func (r *bulkRun) unsendable(m *taskMessage, l *dispatcher, unfit error) (o outcome, settled bool) {
 	if unfit != nil {
 		return dead(unfit), true
 	}
@@ -143,12 +122,12 @@ func (r *massRun) unsendable(m *ticket, l *lane, unfit error) (o outcome, settle
 
 // send gives the jobs to the senders, spread over all of them, and settles each when it
 // is through. Where time runs out it waits for what is on the wire and gives the task back.
-func (r *massRun) send(ctx, inTime context.Context, l *lane, jobs []*job, done <-chan *job) error {
+func (r *bulkRun) send(ctx, inTime context.Context, l *dispatcher, jobs []*delivery, done <-chan *delivery) error {
 	if len(jobs) == 0 {
 		return nil
 	}
 	left := len(jobs)
-	var chunks [][]*job
+	var chunks [][]*delivery
 	for chunk := range slices.Chunk(jobs, (len(jobs)+l.connections-1)/l.connections) {
 		chunks = append(chunks, chunk)
 	}
@@ -163,10 +142,10 @@ func (r *massRun) send(ctx, inTime context.Context, l *lane, jobs []*job, done <
 		}
 	}
 	for left > 0 {
-		var next []*job
-		var way chan []*job // nil: nothing to offer
+		var next []*delivery
+		var way chan []*delivery // nil: nothing to offer
 		if len(chunks) > 0 {
-			next, way = chunks[0], l.way(r.task.name)
+			next, way = chunks[0], l.channel(r.task.name)
 		}
 		select {
 		case way <- next:
@@ -189,19 +168,19 @@ func (r *massRun) send(ctx, inTime context.Context, l *lane, jobs []*job, done <
 
 // settle does what a message's outcome asks for. What is to be tried again or kept for
 // a person leaves the task here.
-func (r *massRun) settle(ctx context.Context, m *ticket, o outcome) error {
+func (r *bulkRun) settle(ctx context.Context, m *taskMessage, o outcome) error {
 	if o.forwarded || o.verdict.action == deadLetter && o.result.Err == nil { // it was not on the wire
 		var err error
-		if o, err = r.w.decided(ctx, m, o); err != nil {
+		if o, err = r.w.ledger.decided(ctx, m, o); err != nil {
 			return errGivenBack
 		}
 	}
-	if o.moved && o.rest == nil {
+	if o.moved && o.remainder == nil {
 		r.finished++
 		return nil
 	}
 	if o.moved {
-		if err := r.goOnAgain(ctx, m, *o.rest); err != nil {
+		if err := r.goOnAgain(ctx, m, *o.remainder); err != nil {
 			return errGivenBack
 		}
 		r.finished++
@@ -223,7 +202,7 @@ func (r *massRun) settle(ctx context.Context, m *ticket, o outcome) error {
 }
 
 // moveOn makes tasks of what is left of a message.
-func (r *massRun) moveOn(ctx context.Context, m *ticket, o outcome) error {
+func (r *bulkRun) moveOn(ctx context.Context, m *taskMessage, o outcome) error {
 	switch {
 	case m.payload == nil:
 		return r.leave(ctx, m, wire.Remainder{}, 0)
@@ -249,7 +228,7 @@ var errTaken = errors.New("another worker has the task")
 // leave makes a task of a message. How it goes on is noted in the ledger first: a worker
 // that dies in between leaves that to the next run of the mass task, and two workers that
 // have it at the same time do it once.
-func (r *massRun) leave(ctx context.Context, m *ticket, how wire.Remainder, delay time.Duration) error {
+func (r *bulkRun) leave(ctx context.Context, m *taskMessage, how wire.Remainder, delay time.Duration) error {
 	ours, err := r.w.ledger.leaves(ctx, m, how)
 	if err != nil {
 		return err
@@ -262,7 +241,7 @@ func (r *massRun) leave(ctx context.Context, m *ticket, how wire.Remainder, dela
 
 // goOnAgain is goOn for a message that an earlier run had begun to make a task of. If that
 // was there it may have been cancelled.
-func (r *massRun) goOnAgain(ctx context.Context, m *ticket, how wire.Remainder) error {
+func (r *bulkRun) goOnAgain(ctx context.Context, m *taskMessage, how wire.Remainder) error {
 	name := m.name
 	if name.Bulk = false; how.Forwarded {
 		name.Mailer = m.payload.Using
@@ -278,7 +257,7 @@ func (r *massRun) goOnAgain(ctx context.Context, m *ticket, how wire.Remainder) 
 }
 
 // goOn enqueues the task of a message that leaves, which doing it twice does once.
-func (r *massRun) goOn(ctx context.Context, m *ticket, how wire.Remainder, delay time.Duration) error {
+func (r *bulkRun) goOn(ctx context.Context, m *taskMessage, how wire.Remainder, delay time.Duration) error {
 	if m.payload == nil {
 		if err := r.keepUnreadable(ctx, m); err != nil {
 			return err
@@ -297,7 +276,7 @@ func (r *massRun) goOn(ctx context.Context, m *ticket, how wire.Remainder, delay
 		}
 		opts = append(opts, asynq.Retention(task.Retention))
 	}
-	err := r.w.enqueueRest(ctx, &to, &p, "", opts...)
+	err := r.w.enqueueRemainder(ctx, &to, &p, "", opts...)
 	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost
 		p.Refused = cmp.Or(p.Refused, err.Error())
 		err = r.keepIncomplete(ctx, &to, &p)
@@ -309,7 +288,7 @@ func (r *massRun) goOn(ctx context.Context, m *ticket, how wire.Remainder, delay
 }
 
 // keepIncomplete makes a dead letter of a message that has lost an attachment.
-func (r *massRun) keepIncomplete(ctx context.Context, m *ticket, p *wire.Payload) error {
+func (r *bulkRun) keepIncomplete(ctx context.Context, m *taskMessage, p *wire.Payload) error {
 	data, err := p.Encode()
 	if err != nil {
 		return err
@@ -319,13 +298,13 @@ func (r *massRun) keepIncomplete(ctx context.Context, m *ticket, p *wire.Payload
 
 // keepUnreadable makes a task of a message that cannot be read. It becomes a dead letter
 // when a worker finds that out again, with its payload as it is.
-func (r *massRun) keepUnreadable(ctx context.Context, m *ticket) error {
+func (r *bulkRun) keepUnreadable(ctx context.Context, m *taskMessage) error {
 	line := slices.Collect(bytes.Lines(m.task.Payload()))[m.index]
 	return r.putAside(ctx, m, asynq.NewTask(wire.TaskType, bytes.TrimSpace(line)))
 }
 
 // putAside enqueues a task that is to become a dead letter.
-func (r *massRun) putAside(ctx context.Context, m *ticket, task *asynq.Task) error {
+func (r *bulkRun) putAside(ctx context.Context, m *taskMessage, task *asynq.Task) error {
 	name := m.name
 	name.Bulk = false
 	err := putTask(ctx, r.w.client, task, m.id, asynq.Queue(name.String()), asynq.MaxRetry(m.maxRetry+spareRetry), asynq.Timeout(m.timeout))
@@ -336,7 +315,7 @@ func (r *massRun) putAside(ctx context.Context, m *ticket, task *asynq.Task) err
 }
 
 // end is the end of the run: the task completes if every message is through.
-func (r *massRun) end() error {
+func (r *bulkRun) end() error {
 	if r.finished < len(r.messages) {
 		return errGivenBack
 	}
