@@ -14,7 +14,7 @@ const module = "github.com/mailpouch/mailpouch"
 // root stands for the package at the module's root in the rules below.
 const root = "mailpouch"
 
-// arrows says what a package may import: of this project, and from elsewhere ("" is
+// arrows holds what a package may import: of this project, and from elsewhere ("" is
 // the standard library alone). The first prefix that fits a package is its rule.
 var arrows = []struct {
 	pkg      string
