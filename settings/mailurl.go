@@ -4,34 +4,51 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 )
 
-// MailURL says in one line where messages go and as whom: smtp://user:password@host:port,
-// smtp+starttls:// and smtps:// (TLS from the first octet) likewise, filebased:///path,
+// MailURL is the value of EMAIL_URL: backend, server, login and TLS of a mailer in one line.
+// It is smtp://user:password@host:port,
+// smtp+starttls:// and smtps:// (TLS from the first byte) likewise, filebased:///path,
 // console:, locmem: or dummy:; or what a backend of the program's own has declared, see
-// Loader.Schemes. It prints, logs and encodes without its password, and such a URL with its
-// scheme and host alone: who knows where its secrets are. The zero value is empty.
+// Loader.Schemes. It prints, logs and encodes without its password; a URL of a program's own
+// backend with its scheme and host alone, for nobody else knows where its secrets are. The
+// zero value is empty.
 type MailURL struct {
 	target *mailTarget // nil if empty
 }
+
+// The ports of RFC 5321, of message submission (RFC 6409), and of submission with TLS
+// from the first byte (RFC 8314).
+const (
+	portPlain    = 25
+	portStartTLS = 587
+	portTLS      = 465
+)
 
 // mailTarget is a MailURL taken apart.
 type mailTarget struct {
 	text    Secret // as it was written
 	shown   string // without its password
 	backend string
-	smtp    SMTP   // what it says of it, if backend is smtp
-	path    string // if backend is filebased
+	server  mailServer // if backend is smtp
+	path    string     // if backend is filebased
 
-	custom  *url.URL // if the scheme is none of ours
+	custom  *url.URL // if the scheme is not a built-in one
 	broken  bool     // and the rest is no URL
-	unknown bool     // and nobody has declared it
+	unknown bool     // and no backend has declared it
+}
+
+// mailServer is the part of SMTP that a URL can set.
+type mailServer struct {
+	hosts          Hosts
+	port           int
+	useTLS, useSSL bool
+	user           string
+	password       Secret
 }
 
 // NewMailURL checks rawURL, which has one of the built-in schemes, and returns it as a
@@ -92,45 +109,6 @@ func (u *MailURL) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// declared gives a URL with a scheme that is none of ours to the backend that has declared it.
-// err is what reading the field has led to.
-func (l Loader) declared(f field, err error) error {
-	u, ok := f.value.Addr().Interface().(*MailURL)
-	if !ok || err != nil && !errors.Is(err, errMailScheme) || err == nil && u.Custom() == nil {
-		return err
-	}
-	if err != nil {
-		return l.schemeError()
-	}
-	t := u.target
-	backend, ok := l.Schemes[t.custom.Scheme]
-	switch {
-	case ok && t.broken:
-		return errMailURL
-	case ok:
-		t.backend = backend
-	case l.Producer && t.custom.Host != "":
-		t.unknown = true
-	default:
-		return l.schemeError()
-	}
-	return nil
-}
-
-// schemeError is errMailScheme with the schemes that the program's own backends have declared.
-func (l Loader) schemeError() error {
-	var own []string
-	for _, scheme := range slices.Sorted(maps.Keys(l.Schemes)) {
-		if u, err := parseMailURL(scheme + "://h/x"); err == nil && u.custom != nil {
-			own = append(own, scheme+":")
-		}
-	}
-	if len(own) == 0 {
-		return errMailScheme
-	}
-	return fmt.Errorf("%w; or with %s", errMailScheme, strings.Join(own, " or "))
-}
-
 var (
 	errMailScheme  = errors.New("has to begin with console:, locmem:, dummy:, filebased:, smtp:, smtp+starttls: or smtps:, the last three with // and a host")
 	errMailURL     = errors.New("is not a URL; write :, /, ?, #, @ and % in a user name or password as %3A, %2F, %3F, %23, %40 and %25")
@@ -139,7 +117,7 @@ var (
 	errMailUser    = errors.New("has an @ with no user name before it")
 	errMailPath    = errors.New("needs the full path of a directory and no host, such as filebased:///var/mail")
 	errMailPathURL = errors.New("is not a URL; write ?, # and % in the path as %3F, %23 and %25")
-	errMailRest    = errors.New("has something after the colon, where nothing belongs")
+	errMailRest    = errors.New("must have nothing after the colon")
 	errMailChar    = errors.New("holds a control character; is there a line end in it?")
 )
 
@@ -154,11 +132,11 @@ func parseMailURL(text string) (*mailTarget, error) {
 	t := &mailTarget{text: NewSecret(text), shown: text}
 	switch scheme = strings.ToLower(scheme); scheme {
 	case "smtp":
-		t.smtp = SMTP{Port: portPlain}
+		t.server = mailServer{port: portPlain}
 	case "smtp+starttls":
-		t.smtp = SMTP{Port: portStartTLS, UseTLS: true}
+		t.server = mailServer{port: portStartTLS, useTLS: true}
 	case "smtps":
-		t.smtp = SMTP{Port: portTLS, UseSSL: true}
+		t.server = mailServer{port: portTLS, useSSL: true}
 	case "filebased":
 		t.backend = scheme
 		return t, t.setPath(rest)
@@ -265,9 +243,9 @@ func (t *mailTarget) setUser(text string) error {
 	case hasControl(user) || hasControl(password):
 		return errMailChar
 	}
-	t.smtp.User = user
+	t.server.user = user
 	if password != "" {
-		t.smtp.Password = NewSecret(password)
+		t.server.password = NewSecret(password)
 	}
 	return nil
 }
@@ -283,7 +261,7 @@ func (t *mailTarget) setHosts(text string) error {
 		if err != nil || n == 0 {
 			return errMailPort
 		}
-		t.smtp.Port = int(n)
+		t.server.port = int(n)
 	}
 	for _, host := range list {
 		if six, ok := strings.CutPrefix(host, "["); ok {
@@ -295,87 +273,25 @@ func (t *mailTarget) setHosts(text string) error {
 		} else if strings.Contains(host, ":") || checkHost(host) != nil {
 			return errMailHost
 		}
-		t.smtp.Hosts = append(t.smtp.Hosts, host)
+		t.server.hosts = append(t.server.hosts, host)
 	}
 	return nil
 }
 
-// says returns the variables whose part the URL plays.
-func (t *mailTarget) says() []string {
+// variables returns the variables that the URL takes the place of.
+func (t *mailTarget) variables() []string {
 	switch t.backend {
 	case "filebased":
 		return []string{"EMAIL_FILE_PATH"}
 	case "smtp":
 		names := []string{"EMAIL_HOST", "EMAIL_PORT", "EMAIL_USE_TLS", "EMAIL_USE_SSL"}
-		if t.smtp.User != "" {
+		if t.server.user != "" {
 			names = append(names, "EMAIL_HOST_USER")
 		}
-		if t.smtp.Password.Reveal() != "" {
+		if t.server.password.Reveal() != "" {
 			names = append(names, "EMAIL_HOST_PASSWORD")
 		}
 		return names
 	}
 	return nil
-}
-
-// fill puts what the URL says into the settings.
-func (t *mailTarget) fill(s *Settings) {
-	switch t.backend {
-	case "filebased":
-		s.Delivery.FilePath = t.path
-	case "smtp":
-		c := t.smtp
-		s.SMTP.Hosts, s.SMTP.Port, s.SMTP.UseTLS, s.SMTP.UseSSL = c.Hosts, c.Port, c.UseTLS, c.UseSSL
-		if c.User != "" {
-			s.SMTP.User = c.User
-		}
-		if c.Password.Reveal() != "" {
-			s.SMTP.Password = c.Password
-		}
-	}
-}
-
-const (
-	urlVariable          = "EMAIL_URL"
-	backendVariable      = "EMAIL_BACKEND"
-	queueBackendVariable = "EMAIL_QUEUE_BACKEND"
-)
-
-// useURL puts what the mailer's URL says in the places of the variables that say the
-// same. The default mailer's also names the backend, but only where no variable does: a
-// program with EMAIL_BACKEND=queue goes on leaving its mail to a worker, and for the
-// worker the URL is.
-func (s *Settings) useURL(problems *Problems) {
-	t := s.Delivery.URL.target
-	if t == nil {
-		return
-	}
-	isSet := func(name string) bool {
-		v := mailerVariable(s.Using, name)
-		_, set := s.read[v]
-		return set || problems.concern(v)
-	}
-	says := t.says()
-	if s.Using != "" {
-		says = append(says, backendVariable)
-	}
-	var twice []string
-	for _, name := range says {
-		if isSet(name) {
-			twice = append(twice, mailerVariable(s.Using, name))
-		}
-	}
-	if len(twice) > 0 {
-		problems.add(mailerVariable(s.Using, urlVariable), "says already what %s says; leave out the one or the other", strings.Join(twice, ", "))
-	}
-	t.fill(s)
-	if s.Using != "" || !isSet(backendVariable) {
-		s.Delivery.Backend = t.backend
-		says = append(says, backendVariable)
-	}
-	if s.Using == "" && !isSet(queueBackendVariable) {
-		s.Worker.Backend = t.backend
-		says = append(says, queueBackendVariable)
-	}
-	s.remember(FromURL, func(f field) bool { return slices.Contains(says, f.key) })
 }

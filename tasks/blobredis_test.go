@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/blobstore"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -97,7 +98,7 @@ func TestBlobs_cluster(t *testing.T) {
 	m := message("ann@example.com")
 	for seed := range byte(8) {
 		content := brochure(seed, 100_000)
-		contents[hashOf(content)] = content
+		contents[blobstore.Hash(content)] = content
 		with(content)(m)
 	}
 	if _, err := NewQueue(client, QueueConfig{}).Enqueue(t.Context(), m); err != nil {
@@ -123,12 +124,10 @@ func TestBlobs_cluster(t *testing.T) {
 		}
 		h.eventually("no reference left", func() bool { return admin.Exists(t.Context(), refsKey(hash)).Val() == 0 })
 	}
-	k := newBlobKeeper(client, 1<<20, zerolog.Nop())
-	k.trySweep(t.Context())
-	if admin.Exists(t.Context(), sweepLock).Val() == 0 {
-		t.Error("the sweep was not allowed")
+	if mine, err := client.SetNX(t.Context(), "mailpouch:blobs:sweep", "1", time.Minute).Result(); !mine || err != nil {
+		t.Errorf("the lock of the sweep is not allowed: %v", err)
 	}
-	if err := k.sweep(t.Context(), time.Now()); err != nil {
+	if err := blobstore.New(client, 0, zerolog.Nop()).Sweep(t.Context(), time.Now()); err != nil {
 		t.Error(err)
 	}
 	stop()
@@ -195,7 +194,7 @@ func TestBlobs_redisRestarts(t *testing.T) {
 			t.Errorf("%s has another attachment", r.id)
 		}
 	}
-	if err := h.keeper().sweep(t.Context(), time.Now()); err != nil {
+	if err := h.sweep(); err != nil {
 		t.Fatal(err)
 	}
 	for _, content := range contents {

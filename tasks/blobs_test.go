@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/blobstore"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -46,7 +47,7 @@ type blobState struct {
 
 func (h *house) blob(content []byte) blobState {
 	h.t.Helper()
-	c, hash := h.Client(h.t), hashOf(content)
+	c, hash := h.Client(h.t), blobstore.Hash(content)
 	defer func() { _ = c.Close() }()
 	there, err := c.Exists(h.t.Context(), blobKey(hash)).Result()
 	if err != nil {
@@ -65,7 +66,14 @@ func (h *house) wantBlob(content []byte, refs int64) {
 	}
 }
 
-func (h *house) keeper() *blobKeeper { return newBlobKeeper(h.Client(h.t), 1<<20, zerolog.Nop()) }
+// sweep drops the references whose tasks are gone, however young they are.
+func (h *house) sweep() error {
+	return blobstore.New(h.Client(h.t), 0, zerolog.Nop()).Sweep(h.t.Context(), time.Now())
+}
+
+// The keys of a blob and its references.
+func blobKey(hash string) string { return "mailpouch:{" + hash + "}:blob" }
+func refsKey(hash string) string { return "mailpouch:{" + hash + "}:refs" }
 
 // The same file for many is stored once, fetched once by each worker, arrives unharmed,
 // and goes when the last one has it.
@@ -258,7 +266,7 @@ func TestBlobs_lost(t *testing.T) {
 			h := newHouse(t, redistest.Options{})
 			content := bytes.Repeat([]byte("a line\n"), 20_000)
 			h.send(1, with(content))
-			if err := tt.spoil(h.Client(t), blobKey(hashOf(content))); err != nil {
+			if err := tt.spoil(h.Client(t), blobKey(blobstore.Hash(content))); err != nil {
 				t.Fatal(err)
 			}
 			h.start(h.config())
@@ -298,7 +306,7 @@ func TestBlobs_forwarded(t *testing.T) {
 	h.queue = h.queue.With(Options{Using: "marketing"})
 	h.send(1, with(there))
 	h.send(1, with(lost))
-	if err := h.Client(t).Del(t.Context(), blobKey(hashOf(lost))).Err(); err != nil {
+	if err := h.Client(t).Del(t.Context(), blobKey(blobstore.Hash(lost))).Err(); err != nil {
 		t.Fatal(err)
 	}
 	cfg := h.config()
@@ -306,7 +314,7 @@ func TestBlobs_forwarded(t *testing.T) {
 	stop := h.start(cfg)
 	h.wait(1)
 	h.eventually("a dead letter alone", func() bool { return h.info().Archived == 1 && h.info().Size == 1 })
-	if letter := h.archived()[0]; !strings.Contains(letter.LastErr, blobMissing) {
+	if letter := h.archived()[0]; !strings.Contains(letter.LastErr, "not in Redis any more") {
 		t.Errorf("reason = %q", letter.LastErr)
 	}
 	if !bytes.Contains(h.relay.all()[0].data, encoded(there)) {
@@ -341,7 +349,7 @@ func TestBlobs_enqueueFails(t *testing.T) {
 	}
 	h.wantBlob(taken, 2)
 	h.wantBlob(refused, 1)
-	if err := h.keeper().sweep(t.Context(), time.Now()); err != nil {
+	if err := h.sweep(); err != nil {
 		t.Fatal(err)
 	}
 	h.wantBlob(taken, 1)
@@ -373,7 +381,7 @@ func TestBlobs_retention(t *testing.T) {
 		t.Fatalf("the same task again: %v", err)
 	}
 	h.wantBlob(content, 1)
-	if err := h.keeper().sweep(t.Context(), time.Now()); err != nil {
+	if err := h.sweep(); err != nil {
 		t.Fatal(err)
 	}
 	h.wantBlob(content, 0)
@@ -388,4 +396,13 @@ func encoded(content []byte) []byte {
 		text = text[76:]
 	}
 	return append(out, text...)
+}
+
+func pending(t *testing.T, s *redistest.Server, queue string) []*asynq.TaskInfo {
+	t.Helper()
+	list, err := inspect(t, s).ListPendingTasks(queue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
 }

@@ -1,20 +1,27 @@
 package tasks
 
 import (
-	"context"
 	"crypto/rand"
 
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// maxMassBytes bounds a mass task: asynq writes the payload of an active task to Redis
-// every few seconds, and a worker holds all its messages in memory.
-const maxMassBytes = 1 << 20
+// Bulk mail travels as tasks of many messages each, so that the queue's cost per message
+// falls. The task is only how they travel: each message has its own place in the
+// ledger, its own outcome and its own ID, <task>.<index>. One that fails for now, or for
+// good, leaves the bulk task and goes on as a task of its own under that ID. So a bulk
+// task always completes in the end, unless nothing can be sent at all.
 
-// bulk gathers the messages of one hand-over into mass tasks.
+// maxBulkBytes bounds a bulk task: asynq writes the payload of an active task to Redis
+// every few seconds, and a worker holds all its messages in memory.
+const maxBulkBytes = 1 << 20
+
+// bulk gathers the messages of one hand-over into bulk tasks.
 type bulk struct {
-	queue   *Queue
+	most    int // messages of a task
+	one     func(p *wire.Payload) mailer.Result
+	many    func(payloads []*wire.Payload, id string) error // as one task
 	results func(group []mailer.Report)
 	group   []mailer.Report // results of a task, to be reported together
 	down    error           // Redis cannot be reached
@@ -25,36 +32,35 @@ type bulk struct {
 	blobs    map[string]bool // counted already
 }
 
-func newBulk(q *Queue, report func(group []mailer.Report)) *bulk {
-	return &bulk{queue: q, results: report, blobs: map[string]bool{}}
-}
-
-// report reports the result of a message that Redis was asked to take, and notes if Redis is away.
-func (b *bulk) report(i int, r mailer.Result) {
+// answered reports the result of a message that Redis was asked to take, and notes if Redis is away.
+func (b *bulk) answered(i int, r mailer.Result) {
 	if mailer.ClassOf(r.Err) == mailer.Unavailable {
 		b.down = r.Err
 	}
-	b.tell(i, r)
+	b.report(i, r)
 }
 
-// tell reports one message's result.
-func (b *bulk) tell(i int, r mailer.Result) {
+// report reports one message's result.
+func (b *bulk) report(i int, r mailer.Result) {
 	b.group = append(b.group[:0], mailer.Report{Index: i, Result: r})
 	b.results(b.group)
 }
 
 // add gathers a message, and hands over what is gathered when that is enough.
-func (b *bulk) add(ctx context.Context, i int, p *wire.Payload) {
-	if size := b.size(p); len(b.payloads) > 0 && b.bytes+size > maxMassBytes {
-		b.flush(ctx)
+func (b *bulk) add(i int, p *wire.Payload) {
+	if size := b.size(p); len(b.payloads) > 0 && b.bytes+size > maxBulkBytes {
+		b.flush()
 	}
 	b.bytes += b.size(p)
+	if b.blobs == nil {
+		b.blobs = map[string]bool{}
+	}
 	for _, blob := range p.Blobs {
 		b.blobs[blob.Hash] = true
 	}
 	b.payloads, b.indexes = append(b.payloads, p), append(b.indexes, i)
-	if len(b.payloads) == b.queue.cfg.MassSize {
-		b.flush(ctx)
+	if len(b.payloads) == b.most {
+		b.flush()
 	}
 }
 
@@ -72,28 +78,28 @@ func (b *bulk) size(p *wire.Payload) int {
 }
 
 // flush hands over what is gathered.
-func (b *bulk) flush(ctx context.Context) {
+func (b *bulk) flush() {
 	payloads, indexes := b.payloads, b.indexes
 	b.payloads, b.indexes, b.bytes = nil, nil, 0
 	clear(b.blobs)
 	switch {
 	case len(payloads) == 0:
 	case b.down != nil:
-		b.tellAll(indexes, b.down, "")
+		b.reportAll(indexes, b.down, "")
 	case len(payloads) == 1:
-		b.report(indexes[0], b.queue.handOver(ctx, payloads[0]))
+		b.answered(indexes[0], b.one(payloads[0]))
 	default:
 		id := rand.Text()
-		err := b.queue.handOverMass(ctx, payloads, id)
+		err := b.many(payloads, id)
 		if mailer.ClassOf(err) == mailer.Unavailable {
 			b.down = err
 		}
-		b.tellAll(indexes, err, id)
+		b.reportAll(indexes, err, id)
 	}
 }
 
-// tellAll reports the results of the messages of a task, which are known together.
-func (b *bulk) tellAll(indexes []int, err error, id string) {
+// reportAll reports the results of the messages of a task, which are known together.
+func (b *bulk) reportAll(indexes []int, err error, id string) {
 	b.group = b.group[:0]
 	for n, i := range indexes {
 		r := mailer.Result{Err: err}

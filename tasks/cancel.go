@@ -9,8 +9,9 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
-	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
@@ -46,35 +47,35 @@ func (q *Queue) Cancel(ctx context.Context, id string) error {
 	}
 	// A message for a named mailer waits in a queue of that mailer's: a worker puts it
 	// there if we did not know of the mailer.
-	lanes, listErr := q.lanesOf(name)
+	others, listErr := q.namesakes(name)
 	if listErr != nil {
 		return listErr
 	}
-	for _, lane := range lanes {
-		switch laneErr := q.cancel(ctx, lane, id); {
-		case laneErr == nil:
+	for _, other := range others {
+		switch otherErr := q.cancel(ctx, other, id); {
+		case otherErr == nil:
 			return nil
-		case !errors.Is(laneErr, ErrNoTask):
-			err = laneErr
+		case !errors.Is(otherErr, ErrNoTask):
+			err = otherErr
 		}
 	}
 	return err
 }
 
-// lanesOf returns this queue's namesakes for named mailers, all parts of them.
-func (q *Queue) lanesOf(name wire.QueueName) ([]wire.QueueName, error) {
+// namesakes are the queues of the same name for named mailers, all parts of them.
+func (q *Queue) namesakes(name wire.QueueName) ([]wire.QueueName, error) {
 	all, err := asynq.NewInspectorFromRedisClient(q.redis).Queues()
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, redisconn.Unavailable(err)
 	}
-	var lanes []wire.QueueName
-	for _, other := range all {
-		lane := wire.ParseQueueName(other)
-		if lane.Mailer != "" && lane.Queue == name.Queue && !lane.Bulk {
-			lanes = append(lanes, lane)
+	var others []wire.QueueName
+	for _, asynqs := range all {
+		other := wire.ParseQueueName(asynqs)
+		if other.Mailer != "" && other.Queue == name.Queue && !other.Bulk {
+			others = append(others, other)
 		}
 	}
-	return lanes, nil
+	return others, nil
 }
 
 // cancelScript returns what became of the task at KEYS[1] with the ID ARGV[1]. Waiting
@@ -102,15 +103,15 @@ end
 redis.call("SET", KEYS[5], "1", "EX", ARGV[2])
 return "cancelled"`
 
-// cancel looks for a task of the message's own first: one of a mass task may have become
+// cancel looks for a task of the message's own first: one of a bulk task may have become
 // that.
 func (q *Queue) cancel(ctx context.Context, name wire.QueueName, id string) error {
 	queue := name.String()
 	prefix := "asynq:{" + queue + "}:"
-	keys := []string{taskKey(queue, id), prefix + "pending", prefix + "scheduled", prefix + "retry", wire.CancelledKey(queue, id)}
+	keys := []string{asynqbatch.TaskKey(queue, id), prefix + "pending", prefix + "scheduled", prefix + "retry", wire.CancelledKey(queue, id)}
 	answer, err := q.redis.Eval(ctx, cancelScript, keys, id, q.cancelledFor()).Text()
 	if err != nil {
-		return unavailable(err)
+		return redisconn.Unavailable(err)
 	}
 	next, replayed := strings.CutPrefix(answer, "replayed:")
 	if replayed {
@@ -118,7 +119,7 @@ func (q *Queue) cancel(ctx context.Context, name wire.QueueName, id string) erro
 	}
 	if task, index, ok := wire.SplitID(id); ok && answer == "none" {
 		name.Bulk = true
-		if answer, err = q.cancelInMass(ctx, name.String(), task, index); err != nil {
+		if answer, err = q.cancelInBulk(ctx, name.String(), task, index); err != nil {
 			return err
 		}
 	}
@@ -135,9 +136,9 @@ func (q *Queue) cancel(ctx context.Context, name wire.QueueName, id string) erro
 // cancelled: none holds one for longer than its time-out.
 func (q *Queue) cancelledFor() int { return int(2*q.cfg.TaskTimeout/time.Second) + 1 }
 
-// cancelInMassScript is cancelScript for a message of the mass task at KEYS[1]. The task
+// cancelInBulkScript is cancelScript for a message of the bulk task at KEYS[1]. The task
 // stays; the worker leaves the message out.
-const cancelInMassScript = `
+const cancelInBulkScript = `
 local state, wire, sent = unpack(redis.call("HMGET", KEYS[1], "state", ARGV[1], ARGV[2]))
 if not state then return "none" end
 if wire or sent or state == "completed" or state == "archived" then return "late" end
@@ -145,74 +146,23 @@ redis.call("HSET", KEYS[1], ARGV[3], "1")
 redis.call("SET", KEYS[2], "1", "EX", ARGV[4])
 return "cancelled"`
 
-func (q *Queue) cancelInMass(ctx context.Context, queue, task string, index int) (string, error) {
+func (q *Queue) cancelInBulk(ctx context.Context, queue, task string, index int) (string, error) {
 	info, err := asynq.NewInspectorFromRedisClient(q.redis).GetTaskInfo(queue, task)
 	if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
 		return "none", nil
 	}
 	if err != nil {
-		return "", unavailable(err)
+		return "", redisconn.Unavailable(err)
 	}
 	if index >= bytes.Count(info.Payload, []byte("\n")) {
 		return "none", nil
 	}
 	id := wire.MessageID(task, index)
 	slot := id[len(task):]
-	keys := []string{taskKey(queue, task), wire.CancelledKey(queue, id)}
-	answer, err := q.redis.Eval(ctx, cancelInMassScript, keys, wire.FieldWire+slot, wire.FieldSent+slot, wire.FieldCancelled+slot, q.cancelledFor()).Text()
+	keys := []string{asynqbatch.TaskKey(queue, task), wire.CancelledKey(queue, id)}
+	answer, err := q.redis.Eval(ctx, cancelInBulkScript, keys, wire.FieldWire+slot, wire.FieldSent+slot, wire.FieldCancelled+slot, q.cancelledFor()).Text()
 	if err != nil {
-		return "", unavailable(err)
+		return "", redisconn.Unavailable(err)
 	}
 	return answer, nil
-}
-
-// errCancelled ends a task that was cancelled while a worker had it.
-var errCancelled = fmt.Errorf("cancelled: %w", asynq.RevokeTask)
-
-// decideScript is the worker's side of cancelScript for a message that ends, or moves on,
-// without being on the wire: from now on it is too late. It returns what else
-// has become of the message before.
-const decideScript = `
-local state, cancelled, sent = unpack(redis.call("HMGET", KEYS[1], "state", ARGV[2], ARGV[3]))
-if not state then
-  if redis.call("EXISTS", KEYS[2]) == 1 then return "cancelled" end
-  return ""
-end
-if sent then return "sent:" .. sent end
-if cancelled then return "cancelled" end
-redis.call("HSET", KEYS[1], ARGV[1], "decided")
-return ""`
-
-// decided makes it too late to cancel a message that was not on the wire. It returns
-// another outcome instead of o if there is one in Redis: it was cancelled, or an earlier
-// try has sent it.
-func (w *Worker) decided(ctx context.Context, t *ticket, o outcome) (outcome, error) {
-	keys := []string{t.key, wire.CancelledKey(t.queue, t.id)}
-	answer, err := w.redis.Eval(ctx, decideScript, keys, wire.FieldWire+t.slot, wire.FieldCancelled+t.slot, wire.FieldSent+t.slot).Text()
-	if err != nil {
-		return o, unavailable(err)
-	}
-	if answer == "cancelled" {
-		return outcome{verdict: verdict{action: drop}}, nil
-	}
-	if sent, ok := strings.CutPrefix(answer, "sent:"); ok {
-		return outcomeOf(sent)
-	}
-	return o, nil
-}
-
-// goneScript tidies up after a worker that has marked a task which is not there, and
-// returns 1 if the task was cancelled.
-const goneScript = `
-if redis.call("HEXISTS", KEYS[1], "state") == 0 then redis.call("DEL", KEYS[1]) end
-return redis.call("EXISTS", KEYS[2])`
-
-// offWireScript takes back that a try is on the wire, unless another one is.
-const offWireScript = `
-if redis.call("HGET", KEYS[1], ARGV[1]) == ARGV[2] then redis.call("HDEL", KEYS[1], ARGV[1]) end
-return 0`
-
-// offWire adds the command that takes back what unsent has written for a job.
-func offWire(ctx context.Context, p redis.Pipeliner, j *job) {
-	p.Eval(ctx, offWireScript, []string{j.key}, wire.FieldWire+j.slot, j.token)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -167,7 +168,7 @@ func TestCancel_held(t *testing.T) {
 	h.start(h.config())
 	<-tried
 	h.eventually("the task off the wire", func() bool {
-		return !h.Client(t).HExists(t.Context(), taskKey("default", first), wire.FieldWire).Val()
+		return !h.Client(t).HExists(t.Context(), asynqbatch.TaskKey("default", first), wire.FieldWire).Val()
 	})
 	second := h.handOver("1", Options{})
 	h.handOver("2", Options{})
@@ -213,7 +214,7 @@ func TestCancel_expired(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h.Client(t).HSet(t.Context(), taskKey("default", "cancelled"), wire.FieldCancelled, "1") // and then given back
+	h.Client(t).HSet(t.Context(), asynqbatch.TaskKey("default", "cancelled"), wire.FieldCancelled, "1") // and then given back
 	h.start(h.config())
 	h.eventually("one dead letter", func() bool { return h.info().Size == 1 && h.info().Archived == 1 })
 	if letter := h.archived()[0]; letter.ID != "expired" {
@@ -234,7 +235,7 @@ func TestCancel_leaseLost(t *testing.T) {
 	h.cancels(id, nil)
 	cancelled, forgotten := newTry(id), newTry("forgotten")
 	l := newLedger(client, nil, zerolog.Nop())
-	left, err := l.unsent(t.Context(), []*job{cancelled, forgotten})
+	left, err := l.unsent(t.Context(), []*delivery{cancelled, forgotten})
 	if err != nil || len(left) != 1 || left[0] != forgotten {
 		t.Fatalf("unsent = %v, %v, want the forgotten one", left, err)
 	}
@@ -251,14 +252,14 @@ func TestOffWire_ofAnotherTry(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	client := h.Client(t)
-	key := taskKey("default", h.handOver("0", Options{}))
+	key := asynqbatch.TaskKey("default", h.handOver("0", Options{}))
 	client.HSet(t.Context(), key, wire.FieldWire, "new")
 	l := newLedger(client, nil, zerolog.Nop())
-	l.released(t.Context(), []*job{{key: key, token: "old"}})
+	l.released(t.Context(), []*delivery{{key: key, token: "old"}})
 	if got := client.HGet(t.Context(), key, wire.FieldWire).Val(); got != "new" {
 		t.Errorf("wire mark %q, want the new try's", got)
 	}
-	l.released(t.Context(), []*job{{key: key, token: "new"}})
+	l.released(t.Context(), []*delivery{{key: key, token: "new"}})
 	if client.HExists(t.Context(), key, wire.FieldWire).Val() {
 		t.Error("the mark is still there")
 	}
@@ -348,14 +349,14 @@ func TestCancel_everyMoment(t *testing.T) {
 	for _, once := range []string{"", "T"} {
 		for n := range 3 + len(once) { // one more than there are commands
 			id := h.handOver("0", Options{})
-			key := taskKey("default", id)
+			key := asynqbatch.TaskKey("default", id)
 			client := h.Client(t)
 			client.HSet(t.Context(), key, "state", "active")
 			var err error
 			client.AddHook(between{n, func() { err = h.queue.Cancel(t.Context(), id) }})
 			j := newTry(id)
 			j.onceToken = once
-			left, ledgerErr := newLedger(client, nil, zerolog.Nop()).unsent(t.Context(), []*job{j})
+			left, ledgerErr := newLedger(client, nil, zerolog.Nop()).unsent(t.Context(), []*delivery{j})
 			switch {
 			case ledgerErr != nil:
 				t.Error(ledgerErr)

@@ -11,6 +11,10 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/blobstore"
+	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -51,20 +55,20 @@ return extra`
 // archive at this moment. And it notes the whole reason, for asynq gets it without addresses.
 func rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason string) error {
 	oldest := time.Now().Add(-archiveAge).Unix()
-	keys := []string{archiveKey(queue), wire.DeadKey(queue), taskKey(queue, id)}
+	keys := []string{archiveKey(queue), wire.DeadKey(queue), asynqbatch.TaskKey(queue, id)}
 	if err := client.Eval(ctx, rescueScript, keys, oldest, archiveLimit, wire.FieldReason, reason).Err(); err != nil {
-		return unavailable(err)
+		return redisconn.Unavailable(err)
 	}
 	return nil
 }
 
 // wholeReason is why a task has failed last: in full, if that is noted of just this failure.
 func wholeReason(ctx context.Context, client redis.UniversalClient, info *asynq.TaskInfo) (string, error) {
-	noted, err := client.HGet(ctx, taskKey(info.Queue, info.ID), wire.FieldReason).Result()
+	noted, err := client.HGet(ctx, asynqbatch.TaskKey(info.Queue, info.ID), wire.FieldReason).Result()
 	switch {
 	case err != nil && !errors.Is(err, redis.Nil):
-		return "", unavailable(err)
-	case err == nil && stored(noted) == info.LastErr:
+		return "", redisconn.Unavailable(err)
+	case err == nil && redact.Reason(noted, false) == info.LastErr:
 		return noted, nil
 	}
 	return info.LastErr, nil
@@ -109,7 +113,7 @@ func NewDeadLetters(client redis.UniversalClient) *DeadLetters {
 func (d *DeadLetters) Queues() ([]string, error) {
 	queues, err := d.inspector.Queues()
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, redisconn.Unavailable(err)
 	}
 	slices.Sort(queues)
 	return queues, nil
@@ -121,7 +125,7 @@ func (d *DeadLetters) IDs(ctx context.Context, queue string) ([]string, error) {
 	for _, key := range []string{wire.DeadKey(queue), archiveKey(queue)} {
 		list, err := d.redis.ZRange(ctx, key, 0, -1).Result()
 		if err != nil {
-			return nil, unavailable(err)
+			return nil, redisconn.Unavailable(err)
 		}
 		ids = append(ids, list...)
 	}
@@ -134,7 +138,7 @@ func (d *DeadLetters) Count(ctx context.Context, queue string) (int, error) {
 	for _, key := range []string{wire.DeadKey(queue), archiveKey(queue)} {
 		n, err := d.redis.ZCard(ctx, key).Result()
 		if err != nil {
-			return 0, unavailable(err)
+			return 0, redisconn.Unavailable(err)
 		}
 		sum += int(n)
 	}
@@ -151,13 +155,17 @@ func (d *DeadLetters) Get(queue, id string) (*DeadLetter, error) {
 	if err != nil || l.blobs == nil {
 		return l, err
 	}
-	contents, faults, err := readBlobs(context.Background(), d.redis, l.blobs.Blobs)
+	list := make([]blobstore.Blob, len(l.blobs.Blobs))
+	for i, b := range l.blobs.Blobs {
+		list[i] = blobOf(b)
+	}
+	contents, faults, err := d.client.contents.store.Read(context.Background(), list)
 	if err != nil {
 		return nil, err
 	}
 	for i, b := range l.blobs.Blobs {
 		b.Put(l.Message, contents[i])
-		if faults[i] != "" {
+		if faults[i] != nil {
 			l.Missing = append(l.Missing, lost(l.blobs, b, faults[i]).Error())
 		}
 	}
@@ -174,7 +182,7 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 	case errors.Is(err, asynq.ErrTaskNotFound), errors.Is(err, asynq.ErrQueueNotFound):
 		return nil, fmt.Errorf("tasks: %s: %w", id, ErrNotDead)
 	case err != nil:
-		return nil, unavailable(err)
+		return nil, redisconn.Unavailable(err)
 	case info.State != asynq.TaskStateArchived:
 		return nil, fmt.Errorf("tasks: %s is %v: %w", id, info.State, ErrNotDead)
 	}
@@ -210,7 +218,7 @@ func (d *DeadLetters) beginRaw(p *wire.Payload) {
 		if b.Part != wire.PartRaw {
 			continue
 		}
-		if head, err := d.redis.GetRange(context.Background(), blobKey(b.Hash), 0, rawBeginning-1).Bytes(); err == nil {
+		if head, err := d.client.contents.store.Head(context.Background(), b.Hash, rawBeginning); err == nil {
 			b.Put(p.Message, head)
 		}
 	}
@@ -227,7 +235,7 @@ func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, err
 	}
 	if info.Type == wire.TaskTypeBulk { // which only a person puts there: it goes on as it is, with what it has of the ledger
 		if err := d.inspector.RunTask(queue, id); err != nil {
-			return "", unavailable(err)
+			return "", redisconn.Unavailable(err)
 		}
 		return id, nil
 	}
@@ -255,6 +263,11 @@ func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, err
 	return again, d.remove(ctx, queue, id, next)
 }
 
+// replayedFor is how long a dead letter with a key that is replayed leaves a mark in its
+// place, so that the key stays taken: longer than the new task waits. The new one
+// cannot have the ID itself, for it has to be in Redis before the dead letter goes.
+const replayedFor = 30 * 24 * time.Hour
+
 // deleteScript removes a dead letter from both lists, and its record. ARGV[2], if not
 // empty, is the ID of the task that takes its place, and is marked there for ARGV[3] seconds.
 const deleteScript = `
@@ -276,7 +289,7 @@ func (d *DeadLetters) Delete(ctx context.Context, queue, id string) error {
 // remove deletes a dead letter. next is the ID of the task that keeps its key taken, if
 // it has one.
 func (d *DeadLetters) remove(ctx context.Context, queue, id, next string) error {
-	key := taskKey(queue, id)
+	key := asynqbatch.TaskKey(queue, id)
 	l, err := d.Summary(queue, id)
 	if err != nil {
 		return err
@@ -284,13 +297,13 @@ func (d *DeadLetters) remove(ctx context.Context, queue, id, next string) error 
 	lists := []string{archiveKey(queue), wire.DeadKey(queue), key}
 	n, err := d.redis.Eval(ctx, deleteScript, lists, id, next, int(replayedFor/time.Second)).Int()
 	if err != nil {
-		return unavailable(err)
+		return redisconn.Unavailable(err)
 	}
 	if n == 0 {
 		return fmt.Errorf("tasks: %s: %w", id, ErrNotDead)
 	}
 	if l.blobs != nil {
-		_ = dropRefs(ctx, d.redis, refsOf(l.blobs.Meta, key)) // or a worker's sweep does it
+		_ = d.client.contents.store.Drop(ctx, blobstore.Ref(key, l.blobs.BlobRef), l.blobs.Hashes()) // or a worker's sweep does it
 	}
 	return nil
 }

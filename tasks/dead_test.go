@@ -12,6 +12,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -226,7 +227,7 @@ func TestStoredErrors(t *testing.T) {
 		}
 	}
 	// A reason that is not of the last failure is none.
-	if err := d.redis.HSet(t.Context(), taskKey("default", archived[0].ID), wire.FieldReason, "of another day").Err(); err != nil {
+	if err := d.redis.HSet(t.Context(), asynqbatch.TaskKey("default", archived[0].ID), wire.FieldReason, "of another day").Err(); err != nil {
 		t.Fatal(err)
 	}
 	if l, err := d.Summary("default", archived[0].ID); err != nil || l.Reason != archived[0].LastErr {

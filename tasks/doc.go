@@ -26,5 +26,5 @@
 // # Big attachments and bodies
 //
 // What is bigger than QueueConfig.AttachmentThreshold waits in Redis beside the queue,
-// each content once, until the last message that needs it is sent or deleted: blobs.go.
+// each content once, until the last message that needs it is sent or deleted.
 package tasks

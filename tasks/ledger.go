@@ -2,9 +2,11 @@ package tasks
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"iter"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/batcher"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -31,7 +34,7 @@ type ledger struct {
 	acks  acknowledger
 	log   zerolog.Logger
 
-	outcomes *batcher.Batcher[*job] // to be written down, then given to their handlers
+	outcomes *batcher.Batcher[*delivery] // to be written down, then given to their handlers
 
 	mu      sync.Mutex
 	wake    chan struct{} // holds a token when Redis is to be told again, or when it is to end
@@ -56,9 +59,6 @@ const remember = 50_000
 // the task as soon as Redis is back.
 const restorePause = 100 * time.Millisecond
 
-// taskKey is where asynq keeps a task.
-func taskKey(queue, id string) string { return asynqbatch.TaskKey(queue, id) }
-
 func newLedger(client redis.UniversalClient, acks acknowledger, log zerolog.Logger) *ledger {
 	l := &ledger{redis: client, acks: acks, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
 	l.outcomes = batcher.New(l.write)
@@ -72,16 +72,16 @@ var errBegun = errors.New("an earlier try was cut off: the message may have been
 // accepted before, at_most_once ones that may have been, and cancelled ones. It asks
 // Redis once for all of them, and makes it too late to cancel them. If Redis does not
 // answer, nothing may be sent.
-func (l *ledger) unsent(ctx context.Context, jobs []*job) ([]*job, error) {
+func (l *ledger) unsent(ctx context.Context, jobs []*delivery) ([]*delivery, error) {
 	notes, err := l.ask(ctx, jobs)
 	if err != nil {
-		l.lost()
-		return nil, unavailable(err)
+		l.missed()
+		return nil, redisconn.Unavailable(err)
 	}
 	if err := l.tidy(ctx, jobs, notes); err != nil {
 		return nil, err
 	}
-	left := make([]*job, 0, len(jobs))
+	left := make([]*delivery, 0, len(jobs))
 	for i, j := range jobs {
 		if !l.settle(j, notes[i]) {
 			left = append(left, j)
@@ -98,7 +98,7 @@ type note struct {
 
 // ask marks the jobs as on the wire and returns what the ledger has of them. Messages
 // of one task are asked for together.
-func (l *ledger) ask(ctx context.Context, jobs []*job) ([]note, error) {
+func (l *ledger) ask(ctx context.Context, jobs []*delivery) ([]note, error) {
 	var answers []*redis.SliceCmd
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for run := range runs(jobs) {
@@ -106,10 +106,10 @@ func (l *ledger) ask(ctx context.Context, jobs []*job) ([]note, error) {
 			fields = append(fields, "state")
 			for _, j := range run {
 				if j.onceToken != "" {
-					p.HSetNX(ctx, j.key, wire.FieldBegun+j.slot, j.onceToken)
+					p.HSetNX(ctx, j.key, wire.FieldBegun+j.suffix, j.onceToken)
 				}
-				marks = append(marks, wire.FieldWire+j.slot, j.token)
-				fields = append(fields, wire.FieldSent+j.slot, wire.FieldBegun+j.slot, wire.FieldCancelled+j.slot)
+				marks = append(marks, wire.FieldWire+j.suffix, j.token)
+				fields = append(fields, wire.FieldSent+j.suffix, wire.FieldBegun+j.suffix, wire.FieldCancelled+j.suffix)
 			}
 			p.HSet(ctx, run[0].key, marks...) // before cancelled is read
 			answers = append(answers, p.HMGet(ctx, run[0].key, fields...))
@@ -133,27 +133,11 @@ func (l *ledger) ask(ctx context.Context, jobs []*job) ([]note, error) {
 	return notes, nil
 }
 
-// runs yields the jobs by their tasks: those of one task stand together.
-func runs(jobs []*job) iter.Seq[[]*job] {
-	return func(yield func([]*job) bool) {
-		for len(jobs) > 0 {
-			n := 1
-			for n < len(jobs) && jobs[n].key == jobs[0].key {
-				n++
-			}
-			if !yield(jobs[:n]) {
-				return
-			}
-			jobs = jobs[n:]
-		}
-	}
-}
-
 // tidy removes what unsent has written for tasks that are not there any more, and says
 // which of them were cancelled. The others are sent: Redis may have forgotten them.
-func (l *ledger) tidy(ctx context.Context, jobs []*job, notes []note) error {
+func (l *ledger) tidy(ctx context.Context, jobs []*delivery, notes []note) error {
 	answers := map[int]*redis.Cmd{}
-	if !slices.ContainsFunc(jobs, func(j *job) bool { return j.gone }) {
+	if !slices.ContainsFunc(jobs, func(j *delivery) bool { return j.gone }) {
 		return nil
 	}
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
@@ -165,8 +149,8 @@ func (l *ledger) tidy(ctx context.Context, jobs []*job, notes []note) error {
 		return nil
 	})
 	if err != nil {
-		l.lost()
-		return unavailable(err)
+		l.missed()
+		return redisconn.Unavailable(err)
 	}
 	for i, a := range answers {
 		notes[i].cancelled, _ = a.Bool()
@@ -175,7 +159,7 @@ func (l *ledger) tidy(ctx context.Context, jobs []*job, notes []note) error {
 }
 
 // released takes back that a try has begun: the relay took nothing.
-func (l *ledger) released(ctx context.Context, jobs []*job) {
+func (l *ledger) released(ctx context.Context, jobs []*delivery) {
 	if len(jobs) == 0 {
 		return
 	}
@@ -184,13 +168,13 @@ func (l *ledger) released(ctx context.Context, jobs []*job) {
 		for _, j := range jobs {
 			offWire(ctx, p, j)
 			if j.onceToken != "" {
-				p.HDel(ctx, j.key, wire.FieldBegun+j.slot)
+				p.HDel(ctx, j.key, wire.FieldBegun+j.suffix)
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		l.lost() // if this worker ends now, another one takes these for doubtful
+		l.missed() // if this worker ends now, another one takes these for doubtful
 	}
 }
 
@@ -205,7 +189,7 @@ func text(fields []any, i int) string {
 // settle ends a job whose message must not be sent any more: it was sent, or it was
 // cancelled, or an at_most_once try that is not this one has begun and left no word of
 // its end.
-func (l *ledger) settle(j *job, n note) bool {
+func (l *ledger) settle(j *delivery, n note) bool {
 	if known, ok := l.remembered(j.name()); ok {
 		n.sent = known
 	}
@@ -237,8 +221,8 @@ func (l *ledger) remembered(key string) (string, bool) {
 // returns when that is done: a sender goes on to its next messages when Redis knows of
 // the last ones, so that only what it had on the wire is sent twice if the worker is
 // killed. It is false if Redis could not be told.
-func (l *ledger) finish(jobs []*job) bool {
-	entries := l.endTasks(jobs)
+func (l *ledger) finish(jobs []*delivery) bool {
+	entries := l.acknowledge(jobs)
 	if len(entries) == 0 {
 		return true
 	}
@@ -256,8 +240,8 @@ func (l *ledger) finish(jobs []*job) bool {
 
 // endTasks finishes the jobs that need no entry, or whose task's end is as good as one. It
 // returns the others.
-func (l *ledger) endTasks(jobs []*job) (entries []*job) {
-	var ends []*job
+func (l *ledger) acknowledge(jobs []*delivery) (entries []*delivery) {
+	var ends []*delivery
 	for _, j := range jobs {
 		accepted := j.outcome.result.Err == nil && j.outcome.verdict.action == complete && !j.outcome.result.Skipped
 		if accepted {
@@ -292,7 +276,7 @@ func (l *ledger) endTasks(jobs []*job) (entries []*job) {
 }
 
 // accepted notes that the relay has accepted a job's message.
-func (l *ledger) accepted(j *job) {
+func (l *ledger) accepted(j *delivery) {
 	data, err := wire.NewRecord(j.outcome.result).Encode()
 	if err != nil {
 		data = "{}"
@@ -304,10 +288,10 @@ func (l *ledger) accepted(j *job) {
 }
 
 // untold says that Redis could not be told of messages.
-func (l *ledger) untold(err error, messages int) {
-	l.log.Error().Err(unavailable(err)).Int("messages", messages).
+func (l *ledger) failed(err error, messages int) {
+	l.log.Error().Err(redisconn.Unavailable(err)).Int("messages", messages).
 		Msg("tried, but Redis could not be told: what was sent is remembered here until it can")
-	l.lost()
+	l.missed()
 }
 
 // remember keeps a record in memory in place of the oldest one. l.mu is held.
@@ -352,7 +336,7 @@ func (l *ledger) end() {
 
 // write writes the jobs' outcomes in one round trip and lets their tasks end. They end
 // also if Redis is away, for they are remembered here.
-func (l *ledger) write(jobs []*job) {
+func (l *ledger) write(jobs []*delivery) {
 	ctx := context.Background() // a batch whose time is up is written down too
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for run := range runs(jobs) {
@@ -366,23 +350,23 @@ func (l *ledger) write(jobs []*job) {
 		written <- err == nil
 	}
 	if err != nil {
-		l.untold(err, len(jobs))
+		l.failed(err, len(jobs))
 		return
 	}
 	l.restore(ctx)
 }
 
 // writeRun writes the outcomes of messages of one task.
-func writeRun(ctx context.Context, p redis.Pipeliner, jobs []*job) {
+func writeRun(ctx context.Context, p redis.Pipeliner, jobs []*delivery) {
 	var sent []any // fields and records
 	for _, j := range jobs {
 		switch {
 		case j.record != "" && j.gone:
-			p.Eval(ctx, restoreScript, []string{j.key}, wire.FieldSent+j.slot, j.record, j.stamp, wire.FieldWire+j.slot)
+			p.Eval(ctx, restoreScript, []string{j.key}, wire.FieldSent+j.suffix, j.record, j.generation, wire.FieldWire+j.suffix)
 		case j.record != "":
-			sent = append(sent, wire.FieldSent+j.slot, j.record)
+			sent = append(sent, wire.FieldSent+j.suffix, j.record)
 		case j.onceToken != "" && mailer.ClassOf(j.outcome.result.Err) != mailer.Unknown:
-			p.HDel(ctx, j.key, wire.FieldBegun+j.slot) // this try's end is known, and it was no delivery
+			p.HDel(ctx, j.key, wire.FieldBegun+j.suffix) // this try's end is known, and it was no delivery
 		}
 		if j.undelivered() {
 			offWire(ctx, p, j)
@@ -391,4 +375,171 @@ func writeRun(ctx context.Context, p redis.Pipeliner, jobs []*job) {
 	if len(sent) > 0 {
 		p.HSet(ctx, jobs[0].key, sent...)
 	}
+}
+
+// goneScript tidies up after a worker that has marked a task which is not there, and
+// returns 1 if the task was cancelled.
+const goneScript = `
+if redis.call("HEXISTS", KEYS[1], "state") == 0 then redis.call("DEL", KEYS[1]) end
+return redis.call("EXISTS", KEYS[2])`
+
+// offWireScript takes back that a try is on the wire, unless another one is.
+const offWireScript = `
+if redis.call("HGET", KEYS[1], ARGV[1]) == ARGV[2] then redis.call("HDEL", KEYS[1], ARGV[1]) end
+return 0`
+
+// offWire adds the command that takes back what unsent has written for a job.
+func offWire(ctx context.Context, p redis.Pipeliner, j *delivery) {
+	p.Eval(ctx, offWireScript, []string{j.key}, wire.FieldWire+j.suffix, j.token)
+}
+
+// lost notes that Redis may not have what it was told: it was away, and what answers
+// again may be a replica that is behind. run soon tells it again.
+func (l *ledger) missed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.missing {
+		l.missing = true
+		time.AfterFunc(restorePause, l.signal)
+	}
+}
+
+// restoreScript adds an entry to a task that is still there: the one with the stamp
+// ARGV[3] in its wire mark ARGV[4], if that is not empty.
+const restoreScript = `
+if redis.call("EXISTS", KEYS[1]) == 0 then return 0 end
+local wire = redis.call("HGET", KEYS[1], ARGV[4]) or ""
+if string.sub(wire, 1, #ARGV[3]) == ARGV[3] then redis.call("HSETNX", KEYS[1], ARGV[1], ARGV[2]) end
+return 0`
+
+// restore writes all that this worker remembers again, after Redis was away.
+func (l *ledger) restore(ctx context.Context) {
+	l.mu.Lock()
+	if !l.missing {
+		l.mu.Unlock()
+		return
+	}
+	entries := maps.Clone(l.recent)
+	l.missing = false // before Redis is told: what it misses from now on is told the next time
+	l.mu.Unlock()
+	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for name, data := range entries {
+			key, rest, _ := strings.Cut(name, "\x00")
+			stamp, slot, _ := strings.Cut(rest, "\x00")
+			p.Eval(ctx, restoreScript, []string{key}, wire.FieldSent+slot, data, stamp, wire.FieldWire+slot)
+		}
+		return nil
+	})
+	if err != nil {
+		l.missed()
+	}
+}
+
+// noteScript writes an entry of a task that is there.
+const noteScript = `
+if redis.call("EXISTS", KEYS[1]) == 1 then redis.call("HSET", KEYS[1], ARGV[1], ARGV[2]) end
+return 0`
+
+// note writes an entry for a message.
+func (l *ledger) note(ctx context.Context, t *taskMessage, r wire.Record) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	l.correct(t, string(data))
+	if err := l.redis.Eval(ctx, noteScript, []string{t.key}, wire.FieldSent+t.suffix, string(data)).Err(); err != nil {
+		return redisconn.Unavailable(err)
+	}
+	return nil
+}
+
+// leaveScript writes the entry of a message that is about to leave its mass task, if the try
+// ARGV[3] has it still, and it has no entry.
+const leaveScript = `
+if redis.call("EXISTS", KEYS[1]) == 0 then return 1 end
+local wire, sent = unpack(redis.call("HMGET", KEYS[1], ARGV[1], ARGV[2]))
+if sent or wire ~= ARGV[3] and wire ~= "decided" then return 0 end
+redis.call("HSET", KEYS[1], ARGV[2], ARGV[4])
+return 1`
+
+// leaves notes how a message is to go on. It is false if another run of its mass task
+// decides about it: asynq has given that out again.
+func (l *ledger) leaves(ctx context.Context, t *taskMessage, how wire.Remainder) (bool, error) {
+	data, err := json.Marshal(wire.Record{Moved: true, Rest: &how})
+	if err != nil {
+		return false, err
+	}
+	ours, err := l.redis.Eval(ctx, leaveScript, []string{t.key}, wire.FieldWire+t.suffix, wire.FieldSent+t.suffix, t.token, string(data)).Bool()
+	if err != nil {
+		return false, redisconn.Unavailable(err)
+	}
+	return ours, nil
+}
+
+// hasLeft tells the mass task that a message comes from that it has left: what is on its way
+// alone must not be sent there again, though a worker may have died before it noted that.
+func (l *ledger) hasLeft(ctx context.Context, t *taskMessage) error {
+	task, _, ok := wire.SplitID(t.id)
+	if !ok || t.retried > 0 {
+		return nil
+	}
+	there := *t
+	there.name.Bulk, there.suffix = true, t.id[len(task):]
+	names := []wire.QueueName{there.name}
+	if t.name.Mailer != "" { // it may have been forwarded
+		there.name.Mailer = ""
+		names = append(names, there.name)
+	}
+	for _, name := range names {
+		there.key = asynqbatch.TaskKey(name.String(), task)
+		if err := l.note(ctx, &there, wire.Record{Moved: true}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// correct replaces what is remembered of a message.
+func (l *ledger) correct(t *taskMessage, data string) {
+	if t.payload == nil {
+		return // it cannot be read, so it was not sent
+	}
+	name := entryName(t.key, t.payload.Generation(), t.suffix)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.recent[name]; ok {
+		l.recent[name] = data
+	}
+}
+
+// decideScript is the worker's side of cancelScript for a message that ends, or moves on,
+// without being on the wire: from now on it is too late. It returns what else
+// has become of the message before.
+const decideScript = `
+local state, cancelled, sent = unpack(redis.call("HMGET", KEYS[1], "state", ARGV[2], ARGV[3]))
+if not state then
+  if redis.call("EXISTS", KEYS[2]) == 1 then return "cancelled" end
+  return ""
+end
+if sent then return "sent:" .. sent end
+if cancelled then return "cancelled" end
+redis.call("HSET", KEYS[1], ARGV[1], "decided")
+return ""`
+
+// decided makes it too late to cancel a message that was not on the wire. It returns
+// another outcome instead of o if there is one in Redis: it was cancelled, or an earlier
+// try has sent it.
+func (l *ledger) decided(ctx context.Context, t *taskMessage, o outcome) (outcome, error) {
+	keys := []string{t.key, wire.CancelledKey(t.queue, t.id)}
+	answer, err := l.redis.Eval(ctx, decideScript, keys, wire.FieldWire+t.suffix, wire.FieldCancelled+t.suffix, wire.FieldSent+t.suffix).Text()
+	if err != nil {
+		return o, redisconn.Unavailable(err)
+	}
+	if answer == "cancelled" {
+		return outcome{verdict: verdict{action: drop}}, nil
+	}
+	if sent, ok := strings.CutPrefix(answer, "sent:"); ok {
+		return outcomeOf(sent)
+	}
+	return o, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -25,8 +26,8 @@ func TestTaskKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := h.Client(t).HExists(t.Context(), taskKey("default", id), "msg").Val(); !n {
-		t.Errorf("asynq does not keep the task at %s", taskKey("default", id))
+	if n := h.Client(t).HExists(t.Context(), asynqbatch.TaskKey("default", id), "msg").Val(); !n {
+		t.Errorf("asynq does not keep the task at %s", asynqbatch.TaskKey("default", id))
 	}
 }
 
@@ -49,7 +50,7 @@ func TestLedger_sentBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := h.Client(t)
-	if err := client.HSet(t.Context(), taskKey("default", id), wire.FieldSent, data).Err(); err != nil {
+	if err := client.HSet(t.Context(), asynqbatch.TaskKey("default", id), wire.FieldSent, data).Err(); err != nil {
 		t.Fatal(err)
 	}
 	h.start(h.config())
@@ -122,7 +123,7 @@ func recoverTasksOf(t *testing.T, h *house, queue string) {
 			t.Fatal(err)
 		}
 		client.ZRem(t.Context(), "asynq:{"+queue+"}:lease", id)
-		client.HSet(t.Context(), taskKey(queue, id), "state", "pending")
+		client.HSet(t.Context(), asynqbatch.TaskKey(queue, id), "state", "pending")
 	}
 }
 
@@ -150,7 +151,7 @@ func TestLedger_workerDiesBeforeDone(t *testing.T) {
 		ids := reader.LRange(t.Context(), "asynq:{default}:active", 0, -1).Val()
 		sent := 0
 		for _, id := range ids {
-			if reader.HExists(t.Context(), taskKey("default", id), wire.FieldSent).Val() {
+			if reader.HExists(t.Context(), asynqbatch.TaskKey("default", id), wire.FieldSent).Val() {
 				sent++
 			}
 		}
@@ -168,8 +169,8 @@ func TestLedger_workerDiesBeforeDone(t *testing.T) {
 }
 
 // newTry is a try of the task with an ID, whose outcome nobody waits for.
-func newTry(id string) *job {
-	return &job{key: taskKey("default", id), cancelled: wire.CancelledKey("default", id), token: "T", done: make(chan *job, 1)}
+func newTry(id string) *delivery {
+	return &delivery{key: asynqbatch.TaskKey("default", id), cancelled: wire.CancelledKey("default", id), token: "T", done: make(chan *delivery, 1)}
 }
 
 // What could not be written is written when Redis is back, and remembered until then.
@@ -191,17 +192,17 @@ func TestLedger_redisAway(t *testing.T) {
 	j.written = make(chan bool, 1)
 	j.outcome, j.record = accepted, `{"reply":"250 Ok"}`
 	l.remember(j.key, j.record)
-	l.write([]*job{j})
+	l.write([]*delivery{j})
 	if o := j.outcome; o.result.Reply != "250 Ok" {
 		t.Errorf("the handler got %+v", o)
 	}
-	if _, err := l.unsent(t.Context(), []*job{newTry(id)}); mailer.ClassOf(err) != mailer.Unavailable {
+	if _, err := l.unsent(t.Context(), []*delivery{newTry(id)}); mailer.ClassOf(err) != mailer.Unavailable {
 		t.Errorf("unsent while Redis is away: %v, want an error, for nothing may be sent", err)
 	}
 
 	away.Store(false)
 	again := newTry(id)
-	left, err := l.unsent(t.Context(), []*job{again})
+	left, err := l.unsent(t.Context(), []*delivery{again})
 	if err != nil || len(left) != 0 {
 		t.Fatalf("unsent = %d jobs, %v: this worker has sent the message", len(left), err)
 	}
@@ -212,7 +213,7 @@ func TestLedger_redisAway(t *testing.T) {
 	l.remember(other.key, "{}")
 	l.write(nil)
 	reader := h.Client(t)
-	if got := reader.HGet(t.Context(), taskKey("default", id), wire.FieldSent).Val(); got != `{"reply":"250 Ok"}` {
+	if got := reader.HGet(t.Context(), asynqbatch.TaskKey("default", id), wire.FieldSent).Val(); got != `{"reply":"250 Ok"}` {
 		t.Errorf("entry %q after Redis came back", got)
 	}
 	if reader.Exists(t.Context(), other.key).Val() != 0 {
@@ -260,7 +261,7 @@ func TestLedger_redisSilent(t *testing.T) {
 func TestLedger_remembersTheNewest(t *testing.T) {
 	t.Parallel()
 	l := newLedger(nil, nil, zerolog.Nop())
-	key := func(i int) string { return taskKey("default", string(rune(i+1))) }
+	key := func(i int) string { return asynqbatch.TaskKey("default", string(rune(i+1))) }
 	for i := range remember + 10 {
 		l.remember(key(i), "{}")
 	}
@@ -327,7 +328,7 @@ func TestAtMostOnce(t *testing.T) {
 		}, 2, ""},
 		{"another worker died in a try", func(t *testing.T, h *house, id string) {
 			t.Helper()
-			h.Client(t).HSet(t.Context(), taskKey("default", id), wire.FieldBegun, "another try's token")
+			h.Client(t).HSet(t.Context(), asynqbatch.TaskKey("default", id), wire.FieldBegun, "another try's token")
 		}, func(int64) error { return nil }, 0, "may have been delivered"},
 	}
 	for _, tt := range tests {

@@ -12,6 +12,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/blobstore"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -84,7 +86,7 @@ func TestMass_attachmentLost(t *testing.T) {
 			m.Attach("b.pdf", content, "application/pdf")
 		}
 	})
-	if err := h.Client(t).Del(t.Context(), blobKey(hashOf(content))).Err(); err != nil {
+	if err := h.Client(t).Del(t.Context(), blobKey(blobstore.Hash(content))).Err(); err != nil {
 		t.Fatal(err)
 	}
 	h.start(h.config())
@@ -133,7 +135,7 @@ func TestLater_onceOnly(t *testing.T) {
 			client := h.Client(t)
 			var healed atomic.Bool
 			client.AddHook(cut{func(cmds []redis.Cmder) bool { // what asynq ends or gives back the task with
-				return !healed.Load() && has(cmds, "evalsha", taskKey(queue, task)) && len(h.relay.all()) >= tt.n
+				return !healed.Load() && has(cmds, "evalsha", asynqbatch.TaskKey(queue, task)) && len(h.relay.all()) >= tt.n
 			}})
 			stop := h.startOn(client, h.config())
 			h.wait(tt.n + 1)
@@ -182,7 +184,7 @@ func TestMass_leavesOnce(t *testing.T) {
 			}
 			ids := h.sendAll(3, nil)
 			task, _, _ := wire.SplitID(ids[1])
-			mass, child := taskKey("default:mass", task), taskKey("default", ids[1])
+			mass, child := asynqbatch.TaskKey("default:mass", task), asynqbatch.TaskKey("default", ids[1])
 			client := h.Client(t)
 			var cutOnce, healed atomic.Bool
 			client.AddHook(cut{func(cmds []redis.Cmder) bool {
@@ -230,7 +232,7 @@ func TestMass_cancelledAlone(t *testing.T) {
 	task, _, _ := wire.SplitID(ids[1])
 	client := h.Client(t)
 	client.AddHook(cut{func(cmds []redis.Cmder) bool { // and asynq does not give the task back
-		return has(cmds, "eval", moved) || has(cmds, "evalsha", taskKey("default:mass", task))
+		return has(cmds, "eval", moved) || has(cmds, "evalsha", asynqbatch.TaskKey("default:mass", task))
 	}})
 	cfg := h.config()
 	cfg.RetryMin, cfg.RetryMax = time.Hour, time.Hour
@@ -255,8 +257,8 @@ func TestMass_takenAway(t *testing.T) {
 	task, _, _ := wire.SplitID(ids[0])
 	client := h.Client(t)
 	l := newLedger(client, nil, zerolog.Nop())
-	message := func(token string) *ticket {
-		return &ticket{key: taskKey("default:mass", task), slot: ".0", token: token, payload: &wire.Payload{}}
+	message := func(token string) *taskMessage {
+		return &taskMessage{key: asynqbatch.TaskKey("default:mass", task), suffix: ".0", token: token, payload: &wire.Payload{}}
 	}
 	for _, tt := range []struct {
 		name, wire, token string
@@ -266,7 +268,7 @@ func TestMass_takenAway(t *testing.T) {
 		{"ours", "new", "new", true},
 		{"left before", "new", "new", false},
 	} {
-		client.HSet(t.Context(), taskKey("default:mass", task), wire.FieldWire+".0", tt.wire)
+		client.HSet(t.Context(), asynqbatch.TaskKey("default:mass", task), wire.FieldWire+".0", tt.wire)
 		ours, err := l.leaves(t.Context(), message(tt.token), wire.Remainder{Spent: 1})
 		if err != nil || ours != tt.ours {
 			t.Errorf("%s: leaves = %v, %v, want %v", tt.name, ours, err, tt.ours)
@@ -302,7 +304,7 @@ func TestLedger_restoresByItself(t *testing.T) {
 	}
 	away.Store(false)
 	h.eventually("an entry, or the task's end", func() bool {
-		return reader.HExists(t.Context(), taskKey("default", id[0]), wire.FieldSent).Val() || h.info().Size == 0
+		return reader.HExists(t.Context(), asynqbatch.TaskKey("default", id[0]), wire.FieldSent).Val() || h.info().Size == 0
 	})
 }
 
@@ -344,8 +346,8 @@ func TestLedger_noteIsRemembered(t *testing.T) {
 	ids := h.sendAll(2, nil)
 	task, _, _ := wire.SplitID(ids[0])
 	l := newLedger(h.Client(t), nil, zerolog.Nop())
-	m := &ticket{key: taskKey("default:mass", task), slot: ".0", payload: &wire.Payload{}}
-	name := entryName(m.key, "", m.slot)
+	m := &taskMessage{key: asynqbatch.TaskKey("default:mass", task), suffix: ".0", payload: &wire.Payload{}}
+	name := entryName(m.key, "", m.suffix)
 	l.remember(name, `{"reply":"250 Ok","refused":[{"recipient":"b@example.com"}]}`)
 	if err := l.note(t.Context(), m, wire.Record{Reply: "250 Ok"}); err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -406,7 +407,7 @@ func TestMass_atMostOnce(t *testing.T) {
 	}
 	ids := h.sendAll(20, nil)
 	task, _, _ := wire.SplitID(ids[2])
-	h.Client(t).HSet(t.Context(), taskKey("default:mass", task), wire.FieldBegun+".2", "an earlier try")
+	h.Client(t).HSet(t.Context(), asynqbatch.TaskKey("default:mass", task), wire.FieldBegun+".2", "an earlier try")
 	h.start(h.config())
 	h.wait(18)
 	h.eventually("two dead letters", func() bool { return h.info().Archived == 2 && h.size("default:mass") == 0 })
@@ -476,7 +477,7 @@ func TestMass_archivedByHand(t *testing.T) {
 	ids := h.sendAll(3, nil)
 	task, _, _ := wire.SplitID(ids[0])
 	reader := h.Client(t)
-	reader.HSet(t.Context(), taskKey("default:mass", task), wire.FieldSent+".1", `{"reply":"250 Ok"}`)
+	reader.HSet(t.Context(), asynqbatch.TaskKey("default:mass", task), wire.FieldSent+".1", `{"reply":"250 Ok"}`)
 	if err := inspect(t, h.Server).ArchiveTask("default:mass", task); err != nil {
 		t.Fatal(err)
 	}

@@ -8,14 +8,14 @@ import (
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
-// A worker has hundreds of messages in hand, which is nothing as long as they are small.
+// A worker has hundreds of messages in flight, which is nothing as long as they are small.
 // Big ones wait, without their contents, until there is memory for them: each takes of
 // a budget what it will need before its contents are fetched, and gives that back when it is
 // through. What is small takes nothing and never waits behind what is big: it is bounded
 // by the number of tasks.
 //
-// Each way into a lane has a budget of its own. A relay that takes nothing cannot use
-// up the memory for the mail of another one, nor bulk mail that for express mail.
+// Each channel of a mailer has a budget of its own. A relay that takes nothing cannot use
+// up the memory for the mail of another one, nor bulk mail that for priority mail.
 
 const (
 	defaultMemory = 256_000_000
@@ -37,25 +37,25 @@ const (
 	entryCost = 150
 
 	smallMessage = 64_000 * textCost
-	smallMass    = maxMassBytes * textCost // is what most mass tasks have together
+	smallBulk    = maxBulkBytes * textCost // is what most mass tasks have together
 )
 
 // cacheSize is how many octets of blobs a worker keeps at hand.
-func (c WorkerConfig) cacheSize() int {
-	if c.Memory < 0 {
+func cacheSize(memory int) int {
+	if memory < 0 {
 		return defaultMemory / cacheShare
 	}
-	return c.Memory / cacheShare
+	return memory / cacheShare
 }
 
-// newBudgets divides the memory, first among all lanes, and then in each by the
-// connections that its ways in have for themselves.
-func (c WorkerConfig) newBudgets(connections int, hasExpress bool) (intake, express *budget) {
-	if c.Memory < 0 {
+// newBudgets divides the memory, first among all mailers, and then of each by the
+// connections that its two channels have for themselves.
+func newBudgets(memory, mailers, connections int, hasPriority bool) (normal, priority *budget) {
+	if memory < 0 {
 		return nil, nil
 	}
-	all := (c.Memory - c.cacheSize()) / (1 + len(c.Mailers))
-	if !hasExpress {
+	all := (memory - cacheSize(memory)) / mailers
+	if !hasPriority {
 		return newBudget(all), nil
 	}
 	part := all / (connections + 1)
@@ -85,48 +85,6 @@ func (b *budget) take(ctx context.Context, octets int) (release func(), ok bool)
 		return nil, false
 	}
 	return func() { b.left.Release(n) }, true
-}
-
-// room takes the memory that messages need who came in by that queue, all at once: one
-// after the other, two tasks could each wait for what the other one has.
-func (l *lane) room(ctx context.Context, queue wire.QueueName, messages ...*ticket) (release func(), ok bool) {
-	b := l.memory
-	if l.isExpress(queue) {
-		b = l.expressMemory
-	}
-	small := smallMessage
-	if queue.Bulk {
-		small = smallMass
-	}
-	need := need(messages)
-	if need <= int(small) {
-		need = 0
-	}
-	return b.take(ctx, need)
-}
-
-// need is the memory that messages take until they are through. What several of them
-// share counts once.
-func need(messages []*ticket) int {
-	octets := 0.0
-	var shared map[string]bool
-	for _, t := range messages {
-		if t.payload == nil {
-			continue
-		}
-		octets += weigh(t.payload.Message).memory() // without what is in blobs
-		for _, b := range t.payload.Blobs {
-			if shared[b.Hash] {
-				continue
-			}
-			octets += float64(b.Size) * costOf(b)
-			if shared == nil {
-				shared = map[string]bool{}
-			}
-			shared[b.Hash] = true
-		}
-	}
-	return int(octets)
 }
 
 // memory is what a message takes until it is through.

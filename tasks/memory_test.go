@@ -63,27 +63,27 @@ func TestBudget(t *testing.T) {
 
 func TestNeed(t *testing.T) {
 	t.Parallel()
-	ticketOf := func(m *mailer.EmailMessage, blobs ...wire.Blob) *ticket {
-		return &ticket{payload: &wire.Payload{Meta: wire.Meta{Blobs: blobs}, Message: m}}
+	messageOf := func(m *mailer.EmailMessage, blobs ...wire.Blob) *taskMessage {
+		return &taskMessage{payload: &wire.Payload{Meta: wire.Meta{Blobs: blobs}, Message: m}}
 	}
 	file := wire.Blob{Hash: "a", Size: 1000}
 	text := wire.Blob{Part: wire.PartBody, Hash: "b", Size: 1000}
 	tests := []struct {
 		name     string
-		messages []*ticket
+		messages []*taskMessage
 		want     int
 	}{
-		{"a file", []*ticket{ticketOf(&mailer.EmailMessage{Attachments: []mailer.Attachment{{}}}, file)}, 2500 + 150},
-		{"a text", []*ticket{ticketOf(&mailer.EmailMessage{}, text)}, 4500},
-		{"in the payload", []*ticket{ticketOf(&mailer.EmailMessage{
+		{"a file", []*taskMessage{messageOf(&mailer.EmailMessage{Attachments: []mailer.Attachment{{}}}, file)}, 2500 + 150},
+		{"a text", []*taskMessage{messageOf(&mailer.EmailMessage{}, text)}, 4500},
+		{"in the payload", []*taskMessage{messageOf(&mailer.EmailMessage{
 			Body: "12", Raw: []byte("12"), Attachments: []mailer.Attachment{{Content: []byte("12")}}, Alternatives: []mailer.Alternative{{Content: "12"}},
 		})}, 2*2.5 + 4*4.5 + 2*4 + 2*150},
-		{"a raw message", []*ticket{ticketOf(&mailer.EmailMessage{}, wire.Blob{Part: wire.PartRaw, Hash: "c", Size: 1000})}, 4000},
-		{"addresses, headers and names", []*ticket{ticketOf(&mailer.EmailMessage{
+		{"a raw message", []*taskMessage{messageOf(&mailer.EmailMessage{}, wire.Blob{Part: wire.PartRaw, Hash: "c", Size: 1000})}, 4000},
+		{"addresses, headers and names", []*taskMessage{messageOf(&mailer.EmailMessage{
 			Subject: "12", FromEmail: "12", To: []string{"12"}, Cc: []string{"12"}, Bcc: []string{"12"}, ReplyTo: []string{"12", "12"}, Headers: map[string]string{"Bcc": "12,12"},
 		})}, (14+5*4+3+5+4)*4.5 + 7*150},
-		{"the same file for two", []*ticket{ticketOf(&mailer.EmailMessage{}, file), ticketOf(&mailer.EmailMessage{}, file, text)}, 7000},
-		{"one that cannot be read", []*ticket{{}, ticketOf(&mailer.EmailMessage{}, file)}, 2500},
+		{"the same file for two", []*taskMessage{messageOf(&mailer.EmailMessage{}, file), messageOf(&mailer.EmailMessage{}, file, text)}, 7000},
+		{"one that cannot be read", []*taskMessage{{}, messageOf(&mailer.EmailMessage{}, file)}, 2500},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -99,13 +99,13 @@ func TestNeed(t *testing.T) {
 func TestLane_room(t *testing.T) {
 	t.Parallel()
 	cfg := WorkerConfig{Queues: weights, Memory: 80_000_000, Mailers: map[string]int{"other": 1}}
-	l := newLane("", 4, cfg)
-	if l.memory.size != 28_000_000 || l.expressMemory.size != 7_000_000 {
+	l := newDispatcher("", 4, cfg)
+	if l.memory.size != 28_000_000 || l.priorityMemory.size != 7_000_000 {
 		t.Errorf("the lane has %d and %d octets, want 28,000,000 and 7,000,000 of half of what the cache leaves",
-			l.memory.size, l.expressMemory.size)
+			l.memory.size, l.priorityMemory.size)
 	}
-	of := func(octets int) *ticket {
-		return &ticket{payload: &wire.Payload{Meta: wire.Meta{Blobs: []wire.Blob{{Hash: "a", Size: octets}}}, Message: &mailer.EmailMessage{}}}
+	of := func(octets int) *taskMessage {
+		return &taskMessage{payload: &wire.Payload{Meta: wire.Meta{Blobs: []wire.Blob{{Hash: "a", Size: octets}}}, Message: &mailer.EmailMessage{}}}
 	}
 	if _, ok := l.room(t.Context(), wire.QueueName{Queue: "bulk"}, of(10_000_000)); !ok {
 		t.Fatal("no room in an empty lane")

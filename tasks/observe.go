@@ -1,8 +1,16 @@
 package tasks
 
 import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/rs/zerolog"
+
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -85,4 +93,176 @@ type Outcome struct {
 
 	Waited time.Duration // from the time when it was due until this worker took it
 	Took   time.Duration // from then until now
+}
+
+// action is what observers hear of an outcome.
+func (o outcome) action() Action {
+	switch o.verdict.action {
+	case retry:
+		return ActionRetry
+	case deadLetter:
+		return ActionDead
+	case drop:
+		return ActionCancelled
+	case complete, hold:
+	}
+	switch {
+	case o.verdict.reason != nil:
+		return ActionSilent
+	case o.forwarded:
+		return ActionForwarded
+	case o.again:
+		return ActionSentBefore
+	case o.result.Skipped:
+		return ActionSkipped
+	}
+	return ActionSent
+}
+
+// reporter reports how tries of messages have ended: to the trace, the log and the observers.
+type reporter struct {
+	view      redact.View // how whoever reads the log sees addresses and texts of servers
+	log       zerolog.Logger
+	observers observers
+}
+
+// ended reports how a try of a message has ended.
+func (r reporter) ended(t *taskMessage, end outcome) {
+	o := t.report(end)
+	t.span.done(string(o.Action), o.Err)
+	r.logOutcome(t, o)
+	r.observers.outcome(o)
+}
+
+// shownTo is whom a message is for: the first of them, without their names.
+func shownTo(v redact.View, recipients []string) []string {
+	recipients = recipients[:min(len(recipients), maxLogged)]
+	shown := make([]string, len(recipients))
+	for i, r := range recipients {
+		shown[i] = v.Mailbox(r)
+	}
+	return shown
+}
+
+// maxLogged is how many recipients of a message are named. Beyond that there is their number.
+const maxLogged = 10
+
+// logOutcome writes the one line that each try of a message leaves, and one for each
+// recipient who was refused alone. Durations are in milliseconds.
+func (r reporter) logOutcome(t *taskMessage, o Outcome) {
+	line := r.log.WithLevel(o.Action.level())
+	if !line.Enabled() {
+		return
+	}
+	about := func(e *zerolog.Event) *zerolog.Event {
+		return e.Str("message_id", redact.Reason(o.MessageID, true)).Str("task", o.TaskID).Str("queue", o.Queue).Str("mailer", o.Mailer)
+	}
+	about(line).Int("try", o.Try)
+	if t.payload != nil {
+		recipients := t.payload.Recipients
+		if len(recipients) == 0 {
+			recipients = t.payload.Message.Recipients()
+		}
+		line.Strs("to", shownTo(r.view, recipients))
+		if len(recipients) > maxLogged {
+			line.Int("recipients", len(recipients))
+		}
+	}
+	if o.Sender != 0 {
+		line.Int("sender", o.Sender)
+	}
+	if o.Conn != "" {
+		line.Str("connection", o.Conn)
+	}
+	line.Dur("waited", o.Waited).Dur("took", o.Took)
+	if o.Action == ActionRetry {
+		line.Dur("retry_in", o.RetryIn)
+	}
+	switch {
+	case o.Err != nil:
+		addFailure(r.view, line, o.Err)
+	case o.Reply != "":
+		code, enhanced := codes(o.Reply)
+		addCodes(line, code, enhanced).Str("reply", r.view.Reason(o.Reply))
+	}
+	for _, e := range o.Refused {
+		if refused := r.log.Warn(); refused.Enabled() {
+			addFailure(r.view, about(refused).Strs("to", shownTo(r.view, []string{e.Recipient})), e).Msg("recipient refused")
+		}
+	}
+	line.Msg(string(o.Action))
+}
+
+// addFailure adds what is known of a failure. error is the whole text, code and enhanced those
+// of the server's reply, if there was one.
+func addFailure(v redact.View, line *zerolog.Event, err error) *zerolog.Event {
+	line.Str("class", mailer.ClassOf(err).String())
+	for cause := err; cause != nil; {
+		var e *mailer.SendError
+		if !errors.As(cause, &e) {
+			break
+		}
+		if e.Code != 0 {
+			addCodes(line.Str("step", string(e.Step)), e.Code, e.Enhanced)
+			break
+		}
+		cause = e.Err
+	}
+	return line.Str("error", v.Reason(err.Error()))
+}
+
+func addCodes(line *zerolog.Event, code int, enhanced string) *zerolog.Event {
+	if code != 0 {
+		line.Int("code", code)
+	}
+	if enhanced != "" {
+		line.Str("enhanced", enhanced)
+	}
+	return line
+}
+
+// codes finds the codes in the reply to an accepted message: "250 2.0.0 Ok" has 250 and 2.0.0.
+func codes(reply string) (code int, enhanced string) {
+	first, rest, _ := strings.Cut(reply, " ")
+	n, err := strconv.Atoi(first)
+	if err != nil || n < 200 || n > 599 {
+		return 0, ""
+	}
+	second, _, _ := strings.Cut(rest, " ")
+	if strings.Count(second, ".") == 2 && strings.Trim(second, "0123456789.") == "" && strings.HasPrefix(second, first[:1]+".") {
+		enhanced = second
+	}
+	return n, enhanced
+}
+
+func (a Action) level() zerolog.Level {
+	switch a {
+	case ActionDead:
+		return zerolog.ErrorLevel
+	case ActionRetry, ActionSilent:
+		return zerolog.WarnLevel
+	}
+	return zerolog.InfoLevel
+}
+
+// report makes of the outcome of a try what log and observers get.
+func (t *taskMessage) report(o outcome) Outcome {
+	out := Outcome{
+		Action: o.action(), TaskID: t.id, Queue: t.name.Queue, Shard: t.name.Shard, Mailer: t.name.Mailer, Try: t.retried + 1, Sender: o.sender, Conn: o.result.Connection,
+		Reply: o.result.Reply, Refused: o.result.Refused, Err: o.verdict.reason, RetryIn: o.verdict.delay,
+		Took: time.Since(t.started),
+	}
+	if p := t.payload; p != nil {
+		out.MessageID, out.Try, out.Waited = p.Message.MessageID, t.tries()+1, max(t.started.Sub(p.DueAt), 0)
+	}
+	return out
+}
+
+// panicked is what may be reported of a panic: what Go itself says, and of anything else only
+// its type, for its text may be a message's. The stack says where it was.
+func panicked(p any) string {
+	if err, ok := p.(runtime.Error); ok {
+		return redact.Reason(err.Error(), true)
+	}
+	return fmt.Sprintf("with a %T", p)
 }

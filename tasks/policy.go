@@ -160,18 +160,21 @@ type retryError struct {
 	cause error
 }
 
-func (e *retryError) Error() string { return redact.Text(e.cause.Error(), maxReason, true) }
+func (e *retryError) Error() string { return redact.Reason(e.cause.Error(), true) }
 func (e *retryError) Unwrap() error { return e.cause }
 
 // deadLetterError makes asynq archive a task, with the reason alone as its text.
 type deadLetterError struct{ reason error }
 
-func (e *deadLetterError) Error() string        { return redact.Text(e.reason.Error(), maxReason, true) }
+func (e *deadLetterError) Error() string        { return redact.Reason(e.reason.Error(), true) }
 func (e *deadLetterError) Unwrap() error        { return e.reason }
 func (e *deadLetterError) Is(target error) bool { return target == asynq.SkipRetry }
 
 // errGivenBack returns a task that was not tried, at no cost.
 var errGivenBack = errors.New("given back untried")
+
+// errCancelled ends a task that was cancelled while a worker had it.
+var errCancelled = fmt.Errorf("cancelled: %w", asynq.RevokeTask)
 
 // taskError is the verdict in asynq's words.
 func (v verdict) taskError() error {
@@ -212,3 +215,9 @@ func (p policy) retryDelay(retried int, err error, _ *asynq.Task) time.Duration 
 	}
 	return p.delay(retried)
 }
+
+// storedError is an error as asynq stores it.
+type storedError struct{ cause error }
+
+func (e *storedError) Error() string { return redact.Reason(e.cause.Error(), false) }
+func (e *storedError) Unwrap() error { return e.cause }

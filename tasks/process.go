@@ -1,17 +1,17 @@
 package tasks
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"time"
+	"slices"
 
 	"github.com/hibiken/asynq"
 
-	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
-	"github.com/mailpouch/mailpouch/mailer"
 )
 
 // ProcessTask is asynq's handler: it hands a task's message, or messages, to the senders
@@ -31,227 +31,141 @@ func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) (err error) 
 	return w.process(ctx, task)
 }
 
-// storedError is an error as asynq stores it.
-type storedError struct{ cause error }
-
-func (e *storedError) Error() string { return stored(e.cause.Error()) }
-func (e *storedError) Unwrap() error { return e.cause }
-
-// stored is the text of an error without addresses.
-func stored(text string) string { return redact.Text(text, maxReason, false) }
-
 func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
-	t := newTicket(ctx, task)
-	release, ok := w.inHand.take(ctx, t.key)
+	t := newTaskMessage(ctx, task)
+	release, ok := w.inFlight.take(ctx, t.key)
 	if !ok {
 		return errGivenBack
 	}
 	defer release()
 	defer w.asynq.Forget(t.key)
 	defer func() {
-		if errors.Is(ctx.Err(), context.Canceled) && w.alone.stopping.Err() == nil {
-			w.alone.forgive(ctx, t.key) // its lease was lost
+		if errors.Is(ctx.Err(), context.Canceled) && w.isolation.stopping.Err() == nil {
+			w.isolation.forgive(ctx, t.key) // its lease was lost
 		}
 	}()
-	if lost := w.alone.lost(t.key); lost > 0 {
+	if lost := w.isolation.lost(t.key); lost > 0 {
 		return w.processAlone(ctx, t, lost)
 	}
-	leave, ok := w.alone.enter(ctx)
+	leave, ok := w.isolation.enter(ctx)
 	if !ok {
 		return errGivenBack
 	}
 	defer leave()
 	if task.Type() == wire.TaskTypeBulk {
-		return w.processMass(ctx, t)
+		return w.processBulk(ctx, t)
 	}
 	return w.processOne(ctx, t)
 }
 
-func (w *Worker) processOne(ctx context.Context, t *ticket) error {
-	if w.ledger.hasLeft(ctx, t) != nil {
-		return errGivenBack
+// processAlone runs a task that has lost so many leases with nothing else in the process.
+// Its relay must take mail, for otherwise it would wait, and all others with it.
+func (w *Worker) processAlone(ctx context.Context, t *taskMessage, lost int) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(w.isolation.stopping, cancel)()
+	l := w.dispatchers[t.name.Mailer]
+	for {
+		if !l.breaker.untilReset(ctx) {
+			return errGivenBack
+		}
+		leave, ok := w.isolation.enterAlone(ctx)
+		if !ok {
+			return errGivenBack
+		}
+		if l.breaker.tripped() {
+			leave()
+			continue
+		}
+		defer leave()
+		break
 	}
-	t.span = w.startSpan(ctx, t)
-	defer t.span.done("", nil)
-	o, err := w.try(ctx, t)
+	w.log.Warn().Str("task", t.id).Str("queue", t.queue).Int("lost_leases", lost).
+		Msg("workers that had this task died, or were cut off: it runs with nothing else in the process")
+	t.alone = true
+	if t.task.Type() == wire.TaskTypeBulk {
+		return w.processBulkAlone(ctx, t, lost)
+	}
+	died, err := w.isolation.run(ctx, t, func() error { return w.processOne(ctx, t) })
+	if died > 0 {
+		return w.condemn(ctx, t, lost)
+	}
+	return err
+}
+
+// condemn makes a dead letter of a message that has not been read: that alone might kill
+// the process. What its record has of that is forgotten: a person who runs it again
+// gives it all its runs again. One that was sent after all, or cancelled, ends so.
+func (w *Worker) condemn(ctx context.Context, t *taskMessage, lost int) error {
+	o, err := w.ledger.decided(ctx, t, dead(diedOf(lost)))
 	if err != nil {
 		return err
+	}
+	if o.verdict.action != deadLetter {
+		return w.processOne(ctx, t)
 	}
 	if o, err = w.settle(ctx, t, o); err != nil {
 		return err
 	}
-	if o.verdict.action == complete || o.verdict.action == drop {
-		w.blobs.done(t)
+	if err := w.redis.HDel(ctx, t.key, wire.FieldAlone, wire.FieldLost).Err(); err != nil {
+		return redisconn.Unavailable(err)
 	}
-	if !t.told() {
-		w.ended(t, o)
-	}
+	w.ended(t, o)
 	return o.verdict.taskError()
 }
 
-// try reads the message and sends it.
-func (w *Worker) try(ctx context.Context, t *ticket) (outcome, error) {
-	if reason := t.task.Headers()[wire.HeaderDied]; reason != "" {
-		return dead(errors.New(reason)), nil
-	}
-	p, err := wire.Decode(t.task.Payload(), t.task.Headers())
-	if err != nil {
-		return dead(err), nil
-	}
-	t.payload = p
-	return w.await(ctx, t)
+// diedOf is why a message is a dead letter whose workers died.
+func diedOf(times int) error {
+	return fmt.Errorf("its worker died %d times, the last %d with nothing else to do: "+
+		"look at what it is before it is sent again, and at the memory that a worker may have", times, fatalRuns)
 }
 
-// told says whether the failure of a message was told when it happened, in the mass task
-// that it comes from.
-func (t *ticket) told() bool {
-	return t.payload != nil && t.payload.Refused != "" && len(t.payload.Recipients) == 0
+// processBulkAlone runs a bulk task message by message.
+func (w *Worker) processBulkAlone(ctx context.Context, t *taskMessage, lost int) error {
+	lines := slices.Collect(bytes.Lines(t.task.Payload()))
+	r := &bulkRun{w: w, task: t, messages: make([]*taskMessage, len(lines))}
+	defer r.endSpans()
+	for i := range lines {
+		r.messages[i] = t.part(i)
+	}
+	for i, m := range r.messages {
+		died, err := w.isolation.run(ctx, m, func() error { return r.only(ctx, m, lines[i]) })
+		if died > 0 {
+			err = r.condemn(ctx, m, lines[i], lost)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return r.end()
 }
 
-func dead(reason error) outcome { return outcome{verdict: verdict{action: deadLetter, reason: reason}} }
-
-// await offers the message to the senders until one has sent it. It gives up in time
-// before asynq takes the task away, unless the message is on the wire: then only its
-// outcome counts.
-func (w *Worker) await(ctx context.Context, t *ticket) (outcome, error) {
-	if o, ok := w.hopeless(t); ok {
-		return o, nil
+// only sends one message of the task.
+func (r *bulkRun) only(ctx context.Context, m *taskMessage, line []byte) error {
+	p, err := wire.Decode(line, r.task.task.Headers())
+	if m.payload = p; err != nil {
+		return r.settle(ctx, m, dead(err))
 	}
-	l, ok := w.lanes[t.payload.Using]
+	l, ok := r.w.dispatchers[p.Using]
 	if !ok {
-		return dead(unknownHere(t.payload.Using)), nil
+		return r.settle(ctx, m, dead(unknownHere(p.Using)))
 	}
-	if t.name.Mailer != l.mailer {
-		return w.forward(ctx, t, l)
+	if o, settled := r.unsendable(m, l, nil); settled {
+		return r.settle(ctx, m, o)
 	}
-	inTime, cancel := w.inTime(ctx, w.policy.expiry(t.attempt()))
-	defer cancel()
-	release, ok := l.room(inTime, t.name, t)
-	if !ok {
-		return w.outOfTime(t)
-	}
-	defer release()
-	if err := w.blobs.fill(inTime, t.payload); mailer.ClassOf(err) == mailer.Unavailable {
-		return w.outOfTime(t)
-	} else if err != nil {
-		return outcome{verdict: w.policy.decide(err, t.attempt())}, nil
-	}
-	done, room := make(chan *job, 1), w.roomFor(t)
-	j := newJob(t, done)
-	select {
-	case l.way(t.name) <- []*job{j}:
-	case <-inTime.Done():
-		return w.outOfTime(t)
-	case <-room:
-		return w.outOfTime(t)
-	}
-	select {
-	case <-done:
-	case <-inTime.Done():
-		if j.giveUp() {
-			return w.outOfTime(t)
-		}
-		<-done
-	case <-room:
-		if j.giveUp() {
-			return w.outOfTime(t)
-		}
-		<-done
-	}
-	if j.outcome.verdict.action == hold { // it was put back, and is wanted back
-		return w.outOfTime(t)
-	}
-	return j.outcome, nil
+	return r.sendAll(ctx, l, []*taskMessage{m})
 }
 
-// roomFor is closed when the task is to make room for one that is to be alone.
-func (w *Worker) roomFor(t *ticket) <-chan struct{} {
-	if t.alone {
-		return nil
+// condemn makes a task of a message that has killed its workers. It becomes a dead letter,
+// unread.
+func (r *bulkRun) condemn(ctx context.Context, m *taskMessage, line []byte, lost int) error {
+	task := asynq.NewTaskWithHeaders(wire.TaskType, bytes.TrimSpace(line), map[string]string{wire.HeaderDied: diedOf(lost).Error()})
+	if err := r.putAside(ctx, m, task); err != nil {
+		return err
 	}
-	return w.alone.roomWanted()
-}
-
-// outOfTime is what becomes of a message that was not on the wire in time: it has
-// expired, or it is given back.
-func (w *Worker) outOfTime(t *ticket) (outcome, error) {
-	if reason := w.expired(t); reason != nil {
-		return dead(reason), nil
+	if err := r.w.ledger.note(ctx, m, wire.Record{Moved: true}); err != nil {
+		return err
 	}
-	return outcome{}, errGivenBack
-}
-
-// expired tells why a message may not be sent any more, and what it has waited for.
-func (w *Worker) expired(t *ticket) error {
-	a := t.attempt()
-	a.now = time.Now()
-	reason := w.policy.expired(a, 0)
-	if reason == nil {
-		return nil
-	}
-	if l, ok := w.lanes[t.payload.Using]; ok {
-		if held := l.breaker.held(); held != nil {
-			return fmt.Errorf("%w: %w", reason, held)
-		}
-	}
-	return reason
-}
-
-// hopeless tells what becomes of a message that need not be tried.
-func (w *Worker) hopeless(t *ticket) (outcome, bool) {
-	if t.payload.Refused != "" {
-		return dead(errors.New(t.payload.Refused)), true
-	}
-	if reason := w.expired(t); reason != nil {
-		return dead(reason), true
-	}
-	return outcome{}, false
-}
-
-func unknownHere(mailer string) error {
-	return fmt.Errorf("mailer %q is not configured where this worker runs", mailer)
-}
-
-// inTime ends at expiry, or when a batch that began then could still end before asynq's
-// time for the task is up.
-func (w *Worker) inTime(ctx context.Context, expiry time.Time) (context.Context, context.CancelFunc) {
-	if deadline, ok := ctx.Deadline(); ok {
-		if end := deadline.Add(-w.cfg.BatchTimeout - w.cfg.ReplyTimeout); end.Before(expiry) {
-			expiry = end
-		}
-	}
-	return context.WithDeadline(ctx, expiry)
-}
-
-// forward moves a task to the queue of the mailer that its message names: its producer
-// did not know that there is one. Its ID stays, so doing it twice does it once.
-func (w *Worker) forward(ctx context.Context, t *ticket, l *lane) (outcome, error) {
-	o, err := w.decided(ctx, t, outcome{forwarded: true})
-	if err != nil || !o.forwarded {
-		return o, err
-	}
-	opts, err := w.movingOptions(t, l)
-	if err != nil {
-		return o, err
-	}
-	err = enqueue(ctx, w.client, t.payload, t.id, opts...)
-	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost
-		return outcome{verdict: w.policy.decide(err, t.attempt())}, nil
-	}
-	return o, err
-}
-
-// movingOptions are the options of a task that goes on in the queue of another lane.
-func (w *Worker) movingOptions(t *ticket, l *lane) ([]asynq.Option, error) {
-	info, err := asynq.NewInspectorFromRedisClient(w.redis).GetTaskInfo(t.queue, t.id)
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	name := t.name
-	name.Mailer = l.mailer
-	opts := []asynq.Option{asynq.Queue(name.String()), asynq.MaxRetry(info.MaxRetry), asynq.Timeout(info.Timeout)}
-	if info.Retention > 0 {
-		opts = append(opts, asynq.Retention(info.Retention))
-	}
-	return opts, nil
+	r.finished++
+	return nil
 }

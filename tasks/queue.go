@@ -3,8 +3,10 @@ package tasks
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/blobstore"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -56,61 +59,6 @@ type QueueConfig struct {
 	Options Options // for every message, unless With gives others
 }
 
-// Options say how a message waits in the queue.
-type Options struct {
-	Using      string        // the named mailer that is to deliver: the default one if empty
-	Queue      string        // "default" if empty
-	ProcessAt  time.Time     // not before this time; Date is set to it too
-	ProcessIn  time.Duration // the same, counted from the hand-over; excludes ProcessAt
-	MaxRetry   *int          // tries after the first one: 25 if nil
-	Deadline   time.Time     // not sent after this time: it becomes a dead letter
-	AtMostOnce bool          // rather not delivered than delivered twice: what is in doubt becomes a dead letter
-	Retention  time.Duration // how long the finished task, with the relay's reply, stays visible
-
-	// IdempotencyKey names the hand-over of one message: the queue takes it once, however
-	// often it is handed over while the key is remembered, and returns the first task's
-	// ID each time. That ends the window after the message was sent, or when it is
-	// cancelled. Another message with the same key is an IdempotencyError, one whose task
-	// is a dead letter a DeadLetterError. Each queue of each mailer has its own keys. The
-	// task's ID shows the beginning of the key. At most 255 octets, no control characters.
-	IdempotencyKey string
-
-	// Unique says that the same content is not queued again while it waits, and for so
-	// long after it was sent: the first task's ID is returned. Message-ID, Date and the
-	// time of sending are not content. At least a second; it excludes IdempotencyKey.
-	Unique time.Duration
-}
-
-// DefaultMaxRetry is how many tries a message gets after its first one.
-const DefaultMaxRetry = 25
-
-// Validate says which option is impossible.
-func (o Options) Validate() error {
-	switch {
-	case o.Queue != "" && (strings.TrimSpace(o.Queue) == "" || strings.ContainsAny(o.Queue, "{}.:~")):
-		return fmt.Errorf("tasks: queue %q: a name of letters, digits, '-' and '_' is wanted", o.Queue)
-	case !o.ProcessAt.IsZero() && o.ProcessIn != 0:
-		return errors.New("tasks: process_at and process_in exclude each other")
-	case o.ProcessIn < 0:
-		return fmt.Errorf("tasks: process_in %v: cannot be negative", o.ProcessIn)
-	case o.MaxRetry != nil && *o.MaxRetry < 0:
-		return fmt.Errorf("tasks: max_retry %d: cannot be negative", *o.MaxRetry)
-	case o.Retention < 0:
-		return fmt.Errorf("tasks: retention %v: cannot be negative", o.Retention)
-	case !o.Deadline.IsZero() && o.due(time.Now()).After(o.Deadline):
-		return fmt.Errorf("tasks: deadline %v is before the time of sending", o.Deadline.Format(time.RFC3339))
-	}
-	return o.validateKey()
-}
-
-// due is when the message is to be sent.
-func (o Options) due(now time.Time) time.Time {
-	if o.ProcessAt.After(now) {
-		return o.ProcessAt
-	}
-	return now.Add(o.ProcessIn)
-}
-
 // Queue is a mailer.Backend that hands messages to the workers: each message becomes
 // an asynq task, and "accepted" means that Redis has it. Unlike other backends it may
 // be used by several goroutines.
@@ -145,6 +93,46 @@ func (q *Queue) With(o Options) *Queue {
 	return &other
 }
 
+// Using returns the queue for messages that a named mailer is to deliver, "" being the
+// default one. The payload carries the name alone; host and password are the worker's.
+// A name that QueueConfig.Mailers lacks is an UnknownMailerError.
+func (q *Queue) Using(name string) (mailer.Backend, error) {
+	if err := q.checkMailer(name); err != nil {
+		return nil, err
+	}
+	o := q.cfg.Options
+	o.Using = name
+	return q.With(o), nil
+}
+
+// UnknownMailerError says that a message names a mailer that is not configured.
+type UnknownMailerError struct {
+	Name  string
+	Known []string
+}
+
+func (e *UnknownMailerError) Error() string {
+	return fmt.Sprintf("tasks: the mailer %q is not configured (there are %s)", e.Name, strings.Join(e.Known, ", "))
+}
+
+func (q *Queue) checkMailer(name string) error {
+	if name == "" || q.cfg.Mailers == nil || slices.Contains(q.cfg.Mailers, name) {
+		return nil
+	}
+	return &UnknownMailerError{Name: name, Known: q.cfg.Mailers}
+}
+
+// queueOf is the queue of asynq's that the task with an ID waits in. A named mailer has
+// queues of its own. A producer that does not know the mailers puts the message
+// into the plain queue, from which a worker forwards it.
+func (q *Queue) queueOf(id string) wire.QueueName {
+	n := wire.QueueName{Queue: cmp.Or(q.cfg.Options.Queue, "default"), Shard: wire.ShardOf(id, q.cfg.Shards)}
+	if q.cfg.Mailers != nil {
+		n.Mailer = q.cfg.Options.Using
+	}
+	return n
+}
+
 // Connect is a mailer.Config.Connect: it returns the queue itself. A user name and
 // password for one call are refused, for credentials never enter Redis.
 func (q *Queue) Connect(c mailer.Connection) (mailer.Backend, error) {
@@ -163,7 +151,7 @@ func (q *Queue) Open(ctx context.Context) (opened bool, err error) {
 		return false, nil
 	}
 	if err := q.redis.Ping(ctx).Err(); err != nil {
-		return false, unavailable(err)
+		return false, redisconn.Unavailable(err)
 	}
 	return q.open.CompareAndSwap(false, true), nil
 }
@@ -186,10 +174,14 @@ func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessag
 // task, or its own ID in a task of many: Cancel takes either. Begin is asked when a message
 // is added to its task.
 func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
-	b := newBulk(q, batch.Report)
+	b := &bulk{
+		most: q.cfg.MassSize, results: batch.Report,
+		one:  func(p *wire.Payload) mailer.Result { return q.handOver(ctx, p) },
+		many: func(payloads []*wire.Payload, id string) error { return q.handOverMany(ctx, payloads, id) },
+	}
 	for i, m := range batch.Messages {
 		if b.down != nil {
-			b.tell(i, mailer.Result{Err: b.down})
+			b.report(i, mailer.Result{Err: b.down})
 			continue
 		}
 		p, r := q.prepare(m)
@@ -200,14 +192,14 @@ func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 		}
 		switch {
 		case p == nil:
-			b.tell(i, r)
+			b.report(i, r)
 		case q.cfg.MassSize == 1 || q.cfg.Options.handedOnce():
-			b.report(i, q.handOver(ctx, p))
+			b.answered(i, q.handOver(ctx, p))
 		default:
-			b.add(ctx, i, p)
+			b.add(i, p)
 		}
 	}
-	b.flush(ctx)
+	b.flush()
 }
 
 // Enqueue hands one message over and returns the ID of its task. The ID is empty if
@@ -258,8 +250,18 @@ func (q *Queue) prepare(m *mailer.EmailMessage) (*wire.Payload, mailer.Result) {
 	if !o.Deadline.IsZero() {
 		p.Deadline = new(o.Deadline.UTC())
 	}
-	p.SetAside(q.cfg.AttachmentThreshold, hashOf)
+	p.SetAside(q.cfg.AttachmentThreshold, blobstore.Hash)
 	return p, mailer.Result{}
+}
+
+// CheckSize refuses a message that is bigger than QueueConfig.MaxMessageSize, as Enqueue does: a
+// mailer.InvalidMessageError that names its biggest field. What is sent counts, as it is
+// sent, and what is in the envelope alone.
+func (q *Queue) CheckSize(m *mailer.EmailMessage) error {
+	if q.cfg.MaxMessageSize <= 0 {
+		return nil
+	}
+	return checkSize(m, q.cfg.MaxMessageSize)
 }
 
 // complete fills in what the author left out. A scheduled mail is dated to its due time.
@@ -276,6 +278,61 @@ func (q *Queue) complete(m *mailer.EmailMessage, due time.Time) *mailer.EmailMes
 	return m.WithDefaults(q.cfg.Defaults)
 }
 
+// handOver enqueues a task and returns its ID. With a key the ID derives from that, and
+// may be the one of the task that an earlier hand-over of the same message made.
+func (q *Queue) handOver(ctx context.Context, p *wire.Payload) mailer.Result {
+	var id string
+	var err error
+	if q.cfg.Options.handedOnce() {
+		id, err = q.handOverOnce(ctx, p)
+	} else {
+		id = rand.Text()
+		name := q.queueOf(id)
+		err = traced(ctx, q.cfg.Tracer, name.Queue, id, func(ctx context.Context, headers map[string]string) error {
+			p.Headers = headers
+			return enqueue(ctx, q.client, p, id, q.taskOptions(name.String(), p.DueAt)...)
+		})
+	}
+	if err != nil {
+		return mailer.Result{Err: err}
+	}
+	return mailer.Result{Reply: id}
+}
+
+func (q *Queue) handOverOnce(ctx context.Context, p *wire.Payload) (string, error) {
+	o := q.cfg.Options
+	var err error
+	if p.Digest, err = digest(p.Message, o); err != nil {
+		return "", &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
+	}
+	id := o.onceID(p.Digest)
+	name := q.queueOf(id)
+	opts := q.taskOptions(name.String(), p.DueAt)
+	t := onceTask{redis: q.redis, queue: name.String(), id: id, key: o.IdempotencyKey, digest: p.Digest}
+	look := len(p.Blobs) > 0 // big attachments need not travel twice
+	return t.handOver(ctx, look, func() error {
+		return traced(ctx, q.cfg.Tracer, name.Queue, id, func(ctx context.Context, headers map[string]string) error {
+			p.Headers = headers
+			return put(ctx, q.client, p, id, opts...)
+		})
+	})
+}
+
+// handOverMany enqueues messages as one task under the given ID. That the ID is there
+// already is success, as for enqueue.
+func (q *Queue) handOverMany(ctx context.Context, payloads []*wire.Payload, id string) error {
+	name := q.queueOf(id)
+	name.Bulk = true
+	err := traced(ctx, q.cfg.Tracer, name.Queue, id, func(ctx context.Context, headers map[string]string) error {
+		payloads[0].Headers = headers
+		return putBulk(ctx, q.client, payloads, id, q.taskOptions(name.String(), payloads[0].DueAt)...)
+	})
+	if errors.Is(err, asynq.ErrTaskIDConflict) {
+		return nil
+	}
+	return err
+}
+
 // taskOptions are asynq's options of a task in the given queue.
 func (q *Queue) taskOptions(queue string, due time.Time) []asynq.Option {
 	o := q.cfg.Options
@@ -284,53 +341,8 @@ func (q *Queue) taskOptions(queue string, due time.Time) []asynq.Option {
 		maxRetry = *o.MaxRetry
 	}
 	opts := []asynq.Option{asynq.MaxRetry(maxRetry + spareRetry), asynq.Timeout(q.cfg.TaskTimeout), asynq.ProcessAt(due), asynq.Queue(queue)}
-	if kept := q.kept(o); kept > 0 {
+	if kept := o.kept(q.cfg.IdempotencyWindow); kept > 0 {
 		opts = append(opts, asynq.Retention(kept))
 	}
 	return opts
 }
-
-// enqueue puts one task under the given ID into Redis. That the ID is there already
-// is success: only an earlier try of the same hand-over, whose reply was lost, can
-// have put it there.
-func enqueue(ctx context.Context, client *producer, p *wire.Payload, id string, opts ...asynq.Option) error {
-	err := put(ctx, client, p, id, opts...)
-	if errors.Is(err, asynq.ErrTaskIDConflict) {
-		return nil
-	}
-	return err
-}
-
-// put is enqueue, with asynq's ErrTaskIDConflict if the ID is there already.
-func put(ctx context.Context, client *producer, p *wire.Payload, id string, opts ...asynq.Option) error {
-	p, err := client.hold(ctx, p, taskKey(queueOf(opts), id))
-	if err != nil {
-		return err
-	}
-	data, err := p.Encode()
-	if err != nil {
-		return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
-	}
-	return putTask(ctx, client, asynq.NewTaskWithHeaders(wire.TaskType, data, p.Headers), id, opts...)
-}
-
-func putTask(ctx context.Context, client *producer, task *asynq.Task, id string, opts ...asynq.Option) error {
-	_, err := client.EnqueueContext(ctx, task, append(opts, asynq.TaskID(id))...)
-	if err == nil || errors.Is(err, asynq.ErrTaskIDConflict) {
-		return err
-	}
-	return unavailable(err)
-}
-
-// queueOf is the queue that asynq's options name.
-func queueOf(opts []asynq.Option) string {
-	for _, o := range opts {
-		if name, ok := o.Value().(string); ok && o.Type() == asynq.QueueOpt {
-			return name
-		}
-	}
-	return "default"
-}
-
-// unavailable is the error of a Redis that cannot be reached or refuses to write.
-func unavailable(err error) error { return redisconn.Unavailable(err) }

@@ -16,6 +16,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -113,7 +114,7 @@ func wholePath(t *testing.T, h *realHouse) {
 	if err := h.queue.With(cancelled).Cancel(t.Context(), h.enqueue(cancelled, mail("cancelled"))); err != nil {
 		t.Error(err)
 	}
-	if err := h.admin.HSet(t.Context(), taskKey("bulk", before), wire.FieldSent, `{"reply":"250 long ago"}`).Err(); err != nil {
+	if err := h.admin.HSet(t.Context(), asynqbatch.TaskKey("bulk", before), wire.FieldSent, `{"reply":"250 long ago"}`).Err(); err != nil {
 		t.Fatal(err)
 	}
 
@@ -206,7 +207,7 @@ func replayDead(t *testing.T, h *realHouse, id string) {
 
 // rescueAll is rescue as if the archive had no room at all.
 func rescueAll(ctx context.Context, client redis.UniversalClient, queue, id string) error {
-	keys := []string{archiveKey(queue), wire.DeadKey(queue), taskKey(queue, id)}
+	keys := []string{archiveKey(queue), wire.DeadKey(queue), asynqbatch.TaskKey(queue, id)}
 	return client.Eval(ctx, rescueScript, keys, time.Now().Add(time.Hour).Unix(), 0, wire.FieldReason, "any").Err()
 }
 

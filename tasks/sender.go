@@ -3,15 +3,15 @@ package tasks
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -21,10 +21,10 @@ import (
 // there is little to do.
 type sender struct {
 	backend      mailer.Backend
-	intake       <-chan []*job // nil for the express sender
-	express      <-chan []*job // nil if the lane has one queue
-	rest         []*job        // taken, but too many for the last batch
-	share        float64       // of its batches that a sender with both begins with express mail
+	normal       <-chan []*delivery // nil for the express sender
+	priority     <-chan []*delivery // nil if the lane has one queue
+	remaining    []*delivery        // taken, but too many for the last batch
+	share        float64            // of its batches that a sender with both begins with express mail
 	breaker      *breaker
 	busy         *busy
 	ledger       *ledger
@@ -36,7 +36,7 @@ type sender struct {
 	mailer       string
 	number       int // among the worker's senders, from 1
 	log          zerolog.Logger
-	veil         veil
+	view         redact.View
 }
 
 // run sends until stop ends. work ends what is on the wire: everything but the reply
@@ -44,7 +44,7 @@ type sender struct {
 func (s *sender) run(stop, work context.Context) {
 	defer func() {
 		if err := s.backend.Close(); err != nil {
-			s.log.Debug().Str("error", s.veil.text(err.Error())).Msg("closing the connection")
+			s.log.Debug().Str("error", s.view.Reason(err.Error())).Msg("closing the connection")
 		}
 	}()
 	for {
@@ -63,12 +63,12 @@ func (s *sender) run(stop, work context.Context) {
 
 // next waits for one job and takes what else is waiting, up to a batch. Where both ways
 // in have mail, chance decides by the queues' weights which is first.
-func (s *sender) next(stop context.Context) []*job {
-	first, second := s.intake, s.express
+func (s *sender) next(stop context.Context) []*delivery {
+	first, second := s.normal, s.priority
 	if first == nil || second != nil && rand.Float64() < s.share { //nolint:gosec // fairness needs no cryptographic chance
 		first, second = second, first
 	}
-	batch := s.take(s.add(nil, s.rest), first)
+	batch := s.take(s.add(nil, s.remaining), first)
 	if len(batch) == 0 {
 		select {
 		case <-stop.Done():
@@ -83,7 +83,7 @@ func (s *sender) next(stop context.Context) []*job {
 }
 
 // take adds what is waiting, up to a batch.
-func (s *sender) take(batch []*job, from <-chan []*job) []*job {
+func (s *sender) take(batch []*delivery, from <-chan []*delivery) []*delivery {
 	for len(batch) < s.batchSize {
 		select {
 		case jobs := <-from:
@@ -96,9 +96,9 @@ func (s *sender) take(batch []*job, from <-chan []*job) []*job {
 }
 
 // add adds jobs to a batch. Those that are too many for it wait for the next one.
-func (s *sender) add(batch, jobs []*job) []*job {
+func (s *sender) add(batch, jobs []*delivery) []*delivery {
 	n := min(s.batchSize-len(batch), len(jobs))
-	s.rest = jobs[n:]
+	s.remaining = jobs[n:]
 	return append(batch, jobs[:n]...)
 }
 
@@ -114,7 +114,7 @@ func (s *sender) ready(stop, work context.Context) bool {
 		}
 		if _, err := s.backend.Open(work); err != nil {
 			s.breaker.trip(err, true)
-			s.log.Warn().Str("error", s.veil.text(err.Error())).Msg("relay still takes no mail")
+			s.log.Warn().Str("error", s.view.Reason(err.Error())).Msg("relay still takes no mail")
 			continue
 		}
 		s.breaker.reset()
@@ -123,7 +123,7 @@ func (s *sender) ready(stop, work context.Context) bool {
 }
 
 // send puts the batch on the wire and returns the jobs that wait for the relay.
-func (s *sender) send(work context.Context, batch []*job) (held []*job) {
+func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery) {
 	ctx, cancel := context.WithTimeout(work, s.batchTimeout)
 	defer cancel()
 	jobs, err := s.unsent(ctx, claim(batch))
@@ -144,7 +144,7 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 		if slices.ContainsFunc(group, func(r mailer.Report) bool { return r.Err == nil && !r.Skipped }) {
 			s.breaker.accepted()
 		}
-		tried := make([]*job, 0, len(group))
+		tried := make([]*delivery, 0, len(group))
 		for _, r := range group {
 			j := jobs[r.Index]
 			if why, wait := s.judge(j, r.Result); wait {
@@ -170,14 +170,14 @@ func (s *sender) send(work context.Context, batch []*job) (held []*job) {
 	// A batch that came some way is tried on at once, over a new connection.
 	if len(held) == len(jobs) && work.Err() == nil && s.breaker.trip(reason, false) {
 		s.observers.held(s.mailer, reason)
-		s.log.Error().Str("error", s.veil.text(reason.Error())).Msg("relay takes no mail: holding all messages until it does")
+		s.log.Error().Str("error", s.view.Reason(reason.Error())).Msg("relay takes no mail: holding all messages until it does")
 	}
 	return held
 }
 
 // judge decides on a job that has its result. A job that waits for the relay is put back.
-func (s *sender) judge(j *job, r mailer.Result) (why error, wait bool) {
-	r = discreet(r, j.message)
+func (s *sender) judge(j *delivery, r mailer.Result) (why error, wait bool) {
+	r = redact.Result(r, j.message)
 	if mailer.ClassOf(r.Err) == mailer.Unavailable && !s.breaker.relayRefuses(j.name(), r.Err) {
 		r.Err = temporary(r.Err)
 	}
@@ -213,7 +213,7 @@ func (s *sender) works() {
 // sendEach opens the backend first, so that its connection outlives the batch, and
 // sees to it that every message is reported once, whatever the backend does: a
 // message that makes a backend panic costs itself a try and not the worker its life.
-func (s *sender) sendEach(ctx context.Context, jobs []*job, report func([]mailer.Report)) {
+func (s *sender) sendEach(ctx context.Context, jobs []*delivery, report func([]mailer.Report)) {
 	reported := make([]bool, len(jobs))
 	once := func(group []mailer.Report) {
 		group = slices.DeleteFunc(group, func(r mailer.Report) bool {
@@ -234,7 +234,7 @@ func (s *sender) sendEach(ctx context.Context, jobs []*job, report func([]mailer
 }
 
 // inTime refuses a message whose time is up when it is its turn.
-func (s *sender) inTime(jobs []*job) func(i int) error {
+func (s *sender) inTime(jobs []*delivery) func(i int) error {
 	return func(i int) error {
 		a := jobs[i].attempt
 		a.now = time.Now()
@@ -264,18 +264,9 @@ func (s *sender) guarded(ctx context.Context, batch mailer.Batch) (err error) {
 	return errNoReport
 }
 
-// panicked is what may be told of a panic: what Go itself says, and of anything else only
-// its type, for its text may be a message's. The stack says where it was.
-func panicked(p any) string {
-	if err, ok := p.(runtime.Error); ok {
-		return redact.Text(err.Error(), maxReason, true)
-	}
-	return fmt.Sprintf("with a %T", p)
-}
-
 // unsent asks the ledger which of the claimed jobs may be sent, and puts all of them
 // back if it does not know.
-func (s *sender) unsent(ctx context.Context, jobs []*job) ([]*job, error) {
+func (s *sender) unsent(ctx context.Context, jobs []*delivery) ([]*delivery, error) {
 	if len(jobs) == 0 {
 		return nil, nil
 	}
@@ -296,21 +287,24 @@ func (s *sender) pause(work context.Context) {
 	}
 }
 
-// claim takes the jobs for the wire that their handlers have not given up.
-func claim(batch []*job) []*job {
-	jobs := make([]*job, 0, len(batch))
-	for _, j := range batch {
-		if j.claim() {
-			jobs = append(jobs, j)
-		}
+// withSpans is the context in which the jobs are sent.
+func (s *sender) withSpans(ctx context.Context, jobs []*delivery) context.Context {
+	if s.tracer == nil {
+		return ctx
 	}
-	return jobs
+	contexts := make([]context.Context, len(jobs))
+	for i, j := range jobs {
+		contexts[i] = j.span.ctx
+	}
+	return s.tracer.WithMessages(ctx, contexts)
 }
 
-func messages(jobs []*job) []*mailer.EmailMessage {
-	list := make([]*mailer.EmailMessage, len(jobs))
-	for i, j := range jobs {
-		list[i] = j.message
-	}
-	return list
+// busy reports whether a mailer has sent something lately. The zero value is ready for use.
+type busy struct{ last atomic.Int64 }
+
+// note notes that a message has been sent, or tried.
+func (b *busy) note(now time.Time) { b.last.Store(now.UnixNano()) }
+
+func (b *busy) lately() bool {
+	return time.Since(time.Unix(0, b.last.Load())) < asynqbatch.CheckInterval
 }

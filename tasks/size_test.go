@@ -95,10 +95,10 @@ func sendOne(t *testing.T, q *Queue, m *mailer.EmailMessage) error {
 	return err
 }
 
-// A message that has no large field but many of them does not make a mass task large.
+// A message that has no large field but many of them does not make a bulk task large.
 func TestBulk_size(t *testing.T) {
 	t.Parallel()
-	b := newBulk(nil, nil)
+	b := new(bulk)
 	m := &mailer.EmailMessage{Subject: strings.Repeat("s", 1000), ReplyTo: []string{strings.Repeat("r", 1000)}, Headers: map[string]string{"X-A": strings.Repeat("h", 1000)}}
 	if got := b.size(&wire.Payload{Message: m}); got < 3000 || got > 3100 {
 		t.Errorf("size = %d, want 3,000 and a little", got)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
@@ -52,7 +54,7 @@ func ReadStats(ctx context.Context, client redis.UniversalClient) ([]QueueStats,
 		read[i] = statQueue(ctx, pipe, &all[i])
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return nil, unavailable(err)
+		return nil, redisconn.Unavailable(err)
 	}
 	for _, f := range read {
 		f()
@@ -88,7 +90,7 @@ func CountWorkers(ctx context.Context, client redis.UniversalClient) (int, error
 	alive := &redis.ZRangeBy{Min: strconv.FormatInt(time.Now().Unix(), 10), Max: "+inf"}
 	servers, err := client.ZRangeByScore(ctx, "asynq:servers", alive).Result()
 	if err != nil {
-		return 0, unavailable(err)
+		return 0, redisconn.Unavailable(err)
 	}
 	processes := map[string]bool{}
 	for _, key := range servers { // asynq:servers:{host:process:server}, several of a worker
@@ -114,14 +116,14 @@ func ReadMemory(ctx context.Context, client redis.UniversalClient, queues []stri
 		samples[i] = askLists(ctx, pipe, name)
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return nil, unavailable(err)
+		return nil, redisconn.Unavailable(err)
 	}
 	pipe = client.Pipeline()
 	for _, m := range samples {
 		m.askTasks(ctx, pipe)
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return nil, unavailable(err)
+		return nil, redisconn.Unavailable(err)
 	}
 	octets := map[string]int64{}
 	for _, m := range samples {
@@ -159,7 +161,7 @@ func (m *memory) askTasks(ctx context.Context, pipe redis.Pipeliner) {
 	m.tasks = make([][]*redis.IntCmd, len(m.ids))
 	for i, ids := range m.ids {
 		for _, id := range ids.Val() {
-			m.tasks[i] = append(m.tasks[i], pipe.MemoryUsage(ctx, taskKey(m.queue, id)))
+			m.tasks[i] = append(m.tasks[i], pipe.MemoryUsage(ctx, asynqbatch.TaskKey(m.queue, id)))
 		}
 	}
 }

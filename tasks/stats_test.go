@@ -8,6 +8,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -76,7 +77,7 @@ func TestReadMemory(t *testing.T) {
 	var want int64
 	for i := range 50 {
 		id := strconv.Itoa(i)
-		key := taskKey("default", id)
+		key := asynqbatch.TaskKey("default", id)
 		if err := client.HSet(ctx, key, "msg", string(slices.Repeat([]byte("x"), 5000))).Err(); err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
@@ -32,7 +34,7 @@ type QueueStatus struct {
 func ReadStatus(ctx context.Context, client redis.UniversalClient) ([]QueueStatus, error) {
 	names, err := client.SMembers(ctx, "asynq:queues").Result()
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, redisconn.Unavailable(err)
 	}
 	slices.Sort(names)
 	all := make([]QueueStatus, len(names))
@@ -43,7 +45,7 @@ func ReadStatus(ctx context.Context, client redis.UniversalClient) ([]QueueStatu
 		read[i], oldest[i] = countQueue(ctx, pipe, name)
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return nil, unavailable(err)
+		return nil, redisconn.Unavailable(err)
 	}
 	for i, name := range names {
 		all[i].Name = name
@@ -74,14 +76,14 @@ func readSince(ctx context.Context, client redis.UniversalClient, all []QueueSta
 	since := make([]*redis.StringCmd, len(all))
 	for i := range all {
 		if id := oldest[i].Val(); id != "" {
-			since[i] = pipe.HGet(ctx, taskKey(all[i].Name, id), "pending_since")
+			since[i] = pipe.HGet(ctx, asynqbatch.TaskKey(all[i].Name, id), "pending_since")
 		}
 	}
 	if pipe.Len() == 0 {
 		return nil
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return unavailable(err)
+		return redisconn.Unavailable(err)
 	}
 	for i, reply := range since {
 		if reply == nil {

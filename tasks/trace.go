@@ -2,8 +2,6 @@ package tasks
 
 import (
 	"context"
-
-	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // Tracer takes the trace of a request with its mail through the queue to the mail server.
@@ -34,42 +32,30 @@ type span struct {
 }
 
 // startSpan starts the span of a try, if there is a tracer.
-func (w *Worker) startSpan(ctx context.Context, t *ticket) *span {
-	if w.cfg.Tracer == nil {
+func startSpan(ctx context.Context, tracer Tracer, headers map[string]string, queue, id string) *span {
+	if tracer == nil {
 		return nil
 	}
 	s := new(span)
-	s.ctx, s.end = w.cfg.Tracer.Process(ctx, t.task.Headers(), t.name.Queue, t.id)
+	s.ctx, s.end = tracer.Process(ctx, headers, queue, id)
 	return s
 }
 
 // done ends the span. What came first counts.
-func (s *span) done(action Action, err error) {
+func (s *span) done(action string, err error) {
 	if s != nil && s.end != nil {
-		s.end(string(action), err)
+		s.end(action, err)
 		s.end = nil
 	}
 }
 
-// withSpans is the context in which the jobs are sent.
-func (s *sender) withSpans(ctx context.Context, jobs []*job) context.Context {
-	if s.tracer == nil {
-		return ctx
-	}
-	contexts := make([]context.Context, len(jobs))
-	for i, j := range jobs {
-		contexts[i] = j.span.ctx
-	}
-	return s.tracer.WithMessages(ctx, contexts)
-}
-
 // traced hands over in a span, if there is a tracer. do gets what the task is to carry.
-func (q *Queue) traced(ctx context.Context, queue wire.QueueName, id string, do func(ctx context.Context, headers map[string]string) error) error {
-	if q.cfg.Tracer == nil {
+func traced(ctx context.Context, tracer Tracer, queue, id string, do func(ctx context.Context, headers map[string]string) error) error {
+	if tracer == nil {
 		return do(ctx, nil)
 	}
-	ctx, end := q.cfg.Tracer.Enqueue(ctx, queue.Queue)
-	err := do(ctx, q.cfg.Tracer.Headers(ctx))
+	ctx, end := tracer.Enqueue(ctx, queue)
+	err := do(ctx, tracer.Headers(ctx))
 	end(id, err)
 	return err
 }

@@ -18,17 +18,23 @@ const (
 	maxReason   = 400
 	maxShown    = 5 // messages of a bulk task, and attachments of a message
 	notReadable = "cannot be read as mail"
+
+	maxAddress    = 100
+	maxRecipients = 3
 )
+
+// formatter shows people what tasks carry.
+type formatter struct{ redact.View }
 
 // payload shows asynqmon what a task carries: who, what and how much, but no body and
 // no attachment. What comes in may be anything: what it does not understand it leaves out.
-func (v veil) payload(taskType string, data []byte) string {
+func (p formatter) payload(taskType string, data []byte) string {
 	var f fields
 	switch taskType {
 	case wire.TaskType:
-		f = v.one(data)
+		f = p.one(data)
 	case wire.TaskTypeBulk:
-		f = v.many(data)
+		f = p.many(data)
 	default:
 		f.add("payload", "is no mail")
 	}
@@ -37,12 +43,12 @@ func (v veil) payload(taskType string, data []byte) string {
 }
 
 // many shows how many messages there are, and the first few.
-func (v veil) many(data []byte) fields {
+func (p formatter) many(data []byte) fields {
 	n := 0
 	var first []json.RawMessage
 	for one := range bytes.Lines(data) {
 		if n++; n <= maxShown {
-			first = append(first, json.RawMessage(line(v.one(one))))
+			first = append(first, json.RawMessage(line(p.one(one))))
 		}
 	}
 	var f fields
@@ -52,17 +58,17 @@ func (v veil) many(data []byte) fields {
 }
 
 // one shows a message and what is true of it in the queue.
-func (v veil) one(data []byte) fields {
+func (p formatter) one(data []byte) fields {
 	var f fields
 	o, ok := wire.ReadOutline(data)
 	if !ok {
 		f.add("payload", notReadable)
 		return f
 	}
-	f = v.message(o)
-	f.add("only_to", v.recipients(o.Recipients))
-	f.add("refused", v.text(o.Refused, maxReason))
-	f.add("mailer", v.text(o.Using, maxSubject))
+	f = p.message(o)
+	f.add("only_to", p.recipients(o.Recipients))
+	f.add("refused", p.Text(o.Refused, maxReason))
+	f.add("mailer", p.Text(o.Using, maxSubject))
 	f.add("due_at", moment(o.DueAt))
 	f.add("deadline", moment(o.Deadline))
 	if o.AtMostOnce {
@@ -72,58 +78,70 @@ func (v veil) one(data []byte) fields {
 }
 
 // message shows one message.
-func (v veil) message(o wire.Outline) fields {
+func (p formatter) message(o wire.Outline) fields {
 	var f fields
 	if !o.Readable {
 		f.add("message", notReadable)
 		return f
 	}
-	f.add("subject", v.text(o.Subject, maxSubject))
+	f.add("subject", p.Text(o.Subject, maxSubject))
 	if o.From != "" {
-		f.add("from", v.recipient(o.From))
+		f.add("from", p.Address(o.From, maxAddress))
 	}
-	f.add("to", v.recipients(o.To))
-	f.add("cc", v.recipients(o.Cc))
-	f.add("bcc", v.recipients(o.Bcc))
+	f.add("to", p.recipients(o.To))
+	f.add("cc", p.recipients(o.Cc))
+	f.add("bcc", p.recipients(o.Bcc))
 	if o.Body != 0 {
 		f.add("body", size(o.Body)+", text/"+redact.Cut(redact.Line(o.ContentSubtype), maxAddress))
 	}
 	if o.Raw != 0 {
-		f.add("subject", v.text(rawSubject(o.RawHead), maxSubject))
+		f.add("subject", p.Text(rawSubject(o.RawHead), maxSubject))
 		f.add("raw", size(o.Raw))
 	}
-	f.add("alternatives", v.alternatives(o.Alternatives))
-	f.add("attachments", v.attachments(o.Attachments))
+	f.add("alternatives", p.alternatives(o.Alternatives))
+	f.add("attachments", p.attachments(o.Attachments))
 	f.add("message_id", redact.Cut(redact.Line(o.MessageID), maxSubject))
 	return f
 }
 
-func (v veil) alternatives(all []wire.OutlinePart) []string {
+// recipients shows the first few of a list.
+func (p formatter) recipients(list []string) []string {
+	shown := make([]string, 0, min(len(list), maxRecipients+1))
+	for i, r := range list {
+		if i == maxRecipients {
+			return append(shown, fmt.Sprintf("and %d more", len(list)-i))
+		}
+		shown = append(shown, p.Address(r, maxAddress))
+	}
+	return shown
+}
+
+func (p formatter) alternatives(all []wire.OutlinePart) []string {
 	var shown []string
 	for _, a := range all[:min(len(all), maxShown)] {
-		shown = append(shown, size(a.Size)+", "+v.text(a.Mimetype, maxAddress))
+		shown = append(shown, size(a.Size)+", "+p.Text(a.Mimetype, maxAddress))
 	}
 	return shown
 }
 
 // attachments shows names and sizes.
-func (v veil) attachments(all []wire.OutlinePart) []string {
+func (p formatter) attachments(all []wire.OutlinePart) []string {
 	var shown []string
 	for i, a := range all {
 		if i == maxShown {
 			return append(shown, fmt.Sprintf("and %d more", len(all)-i))
 		}
-		name := v.text(a.Name, maxSubject)
+		name := p.Text(a.Name, maxSubject)
 		if name == "" {
 			name = "without a name"
 		}
-		shown = append(shown, fmt.Sprintf("%s: %s, %s", name, size(a.Size), v.text(a.Mimetype, maxAddress)))
+		shown = append(shown, fmt.Sprintf("%s: %s, %s", name, size(a.Size), p.Text(a.Mimetype, maxAddress)))
 	}
 	return shown
 }
 
 // result shows what the relay answered to a message that was sent.
-func (v veil) result(_ string, data []byte) string {
+func (p formatter) result(_ string, data []byte) string {
 	if len(data) == 0 {
 		return ""
 	}
@@ -133,10 +151,10 @@ func (v veil) result(_ string, data []byte) string {
 		f.add("size", size(len(data)))
 		return line(f)
 	}
-	f.add("reply", v.text(r.Reply, maxReason))
+	f.add("reply", p.Text(r.Reply, maxReason))
 	var refused []string
 	for _, reason := range r.Refused[:min(len(r.Refused), maxShown)] {
-		refused = append(refused, v.text(reason, maxReason))
+		refused = append(refused, p.Text(reason, maxReason))
 	}
 	f.add("refused", refused)
 	return line(f)

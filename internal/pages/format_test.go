@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
@@ -16,9 +17,9 @@ const mailPayload = `{"version":1,"using":"marketing","due_at":"2026-01-02T03:04
 	`"attachments":[{"filename":"a.txt","content":"dGhlLXNlY3JldC1hdHRhY2htZW50","mimetype":"text/plain","content_id":""},{"filename":"big.pdf","content":"","mimetype":"application/pdf","content_id":""}],` +
 	`"alternatives":[{"content":"<p>the-secret-html</p>","mimetype":"text/html"}],"message_id":"<1@shop.example>","date":"","fail_silently":false}}`
 
-func TestVeil_payload(t *testing.T) {
+func TestFormatter_payload(t *testing.T) {
 	t.Parallel()
-	got := veil{}.payload(wire.TaskType, []byte(mailPayload))
+	got := formatter{}.payload(wire.TaskType, []byte(mailPayload))
 	want := `{"subject":"Hello ✓","from":"s***@example.com","to":["a***@example.com","b***@x.example","c***@x.example","and 2 more"],` +
 		`"bcc":["b***@example.com"],"body":"15 B, text/plain","alternatives":["22 B, text/html"],` +
 		`"attachments":["a.txt: 21 B, text/plain","big.pdf: 2.5 MB, application/pdf"],"message_id":"<1@shop.example>",` +
@@ -26,7 +27,7 @@ func TestVeil_payload(t *testing.T) {
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if got := (veil{addresses: true}).payload(wire.TaskType, []byte(mailPayload)); !strings.Contains(got, `"to":["ann@example.com","b@x.example"`) {
+	if got := (formatter{redact.View{Addresses: true}}).payload(wire.TaskType, []byte(mailPayload)); !strings.Contains(got, `"to":["ann@example.com","b@x.example"`) {
 		t.Errorf("addresses are not in full: %s", got)
 	}
 	if !json.Valid([]byte(got)) {
@@ -34,13 +35,13 @@ func TestVeil_payload(t *testing.T) {
 	}
 }
 
-func TestVeil_payload_bulk(t *testing.T) {
+func TestFormatter_payload_bulk(t *testing.T) {
 	t.Parallel()
 	var lines strings.Builder
 	for i := range 100 {
 		fmt.Fprintf(&lines, `{"version":1,"due_at":"2026-01-02T03:04:05Z","message":{"subject":"News %d","to":["reader%d@example.com"],"body":"the-secret-body"}}`+"\n", i, i)
 	}
-	got := veil{}.payload(wire.TaskTypeBulk, []byte(lines.String()))
+	got := formatter{}.payload(wire.TaskTypeBulk, []byte(lines.String()))
 	for _, want := range []string{`{"messages":100,`, `"subject":"News 4"`, `"to":["r***@example.com"]`, `"size":"`} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %s in %s", want, got)
@@ -51,18 +52,18 @@ func TestVeil_payload_bulk(t *testing.T) {
 	}
 }
 
-func TestVeil_payload_raw(t *testing.T) {
+func TestFormatter_payload_raw(t *testing.T) {
 	t.Parallel()
 	raw := "Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nTo: ann@example.com\r\n\r\nthe-secret-body\r\n" + strings.Repeat("x", 20_000)
 	data := fmt.Sprintf(`{"version":1,"message":{"subject":"","to":["ann@example.com"],"raw":%q}}`, base64.StdEncoding.EncodeToString([]byte(raw)))
-	got := veil{}.payload(wire.TaskType, []byte(data))
+	got := formatter{}.payload(wire.TaskType, []byte(data))
 	if !strings.Contains(got, `"subject":"Grüße"`) || !strings.Contains(got, `"raw":"20.1 kB"`) {
 		t.Errorf("got %s", got)
 	}
 }
 
 // What is stored beside the queue counts for the part that it is of, and for no other.
-func TestVeil_payload_blobs(t *testing.T) {
+func TestFormatter_payload_blobs(t *testing.T) {
 	t.Parallel()
 	const one = `{"version":1,"due_at":"2026-01-02T03:04:05Z","blobs":[%s],"message":{"body":"","content_subtype":"plain",` +
 		`"attachments":[{"filename":"a.txt","content":"aGk=","mimetype":"text/plain"}],"alternatives":[{"content":"hi","mimetype":"text/html"}]}}`
@@ -79,7 +80,7 @@ func TestVeil_payload_blobs(t *testing.T) {
 			t.Parallel()
 			data := fmt.Sprintf(one, tt.blobs)
 			want := "{" + tt.want + `,"due_at":"2026-01-02T03:04:05Z","size":"` + size(len(data)) + `"}`
-			if got := (veil{}).payload(wire.TaskType, []byte(data)); got != want {
+			if got := (formatter{}).payload(wire.TaskType, []byte(data)); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
 		})
@@ -87,7 +88,7 @@ func TestVeil_payload_blobs(t *testing.T) {
 }
 
 // Nothing that a task may hold makes the formatter panic or show more than it should.
-func TestVeil_payload_hostile(t *testing.T) {
+func TestFormatter_payload_hostile(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, kind, give, want string }{
 		{"nothing", wire.TaskType, "", `{"payload":"cannot be read as mail","size":"0 B"}`},
@@ -108,27 +109,27 @@ func TestVeil_payload_hostile(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if got := (veil{}).payload(tt.kind, []byte(tt.give)); got != tt.want {
+			if got := (formatter{}).payload(tt.kind, []byte(tt.give)); got != tt.want {
 				t.Errorf("got\n%s\nwant\n%s", got, tt.want)
 			}
 		})
 	}
 }
 
-func TestVeil_result(t *testing.T) {
+func TestFormatter_result(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, give, want string }{
 		{"nothing", "", ""},
 		{"a reply", `{"reply":"250 Ok <ann@example.com>","refused":["RCPT <bob@example.com>: 550"]}`, `{"reply":"250 Ok <a***@example.com>","refused":["RCPT <b***@example.com>: 550"]}`},
 		{"anything", "\xff", `{"size":"1 B"}`},
 	} {
-		if got := (veil{}).result(wire.TaskType, []byte(tt.give)); got != tt.want {
+		if got := (formatter{}).result(wire.TaskType, []byte(tt.give)); got != tt.want {
 			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
 		}
 	}
 }
 
-func FuzzVeil_payload(f *testing.F) {
+func FuzzFormatter_payload(f *testing.F) {
 	f.Add(true, []byte(mailPayload))
 	f.Add(false, []byte(mailPayload+"\n"+mailPayload))
 	f.Add(true, []byte(`{"message":{"raw":"U3ViamVjdDogeA=="}}`))
@@ -137,10 +138,10 @@ func FuzzVeil_payload(f *testing.F) {
 		if !single {
 			kind = wire.TaskTypeBulk
 		}
-		if got := (veil{}).payload(kind, data); !json.Valid([]byte(got)) || len(got) > 40_000 {
+		if got := (formatter{}).payload(kind, data); !json.Valid([]byte(got)) || len(got) > 40_000 {
 			t.Errorf("%q becomes %s", data, got)
 		}
-		if got := (veil{}).result(kind, data); len(data) > 0 && !json.Valid([]byte(got)) {
+		if got := (formatter{}).result(kind, data); len(data) > 0 && !json.Valid([]byte(got)) {
 			t.Errorf("the result %q becomes %s", data, got)
 		}
 	})

@@ -12,6 +12,8 @@ import (
 
 	"github.com/hibiken/asynqmon"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/redact"
 )
 
 const (
@@ -25,7 +27,7 @@ const (
 // in their refusals.
 type monitor struct {
 	asynqmon http.Handler
-	veil     veil
+	view     redact.View
 	index    []byte // its page
 	policy   string // Content-Security-Policy of that
 	turns    chan struct{}
@@ -37,12 +39,12 @@ type sharedClient struct{ redis.UniversalClient }
 // MakeRedisClient implements asynq.RedisConnOpt.
 func (c sharedClient) MakeRedisClient() any { return c.UniversalClient }
 
-func newMonitor(client redis.UniversalClient, v veil, mayWrite bool) *monitor {
-	m := &monitor{veil: v, turns: make(chan struct{}, maxReading), asynqmon: asynqmon.New(asynqmon.Options{
+func newMonitor(client redis.UniversalClient, v redact.View, mayWrite bool) *monitor {
+	m := &monitor{view: v, turns: make(chan struct{}, maxReading), asynqmon: asynqmon.New(asynqmon.Options{
 		RootPath:         strings.TrimSuffix(monitorPath, "/"),
 		RedisConnOpt:     sharedClient{client},
-		PayloadFormatter: asynqmon.PayloadFormatterFunc(v.payload),
-		ResultFormatter:  asynqmon.ResultFormatterFunc(v.result),
+		PayloadFormatter: asynqmon.PayloadFormatterFunc(formatter{v}.payload),
+		ResultFormatter:  asynqmon.ResultFormatterFunc(formatter{v}.result),
 		ReadOnly:         !mayWrite,
 	})}
 	page := newRecorder()
@@ -100,7 +102,7 @@ func (m *monitor) api(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(reply.code)
-	_, _ = w.Write([]byte(m.veil.text(string(body), maxReason)))
+	_, _ = w.Write([]byte(m.view.Text(string(body), maxReason)))
 }
 
 // masked is the value with the texts of errors shown as the pages show them.
@@ -113,7 +115,7 @@ func (m *monitor) masked(value any) any {
 	case map[string]any:
 		for key, inner := range v {
 			if reason, ok := inner.(string); ok && key == "error_message" {
-				v[key] = m.veil.text(reason, maxReason)
+				v[key] = m.view.Text(reason, maxReason)
 				continue
 			}
 			v[key] = m.masked(inner)

@@ -35,7 +35,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 		reply.Worker = "ending"
 	}
 	if _, err := s.ping.get(r.Context()); err != nil {
-		reply.Redis, reply.RedisError = "unreachable", s.cfg.veil().text(err.Error(), maxReason)
+		reply.Redis, reply.RedisError = "unreachable", s.cfg.view().Text(err.Error(), maxReason)
 	}
 	for name, why := range s.cfg.Held() {
 		if reply.Mailer = "held"; reply.Held == nil {
@@ -44,7 +44,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 		if name == "" {
 			name = "default"
 		}
-		reply.Held[name] = s.cfg.veil().text(why.Error(), maxReason)
+		reply.Held[name] = s.cfg.view().Text(why.Error(), maxReason)
 	}
 	code := http.StatusServiceUnavailable
 	if reply.Worker == "running" && reply.Redis == "ok" && reply.Mailer == "ok" {

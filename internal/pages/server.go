@@ -18,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/settings"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -49,7 +50,7 @@ type Config struct {
 	Logger  *zerolog.Logger // no logs if nil
 }
 
-func (c Config) veil() veil { return veil{addresses: c.ShowAddresses} }
+func (c Config) view() redact.View { return redact.View{Addresses: c.ShowAddresses} }
 
 // ErrUnprotected is the error when other machines could see the pages without a password.
 var ErrUnprotected = errors.New("pages: beyond this machine a password or a token is required")
@@ -178,7 +179,7 @@ func (s *Server) handler() http.Handler {
 	inside := http.NewServeMux()
 	inside.HandleFunc("GET /{$}", s.page())
 	inside.HandleFunc("GET /status.json", s.status)
-	inside.Handle(monitorPath, newMonitor(s.cfg.Redis, s.cfg.veil(), s.cfg.AllowWrite))
+	inside.Handle(monitorPath, newMonitor(s.cfg.Redis, s.cfg.view(), s.cfg.AllowWrite))
 	if s.cfg.Metrics != nil {
 		inside.Handle("GET /metrics", s.cfg.Metrics)
 	}

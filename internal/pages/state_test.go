@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mailpouch/mailpouch/backends/smtp"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
@@ -35,7 +36,7 @@ func TestRates(t *testing.T) {
 		}
 		pass(time.Second)
 	}
-	got := s.snapshot(veil{})
+	got := s.snapshot(redact.View{})
 	if got.Rate != (5+6+7+8+9)/5.0 {
 		t.Errorf("rate = %v", got.Rate)
 	}
@@ -43,17 +44,17 @@ func TestRates(t *testing.T) {
 		t.Errorf("chart ends with %v, want %v", got.Chart.Sent[chartSpan-5:], want)
 	}
 	pass(4 * time.Second)
-	if got := s.snapshot(veil{}); got.Rate != 9/5.0 {
+	if got := s.snapshot(redact.View{}); got.Rate != 9/5.0 {
 		t.Errorf("rate = %v four seconds later", got.Rate)
 	}
 	pass(time.Hour)
-	got = s.snapshot(veil{})
+	got = s.snapshot(redact.View{})
 	if got.Rate != 0 || slices.Max(got.Chart.Sent) != 0 || got.All.Sent != 45 {
 		t.Errorf("an hour later: rate %v, chart %v, sent %d", got.Rate, got.Chart.Sent, got.All.Sent)
 	}
 	pass(-30 * time.Minute) // a clock that was put right
 	s.outcome(sent("default", ""))
-	if got := s.snapshot(veil{}); got.All.Sent != 46 {
+	if got := s.snapshot(redact.View{}); got.All.Sent != 46 {
 		t.Errorf("sent = %d after the clock went back", got.All.Sent)
 	}
 }
@@ -74,7 +75,7 @@ func TestState_counts(t *testing.T) {
 	} {
 		s.outcome(out)
 	}
-	got := s.snapshot(veil{})
+	got := s.snapshot(redact.View{})
 	for _, tt := range []struct {
 		name      string
 		got, want flow
@@ -108,7 +109,7 @@ func TestState_failuresRing(t *testing.T) {
 		s.outcome(tasks.Outcome{Action: tasks.ActionDead, Queue: "default", TaskID: "a/b", Err: fmt.Errorf("no. %d", i)})
 		pass(time.Second)
 	}
-	got := s.snapshot(veil{}).Failures
+	got := s.snapshot(redact.View{}).Failures
 	if len(got) != maxFailures || got[0].Text != "no. 156" || got[maxFailures-1].Text != "no. 107" {
 		t.Errorf("%d failures, from %q to %q", len(got), got[0].Text, got[len(got)-1].Text)
 	}
@@ -121,7 +122,7 @@ func TestState_held(t *testing.T) {
 	t.Parallel()
 	s, pass := clocked("marketing")
 	held := func() (time.Duration, string) {
-		m := s.snapshot(veil{}).Mailers[1]
+		m := s.snapshot(redact.View{}).Mailers[1]
 		if m.HeldSince == nil {
 			return -1, m.HeldWhy
 		}
@@ -161,7 +162,7 @@ func TestState_connections(t *testing.T) {
 	hooks.Closed(smtp.Closed{})
 	s.batch(tasks.Batch{Size: 10})
 	s.batch(tasks.Batch{Size: 20})
-	m := s.snapshot(veil{}).Mailers[0]
+	m := s.snapshot(redact.View{}).Mailers[0]
 	if m.Open != 1 || m.Opened != 2 || m.LastBatch != 20 || m.MeanBatch != 15 {
 		t.Errorf("%d open, %d opened, last batch %d, mean %v", m.Open, m.Opened, m.LastBatch, m.MeanBatch)
 	}

@@ -99,16 +99,16 @@ const refusedRecipient tasks.Action = "refused"
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	queues, err := s.queues.get(r.Context())
-	reply := s.cfg.State.snapshot(s.cfg.veil())
+	reply := s.cfg.State.snapshot(s.cfg.view())
 	reply.Worker.Version = s.cfg.Version
 	reply.Queues = addUp(queues, s.cfg.Queues, reply.Now, s.cfg.State)
 	if err != nil {
-		reply.Redis = s.cfg.veil().text(err.Error(), maxReason)
+		reply.Redis = s.cfg.view().Text(err.Error(), maxReason)
 	}
 	held := s.cfg.Held()
 	for i, m := range reply.Mailers {
 		if why := held[m.Name]; why != nil && m.HeldSince != nil {
-			reply.Mailers[i].HeldWhy = s.cfg.veil().text(why.Error(), maxReason) // what the last probe found
+			reply.Mailers[i].HeldWhy = s.cfg.view().Text(why.Error(), maxReason) // what the last probe found
 		}
 	}
 	switch {
@@ -125,7 +125,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 }
 
 // snapshot is what the worker has told, put into words.
-func (s *State) snapshot(v veil) status {
+func (s *State) snapshot(v redact.View) status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
@@ -144,16 +144,16 @@ func (s *State) snapshot(v veil) status {
 	return reply
 }
 
-func (m *mailerState) status(name string, now time.Time, v veil) mailerStatus {
+func (m *mailerState) status(name string, now time.Time, v redact.View) mailerStatus {
 	return mailerStatus{
 		Name: name, Flow: m.flow, Rate: m.rate(now), Open: m.open, Opened: m.opened,
 		LastBatch: m.lastBatch, MeanBatch: float64(m.batched) / float64(max(m.batches, 1)),
-		HeldSince: notZero(m.heldSince), HeldWhy: v.text(m.heldWhy, maxReason),
-		LastError: v.text(m.lastError, maxReason), ErrorAt: notZero(m.errorAt),
+		HeldSince: notZero(m.heldSince), HeldWhy: v.Text(m.heldWhy, maxReason),
+		LastError: v.Text(m.lastError, maxReason), ErrorAt: notZero(m.errorAt),
 	}
 }
 
-func (f failure) status(v veil) failureStatus {
+func (f failure) status(v redact.View) failureStatus {
 	out := f.out
 	reply := failureStatus{
 		At: f.at, What: out.Action, Queue: out.Queue, Mailer: out.Mailer,
@@ -162,12 +162,12 @@ func (f failure) status(v veil) failureStatus {
 	switch {
 	case f.refused != nil:
 		reply.What = refusedRecipient
-		reply.Text = v.text(f.refused.Error(), maxReason)
+		reply.Text = v.Text(f.refused.Error(), maxReason)
 		return reply
 	case out.Action == tasks.ActionRetry:
 		reply.Next = notZero(f.at.Add(out.RetryIn))
 	}
-	reply.Text = v.text(out.Err.Error(), maxReason)
+	reply.Text = v.Text(out.Err.Error(), maxReason)
 	if out.Action == tasks.ActionRetry || out.Action == tasks.ActionDead {
 		queue := wire.QueueName{Mailer: out.Mailer, Queue: out.Queue, Shard: out.Shard}.String()
 		reply.Link = monitorPath + "queues/" + url.PathEscape(queue) + "/tasks/" + url.PathEscape(out.TaskID)

@@ -1,5 +1,6 @@
 // Package redact makes texts of messages and servers fit for others to see: mail addresses
-// without the person, one line, and no longer than it has to be. Logs and pages use it.
+// without the person, nothing that a server repeats of a message, one line, and no longer than
+// it has to be. Logs, pages and what asynq stores of a failure go through it.
 package redact
 
 import (
@@ -110,6 +111,13 @@ func Cut(s string, limit int) string {
 	}
 	return s
 }
+
+// MaxReason is how many characters are kept of the reason why a message failed: enough for a
+// hundred refused recipients.
+const MaxReason = 4000
+
+// Reason is Text for the reason why a message failed.
+func Reason(s string, full bool) string { return Text(s, MaxReason, full) }
 
 // Text is a text of a message or a server for one line: at most limit characters, none of
 // which steers a terminal or turns the writing direction, and addresses in full only if

@@ -1,0 +1,329 @@
+package tasks
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// bulkRun is one run of a mass task.
+type bulkRun struct {
+	w        *Worker
+	task     *taskMessage
+	messages []*taskMessage
+	results  []wire.Result // if they are to be kept
+	finished int
+}
+
+func (w *Worker) processBulk(ctx context.Context, t *taskMessage) error {
+	messages, errs := t.unpack()
+	r := &bulkRun{w: w, task: t, messages: messages}
+	l, lost := r.dispatcher()
+	defer r.endSpans()
+	var left []*taskMessage // what is to be sent
+	for i, m := range messages {
+		o, settled := r.unsendable(m, l, errors.Join(errs[i], lost))
+		if !settled {
+			left = append(left, m)
+		} else if err := r.settle(ctx, m, o); err != nil {
+			return err
+		}
+	}
+	if len(left) > 0 {
+		if err := r.sendAll(ctx, l, left); err != nil {
+			return err
+		}
+	}
+	return r.end()
+}
+
+// sendAll sends messages, and settles each. If one expires meanwhile the task is given back:
+// the next run makes a dead letter of it and goes on with the others.
+func (r *bulkRun) sendAll(ctx context.Context, l *dispatcher, left []*taskMessage) error {
+	inTime, cancel := r.w.inTime(ctx, r.w.firstExpiry(left))
+	defer cancel()
+	release, ok := l.room(inTime, r.task.name, left...)
+	if !ok {
+		return errGivenBack
+	}
+	defer release()
+	jobs := make([]*delivery, 0, len(left))
+	done := make(chan *delivery, len(left))
+	for _, m := range left {
+		err := r.w.blobs.fill(inTime, m.payload)
+		switch {
+		case err == nil:
+			m.startSpan(ctx, r.w.cfg.Tracer)
+			jobs = append(jobs, newDelivery(m, done))
+			continue
+		case mailer.ClassOf(err) == mailer.Unavailable:
+			return errGivenBack
+		}
+		if err := r.settle(ctx, m, outcome{verdict: r.w.policy.decide(err, m.attempt())}); err != nil {
+			return err
+		}
+	}
+	return r.send(ctx, inTime, l, jobs, done)
+}
+
+// firstExpiry is when the first of the messages expires.
+func (w *Worker) firstExpiry(messages []*taskMessage) time.Time {
+	first := w.policy.expiry(messages[0].attempt())
+	for _, m := range messages[1:] {
+		if at := w.policy.expiry(m.attempt()); at.Before(first) {
+			first = at
+		}
+	}
+	return first
+}
+
+// endSpans ends the spans of the messages that are given back.
+func (r *bulkRun) endSpans() {
+	for _, m := range r.messages {
+		m.endSpan()
+	}
+}
+
+// lane is the lane of the messages, which all have the same mailer.
+func (r *bulkRun) dispatcher() (*dispatcher, error) {
+	for _, m := range r.messages {
+		if m.payload == nil {
+			continue
+		}
+		if l, ok := r.w.dispatchers[m.payload.Using]; ok {
+			return l, nil
+		}
+		return nil, unknownHere(m.payload.Using)
+	}
+	return nil, nil
+}
+
+// unsendable tells what becomes of a message that is not to be sent here. unfit is why
+// none can be.
+func (r *bulkRun) unsendable(m *taskMessage, l *dispatcher, unfit error) (o outcome, settled bool) {
+	if unfit != nil {
+		return dead(unfit), true
+	}
+	if o, ok := r.w.hopeless(m); ok {
+		return o, true
+	}
+	return outcome{forwarded: true}, m.name.Mailer != l.mailer // its producer did not know the mailer
+}
+
+// send gives the jobs to the senders, spread over all of them, and settles each when it
+// is through. Where time runs out it waits for what is on the wire and gives the task back.
+func (r *bulkRun) send(ctx, inTime context.Context, l *dispatcher, jobs []*delivery, done <-chan *delivery) error {
+	if len(jobs) == 0 {
+		return nil
+	}
+	left := len(jobs)
+	var chunks [][]*delivery
+	for chunk := range slices.Chunk(jobs, (len(jobs)+l.connections-1)/l.connections) {
+		chunks = append(chunks, chunk)
+	}
+	var failure error
+	over, room := inTime.Done(), r.w.roomFor(r.task)
+	giveBack := func() {
+		over, room, chunks, failure = nil, nil, nil, errGivenBack
+		for _, j := range jobs {
+			if j.giveUp() {
+				left--
+			}
+		}
+	}
+	for left > 0 {
+		var next []*delivery
+		var way chan []*delivery // nil: nothing to offer
+		if len(chunks) > 0 {
+			next, way = chunks[0], l.channel(r.task.name)
+		}
+		select {
+		case way <- next:
+			chunks = chunks[1:]
+		case j := <-done:
+			left--
+			if j.outcome.verdict.action == hold { // put back, when time was up
+				failure = errGivenBack
+			} else if err := r.settle(ctx, r.messages[j.index], j.outcome); err != nil {
+				failure = err
+			}
+		case <-over:
+			giveBack()
+		case <-room:
+			giveBack()
+		}
+	}
+	return failure
+}
+
+// settle does what a message's outcome asks for. What is to be tried again or kept for
+// a person leaves the task here.
+func (r *bulkRun) settle(ctx context.Context, m *taskMessage, o outcome) error {
+	if o.forwarded || o.verdict.action == deadLetter && o.result.Err == nil { // it was not on the wire
+		var err error
+		if o, err = r.w.ledger.decided(ctx, m, o); err != nil {
+			return errGivenBack
+		}
+	}
+	if o.moved && o.remainder == nil {
+		r.finished++
+		return nil
+	}
+	if o.moved {
+		if err := r.goOnAgain(ctx, m, *o.remainder); err != nil {
+			return errGivenBack
+		}
+		r.finished++
+		return nil
+	}
+	if err := r.moveOn(ctx, m, o); err != nil {
+		r.w.log.Error().Err(err).Str("task", m.id).Msg("given back: what became of the message cannot be written down")
+		return errGivenBack
+	}
+	r.finished++
+	if m.payload != nil && m.payload.KeepResult {
+		if r.results == nil {
+			r.results = make([]wire.Result, len(r.messages))
+		}
+		r.results[m.index] = wire.NewResult(o.result)
+	}
+	r.w.ended(m, o)
+	return nil
+}
+
+// moveOn makes tasks of what is left of a message.
+func (r *bulkRun) moveOn(ctx context.Context, m *taskMessage, o outcome) error {
+	switch {
+	case m.payload == nil:
+		return r.leave(ctx, m, wire.Remainder{}, 0)
+	case o.verdict.action == retry:
+		return r.leave(ctx, m, wire.Remainder{Spent: m.payload.Spent + 1}, o.verdict.delay)
+	case o.verdict.action == deadLetter:
+		return r.leave(ctx, m, wire.Remainder{Spent: m.payload.Spent + 1, Refused: redact.Reason(o.verdict.reason.Error(), true)}, 0)
+	case o.forwarded:
+		return r.leave(ctx, m, wire.Remainder{Forwarded: true}, 0)
+	case len(o.result.Refused) > 0:
+		if err := r.w.keepRefused(ctx, m, o.result.Refused); err != nil {
+			return err
+		}
+		return r.w.ledger.note(ctx, m, wire.Record{Reply: o.result.Reply})
+	case o.verdict.reason != nil: // it has failed silently, once
+		return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
+	}
+	return nil
+}
+
+var errTaken = errors.New("another worker has the task")
+
+// leave makes a task of a message. How it goes on is noted in the ledger first: a worker
+// that dies in between leaves that to the next run of the mass task, and two workers that
+// have it at the same time do it once.
+func (r *bulkRun) leave(ctx context.Context, m *taskMessage, how wire.Remainder, delay time.Duration) error {
+	ours, err := r.w.ledger.leaves(ctx, m, how)
+	if err != nil {
+		return err
+	}
+	if !ours {
+		return errTaken
+	}
+	return r.goOn(ctx, m, how, delay)
+}
+
+// goOnAgain is goOn for a message that an earlier run had begun to make a task of. If that
+// was there it may have been cancelled.
+func (r *bulkRun) goOnAgain(ctx context.Context, m *taskMessage, how wire.Remainder) error {
+	name := m.name
+	if name.Bulk = false; how.Forwarded {
+		name.Mailer = m.payload.Using
+	}
+	cancelled, err := r.w.redis.Exists(ctx, wire.CancelledKey(name.String(), m.id)).Result()
+	if err != nil {
+		return redisconn.Unavailable(err)
+	}
+	if cancelled > 0 {
+		return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
+	}
+	return r.goOn(ctx, m, how, 0)
+}
+
+// goOn enqueues the task of a message that leaves, which doing it twice does once.
+func (r *bulkRun) goOn(ctx context.Context, m *taskMessage, how wire.Remainder, delay time.Duration) error {
+	if m.payload == nil {
+		if err := r.keepUnreadable(ctx, m); err != nil {
+			return err
+		}
+		return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
+	}
+	p, to := *m.payload, *m
+	if p.Spent, p.Refused = how.Spent, how.Refused; how.Forwarded {
+		to.name.Mailer = p.Using
+	}
+	opts := []asynq.Option{asynq.ProcessIn(delay)}
+	if p.KeepResult {
+		task, err := asynq.NewInspectorFromRedisClient(r.w.redis).GetTaskInfo(m.queue, r.task.id)
+		if err != nil {
+			return redisconn.Unavailable(err)
+		}
+		opts = append(opts, asynq.Retention(task.Retention))
+	}
+	err := r.w.enqueueRemainder(ctx, &to, &p, "", opts...)
+	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost
+		p.Refused = cmp.Or(p.Refused, err.Error())
+		err = r.keepIncomplete(ctx, &to, &p)
+	}
+	if err != nil {
+		return err
+	}
+	return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
+}
+
+// keepIncomplete makes a dead letter of a message that has lost an attachment.
+func (r *bulkRun) keepIncomplete(ctx context.Context, m *taskMessage, p *wire.Payload) error {
+	data, err := p.Encode()
+	if err != nil {
+		return err
+	}
+	return r.putAside(ctx, m, asynq.NewTask(wire.TaskType, data))
+}
+
+// keepUnreadable makes a task of a message that cannot be read. It becomes a dead letter
+// when a worker finds that out again, with its payload as it is.
+func (r *bulkRun) keepUnreadable(ctx context.Context, m *taskMessage) error {
+	line := slices.Collect(bytes.Lines(m.task.Payload()))[m.index]
+	return r.putAside(ctx, m, asynq.NewTask(wire.TaskType, bytes.TrimSpace(line)))
+}
+
+// putAside enqueues a task that is to become a dead letter.
+func (r *bulkRun) putAside(ctx context.Context, m *taskMessage, task *asynq.Task) error {
+	name := m.name
+	name.Bulk = false
+	err := putTask(ctx, r.w.client, task, m.id, asynq.Queue(name.String()), asynq.MaxRetry(m.maxRetry+spareRetry), asynq.Timeout(m.timeout))
+	if errors.Is(err, asynq.ErrTaskIDConflict) {
+		return nil
+	}
+	return err
+}
+
+// end is the end of the run: the task completes if every message is through.
+func (r *bulkRun) end() error {
+	if r.finished < len(r.messages) {
+		return errGivenBack
+	}
+	for _, m := range r.messages {
+		r.w.blobs.ended(m.key, m.payload)
+	}
+	if r.results != nil {
+		r.w.keepResult(r.task, r.results)
+	}
+	return nil
+}

@@ -1,0 +1,292 @@
+package tasks
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"iter"
+	"sync/atomic"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// A message on its way through the worker:
+//
+//	asynq -> handler: taskMessage -> delivery -> sender -> outcome -> handler -> asynq
+
+// taskMessage is a message of a task as its handler sees it.
+type taskMessage struct {
+	task     *asynq.Task
+	id       string // the message's: the task's, with the index in a mass task
+	queue    string // asynq's
+	name     wire.QueueName
+	key      string // of the task in Redis
+	index    int    // in a mass task
+	suffix   string // what the message's fields of the task's record end in: "" if it has the task to itself
+	token    string // names this try
+	retried  int    // as asynq counts
+	maxRetry int
+	started  time.Time
+	timeout  time.Duration // of the task, in whole seconds
+	payload  *wire.Payload // nil if it cannot be read
+	alone    bool          // it runs with nothing else in the process
+	span     *span
+}
+
+func newTaskMessage(ctx context.Context, task *asynq.Task) *taskMessage {
+	t := &taskMessage{task: task, token: rand.Text()[:12], started: time.Now()}
+	t.id, _ = asynq.GetTaskID(ctx)
+	t.queue, _ = asynq.GetQueueName(ctx)
+	t.name, t.key = wire.ParseQueueName(t.queue), asynqbatch.TaskKey(t.queue, t.id)
+	t.retried, _ = asynq.GetRetryCount(ctx)
+	t.maxRetry, _ = asynq.GetMaxRetry(ctx)
+	t.maxRetry -= spareRetry
+	if deadline, ok := ctx.Deadline(); ok {
+		t.timeout = deadline.Sub(t.started).Round(time.Second)
+	}
+	return t
+}
+
+// tries is how many the message had before this one.
+func (t *taskMessage) tries() int { return t.retried + t.payload.Spent }
+
+func (t *taskMessage) attempt() attempt {
+	a := attempt{
+		now: t.started, due: t.payload.DueAt,
+		retried: t.tries(), maxRetry: t.maxRetry,
+		failSilently: t.payload.Message.FailSilently, atMostOnce: t.payload.AtMostOnce,
+	}
+	if t.payload.Deadline != nil {
+		a.deadline = *t.payload.Deadline
+	}
+	return a
+}
+
+func (t *taskMessage) message() *mailer.EmailMessage {
+	if len(t.payload.Recipients) > 0 {
+		return t.payload.Message.WithRecipients(t.payload.Recipients)
+	}
+	return t.payload.Message
+}
+
+// unpack returns the messages of a mass task. The payload of one that cannot be read is
+// nil, and its entry in errs says why.
+func (t *taskMessage) unpack() (messages []*taskMessage, errs []error) {
+	for line := range bytes.Lines(t.task.Payload()) {
+		m := t.part(len(messages))
+		p, err := wire.Decode(line, t.task.Headers())
+		m.payload = p
+		messages, errs = append(messages, m), append(errs, err)
+	}
+	return messages, errs
+}
+
+// part is the message of a mass task with that index, without its payload.
+func (t *taskMessage) part(index int) *taskMessage {
+	m := new(*t)
+	m.index = index
+	m.id = wire.MessageID(t.id, index)
+	m.suffix = m.id[len(t.id):]
+	return m
+}
+
+// need is the memory that messages take until they are through. What several of them
+// share counts once.
+func need(messages []*taskMessage) int {
+	octets := 0.0
+	var shared map[string]bool
+	for _, t := range messages {
+		if t.payload == nil {
+			continue
+		}
+		octets += weigh(t.payload.Message).memory() // without what is in blobs
+		for _, b := range t.payload.Blobs {
+			if shared[b.Hash] {
+				continue
+			}
+			octets += float64(b.Size) * costOf(b)
+			if shared == nil {
+				shared = map[string]bool{}
+			}
+			shared[b.Hash] = true
+		}
+	}
+	return int(octets)
+}
+
+// reported reports whether the failure of a message was reported when it happened, in the mass task
+// that it comes from.
+func (t *taskMessage) reported() bool {
+	return t.payload != nil && t.payload.Refused != "" && len(t.payload.Recipients) == 0
+}
+
+// startSpan starts the span of a try, if there is a tracer. It ends with the outcome, or with endSpan.
+func (t *taskMessage) startSpan(ctx context.Context, tracer Tracer) {
+	t.span = startSpan(ctx, tracer, t.task.Headers(), t.name.Queue, t.id)
+}
+
+// endSpan ends the span of a try that has no outcome: the message is given back.
+func (t *taskMessage) endSpan() { t.span.done("", nil) }
+
+// job is one message on its way through the worker, from the handler that holds its
+// task to the sender that holds the connection, and back.
+type delivery struct {
+	message  *mailer.EmailMessage
+	attempt  attempt
+	index    int              // in its task
+	done     chan<- *delivery // gets the job when outcome is there; has room for it, so no sender waits for a handler
+	outcome  outcome
+	state    atomic.Int32
+	unwanted atomic.Bool // the handler waits for it to leave the wire only
+	span     *span
+
+	// The ledger's.
+	key        string      // of the task in Redis
+	suffix     string      // what the fields of this message there end in; "" if it has the task to itself
+	cancelled  string      // the key that is there if the task was cancelled
+	token      string      // names this try
+	onceToken  string      // the same if the message is at_most_once; "" for others
+	gone       bool        // the task was not in Redis when the try began
+	generation string      // tells the tasks apart that have this ID one after the other; "" for an ID used once
+	record     string      // to be written before the handler gets the outcome
+	written    chan<- bool // gets whether Redis knows the outcome; has room for that
+}
+
+// A job waits until a sender claims it for the wire or its handler gives it up,
+// whichever is first. On the wire only the sender may say what became of it.
+const (
+	deliveryWaiting int32 = iota
+	deliveryOnWire
+	deliveryGivenUp
+)
+
+func newDelivery(t *taskMessage, done chan<- *delivery) *delivery {
+	j := &delivery{
+		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
+		key: t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.id), token: t.token, span: t.span,
+	}
+	j.unwanted.Store(t.alone) // what waits for its relay does not wait alone
+	if j.generation = t.payload.Generation(); j.generation != "" {
+		j.token = j.generation + "." + j.token
+	}
+	if t.payload.AtMostOnce {
+		j.onceToken = j.token
+	}
+	return j
+}
+
+// endsTask says whether the task of the message, which was accepted, ends with that.
+func (j *delivery) endsTask() bool {
+	return j.suffix == "" && !j.gone && j.onceToken == "" && len(j.outcome.result.Refused) == 0
+}
+
+// name is what the ledger remembers the message by.
+func (j *delivery) name() string { return entryName(j.key, j.generation, j.suffix) }
+
+func entryName(key, stamp, slot string) string {
+	if stamp == "" && slot == "" {
+		return key
+	}
+	return key + "\x00" + stamp + "\x00" + slot
+}
+
+// end gives the job with its outcome to the handler.
+func (j *delivery) end(o outcome) {
+	j.outcome = o
+	j.done <- j
+}
+
+// claim takes the job for the wire. It is false if the handler has given it up.
+func (j *delivery) claim() bool { return j.state.CompareAndSwap(deliveryWaiting, deliveryOnWire) }
+
+// putBack undoes claim: nothing of the message has been accepted. If the handler wanted it
+// back meanwhile it gets it, with the outcome that it waits.
+func (j *delivery) putBack() {
+	j.state.Store(deliveryWaiting)
+	if j.unwanted.Load() && j.state.CompareAndSwap(deliveryWaiting, deliveryGivenUp) {
+		j.end(outcome{verdict: verdict{action: hold}})
+	}
+}
+
+// giveUp takes the job back. It is false if the job is on the wire: then it comes when it
+// has an outcome, or is put back.
+func (j *delivery) giveUp() bool {
+	j.unwanted.Store(true)
+	return j.state.CompareAndSwap(deliveryWaiting, deliveryGivenUp)
+}
+
+// undelivered says whether it is known that the try delivered nothing and the same task
+// tries again: until then the message can be cancelled there. A message of a mass task
+// becomes a task of its own, where it can be cancelled then.
+func (j *delivery) undelivered() bool {
+	var e *mailer.SendError
+	return j.suffix == "" && j.outcome.verdict.action == retry && errors.As(j.outcome.result.Err, &e) && e.Class == mailer.Temporary
+}
+
+// claim takes the jobs for the wire that their handlers have not given up.
+func claim(batch []*delivery) []*delivery {
+	jobs := make([]*delivery, 0, len(batch))
+	for _, j := range batch {
+		if j.claim() {
+			jobs = append(jobs, j)
+		}
+	}
+	return jobs
+}
+
+// runs yields the jobs by their tasks: those of one task stand together.
+func runs(jobs []*delivery) iter.Seq[[]*delivery] {
+	return func(yield func([]*delivery) bool) {
+		for len(jobs) > 0 {
+			n := 1
+			for n < len(jobs) && jobs[n].key == jobs[0].key {
+				n++
+			}
+			if !yield(jobs[:n]) {
+				return
+			}
+			jobs = jobs[n:]
+		}
+	}
+}
+
+func messages(jobs []*delivery) []*mailer.EmailMessage {
+	list := make([]*mailer.EmailMessage, len(jobs))
+	for i, j := range jobs {
+		list[i] = j.message
+	}
+	return list
+}
+
+// outcome is how a try of a message has ended, and what the worker does about it.
+type outcome struct {
+	result  mailer.Result
+	verdict verdict
+
+	sender    int             // which one tried; 0: none
+	again     bool            // the message had been sent before, and was not sent again
+	forwarded bool            // the task went on to another queue
+	moved     bool            // an earlier run of the mass task has made a task of the message
+	remainder *wire.Remainder // with moved: it had begun to
+}
+
+// dead is the outcome of a message that is a dead letter without having been on the wire.
+func dead(reason error) outcome { return outcome{verdict: verdict{action: deadLetter, reason: reason}} }
+
+// outcomeOf is how a message ends whose record is in the ledger.
+func outcomeOf(data string) (outcome, error) {
+	r, err := wire.DecodeRecord(data)
+	if err != nil {
+		return outcome{again: true}, err
+	}
+	if r.Moved {
+		return outcome{moved: true, remainder: r.Rest}, nil
+	}
+	return outcome{result: r.Result(), again: true}, nil
+}

@@ -1,0 +1,232 @@
+package tasks
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/wire"
+)
+
+// givingBack is how long asynq waits at shutdown before it puts unfinished tasks back:
+// time for the finished ones to be recorded first.
+const givingBack = time.Second
+
+// How often, on average, an idle asynq server looks for new tasks: a message waits half
+// of it, at most one and a half. Each look costs Redis one script for each queue. The
+// priority server asks Redis as often as that only while its mailer is busy, for then
+// other mail is in the way; otherwise it does so every checkInterval.
+const (
+	checkInterval         = asynqbatch.CheckInterval
+	bulkCheckInterval     = 200 * time.Millisecond
+	priorityCheckInterval = 2 * time.Millisecond
+)
+
+// dispatcher brings one mailer's messages from its queues to its relay, apart from all others': it has its own
+// asynq servers, its own senders and breaker. A relay that is down or slow holds up its own mail only.
+//
+//	asynq servers, one for each shard   -> handlers -> normal   -> senders
+//	asynq server for bulk mail          -> handlers -> normal   -> senders
+//	asynq server for the top queue      -> handlers -> priority -> its own sender, and a share of the others
+type dispatcher struct {
+	cfg         WorkerConfig
+	mailer      string // its name, "" for the default mailer
+	connections int
+
+	// With several queues there are two channels. What is in the queue of the highest
+	// weight comes by priority: one connection is there for it alone, and the other
+	// senders take their share of it, so no amount of other mail delays it. Bulk mail
+	// never comes by priority. The channels are unbuffered: a delivery is either its
+	// handler's or a sender's.
+	normal   chan []*delivery
+	priority chan []*delivery // nil if there is one queue
+
+	memory         *budget // of what comes by normal
+	priorityMemory *budget // and by priority
+
+	top     string // the queue of the highest weight
+	share   float64
+	policy  policy
+	breaker *breaker
+	busy    busy
+	senders []*sender
+	servers []*asynqbatch.Server
+}
+
+func newDispatcher(mailer string, connections int, cfg WorkerConfig) *dispatcher {
+	d := &dispatcher{cfg: cfg, mailer: mailer, connections: connections, normal: make(chan []*delivery), breaker: newBreaker()}
+	d.memory, d.priorityMemory = newBudgets(cfg.Memory, 1+len(cfg.Mailers), connections, len(cfg.Queues) > 1)
+	if len(d.cfg.Queues) < 2 {
+		return d
+	}
+	sum := 0
+	for _, name := range slices.Sorted(maps.Keys(d.cfg.Queues)) {
+		sum += d.cfg.Queues[name]
+		if d.top == "" || d.cfg.Queues[name] > d.cfg.Queues[d.top] {
+			d.top = name
+		}
+	}
+	d.priority = make(chan []*delivery)
+	d.share = float64(d.cfg.Queues[d.top]) / float64(sum)
+	return d
+}
+
+// channel is where the deliveries of a queue go.
+func (d *dispatcher) channel(queue wire.QueueName) chan []*delivery {
+	if d.isPriority(queue) {
+		return d.priority
+	}
+	return d.normal
+}
+
+func (d *dispatcher) isPriority(queue wire.QueueName) bool {
+	return d.priority != nil && queue.Queue == d.top && !queue.Bulk
+}
+
+// serverConfigs are those of the asynq servers. Each waits for Redis when it takes tasks, so each
+// shard has one: another node may answer meanwhile. Another one is there for the priority
+// queue alone, so that its tasks never wait until other tasks make room, and one for bulk
+// mail: asynq writes the payload of every active task to Redis every few seconds, so of
+// these big ones only so many are active as keep the senders busy. Each is spread over all.
+func (d *dispatcher) serverConfigs() []asynqbatch.ServerConfig {
+	concurrency := d.concurrency()
+	parts := max(d.cfg.Shards, 1)
+	whole := d.names(0, false) // a queue that is in parts now may have been in one piece
+	var configs []asynqbatch.ServerConfig
+	for shard := range parts {
+		queues := whole
+		if d.cfg.Shards > 0 {
+			queues = d.names(shard+1, false)
+		}
+		if shard == 0 {
+			maps.Copy(queues, whole)
+		}
+		configs = append(configs, d.serverConfig(queues, max(concurrency/parts, 1)))
+	}
+	priority, bulk := map[string]int{}, d.names(0, true)
+	for shard := range d.cfg.Shards + 1 {
+		priority[wire.QueueName{Mailer: d.mailer, Queue: d.top, Shard: shard}.String()] = 1
+		maps.Copy(bulk, d.names(shard, true))
+	}
+	if d.priority != nil {
+		config := d.serverConfig(priority, d.cfg.BatchSize)
+		config.TaskCheckInterval, config.Eager = priorityCheckInterval, d.busy.lately
+		configs = append(configs, config)
+	}
+	config := d.serverConfig(bulk, bulkConcurrency+d.connections/4)
+	config.TaskCheckInterval = bulkCheckInterval
+	return append(configs, config)
+}
+
+// bulkConcurrency is how many bulk tasks are in flight at once, and one more for each four connections.
+const bulkConcurrency = 8
+
+// concurrency is how many tasks are in flight at once: a batch for each connection, or half of that
+// where there are many connections, for those do not all begin a batch at the same time.
+func (d *dispatcher) concurrency() int {
+	const few = 400
+	full := d.connections * d.cfg.BatchSize
+	return cmp.Or(d.cfg.Concurrency, min(full, max(full/2, few)))
+}
+
+// names are asynq's names of one part of the queues, and their weights.
+func (d *dispatcher) names(shard int, bulk bool) map[string]int {
+	names := map[string]int{}
+	for queue, weight := range d.cfg.Queues {
+		names[wire.QueueName{Mailer: d.mailer, Queue: queue, Shard: shard, Bulk: bulk}.String()] = weight
+	}
+	return names
+}
+
+// addSenders makes the connections, the one for the priority queue last. before is how many senders the
+// worker has already.
+func (d *dispatcher) addSenders(p policy, ledger *ledger, before int) error {
+	d.policy = p
+	for range d.connections {
+		if err := d.addSender(ledger, before, d.normal, d.priority); err != nil {
+			return err
+		}
+	}
+	if d.priority == nil {
+		return nil
+	}
+	return d.addSender(ledger, before, nil, d.priority)
+}
+
+func (d *dispatcher) addSender(ledger *ledger, before int, normal, priority chan []*delivery) error {
+	backend, err := d.cfg.Connect(d.mailer)
+	if err != nil {
+		return err
+	}
+	log := *d.cfg.Logger
+	if d.mailer != "" {
+		log = log.With().Str("mailer", d.mailer).Logger()
+	}
+	d.senders = append(d.senders, &sender{
+		backend: backend, normal: normal, priority: priority, share: d.share,
+		breaker: d.breaker, busy: &d.busy, ledger: ledger, policy: d.policy, log: log, view: redact.View{Addresses: d.cfg.ShowAddresses},
+		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout,
+		observers: d.cfg.Observers, tracer: d.cfg.Tracer, mailer: d.mailer, number: before + len(d.senders) + 1,
+	})
+	return nil
+}
+
+// start starts the senders and the asynq servers, which give their tasks to the handler.
+func (d *dispatcher) start(stop, work context.Context, client *asynqbatch.Client, handler asynq.Handler, senders *sync.WaitGroup) error {
+	for _, s := range d.senders {
+		senders.Go(func() { s.run(stop, work) })
+	}
+	for _, c := range d.serverConfigs() {
+		s := client.NewServer(c)
+		if err := s.Start(handler); err != nil {
+			return err
+		}
+		d.servers = append(d.servers, s)
+	}
+	return nil
+}
+
+// serverConfig is how asynq is used.
+func (d *dispatcher) serverConfig(queues map[string]int, concurrency int) asynqbatch.ServerConfig {
+	return asynqbatch.ServerConfig{Config: asynq.Config{
+		Concurrency:              concurrency,
+		Queues:                   queues,
+		TaskCheckInterval:        checkInterval,
+		DelayedTaskCheckInterval: time.Second,
+		RetryDelayFunc:           d.policy.retryDelay,
+		IsFailure:                costsTry,
+		ShutdownTimeout:          givingBack,
+		LogLevel:                 asynq.WarnLevel,
+	}}
+}
+
+// room takes the memory for messages of that queue, all at once: one
+// after the other, two tasks could each wait for what the other one has.
+func (d *dispatcher) room(ctx context.Context, queue wire.QueueName, messages ...*taskMessage) (release func(), ok bool) {
+	b := d.memory
+	if d.isPriority(queue) {
+		b = d.priorityMemory
+	}
+	small := smallMessage
+	if queue.Bulk {
+		small = smallBulk
+	}
+	need := need(messages)
+	if need <= int(small) {
+		need = 0
+	}
+	return b.take(ctx, need)
+}
+
+// held returns why the relay takes no mail, nil if it does.
+func (d *dispatcher) held() error { return d.breaker.held() }
+
+// stop ends what the senders leave behind.
+func (d *dispatcher) stop() { d.breaker.stop() }

@@ -1,0 +1,239 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+var weights = map[string]int{"critical": 6, "default": 3, "bulk": 1}
+
+// However much bulk mail is stuck, critical mail has a connection to itself.
+func TestLane_express(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	release := make(chan struct{})
+	stuck := make(chan struct{}, 1000)
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		if strings.HasPrefix(m.Subject, "bulk") {
+			stuck <- struct{}{}
+			<-release
+		}
+		return mailer.Result{}
+	}
+	queue := h.queue
+	h.queue = queue.With(Options{Queue: "bulk"})
+	h.send(300, func(m *mailer.EmailMessage) { m.Subject = "bulk" })
+	cfg := h.config()
+	cfg.Queues = weights
+	h.start(cfg)
+	for range cfg.Connections {
+		<-stuck // every other connection is busy now
+	}
+	h.queue = queue.With(Options{Queue: "critical"})
+	h.send(5, func(m *mailer.EmailMessage) { m.MessageID = "<critical-" + m.MessageID[1:] })
+	h.wait(5)
+	for _, m := range h.relay.all() {
+		if !strings.HasPrefix(m.id, "<critical-") {
+			t.Errorf("%s was delivered while it should be stuck", m.id)
+		}
+	}
+	close(release)
+	h.wait(300)
+}
+
+// Where both ways in have mail, the weights share the senders.
+func TestSender_share(t *testing.T) {
+	t.Parallel()
+	l := newDispatcher("", 1, WorkerConfig{Queues: weights})
+	if l.top != "critical" || l.share != 0.6 {
+		t.Fatalf("express queue %q with a share of %v, want critical with 0.6", l.top, l.share)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		normal, priority := make(chan []*delivery), make(chan []*delivery)
+		s := &sender{normal: normal, priority: priority, share: l.share, batchSize: 1}
+		stop, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		offer := func(c chan<- []*delivery, j *delivery) {
+			for {
+				select {
+				case c <- []*delivery{j}:
+				case <-stop.Done():
+					return
+				}
+			}
+		}
+		urgent, other := new(delivery), new(delivery)
+		go offer(priority, urgent)
+		go offer(normal, other)
+		count := map[*delivery]int{}
+		for range 2000 {
+			synctest.Wait() // until both are waiting
+			for _, j := range s.next(stop) {
+				count[j]++
+			}
+		}
+		if count[urgent] < 1000 || count[urgent] > 1400 {
+			t.Errorf("%d of 2000 batches were express, want about 1200", count[urgent])
+		}
+	})
+}
+
+func TestLane_express_oneQueue(t *testing.T) {
+	t.Parallel()
+	if l := newDispatcher("", 1, WorkerConfig{Queues: map[string]int{"default": 1}}); l.priority != nil {
+		t.Error("a lane with one queue has an express way")
+	}
+}
+
+// A relay that is down holds up its own mail only.
+func TestMailers_oneDown(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	up := make(chan struct{})
+	h.relay.down = func() error {
+		select {
+		case <-up:
+			return nil
+		default:
+			return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: errors.New("connection refused")}
+		}
+	}
+	marketing := newRelay()
+	cfg := h.config()
+	cfg.Mailers = map[string]int{"marketing": 3}
+	cfg.Connect = func(name string) (mailer.Backend, error) {
+		if name == "marketing" {
+			return marketing.connect(name)
+		}
+		return h.relay.connect(name)
+	}
+	h.queue = NewQueue(h.Client(t), QueueConfig{MassSize: 1, Mailers: []string{"marketing"}})
+	h.send(500, nil) // more than the worker holds at once
+	h.start(cfg)
+	h.eventually("the relay is found to be down", func() bool { return h.info().Active == cfg.Connections*cfg.BatchSize })
+
+	b, err := h.queue.Using("marketing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.queue, h.relay = b.(*Queue), marketing
+	h.send(200, nil)
+	h.wait(200)
+	h.once(200)
+	close(up)
+	h.eventually("an empty queue", func() bool { return h.info().Size == 0 })
+}
+
+// A producer that does not know the mailers names one all the same; the worker
+// forwards the message, or says that there is none.
+func TestMailers_unknownToProducer(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	cfg := h.config()
+	cfg.Mailers = map[string]int{"marketing": 0}
+	var names []string
+	cfg.Connect = func(name string) (mailer.Backend, error) {
+		names = append(names, name)
+		return h.relay.connect(name)
+	}
+	h.queue = h.queue.With(Options{Using: "marketing", Retention: time.Hour})
+	h.send(3, nil)
+	h.queue = h.queue.With(Options{Using: "marketign"})
+	h.send(1, func(m *mailer.EmailMessage) { m.MessageID = "<typo@t>" })
+	h.start(cfg)
+	h.wait(3)
+	h.once(3)
+	h.eventually("a dead letter", func() bool { return h.info().Archived == 1 })
+	if reason := h.archived()[0].LastErr; !strings.Contains(reason, `mailer "marketign" is not configured`) {
+		t.Errorf("reason %q", reason)
+	}
+	h.eventually("the forwarded tasks complete in their own queue", func() bool {
+		info, err := inspect(t, h.Server).GetQueueInfo("marketing.default")
+		return err == nil && info.Completed == 3
+	})
+	slices.Sort(names)
+	if want := []string{"", "", "marketing", "marketing"}; !slices.Equal(names, want) {
+		t.Errorf("connections for %q, want %q", names, want)
+	}
+}
+
+func TestQueue_Using(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	q := NewQueue(h.Client(t), QueueConfig{MassSize: 1, Mailers: []string{"alerts", "marketing"}})
+	_, err := q.Using("marketign")
+	var unknown *UnknownMailerError
+	if !errors.As(err, &unknown) || unknown.Name != "marketign" {
+		t.Errorf("Using an unknown mailer: %v", err)
+	}
+	if _, err := q.With(Options{Using: "marketign"}).Enqueue(t.Context(), message("ann@example.com")); !errors.As(err, &unknown) {
+		t.Errorf("Enqueue using an unknown mailer: %v", err)
+	}
+	b, err := q.Connect(mailer.Connection{Using: "alerts"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := b.(*Queue).Enqueue(t.Context(), message("ann@example.com"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	task, err := inspect(t, h.Server).GetTaskInfo("alerts.default", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := wire.Decode(task.Payload, nil)
+	if err != nil || p.Using != "alerts" {
+		t.Errorf("payload uses %q (%v)", p.Using, err)
+	}
+}
+
+// A lane has a batch for each connection in hand, and with many connections half of that.
+func TestLane_inHand(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		connections int
+		cfg         WorkerConfig
+		want        int
+	}{
+		{1, WorkerConfig{}, 100},
+		{4, WorkerConfig{}, 400},
+		{5, WorkerConfig{}, 400},
+		{20, WorkerConfig{}, 1000},
+		{20, WorkerConfig{BatchSize: 10}, 200},
+		{20, WorkerConfig{Concurrency: 7}, 7},
+	}
+	for _, tt := range tests {
+		cfg := tt.cfg.withDefaults()
+		if got := newDispatcher("", tt.connections, cfg).concurrency(); got != tt.want {
+			t.Errorf("%d connections, batches of %d, concurrency %d: %d in hand, want %d", tt.connections, cfg.BatchSize, cfg.Concurrency, got, tt.want)
+		}
+	}
+}
+
+// A lane is busy for a moment after each message.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b busy
+		if b.lately() {
+			t.Error("busy before the first message")
+		}
+		b.note(time.Now())
+		<-time.After(checkInterval - 1)
+		if !b.lately() {
+			t.Error("not busy right after a message")
+		}
+		if <-time.After(1); b.lately() {
+			t.Error("busy for ever")
+		}
+	})
+}

@@ -1,0 +1,152 @@
+package tasks
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// Options say how a message waits in the queue.
+type Options struct {
+	Using      string        // the named mailer that is to deliver: the default one if empty
+	Queue      string        // "default" if empty
+	ProcessAt  time.Time     // not before this time; Date is set to it too
+	ProcessIn  time.Duration // the same, counted from the hand-over; excludes ProcessAt
+	MaxRetry   *int          // tries after the first one: 25 if nil
+	Deadline   time.Time     // not sent after this time: it becomes a dead letter
+	AtMostOnce bool          // rather not delivered than delivered twice: what is in doubt becomes a dead letter
+	Retention  time.Duration // how long the finished task, with the relay's reply, stays visible
+
+	// IdempotencyKey names the hand-over of one message: the queue takes it once, however
+	// often it is handed over while the key is remembered, and returns the first task's
+	// ID each time. That ends the window after the message was sent, or when it is
+	// cancelled. Another message with the same key is an IdempotencyError, one whose task
+	// is a dead letter a DeadLetterError. Each queue of each mailer has its own keys. The
+	// task's ID shows the beginning of the key. At most 255 octets, no control characters.
+	IdempotencyKey string
+
+	// Unique says that the same content is not queued again while it waits, and for so
+	// long after it was sent: the first task's ID is returned. Message-ID, Date and the
+	// time of sending are not content. At least a second; it excludes IdempotencyKey.
+	Unique time.Duration
+}
+
+// DefaultMaxRetry is how many tries a message gets after its first one.
+const DefaultMaxRetry = 25
+
+// Validate says which option is impossible.
+func (o Options) Validate() error {
+	switch {
+	case o.Queue != "" && (strings.TrimSpace(o.Queue) == "" || strings.ContainsAny(o.Queue, "{}.:~")):
+		return fmt.Errorf("tasks: queue %q: a name of letters, digits, '-' and '_' is wanted", o.Queue)
+	case !o.ProcessAt.IsZero() && o.ProcessIn != 0:
+		return errors.New("tasks: process_at and process_in exclude each other")
+	case o.ProcessIn < 0:
+		return fmt.Errorf("tasks: process_in %v: cannot be negative", o.ProcessIn)
+	case o.MaxRetry != nil && *o.MaxRetry < 0:
+		return fmt.Errorf("tasks: max_retry %d: cannot be negative", *o.MaxRetry)
+	case o.Retention < 0:
+		return fmt.Errorf("tasks: retention %v: cannot be negative", o.Retention)
+	case !o.Deadline.IsZero() && o.due(time.Now()).After(o.Deadline):
+		return fmt.Errorf("tasks: deadline %v is before the time of sending", o.Deadline.Format(time.RFC3339))
+	}
+	return o.validateKey()
+}
+
+// due is when the message is to be sent.
+func (o Options) due(now time.Time) time.Time {
+	if o.ProcessAt.After(now) {
+		return o.ProcessAt
+	}
+	return now.Add(o.ProcessIn)
+}
+
+// maxKey is the longest idempotency key, in bytes.
+const maxKey = 255
+
+func (o Options) validateKey() error {
+	key := o.IdempotencyKey
+	switch {
+	case key != "" && o.Unique != 0:
+		return errors.New("tasks: idempotency_key and unique exclude each other")
+	case len(key) > maxKey:
+		return fmt.Errorf("tasks: idempotency_key: %d octets, at most %d are allowed", len(key), maxKey)
+	case !utf8.ValidString(key):
+		return errors.New("tasks: idempotency_key: not valid UTF-8")
+	case strings.ContainsFunc(key, unicode.IsControl):
+		return errors.New("tasks: idempotency_key: has a control character")
+	case key != "" && strings.TrimSpace(key) == "":
+		return errors.New("tasks: idempotency_key: is blank")
+	case o.Unique != 0 && o.Unique < time.Second:
+		return fmt.Errorf("tasks: unique %v: a second is the shortest", o.Unique)
+	}
+	return nil
+}
+
+// handedOnce reports whether the message must not be handed over twice.
+func (o Options) handedOnce() bool { return o.IdempotencyKey != "" || o.Unique != 0 }
+
+// digest is what makes two hand-overs the same: all that the recipients get, and
+// at_most_once. When the message is sent does not count. Message-ID and Date do not
+// either, for most often they are made anew at each try of a hand-over.
+func digest(m *mailer.EmailMessage, o Options) (string, error) {
+	c := *m
+	c.MessageID, c.Date = "", time.Time{}
+	data, err := c.MarshalJSON()
+	if err != nil {
+		return "", err
+	}
+	return shortHash(fmt.Sprintf("at_most_once=%v\n", o.AtMostOnce), string(data)), nil
+}
+
+// shortHash is a SHA-256 of the parts, cut to 120 bits.
+func shortHash(parts ...string) string {
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d:", len(p))
+		_, _ = h.Write([]byte(p))
+	}
+	return strings.ToLower(base32.StdEncoding.EncodeToString(h.Sum(nil)[:15]))
+}
+
+// onceID is the ID of the task for a key, or for a digest. Each mailer has keys of its
+// own, as it has queues of its own.
+func (o Options) onceID(digest string) string {
+	if o.IdempotencyKey == "" {
+		return "unique-" + shortHash(o.Using, digest)
+	}
+	return "key-" + readable(o.IdempotencyKey) + "-" + shortHash(o.Using, o.IdempotencyKey)
+}
+
+// readable is as much of a key as a person needs to find its task.
+func readable(key string) string {
+	var b strings.Builder
+	for _, r := range key {
+		if b.Len() == 32 {
+			break
+		}
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '.', r == '_':
+			b.WriteRune(r)
+		default:
+			b.WriteByte('-')
+		}
+	}
+	return b.String()
+}
+
+// kept is how long a task stays in Redis after its end. An idempotency key is remembered for window.
+func (o Options) kept(window time.Duration) time.Duration {
+	kept := max(o.Retention, o.Unique)
+	if o.IdempotencyKey != "" {
+		kept = max(kept, window)
+	}
+	return kept
+}

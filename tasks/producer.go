@@ -1,0 +1,87 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// producer enqueues tasks, and stores what does not ride in them.
+type producer struct {
+	*asynq.Client
+	contents contents
+}
+
+func newProducer(client redis.UniversalClient) *producer {
+	return &producer{asynq.NewClientFromRedisClient(client), newContents(client, 0, zerolog.Nop())}
+}
+
+// enqueue puts one task under the given ID into Redis. That the ID is there already
+// is success: only an earlier try of the same hand-over, whose reply was lost, can
+// have put it there.
+func enqueue(ctx context.Context, client *producer, p *wire.Payload, id string, opts ...asynq.Option) error {
+	err := put(ctx, client, p, id, opts...)
+	if errors.Is(err, asynq.ErrTaskIDConflict) {
+		return nil
+	}
+	return err
+}
+
+// put is enqueue, with asynq's ErrTaskIDConflict if the ID is there already.
+func put(ctx context.Context, client *producer, p *wire.Payload, id string, opts ...asynq.Option) error {
+	p, err := client.contents.hold(ctx, p, asynqbatch.TaskKey(queueOf(opts), id))
+	if err != nil {
+		return err
+	}
+	data, err := p.Encode()
+	if err != nil {
+		return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
+	}
+	return putTask(ctx, client, asynq.NewTaskWithHeaders(wire.TaskType, data, p.Headers), id, opts...)
+}
+
+func putTask(ctx context.Context, client *producer, task *asynq.Task, id string, opts ...asynq.Option) error {
+	_, err := client.EnqueueContext(ctx, task, append(opts, asynq.TaskID(id))...)
+	if err == nil || errors.Is(err, asynq.ErrTaskIDConflict) {
+		return err
+	}
+	return redisconn.Unavailable(err)
+}
+
+// queueOf is the queue that asynq's options name.
+func queueOf(opts []asynq.Option) string {
+	for _, o := range opts {
+		if name, ok := o.Value().(string); ok && o.Type() == asynq.QueueOpt {
+			return name
+		}
+	}
+	return "default"
+}
+
+// putBulk enqueues messages as one task.
+func putBulk(ctx context.Context, client *producer, payloads []*wire.Payload, id string, opts ...asynq.Option) error {
+	var lines []byte
+	for i, p := range payloads {
+		p, err := client.contents.hold(ctx, p, asynqbatch.TaskKey(queueOf(opts), id))
+		if err != nil {
+			return err
+		}
+		if lines, err = p.Append(lines); err != nil {
+			return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
+		}
+		lines = append(lines, '\n')
+		if i == 0 {
+			lines = slices.Grow(lines, len(lines)*len(payloads)) // the others are much the same
+		}
+	}
+	return putTask(ctx, client, asynq.NewTaskWithHeaders(wire.TaskTypeBulk, lines, payloads[0].Headers), id, opts...)
+}

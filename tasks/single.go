@@ -1,0 +1,281 @@
+package tasks
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// processOne runs a task of one message.
+func (w *Worker) processOne(ctx context.Context, t *taskMessage) error {
+	if w.ledger.hasLeft(ctx, t) != nil {
+		return errGivenBack
+	}
+	t.startSpan(ctx, w.cfg.Tracer)
+	defer t.endSpan()
+	o, err := w.try(ctx, t)
+	if err != nil {
+		return err
+	}
+	if o, err = w.settle(ctx, t, o); err != nil {
+		return err
+	}
+	if o.verdict.action == complete || o.verdict.action == drop {
+		w.blobs.ended(t.key, t.payload)
+	}
+	if !t.reported() {
+		w.ended(t, o)
+	}
+	return o.verdict.taskError()
+}
+
+// try reads the message and sends it.
+func (w *Worker) try(ctx context.Context, t *taskMessage) (outcome, error) {
+	if reason := t.task.Headers()[wire.HeaderDied]; reason != "" {
+		return dead(errors.New(reason)), nil
+	}
+	p, err := wire.Decode(t.task.Payload(), t.task.Headers())
+	if err != nil {
+		return dead(err), nil
+	}
+	t.payload = p
+	return w.await(ctx, t)
+}
+
+// await offers the message to the senders until one has sent it. It gives up in time
+// before asynq takes the task away, unless the message is on the wire: then only its
+// outcome counts.
+func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
+	if o, ok := w.hopeless(t); ok {
+		return o, nil
+	}
+	l, ok := w.dispatchers[t.payload.Using]
+	if !ok {
+		return dead(unknownHere(t.payload.Using)), nil
+	}
+	if t.name.Mailer != l.mailer {
+		return w.forward(ctx, t, l)
+	}
+	inTime, cancel := w.inTime(ctx, w.policy.expiry(t.attempt()))
+	defer cancel()
+	release, ok := l.room(inTime, t.name, t)
+	if !ok {
+		return w.outOfTime(t)
+	}
+	defer release()
+	if err := w.blobs.fill(inTime, t.payload); mailer.ClassOf(err) == mailer.Unavailable {
+		return w.outOfTime(t)
+	} else if err != nil {
+		return outcome{verdict: w.policy.decide(err, t.attempt())}, nil
+	}
+	done, room := make(chan *delivery, 1), w.roomFor(t)
+	j := newDelivery(t, done)
+	select {
+	case l.channel(t.name) <- []*delivery{j}:
+	case <-inTime.Done():
+		return w.outOfTime(t)
+	case <-room:
+		return w.outOfTime(t)
+	}
+	select {
+	case <-done:
+	case <-inTime.Done():
+		if j.giveUp() {
+			return w.outOfTime(t)
+		}
+		<-done
+	case <-room:
+		if j.giveUp() {
+			return w.outOfTime(t)
+		}
+		<-done
+	}
+	if j.outcome.verdict.action == hold { // it was put back, and is wanted back
+		return w.outOfTime(t)
+	}
+	return j.outcome, nil
+}
+
+// roomFor is closed when the task is to make room for one that is to be alone.
+func (w *Worker) roomFor(t *taskMessage) <-chan struct{} {
+	if t.alone {
+		return nil
+	}
+	return w.isolation.roomNeeded()
+}
+
+// outOfTime is what becomes of a message that was not on the wire in time: it has
+// expired, or it is given back.
+func (w *Worker) outOfTime(t *taskMessage) (outcome, error) {
+	if reason := w.expired(t); reason != nil {
+		return dead(reason), nil
+	}
+	return outcome{}, errGivenBack
+}
+
+// expired tells why a message may not be sent any more, and what it has waited for.
+func (w *Worker) expired(t *taskMessage) error {
+	a := t.attempt()
+	a.now = time.Now()
+	reason := w.policy.expired(a, 0)
+	if reason == nil {
+		return nil
+	}
+	if l, ok := w.dispatchers[t.payload.Using]; ok {
+		if held := l.held(); held != nil {
+			return fmt.Errorf("%w: %w", reason, held)
+		}
+	}
+	return reason
+}
+
+// hopeless tells what becomes of a message that need not be tried.
+func (w *Worker) hopeless(t *taskMessage) (outcome, bool) {
+	if t.payload.Refused != "" {
+		return dead(errors.New(t.payload.Refused)), true
+	}
+	if reason := w.expired(t); reason != nil {
+		return dead(reason), true
+	}
+	return outcome{}, false
+}
+
+func unknownHere(mailer string) error {
+	return fmt.Errorf("mailer %q is not configured where this worker runs", mailer)
+}
+
+// inTime ends at expiry, or when a batch that began then could still end before asynq's
+// time for the task is up.
+func (w *Worker) inTime(ctx context.Context, expiry time.Time) (context.Context, context.CancelFunc) {
+	if deadline, ok := ctx.Deadline(); ok {
+		if end := deadline.Add(-w.cfg.BatchTimeout - w.cfg.ReplyTimeout); end.Before(expiry) {
+			expiry = end
+		}
+	}
+	return context.WithDeadline(ctx, expiry)
+}
+
+// forward moves a task to the queue of the mailer that its message names: its producer
+// did not know that there is one. Its ID stays, so doing it twice does it once.
+func (w *Worker) forward(ctx context.Context, t *taskMessage, l *dispatcher) (outcome, error) {
+	o, err := w.ledger.decided(ctx, t, outcome{forwarded: true})
+	if err != nil || !o.forwarded {
+		return o, err
+	}
+	opts, err := w.movingOptions(t, l)
+	if err != nil {
+		return o, err
+	}
+	err = enqueue(ctx, w.client, t.payload, t.id, opts...)
+	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost
+		return outcome{verdict: w.policy.decide(err, t.attempt())}, nil
+	}
+	return o, err
+}
+
+// movingOptions are the options of a task that goes on in the queue of another lane.
+func (w *Worker) movingOptions(t *taskMessage, l *dispatcher) ([]asynq.Option, error) {
+	info, err := asynq.NewInspectorFromRedisClient(w.redis).GetTaskInfo(t.queue, t.id)
+	if err != nil {
+		return nil, redisconn.Unavailable(err)
+	}
+	name := t.name
+	name.Mailer = l.mailer
+	opts := []asynq.Option{asynq.Queue(name.String()), asynq.MaxRetry(info.MaxRetry), asynq.Timeout(info.Timeout)}
+	if info.Retention > 0 {
+		opts = append(opts, asynq.Retention(info.Retention))
+	}
+	return opts, nil
+}
+
+// settle does what an outcome asks for beside the task's own end: the recipients that
+// were refused live on as tasks of their own, older dead letters make room for a new
+// one, and the relay's reply is kept. It comes before the task's end, so that a crash
+// between the two repeats and never loses. The outcome may turn out to be another one.
+func (w *Worker) settle(ctx context.Context, t *taskMessage, o outcome) (outcome, error) {
+	if o.verdict.action == deadLetter && o.result.Err == nil { // it was not on the wire
+		var err error
+		if o, err = w.ledger.decided(ctx, t, o); err != nil {
+			return o, err
+		}
+	}
+	if o.verdict.action == deadLetter {
+		return o, rescue(ctx, w.redis, t.queue, t.id, redact.Reason(o.verdict.reason.Error(), true))
+	}
+	if len(o.result.Refused) > 0 {
+		if err := w.keepRefused(ctx, t, o.result.Refused); err != nil {
+			return o, err
+		}
+		// If the task comes back they are not to be enqueued again: they may have their mail by then.
+		if err := w.ledger.note(ctx, t, wire.Record{Reply: o.result.Reply}); err != nil {
+			return o, err
+		}
+	}
+	if o.verdict.action == complete && t.payload.KeepResult {
+		w.keepResult(t, wire.NewResult(o.result))
+	}
+	return o, nil
+}
+
+func (w *Worker) keepResult(t *taskMessage, result any) {
+	data, err := json.Marshal(result)
+	if err == nil {
+		_, err = t.task.ResultWriter().Write(data)
+	}
+	if err != nil {
+		w.log.Warn().Err(err).Str("task", t.id).Msg("the result could not be kept")
+	}
+}
+
+// keepRefused enqueues the recipients that were refused though the message was
+// accepted for others. The temporary ones are tried again alone, with the same
+// message; the others become a dead letter that says why. The IDs derive from the
+// message's own, so doing it twice does it once.
+func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, refused []*mailer.SendError) error {
+	if len(refused) == 0 || t.payload.Message.FailSilently {
+		return nil
+	}
+	later, never := *t.payload, *t.payload
+	later.Recipients, never.Recipients = nil, nil
+	var reasons []string
+	for _, r := range refused {
+		if r.Class == mailer.Permanent {
+			never.Recipients = append(never.Recipients, r.Recipient)
+			reasons = append(reasons, r.Error())
+			continue
+		}
+		later.Recipients = append(later.Recipients, r.Recipient)
+	}
+	if len(later.Recipients) > 0 {
+		delay := w.policy.delay(0)
+		if err := w.enqueueRemainder(ctx, t, &later, "-later", asynq.ProcessIn(delay)); err != nil {
+			return fmt.Errorf("tasks: recipients to try again: %w", err)
+		}
+	}
+	if len(never.Recipients) > 0 {
+		never.Refused = redact.Reason(strings.Join(reasons, "; "), true)
+		if err := w.enqueueRemainder(ctx, t, &never, "-refused"); err != nil {
+			return fmt.Errorf("tasks: refused recipients: %w", err)
+		}
+	}
+	return nil
+}
+
+// enqueueRest enqueues what is left of a message as a task of its own, which waits
+// beside the one that it comes from.
+func (w *Worker) enqueueRemainder(ctx context.Context, t *taskMessage, p *wire.Payload, suffix string, opts ...asynq.Option) error {
+	name := t.name
+	name.Bulk = false
+	opts = append(opts, asynq.Queue(name.String()), asynq.MaxRetry(t.maxRetry+spareRetry), asynq.Timeout(t.timeout))
+	return enqueue(ctx, w.client, p, t.payload.BaseID(t.id)+suffix, opts...)
+}

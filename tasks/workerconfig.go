@@ -1,0 +1,98 @@
+package tasks
+
+import (
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// WorkerConfig configures a Worker. Connect is required; the rest has defaults.
+type WorkerConfig struct {
+	// Connect returns a new backend of the mailer with that name, "" for the default
+	// one. It is called once for each connection.
+	Connect func(mailer string) (mailer.Backend, error)
+
+	// Mailers are the named mailers that the worker serves beside the default one, and
+	// how many connections each has: Connections if zero.
+	Mailers map[string]int
+
+	// Queues are the queues' names and their weights: {"default": 1} if empty. If
+	// there are several, each mailer has one more connection, for the one of the highest
+	// weight alone, opened when that has mail.
+	Queues      map[string]int
+	Connections int // to the default mailer's relay: 4 if zero
+	BatchSize   int // messages a connection takes at once, at most: 100 if zero
+
+	// Concurrency is how many tasks wait in the worker or are on the wire at once, for each
+	// mailer: Connections*BatchSize if zero, but half of that, and at least 400, where it is more than 400.
+	Concurrency int
+
+	// Memory is how many octets big messages in hand may take: 256,000,000 if zero, no
+	// limit if negative. A message counts with two to five times its content, for what is
+	// made of it. Each mailer has an equal part, and of that each connection: one for the queue
+	// of the highest weight, the others for the rest. A message that is bigger than its
+	// part is sent alone. Messages of up to 64 kB do not count.
+	Memory int
+
+	// Shards is how many parts each queue is in, as QueueConfig.Shards says: at least
+	// what any producer has. What is still in the queue in one piece is taken too.
+	Shards int
+
+	RetryMin time.Duration // shortest pause before another try: 5 s if zero
+	RetryMax time.Duration // longest one: 1 h if zero
+	MaxAge   time.Duration // after this a message that could not be sent is a dead letter: 120 h if zero
+
+	// BatchTimeout bounds one batch: 2 min if zero. It is longer than one SMTP
+	// command may take.
+	BatchTimeout time.Duration
+
+	// ReplyTimeout is how long a backend may go on waiting for the reply to a message
+	// that it has sent whole, when its batch's time is up: 10 min if zero. Together
+	// with two BatchTimeouts it is shorter than the TaskTimeout of the queue.
+	ReplyTimeout time.Duration
+
+	// ShutdownTimeout is how long what is on the wire may take to end after Run's
+	// context has: 2 min 30 s if zero. Run returns a few seconds after that at the latest.
+	ShutdownTimeout time.Duration
+
+	Logger        *zerolog.Logger // no logs if nil
+	ShowAddresses bool            // log mail addresses in full, instead of their first letter and their domain
+
+	Observers []Observer
+	Tracer    Tracer // no traces if nil
+}
+
+func (c WorkerConfig) withDefaults() WorkerConfig {
+	defaults := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	if len(c.Queues) == 0 {
+		c.Queues = map[string]int{"default": 1}
+	}
+	if c.Connections == 0 {
+		c.Connections = 4
+	}
+	if c.BatchSize == 0 {
+		c.BatchSize = 100
+	}
+	if c.Memory == 0 {
+		c.Memory = defaultMemory
+	}
+	if c.Shards == 1 {
+		c.Shards = 0 // in one piece
+	}
+	defaults(&c.RetryMin, 5*time.Second)
+	defaults(&c.RetryMax, time.Hour)
+	defaults(&c.MaxAge, 120*time.Hour)
+	defaults(&c.BatchTimeout, 2*time.Minute)
+	defaults(&c.ReplyTimeout, 10*time.Minute)
+	defaults(&c.ShutdownTimeout, 150*time.Second)
+	if c.Logger == nil {
+		c.Logger = new(zerolog.Nop())
+	}
+	return c
+}
