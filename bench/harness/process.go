@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// patience is how long a program may take to start or to stop.
-const patience = 30 * time.Second
+// processTimeout is how long a program may take to start or to stop.
+const processTimeout = 30 * time.Second
 
 // Programs are the paths of the programs that are measured.
 type Programs struct {
@@ -112,7 +112,7 @@ func (p *Process) Ended() bool {
 // await asks until the answer is yes.
 func (p *Process) await(b *Bench, ready func() bool) {
 	b.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(processTimeout)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !ready() {
@@ -120,7 +120,7 @@ func (p *Process) await(b *Bench, ready func() bool) {
 		case <-p.exited:
 			b.Fatalf("%s has ended: %v", filepath.Base(p.cmd.Path), p.cmd.ProcessState)
 		case <-deadline:
-			b.Fatalf("%s is not ready after %v", filepath.Base(p.cmd.Path), patience)
+			b.Fatalf("%s is not ready after %v", filepath.Base(p.cmd.Path), processTimeout)
 		case <-b.Context().Done():
 			b.Check(b.Context().Err())
 		case <-tick.C:

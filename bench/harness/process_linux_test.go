@@ -31,7 +31,7 @@ func TestProcess_CPU(t *testing.T) {
 	err := Run(t.Context(), "case", Programs{}, func(b *Bench) {
 		busy := Start(b, "/bin/sh", []string{"-c", "while :; do :; done"})
 		idle := Start(b, "/bin/sleep", []string{"60"})
-		used, deadline := busy.CPU(b), time.Now().Add(patience)
+		used, deadline := busy.CPU(b), time.Now().Add(processTimeout)
 		for busy.CPU(b)-used < 20*time.Millisecond && time.Now().Before(deadline) {
 			OwnCPU(b) // it takes turns with us
 		}

@@ -78,7 +78,7 @@ func (p *Process) Kill() {
 	if p.ended {
 		return
 	}
-	_ = p.end(syscall.SIGKILL, Patience) // nobody can withstand it
+	_ = p.end(syscall.SIGKILL, Timeout) // nobody can withstand it
 	if p.guard != nil {
 		p.guard.dismiss()
 	}
@@ -88,8 +88,8 @@ func (p *Process) Kill() {
 // end sends a signal until nobody is left in the group, and so nobody writes into the
 // directory that is going to be removed. Once is not enough: between the body of a
 // message and the next command Exim loses a signal.
-func (p *Process) end(sig syscall.Signal, patience time.Duration) error {
-	deadline := time.NewTimer(patience)
+func (p *Process) end(sig syscall.Signal, grace time.Duration) error {
+	deadline := time.NewTimer(grace)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * probeInterval)
 	defer tick.Stop()
@@ -99,7 +99,7 @@ func (p *Process) end(sig syscall.Signal, patience time.Duration) error {
 		case <-exited:
 			exited = nil // its children may need longer
 		case <-deadline.C:
-			return fmt.Errorf("process group %d did not end in %v", p.pid, patience)
+			return fmt.Errorf("process group %d did not end in %v", p.pid, grace)
 		case <-tick.C:
 		}
 		if exited == nil {

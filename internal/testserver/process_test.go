@@ -37,7 +37,7 @@ func TestGuard_killsGroup(t *testing.T) {
 	p := startGroup(t, "cat /dev/zero >/dev/null & wait")
 	_ = p.guard.pipe.Close()
 	<-p.exited
-	if err := p.end(0, Patience); err != nil { // 0 looks and does not touch
+	if err := p.end(0, Timeout); err != nil { // 0 looks and does not touch
 		t.Error(err)
 	}
 	wantGone(t, p)
@@ -55,7 +55,7 @@ func TestProcess_Kill(t *testing.T) {
 
 func TestProcess_Stop(t *testing.T) {
 	p := startGroup(t, "cat /dev/zero >/dev/null & wait")
-	if err := p.Stop(Patience); err != nil {
+	if err := p.Stop(Timeout); err != nil {
 		t.Error(err)
 	}
 	wantGone(t, p)

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// Patience bounds every wait for a server, generously: the machine may be busy.
-const Patience = 30 * time.Second
+// Timeout bounds every wait for a server, generously: the machine may be busy.
+const Timeout = 30 * time.Second
 
 // probeInterval is the pause between two looks at something that is not there yet.
 const probeInterval = 2 * time.Millisecond
@@ -80,9 +80,9 @@ func Launch(launch func() error, log func() string) error {
 }
 
 // Poll calls ready until it returns nil. It gives up when p has ended (p may be nil),
-// when ctx has, or after Patience, and returns ready's last error then.
+// when ctx has, or after Timeout, and returns ready's last error then.
 func Poll(ctx context.Context, p *Process, ready func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, Patience)
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	var exited <-chan struct{}
 	if p != nil {

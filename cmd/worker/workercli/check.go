@@ -89,11 +89,11 @@ func backendAddress(s settings.Settings) string {
 	return s.Worker.Backend
 }
 
-// patience bounds each of the two tries.
-const patience = 15 * time.Second
+// tryTimeout bounds each of the two tries.
+const tryTimeout = 15 * time.Second
 
 func tryRedis(ctx context.Context, s settings.Settings) (redisconn.CheckResult, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
 	client, err := redisconn.Connect(s.Queue.RedisURL.Reveal())
 	if err != nil {
@@ -105,7 +105,7 @@ func tryRedis(ctx context.Context, s settings.Settings) (redisconn.CheckResult, 
 
 // tryBackend connects, and asks whether mail from our senders is taken.
 func tryBackend(ctx context.Context, s settings.Settings, registry backends.Registry) (warnings []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
 	backend, err := registry.New(s.Worker.Backend, s)
 	if err != nil {

@@ -182,11 +182,11 @@ func (d *demo) onBatch(b tasks.Batch) {
 	d.batches = append(d.batches, b)
 }
 
-// demoPatience is how long the demo waits for its mails.
-const demoPatience = 2 * time.Minute
+// demoTimeout is how long the demo waits for its mails.
+const demoTimeout = 2 * time.Minute
 
 func (d *demo) deliver(ctx context.Context) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, demoPatience)
+	ctx, cancel := context.WithTimeout(ctx, demoTimeout)
 	defer cancel()
 	bar := cli.NewBar(d.std.Err, d.count, "delivering")
 	start := time.Now()

@@ -92,12 +92,12 @@ func credentials(s settings.HTTP) string {
 	return ""
 }
 
-// healthPatience is shorter than the usual limit of a health check, so that its log shows
+// healthTimeout is shorter than the usual limit of a health check, so that its log shows
 // our message instead of a kill.
-const healthPatience = 4 * time.Second
+const healthTimeout = 4 * time.Second
 
 func health(ctx context.Context, w io.Writer, address, authorization string) error {
-	ctx, cancel := context.WithTimeout(ctx, healthPatience)
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {

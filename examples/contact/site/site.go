@@ -21,8 +21,8 @@ import (
 	"github.com/mailpouch/mailpouch/settings"
 )
 
-// patience is how long a visitor waits for the queue before the page says that it is away.
-const patience = 5 * time.Second
+// queueTimeout is how long a visitor waits for the queue before the page says that it is away.
+const queueTimeout = 5 * time.Second
 
 // maxBody is more than the longest entry needs, in bytes, with every character encoded.
 const maxBody = 256 << 10
@@ -74,7 +74,7 @@ func (s *site) submit(w http.ResponseWriter, r *http.Request) {
 		s.show(w, http.StatusUnprocessableEntity, "form", page{Title: formTitle, Entry: entry, Faults: faults})
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	ctx, cancel := context.WithTimeout(r.Context(), queueTimeout)
 	defer cancel()
 	_, err = s.mail.Send(ctx, mails...)
 	if err := mailer.ErrorAt(err, toAdmins); err != nil {

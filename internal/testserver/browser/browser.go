@@ -15,8 +15,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// patience bounds every step, generously: the machine may be busy.
-const patience = time.Minute
+// timeout bounds every step, generously: the machine may be busy.
+const timeout = time.Minute
 
 // Tab is one tab of a browser. Its methods end the test if a step fails, and belong to
 // the test's goroutine.
@@ -88,7 +88,7 @@ func (b *Tab) watchPolicy() {
 // Do runs actions one after the other.
 func (b *Tab) Do(steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, timeout)
 	defer cancel()
 	if err := chromedp.Do(ctx, steps...); err != nil {
 		b.t.Fatalf("browsertest: %v", err)
@@ -98,7 +98,7 @@ func (b *Tab) Do(steps ...chromedp.Action[chromedp.Void]) {
 // Load runs actions that lead to another page, waits for it, and returns its status code.
 func (b *Tab) Load(steps ...chromedp.Action[chromedp.Void]) int {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, timeout)
 	defer cancel()
 	response, err := chromedp.RunResponse(ctx, steps...)
 	if err != nil {
@@ -110,7 +110,7 @@ func (b *Tab) Load(steps ...chromedp.Action[chromedp.Void]) int {
 // Get runs one action and returns what it finds.
 func Get[T any](b *Tab, action chromedp.Action[T]) T {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, timeout)
 	defer cancel()
 	got, err := chromedp.Run(ctx, action)
 	if err != nil {

@@ -145,7 +145,7 @@ func (s *Server) Stop() {
 	if s.master == nil {
 		return
 	}
-	if err := s.master.Stop(testserver.Patience); err != nil {
+	if err := s.master.Stop(testserver.Timeout); err != nil {
 		s.t.Errorf("postfixtest: stop: %v", err)
 	}
 	s.master = nil
@@ -216,7 +216,7 @@ func (s *Server) greet() (from int, err error) {
 	}
 	defer func() { _ = conn.Close() }()
 	s.probes.Add(1)
-	if err := conn.SetDeadline(time.Now().Add(testserver.Patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(testserver.Timeout)); err != nil {
 		return 0, err
 	}
 	line, err := bufio.NewReader(conn).ReadString('\n')

@@ -35,7 +35,7 @@ func StartCluster(t testing.TB, n int, opts Options) *Cluster {
 	for range n {
 		c.Masters = append(c.Masters, start(t, opts, freeClusterPort))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), testserver.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testserver.Timeout)
 	defer cancel()
 	if err := c.join(ctx); err != nil {
 		t.Fatalf("redistest: cluster: %v", err)
@@ -89,7 +89,7 @@ func (c *Cluster) join(ctx context.Context) error {
 func (c *Cluster) WaitReady() {
 	t := c.Masters[0].t
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), testserver.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testserver.Timeout)
 	defer cancel()
 	if err := c.serves(ctx); err != nil {
 		t.Fatalf("redistest: cluster: %v", err)

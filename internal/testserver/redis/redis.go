@@ -178,7 +178,7 @@ func (s *Server) Stop() {
 		return
 	}
 	s.Resume() // a stopped process takes no SIGTERM
-	if err := s.process.Stop(testserver.Patience); err != nil {
+	if err := s.process.Stop(testserver.Timeout); err != nil {
 		s.t.Fatalf("redistest: stop: %v", err)
 	}
 }
@@ -258,7 +258,7 @@ func (s *Server) launch() error {
 		return err
 	}
 	s.paused = false
-	ctx, cancel := context.WithTimeout(context.Background(), testserver.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testserver.Timeout)
 	defer cancel()
 	return testserver.Poll(ctx, s.process, func() error { return s.ready(ctx) })
 }

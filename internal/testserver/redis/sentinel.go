@@ -44,7 +44,7 @@ func StartSentinel(t testing.TB, opts Options) *Sentinel {
 	replica.Config = append(slices.Clone(opts.Config), fmt.Sprintf("replicaof 127.0.0.1 %d", master.port))
 	s.Servers = []*Server{master, Start(t, replica)}
 
-	ctx, cancel := context.WithTimeout(context.Background(), testserver.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testserver.Timeout)
 	defer cancel()
 	if err := s.Servers[1].poll(ctx, "replication", "role:slave", "master_link_status:up"); err != nil {
 		t.Fatalf("redistest: sentinel: replica: %v", err)
@@ -115,7 +115,7 @@ func (s *Sentinel) Failover(end func(*Server)) {
 	t := s.Servers[0].t
 	t.Helper()
 	end(s.Servers[0])
-	ctx, cancel := context.WithTimeout(context.Background(), testserver.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testserver.Timeout)
 	defer cancel()
 	if err := s.Servers[1].poll(ctx, "replication", "role:master"); err != nil {
 		t.Fatalf("redistest: failover: %v", err)
