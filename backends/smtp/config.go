@@ -4,13 +4,17 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/mailpouch/mailpouch/backends/smtp/internal/auth"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -109,7 +113,7 @@ type Config struct {
 	IdleTimeout time.Duration
 
 	// MaxMessages, MaxBytes and MaxAge retire a connection that has carried so
-	// many messages or octets of them, or has lived so long; the batch goes on over
+	// many messages or bytes of them, or has lived so long; the batch goes on over
 	// a new one. Default: no limit.
 	MaxMessages int
 	MaxBytes    int64
@@ -127,7 +131,7 @@ type Config struct {
 	// LMTP. Auto or Off. Default: Off.
 	Chunking Mode
 
-	// Window is how many messages, and WindowBytes how many octets of them, may be
+	// Window is how many messages, and WindowBytes how many bytes of them, may be
 	// unanswered when chunking; one message may always be. Default: 16, 4 MiB.
 	Window      int
 	WindowBytes int64
@@ -298,12 +302,12 @@ func (c Config) checkDSN() error {
 // knownMechanisms are those that go with the kind of secret we have, strongest first.
 func (c Config) knownMechanisms() []string {
 	if c.TokenSource != nil {
-		return []string{mechOAuthBearer, mechXOAuth2}
+		return auth.Tokens()
 	}
-	return []string{mechScram, mechCramMD5, mechPlain, mechLogin}
+	return auth.Passwords()
 }
 
-// login says whether there is somebody to log in as.
+// login reports whether there is somebody to log in as.
 func (c Config) login() bool {
 	return c.Username != "" && (c.Password != "" || c.TokenSource != nil)
 }
@@ -330,4 +334,47 @@ func (c Config) tlsConfig() (*tls.Config, error) {
 		t.Certificates = []tls.Certificate{cert}
 	}
 	return t, nil
+}
+
+func readPool(path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path) //nolint:gosec // the path is the configuration's
+	if err != nil {
+		return nil, fmt.Errorf("smtp: config: CAFile: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("smtp: config: CAFile: %s has no certificate in PEM", path)
+	}
+	return pool, nil
+}
+
+// isAddressLiteral reports whether s is an IP address as it stands in place of a name.
+func isAddressLiteral(s string) bool {
+	inner, ok := strings.CutPrefix(s, "[")
+	inner, closed := strings.CutSuffix(inner, "]")
+	if !ok || !closed {
+		return false
+	}
+	inner, six := strings.CutPrefix(inner, "IPv6:")
+	ip, err := netip.ParseAddr(inner)
+	return err == nil && ip.Zone() == "" && six == ip.Is6()
+}
+
+// isHostname expects letters, digits and hyphens between dots (RFC 5321, 4.1.2), and
+// bears with underscores, which machines' names have.
+func isHostname(s string) bool {
+	if len(s) > 255 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || strings.Trim(label, "-") != label {
+			return false
+		}
+		for _, r := range label {
+			if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' {
+				return false
+			}
+		}
+	}
+	return true
 }
