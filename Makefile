@@ -75,8 +75,9 @@ vuln: ## Look for known vulnerabilities in what every module uses (needs the dat
 	@./.ci/vuln
 
 .PHONY: docs
-docs: ## Write the tables of settings and of metrics into README.md and docs/metrics.md
-	$(GO) test ./internal/suite/repo -run 'TestREADME_settings|TestDocs_metrics' -write
+docs: ## Write the generated parts of README.md, CONTRIBUTING.md and docs/
+	$(GO) test ./internal/suite/repo -run '^TestGenerated_' -write
+	cd bench && $(GO) run . --from $(BENCH_RESULTS) --docs ../docs --readme ../README.md
 
 # A full run writes the pages, and shows itself beside the last full run. A quick one writes
 # only where OUT says, for its numbers are worth little.

@@ -9,30 +9,30 @@
 // What the program logs is what is mailed, all fields of it, in clear text and to
 // wherever ADMINS are: see Config.Redact.
 //
-// # What it does to the program
+// # The program comes first
 //
-// Nothing. Logging never waits for mail, never fails because of it and never panics
-// because of it. Mail that cannot be sent is given up.
+// Logging never waits for mail, and never fails or panics because of it. Mail that cannot
+// be sent is dropped.
 //
 // # How much mail there is
 //
-// A line waits a moment (Config.Delay) for the others of the same trouble, and they go
-// in one mail. There are so many mails in an hour (Config.Limit); beyond that, lines
-// gather for the next mail that may go. Lines that are too many for one mail, and
+// One problem often logs several lines. So a line waits a moment (Config.Delay) for
+// others, and they go in one mail. An hour has at most Config.Limit mails; beyond that,
+// lines wait for the next mail that is allowed. Lines that did not fit into a mail, and
 // those of a mail that could not be sent, are counted, and the next mail says how many.
 //
-// # Never through itself
+// # No loops
 //
-// What is logged while a mail is being sent, or within a Delay after it, may be the
-// sending's own doing: a backend that logs that its relay is down, say, in this
-// goroutine or another. Nobody can tell, so it causes no mail. It stands in the next
-// one, which another line causes. Only a fatal line is always mailed, because nothing
-// can follow it. So a relay that is down makes no more mail than one that is up.
+// Sending a mail may itself log an error, for example that the relay is down, in this
+// goroutine or another. So a line that is logged while a mail is being sent, or within
+// a Delay after it, causes no mail. It goes into the next mail that another line causes.
+// A fatal line is always mailed, because nothing can follow it. So a relay that is down
+// makes no more mail than one that is up.
 //
-// One thing a program has to do itself. If Mailer hands its mail to a queue, the worker
-// of that queue must not log through a Writer that uses the queue: minutes later it
-// may have to report that an admin mail could not be delivered, and nothing
-// tells this from any other error. Give the worker a logger of its own.
+// One case is left to the program. If Mailer hands its mail to a queue, the worker of
+// that queue must not log through a Writer that uses the queue. Minutes later it may log
+// that an admin mail could not be delivered, and that line looks like any other error.
+// Give the worker a logger of its own.
 package adminlog
 
 import (
@@ -65,15 +65,14 @@ type Config struct {
 	// Zero is zerolog's debug level, which like the trace level is not for mail.
 	Level zerolog.Level
 
-	// Limit mails are sent in each Period: 10 in an hour. After a calm, Burst of them
-	// may follow each other at once: 5. So in no Period are there more than the two
-	// together.
+	// Limit mails are sent in each Period: 10 in an hour. After a quiet time Burst of
+	// them may follow each other at once: 5. So no Period has more than Limit + Burst.
 	Limit  int
 	Period time.Duration
 	Burst  int
 
-	// Delay is how long a line waits for others that belong to it, and how long after
-	// a mail a line may be of the mail's own making: 1 s.
+	// Delay is how long a line waits for others that belong to it: 1 s. For as long
+	// after a mail, a line counts as caused by the sending of that mail.
 	Delay time.Duration
 
 	// MaxLines is how many lines wait for one mail, and stand in it: 50.
@@ -84,9 +83,9 @@ type Config struct {
 	Timeout      time.Duration
 	CloseTimeout time.Duration
 
-	// Redact, if not nil, says of which fields the value is not to be mailed. It is
-	// asked about the fields within fields too, and called from one goroutine. What
-	// stands in the text of a message or of an error it cannot know.
+	// Redact, if not nil, reports whether the value of a field must not be mailed. It is
+	// called for the fields within fields too, from one goroutine. It cannot find
+	// secrets in the text of a message or of an error.
 	Redact func(key string) bool
 }
 
@@ -126,7 +125,7 @@ type Writer struct {
 	waiting bool       // one of them causes a mail
 	leftOut int        // lines that are in no mail
 	sending bool
-	calm    time.Time // from then on a line cannot be of the last mail's making
+	calm    time.Time // from then on a line was not caused by sending the last mail
 	closed  bool
 }
 
@@ -181,8 +180,8 @@ func (w *Writer) take(level zerolog.Level, p []byte) {
 }
 
 // keep adds a line to those for the next mail. If there are too many, one is left out: the
-// last of the less important ones, or else the new one. So a line that causes a mail
-// is in it, or a graver one is.
+// last of the less important ones, or else the new one. So the line that causes a mail
+// is left out only for a more important one.
 func (w *Writer) keep(l line) {
 	if len(w.lines) == w.cfg.MaxLines {
 		w.leftOut++
@@ -199,9 +198,9 @@ func (w *Writer) keep(l line) {
 }
 
 // Close mails what waits to be mailed, if the limit allows another mail, and ends the
-// goroutine. Lines that come later are dropped. An error means that time was up: the
-// mail on its way was told to stop. zerolog closes its writers before a fatal line ends
-// the program.
+// goroutine. Lines that come later are dropped. It returns an error if CloseTimeout was
+// over and the mail on its way was cancelled. zerolog closes its writers before a fatal
+// line ends the program.
 func (w *Writer) Close() error {
 	w.stop()
 	timeout := time.NewTimer(w.cfg.CloseTimeout)

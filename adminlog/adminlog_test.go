@@ -202,7 +202,7 @@ func TestWriter_limit(t *testing.T) {
 		later(time.Until(began.Add(10*time.Minute + time.Second)))
 		wantSubjects(t, f, "ERROR: burst", "ERROR: burst", "ERROR: burst", "ERROR: over (and 8 more)")
 		if body := f.last(t).body; strings.Count(body, "ERROR: over") != 4 || !strings.Contains(body, "left out since the last mail: 5.") {
-			t.Errorf("4 lines and 5 left out are wanted:\n%s", body)
+			t.Errorf("4 lines and 5 left out are expected:\n%s", body)
 		}
 
 		later(time.Hour) // nothing is told twice

@@ -9,14 +9,14 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// maxLine is how many octets of a line are kept. Stack traces are seldom longer.
+// maxLine is how many bytes of a line are kept. Stack traces are seldom longer.
 const maxLine = 32 << 10
 
 // line is one line of the log.
 type line struct {
 	level zerolog.Level
 	text  string
-	ours  bool // it may be of the last mail's making: it causes no mail
+	ours  bool // it may be caused by sending the last mail, and so causes no mail
 }
 
 // newLine copies p, which zerolog uses again.
@@ -25,7 +25,7 @@ func newLine(level zerolog.Level, p []byte, ours bool) line {
 	return line{level: level, text: string(p[:min(len(p), maxLine)]), ours: ours}
 }
 
-// less says whether l is less important than other.
+// less reports whether l is less important than other.
 func (l line) less(other line) bool {
 	if l.ours != other.ours {
 		return l.ours

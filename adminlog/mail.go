@@ -63,7 +63,7 @@ func (w *Writer) collect() (lines []line, leftOut int) {
 	return lines, leftOut
 }
 
-// settle ends a mail that had so many lines and told of so many left out.
+// settle ends a mail. lines are those that it had, and leftOut how many it said were left out.
 func (w *Writer) settle(sent bool, lines, leftOut int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -76,8 +76,8 @@ func (w *Writer) settle(sent bool, lines, leftOut int) {
 	w.calm = time.Now().Add(w.cfg.Delay)
 }
 
-// send makes and sends one mail. A panic of the Mailer or of Redact is a mail that
-// was not sent: it must not end a program that only wanted to log.
+// send makes and sends one mail. A panic of the Mailer or of Redact counts as a mail that
+// was not sent, because logging must not end the program.
 func (w *Writer) send(ctx context.Context, lines []line, leftOut int) (sent bool) {
 	defer func() {
 		if recover() != nil {

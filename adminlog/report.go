@@ -26,8 +26,8 @@ const (
 	ruler    = "\n----------------------------------------\n\n"
 )
 
-// mail returns the subject and the body for lines. The subject tells of the gravest of
-// those that cause the mail, and the body begins with it.
+// mail returns the subject and the body for lines. The subject is the most important of
+// the lines that cause the mail, and the body begins with it.
 func (r *report) mail(lines []line, leftOut int) (subject, body string) {
 	i := gravest(lines)
 	subject = r.line(lines[i])
@@ -94,7 +94,7 @@ func message(fields []field, text string, hidden bool) string {
 	return text
 }
 
-// clean returns a field's value with whatever is to be redacted in it redacted.
+// clean returns a field's value, redacted where Redact says so.
 func (r *report) clean(key string, value any) any {
 	if r.redact == nil {
 		return value
@@ -115,7 +115,7 @@ func (r *report) clean(key string, value any) any {
 	return value
 }
 
-// field writes "key: value", with what takes several lines indented below the key.
+// field writes "key: value". A value of several lines is indented below the key.
 func (r *report) field(margin, key string, value any) {
 	key = margin + escape(key) + ":"
 	if len(margin) > maxDepth*len(indent) {
@@ -185,8 +185,8 @@ func shorten(s string, most int) string {
 	return string([]rune(s)[:most-len(dots)]) + dots
 }
 
-// escape writes line ends and whatever else cannot be seen as Go and Django do, as in
-// "\n": a header takes none of it, and a reader should see that it is there.
+// escape writes line ends and other invisible characters as Go does, such as "\n": a
+// header must not have them, and a reader should see that they were there.
 func escape(s string) string {
 	if !strings.ContainsFunc(s, isHidden) {
 		return s

@@ -140,7 +140,7 @@ func TestReport_long(t *testing.T) {
 	}
 	l := newLine(zerolog.ErrorLevel, []byte(strings.Repeat("x", 1<<20)), false)
 	if len(l.text) != maxLine {
-		t.Errorf("%d octets of a line are kept, want %d", len(l.text), maxLine)
+		t.Errorf("%d bytes of a line are kept, want %d", len(l.text), maxLine)
 	}
 }
 
@@ -159,7 +159,7 @@ func FuzzReport(f *testing.F) {
 			t.Errorf("a subject of %d characters", n)
 		}
 		if len(body) > 1000+20*len(text) {
-			t.Errorf("a body of %d octets for a line of %d", len(body), len(text))
+			t.Errorf("a body of %d bytes for a line of %d", len(body), len(text))
 		}
 	})
 }

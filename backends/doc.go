@@ -4,10 +4,9 @@
 // A [Registry] is a value that a program makes, adds to and passes on; nothing
 // registers itself. [Builtin] returns the backends that need nothing but settings.
 // The queue is not among them, so that a program which only wants SMTP does not link
-// Redis; a program that hands its mail to workers adds one line:
+// Redis; the package mailpouch adds it for a program that hands its mail to workers:
 //
-//	reg := backends.Builtin()
-//	reg["queue"] = func(s settings.Settings) (mailer.Backend, error) { return queue.Using(s.Using) }
+//	app, err := mailpouch.New(ctx, s, mailpouch.Config{Registry: reg})
 //
 // Settings may describe several mailers (EMAIL_MAILERS). Registry.Mailer finds the one
 // that a call names; a program without a Mailer asks for its settings:

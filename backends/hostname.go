@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mailpouch/mailpouch/internal/hostname"
 	"github.com/mailpouch/mailpouch/settings"
 )
 
@@ -45,7 +46,7 @@ type resolver interface {
 // else's: that of a gateway, or of a provider's network.
 func fullName(ctx context.Context, short string, r resolver) string {
 	short = strings.TrimSuffix(ascii(short), ".")
-	if !isHostname(short) {
+	if !hostname.IsASCII(short) {
 		return ""
 	}
 	if strings.Contains(short, ".") {
@@ -57,33 +58,10 @@ func fullName(ctx context.Context, short string, r resolver) string {
 		for _, name := range names {
 			name = strings.TrimSuffix(ascii(name), ".")
 			first, _, full := strings.Cut(name, ".")
-			if full && strings.EqualFold(first, short) && isHostname(name) {
+			if full && strings.EqualFold(first, short) && hostname.IsASCII(name) {
 				return name
 			}
 		}
 	}
 	return ""
-}
-
-// isHostname accepts a host name as it may stand in EHLO (RFC 5321, 4.1.2), and the
-// underscores that some machines' names have.
-func isHostname(name string) bool {
-	if len(name) > 255 {
-		return false
-	}
-	for label := range strings.SplitSeq(name, ".") {
-		if label == "" || len(label) > 63 || strings.Trim(label, "-") != label || strings.ContainsFunc(label, notInLabel) {
-			return false
-		}
-	}
-	return true
-}
-
-// notInLabel finds what is no letter, digit, hyphen or underscore.
-func notInLabel(r rune) bool {
-	switch {
-	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_':
-		return false
-	}
-	return true
 }

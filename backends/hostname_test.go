@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mailpouch/mailpouch/internal/hostname"
 	"github.com/mailpouch/mailpouch/settings"
 )
 
@@ -66,7 +67,7 @@ func TestHostname(t *testing.T) {
 	s.Message.Hostname = ""
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if got := Hostname(ctx, s); got != "" && !isHostname(got) {
+	if got := Hostname(ctx, s); got != "" && !hostname.IsASCII(got) {
 		t.Errorf("%q is no host name", got)
 	}
 }

@@ -11,8 +11,9 @@ import (
 
 // Mailer returns a Mailer that delivers with the backend of EMAIL_BACKEND, and, where a
 // call says Using, with the mailer of that name. Errors that the settings must lead to
-// come now and not with the first mail: an UnknownBackendError, a backend or a named
-// mailer that cannot be configured, or settings.Problems with what no message can carry.
+// come now and not with the first mail, all of them at once: an UnknownBackendError, a
+// backend or a named mailer that cannot be configured, or settings.Problems with what no
+// message can carry.
 //
 // Each call has a backend of its own. If EMAIL_BACKEND is queue, the queue's constructor
 // is told the name: it gets the settings with Using. A name that EMAIL_MAILERS lacks is
@@ -21,14 +22,9 @@ import (
 //
 // The registry may be changed afterwards; the Mailer keeps what it was.
 func (r Registry) Mailer(s settings.Settings) (*mailer.Mailer, error) {
-	if problems := checkMessage(s.Message); len(problems) > 0 {
-		return nil, problems
-	}
 	r = maps.Clone(r)
-	for _, name := range append([]string{""}, s.Mailers()...) {
-		if _, err := r.connect(s, mailer.Connection{Using: name}); err != nil {
-			return nil, err
-		}
+	if err := r.Check(s); err != nil {
+		return nil, err
 	}
 	return mailer.New(mailer.Config{
 		Connect:       func(c mailer.Connection) (mailer.Backend, error) { return r.connect(s, c) },
@@ -38,6 +34,23 @@ func (r Registry) Mailer(s settings.Settings) (*mailer.Mailer, error) {
 		Admins:        s.Message.Admins,
 		Managers:      s.Message.Managers,
 	})
+}
+
+// Check returns the error that Mailer would, joined of all that there is to say.
+func (r Registry) Check(s settings.Settings) error {
+	var all []error
+	if problems := checkMessage(s.Message); len(problems) > 0 {
+		all = append(all, problems)
+	}
+	for _, name := range append([]string{""}, s.Mailers()...) {
+		if _, err := r.connect(s, mailer.Connection{Using: name}); err != nil {
+			all = append(all, err)
+		}
+	}
+	if len(all) == 1 {
+		return all[0]
+	}
+	return errors.Join(all...)
 }
 
 // connect makes the backend for one call.

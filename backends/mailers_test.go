@@ -38,10 +38,10 @@ func made(names ...string) (backends.Registry, *[]settings.Settings) {
 	var all []settings.Settings
 	reg := backends.Registry{}
 	for _, name := range names {
-		reg[name] = func(s settings.Settings) (mailer.Backend, error) {
+		reg[name] = backends.Entry{New: func(s settings.Settings) (mailer.Backend, error) {
 			all = append(all, s)
 			return &recorder{}, nil
-		}
+		}}
 	}
 	return reg, &all
 }
@@ -188,12 +188,12 @@ func TestRegistry_Mailer_refusesNamed(t *testing.T) {
 	}
 	t.Run("the queue's own refusal", func(t *testing.T) {
 		s := load(t, map[string]string{"EMAIL_BACKEND": "queue", "EMAIL_MAILERS": "bulk"})
-		reg := backends.Registry{"queue": func(s settings.Settings) (mailer.Backend, error) {
+		reg := backends.Registry{"queue": {New: func(s settings.Settings) (mailer.Backend, error) {
 			if s.Using != "" {
 				return nil, errors.New("no")
 			}
 			return &recorder{}, nil
-		}}
+		}}}
 		if _, err := reg.Mailer(s); err == nil || err.Error() != "backends: mailer bulk: queue: no" {
 			t.Errorf("got %v", err)
 		}

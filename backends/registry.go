@@ -20,11 +20,21 @@ import (
 // if that may be used by several goroutines, as a queue may.
 type Constructor func(settings.Settings) (mailer.Backend, error)
 
-// Registry has a constructor for each name. It is a map: a program adds its own
-// backends, and replaces ours, before it passes the registry on.
-type Registry map[string]Constructor
+// Entry is a backend that a registry can make.
+type Entry struct {
+	New Constructor
 
-// queueName is the one name that a program has to register itself.
+	// Schemes are those of EMAIL_URL that stand for the backend, such as "webhook+https", in
+	// lower case. New finds what such a URL says in s.Delivery.URL.Custom(), and in s.Using the
+	// name of the mailer that it is for. A custom URL with another scheme it never sees.
+	Schemes []string
+}
+
+// Registry has an entry for each name. It is a map: a program adds its own backends, and
+// replaces ours, before it passes the registry on.
+type Registry map[string]Entry
+
+// queueName is the one name that is not built in: the package mailpouch adds it.
 const queueName = "queue"
 
 // Builtin returns a registry with smtp, console, filebased, locmem and dummy.
@@ -33,17 +43,32 @@ const queueName = "queue"
 // b.(*locmem.Backend).Outbox(). A test may as well register one of its own:
 //
 //	outbox := new(locmem.Outbox)
-//	reg["locmem"] = func(s settings.Settings) (mailer.Backend, error) {
+//	reg["locmem"] = backends.Entry{New: func(s settings.Settings) (mailer.Backend, error) {
 //		return locmem.New(locmem.Config{Outbox: outbox, Defaults: backends.Defaults(s)})
-//	}
+//	}}
 func Builtin() Registry {
 	outbox := new(locmem.Outbox)
 	return Registry{
-		"smtp":      func(s settings.Settings) (mailer.Backend, error) { return SMTP(s, nil) },
-		"console":   func(s settings.Settings) (mailer.Backend, error) { return backend(console.New(consoleConfig(s))) },
-		"filebased": func(s settings.Settings) (mailer.Backend, error) { return backend(filebased.New(filebasedConfig(s))) },
-		"locmem":    func(s settings.Settings) (mailer.Backend, error) { return backend(locmem.New(locmemConfig(s, outbox))) },
-		"dummy":     func(s settings.Settings) (mailer.Backend, error) { return backend(dummy.New(dummyConfig(s))) },
+		"smtp": {
+			Schemes: []string{"smtp", "smtp+starttls", "smtps"},
+			New:     func(s settings.Settings) (mailer.Backend, error) { return SMTP(s, nil) },
+		},
+		"console": {
+			Schemes: []string{"console"},
+			New:     func(s settings.Settings) (mailer.Backend, error) { return backend(console.New(consoleConfig(s))) },
+		},
+		"filebased": {
+			Schemes: []string{"filebased"},
+			New:     func(s settings.Settings) (mailer.Backend, error) { return backend(filebased.New(filebasedConfig(s))) },
+		},
+		"locmem": {
+			Schemes: []string{"locmem"},
+			New:     func(s settings.Settings) (mailer.Backend, error) { return backend(locmem.New(locmemConfig(s, outbox))) },
+		},
+		"dummy": {
+			Schemes: []string{"dummy"},
+			New:     func(s settings.Settings) (mailer.Backend, error) { return backend(dummy.New(dummyConfig(s))) },
+		},
 	}
 }
 
@@ -68,16 +93,44 @@ func backend[B mailer.Backend](b B, err error) (mailer.Backend, error) {
 // error is an UnknownBackendError, or what the constructor says.
 func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) {
 	name = settings.CanonicalBackend(name)
-	construct, ok := r[name]
+	entry, ok := r[name]
 	if !ok {
 		known := r.names()
 		return nil, &UnknownBackendError{Name: name, Nearest: settings.Nearest(name, known), Known: known, Using: s.Using}
 	}
-	b, err := construct(s)
+	if u := s.Delivery.URL.Custom(); u != nil && !slices.Contains(entry.Schemes, u.Scheme) {
+		s.Delivery.URL = settings.MailURL{}
+	}
+	b, err := entry.New(s)
 	if err != nil {
 		return nil, fmt.Errorf("%s%s: %w", where(s.Using), name, err)
 	}
 	return b, nil
+}
+
+// Load reads the environment, as settings.Load does, for a program with these backends: their
+// schemes may begin an EMAIL_URL.
+func (r Registry) Load() (settings.Settings, []string, error) {
+	loader, err := r.Loader()
+	if err != nil {
+		return settings.Default(), nil, err
+	}
+	return loader.Load()
+}
+
+// Loader returns the loader for a program with these backends. Two of them that declare the
+// same scheme are an error.
+func (r Registry) Loader() (settings.Loader, error) {
+	schemes := map[string]string{}
+	for _, name := range r.names() {
+		for _, scheme := range r[name].Schemes {
+			if other, taken := schemes[scheme]; taken {
+				return settings.Loader{}, fmt.Errorf("backends: %s and %s both declare the scheme %s of EMAIL_URL", other, name, scheme)
+			}
+			schemes[scheme] = name
+		}
+	}
+	return settings.Loader{Schemes: schemes}, nil
 }
 
 // where begins an error, with the mailer if it has a name.
@@ -101,8 +154,7 @@ type UnknownBackendError struct {
 func (e *UnknownBackendError) Error() string {
 	text := fmt.Sprintf("%sno backend is named %q", where(e.Using), e.Name)
 	if e.Name == queueName {
-		return text + `: a program that hands its mail to workers adds reg["queue"] = ` +
-			`func(s settings.Settings) (mailer.Backend, error) { return queue.Using(s.Using) }`
+		return text + ": a program that hands its mail to workers has its Mailer from mailpouch.Open or mailpouch.New"
 	}
 	if e.Nearest != "" {
 		text += fmt.Sprintf("; did you mean %s?", e.Nearest)

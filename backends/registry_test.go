@@ -54,7 +54,7 @@ func TestRegistry_New_unknown(t *testing.T) {
 		{"smpt", "smtp", `backends: no backend is named "smpt"; did you mean smtp? (there are console, dummy, filebased, locmem, smtp)`},
 		{"sendgrid", "", `backends: no backend is named "sendgrid" (there are console, dummy, filebased, locmem, smtp)`},
 		{"", "", `backends: no backend is named "" (there are `},
-		{"queue", "", `adds reg["queue"] = func(s settings.Settings) (mailer.Backend, error) { return queue.Using(s.Using) }`},
+		{"queue", "", `has its Mailer from mailpouch.Open or mailpouch.New`},
 		{"django.core.mail.backends.smpt.EmailBackend", "smtp", `"smpt"; did you mean smtp?`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -125,10 +125,10 @@ func (r *recorder) SendMessages(_ context.Context, messages []*mailer.EmailMessa
 // record registers a recorder under the name of EMAIL_BACKEND.
 func record(reg backends.Registry, s settings.Settings) *recorder {
 	var r recorder
-	reg[s.Delivery.Backend] = func(s settings.Settings) (mailer.Backend, error) {
+	reg[s.Delivery.Backend] = backends.Entry{New: func(s settings.Settings) (mailer.Backend, error) {
 		r.settings = s
 		return &r, nil
-	}
+	}}
 	return &r
 }
 
@@ -288,7 +288,7 @@ func (shout) SendMessages(_ context.Context, messages []*mailer.EmailMessage) (i
 // A program adds a backend under a name of its own, which EMAIL_BACKEND may then have.
 func ExampleRegistry() {
 	reg := backends.Builtin()
-	reg["shout"] = func(settings.Settings) (mailer.Backend, error) { return shout{}, nil }
+	reg["shout"] = backends.Entry{New: func(settings.Settings) (mailer.Backend, error) { return shout{}, nil }}
 
 	s := settings.Default() // a program takes settings.Load()
 	s.Delivery.Backend = "shout"

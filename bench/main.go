@@ -25,7 +25,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/bench/report"
 	"github.com/mailpouch/mailpouch/bench/scenario"
 )
@@ -54,6 +54,7 @@ type options struct {
 	readme  string
 	json    string
 	compare string
+	from    string
 	root    string
 }
 
@@ -68,6 +69,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.readme, "readme", "", "write the most important results into this page, between its marks")
 	flags.StringVar(&o.json, "json", "", "write the results as JSON into this file")
 	flags.StringVar(&o.compare, "compare", "", "show the results beside those of this JSON file")
+	flags.StringVar(&o.from, "from", "", "measure nothing: write the pages anew from the results in this JSON file")
 	flags.StringVar(&o.root, "root", "..", "the tree to be measured")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -113,6 +115,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if o.from != "" {
+		return o.rewrite()
+	}
 	var old *report.Run
 	if o.compare != "" {
 		if old, err = report.ReadJSON(o.compare); err != nil {
@@ -127,12 +132,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	start := time.Now()
 	say := func(text string) { fmt.Fprintf(stderr, "%5.0fs  %s\n", time.Since(start).Seconds(), text) }
 	say("building")
-	programs, err := lab.Build(ctx, o.root, dir)
+	programs, err := harness.Build(ctx, o.root, dir)
 	if err != nil {
 		return err
 	}
 	r := &report.Run{Date: start.UTC().Truncate(time.Second), Quick: o.quick}
-	if r.Machine, err = lab.Describe(ctx, o.root); err != nil {
+	if r.Machine, err = harness.Describe(ctx, o.root); err != nil {
 		return err
 	}
 	if err := o.measure(ctx, r, programs, say); err != nil {
@@ -144,7 +149,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 }
 
 // measure runs what was chosen.
-func (o options) measure(ctx context.Context, r *report.Run, programs lab.Programs, say func(string)) error {
+func (o options) measure(ctx context.Context, r *report.Run, programs harness.Programs, say func(string)) error {
 	size := scenario.Size{Quick: o.quick, Rounds: o.rounds}
 	chosen := o.chosen()
 	for _, s := range scenario.Table(size) {
@@ -176,8 +181,13 @@ func (o options) write(r, old *report.Run, stdout io.Writer) error {
 			return err
 		}
 	}
+	return o.pages(r)
+}
+
+// pages writes what people read.
+func (o options) pages(r *report.Run) error {
 	if o.readme != "" {
-		if err := report.WriteReadme(o.readme, r, "drain", "mass", "enqueue", "idle", "saturated"); err != nil {
+		if err := report.WriteReadme(o.readme, scenario.Highlights(r)); err != nil {
 			return err
 		}
 	}
@@ -188,4 +198,14 @@ func (o options) write(r, old *report.Run, stdout io.Writer) error {
 		return err
 	}
 	return report.WritePlots(filepath.Join(o.docs, "performance"), r)
+}
+
+// rewrite writes the pages from an earlier run, as after a change of their words.
+func (o options) rewrite() error {
+	r, err := report.ReadJSON(o.from)
+	if err != nil {
+		return err
+	}
+	r.Bars = scenario.Bars(r)
+	return o.pages(r)
 }

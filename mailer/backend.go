@@ -8,12 +8,11 @@ import "context"
 // message (RFC 5321, 4.2.5). For SMTP that is the server's 250 to the final dot,
 // for a queue it is the reply of the store that keeps it.
 //
-// A Backend is used by one goroutine at a time; whoever wants several connections
-// makes several backends. It must not change or keep a message after the call
-// that brought it returns.
+// A Backend is used by one goroutine at a time; a program that wants several connections makes
+// several backends. A Backend must not change a message, nor keep it after the call returns.
 type Backend interface {
-	// Open makes sure that a connection is open. opened says whether this call
-	// opened it: whoever opened it closes it.
+	// Open makes sure that a connection is open. opened reports whether this call opened it:
+	// the caller that opened it has to close it.
 	Open(ctx context.Context) (opened bool, err error)
 
 	// Close ends the connection, if there is one. Closing a backend that is not
@@ -37,7 +36,7 @@ type Backend interface {
 	SendMessages(ctx context.Context, messages []*EmailMessage) (sent int, err error)
 }
 
-// Result is what became of one message.
+// Result is the fate of one message.
 type Result struct {
 	Reply   string       // the next hop's words on accepting it, such as "250 2.0.0 Ok: queued as 4C1D"
 	Refused []*SendError // recipients refused though the message was accepted for others
@@ -45,11 +44,12 @@ type Result struct {
 	Err     error        // nil if it was accepted or skipped
 
 	// Connection names the connection that the message went over, or was to, for logs. It
-	// is empty where there is none, or the backend does not say.
+	// is empty if there is none, or if the backend does not name it.
 	Connection string
 }
 
-// Error is the message's entry in a SendErrors: nil if every recipient was accepted.
+// Error returns the message's entry in a SendErrors: nil if it was accepted for every recipient,
+// or skipped.
 func (r Result) Error() error {
 	if r.Err == nil && len(r.Refused) > 0 {
 		return &SendError{Class: r.Refused[0].Class, Step: StepRcpt, Accepted: true, Refused: r.Refused}
@@ -57,9 +57,8 @@ func (r Result) Error() error {
 	return r.Err
 }
 
-// ContextErr returns the error of a call whose context is done, and nil while it is not.
-// Its class is Unavailable: that time is up is not the message's fault, and nothing was
-// accepted.
+// ContextErr returns a *SendError of the class Unavailable if ctx is done, else nil: it is not the
+// message's fault that the time is up, and nothing was accepted.
 func ContextErr(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return &SendError{Class: Unavailable, Step: StepConnect, Err: err}

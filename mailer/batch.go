@@ -3,7 +3,7 @@ package mailer
 import "context"
 
 // BatchSender is implemented by backends that learn a message's fate before the batch is
-// through, and can be told at the last moment that a message must not be sent any more.
+// through, and that can be told at the last moment not to send a message any more.
 type BatchSender interface {
 	// SendBatch is SendMessages with each result reported as it becomes known. Begin and
 	// Report are called from one goroutine at a time, and not after SendBatch has returned.
@@ -24,10 +24,10 @@ type Batch struct {
 	// messages in one call asks for those of the call before it.
 	Begin func(i int) error
 
-	// Report gets the results, those together that become known together: once for every
-	// index, and for all of them before SendBatch returns. What is not reported when a
-	// process dies is what may be sent twice, so a report waits neither for the next
-	// message nor for the next reply. A group is the backend's again when Report returns.
+	// Report gets the results as they become known, each index once and all of them before
+	// SendBatch returns. Results that become known together come in one call. If the process
+	// dies, what was accepted and not yet reported may be sent twice, so a backend reports
+	// before it sends or waits for anything else. Report must not keep group.
 	Report func(group []Report)
 }
 
@@ -37,8 +37,8 @@ type Report struct {
 	Result
 }
 
-// SendBatch sends the batch through b. If b is no BatchSender, Begin is asked for every
-// message before the first is sent, and the results are reported when the batch is through.
+// SendBatch sends the batch through b. If b is not a BatchSender, Begin is asked for every message
+// before the first one is sent, and the results are reported when all are sent.
 func SendBatch(ctx context.Context, b Backend, batch Batch) {
 	if s, ok := b.(BatchSender); ok {
 		s.SendBatch(ctx, batch)
@@ -66,7 +66,7 @@ func SendBatch(ctx context.Context, b Backend, batch Batch) {
 	batch.Report(rest)
 }
 
-// begin asks for a message, if there is anybody to ask.
+// begin asks Begin, if there is one, about a message.
 func (b Batch) begin(i int) error {
 	if b.Begin == nil {
 		return nil
@@ -74,8 +74,8 @@ func (b Batch) begin(i int) error {
 	return b.Begin(i)
 }
 
-// Collect sends the messages as a batch and returns what SendMessages returns: a
-// BatchSender makes its SendMessages of it.
+// Collect sends the messages as one batch and returns what Backend.SendMessages has to return, so
+// that a BatchSender's SendMessages can be one call of it.
 func Collect(ctx context.Context, s BatchSender, messages []*EmailMessage) (sent int, err error) {
 	errs := make(SendErrors, len(messages))
 	failed := false
@@ -94,16 +94,15 @@ func Collect(ctx context.Context, s BatchSender, messages []*EmailMessage) (sent
 	return sent, nil
 }
 
-// Deliver is the part of SendBatch that does not depend on where the mail goes, for a
-// backend that sends one message after the other. It completes each message, checks it,
-// makes sure that b is open, asks Begin, hands the message to put with its envelope, and
-// reports what became of it before it takes the next one. In the end it closes b, if it
-// was not open before.
+// Deliver is the SendBatch of a backend that sends one message after the other. The backend only
+// adds put, which sends one message. For each message Deliver fills in defaults, checks it, opens
+// b if necessary, asks Begin, calls put with the message and its envelope, and reports the
+// result before it goes on. At the end it closes b if it was not open before.
 //
-// What cannot be sent, and what has no recipient, opens nothing and never reaches put.
-// Nothing does once ctx is done. b.Open is called before each message and must be quick
-// while b is open; when it has failed, it is not called again, and what is left fails with
-// its error.
+// A message that cannot be sent or has no recipient does not open b and is not put. Once ctx is
+// done no further message is put. b.Open is called before each message and must be quick if b is
+// open. After it has failed it is not called again, and the remaining messages fail with its
+// error.
 func Deliver(ctx context.Context, b Backend, batch Batch, defaults Defaults, put func(m *EmailMessage, to Envelope) Result) {
 	d := delivery{backend: b, batch: batch, put: put}
 	defer d.close() // also if put panics
@@ -120,8 +119,8 @@ type delivery struct {
 	batch   Batch
 	put     func(m *EmailMessage, to Envelope) Result
 
-	asked  bool  // the backend has been open since
-	opened bool  // and it was Deliver that opened it first
+	asked  bool  // the backend has been opened before
+	opened bool  // and Deliver opened it
 	down   error // why it could not be opened
 }
 
@@ -148,8 +147,8 @@ func (d *delivery) deliver(ctx context.Context, i int, m *EmailMessage) Result {
 	return d.put(m, to)
 }
 
-// open makes sure that the backend is open. A backend may close itself over a message and
-// be opened again: whose it is to close is decided when it is opened first.
+// open makes sure that the backend is open. A backend may close itself because of a message and be
+// opened again: only the first opening decides whether Deliver closes it.
 func (d *delivery) open(ctx context.Context) error {
 	if d.down != nil {
 		return d.down
@@ -165,8 +164,8 @@ func (d *delivery) open(ctx context.Context) error {
 	return nil
 }
 
-// close closes the backend if it was opened here. The next hop has taken the messages
-// already: the close has no news of them.
+// close closes the backend if it was opened here. Its error is of no interest: the next hop has
+// already accepted the messages.
 func (d *delivery) close() {
 	if d.opened {
 		_ = d.backend.Close()

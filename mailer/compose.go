@@ -1,26 +1,25 @@
 package mailer
 
 import (
-	"cmp"
-	"net/textproto"
+	"errors"
 	"slices"
-	"strings"
-	"time"
+
+	"github.com/mailpouch/mailpouch/mailer/internal/address"
+	"github.com/mailpouch/mailpouch/mailer/internal/charset"
+	"github.com/mailpouch/mailpouch/mailer/internal/mimewriter"
 )
 
-// draft is a message that has been found good: its header, and what its parts
-// are. Everything that can be wrong with a message is found before there is a
-// draft, so nothing is written of a bad one.
+// draft is a message that was checked: its header, and the types of its parts. Everything that
+// can be wrong with a message is found before there is a draft, so that nothing is written of a
+// bad one.
 type draft struct {
 	header       []byte // all fields but those of MIME
-	cs           charset
-	body         mediaType
-	alternatives []mediaType // one for each
-	attachments  []mediaType // one for each, empty where it has to be guessed
+	cs           charset.Charset
+	body         mimewriter.MediaType
+	alternatives []mimewriter.MediaType // one for each
+	attachments  []mimewriter.MediaType // one for each, empty where it has to be guessed
 
-	raw    []byte    // not nil: the header is complete, and this is the body
-	anew   bool      // but not: raw has to be encoded anew, with the fields that follow the header
-	fields rawFields // of raw, if it is encoded anew
+	raw *rawDraft // not nil: the message is this, and nothing else
 }
 
 // compose checks the message and writes its header, behind what is in buf.
@@ -41,70 +40,30 @@ func (m *EmailMessage) compose(buf []byte) (*draft, error) {
 		return nil, err
 	}
 	if len(m.Raw) > 0 {
-		d.header = buf
-		return d, m.composeRaw(d, a, headers)
+		d.raw, err = m.composeRaw(buf, a, headers, d.cs)
+		return d, err
 	}
-	h := headerWriter{buf: slices.Grow(buf, m.headerSize())}
+	h := mimewriter.Header{Buf: slices.Grow(buf, m.headerSize())}
 	if err := m.writeHeader(&h, headers, a, d.cs); err != nil {
 		return nil, err
 	}
-	if h.long != "" {
-		return nil, &InvalidMessageError{Field: h.long, Reason: "makes a line of more than 998 octets"}
+	if h.Long != "" {
+		return nil, &InvalidMessageError{Field: h.Long, Reason: "makes a line of more than 998 octets"}
 	}
-	d.header = h.buf
+	d.header = h.Buf
 	return d, nil
-}
-
-// namedHeader is an entry of Headers.
-type namedHeader struct{ name, canonical, value string }
-
-// sortedHeaders returns the entries of Headers in the order of their canonical names. Each name
-// is made canonical once: there may be a great many of them.
-func (m *EmailMessage) sortedHeaders() []namedHeader {
-	all := make([]namedHeader, 0, len(m.Headers))
-	for name, value := range m.Headers {
-		all = append(all, namedHeader{name, textproto.CanonicalMIMEHeaderKey(name), value})
-	}
-	slices.SortFunc(all, func(a, b namedHeader) int {
-		return cmp.Or(strings.Compare(a.canonical, b.canonical), strings.Compare(a.name, b.name))
-	})
-	return all
-}
-
-func checkHeaders(headers []namedHeader) error {
-	previous := ""
-	for _, h := range headers {
-		if err := checkHeaderName(h.name); err != nil {
-			return err
-		}
-		if !isClean(h.value, withTab) {
-			return checkText(headerField(h.name), h.value, withTab)
-		}
-		switch {
-		case strings.EqualFold(h.name, previous):
-			return &InvalidMessageError{Field: headerField(h.name), Reason: "is there twice, in different letter case"}
-		case h.canonical == "Subject", h.canonical == "Mime-Version", strings.HasPrefix(h.canonical, "Content-"):
-			return &InvalidMessageError{Field: headerField(h.name), Reason: "is written from the fields of the message and cannot be set"}
-		case h.canonical == "Message-Id":
-			if err := checkMessageID(headerField(h.name), h.value); err != nil {
-				return err
-			}
-		}
-		previous = h.name
-	}
-	return nil
 }
 
 // readTypes reads the charset and the types of all parts.
 func (m *EmailMessage) readTypes(d *draft) (err error) {
-	if err := checkText("charset", m.Charset, withoutTab); err != nil {
+	if err := checkText("charset", m.Charset, charset.WithoutTab); err != nil {
 		return err
 	}
 	var ok bool
-	if d.cs, ok = lookupCharset(m.Charset); !ok {
+	if d.cs, ok = charset.Lookup(m.Charset); !ok {
 		return &InvalidMessageError{Field: "charset", Reason: "is not known"}
 	}
-	d.body = mediaType{value: "text/plain"}
+	d.body = mimewriter.MediaType{Value: "text/plain"}
 	if m.ContentSubtype != "" && m.ContentSubtype != "plain" {
 		if d.body, err = parseMediaType("content_subtype", "text/"+m.ContentSubtype); err != nil {
 			return err
@@ -118,7 +77,7 @@ func (m *EmailMessage) readTypes(d *draft) (err error) {
 		d.alternatives = append(d.alternatives, media)
 	}
 	for i, a := range m.Attachments {
-		var media mediaType
+		var media mimewriter.MediaType
 		if a.Mimetype != "" {
 			if media, err = parsePartType(indexed("attachments", i, "mimetype"), a.Mimetype); err != nil {
 				return err
@@ -129,18 +88,33 @@ func (m *EmailMessage) readTypes(d *draft) (err error) {
 	return nil
 }
 
-// parsePartType refuses what a leaf cannot be.
-func parsePartType(field, s string) (mediaType, error) {
+// parseMediaType reads what an author wrote as the type of field.
+func parseMediaType(field, s string) (mimewriter.MediaType, error) {
+	if err := checkText(field, s, charset.WithoutTab); err != nil {
+		return mimewriter.MediaType{}, err
+	}
+	media, err := mimewriter.ParseMediaType(s)
+	switch {
+	case errors.Is(err, mimewriter.ErrParameter):
+		return media, &BadHeaderError{Field: field, Reason: err.Error()}
+	case err != nil:
+		return media, &InvalidMessageError{Field: field, Reason: err.Error()}
+	}
+	return media, nil
+}
+
+// parsePartType reads the type of a part that has no parts of its own.
+func parsePartType(field, s string) (mimewriter.MediaType, error) {
 	media, err := parseMediaType(field, s)
-	if err == nil && media.isMultipart() {
+	if err == nil && media.IsMultipart() {
 		err = &InvalidMessageError{Field: field, Reason: "cannot be a multipart"}
 	}
 	return media, err
 }
 
-// checkTexts checks what is neither an address nor a type.
+// checkTexts checks everything that is neither an address nor a type.
 func (m *EmailMessage) checkTexts() error {
-	if err := checkText("subject", m.Subject, withTab); err != nil {
+	if err := checkText("subject", m.Subject, charset.WithTab); err != nil {
 		return err
 	}
 	if err := checkMessageID("message_id", m.MessageID); err != nil {
@@ -165,30 +139,30 @@ func (m *EmailMessage) checkTexts() error {
 	return nil
 }
 
-// maxFilename is a little more than file systems take (255 octets), and little
-// enough for one line when every octet of it is percent-encoded.
+// maxFilename is a little more than the 255 bytes that file systems take, and short enough for
+// one line when every byte of it is percent-encoded.
 const maxFilename = 300
 
 func checkAttachment(i int, a Attachment) error {
 	field := indexed("attachments", i, "filename")
-	if err := checkText(field, a.Filename, withoutTab); err != nil {
+	if err := checkText(field, a.Filename, charset.WithoutTab); err != nil {
 		return err
 	}
 	if len(a.Filename) > maxFilename {
-		return &InvalidMessageError{Field: field, Reason: "is longer than 300 octets"}
+		return &InvalidMessageError{Field: field, Reason: "is longer than 300 bytes"}
 	}
 	field = indexed("attachments", i, "content_id")
 	if len(a.ContentID) > maxFilename {
-		return &InvalidMessageError{Field: field, Reason: "is longer than 300 octets"}
+		return &InvalidMessageError{Field: field, Reason: "is longer than 300 bytes"}
 	}
 	return checkMessageID(field, a.ContentID)
 }
 
 // writeHeader writes all fields but those of MIME.
-func (m *EmailMessage) writeHeader(h *headerWriter, headers []namedHeader, a addresses, cs charset) error {
+func (m *EmailMessage) writeHeader(h *mimewriter.Header, headers []namedHeader, a addresses, cs charset.Charset) error {
 	for _, f := range []struct {
 		name, field string
-		boxes       []mailbox
+		boxes       []address.Mailbox
 	}{
 		{"From", "from_email", a.from}, {"To", "to", a.to}, {"Cc", "cc", a.cc}, {"Reply-To", "reply_to", a.replyTo},
 	} {
@@ -196,7 +170,7 @@ func (m *EmailMessage) writeHeader(h *headerWriter, headers []namedHeader, a add
 			return err
 		}
 	}
-	h.subject(m.Subject, cs)
+	h.Subject(m.Subject, cs)
 	m.writeIdentity(h, cs)
 	for _, other := range headers {
 		switch other.canonical {
@@ -210,42 +184,31 @@ func (m *EmailMessage) writeHeader(h *headerWriter, headers []namedHeader, a add
 	return nil
 }
 
-// override finds what Headers says in place of a field that is made of others.
-func (m *EmailMessage) override(name string) (value, field string, ok bool) {
-	for n, v := range m.Headers {
-		if len(n) == len(name) && strings.EqualFold(n, name) {
-			return v, headerField(n), true
-		}
-	}
-	return "", "", false
-}
-
-// writeAddresses writes From, To, Cc or Reply-To, or what Headers has instead: an
-// empty To, Cc or Reply-To there leaves the field out, but not an empty From: a message
-// always says whom it is from.
-func (m *EmailMessage) writeAddresses(h *headerWriter, name, field string, boxes []mailbox, cs charset) error {
+// writeAddresses writes From, To, Cc or Reply-To, or what Headers has instead. An empty To, Cc or
+// Reply-To there leaves the field out. An empty From does not, because every message has one.
+func (m *EmailMessage) writeAddresses(h *mimewriter.Header, name, field string, boxes []address.Mailbox, cs charset.Charset) error {
 	value, theirs, ok := m.override(name)
 	if ok && (name != "From" || !isBlank(value)) {
 		return writeAddressText(h, name, theirs, value, cs)
 	}
 	if len(boxes) > 0 {
-		h.addresses(name, field, slices.Values(boxes), cs)
+		h.Addresses(name, field, slices.Values(boxes), cs)
 	}
 	return nil
 }
 
-// writeAddressText writes a field of addresses from a text. One that is no address list,
-// such as "undisclosed-recipients:;", stays as it is if it is ASCII.
-func writeAddressText(h *headerWriter, name, field, value string, cs charset) error {
+// writeAddressText writes a field of addresses from a text. A text that is not an address list,
+// such as "undisclosed-recipients:;", is written as it is if it is ASCII.
+func writeAddressText(h *mimewriter.Header, name, field, value string, cs charset.Charset) error {
 	if isBlank(value) {
 		return nil
 	}
-	n, _, reason := checkAddresses(value)
+	n, _, reason := address.Check(value)
 	switch {
 	case reason == "" && n > 0:
-		h.addresses(name, field, boxesOf(value), cs)
-	case isASCII(value):
-		h.text(name, field, value, cs)
+		h.Addresses(name, field, address.All(value), cs)
+	case charset.IsASCII(value):
+		h.Text(name, field, value, cs)
 	default:
 		return &InvalidMessageError{Field: field, Reason: reason}
 	}
@@ -253,41 +216,34 @@ func writeAddressText(h *headerWriter, name, field, value string, cs charset) er
 }
 
 // writeIdentity writes Date and Message-ID, each if there is one.
-func (m *EmailMessage) writeIdentity(h *headerWriter, cs charset) {
+func (m *EmailMessage) writeIdentity(h *mimewriter.Header, cs charset.Charset) {
 	if value, field, ok := m.override("Date"); ok && !isBlank(value) {
-		h.text("Date", field, value, cs)
+		h.Text("Date", field, value, cs)
 	} else if !m.Date.IsZero() {
-		h.date(m.Date)
+		h.Date(m.Date)
 	}
 	id, field, ok := m.override("Message-ID")
 	if !ok || id == "" {
 		id, field = m.MessageID, "message_id"
 	}
 	if id != "" {
-		h.text("Message-ID", field, id, cs)
+		h.Text("Message-ID", field, id, cs)
 	}
 }
 
-func (h *headerWriter) date(t time.Time) {
-	h.buf = append(h.buf, "Date: "...)
-	h.buf = t.AppendFormat(h.buf, time.RFC1123Z)
-	h.buf = append(h.buf, "\r\n"...)
-}
-
-func writeOther(h *headerWriter, name, value string, cs charset) error {
-	if isAddressHeader(name) {
+func writeOther(h *mimewriter.Header, name, value string, cs charset.Charset) error {
+	if address.IsHeader(name) {
 		return writeAddressText(h, name, headerField(name), value, cs)
 	}
-	h.text(name, headerField(name), value, cs)
+	h.Text(name, headerField(name), value, cs)
 	return nil
 }
 
-// isAddressHeader says whether a field holds addresses (RFC 5322, 3.6.2, 3.6.3 and 3.6.6).
-func isAddressHeader(name string) bool {
-	for _, with := range [...]string{"From", "Sender", "Reply-To", "To", "Cc", "Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc"} {
-		if len(name) == len(with) && strings.EqualFold(name, with) {
-			return true
-		}
-	}
-	return false
+// Validate checks that the message can be rendered and addressed. An error is a
+// *BadHeaderError or an *InvalidMessageError that names the field. An empty FromEmail,
+// MessageID or Date is not an error, because WithDefaults fills them in. Nor is a message
+// without recipients.
+func (m *EmailMessage) Validate() error {
+	_, err := m.compose(nil)
+	return err
 }

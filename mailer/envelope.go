@@ -6,51 +6,42 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/mailpouch/mailpouch/mailer/internal/address"
+	"github.com/mailpouch/mailpouch/mailer/internal/charset"
+	"github.com/mailpouch/mailpouch/mailer/internal/rawmessage"
 )
 
-// Envelope is whom a message is sent from and to, as an SMTP server is told it:
-// bare addresses, with internationalised domains in punycode.
+// Envelope is the sender and the recipients of a message as SMTP has them: bare addresses, with
+// internationalised domains in punycode.
 type Envelope struct {
 	From string   // "" is the null sender
 	To   []string // each address once
 
-	// UTF8 says that an address of the envelope or the header has a local part
+	// UTF8 reports that an address of the envelope or the header has a local part
 	// that is not ASCII, so that the next hop must offer SMTPUTF8 (RFC 6531).
 	UTF8 bool
 }
 
-// Recipients returns To, Cc, Bcc and the Bcc of Headers in that order as they
-// were written, without empty entries and without repetitions.
+// Recipients returns the entries of To, Cc, Bcc and the Bcc of Headers, in this order and as they
+// were written, without empty entries and repetitions. WithRecipients does not change it.
 func (m *EmailMessage) Recipients() []string {
 	all := slices.Concat(m.To, m.Cc, m.Bcc)
 	for _, name := range m.envelopeNames() {
-		if !isBlindCopy(name) {
+		if !address.IsBlindCopy(name) {
 			continue
 		}
-		for entry := range splitAddresses(m.Headers[name]) {
+		for entry := range address.Split(m.Headers[name]) {
 			all = append(all, entry)
 		}
 	}
-	return unique(slices.DeleteFunc(all, isBlank), func(s string) string { return s })
+	return address.Unique(slices.DeleteFunc(all, isBlank), func(s string) string { return s })
 }
 
-// unique drops the entries whose key an earlier one has.
-func unique(list []string, key func(string) string) []string {
-	if len(list) < 2 {
-		return list
-	}
-	seen := make(map[string]bool, len(list))
-	return slices.DeleteFunc(list, func(s string) bool {
-		k := key(s)
-		found := seen[k]
-		seen[k] = true
-		return found
-	})
-}
-
-// Envelope returns the message's envelope, which has no recipients from the header of Raw. The sender is FromEmail, one address
-// only, or what a Return-Path in Headers says: a message by several authors has
-// them in Headers["From"]. An error is a BadHeaderError or an InvalidMessageError.
+// Envelope returns the message's envelope. The sender is FromEmail, which is one address, or the
+// Return-Path in Headers; a message by several authors has them in Headers["From"]. The
+// recipients are those of To, Cc, Bcc and the Bcc of Headers, never those in the header of Raw.
+// An error is a *BadHeaderError or an *InvalidMessageError.
 func (m *EmailMessage) Envelope() (Envelope, error) {
 	a, err := m.addresses()
 	if err != nil {
@@ -60,29 +51,22 @@ func (m *EmailMessage) Envelope() (Envelope, error) {
 		return Envelope{}, &InvalidMessageError{Field: "from_email", Reason: "is empty"}
 	}
 	e := Envelope{From: a.sender, To: make([]string, 0, len(a.to)+len(a.cc)+len(a.bcc)), UTF8: a.utf8}
-	for _, list := range [][]mailbox{a.to, a.cc, a.bcc} {
+	for _, list := range [][]address.Mailbox{a.to, a.cc, a.bcc} {
 		for _, box := range list {
-			e.To = append(e.To, box.addr)
+			e.To = append(e.To, box.Addr)
 		}
 	}
-	e.To = m.narrowed(unique(e.To, domainLower))
+	e.To = m.narrowed(address.Unique(e.To, address.LowerDomain))
 	return e, nil
 }
 
-// domainLower makes addresses that are the same equal: domains may be in any letter
-// case, but of a local part only its own server knows (RFC 5321, 2.4).
-func domainLower(addr string) string {
-	at := strings.LastIndexByte(addr, '@') + 1
-	return addr[:at] + strings.ToLower(addr[at:])
-}
-
-// addresses are a message's addresses, read.
+// addresses are the addresses of a message, parsed.
 type addresses struct {
-	from    []mailbox // FromEmail: one, or none if it is empty
-	to      []mailbox
-	cc      []mailbox
-	bcc     []mailbox // with the Bcc of Headers
-	replyTo []mailbox
+	from    []address.Mailbox // FromEmail: one, or none if it is empty
+	to      []address.Mailbox
+	cc      []address.Mailbox
+	bcc     []address.Mailbox // with the Bcc of Headers
+	replyTo []address.Mailbox
 
 	sender     string // of the envelope
 	nullSender bool   // sender is meant to be empty
@@ -95,12 +79,12 @@ func (m *EmailMessage) addresses() (a addresses, err error) {
 		if a.from, err = readAddresses("from_email", m.FromEmail); err != nil {
 			return a, err
 		}
-		a.sender = a.from[0].addr
+		a.sender = a.from[0].Addr
 	}
 	for _, l := range []struct {
 		field string
 		list  []string
-		boxes *[]mailbox
+		boxes *[]address.Mailbox
 	}{
 		{"to", m.To, &a.to}, {"cc", m.Cc, &a.cc}, {"bcc", m.Bcc, &a.bcc}, {"reply_to", m.ReplyTo, &a.replyTo},
 	} {
@@ -113,19 +97,19 @@ func (m *EmailMessage) addresses() (a addresses, err error) {
 			return a, err
 		}
 	}
-	for _, list := range [][]mailbox{a.from, a.to, a.cc, a.bcc, a.replyTo} {
-		a.utf8 = a.utf8 || slices.ContainsFunc(list, mailbox.isUTF8)
+	for _, list := range [][]address.Mailbox{a.from, a.to, a.cc, a.bcc, a.replyTo} {
+		a.utf8 = a.utf8 || slices.ContainsFunc(list, address.Mailbox.IsUTF8)
 	}
-	a.utf8 = a.utf8 || !isASCII(a.sender) || m.rawUTF8()
+	a.utf8 = a.utf8 || !charset.IsASCII(a.sender) || m.rawUTF8()
 	return a, nil
 }
 
-// envelopeNames returns the names in Headers that the envelope may depend on, sorted: there are
-// few of them, however many others there are.
+// envelopeNames returns the names in Headers that the envelope may depend on, sorted. Only these are
+// sorted, because Headers may have a great many others.
 func (m *EmailMessage) envelopeNames() []string {
 	var names []string
 	for name := range m.Headers {
-		if isBlindCopy(name) || strings.EqualFold(name, "Return-Path") || isAddressHeader(name) {
+		if address.IsBlindCopy(name) || strings.EqualFold(name, "Return-Path") || address.IsHeader(name) {
 			names = append(names, name)
 		}
 	}
@@ -135,17 +119,15 @@ func (m *EmailMessage) envelopeNames() []string {
 	return names
 }
 
-func (b mailbox) isUTF8() bool { return !isASCII(b.addr) }
-
-// addHeader takes over what a field of Headers says of the envelope.
+// addHeader adds what a field of Headers contributes to the envelope.
 func (a *addresses) addHeader(name, value string) error {
 	switch {
-	case isBlindCopy(name):
-		_, _, reason := checkAddresses(value)
-		if reason != "" || !isClean(value, withTab) {
+	case address.IsBlindCopy(name):
+		_, _, reason := address.Check(value)
+		if reason != "" || !charset.IsClean(value, charset.WithTab) {
 			return fieldError(headerField(name), value, reason)
 		}
-		a.bcc = slices.AppendSeq(a.bcc, boxesOf(value))
+		a.bcc = slices.AppendSeq(a.bcc, address.All(value))
 	case strings.EqualFold(name, "Return-Path"):
 		if isBlank(value) || strings.Trim(value, " \t") == "<>" {
 			a.sender, a.nullSender = "", true
@@ -155,32 +137,32 @@ func (a *addresses) addHeader(name, value string) error {
 		if err != nil {
 			return err
 		}
-		a.sender = boxes[0].addr
-	case isAddressHeader(name):
-		_, utf8, _ := checkAddresses(value) // what cannot be read is plain text
+		a.sender = boxes[0].Addr
+	case address.IsHeader(name):
+		_, utf8, _ := address.Check(value) // what cannot be read is plain text
 		a.utf8 = a.utf8 || utf8
 	}
 	return nil
 }
 
 // readAddresses reads the one address of a field.
-func readAddresses(field, s string) ([]mailbox, error) {
-	box, reason := parseMailbox(s)
-	if reason != "" || !isClean(s, withoutTab) {
+func readAddresses(field, s string) ([]address.Mailbox, error) {
+	box, reason := address.Parse(s)
+	if reason != "" || !charset.IsClean(s, charset.WithoutTab) {
 		return nil, fieldError(field, s, reason)
 	}
-	return []mailbox{box}, nil
+	return []address.Mailbox{box}, nil
 }
 
 // readAddressList reads a list of addresses and leaves out the empty entries.
-func readAddressList(field string, list []string) ([]mailbox, error) {
-	boxes := make([]mailbox, 0, len(list))
+func readAddressList(field string, list []string) ([]address.Mailbox, error) {
+	boxes := make([]address.Mailbox, 0, len(list))
 	for i, s := range list {
 		if isBlank(s) {
 			continue
 		}
-		box, reason := parseMailbox(s)
-		if reason != "" || !isClean(s, withoutTab) {
+		box, reason := address.Parse(s)
+		if reason != "" || !charset.IsClean(s, charset.WithoutTab) {
 			return nil, fieldError(field+"["+strconv.Itoa(i)+"]", s, reason)
 		}
 		boxes = append(boxes, box)
@@ -190,6 +172,39 @@ func readAddressList(field string, list []string) ([]mailbox, error) {
 
 func isBlank(s string) bool { return strings.Trim(s, " \t") == "" }
 
-func isBlindCopy(name string) bool {
-	return strings.EqualFold(name, "Bcc") || strings.EqualFold(name, "Resent-Bcc")
+// rawUTF8 reports whether an address in the header of Raw has a local part that is not ASCII.
+func (m *EmailMessage) rawUTF8() bool {
+	fields, _, _ := rawmessage.Split(m.Raw)
+	return slices.ContainsFunc(fields, func(f rawmessage.Field) bool {
+		if !address.IsHeader(f.Name) || charset.IsASCII(f.Text) {
+			return false
+		}
+		_, utf8, reason := address.Check(f.UTF8())
+		return reason == "" && utf8
+	})
+}
+
+// WithRecipients returns a copy of the message that goes only to these recipients of its envelope,
+// given as bare addresses. The copy renders to the same bytes as the message. A queue uses it to
+// try refused recipients again.
+func (m *EmailMessage) WithRecipients(to []string) *EmailMessage {
+	c := *m
+	c.only = append([]string{}, to...)
+	return &c
+}
+
+// OnlyTo returns the recipients that WithRecipients was given, or nil if the message goes to all
+// its recipients.
+func (m *EmailMessage) OnlyTo() []string { return slices.Clone(m.only) }
+
+// narrowed drops the recipients that WithRecipients left out.
+func (m *EmailMessage) narrowed(to []string) []string {
+	if m.only == nil {
+		return to
+	}
+	only := make(map[string]bool, len(m.only))
+	for _, addr := range m.only {
+		only[address.LowerDomain(addr)] = true
+	}
+	return slices.DeleteFunc(to, func(addr string) bool { return !only[address.LowerDomain(addr)] })
 }

@@ -6,9 +6,8 @@ import (
 	"strings"
 )
 
-// BadHeaderError refuses a message with a control character (CR, LF, NUL, ...)
-// where it would let a value write header fields or SMTP commands of its own.
-// Nothing was sent or queued.
+// BadHeaderError is the error of a message with a control character (CR, LF, NUL, ...) in a place
+// where it could add a header field or an SMTP command. Nothing was sent or queued.
 type BadHeaderError struct {
 	Field  string // the field at fault: "subject", "to[1]", "headers[X-Id]", "attachments[0].filename"
 	Reason string // what is wrong with it, without its value
@@ -16,8 +15,8 @@ type BadHeaderError struct {
 
 func (e *BadHeaderError) Error() string { return "bad header: " + e.Field + ": " + e.Reason }
 
-// InvalidMessageError refuses a message that cannot be rendered or addressed for
-// another reason than a control character. Nothing was sent or queued.
+// InvalidMessageError is the error of a message that cannot be rendered or addressed for any other
+// reason than a control character. Nothing was sent or queued.
 type InvalidMessageError struct {
 	Field  string // as in BadHeaderError
 	Reason string
@@ -25,21 +24,21 @@ type InvalidMessageError struct {
 
 func (e *InvalidMessageError) Error() string { return "invalid message: " + e.Field + ": " + e.Reason }
 
-// IsBadInput says whether err refuses the message itself, before anything was
-// sent: the author has to change it. FailSilently does not silence such errors.
+// IsBadInput reports whether err is about the message itself: it was refused before anything was
+// sent, and its author has to change it. FailSilently does not silence such errors.
 func IsBadInput(err error) bool {
 	var header *BadHeaderError
 	var message *InvalidMessageError
 	return errors.As(err, &header) || errors.As(err, &message)
 }
 
-// Class says what a failure means for the message. It is decided once, from reply
-// codes and from what had been written when the connection broke, never from texts.
+// Class is what a failure means for the message. It is decided once, from reply codes and from
+// what had been written when the connection broke, never from texts.
 type Class int
 
 const (
-	// Temporary is the class of what no other class fits: the next hop
-	// refused the message for now (4yz). Trying again later costs it a try.
+	// Temporary means that the next hop refused the message for now (4yz): it can be tried
+	// again later. Failures that fit no other class have this one.
 	Temporary Class = iota
 	// Permanent means that this message will never be accepted as it is (5yz).
 	Permanent
@@ -66,7 +65,7 @@ func (c Class) String() string {
 	return fmt.Sprintf("class(%d)", int(c))
 }
 
-// Step names how far a message had come when it failed.
+// Step is how far a message had come when it failed.
 type Step string
 
 // The steps of a conversation, in order.
@@ -94,8 +93,8 @@ type SendError struct {
 	Text      string // the reply's text, one line
 	Recipient string // in Refused: the address that was refused
 
-	// Refused has an entry for each recipient that was refused. Accepted says that
-	// the message was accepted for the others.
+	// Refused has an entry for each recipient that was refused. Accepted reports that the
+	// message was accepted for the others.
 	Refused  []*SendError
 	Accepted bool
 
@@ -131,8 +130,8 @@ func (e *SendError) Error() string {
 // Unwrap returns the cause, if it was not a reply.
 func (e *SendError) Unwrap() error { return e.Err }
 
-// ClassOf returns the class of a message's error: that of the SendError in it,
-// Permanent for bad input, and Temporary for anything that does not say.
+// ClassOf returns the class of a message's error: that of the SendError in it, Permanent for bad
+// input, and Temporary for any other error.
 func ClassOf(err error) Class {
 	var s *SendError
 	if errors.As(err, &s) {
@@ -170,8 +169,8 @@ func (e SendErrors) Unwrap() []error {
 	return failed
 }
 
-// ErrorAt returns what the err of SendMessages says of the message at index i. An
-// error that is no SendErrors speaks of all messages alike.
+// ErrorAt returns the error of the message at index i, given the error of SendMessages. An error
+// that is not a SendErrors is the error of every message.
 func ErrorAt(err error, i int) error {
 	var each SendErrors
 	if !errors.As(err, &each) {

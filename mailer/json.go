@@ -8,16 +8,19 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"github.com/mailpouch/mailpouch/mailer/internal/charset"
+	"github.com/mailpouch/mailpouch/mailer/internal/jsoncodec"
 )
 
-// MarshalJSON writes every key, in a fixed order, but "raw" only if there is one. The date is RFC 3339, or empty,
-// and the content of attachments is base64. It is an InvalidMessageError if a text
-// is not valid UTF-8, which JSON could not carry unharmed.
+// MarshalJSON writes every key, in a fixed order, except that "raw" is there only if Raw is not
+// empty. The date is RFC 3339, or empty, and the content of attachments is base64. The error is
+// an *InvalidMessageError if a text is not valid UTF-8, because JSON would change it.
 func (m EmailMessage) MarshalJSON() ([]byte, error) {
 	return m.AppendJSON(make([]byte, 0, m.jsonSize()))
 }
 
-// AppendJSON appends what MarshalJSON returns to b.
+// AppendJSON appends to b what MarshalJSON returns. The error is MarshalJSON's.
 func (m *EmailMessage) AppendJSON(b []byte) ([]byte, error) {
 	e := jsonEncoder{buf: b}
 	e.text(`{"subject":`, "subject", m.Subject)
@@ -51,7 +54,7 @@ func (m *EmailMessage) AppendJSON(b []byte) ([]byte, error) {
 	return e.buf, nil
 }
 
-// jsonSize is about how long the JSON will be.
+// jsonSize is about how many bytes the JSON will have.
 func (m *EmailMessage) jsonSize() int {
 	n := 512 + m.headerSize() + len(m.Body) + len(m.Body)/16 + base64.StdEncoding.EncodedLen(len(m.Raw))
 	for _, addr := range m.Bcc {
@@ -72,19 +75,19 @@ type jsonEncoder struct {
 	err error
 }
 
-// text writes a key, with what stands before it, and a string.
+// text writes a string. key is the JSON before it: comma, name and colon.
 func (e *jsonEncoder) text(key, field, s string) {
 	e.buf = append(e.buf, key...)
 	e.string(field, s)
 }
 
-// partText is text for the field of a list's entry.
+// partText is text for a field of an entry of a list.
 func (e *jsonEncoder) partText(key, list string, i int, field, s string) {
 	if !utf8.ValidString(s) {
 		e.fail(indexed(list, i, field), reasonUTF8)
 	}
 	e.buf = append(e.buf, key...)
-	e.buf = appendJSONString(e.buf, s)
+	e.buf = jsoncodec.AppendString(e.buf, s)
 }
 
 func (e *jsonEncoder) string(field, s string) {
@@ -92,7 +95,7 @@ func (e *jsonEncoder) string(field, s string) {
 		e.fail(field, reasonUTF8)
 		return
 	}
-	e.buf = appendJSONString(e.buf, s)
+	e.buf = jsoncodec.AppendString(e.buf, s)
 }
 
 func (e *jsonEncoder) fail(field, reason string) {
@@ -111,7 +114,7 @@ func (e *jsonEncoder) texts(key, field string, list []string) {
 		if !utf8.ValidString(s) {
 			e.fail(field+"["+strconv.Itoa(i)+"]", reasonUTF8)
 		}
-		e.buf = appendJSONString(e.buf, s)
+		e.buf = jsoncodec.AppendString(e.buf, s)
 	}
 	e.buf = append(e.buf, ']')
 }
@@ -167,31 +170,131 @@ func (e *jsonEncoder) date(t time.Time) {
 	e.buf = append(e.buf, '"')
 }
 
-// appendJSONString appends s, which is valid UTF-8, in quotes.
-func appendJSONString(dst []byte, s string) []byte {
-	const hex = "0123456789abcdef"
-	dst = append(dst, '"')
-	start := 0
-	for i := range len(s) {
-		c := s[i]
-		if c >= ' ' && c != '"' && c != '\\' {
-			continue
-		}
-		dst = append(dst, s[start:i]...)
-		start = i + 1
-		switch c {
-		case '"', '\\':
-			dst = append(dst, '\\', c)
-		case '\n':
-			dst = append(dst, '\\', 'n')
-		case '\r':
-			dst = append(dst, '\\', 'r')
-		case '\t':
-			dst = append(dst, '\\', 't')
-		default:
-			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
-		}
+// UnmarshalJSON reads what MarshalJSON wrote. A key may be missing, and null is the same as a
+// missing key. An unknown key is refused, and so is text that is not valid Unicode. The error is
+// an *InvalidMessageError that names the field, or "message" if data is not JSON. It leaves m as
+// it was.
+func (m *EmailMessage) UnmarshalJSON(data []byte) error {
+	d := jsonDecoder{jsoncodec.NewDecoder(data)}
+	var e EmailMessage
+	d.Object("message", func(key string) { e.decodeField(d, key) })
+	d.End()
+	if err := d.Err(); err != nil {
+		return &InvalidMessageError{Field: err.Field, Reason: err.Reason}
 	}
-	dst = append(dst, s[start:]...)
-	return append(dst, '"')
+	*m = e
+	return nil
+}
+
+func (m *EmailMessage) decodeField(d jsonDecoder, key string) {
+	switch key {
+	case "subject":
+		m.Subject = d.Text(key)
+	case "body":
+		m.Body = d.Text(key)
+	case "from_email":
+		m.FromEmail = d.Text(key)
+	case "to":
+		m.To = d.Texts(key)
+	case "cc":
+		m.Cc = d.Texts(key)
+	case "bcc":
+		m.Bcc = d.Texts(key)
+	case "reply_to":
+		m.ReplyTo = d.Texts(key)
+	case "headers":
+		m.Headers = d.headers()
+	case "content_subtype":
+		m.ContentSubtype = d.Text(key)
+	case "charset":
+		m.Charset = d.Text(key)
+	case "attachments":
+		m.Attachments = d.attachments()
+	case "alternatives":
+		m.Alternatives = d.alternatives()
+	case "raw":
+		m.Raw = d.Base64(key)
+	case "message_id":
+		m.MessageID = d.Text(key)
+	case "date":
+		m.Date = d.date()
+	case "fail_silently":
+		m.FailSilently = d.Bool(key)
+	default:
+		d.Fail(printable(key), "is no field of a message")
+	}
+}
+
+// jsonDecoder reads the parts of a message.
+type jsonDecoder struct{ *jsoncodec.Decoder }
+
+// printable returns a key as an error shows it: quoted if it has control characters.
+func printable(key string) string {
+	if charset.IsClean(key, charset.WithoutTab) {
+		return key
+	}
+	return strconv.QuoteToASCII(key)
+}
+
+func (d jsonDecoder) headers() map[string]string {
+	if d.Null() {
+		return nil
+	}
+	all := map[string]string{}
+	d.Object("headers", func(key string) { all[key] = d.Text(headerField(printable(key))) })
+	return all
+}
+
+func (d jsonDecoder) attachments() (all []Attachment) {
+	d.List("attachments", func(i int) {
+		var a Attachment
+		d.Object("attachments["+strconv.Itoa(i)+"]", func(key string) {
+			field := indexed("attachments", i, printable(key))
+			switch key {
+			case "filename":
+				a.Filename = d.Text(field)
+			case "content":
+				a.Content = d.Base64(field)
+			case "mimetype":
+				a.Mimetype = d.Text(field)
+			case "content_id":
+				a.ContentID = d.Text(field)
+			default:
+				d.Fail(field, "is no field of an attachment")
+			}
+		})
+		all = append(all, a)
+	})
+	return all
+}
+
+func (d jsonDecoder) alternatives() (all []Alternative) {
+	d.List("alternatives", func(i int) {
+		var a Alternative
+		d.Object("alternatives["+strconv.Itoa(i)+"]", func(key string) {
+			field := indexed("alternatives", i, printable(key))
+			switch key {
+			case "content":
+				a.Content = d.Text(field)
+			case "mimetype":
+				a.Mimetype = d.Text(field)
+			default:
+				d.Fail(field, "is no field of an alternative")
+			}
+		})
+		all = append(all, a)
+	})
+	return all
+}
+
+func (d jsonDecoder) date() time.Time {
+	s := d.Text("date")
+	if s == "" || d.Err() != nil {
+		return time.Time{}
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		d.Fail("date", "is not a time as RFC 3339 writes it")
+	}
+	return t
 }

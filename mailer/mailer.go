@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// Connection says which connection a call wants. The zero value is the default one.
+// Connection selects a mailer and a login for a call. The zero value is the default mailer.
 type Connection struct {
 	Using    string // the name of a configured mailer, or "" for the default one
 	Username string // with Password: log in with these instead of the configured ones
@@ -14,14 +14,14 @@ type Connection struct {
 
 // Config is what a Mailer needs. Connect is required.
 type Config struct {
-	// Connect returns the backend that one call uses. It must be cheap: it
-	// opens nothing, SendMessages does. It may return the same value each time if
-	// that may be used by several goroutines, as a queue may.
+	// Connect returns the backend for one call. It must be cheap: it opens nothing,
+	// SendMessages does. It may return the same value each time if several goroutines may
+	// use that at once, as with a queue.
 	Connect func(Connection) (Backend, error)
 
 	Defaults      Defaults
 	ServerEmail   string   // From of mail to admins and managers: "root@localhost" if empty
-	SubjectPrefix string   // put before their subjects as it is, blank included
+	SubjectPrefix string   // put before their subjects as it is, with its trailing space
 	Admins        []string // addresses, with or without a display name
 	Managers      []string
 }
@@ -31,7 +31,7 @@ type Mailer struct {
 	cfg Config
 }
 
-// New returns a Mailer.
+// New returns a Mailer. It is an error if cfg.Connect is nil.
 func New(cfg Config) (*Mailer, error) {
 	if cfg.Connect == nil {
 		return nil, errors.New("mailer: Config.Connect is required")
@@ -42,16 +42,16 @@ func New(cfg Config) (*Mailer, error) {
 	return &Mailer{cfg: cfg}, nil
 }
 
-// SendOptions are the optional arguments of SendMail and its relatives. A nil
-// *SendOptions is the zero value.
+// SendOptions are the optional arguments of SendMail, SendMassMail, MailAdmins and MailManagers. A
+// nil *SendOptions is the zero value.
 type SendOptions struct {
 	HTMLMessage string // the body as HTML, beside the text
 
 	// FailSilently turns a failed delivery into 0, nil. Bad input stays an error.
 	FailSilently bool
 
-	// Backend, if not nil, is used instead of the configured one, open or not. It
-	// excludes Connection.
+	// Backend, if not nil, is used instead of the configured one, open or not. It is an error
+	// to set Connection too.
 	Backend    Backend
 	Connection Connection
 }
@@ -96,8 +96,8 @@ func (m *Mailer) mailStaff(ctx context.Context, to []string, subject, message st
 	return m.SendMail(ctx, m.cfg.SubjectPrefix+subject, message, m.cfg.ServerEmail, to, opts)
 }
 
-// Send sends messages over one connection and returns how many were accepted. An
-// error is a SendErrors, aligned with messages, unless no backend could be had.
+// Send sends messages over one connection and returns how many were accepted. The error, if not
+// nil, is a SendErrors aligned with messages, or the error of Config.Connect.
 func (m *Mailer) Send(ctx context.Context, messages ...*EmailMessage) (int, error) {
 	return m.send(ctx, messages, nil)
 }

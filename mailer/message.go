@@ -1,8 +1,6 @@
 package mailer
 
 import (
-	"cmp"
-	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,12 +30,12 @@ type EmailMessage struct {
 	Headers map[string]string
 
 	// Raw, if not empty, is the finished message, header and body (RFC 5322). Its body is
-	// sent as it is, with CRLF for any line end; in its header Bcc and Return-Path are left
-	// out, From, Date and Message-ID added if missing, and octets above 127 encoded.
-	// A body with lines of more than 998 octets is encoded anew, unless it is
-	// signed. FromEmail, To, Cc, Bcc and a Return-Path in Headers are the envelope alone;
-	// ParseRaw reads it from the message. All other fields that would be in header or
-	// body have to be empty.
+	// sent as it is, with CRLF for any line end. In its header Bcc and Return-Path are left
+	// out, From, Date and Message-ID are added if missing, and bytes above 127 are encoded.
+	// A body with lines of more than 998 octets (RFC 5322, 2.1.1) is encoded anew; if the
+	// message is signed, it is refused instead. FromEmail, To, Cc, Bcc and a Return-Path in
+	// Headers are only the envelope; ParseRaw reads it from the message. All other fields
+	// that would be in header or body have to be empty.
 	Raw []byte
 
 	Attachments  []Attachment
@@ -55,7 +53,7 @@ type EmailMessage struct {
 	// FailSilently gives the message one try; a failure is logged, not returned.
 	FailSilently bool
 
-	only []string // of the envelope's recipients; nil: all
+	only []string // the only recipients of the envelope (WithRecipients); nil: all
 }
 
 // Attachment is a file that travels with a message, or, with a ContentID, an image
@@ -94,8 +92,8 @@ func (m *EmailMessage) AttachAlternative(content, mimetype string) {
 	m.Alternatives = append(m.Alternatives, Alternative{Content: content, Mimetype: mimetype})
 }
 
-// BodyContains says whether text is in the body and in every alternative that is
-// text, for tests.
+// BodyContains reports whether text is in the body and in every alternative that is text. It is
+// for tests, as Django's body_contains.
 func (m *EmailMessage) BodyContains(text string) bool {
 	for _, a := range m.Alternatives {
 		isText := strings.HasPrefix(strings.ToLower(a.Mimetype), "text/")
@@ -104,74 +102,4 @@ func (m *EmailMessage) BodyContains(text string) bool {
 		}
 	}
 	return strings.Contains(m.Body, text)
-}
-
-// Defaults fills in what an author may leave empty. Its zero value is usable.
-type Defaults struct {
-	FromEmail string // "webmaster@localhost" if empty, as in Django
-	Charset   string // "utf-8" if empty
-	Hostname  string // right side of generated Message-IDs: the machine's name if empty
-	LocalTime bool   // Date in the local time zone instead of UTC
-}
-
-// WithDefaults returns the message with FromEmail, Charset, MessageID and Date
-// filled in where they are empty: a changed copy, or m itself if nothing is
-// missing. Whoever takes a message over calls it once, before the first try.
-func (m *EmailMessage) WithDefaults(d Defaults) *EmailMessage {
-	c := *m
-	c.FromEmail = cmp.Or(c.FromEmail, d.FromEmail, "webmaster@localhost")
-	c.Charset = cmp.Or(c.Charset, d.Charset, "utf-8")
-	c.MessageID = cmp.Or(c.rawMessageID(), c.MessageID, c.header("Message-ID"))
-	if c.MessageID == "" {
-		c.MessageID = newMessageID(d.Hostname)
-	}
-	if c.Date.IsZero() && c.header("Date") == "" && c.RawHeader("Date") == "" {
-		c.Date = now(d.LocalTime)
-	}
-	if c.FromEmail == m.FromEmail && c.Charset == m.Charset && c.MessageID == m.MessageID && c.Date.Equal(m.Date) {
-		return m
-	}
-	return &c
-}
-
-// rawMessageID is the Message-ID that Raw has, if it is one that MessageID can be: it is
-// the one that is sent.
-func (m *EmailMessage) rawMessageID() string {
-	id := m.RawHeader("Message-Id")
-	if checkMessageID("", id) != nil {
-		return ""
-	}
-	return id
-}
-
-// now is to the second, which is all that a Date field can say.
-func now(local bool) time.Time {
-	t := time.Now().Truncate(time.Second)
-	if local {
-		return t
-	}
-	return t.UTC()
-}
-
-// newMessageID makes a Message-ID (RFC 5322, 3.6.4). It never fails: a machine's name
-// that is no domain is replaced.
-func newMessageID(host string) string {
-	if host == "" {
-		host, _ = os.Hostname()
-	}
-	domain, reason := asciiDomain(host)
-	if reason != "" {
-		domain = "localhost"
-	}
-	return "<" + rand.Text() + "@" + domain + ">"
-}
-
-// header finds a field in Headers by its name, in any letter case.
-func (m *EmailMessage) header(wanted string) string {
-	for name, value := range m.Headers {
-		if strings.EqualFold(name, wanted) {
-			return strings.Trim(value, " \t")
-		}
-	}
-	return ""
 }

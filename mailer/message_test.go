@@ -1,6 +1,7 @@
 package mailer_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -53,6 +54,31 @@ func TestBodyContains(t *testing.T) {
 	for text, want := range map[string]bool{"Hello, ": true, "Ann": true, "Hello, Ann": false, "<p>": false, "{}": false} {
 		if got := m.BodyContains(text); got != want {
 			t.Errorf("%q: got %v, want %v", text, got, want)
+		}
+	}
+}
+
+func TestEmailMessage_Contents(t *testing.T) {
+	t.Parallel()
+	m := &mailer.EmailMessage{
+		Body:         "body",
+		Alternatives: []mailer.Alternative{{Content: "<p>body</p>", Mimetype: "text/html"}},
+		Attachments:  []mailer.Attachment{{Filename: "a.txt", Content: []byte("a"), Mimetype: "text/plain", ContentID: "id"}, {}},
+	}
+	want := []mailer.Content{
+		{Field: "attachments", Index: 0, Size: 1, Labels: 17},
+		{Field: "attachments", Index: 1},
+		{Field: "alternatives", Index: 0, Size: 11, Labels: 9},
+		{Field: "body", Size: 4},
+		{Field: "raw"},
+	}
+	if got := slices.Collect(m.Contents()); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	n := 0
+	for range m.Contents() { // a caller may stop at any of them
+		if n++; n == 4 {
+			break
 		}
 	}
 }

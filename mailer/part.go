@@ -5,53 +5,57 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/mailpouch/mailpouch/mailer/internal/charset"
+	"github.com/mailpouch/mailpouch/mailer/internal/mimewriter"
+	"github.com/mailpouch/mailpouch/mailer/internal/rawmessage"
 )
 
-// part is a node of the tree that a message is (RFC 2046): a multipart of others,
-// or a leaf with content.
+// part is a node of the tree of a message (RFC 2046): a multipart of others, or a leaf with
+// content.
 type part struct {
-	media    mediaType
+	media    mimewriter.MediaType
 	parts    []*part // of a multipart
 	boundary string
 
 	content     []byte
 	inLines     bool // content is text: its line ends become CRLF
-	encoding    transferEncoding
+	encoding    mimewriter.Encoding
 	disposition string // "attachment", "inline", or "" for a body
 	filename    string
 	contentID   string
 }
 
 func multipart(subtype string, parts ...*part) *part {
-	return &part{media: mediaType{value: "multipart/" + subtype}, parts: parts}
+	return &part{media: mimewriter.MediaType{Value: "multipart/" + subtype}, parts: parts}
 }
 
-// bodyPart makes the body, or another form of it, of a text.
-func bodyPart(media mediaType, text string, cs charset) *part {
+// bodyPart makes the part of the body or of an alternative.
+func bodyPart(media mimewriter.MediaType, text string, cs charset.Charset) *part {
 	p := &part{media: media}
-	if !media.isText() {
+	if !media.IsText() {
 		p.content = []byte(text)
 		p.settle()
 		return p
 	}
-	if declared, ok := lookupCharset(media.param("charset")); ok && media.param("charset") != "" {
+	if declared, ok := charset.Lookup(media.Param("charset")); ok && media.Param("charset") != "" {
 		cs = declared
 	}
 	end := ""
 	if text != "" && !strings.HasSuffix(text, "\n") && !strings.HasSuffix(text, "\r") {
 		end = "\r\n" // every line of a mail has an end (RFC 5322, 2.3), though the author may forget it
 	}
-	cs, p.content = cs.orUTF8(text, end)
+	cs, p.content = cs.OrUTF8(text, end)
 	p.inLines = true
-	p.media = media.with("charset", cs.name)
-	p.encoding = chooseEncoding(p.content, true)
+	p.media = media.With("charset", cs.Name)
+	p.encoding = mimewriter.Choose(p.content, true)
 	return p
 }
 
 // attachmentPart makes the part of an attachment.
-func attachmentPart(a Attachment, media mediaType, cs charset) *part {
-	if media.value == "" {
-		media = guessType(a.Filename, a.Content)
+func attachmentPart(a Attachment, media mimewriter.MediaType, cs charset.Charset) *part {
+	if media.Value == "" {
+		media = mimewriter.GuessType(a.Filename, a.Content)
 	}
 	p := &part{
 		media:       media,
@@ -60,58 +64,57 @@ func attachmentPart(a Attachment, media mediaType, cs charset) *part {
 		filename:    a.Filename,
 		contentID:   strings.TrimSuffix(strings.TrimPrefix(a.ContentID, "<"), ">"),
 	}
-	if media.isText() {
+	if media.IsText() {
 		p.attachText(cs)
 	}
 	p.settle()
 	return p
 }
 
-// attachText says in which charset an attached text is. The author gives it as
-// UTF-8, and it travels in the charset of the message, unless its type names
-// another charset, which then is the one it has. What is not text after all
-// is left alone.
-func (p *part) attachText(cs charset) {
-	if name := p.media.param("charset"); name != "" {
-		declared, ok := lookupCharset(name)
-		if !ok || declared.enc == nil && !strings.EqualFold(name, "utf-8") {
-			return // an unknown charset, or UTF-16 and the like: octets
+// attachText sets the charset of an attached text. The author gives the text in UTF-8, and it is
+// sent in the charset of the message. If its type names another charset, the text is already in
+// that one. What is not text after all is left alone.
+func (p *part) attachText(cs charset.Charset) {
+	if name := p.media.Param("charset"); name != "" {
+		declared, ok := charset.Lookup(name)
+		if !ok || declared.IsUTF8() && !strings.EqualFold(name, "utf-8") {
+			return // an unknown charset, or UTF-16 and the like: not text for mail
 		}
-		if declared.enc != nil && !strings.EqualFold(declared.name, "us-ascii") {
+		if !declared.IsUTF8() && !strings.EqualFold(declared.Name, "us-ascii") {
 			p.inLines = true
 			return
 		}
 		cs = declared
 	}
 	if !utf8.Valid(p.content) || bytes.IndexByte(p.content, 0) >= 0 {
-		p.media = mediaType{value: octetStream}
+		p.media = mimewriter.MediaType{Value: mimewriter.OctetStream}
 		return
 	}
-	if cs.enc != nil {
-		cs, p.content = cs.orUTF8(string(p.content), "")
+	if !cs.IsUTF8() {
+		cs, p.content = cs.OrUTF8(string(p.content), "")
 	}
 	p.inLines = true
-	p.media = p.media.with("charset", cs.name)
+	p.media = p.media.With("charset", cs.Name)
 }
 
-// settle chooses the encoding. An attached message has to be readable without any
-// (RFC 2046, 5.2.1): if it cannot be written so, it is a file like others.
+// settle chooses the encoding. An attached message must have none (RFC 2046, 5.2.1): if it cannot be
+// written so, it is attached as a file of unknown type.
 func (p *part) settle() {
-	if !p.media.isMessage() {
-		p.encoding = chooseEncoding(p.content, p.inLines)
+	if !p.media.IsMessage() {
+		p.encoding = mimewriter.Choose(p.content, p.inLines)
 		return
 	}
-	if !isSevenBit(p.content, true) {
-		plain, ok := sevenBitMessage(p.media, p.content)
+	if !mimewriter.IsSevenBit(p.content, true) {
+		plain, ok := rawmessage.SevenBit(p.media, p.content)
 		if !ok {
-			p.media = mediaType{value: octetStream}
-			p.encoding = chooseEncoding(p.content, false)
+			p.media = mimewriter.MediaType{Value: mimewriter.OctetStream}
+			p.encoding = mimewriter.Choose(p.content, false)
 			return
 		}
 		p.content = plain
 	}
 	p.inLines = true
-	p.encoding = sevenBit
+	p.encoding = mimewriter.SevenBit
 }
 
 // tree arranges body, alternatives and attachments as mail clients expect them:
@@ -176,7 +179,7 @@ func (m *EmailMessage) attachmentParts(d *draft, html bool) (inline, attached []
 // It is -1 if there is none.
 func relateTo(bodies []*part) int {
 	for i, p := range slices.Backward(bodies) {
-		if p.media.value == "text/html" {
+		if p.media.Value == "text/html" {
 			return i
 		}
 	}
@@ -186,6 +189,6 @@ func relateTo(bodies []*part) int {
 // related puts inline parts beside their HTML (RFC 2387).
 func related(html *part, inline []*part) *part {
 	p := multipart("related", append([]*part{html}, inline...)...)
-	p.media = p.media.with("type", html.media.value)
+	p.media = p.media.With("type", html.media.Value)
 	return p
 }

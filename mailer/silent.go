@@ -2,9 +2,9 @@ package mailer
 
 import "context"
 
-// Silent returns a backend that swallows b's failures: it reports fewer messages
-// sent instead of an error. Bad input stays an error, for the author can mend it.
-// It is Django's fail_silently=True for any backend.
+// Silent returns a backend that sends through b and hides its failures: SendMessages returns fewer
+// messages sent instead of an error. Bad input (IsBadInput) stays an error, because its author can
+// correct it. It is Django's fail_silently=True for any backend.
 func Silent(b Backend) Backend { return silent{b} }
 
 type silent struct{ Backend }

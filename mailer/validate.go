@@ -6,30 +6,16 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-)
 
-// Validate says whether the message can be rendered and addressed: nil, or a
-// BadHeaderError or InvalidMessageError that names the field. An empty FromEmail,
-// MessageID or Date is no error, for WithDefaults fills them in, and a message
-// without recipients is none either.
-func (m *EmailMessage) Validate() error {
-	_, err := m.compose(nil)
-	return err
-}
-
-// Whether a text may have tabs, for checkText and isClean.
-const (
-	withTab    = true
-	withoutTab = false
+	"github.com/mailpouch/mailpouch/mailer/internal/charset"
 )
 
 const reasonUTF8 = "is not valid UTF-8"
 
-// checkText refuses a text that is about to stand in a header if it holds what
-// ends or breaks a line there: C0 controls and DEL, but for a tab where there may be
-// one. Line ends beyond ASCII (U+0085, U+2028) may stay, for they leave encoded.
+// checkText refuses a text that may not stand in a header (charset.IsClean), because it could end
+// or break a line there.
 func checkText(field, s string, tab bool) error {
-	if isClean(s, tab) {
+	if charset.IsClean(s, tab) {
 		return nil
 	}
 	for i := range len(s) {
@@ -38,16 +24,6 @@ func checkText(field, s string, tab bool) error {
 		}
 	}
 	return &InvalidMessageError{Field: field, Reason: reasonUTF8}
-}
-
-// isClean says whether checkText has nothing to say.
-func isClean(s string, tab bool) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < ' ' || c == 0x7f) && (c != '\t' || !tab) {
-			return false
-		}
-	}
-	return utf8.ValidString(s)
 }
 
 func controlName(c byte) string {
@@ -62,9 +38,9 @@ func controlName(c byte) string {
 	return fmt.Sprintf("%#02x", c)
 }
 
-// fieldError is the error of a field that cannot be read for the reason given, or
-// for no other than that it is not clean. Control characters are the better reason;
-// a tab is one only where there is no other.
+// fieldError is the error of a field that is wrong for this reason, or, if reason is "", that has a
+// character which it may not have. A control character is reported rather than the reason; a tab
+// only if there is no reason.
 func fieldError(field, value, reason string) error {
 	if err := checkText(field, value, reason != ""); err != nil {
 		return err
@@ -72,13 +48,13 @@ func fieldError(field, value, reason string) error {
 	return &InvalidMessageError{Field: field, Reason: reason}
 }
 
-// checkHeaderName wants an RFC 5322 field name: printable ASCII without a colon.
+// checkHeaderName accepts an RFC 5322 field name (2.2): printable ASCII without a colon.
 func checkHeaderName(name string) error {
 	if name != "" && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == ':' || r > '~' }) {
 		return nil
 	}
 	field := headerField(strconv.QuoteToASCII(name))
-	if err := checkText(field, name, withoutTab); err != nil {
+	if err := checkText(field, name, charset.WithoutTab); err != nil {
 		return err
 	}
 	return &BadHeaderError{Field: field, Reason: "is no name for a header field"}
@@ -86,7 +62,7 @@ func checkHeaderName(name string) error {
 
 func headerField(name string) string { return "headers[" + name + "]" }
 
-// checkBody wants UTF-8, for no charset can be told for anything else.
+// checkBody accepts UTF-8: for anything else no charset could be named.
 func checkBody(field, s string) error {
 	if !utf8.ValidString(s) {
 		return &InvalidMessageError{Field: field, Reason: reasonUTF8}
@@ -97,7 +73,7 @@ func checkBody(field, s string) error {
 // checkVisible refuses what is not printable ASCII without white space and
 // without angle brackets.
 func checkVisible(field, s string) error {
-	if err := checkText(field, s, withoutTab); err != nil {
+	if err := checkText(field, s, charset.WithoutTab); err != nil {
 		return err
 	}
 	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '<' || r == '>' }) {
@@ -106,7 +82,7 @@ func checkVisible(field, s string) error {
 	return nil
 }
 
-// checkMessageID wants a Message-ID with its angle brackets, or without any.
+// checkMessageID accepts an ID with both angle brackets, or with neither.
 func checkMessageID(field, id string) error {
 	inner, opened := strings.CutPrefix(id, "<")
 	inner, closed := strings.CutSuffix(inner, ">")
@@ -116,7 +92,7 @@ func checkMessageID(field, id string) error {
 	return checkVisible(field, inner)
 }
 
-// checkDate wants what a Date field can hold (RFC 5322, 3.3).
+// checkDate accepts what a Date field can hold (RFC 5322, 3.3).
 func checkDate(t time.Time) error {
 	if reason := dateReason(t); reason != "" {
 		return &InvalidMessageError{Field: "date", Reason: reason}
@@ -124,7 +100,7 @@ func checkDate(t time.Time) error {
 	return nil
 }
 
-// dateReason says why a Date field cannot hold t, or "".
+// dateReason is why a Date field cannot hold t, or "".
 func dateReason(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -136,4 +112,9 @@ func dateReason(t time.Time) string {
 		return "has a time zone of a day or more"
 	}
 	return ""
+}
+
+// indexed names a part of a list's entry, as in "attachments[2].filename".
+func indexed(list string, i int, part string) string {
+	return list + "[" + strconv.Itoa(i) + "]." + part
 }

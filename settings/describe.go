@@ -5,30 +5,18 @@ import (
 	"strings"
 )
 
-// Source says where the value of a setting comes from.
-type Source string
-
-// The sources of a value.
-const (
-	FromDefault       Source = "default"
-	FromEnvironment   Source = "environment"
-	FromURL           Source = "url"            // the mailer's EMAIL_URL
-	FromDefaultMailer Source = "default mailer" // not set for a mailer, and so the default one's
-	FromProgram       Source = "program"        // put into Settings after Load
-)
-
-// Setting is one setting in words.
+// Setting describes one setting.
 type Setting struct {
 	Group       string
 	Name        string // of the variable
 	Value       string // secrets redacted
 	Default     string
 	Source      Source
-	Description string // what it does and what it may be
+	Description string // what it does and which values it takes
 }
 
-// Describe returns every setting with its value and where that comes from, group by
-// group: the default mailer's among the others, then those of each other mailer.
+// Describe returns every setting of s with its value and the source of the value, group by
+// group. The settings of the mailers that EMAIL_MAILERS names follow, mailer by mailer.
 func Describe(s Settings) []Setting {
 	unset := Default()
 	all := s.describe(fields(&s), fields(&unset))
@@ -42,7 +30,7 @@ func Describe(s Settings) []Setting {
 	return all
 }
 
-// describe puts fields into words. defaults are the same fields with nothing set.
+// describe describes fields. defaults are the same fields with nothing set.
 func (s Settings) describe(all, defaults []field) []Setting {
 	described := make([]Setting, len(all))
 	for i, f := range all {
@@ -64,7 +52,7 @@ func (s Settings) describe(all, defaults []field) []Setting {
 	return described
 }
 
-// describe is the field's description with what is allowed.
+// describe is the field's description with the values that are allowed.
 func (f field) describe() string {
 	desc, _ := f.tag("desc")
 	low, hasMin := f.tag("min")
@@ -79,8 +67,8 @@ func (f field) describe() string {
 	return desc
 }
 
-// Markdown returns the tables of all settings for the README, one for each group, and
-// what there is for a mailer with a name.
+// Markdown returns a table of settings for each group, and how named mailers are set. The
+// project's documentation has it.
 func Markdown() string {
 	var b strings.Builder
 	escape := strings.NewReplacer("|", `\|`, "<", `\<`)
@@ -105,18 +93,17 @@ func Markdown() string {
 
 const aboutMailers = `**Named mailers**
 
-EMAIL_MAILERS names the mailers beside the default one. Each has settings of its own: for
-marketing they begin with EMAIL_MARKETING_, for eu-west with EMAIL_EU_WEST_. Whom a mailer
-talks to and as whom (backend, server, login, TLS, certificates, directory) is never the
-default mailer's: it has to name its host or its URL, and its port is 587 with
-EMAIL_MARKETING_USE_TLS, 465 with EMAIL_MARKETING_USE_SSL, else 25. The rest is the default
-mailer's unless it is set. A program that leaves its mail to a worker (EMAIL_BACKEND=queue)
-needs the names and nothing else.
+EMAIL_MAILERS names the mailers beside the default one. Each has its own settings: for
+marketing they begin with EMAIL_MARKETING_, for eu-west with EMAIL_EU_WEST_. A mailer never
+takes the default mailer's backend, server, login, TLS, certificates or directory. It has to
+name its host or its URL; its port is 587 with EMAIL_MARKETING_USE_TLS, 465 with
+EMAIL_MARKETING_USE_SSL, else 25. All other settings are the default mailer's unless they are
+set. A program that leaves its mail to a worker (EMAIL_BACKEND=queue) needs only the names.
 
 | name | default | meaning |
 |---|---|---|`
 
-// mailerRow stands for all settings of all mailers.
+// mailerRow is the one table row about the settings of named mailers.
 func mailerRow() string {
 	var own, shared []string
 	for _, f := range mailerFields(&Settings{}, "x") {

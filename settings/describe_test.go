@@ -66,7 +66,7 @@ func TestMarkdown(t *testing.T) {
 	for _, line := range []string{
 		"**SMTP**",
 		"| name | default | meaning |",
-		"| `EMAIL_PORT` | `25` | its port; most servers want 587 with EMAIL_USE_TLS and 465 with EMAIL_USE_SSL (1 to 65535) |",
+		"| `EMAIL_PORT` | `25` | its port; most servers take mail on 587 with EMAIL_USE_TLS and 465 with EMAIL_USE_SSL (1 to 65535) |",
 		"| `EMAIL_SUBJECT_PREFIX` | `[Django] ` | put before",
 		"| `LOG_FORMAT` | `auto` | json for programs, console for people; auto is console on a terminal (auto, json, console) |",
 		`| ` + "`ADMINS`" + ` |  | who gets mail to admins: addresses separated by commas, such as Ann \<ann@example.com>,`,

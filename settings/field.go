@@ -5,11 +5,21 @@ import (
 	"fmt"
 	"os"
 	"reflect"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
+)
+
+// prefix is what the names of our own variables begin with, and of each mailer's.
+const prefix = "EMAIL_"
+
+// Variables that rules and texts name.
+const (
+	urlVariable          = "EMAIL_URL"
+	backendVariable      = "EMAIL_BACKEND"
+	queueBackendVariable = "EMAIL_QUEUE_BACKEND"
+	namesVariable        = "EMAIL_MAILERS"
 )
 
 // field is one setting: a field of Settings whose tag names a variable.
@@ -42,7 +52,7 @@ func fields(s *Settings) []field {
 
 func (f field) tag(key string) (string, bool) { return f.def.Tag.Lookup(key) }
 
-// isSet says whether the environment sets the field. An empty variable does not,
+// isSet reports whether the environment sets the field. An empty variable does not,
 // except where empty means something (the tag empty:"keep").
 func (f field) isSet() bool {
 	v, ok := os.LookupEnv(f.name)
@@ -54,8 +64,8 @@ func (f field) isSet() bool {
 
 // decode fills the field from the environment, or with its default if it is not set.
 //
-// envconfig ends with the first variable it cannot read. To hear of all of them, it is
-// given one field at a time.
+// envconfig stops at the first variable that it cannot read. It is given one field at a
+// time, so that all of them are found.
 func (f field) decode(set bool) error {
 	name := f.name
 	if !set {
@@ -74,7 +84,7 @@ func (f field) decode(set bool) error {
 	return nil
 }
 
-// explain says in plain words what the field takes. Our own types do that themselves.
+// explain puts envconfig's error in plain words. Our own types have errors of their own.
 func (f field) explain(err error) error {
 	var parse *envconfig.ParseError
 	if !errors.As(err, &parse) {
@@ -115,68 +125,71 @@ func showDuration(d time.Duration) string {
 	return s
 }
 
-// check reports what is wrong with the value of this field alone.
-func (f field) check(problems *Problems) {
-	switch v := f.value.Interface().(type) {
-	case string:
-		f.checkText(problems, v)
-	case Secret:
-		if hasControl(v.Reveal()) {
-			problems.add(f.name, "holds a control character; is there a line end in it?")
+// mailerFields returns the settings that every mailer has, each with the variable that the
+// mailer of this name reads.
+func mailerFields(s *Settings, name string) []field {
+	var all []field
+	for _, f := range fields(s) {
+		if _, ok := f.tag("mailer"); ok {
+			f.group, f.name = "mailer "+name, mailerVariable(name, f.key)
+			all = append(all, f)
 		}
-	case Addresses:
-		f.checkText(problems, v.String())
-		for _, address := range v {
-			if err := checkAddress(address); err != nil {
-				problems.add(f.name, "%v", err)
+	}
+	return all
+}
+
+// shared reports whether a mailer that does not set the field has the default mailer's value.
+func (f field) shared() bool {
+	mode, _ := f.tag("mailer")
+	return mode == "shared"
+}
+
+// mailerPrefix is what the variables of a mailer begin with.
+func mailerPrefix(name string) string {
+	return prefix + strings.ToUpper(strings.ReplaceAll(name, "-", "_")) + "_"
+}
+
+// mailerVariable is the mailer's counterpart of a variable of the default mailer.
+func mailerVariable(name, variable string) string {
+	if name == "" {
+		return variable
+	}
+	return mailerPrefix(name) + strings.TrimPrefix(variable, prefix)
+}
+
+// Variable returns the name of the variable that sets, for the mailer of these settings, what
+// name (a variable of the default mailer, such as EMAIL_HOST) sets for the default mailer.
+// Texts for people name that variable. It is the mailer's URL if that is where the value came
+// from, and name itself if the mailer shares the default mailer's value.
+func (s Settings) Variable(name string) string {
+	own := name
+	for _, f := range mailerFields(&Settings{}, s.Using) {
+		if f.key == name && s.Using != "" {
+			if _, set := s.read[f.name]; set || !f.shared() {
+				own = f.name
 			}
 		}
-	case int:
-		f.checkRange(problems, int64(v), parseInt)
-	case Size:
-		f.checkRange(problems, int64(v), parseInt)
-	case time.Duration:
-		f.checkRange(problems, int64(v), parseBound)
-	case Seconds:
-		f.checkRange(problems, int64(v), parseBound)
 	}
+	if s.read[own].source == FromURL {
+		return mailerVariable(s.Using, urlVariable)
+	}
+	return own
 }
 
-func parseInt(bound string) int64 {
-	n, _ := strconv.ParseInt(bound, 10, 64)
-	return n
+// readable returns the fields that are read for these settings: all of them for the default
+// mailer, those that every mailer has for another one.
+func (s *Settings) readable() []field {
+	if s.Using == "" {
+		return fields(s)
+	}
+	return mailerFields(s, s.Using)
 }
 
-func parseBound(bound string) int64 {
-	d, _ := time.ParseDuration(bound)
-	return int64(d)
-}
-
-func (f field) checkText(problems *Problems, text string) {
-	if hasControl(text) {
-		problems.add(f.name, "%q holds a control character; is there a line end in it?", text)
-		return
-	}
-	oneof, ok := f.tag("oneof")
-	if !ok {
-		return
-	}
-	allowed := strings.Split(oneof, ",")
-	for _, a := range allowed {
-		if text == a {
-			return
+// remember notes where the values of some of the fields came from.
+func (s *Settings) remember(source Source, some func(field) bool) {
+	for _, f := range s.readable() {
+		if some(f) {
+			s.read[f.name] = origin{source: source, value: f.show()}
 		}
-	}
-	problems.add(f.name, "%q is not allowed; it has to be %s", text, strings.Join(allowed, " or "))
-}
-
-func (f field) checkRange(problems *Problems, n int64, bound func(string) int64) {
-	low, hasMin := f.tag("min")
-	high, hasMax := f.tag("max")
-	switch {
-	case hasMin && hasMax && (n < bound(low) || n > bound(high)):
-		problems.add(f.name, "%s is out of range; it has to be %s to %s", f.show(), low, high)
-	case hasMin && n < bound(low):
-		problems.add(f.name, "%s is too small; it has to be at least %s", f.show(), low)
 	}
 }

@@ -6,36 +6,72 @@ import (
 	"io"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 )
 
-// MailURL says in one line where messages go and as whom: smtp://user:password@host:port,
-// smtp+starttls:// and smtps:// (TLS from the first octet) likewise, filebased:///path,
-// console:, locmem: or dummy:. It prints, logs and encodes without its password. The
+// MailURL is the value of EMAIL_URL: backend, server, login and TLS of a mailer in one line.
+// It is smtp://user:password@host:port,
+// smtp+starttls:// and smtps:// (TLS from the first byte) likewise, filebased:///path,
+// console:, locmem: or dummy:; or what a backend of the program's own has declared, see
+// Loader.Schemes. It prints, logs and encodes without its password; a URL of a program's own
+// backend with its scheme and host alone, for nobody else knows where its secrets are. The
 // zero value is empty.
 type MailURL struct {
 	target *mailTarget // nil if empty
 }
+
+// The ports of RFC 5321, of message submission (RFC 6409), and of submission with TLS
+// from the first byte (RFC 8314).
+const (
+	portPlain    = 25
+	portStartTLS = 587
+	portTLS      = 465
+)
 
 // mailTarget is a MailURL taken apart.
 type mailTarget struct {
 	text    Secret // as it was written
 	shown   string // without its password
 	backend string
-	smtp    SMTP   // what it says of it, if backend is smtp
-	path    string // if backend is filebased
+	server  mailServer // if backend is smtp
+	path    string     // if backend is filebased
+
+	custom  *url.URL // if the scheme is not a built-in one
+	broken  bool     // and the rest is no URL
+	unknown bool     // and no backend has declared it
 }
 
-// NewMailURL checks rawURL and returns it as a MailURL. The error never repeats any
-// of it.
+// mailServer is the part of SMTP that a URL can set.
+type mailServer struct {
+	hosts          Hosts
+	port           int
+	useTLS, useSSL bool
+	user           string
+	password       Secret
+}
+
+// NewMailURL checks rawURL, which has one of the built-in schemes, and returns it as a
+// MailURL. The error never repeats any of it.
 func NewMailURL(rawURL string) (MailURL, error) {
 	t, err := parseMailURL(strings.TrimSpace(rawURL))
+	if err == nil && t.custom != nil {
+		err = errMailScheme
+	}
 	if err != nil {
 		return MailURL{}, err
 	}
 	return MailURL{target: t}, nil
+}
+
+// Custom returns the URL taken apart if its scheme is that of a backend of the program's own,
+// in lower case, and nil if not. It has all the secrets of the URL, its String too.
+func (u MailURL) Custom() *url.URL {
+	if u.target == nil || u.target.custom == nil {
+		return nil
+	}
+	c := *u.target.custom
+	return &c
 }
 
 // Reveal returns the URL as it was written, password included.
@@ -63,13 +99,13 @@ func (u MailURL) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, u.String
 // MarshalText returns String; encoding/json uses it too.
 func (u MailURL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
 
-// UnmarshalText is NewMailURL.
+// UnmarshalText is NewMailURL, but takes every scheme: which ones there are, a Loader knows.
 func (u *MailURL) UnmarshalText(text []byte) error {
-	parsed, err := NewMailURL(string(text))
+	t, err := parseMailURL(strings.TrimSpace(string(text)))
 	if err != nil {
 		return err
 	}
-	*u = parsed
+	u.target = t
 	return nil
 }
 
@@ -81,7 +117,7 @@ var (
 	errMailUser    = errors.New("has an @ with no user name before it")
 	errMailPath    = errors.New("needs the full path of a directory and no host, such as filebased:///var/mail")
 	errMailPathURL = errors.New("is not a URL; write ?, # and % in the path as %3F, %23 and %25")
-	errMailRest    = errors.New("has something after the colon, where nothing belongs")
+	errMailRest    = errors.New("must have nothing after the colon")
 	errMailChar    = errors.New("holds a control character; is there a line end in it?")
 )
 
@@ -96,11 +132,11 @@ func parseMailURL(text string) (*mailTarget, error) {
 	t := &mailTarget{text: NewSecret(text), shown: text}
 	switch scheme = strings.ToLower(scheme); scheme {
 	case "smtp":
-		t.smtp = SMTP{Port: portPlain}
+		t.server = mailServer{port: portPlain}
 	case "smtp+starttls":
-		t.smtp = SMTP{Port: portStartTLS, UseTLS: true}
+		t.server = mailServer{port: portStartTLS, useTLS: true}
 	case "smtps":
-		t.smtp = SMTP{Port: portTLS, UseSSL: true}
+		t.server = mailServer{port: portTLS, useSSL: true}
 	case "filebased":
 		t.backend = scheme
 		return t, t.setPath(rest)
@@ -111,10 +147,43 @@ func parseMailURL(text string) (*mailTarget, error) {
 		}
 		return t, nil
 	default:
-		return nil, errMailScheme
+		return t, t.setCustom(scheme)
 	}
 	t.backend = "smtp"
 	return t, t.setServer(scheme, rest)
+}
+
+// setCustom takes a URL apart of which it is not known what it means. Whether there is such a
+// scheme is looked at first, by declared, so that it is what an error is about.
+func (t *mailTarget) setCustom(scheme string) error {
+	if !isScheme(scheme) {
+		return errMailScheme
+	}
+	u, err := url.Parse(t.text.Reveal())
+	if t.broken = err != nil; t.broken {
+		u = &url.URL{Scheme: scheme, Opaque: redacted}
+	}
+	t.backend, t.custom = scheme, u
+	t.shown = scheme + ":"
+	if u.Host != "" {
+		t.shown += "//"
+		if u.User != nil {
+			t.shown += redacted + "@"
+		}
+		t.shown += u.Host
+	}
+	if strings.Trim(u.Opaque+u.Path+u.RawQuery+u.Fragment, "/") != "" {
+		t.shown = strings.TrimSuffix(t.shown, "/") + "/" + redacted
+	}
+	return nil
+}
+
+// isScheme wants what RFC 3986, 3.1, does.
+func isScheme(s string) bool {
+	inner := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("+-.", r)
+	}
+	return s != "" && s[0] >= 'a' && s[0] <= 'z' && !strings.ContainsFunc(s, func(r rune) bool { return !inner(r) })
 }
 
 func (t *mailTarget) setPath(rest string) error {
@@ -174,9 +243,9 @@ func (t *mailTarget) setUser(text string) error {
 	case hasControl(user) || hasControl(password):
 		return errMailChar
 	}
-	t.smtp.User = user
+	t.server.user = user
 	if password != "" {
-		t.smtp.Password = NewSecret(password)
+		t.server.password = NewSecret(password)
 	}
 	return nil
 }
@@ -192,7 +261,7 @@ func (t *mailTarget) setHosts(text string) error {
 		if err != nil || n == 0 {
 			return errMailPort
 		}
-		t.smtp.Port = int(n)
+		t.server.port = int(n)
 	}
 	for _, host := range list {
 		if six, ok := strings.CutPrefix(host, "["); ok {
@@ -204,87 +273,25 @@ func (t *mailTarget) setHosts(text string) error {
 		} else if strings.Contains(host, ":") || checkHost(host) != nil {
 			return errMailHost
 		}
-		t.smtp.Hosts = append(t.smtp.Hosts, host)
+		t.server.hosts = append(t.server.hosts, host)
 	}
 	return nil
 }
 
-// says returns the variables whose part the URL plays.
-func (t *mailTarget) says() []string {
+// variables returns the variables that the URL takes the place of.
+func (t *mailTarget) variables() []string {
 	switch t.backend {
 	case "filebased":
 		return []string{"EMAIL_FILE_PATH"}
 	case "smtp":
 		names := []string{"EMAIL_HOST", "EMAIL_PORT", "EMAIL_USE_TLS", "EMAIL_USE_SSL"}
-		if t.smtp.User != "" {
+		if t.server.user != "" {
 			names = append(names, "EMAIL_HOST_USER")
 		}
-		if t.smtp.Password.Reveal() != "" {
+		if t.server.password.Reveal() != "" {
 			names = append(names, "EMAIL_HOST_PASSWORD")
 		}
 		return names
 	}
 	return nil
-}
-
-// fill puts what the URL says into the settings.
-func (t *mailTarget) fill(s *Settings) {
-	switch t.backend {
-	case "filebased":
-		s.Delivery.FilePath = t.path
-	case "smtp":
-		c := t.smtp
-		s.SMTP.Hosts, s.SMTP.Port, s.SMTP.UseTLS, s.SMTP.UseSSL = c.Hosts, c.Port, c.UseTLS, c.UseSSL
-		if c.User != "" {
-			s.SMTP.User = c.User
-		}
-		if c.Password.Reveal() != "" {
-			s.SMTP.Password = c.Password
-		}
-	}
-}
-
-const (
-	urlVariable          = "EMAIL_URL"
-	backendVariable      = "EMAIL_BACKEND"
-	queueBackendVariable = "EMAIL_QUEUE_BACKEND"
-)
-
-// useURL puts what the mailer's URL says in the places of the variables that say the
-// same. The default mailer's also names the backend, but only where no variable does: a
-// program with EMAIL_BACKEND=queue goes on leaving its mail to a worker, and for the
-// worker the URL is.
-func (s *Settings) useURL(problems *Problems) {
-	t := s.Delivery.URL.target
-	if t == nil {
-		return
-	}
-	isSet := func(name string) bool {
-		v := mailerVariable(s.Using, name)
-		_, set := s.read[v]
-		return set || problems.concern(v)
-	}
-	says := t.says()
-	if s.Using != "" {
-		says = append(says, backendVariable)
-	}
-	var twice []string
-	for _, name := range says {
-		if isSet(name) {
-			twice = append(twice, mailerVariable(s.Using, name))
-		}
-	}
-	if len(twice) > 0 {
-		problems.add(mailerVariable(s.Using, urlVariable), "says already what %s says; leave out the one or the other", strings.Join(twice, ", "))
-	}
-	t.fill(s)
-	if s.Using != "" || !isSet(backendVariable) {
-		s.Delivery.Backend = t.backend
-		says = append(says, backendVariable)
-	}
-	if s.Using == "" && !isSet(queueBackendVariable) {
-		s.Worker.Backend = t.backend
-		says = append(says, queueBackendVariable)
-	}
-	s.remember(FromURL, func(f field) bool { return slices.Contains(says, f.key) })
 }

@@ -1,13 +1,12 @@
 package settings
 
 import (
-	"slices"
 	"strings"
 )
 
-// Nearest returns the known name that a mistyped one was most likely meant to be, or
-// "" if none is like it. A name that is the beginning or the end of a known one is
-// like it; so is one that differs in one letter of three.
+// Nearest returns the known name that is most like name, which may be mistyped, or "" if none
+// is. A name that is the beginning or the end of a known one (and has three letters or more) is
+// like it; so is one in which at most every third letter differs.
 func Nearest(name string, known []string) string {
 	best, bestDistance := "", 0
 	for _, k := range known {
@@ -23,8 +22,8 @@ func Nearest(name string, known []string) string {
 	return best
 }
 
-// distance counts the letters to be put in, taken out, replaced or swapped with their
-// neighbour to make b of a.
+// distance counts the letters to insert, delete, replace or swap with their neighbour to turn a
+// into b.
 func distance(a, b string) int {
 	before := make([]int, len(b)+1) // the row before the last one
 	last := make([]int, len(b)+1)
@@ -47,95 +46,4 @@ func distance(a, b string) int {
 		before, last = last, row
 	}
 	return last[len(b)]
-}
-
-const prefix = "EMAIL_"
-
-// unknown warns of the EMAIL_ variables in environ (as os.Environ gives it) that this
-// project does not read. Variables without that prefix are other programs' business.
-func (s Settings) unknown(environ []string) []string {
-	known := s.variables()
-	var warnings []string
-	for _, entry := range environ {
-		name, _, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, prefix) || slices.Contains(known, name) || s.isOfBadName(name) {
-			continue
-		}
-		warnings = append(warnings, name+": is not a setting and has no effect"+s.guess(name, known))
-	}
-	slices.Sort(warnings)
-	return warnings
-}
-
-// guess says what a variable that nobody reads may have been meant for.
-func (s Settings) guess(name string, known []string) string {
-	like := s.nearestVariable(name, known)
-	mailer, variable := missingMailer(name)
-	switch {
-	case mailer != "" && (like == "" || like == variable):
-		return "; did you mean " + variable + ", or is " + mailer + " missing in " + namesVariable + "?"
-	case like != "":
-		return "; did you mean " + like + "?"
-	}
-	return ""
-}
-
-// variables returns the names of all variables that are read.
-func (s Settings) variables() []string {
-	var known []string
-	for _, f := range fields(&s) {
-		known = append(known, f.name)
-	}
-	for _, m := range s.named {
-		for _, f := range mailerFields(&s, m.name) {
-			known = append(known, f.name)
-		}
-	}
-	return known
-}
-
-// isOfBadName says whether a variable is of a mailer whose name is refused. One word
-// about that is enough.
-func (s Settings) isOfBadName(variable string) bool {
-	for _, name := range s.Delivery.Mailers {
-		if strings.HasPrefix(variable, mailerPrefix(name)) && !slices.Contains(s.goodNames(), name) {
-			return true
-		}
-	}
-	return false
-}
-
-// nearestVariable compares what follows the prefix, which all have in common: that
-// of a mailer, if the name begins with it.
-func (s Settings) nearestVariable(name string, known []string) string {
-	common := prefix
-	for _, m := range s.named {
-		if p := mailerPrefix(m.name); strings.HasPrefix(name, p) && len(p) > len(common) {
-			common = p
-		}
-	}
-	var ends []string
-	for _, k := range known {
-		if end, ok := strings.CutPrefix(k, common); ok {
-			ends = append(ends, end)
-		}
-	}
-	end := Nearest(strings.TrimPrefix(name, common), ends)
-	if end == "" {
-		return ""
-	}
-	return common + end
-}
-
-// missingMailer returns the name of the mailer for which this would be a variable, and
-// the default mailer's variable for the same; "" if there is none.
-func missingMailer(name string) (mailer, variable string) {
-	for _, f := range mailerFields(&Settings{}, "x") {
-		middle, ok := strings.CutSuffix(strings.TrimPrefix(name, prefix), strings.TrimPrefix(f.key, "EMAIL"))
-		middle = strings.ReplaceAll(strings.ToLower(middle), "_", "-")
-		if ok && checkName(middle, nil) == nil && (mailer == "" || len(middle) < len(mailer)) {
-			mailer, variable = middle, f.key
-		}
-	}
-	return mailer, variable
 }

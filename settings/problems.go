@@ -2,20 +2,21 @@ package settings
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
-// Problem is one thing that is wrong with the environment.
+// Problem is one thing that is wrong with a setting.
 type Problem struct {
 	Name string // of the variable
-	Text string // what is wrong with it and what is allowed; never a secret
+	Text string // what is wrong and what is allowed; never a secret
 }
 
-// Error is one line: the variable and what is wrong with it.
+// Error returns one line: the variable and what is wrong with it.
 func (p Problem) Error() string { return p.Name + ": " + p.Text }
 
-// Problems is everything that is wrong with the environment: the error of Load and
-// of Validate.
+// Problems is everything that is wrong with the settings: the error of Load, Validate and
+// CheckAccess, and of Named for a mailer without a host.
 type Problems []Problem
 
 // Error has one line for each problem.
@@ -39,15 +40,8 @@ func (p *Problems) add(name, format string, args ...any) {
 	*p = append(*p, Problem{Name: name, Text: fmt.Sprintf(format, args...)})
 }
 
-// concern says whether one of the variables is known to be wrong. Rules about several
-// settings ask it first: what follows from another problem is no news.
-func (p Problems) concern(names ...string) bool {
-	for _, problem := range p {
-		for _, name := range names {
-			if problem.Name == name {
-				return true
-			}
-		}
-	}
-	return false
+// has reports whether one of the variables is among the problems. Rules about several
+// settings ask it first: a problem that only follows from another one is not reported.
+func (p Problems) has(names ...string) bool {
+	return slices.ContainsFunc(p, func(problem Problem) bool { return slices.Contains(names, problem.Name) })
 }

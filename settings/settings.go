@@ -2,14 +2,14 @@ package settings
 
 import "time"
 
-// Settings is everything that the environment can set. Its zero value is of no use:
-// take Load's or Default's.
+// Settings is everything that the environment can set. Get one from Load or Default: the
+// zero value lacks the defaults, and Validate refuses it.
 //
 // The tags are the documentation. Each field names its variable (envconfig), its
 // default, what it does (desc), what it may be (min, max, oneof) and whether a mailer
-// with a name has one of its own (mailer: own if it never takes the default mailer's,
-// shared if it does unless it is set); Load, Validate, Describe and Markdown all read
-// them.
+// of EMAIL_MAILERS has its own value (mailer: own if it never takes the default mailer's,
+// shared if it takes that one's unless it sets its own). Load, Validate, Describe and Markdown
+// all read them.
 type Settings struct {
 	Delivery Delivery `group:"Delivery"`
 	Message  Message  `group:"Messages"`
@@ -27,97 +27,133 @@ type Settings struct {
 	read  map[string]origin // what Load found, by variable
 }
 
-// Delivery says where a program's messages go.
+// Delivery is where a program's messages go.
 type Delivery struct {
 	Backend  string  `envconfig:"EMAIL_BACKEND" mailer:"own" default:"smtp" desc:"what a program hands its mail to: smtp, console, filebased, locmem, dummy, or queue to leave it to a worker; Django's dotted paths are accepted"`
-	FilePath string  `envconfig:"EMAIL_FILE_PATH" mailer:"own" desc:"directory of the filebased backend; made if it is missing"`
-	URL      MailURL `envconfig:"EMAIL_URL" mailer:"own" desc:"backend, server, login and TLS in one: smtp://user:password@host:port, smtp+starttls:// (port 587), smtps:// (465), filebased:///path, console:, locmem: or dummy:; instead of the settings that say the same. EMAIL_BACKEND and EMAIL_QUEUE_BACKEND, where they are set, say what is used"`
+	FilePath string  `envconfig:"EMAIL_FILE_PATH" mailer:"own" desc:"directory of the filebased backend; created if it is missing"`
+	URL      MailURL `envconfig:"EMAIL_URL" mailer:"own" desc:"backend, server, login and TLS in one: smtp://user:password@host:port, smtp+starttls:// (port 587), smtps:// (465), filebased:///path, console:, locmem: or dummy:; it takes the place of the settings for these. EMAIL_BACKEND and EMAIL_QUEUE_BACKEND, if they are set, still choose the backend"`
 	Mailers  Names   `envconfig:"EMAIL_MAILERS" desc:"names of the mailers beside the default one, such as marketing,alerts; see Named mailers below"`
 }
 
-// Message says what a message gets that its author left out.
+// Message is what a message gets that its author left out.
 type Message struct {
 	DefaultFrom   string    `envconfig:"DEFAULT_FROM_EMAIL" default:"webmaster@localhost" desc:"From of a message that names none"`
 	ServerEmail   string    `envconfig:"SERVER_EMAIL" default:"root@localhost" desc:"From of mail to admins and managers"`
-	SubjectPrefix string    `envconfig:"EMAIL_SUBJECT_PREFIX" default:"[Django] " empty:"keep" desc:"put before the subject of mail to admins and managers, blank included; set it empty for none"`
+	SubjectPrefix string    `envconfig:"EMAIL_SUBJECT_PREFIX" default:"[Django] " empty:"keep" desc:"put before the subject of mail to admins and managers, with the space at its end; set it empty for none"`
 	Admins        Addresses `envconfig:"ADMINS" desc:"who gets mail to admins: addresses separated by commas, such as Ann <ann@example.com>, bob@example.com"`
-	Managers      Addresses `envconfig:"MANAGERS" desc:"who gets mail to managers, written as ADMINS"`
+	Managers      Addresses `envconfig:"MANAGERS" desc:"who gets mail to managers, in the form of ADMINS"`
 	Charset       string    `envconfig:"DEFAULT_CHARSET" default:"utf-8" desc:"charset of a message that names none"`
 	LocalTime     bool      `envconfig:"EMAIL_USE_LOCALTIME" default:"false" desc:"Date in the local time zone instead of UTC"`
 	Hostname      string    `envconfig:"EMAIL_HOSTNAME" desc:"this machine's name in Message-ID and EHLO; looked up at the start if empty"`
 }
 
-// SMTP says how the smtp backend reaches its server.
+// SMTP is how the smtp backend reaches its server.
 type SMTP struct {
 	Hosts      Hosts  `envconfig:"EMAIL_HOST" mailer:"own" default:"localhost" desc:"mail server; several are separated by commas and tried in this order"`
-	Port       int    `envconfig:"EMAIL_PORT" mailer:"own" default:"25" min:"1" max:"65535" desc:"its port; most servers want 587 with EMAIL_USE_TLS and 465 with EMAIL_USE_SSL"`
+	Port       int    `envconfig:"EMAIL_PORT" mailer:"own" default:"25" min:"1" max:"65535" desc:"its port; most servers take mail on 587 with EMAIL_USE_TLS and 465 with EMAIL_USE_SSL"`
 	User       string `envconfig:"EMAIL_HOST_USER" mailer:"own" desc:"user name; there is a login only if this and the password are set"`
 	Password   Secret `envconfig:"EMAIL_HOST_PASSWORD" mailer:"own" desc:"password"`
 	UseTLS     bool   `envconfig:"EMAIL_USE_TLS" mailer:"own" default:"false" desc:"begin in clear text and require STARTTLS"`
-	UseSSL     bool   `envconfig:"EMAIL_USE_SSL" mailer:"own" default:"false" desc:"TLS from the first octet; excludes EMAIL_USE_TLS"`
+	UseSSL     bool   `envconfig:"EMAIL_USE_SSL" mailer:"own" default:"false" desc:"TLS from the first byte; excludes EMAIL_USE_TLS"`
 	CertFile   string `envconfig:"EMAIL_SSL_CERTFILE" mailer:"own" desc:"PEM file of our own certificate, for a server that asks for one"`
 	KeyFile    string `envconfig:"EMAIL_SSL_KEYFILE" mailer:"own" desc:"PEM file of its key"`
 	CAFile     string `envconfig:"EMAIL_SSL_CAFILE" mailer:"own" desc:"PEM file of the authorities to trust instead of the system's"`
-	ServerName string `envconfig:"EMAIL_SSL_SERVER_NAME" mailer:"own" desc:"name that the server's certificate has to carry; EMAIL_HOST if empty"`
+	ServerName string `envconfig:"EMAIL_SSL_SERVER_NAME" mailer:"own" desc:"name that the server's certificate must be for; EMAIL_HOST if empty"`
 
-	AllowInsecureAuth bool `envconfig:"EMAIL_ALLOW_INSECURE_AUTH" mailer:"own" default:"false" desc:"send the password to another machine without TLS"`
+	AllowInsecureAuth bool `envconfig:"EMAIL_ALLOW_INSECURE_AUTH" mailer:"own" default:"false" desc:"allow the password to go to another machine without TLS"`
 
 	Timeout     Seconds       `envconfig:"EMAIL_TIMEOUT" mailer:"shared" default:"1m" min:"1ms" desc:"how long connecting and each command may take; a plain number is seconds"`
 	DataTimeout time.Duration `envconfig:"EMAIL_DATA_TIMEOUT" mailer:"shared" default:"10m" min:"1ms" desc:"how long the reply to a whole message may take; giving up on it may send the message twice"`
 
 	Pipelining string `envconfig:"EMAIL_PIPELINING" mailer:"shared" default:"auto" oneof:"auto,off" desc:"send the end of a message together with the beginning of the next, if the server offers it"`
-	Chunking   string `envconfig:"EMAIL_CHUNKING" mailer:"shared" default:"off" oneof:"auto,off" desc:"send messages without waiting for each reply, if the server offers it; for much mail, and for distant servers. A lost connection, or a killed worker, may send up to 16 messages of each connection twice"`
+	Chunking   string `envconfig:"EMAIL_CHUNKING" mailer:"shared" default:"off" oneof:"auto,off" desc:"send messages without waiting for each reply, if the server offers it; for much mail and for distant servers. If a connection is lost or a worker killed, up to 16 messages of each connection may be sent twice"`
 
 	IdleTimeout time.Duration `envconfig:"EMAIL_CONNECTION_IDLE" mailer:"shared" default:"1m" min:"1s" desc:"how long an open connection may go unused"`
 	MaxMessages int           `envconfig:"EMAIL_CONNECTION_MAX_MESSAGES" mailer:"shared" default:"0" min:"0" desc:"messages after which a connection is replaced; 0 is no limit"`
-	MaxBytes    int           `envconfig:"EMAIL_CONNECTION_MAX_BYTES" mailer:"shared" default:"0" min:"0" desc:"octets of messages after which a connection is replaced; 0 is no limit"`
+	MaxBytes    int           `envconfig:"EMAIL_CONNECTION_MAX_BYTES" mailer:"shared" default:"0" min:"0" desc:"bytes of messages after which a connection is replaced; 0 is no limit"`
 	MaxAge      time.Duration `envconfig:"EMAIL_CONNECTION_MAX_AGE" mailer:"shared" default:"0s" min:"0s" desc:"age at which a connection is replaced; 0s is no limit"`
 }
 
-// Queue says where and how messages wait for a worker. Producers and workers read it.
+// Queue is where and how messages wait for a worker. Producers and workers read it.
 type Queue struct {
 	RedisURL    URL           `envconfig:"REDIS_URL" default:"redis://127.0.0.1:6379/0" desc:"the Redis that keeps the queue: redis://, rediss:// (TLS), unix:// or redis-sentinel://host:26379?master=NAME; several hosts are separated by commas"`
 	Name        string        `envconfig:"EMAIL_QUEUE" default:"default" desc:"queue that messages are put in"`
 	MaxRetry    int           `envconfig:"EMAIL_MAX_RETRY" default:"25" min:"0" max:"1000" desc:"tries after the first one before a message becomes a dead letter"`
-	TaskTimeout time.Duration `envconfig:"EMAIL_TASK_TIMEOUT" default:"30m" min:"1s" desc:"how long a worker may hold a message, waiting and sending; at least EMAIL_DATA_TIMEOUT and twice EMAIL_BATCH_TIMEOUT"`
+	TaskTimeout time.Duration `envconfig:"EMAIL_TASK_TIMEOUT" default:"30m" min:"1s" desc:"how long a worker may hold a message, waiting and sending; at least EMAIL_DATA_TIMEOUT plus twice EMAIL_BATCH_TIMEOUT"`
 
-	MassSize int `envconfig:"EMAIL_MASS_SIZE" default:"100" min:"1" max:"1000" desc:"messages handed over together that travel in one task, at most; 1 gives each its own"`
-	Shards   int `envconfig:"EMAIL_QUEUE_SHARDS" default:"1" min:"1" max:"64" desc:"parts that each queue is in, so that the masters of a Redis Cluster share the work; raise it for the workers first, then for the programs that queue"`
+	MassSize int `envconfig:"EMAIL_MASS_SIZE" default:"100" min:"1" max:"1000" desc:"how many of the messages that are handed over together share a task, at most; 1 gives each message its own"`
+	Shards   int `envconfig:"EMAIL_QUEUE_SHARDS" default:"1" min:"1" max:"64" desc:"parts that each queue is divided into, so that the masters of a Redis Cluster share the work; raise it for the workers first, then for the programs that queue"`
 
 	IdempotencyWindow time.Duration `envconfig:"EMAIL_IDEMPOTENCY_WINDOW" default:"24h" min:"1s" desc:"how long after its message was sent an idempotency key is remembered; until then the message stays in Redis"`
 
 	AttachmentThreshold Size `envconfig:"EMAIL_ATTACHMENT_THRESHOLD" default:"64kB" min:"0" desc:"attachments and bodies bigger than this are stored beside the queue, the same content once, instead of in each message; 0 is never"`
-	MaxMessageSize      Size `envconfig:"EMAIL_MAX_MESSAGE_SIZE" default:"25MB" min:"0" desc:"size as sent, attachments encoded and all addresses counted, over which a message is refused at hand-over; 0 is no limit"`
+	MaxMessageSize      Size `envconfig:"EMAIL_MAX_MESSAGE_SIZE" default:"25MB" min:"0" desc:"a message bigger than this is refused at hand-over; its size is that of the message as sent, with encoded attachments and all addresses; 0 is no limit"`
 }
 
-// Worker says how a worker delivers.
+// Worker is how a worker delivers.
 type Worker struct {
 	Backend         string        `envconfig:"EMAIL_QUEUE_BACKEND" default:"smtp" desc:"what the worker delivers with; any backend but queue"`
 	Queues          Queues        `envconfig:"EMAIL_QUEUES" default:"critical:6,default:3,bulk:1" desc:"queues that the worker takes from, each with its weight"`
 	Connections     int           `envconfig:"EMAIL_CONNECTIONS" mailer:"shared" default:"4" min:"1" max:"1000" desc:"connections to the mail server that each worker keeps open"`
 	BatchSize       int           `envconfig:"EMAIL_BATCH_SIZE" default:"100" min:"1" max:"10000" desc:"messages that one connection takes at once, at most"`
-	Memory          Size          `envconfig:"EMAIL_WORKER_MEMORY" default:"256MB" min:"0" desc:"memory for the messages in hand that are bigger than 64 kB, each counted with what is made of it; others wait in Redis. The process takes about half as much again. 0 is no limit"`
+	Memory          Size          `envconfig:"EMAIL_WORKER_MEMORY" default:"256MB" min:"0" desc:"memory for the messages bigger than 64 kB that are being sent, each counted together with its rendered form; others wait in Redis. The process needs about 1.5 times as much. 0 is no limit"`
 	RetryMin        time.Duration `envconfig:"EMAIL_RETRY_MIN" default:"5s" min:"1s" desc:"shortest pause before another try"`
 	RetryMax        time.Duration `envconfig:"EMAIL_RETRY_MAX" default:"1h" min:"1s" desc:"longest pause before another try"`
 	MaxAge          time.Duration `envconfig:"EMAIL_MAX_AGE" default:"120h" min:"1s" desc:"age at which a message that could not be sent becomes a dead letter"`
 	BatchTimeout    time.Duration `envconfig:"EMAIL_BATCH_TIMEOUT" default:"2m" min:"1s" desc:"how long one batch may take; longer than EMAIL_TIMEOUT"`
-	ShutdownTimeout time.Duration `envconfig:"EMAIL_SHUTDOWN_TIMEOUT" default:"2m30s" min:"1s" desc:"how long a stopping worker waits for the batches on the wire; longer than EMAIL_BATCH_TIMEOUT. What starts and kills the worker has to wait longer than this"`
+	ShutdownTimeout time.Duration `envconfig:"EMAIL_SHUTDOWN_TIMEOUT" default:"2m30s" min:"1s" desc:"how long a stopping worker waits for the batches on the wire; longer than EMAIL_BATCH_TIMEOUT. Whatever stops the worker (systemd, Kubernetes) must wait longer than this before it kills it"`
 }
 
-// HTTP says where a worker shows its pages and metrics, and to whom.
+// HTTP is where a worker shows its pages and metrics, and to whom.
 type HTTP struct {
 	Addr          string `envconfig:"EMAIL_HTTP_ADDR" default:"127.0.0.1:8025" desc:"host:port of a worker's pages and metrics, or off. If it is not set and the port is in use, the next free one up to 8034. Beyond loopback a password or a token is required"`
-	Password      Secret `envconfig:"EMAIL_HTTP_PASSWORD" desc:"what browsers are asked for, with any user name (HTTP Basic)"`
-	Token         Secret `envconfig:"EMAIL_HTTP_TOKEN" desc:"what programs may send instead: Authorization: Bearer TOKEN"`
+	Password      Secret `envconfig:"EMAIL_HTTP_PASSWORD" desc:"password that browsers are asked for, with any user name (HTTP Basic)"`
+	Token         Secret `envconfig:"EMAIL_HTTP_TOKEN" desc:"token that programs may send instead: Authorization: Bearer TOKEN"`
 	Hosts         Hosts  `envconfig:"EMAIL_HTTP_HOSTS" desc:"names by which browsers reach the pages, beside localhost; on loopback other names are refused"`
 	ShowAddresses bool   `envconfig:"EMAIL_HTTP_SHOW_ADDRESSES" default:"false" desc:"show mail addresses in full, instead of their first letter and their domain"`
 	AllowWrite    bool   `envconfig:"EMAIL_HTTP_ALLOW_WRITE" default:"false" desc:"let /monitor/ delete, run and pause, instead of only showing"`
 }
 
-// Log says what the programs write about their work.
+// Log is what the programs write about their work.
 type Log struct {
 	Level  string `envconfig:"LOG_LEVEL" default:"info" oneof:"trace,debug,info,warn,error" desc:"least important messages to be logged"`
 	Format string `envconfig:"LOG_FORMAT" default:"auto" oneof:"auto,json,console" desc:"json for programs, console for people; auto is console on a terminal"`
 
 	ShowAddresses bool `envconfig:"EMAIL_LOG_SHOW_ADDRESSES" default:"false" desc:"log mail addresses in full, to find a recipient by, instead of their first letter and their domain"`
+}
+
+// Source is where the value of a setting comes from.
+type Source string
+
+// The sources of a value.
+const (
+	FromDefault       Source = "default"
+	FromEnvironment   Source = "environment"
+	FromURL           Source = "url"            // the mailer's EMAIL_URL
+	FromDefaultMailer Source = "default mailer" // the default mailer's value, which the named mailer shares
+	FromProgram       Source = "program"        // changed by the program after Load
+)
+
+// origin is where Load got a value, and the value as Describe shows it.
+type origin struct {
+	source Source
+	value  string
+}
+
+// named is what the environment sets for one mailer of EMAIL_MAILERS.
+type named struct {
+	name string
+	own  Settings        // only the fields with the tag mailer count
+	set  map[string]bool // which fields are set, by the default mailer's variable
+}
+
+// usualPort is the port that goes with the kind of TLS.
+func (c SMTP) usualPort() int {
+	switch {
+	case c.UseSSL:
+		return portTLS
+	case c.UseTLS:
+		return portStartTLS
+	}
+	return portPlain
 }

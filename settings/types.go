@@ -13,6 +13,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/mailpouch/mailpouch/internal/hostname"
 )
 
 // Seconds is a duration that may also be written as Django does, as a plain number
@@ -56,31 +58,13 @@ func (h *Hosts) UnmarshalText(text []byte) error {
 // String writes the hosts separated by commas.
 func (h Hosts) String() string { return strings.Join(h, ",") }
 
-// checkHost accepts a host name or an IP address. The commonest mistakes are a URL, a
-// port and the quotes of a shell.
+// checkHost accepts a host name or an IP address. The most common mistakes are a URL, a
+// port, and a shell's quotes.
 func checkHost(host string) error {
-	if _, err := netip.ParseAddr(host); err == nil || isHostname(strings.TrimSuffix(host, ".")) {
+	if _, err := netip.ParseAddr(host); err == nil || hostname.IsUnicode(strings.TrimSuffix(host, ".")) {
 		return nil
 	}
-	return fmt.Errorf("%q is not the name or the IP address of a host; its port is a setting of its own", host)
-}
-
-// isHostname accepts a domain name (RFC 1035, 2.3.1), also with underscores, which
-// containers have, and with letters outside ASCII, which are punycode on the wire.
-func isHostname(name string) bool {
-	if len(name) > 253 || !utf8.ValidString(name) {
-		return false
-	}
-	for label := range strings.SplitSeq(name, ".") {
-		if label == "" || len(label) > 63 || strings.Trim(label, "-") != label || strings.ContainsFunc(label, notInLabel) {
-			return false
-		}
-	}
-	return true
-}
-
-func notInLabel(r rune) bool {
-	return r != '-' && r != '_' && !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsDigit(r)
+	return fmt.Errorf("%q is not the name or the IP address of a host; the port has its own setting", host)
 }
 
 // Addresses is a list of mail addresses, with or without display names.
@@ -91,7 +75,7 @@ type Addresses []string
 func (a *Addresses) UnmarshalText(text []byte) error {
 	list := strings.TrimSpace(string(text))
 	if strings.HasPrefix(list, "[") || strings.HasPrefix(list, "(") {
-		return errors.New("a Python list is not read here; write: Ann <ann@example.com>, bob@example.com")
+		return errors.New("a Python list is not accepted here; write: Ann <ann@example.com>, bob@example.com")
 	}
 	var all Addresses
 	for _, entry := range splitAddresses(list) {
@@ -135,9 +119,8 @@ func splitAddresses(list string) []string {
 	return append(entries, list[start:])
 }
 
-// checkAddress finds what is no address at all, and takes a local part alone, such as
-// root. The mailer looks at an address more closely; here nothing may be refused that
-// it accepts.
+// checkAddress refuses what cannot be an address. It accepts a local part alone, such as root.
+// The mailer checks addresses fully; this check must not refuse anything that the mailer accepts.
 func checkAddress(address string) error {
 	spec := strings.TrimSpace(address)
 	if i := strings.LastIndexByte(spec, '<'); i >= 0 {
@@ -191,7 +174,7 @@ func (q *Queues) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// maxWeight bounds the list that asynq makes of the weights, one entry for each point.
+// maxWeight bounds the list that asynq builds: each queue is in it as often as its weight says.
 const maxWeight = 100
 
 // String writes the queues as UnmarshalText reads them, the heaviest first.
@@ -206,8 +189,8 @@ func (q Queues) String() string {
 	return strings.Join(entries, ",")
 }
 
-// checkQueueName refuses what would change asynq's keys in Redis (braces), this
-// setting's own separators, and blanks.
+// checkQueueName refuses braces, which would change asynq's keys in Redis, the separators of
+// EMAIL_QUEUES, and blanks.
 func checkQueueName(name string) error {
 	if name == "" || strings.ContainsFunc(name, func(r rune) bool {
 		return r <= ' ' || r > '~' || strings.ContainsRune(`{}:,`, r)
@@ -216,3 +199,25 @@ func checkQueueName(name string) error {
 	}
 	return nil
 }
+
+// hasControl reports whether text has characters that could end a header field or an SMTP
+// command, or is not UTF-8.
+func hasControl(text string) bool {
+	return !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl)
+}
+
+// Names is the list of the mailers beside the default one, which has no name.
+type Names []string
+
+// UnmarshalText reads names separated by commas.
+func (n *Names) UnmarshalText(text []byte) error {
+	var all Names
+	for name := range strings.SplitSeq(string(text), ",") {
+		all = append(all, strings.TrimSpace(name))
+	}
+	*n = all
+	return nil
+}
+
+// String writes the names separated by commas.
+func (n Names) String() string { return strings.Join(n, ",") }

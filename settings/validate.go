@@ -3,25 +3,25 @@ package settings
 import (
 	"errors"
 	"io"
-	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/mailpouch/mailpouch/internal/hostname"
 )
 
-// Validate checks settings that a program has changed after Load. The error, if not
-// nil, is a Problems.
+// Validate checks settings that a program has changed after Load, as Load does. The error, if
+// not nil, is a Problems.
 func (s Settings) Validate() error {
 	var problems Problems
 	s.check(&problems)
 	return problems.err()
 }
 
-// check adds to the problems that are already known: those of variables that could not
-// be read, and have their defaults here.
+// check adds to problems, which already has those of the variables that could not be read.
+// Such variables have their defaults here.
 func (s Settings) check(problems *Problems) {
 	for _, f := range fields(&s) {
 		f.check(problems)
@@ -37,24 +37,24 @@ func (s Settings) check(problems *Problems) {
 		m.checkTimes(problems)
 		if s.Delivery.Backend != queueName {
 			m.checkHost(problems)
-			m.SMTP.checkFiles(problems, m.variable)
+			m.SMTP.checkFiles(problems, m.Variable)
 		}
 	}
 }
 
-// queueName is the backend of a program that leaves its mail to a worker. It has no
-// need of the mailers' servers and files, which are checked only by way of warning:
-// one environment serves the worker too.
+// queueName is the backend of a program that leaves its mail to a worker. Such a program does
+// not use the mailers' servers and files, so what is wrong with them is only a warning: often
+// the worker has the same environment and uses them.
 const queueName = "queue"
 
-// checkOwn checks each value of a mailer that is not the default one. What it has from
-// that is checked there.
+// checkOwn checks the values that a mailer other than the default one has set itself. Shared
+// values are checked with the default mailer's.
 func (s Settings) checkOwn(p *Problems) {
 	if s.Using == "" {
 		return
 	}
 	for _, f := range s.readable() {
-		if s.variable(f.key) == f.name && !p.concern(f.name) {
+		if s.Variable(f.key) == f.name && !p.has(f.name) {
 			f.check(p)
 		}
 	}
@@ -64,13 +64,13 @@ func (s Settings) checkDelivery(p *Problems) {
 	if s.Worker.Backend == queueName {
 		name := queueBackendVariable
 		if s.Using != "" {
-			name = s.variable(backendVariable)
+			name = s.Variable(backendVariable)
 		}
 		p.add(name, "a worker cannot deliver into the queue that it takes mail from; name another backend, such as smtp")
 	}
 	filebased := slices.Contains([]string{s.Delivery.Backend, s.Worker.Backend}, "filebased")
 	if filebased && s.Delivery.FilePath == "" {
-		p.add(s.variable("EMAIL_FILE_PATH"), "the filebased backend needs a directory here")
+		p.add(s.Variable("EMAIL_FILE_PATH"), "the filebased backend needs a directory here")
 	}
 }
 
@@ -79,7 +79,7 @@ func (s Settings) checkMessage(p *Problems) {
 		{"DEFAULT_FROM_EMAIL", s.Message.DefaultFrom},
 		{"SERVER_EMAIL", s.Message.ServerEmail},
 	} {
-		if p.concern(sender.name) {
+		if p.has(sender.name) {
 			continue
 		}
 		if err := checkAddress(sender.address); err != nil {
@@ -87,28 +87,15 @@ func (s Settings) checkMessage(p *Problems) {
 		}
 	}
 	host := s.Message.Hostname
-	if host != "" && !p.concern("EMAIL_HOSTNAME") && !isHostname(host) && !isAddressLiteral(host) {
+	if host != "" && !p.has("EMAIL_HOSTNAME") && !hostname.IsUnicode(host) && !hostname.IsAddressLiteral(host) {
 		p.add("EMAIL_HOSTNAME", "%q is neither a host name nor an address literal, such as [192.0.2.1]", host)
 	}
 }
 
-// isAddressLiteral accepts what may stand in EHLO for a machine without a name (RFC
-// 5321, 4.1.3).
-func isAddressLiteral(s string) bool {
-	inner, ok := strings.CutPrefix(s, "[")
-	inner, closed := strings.CutSuffix(inner, "]")
-	if !ok || !closed {
-		return false
-	}
-	six, isSix := strings.CutPrefix(inner, "IPv6:")
-	addr, err := netip.ParseAddr(six)
-	return err == nil && addr.Zone() == "" && addr.Is4() != isSix
-}
-
 func (s Settings) checkSMTP(p *Problems) {
-	c, v := s.SMTP, s.variable
+	c, v := s.SMTP, s.Variable
 	for _, host := range c.Hosts {
-		if err := checkHost(host); err != nil && !p.concern(v("EMAIL_HOST")) {
+		if err := checkHost(host); err != nil && !p.has(v("EMAIL_HOST")) {
 			p.add(v("EMAIL_HOST"), "%v", err)
 		}
 	}
@@ -130,17 +117,17 @@ func (c SMTP) checkFiles(p *Problems, variable func(string) string) {
 		{variable("EMAIL_SSL_KEYFILE"), c.KeyFile},
 		{variable("EMAIL_SSL_CAFILE"), c.CAFile},
 	} {
-		if file.path == "" || p.concern(file.name) {
+		if file.path == "" || p.has(file.name) {
 			continue
 		}
-		if err := readable(file.path); err != nil {
+		if err := canRead(file.path); err != nil {
 			p.add(file.name, "cannot be read: %v", err)
 		}
 	}
 }
 
-// readable reads one octet: a directory can be opened, but not read.
-func readable(path string) error {
+// canRead reads one byte, because a directory can be opened but not read.
+func canRead(path string) error {
 	f, err := os.Open(path) //nolint:gosec // the administrator names the file
 	if err != nil {
 		return err
@@ -153,43 +140,104 @@ func readable(path string) error {
 }
 
 func (s Settings) checkQueues(p *Problems) {
-	if !p.concern("EMAIL_QUEUE") {
+	if !p.has("EMAIL_QUEUE") {
 		if err := checkQueueName(s.Queue.Name); err != nil {
 			p.add("EMAIL_QUEUE", "%v", err)
 		}
 	}
-	if len(s.Worker.Queues) == 0 && !p.concern("EMAIL_QUEUES") {
+	if len(s.Worker.Queues) == 0 && !p.has("EMAIL_QUEUES") {
 		p.add("EMAIL_QUEUES", "names no queue")
 	}
 }
 
-// checkTimes holds the order of the times: each has to leave room for what happens
-// inside it, or the outer one cuts the inner one off in the middle of a message.
+// checkTimes checks that each time is longer than the times that pass inside it. Otherwise the
+// outer one would cut the inner one off in the middle of a message.
 func (s Settings) checkTimes(p *Problems) {
 	command, batch := time.Duration(s.SMTP.Timeout), s.Worker.BatchTimeout
 	less := func(small string, a time.Duration, large string, b time.Duration) {
-		if a >= b && !p.concern(small, large) {
+		if a >= b && !p.has(small, large) {
 			p.add(large, "%s has to be longer than %s, which is %s", showDuration(b), small, showDuration(a))
 		}
 	}
-	timeout, dataTimeout := s.variable("EMAIL_TIMEOUT"), s.variable("EMAIL_DATA_TIMEOUT")
+	timeout, dataTimeout := s.Variable("EMAIL_TIMEOUT"), s.Variable("EMAIL_DATA_TIMEOUT")
 	less(timeout, command, "EMAIL_BATCH_TIMEOUT", batch)
 	less("EMAIL_BATCH_TIMEOUT", batch, "EMAIL_SHUTDOWN_TIMEOUT", s.Worker.ShutdownTimeout)
-	if s.SMTP.DataTimeout < command && !p.concern(timeout, dataTimeout) {
+	if s.SMTP.DataTimeout < command && !p.has(timeout, dataTimeout) {
 		p.add(dataTimeout, "%s cannot be shorter than %s, which is %s", showDuration(s.SMTP.DataTimeout), timeout, showDuration(command))
 	}
-	// A message waits for one batch to end, rides in the next, and may be the last
-	// of it, whose reply is waited for whatever the batch's time.
+	// A message waits for one batch to end and is sent in the next. It may be the last of that
+	// one, and the wait for the last reply may outlast the batch's time.
 	task := 2*batch + s.SMTP.DataTimeout
-	if s.Queue.TaskTimeout < task && !p.concern("EMAIL_TASK_TIMEOUT", "EMAIL_BATCH_TIMEOUT", dataTimeout) {
-		p.add("EMAIL_TASK_TIMEOUT", "%s has to be at least %s and twice EMAIL_BATCH_TIMEOUT, together %s", showDuration(s.Queue.TaskTimeout), dataTimeout, showDuration(task))
+	if s.Queue.TaskTimeout < task && !p.has("EMAIL_TASK_TIMEOUT", "EMAIL_BATCH_TIMEOUT", dataTimeout) {
+		p.add("EMAIL_TASK_TIMEOUT", "%s has to be at least %s plus twice EMAIL_BATCH_TIMEOUT, together %s", showDuration(s.Queue.TaskTimeout), dataTimeout, showDuration(task))
 	}
-	if s.Worker.RetryMin > s.Worker.RetryMax && !p.concern("EMAIL_RETRY_MIN", "EMAIL_RETRY_MAX") {
+	if s.Worker.RetryMin > s.Worker.RetryMax && !p.has("EMAIL_RETRY_MIN", "EMAIL_RETRY_MAX") {
 		p.add("EMAIL_RETRY_MIN", "%s cannot be longer than EMAIL_RETRY_MAX, which is %s", showDuration(s.Worker.RetryMin), showDuration(s.Worker.RetryMax))
 	}
 }
 
-// hasControl refuses what could end a header field or an SMTP command, or is no text.
-func hasControl(text string) bool {
-	return !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl)
+// check reports what is wrong with the value of this field alone.
+func (f field) check(problems *Problems) {
+	switch v := f.value.Interface().(type) {
+	case string:
+		f.checkText(problems, v)
+	case Secret:
+		if hasControl(v.Reveal()) {
+			problems.add(f.name, "holds a control character; is there a line end in it?")
+		}
+	case Addresses:
+		f.checkText(problems, v.String())
+		for _, address := range v {
+			if err := checkAddress(address); err != nil {
+				problems.add(f.name, "%v", err)
+			}
+		}
+	case int:
+		f.checkRange(problems, int64(v), parseInt)
+	case Size:
+		f.checkRange(problems, int64(v), parseInt)
+	case time.Duration:
+		f.checkRange(problems, int64(v), parseBound)
+	case Seconds:
+		f.checkRange(problems, int64(v), parseBound)
+	}
+}
+
+func parseInt(bound string) int64 {
+	n, _ := strconv.ParseInt(bound, 10, 64)
+	return n
+}
+
+func parseBound(bound string) int64 {
+	d, _ := time.ParseDuration(bound)
+	return int64(d)
+}
+
+func (f field) checkText(problems *Problems, text string) {
+	if hasControl(text) {
+		problems.add(f.name, "%q holds a control character; is there a line end in it?", text)
+		return
+	}
+	oneof, ok := f.tag("oneof")
+	if !ok {
+		return
+	}
+	allowed := strings.Split(oneof, ",")
+	for _, a := range allowed {
+		if text == a {
+			return
+		}
+	}
+	problems.add(f.name, "%q is not allowed; it has to be %s", text, strings.Join(allowed, " or "))
+}
+
+func (f field) checkRange(problems *Problems, n int64, bound func(string) int64) {
+	low, hasMin := f.tag("min")
+	high, hasMax := f.tag("max")
+	switch {
+	case hasMin && hasMax && (n < bound(low) || n > bound(high)):
+		problems.add(f.name, "%s is out of range; it has to be %s to %s", f.show(), low, high)
+	case hasMin && n < bound(low):
+		problems.add(f.name, "%s is too small; it has to be at least %s", f.show(), low)
+	}
 }

@@ -50,7 +50,7 @@ func TestLoad_Problems(t *testing.T) {
 		{"the worker's files without a directory", map[string]string{"EMAIL_QUEUE_BACKEND": "django.core.mail.backends.filebased.EmailBackend"}, []string{"EMAIL_FILE_PATH: "}},
 
 		{"a URL for a host", map[string]string{"EMAIL_HOST": "smtp://mx"}, []string{`EMAIL_HOST: "smtp://mx" is not the name`}},
-		{"host and port", map[string]string{"EMAIL_HOST": "mx1,mx2:25"}, []string{`EMAIL_HOST: "mx2:25" is not ... its port is a setting of its own`}},
+		{"host and port", map[string]string{"EMAIL_HOST": "mx1,mx2:25"}, []string{`EMAIL_HOST: "mx2:25" is not ... the port has its own setting`}},
 		{"quotes of a shell", map[string]string{"EMAIL_HOST": `"mx"`}, []string{`EMAIL_HOST: "\"mx\"" is not`}},
 		{"no host between commas", map[string]string{"EMAIL_HOST": "mx1,,mx2"}, []string{`EMAIL_HOST: "" is not`}},
 		{"hostname", map[string]string{"EMAIL_HOSTNAME": "a b"}, []string{`EMAIL_HOSTNAME: "a b" is neither`}},
@@ -61,7 +61,7 @@ func TestLoad_Problems(t *testing.T) {
 		{"dot at the end", map[string]string{"EMAIL_HOSTNAME": "a.example.com."}, []string{`EMAIL_HOSTNAME: `}},
 		{"address literal", map[string]string{"EMAIL_HOSTNAME": "[2001:db8::1]"}, []string{`EMAIL_HOSTNAME: `}},
 
-		{"Django's pairs", map[string]string{"ADMINS": `[("Ann", "ann@example.com")]`}, []string{"ADMINS: a Python list is not read here; write: Ann <ann@example.com>"}},
+		{"Django's pairs", map[string]string{"ADMINS": `[("Ann", "ann@example.com")]`}, []string{"ADMINS: a Python list is not accepted here; write: Ann <ann@example.com>"}},
 		{"a tuple", map[string]string{"MANAGERS": `(("Ann", "ann@example.com"),)`}, []string{"MANAGERS: a Python list"}},
 		{"a comma without quotes", map[string]string{"ADMINS": "bob@example.com, Doe, Ann <ann@example.com>"}, []string{`ADMINS: "Doe" is not a mail address ... quotes`}},
 		{"no local part", map[string]string{"ADMINS": "@example.com"}, []string{`ADMINS: "@example.com" is not`}},
@@ -96,8 +96,8 @@ func TestLoad_Problems(t *testing.T) {
 
 		{"an address without a port", map[string]string{"EMAIL_HTTP_ADDR": "8025"}, []string{`EMAIL_HTTP_ADDR: "8025" is not a host and a port, such as 127.0.0.1:8025, nor off`}},
 		{"a URL for an address", map[string]string{"EMAIL_HTTP_ADDR": "http://localhost:8025"}, []string{"EMAIL_HTTP_ADDR: "}},
-		{"a port with a name", map[string]string{"EMAIL_HTTP_ADDR": "localhost:http"}, []string{`EMAIL_HTTP_ADDR: "http" is no port`}},
-		{"a port too high", map[string]string{"EMAIL_HTTP_ADDR": ":65536"}, []string{`EMAIL_HTTP_ADDR: "65536" is no port`}},
+		{"a port with a name", map[string]string{"EMAIL_HTTP_ADDR": "localhost:http"}, []string{`EMAIL_HTTP_ADDR: "http" is not a port`}},
+		{"a port too high", map[string]string{"EMAIL_HTTP_ADDR": ":65536"}, []string{`EMAIL_HTTP_ADDR: "65536" is not a port`}},
 		{"a URL for a name", map[string]string{"EMAIL_HTTP_HOSTS": "https://mail.example.com"}, []string{"EMAIL_HTTP_HOSTS: "}},
 		{"line end after a token", map[string]string{"EMAIL_HTTP_TOKEN": "hunter2\n"}, []string{"EMAIL_HTTP_TOKEN: holds a control character"}},
 

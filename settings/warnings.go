@@ -1,22 +1,26 @@
 package settings
 
 import (
-	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/mailpouch/mailpouch/internal/hostname"
 )
 
-// warnings names what is allowed and seldom meant. Settings with a problem are not
-// looked at.
+// warnings lists what is allowed but rarely meant, one line each. Settings that already have a
+// problem get no warning.
 func (s Settings) warnings(problems Problems) []string {
 	var w Problems
 	s.warnURL(&w)
 	for _, m := range s.mailers() {
+		if s.Delivery.Backend != queueName {
+			m.warnScheme(&w)
+		}
 		m.warnLogin(&w)
 		m.warnTLS(&w)
 		if s.Delivery.Backend == queueName {
-			m.SMTP.checkFiles(&w, m.variable)
-			// The name alone is all that a program without a worker needs.
+			m.SMTP.checkFiles(&w, m.Variable)
+			// A program that queues its mail needs only the mailer's name.
 			if m.Using != "" && !s.find(m.Using).isNameOnly() {
 				m.checkHost(&w)
 			}
@@ -27,14 +31,21 @@ func (s Settings) warnings(problems Problems) []string {
 	}
 	var lines []string
 	for _, warning := range w {
-		if !problems.concern(warning.Name) {
+		if !problems.has(warning.Name) {
 			lines = append(lines, warning.Error())
 		}
 	}
 	return lines
 }
 
-// warnURL finds a URL that nothing uses.
+// warnScheme warns of a URL that only a worker can have a use for, in a program that delivers itself.
+func (s Settings) warnScheme(w *Problems) {
+	if t := s.Delivery.URL.target; t != nil && t.unknown {
+		w.add(mailerVariable(s.Using, urlVariable), "this program does not know its scheme; the worker has to")
+	}
+}
+
+// warnURL warns of a URL that nothing uses.
 func (s Settings) warnURL(w *Problems) {
 	t := s.Delivery.URL.target
 	if t != nil && s.Delivery.Backend != t.backend && s.Worker.Backend != t.backend {
@@ -43,14 +54,14 @@ func (s Settings) warnURL(w *Problems) {
 }
 
 func (s Settings) warnLogin(w *Problems) {
-	c, v := s.SMTP, s.variable
+	c, v := s.SMTP, s.Variable
 	password := c.Password.Reveal() != ""
 	switch {
 	case c.User != "" && !password:
 		w.add(v("EMAIL_HOST_USER"), "there is no login without %s", v("EMAIL_HOST_PASSWORD"))
 	case c.User == "" && password:
 		w.add(v("EMAIL_HOST_PASSWORD"), "there is no login without %s", v("EMAIL_HOST_USER"))
-	case password && !c.UseTLS && !c.UseSSL && !c.AllowInsecureAuth && slices.ContainsFunc(c.Hosts, isRemote):
+	case password && !c.UseTLS && !c.UseSSL && !c.AllowInsecureAuth && slices.ContainsFunc(c.Hosts, hostname.IsRemote):
 		w.add(v("EMAIL_HOST_PASSWORD"), "the password is not sent to %s without TLS; %s, or set %s in a network that nobody else listens to", c.Hosts, s.howTLS(), v("EMAIL_ALLOW_INSECURE_AUTH"))
 	}
 }
@@ -59,32 +70,24 @@ func (s Settings) howTLS() string {
 	if s.hasURL() {
 		return "begin the URL with smtp+starttls:// or smtps://"
 	}
-	return "set " + s.variable("EMAIL_USE_TLS") + " or " + s.variable("EMAIL_USE_SSL")
+	return "set " + s.Variable("EMAIL_USE_TLS") + " or " + s.Variable("EMAIL_USE_SSL")
 }
 
-// hasURL says whether a URL names the server.
+// hasURL reports whether a URL names the server.
 func (s Settings) hasURL() bool {
 	t := s.Delivery.URL.target
 	return t != nil && t.backend == "smtp"
 }
 
-// isRemote is a guess: only connecting tells.
-func isRemote(host string) bool {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return !addr.IsLoopback()
-	}
-	return host != "localhost" && !strings.HasSuffix(host, ".localhost")
-}
-
 func (s Settings) warnTLS(w *Problems) {
-	c, v := s.SMTP, s.variable
+	c, v := s.SMTP, s.Variable
 	how, implicit := v("EMAIL_USE_TLS")+" or "+v("EMAIL_USE_SSL"), v("EMAIL_USE_SSL")
 	if s.hasURL() {
 		how, implicit = "smtp+starttls:// or smtps://", "smtps://"
 	}
 	switch {
 	case c.UseSSL && (c.Port == portPlain || c.Port == portStartTLS):
-		w.add(v("EMAIL_PORT"), "%d is seldom the port for %s; that is %d", c.Port, implicit, portTLS)
+		w.add(v("EMAIL_PORT"), "%d is rarely the port for %s; that is %d", c.Port, implicit, portTLS)
 	case !c.UseSSL && c.Port == portTLS:
 		w.add(v("EMAIL_PORT"), "%d is the port for %s, which is not set", portTLS, implicit)
 	}
@@ -98,4 +101,93 @@ func (s Settings) warnTLS(w *Problems) {
 			w.add(file.name, "has no effect without %s", how)
 		}
 	}
+}
+
+// unknown warns of the EMAIL_ variables in environ (as os.Environ gives it) that this
+// project does not read. Variables without that prefix belong to other programs.
+func (s Settings) unknown(environ []string) []string {
+	known := s.variables()
+	var warnings []string
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(name, prefix) || slices.Contains(known, name) || s.isOfBadName(name) {
+			continue
+		}
+		warnings = append(warnings, name+": is not a setting and has no effect"+s.guess(name, known))
+	}
+	slices.Sort(warnings)
+	return warnings
+}
+
+// guess is the part of the warning that suggests what was meant.
+func (s Settings) guess(name string, known []string) string {
+	like := s.nearestVariable(name, known)
+	mailer, variable := missingMailer(name)
+	switch {
+	case mailer != "" && (like == "" || like == variable):
+		return "; did you mean " + variable + ", or is " + mailer + " missing in " + namesVariable + "?"
+	case like != "":
+		return "; did you mean " + like + "?"
+	}
+	return ""
+}
+
+// variables returns the names of all variables that are read.
+func (s Settings) variables() []string {
+	var known []string
+	for _, f := range fields(&s) {
+		known = append(known, f.name)
+	}
+	for _, m := range s.named {
+		for _, f := range mailerFields(&s, m.name) {
+			known = append(known, f.name)
+		}
+	}
+	return known
+}
+
+// isOfBadName reports whether a variable belongs to a mailer whose name is refused. The problem
+// with the name is enough; its variables get no warning.
+func (s Settings) isOfBadName(variable string) bool {
+	for _, name := range s.Delivery.Mailers {
+		if strings.HasPrefix(variable, mailerPrefix(name)) && !slices.Contains(s.goodNames(), name) {
+			return true
+		}
+	}
+	return false
+}
+
+// nearestVariable compares names without the prefix that all have in common: a mailer's, if
+// the name begins with it, else EMAIL_.
+func (s Settings) nearestVariable(name string, known []string) string {
+	common := prefix
+	for _, m := range s.named {
+		if p := mailerPrefix(m.name); strings.HasPrefix(name, p) && len(p) > len(common) {
+			common = p
+		}
+	}
+	var ends []string
+	for _, k := range known {
+		if end, ok := strings.CutPrefix(k, common); ok {
+			ends = append(ends, end)
+		}
+	}
+	end := Nearest(strings.TrimPrefix(name, common), ends)
+	if end == "" {
+		return ""
+	}
+	return common + end
+}
+
+// missingMailer returns the mailer that would read a variable of this name if EMAIL_MAILERS
+// named it, and the default mailer's variable for the same setting; "" if there is none.
+func missingMailer(name string) (mailer, variable string) {
+	for _, f := range mailerFields(&Settings{}, "x") {
+		middle, ok := strings.CutSuffix(strings.TrimPrefix(name, prefix), strings.TrimPrefix(f.key, "EMAIL"))
+		middle = strings.ReplaceAll(strings.ToLower(middle), "_", "-")
+		if ok && checkName(middle, nil) == nil && (mailer == "" || len(middle) < len(mailer)) {
+			mailer, variable = middle, f.key
+		}
+	}
+	return mailer, variable
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -90,7 +89,7 @@ func TestAlone_killer(t *testing.T) {
 			})
 			deaths, log := 0, ""
 			for ; deaths < 10; deaths++ {
-				out, done := mortalWorker(t, h, client)
+				out, done := mortalWorker(t, h, client, n-1)
 				log += out
 				if done {
 					break
@@ -129,8 +128,9 @@ func TestAlone_killer(t *testing.T) {
 	}
 }
 
-// mortalWorker runs a worker until it dies, or until it has done all. It returns what it said.
-func mortalWorker(t *testing.T, h *house, client redis.UniversalClient) (out string, done bool) {
+// mortalWorker runs a worker until it dies, or until it has delivered all others and kept a dead
+// letter. It returns what it said.
+func mortalWorker(t *testing.T, h *house, client redis.UniversalClient, others int) (out string, done bool) {
 	t.Helper()
 	var said strings.Builder
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestMortalWorker$")
@@ -150,15 +150,8 @@ func mortalWorker(t *testing.T, h *house, client redis.UniversalClient) (out str
 			return true
 		default:
 		}
-		var lists []*redis.IntCmd // at one moment: a task moves from one list to another
-		_, err := client.TxPipelined(t.Context(), func(p redis.Pipeliner) error {
-			for _, queue := range []string{"default", "default:mass"} {
-				prefix := "asynq:{" + queue + "}:"
-				lists = append(lists, p.LLen(t.Context(), prefix+"pending"), p.LLen(t.Context(), prefix+"active"), p.ZCard(t.Context(), prefix+"retry"))
-			}
-			return nil
-		})
-		done = err == nil && !slices.ContainsFunc(lists, func(n *redis.IntCmd) bool { return n.Val() > 0 })
+		delivered, err := client.HLen(t.Context(), "delivered").Result()
+		done = err == nil && delivered == int64(others) && h.info().Archived == 1
 		return done
 	})
 	_ = cmd.Process.Kill()
@@ -311,5 +304,38 @@ func TestIsolation_run(t *testing.T) {
 	i.forgive(t.Context(), "asynq:{default}:t:gone")
 	if client.Exists(t.Context(), "asynq:{default}:t:gone").Val() != 0 || read() != "lost=-1 begun=0" {
 		t.Errorf("forgiven: %s", read())
+	}
+}
+
+// That Redis is away while a suspect is on the wire is no death.
+func TestAlone_redisAway(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{AppendOnly: redistest.Always})
+	h.send(1, nil)
+	id := h.waiting()[0].ID
+	h.suspect(id)
+	started, goOn := make(chan struct{}, 100), make(chan struct{})
+	tries := 0
+	h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+		if tries++; tries > 3 {
+			return mailer.Result{}
+		}
+		started <- struct{}{}
+		<-goOn
+		return mailer.Result{Err: sendError(mailer.Temporary, 451, "later")}
+	}
+	h.start(h.config())
+	for range 3 { // as many as would condemn it
+		<-started
+		h.Stop()
+		goOn <- struct{}{}
+		h.Restart()
+		h.suspect(id) // a run with an end of its own has cleared it
+	}
+	h.wait(1)
+	h.empty()
+	h.once(1)
+	if letters := h.archived(); len(letters) > 0 {
+		t.Errorf("condemned: %s", letters[0].LastErr)
 	}
 }

@@ -26,21 +26,25 @@ const (
 //	                     +------+
 type breaker struct {
 	mu      sync.Mutex
-	reason  error         // why it is tripped; nil: it is not
-	trouble error         // why it was tripped last, until the relay has judged a message again
-	resets  chan struct{} // closed when a tripped breaker is reset
-	probe   chan struct{} // holds a token when a probe is due
-	timer   *time.Timer   // puts the token there; nil: a probe is due or under way
-	pause   time.Duration // before the next probe; grows until a message is accepted
-	refused []string      // the messages refused one after the other, none accepted in between
-	passes  bool          // a message has been accepted since it was tripped last
+	reason  error           // why it is tripped; nil: it is not
+	trouble error           // why it was tripped last, until the relay has judged a message again
+	resets  chan struct{}   // closed when a tripped breaker is reset
+	probe   chan struct{}   // holds a token when a probe is due
+	timer   *time.Timer     // puts the token there; nil: a probe is due or under way
+	pause   time.Duration   // before the next probe; grows until a message is accepted
+	refused []string        // the messages refused one after the other, none accepted in between
+	passes  bool            // a message has been accepted since it was tripped last
+	blamed  map[string]bool // the messages refused while others passed
 }
 
 // inARow is how many different messages a relay has to refuse one after the other, in words
 // that may be about itself, until it is the relay that is held and not the messages.
 const inARow = 3
 
-func newBreaker() *breaker { return &breaker{probe: make(chan struct{}, 1)} }
+// maxBlamed is how many messages are remembered that were refused while others passed.
+const maxBlamed = 1000
+
+func newBreaker() *breaker { return &breaker{probe: make(chan struct{}, 1), blamed: map[string]bool{}} }
 
 // wait returns when the caller may use the relay. probe says that the breaker is still
 // tripped and that the caller is the one to find out: it must call reset or trip next. ok is
@@ -139,6 +143,14 @@ func (b *breaker) works() (ends bool) {
 func (b *breaker) accepted() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if n := len(b.refused); n > 0 && n < inARow {
+		if len(b.blamed)+n > maxBlamed {
+			clear(b.blamed)
+		}
+		for _, name := range b.refused {
+			b.blamed[name] = true
+		}
+	}
 	b.pause, b.refused, b.passes = 0, nil, true
 }
 
@@ -149,7 +161,8 @@ func (b *breaker) accepted() {
 // Before a message is spoken of, and in silence, it is the relay. Else it is the relay
 // once it has refused several different messages in a row. Where it says that it is
 // closing, or wants a login, it is believed at once, but not about the one message that
-// it refuses while others pass, nor twice about the same one, nor about a recipient.
+// it refuses while others pass, nor twice about the same one, nor about a recipient. What was
+// refused while others passed says nothing of the relay when it comes again.
 func (b *breaker) relayRefuses(name string, err error) bool {
 	var e *mailer.SendError
 	if !errors.As(err, &e) || e.Code == 0 || !aboutMessage(e.Step) {
@@ -157,6 +170,9 @@ func (b *breaker) relayRefuses(name string, err error) bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.blamed[name] && len(b.refused) < inARow {
+		return false
+	}
 	again := slices.Contains(b.refused, name)
 	if !again && len(b.refused) < inARow {
 		b.refused = append(b.refused, name)

@@ -136,6 +136,7 @@ func TestBreaker_relayRefuses(t *testing.T) {
 		"silence":                        {accepted, {"a", silence, true}},
 		"goodbye":                        {{"a", tired, true}},
 		"goodbye to one while more pass": {accepted, {"a", tired, false}, accepted, {"a", tired, false}},
+		"both known from before":         {accepted, {"a", tired, false}, accepted, {"b", tired, false}, accepted, {"a", tired, false}, {"b", tired, false}, {"c", tired, false}, {"d", tired, true}},
 		"goodbye to two in a row":        {accepted, {"a", tired, false}, {"b", tired, true}},
 		"goodbye to the same one again":  {{"a", tired, true}, {"a", tired, false}, {"a", tired, false}},
 		"login":                          {{"a", login, true}},

@@ -67,12 +67,12 @@ const entryHeader = 4
 // weigh counts what is in a message.
 func weigh(m *mailer.EmailMessage) weight {
 	var w weight
-	w.fields[inSubject], w.fields[inBody], w.fields[inFrom] = len(m.Subject), len(m.Body), len(m.FromEmail)
+	w.fields[inSubject], w.fields[inFrom] = len(m.Subject), len(m.FromEmail)
 	w.fields[inTo], w.fields[inCc], w.fields[inBcc], w.fields[inReplyTo] = w.list(m.To), w.list(m.Cc), w.list(m.Bcc), w.list(m.ReplyTo)
 	w.fields[inOthers] = len(m.ContentSubtype) + len(m.Charset) + len(m.MessageID)
-	w.fields[inRaw] = len(m.Raw)
-	w.files = len(m.Raw)
-	w.parts = len(m.Alternatives) + len(m.Attachments)
+	for c := range m.Contents() {
+		w.content(c)
+	}
 	w.unsent = w.fields[inBcc]
 	if len(m.Raw) > 0 {
 		w.unsent += w.fields[inFrom] + w.fields[inTo] + w.fields[inCc]
@@ -86,15 +86,28 @@ func weigh(m *mailer.EmailMessage) weight {
 			w.entries += strings.Count(value, ",")
 		}
 	}
-	for _, a := range m.Alternatives {
-		w.fields[inAlternatives] += partHeader + len(a.Content) + len(a.Mimetype)
-	}
-	for _, a := range m.Attachments {
-		w.fields[inAttachments] += partHeader + len(a.Content) + len(a.Mimetype) + len(a.Filename) + len(a.ContentID)
-		w.files += len(a.Content)
-	}
 	w.entries += w.parts
 	return w
+}
+
+// content counts one of the contents.
+func (w *weight) content(c mailer.Content) {
+	field := inBody
+	switch c.Field {
+	case "attachments":
+		field = inAttachments
+		w.files += c.Size
+	case "alternatives":
+		field = inAlternatives
+	case "raw":
+		field = inRaw
+		w.files += c.Size
+	}
+	if field == inAttachments || field == inAlternatives {
+		w.parts++
+		w.fields[field] += partHeader
+	}
+	w.fields[field] += c.Size + c.Labels
 }
 
 // list counts a list of addresses.

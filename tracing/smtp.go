@@ -13,9 +13,9 @@ import (
 )
 
 // Hooks make spans of what smtp backends do: one for each attempt to connect, below the first
-// message of the batch that wants the connection, and one for each message that was given to
-// a connection. WithMessages says which message belongs to which trace. A message that is in
-// none, or in one that is not recorded, has no spans and costs nothing.
+// message of the batch that needs the connection, and one for each message that was given to
+// a connection. WithMessages sets which message belongs to which trace. A message without a
+// trace, or with one that is not recorded, has no spans and costs nothing.
 func (t *Tracer) Hooks() *smtp.Hooks {
 	return &smtp.Hooks{
 		Connected: func(ctx context.Context, c smtp.Connected) { connected(ctx, t.tracer, c) },
@@ -50,7 +50,7 @@ func settled(ctx context.Context, t trace.Tracer, s *smtp.Settled) {
 	}
 	start := s.Start
 	if start.IsZero() {
-		start = time.Now() // the server was not asked: the message cannot be for it
+		start = time.Now() // the server was not asked: the message does not fit its extensions
 	}
 	_, span := t.Start(ctx, "smtp send", trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(start))
 	span.SetAttributes(server(s.Conn)...)
@@ -64,12 +64,12 @@ func settled(ctx context.Context, t trace.Tracer, s *smtp.Settled) {
 	finish(span, s.Result.Err)
 }
 
-// seconds is how long the replies of one step were waited for.
+// seconds is how long the client waited for the replies of one step.
 func seconds(step string, d time.Duration) attribute.KeyValue {
 	return attribute.Float64("mailpouch.smtp."+step+"_seconds", d.Seconds())
 }
 
-// server says whom a connection is to.
+// server describes the other end of a connection.
 func server(c *smtp.Conn) []attribute.KeyValue {
 	list := []attribute.KeyValue{attribute.String("mailpouch.connection", c.ID), attribute.String("network.peer.address", c.Remote)}
 	host, port, err := net.SplitHostPort(c.Addr)

@@ -10,9 +10,8 @@
 //
 // A Tracer is the tasks.QueueConfig.Tracer of the program and the tasks.WorkerConfig.Tracer
 // of the worker, and its Hooks are those of the worker's smtp backends. The context goes
-// through the queue as W3C Trace Context. Spans have
-// no address, subject, body or text of a server in them; a message is known by its
-// Message-ID and its task.
+// through the queue as W3C Trace Context. Spans hold no address, subject, body or text of
+// a server. A message is known by its Message-ID and its task.
 package tracing
 
 import (
@@ -47,13 +46,13 @@ func (*Tracer) Headers(ctx context.Context) map[string]string {
 	return carrier
 }
 
-// withHeaders returns ctx with the trace context that a task has carried, if it has.
+// withHeaders returns ctx with the trace context that a task has carried, if any.
 func withHeaders(ctx context.Context, headers map[string]string) context.Context {
 	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier(headers))
 }
 
-// Enqueue starts the span of a hand-over. Headers of its context are what the task is to
-// carry; end takes the task's ID.
+// Enqueue starts the span of a hand-over. The Headers of the returned context go into the
+// task, and end takes the task's ID.
 func (t *Tracer) Enqueue(ctx context.Context, queue string) (_ context.Context, end func(taskID string, err error)) {
 	ctx, span := t.tracer.Start(ctx, "send "+queue, trace.WithSpanKind(trace.SpanKindProducer))
 	span.SetAttributes(messaging("send", queue)...)
@@ -63,8 +62,8 @@ func (t *Tracer) Enqueue(ctx context.Context, queue string) (_ context.Context, 
 	}
 }
 
-// Process starts the span of a worker's try of a message: its parent is what the task has
-// carried, or else ctx. end takes what the worker did in the end, such as "sent", and why.
+// Process starts the span of a worker's try of a message. Its parent is the trace context of
+// the task, or else ctx. end takes the outcome, such as "sent", and its reason.
 func (t *Tracer) Process(ctx context.Context, headers map[string]string, queue, taskID string) (_ context.Context, end func(action string, err error)) {
 	ctx, span := t.tracer.Start(withHeaders(ctx, headers), "process "+queue, trace.WithSpanKind(trace.SpanKindConsumer))
 	if !span.IsRecording() {
@@ -85,7 +84,7 @@ func messaging(operation, queue string) []attribute.KeyValue {
 	}
 }
 
-// finish ends a span, with what may be told of err: class, step and codes, and no text.
+// finish ends a span. Of err it records class, step and codes, and no text.
 func finish(span trace.Span, err error) {
 	defer span.End()
 	if err == nil {
@@ -115,7 +114,7 @@ func (*Tracer) WithMessages(batch context.Context, messages []context.Context) c
 }
 
 // messageContext is the context of the message at index i: the batch's own, if WithMessages
-// has not been told of it. ok says whether its trace is recorded.
+// has none for it. ok reports whether its trace is recorded.
 func messageContext(batch context.Context, i int) (_ context.Context, ok bool) {
 	ctx := batch
 	if messages, _ := batch.Value(messagesKey{}).([]context.Context); i < len(messages) {

@@ -4,28 +4,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/emersion/go-sasl"
 
+	"github.com/mailpouch/mailpouch/backends/smtp/internal/auth"
+	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
 	"github.com/mailpouch/mailpouch/mailer"
-)
-
-// The mechanisms that we know (RFC 4954 and the documents named beside them).
-const (
-	mechScram       = "SCRAM-SHA-256" // RFC 7677
-	mechCramMD5     = "CRAM-MD5"      // RFC 2195
-	mechPlain       = "PLAIN"         // RFC 4616
-	mechLogin       = "LOGIN"         // draft-murchison-sasl-login
-	mechOAuthBearer = "OAUTHBEARER"   // RFC 7628
-	mechXOAuth2     = "XOAUTH2"       // Google's forerunner of it
 )
 
 const (
@@ -37,24 +27,20 @@ var (
 	errNoAuth       = errors.New("the server does not offer AUTH, and a login is configured")
 	errInsecureAuth = errors.New("no login over a connection without TLS to another machine: " +
 		"use EMAIL_USE_TLS or EMAIL_USE_SSL, or allow it explicitly")
-	errNoProof = errors.New("the server did not prove that it knows the password")
 )
 
-// login authenticates us if the configuration says so. It tries one mechanism, the
+// login authenticates us. It tries one mechanism, the
 // first of ours that the server offers, and the next only if the server does not
 // know that one after all: each refused password counts against the account.
 func (c *conn) login(ctx context.Context) error {
-	if !c.cfg.login() {
-		return nil
-	}
 	if len(c.ext.auth) == 0 {
 		return unavailable(mailer.StepAuth, errNoAuth)
 	}
-	if !c.cfg.AllowInsecureAuth && c.link.Conn == c.link.raw && !isLocal(c.link.raw.RemoteAddr()) {
+	if !c.cfg.AllowInsecureAuth && !c.link.IsEncrypted() && !isLocal(c.link.RemoteAddr()) {
 		return unavailable(mailer.StepAuth, errInsecureAuth)
 	}
 	err := unavailable(mailer.StepAuth, fmt.Errorf("no mechanism in common: the server offers %s, and we may use %s",
-		printable(strings.Join(c.ext.auth, " ")), strings.Join(c.cfg.AuthMechanisms, " ")))
+		transport.Printable(strings.Join(c.ext.auth, " ")), strings.Join(c.cfg.AuthMechanisms, " ")))
 	for _, mech := range c.cfg.AuthMechanisms {
 		if !slices.Contains(c.ext.auth, mech) {
 			continue
@@ -68,7 +54,7 @@ func (c *conn) login(ctx context.Context) error {
 	return err
 }
 
-// isLocal says whether what is said to a cannot be heard outside this machine.
+// isLocal reports whether what is said to a cannot be heard outside this machine.
 func isLocal(a net.Addr) bool {
 	if a.Network() == "unix" {
 		return true
@@ -85,57 +71,38 @@ func (c *conn) loginWith(ctx context.Context, mech string) error {
 			return unavailable(mailer.StepAuth, fmt.Errorf("token source: %w", err))
 		}
 	}
-	client, initial, err := c.mechanism(mech, secret)
+	client, initial, err := auth.Start(mech, c.credentials(secret))
 	if err != nil {
 		return unavailable(mailer.StepAuth, fmt.Errorf("%s: %w", mech, err))
 	}
-	c.in.veil = newVeil(secret, string(initial))
+	c.replies.Hide = auth.NewHider(secret, string(initial))
 	r, err := c.converse(mech, initial, client)
 	if err != nil {
 		return unavailable(mailer.StepAuth, fmt.Errorf("%s: %w", mech, err))
 	}
-	if !r.positive() {
+	if !r.Positive() {
 		return c.loginRefused(mech, r, secret, string(initial))
 	}
-	if proof, ok := client.(interface{ proven() bool }); ok && !proof.proven() {
-		return unavailable(mailer.StepAuth, fmt.Errorf("%s: %w", mech, errNoProof))
+	if err := auth.Verify(client); err != nil {
+		return unavailable(mailer.StepAuth, fmt.Errorf("%s: %w", mech, err))
 	}
 	c.about.Mechanism = mech
 	return nil
 }
 
-// mechanism returns the client's side of a mechanism and its initial response.
-func (c *conn) mechanism(mech, secret string) (client sasl.Client, initial []byte, err error) {
-	switch user := c.cfg.Username; mech {
-	case mechScram:
-		client, err = newScram(user, secret)
-		if err != nil {
-			return nil, nil, err
-		}
-	case mechCramMD5:
-		client = &cramMD5{user: user, password: secret}
-	case mechPlain:
-		client = sasl.NewPlainClient("", user, secret)
-	case mechLogin:
-		client = &loginClient{answers: []string{user, secret}}
-	case mechXOAuth2:
-		client = &xoauth2{user: user, token: secret}
-	default:
-		_, port, _ := net.SplitHostPort(c.addr)
-		number, _ := strconv.Atoi(port)
-		client = sasl.NewOAuthBearerClient(&sasl.OAuthBearerOptions{Username: user, Token: secret, Host: c.host, Port: number})
-	}
-	_, initial, err = client.Start()
-	return client, initial, err
+func (c *conn) credentials(secret string) auth.Credentials {
+	_, port, _ := net.SplitHostPort(c.addr)
+	number, _ := strconv.Atoi(port)
+	return auth.Credentials{Username: c.cfg.Username, Secret: secret, Host: c.host, Port: number}
 }
 
 // converse carries the mechanism's messages (RFC 4954, 4) and returns the last reply.
 // The trace has only its beginning and its end.
-func (c *conn) converse(mech string, initial []byte, client sasl.Client) (*reply, error) {
+func (c *conn) converse(mech string, initial []byte, client sasl.Client) (*transport.Reply, error) {
 	c.trace("C: ", "AUTH "+mech+" (hidden)")
-	trace, veil := c.in.trace, c.in.veil
-	c.in.trace, c.in.veil = nil, nil // a challenge has to be read as it is
-	defer func() { c.in.trace, c.in.veil = trace, veil }()
+	trace, hide := c.replies.Trace, c.replies.Hide
+	c.replies.Trace, c.replies.Hide = nil, nil // a challenge has to be read as it is
+	defer func() { c.replies.Trace, c.replies.Hide = trace, hide }()
 	line := "AUTH " + mech
 	if initial != nil {
 		if with := line + " " + encodeInitial(initial); len(with)+len(crlf) <= maxAuthLine {
@@ -143,7 +110,7 @@ func (c *conn) converse(mech string, initial []byte, client sasl.Client) (*reply
 		}
 	}
 	r, err := c.roundTrip(line)
-	for round := 0; err == nil && r.code == 334; round++ {
+	for round := 0; err == nil && r.Code == 334; round++ {
 		if round == maxAuthRounds {
 			return nil, errors.New("the server does not stop asking")
 		}
@@ -151,7 +118,7 @@ func (c *conn) converse(mech string, initial []byte, client sasl.Client) (*reply
 		initial = nil
 	}
 	if err == nil {
-		c.trace("S: ", strconv.Itoa(r.code)+" (hidden)")
+		c.trace("S: ", strconv.Itoa(r.Code)+" (hidden)")
 	}
 	return r, err
 }
@@ -165,10 +132,10 @@ func encodeInitial(initial []byte) string {
 }
 
 // respond answers a challenge, with the initial response if that could not ride on AUTH.
-func (c *conn) respond(client sasl.Client, r *reply, initial []byte) (*reply, error) {
+func (c *conn) respond(client sasl.Client, r *transport.Reply, initial []byte) (*transport.Reply, error) {
 	answer := initial
 	if initial == nil {
-		challenge, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(r.text)))
+		challenge, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(r.Text)))
 		if err == nil {
 			answer, err = client.Next(challenge)
 		}
@@ -182,46 +149,8 @@ func (c *conn) respond(client sasl.Client, r *reply, initial []byte) (*reply, er
 
 // loginRefused is the error of a refused login. A server may repeat in its text
 // what we have sent: of the secrets nothing is kept.
-func (c *conn) loginRefused(mech string, r *reply, secrets ...string) error {
+func (c *conn) loginRefused(mech string, r *transport.Reply, secrets ...string) error {
 	refused := refusal(mailer.StepAuth, r)
-	for _, secret := range secrets {
-		for _, form := range forms(secret) {
-			refused.Text = strings.ReplaceAll(refused.Text, form, "(hidden)")
-		}
-	}
-	refused.Text = strings.TrimSpace(refused.Text + " (" + mech + " as " + printable(c.cfg.Username) + ")")
+	refused.Text = strings.TrimSpace(auth.Hide(refused.Text, secrets...) + " (" + mech + " as " + transport.Printable(c.cfg.Username) + ")")
 	return refused
-}
-
-// newVeil takes secrets out of all that a server says, before, after and long after the
-// login. A word of a few letters, which a password should not be, may stand in any reply.
-func newVeil(secrets ...string) *strings.Replacer {
-	const shortest = 6
-	var pairs []string
-	for _, secret := range secrets {
-		if len(secret) < shortest {
-			continue
-		}
-		for _, form := range forms(secret) {
-			pairs = append(pairs, form, "(hidden)")
-		}
-	}
-	if len(pairs) == 0 {
-		return nil
-	}
-	return strings.NewReplacer(pairs...)
-}
-
-// forms are the ways in which a secret may be written, the longest first.
-func forms(secret string) []string {
-	if secret == "" {
-		return nil
-	}
-	data := []byte(secret)
-	all := []string{
-		base64.StdEncoding.EncodeToString(data), base64.RawStdEncoding.EncodeToString(data), base64.RawURLEncoding.EncodeToString(data),
-		url.QueryEscape(secret), url.PathEscape(secret), hex.EncodeToString(data), secret,
-	}
-	slices.SortStableFunc(all, func(a, b string) int { return len(b) - len(a) })
-	return slices.Compact(all)
 }

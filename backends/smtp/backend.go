@@ -2,29 +2,23 @@ package smtp
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// maxFruitless is how many connections in a row may break without the server having
-// decided on a single message, before the rest of a batch is given up for now.
-const maxFruitless = 3
-
 // Backend delivers messages to an SMTP or LMTP server over one connection, which it
 // keeps open between Open and Close. One goroutine at a time may use it.
 type Backend struct {
-	cfg  Config
-	tls  *tls.Config
-	fqdn *string // our name, once looked up; "" if there is none
+	cfg     Config
+	dialer  dialer
+	session session // the one that runs, or the last one, whose buffers are used again
 
-	open     bool   // between Open and Close
-	conn     *conn  // nil, or asleep
-	chunking bool   // asked for, and not found to be an empty promise
-	free     []*job // whose buffers can be used again
+	open     bool       // between Open and Close
+	conn     *conn      // nil, or idle
+	chunking bool       // asked for, and not found to be an empty promise
+	free     []*message // whose buffers can be used again
 }
 
 var (
@@ -42,21 +36,27 @@ func New(cfg Config) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Backend{cfg: cfg, tls: t, chunking: cfg.Chunking == Auto}, nil
+	b := &Backend{cfg: cfg, chunking: cfg.Chunking == Auto}
+	b.dialer = dialer{cfg: &b.cfg, tls: t}
+	return b, nil
 }
 
 // Open connects, encrypts and logs in, if that is not done. A connection which has
 // died since is replaced. The error is a SendError of class Unavailable.
 func (b *Backend) Open(ctx context.Context) (opened bool, err error) {
-	c, err := b.awake(ctx)
+	c, err := b.acquire(ctx)
 	if err != nil {
 		return false, err
 	}
-	b.keep(c)
+	b.release(c)
 	opened = !b.open
 	b.open = true
 	return opened, nil
 }
+
+// AddHooks makes the backend tell h as well as those that it has. It must be called before
+// the backend is used.
+func (b *Backend) AddHooks(h *Hooks) { b.cfg.Hooks = b.cfg.Hooks.and(h) }
 
 // Close says goodbye to the server and closes the connection. Nothing that the server
 // answers to that is an error.
@@ -64,7 +64,7 @@ func (b *Backend) Close() error {
 	b.open = false
 	if c := b.conn; c != nil {
 		b.conn = nil
-		if c.wake() {
+		if c.resume() {
 			c.quit(CloseDone)
 		}
 		c.close(CloseStale, nil)
@@ -80,30 +80,27 @@ func (b *Backend) SendMessages(ctx context.Context, messages []*mailer.EmailMess
 // SendBatch implements mailer.BatchSender. When a connection breaks it goes on over a
 // new one with all messages that cannot have been accepted, except for the one
 // that seems to have broken it.
-func (b *Backend) SendBatch(ctx context.Context, batch mailer.Batch) {
-	q := &queue{batch: batch, defaults: b.cfg.Defaults, free: b.free}
-	if h := b.cfg.Hooks; h.times() {
-		q.settled = func(j *job, r mailer.Result) { h.settled(ctx, j.told(r)) }
-	}
-	defer func() { b.free = q.free }()
-	defer q.tell() // also if a message cannot be rendered without a panic: the others are not sent twice
-	for fruitless := 0; q.peek() != nil; {
-		q.tell()
+func (b *Backend) SendBatch(ctx context.Context, messages mailer.Batch) {
+	batch := newBatch(ctx, messages, b.cfg.Defaults, b.cfg.Hooks, b.free)
+	defer func() { b.free = batch.free }()
+	defer batch.report() // also if a message cannot be rendered without a panic: the others are not sent twice
+	for fruitless := 0; batch.peek() != nil; {
+		batch.report()
 		if ctx.Err() != nil {
-			q.failAll(givenUp(ctx, nil))
+			batch.failAll(givenUp(ctx, nil))
 			break
 		}
-		c, err := b.awake(ctx)
+		c, err := b.acquire(ctx)
 		if err != nil {
-			q.failAll(asSendError(err))
+			batch.failAll(asSendError(err))
 			break
 		}
 		if c.messages > 0 {
 			b.cfg.Hooks.reused(ctx, c.about, time.Since(c.used))
 		}
-		settled, err := c.send(ctx, q, b.chunking)
+		settled, err := b.session.run(ctx, c, batch, b.chunking)
 		if err == nil {
-			b.keep(c)
+			b.release(c)
 			fruitless = 0
 			continue
 		}
@@ -112,22 +109,22 @@ func (b *Backend) SendBatch(ctx context.Context, batch mailer.Batch) {
 			fruitless = 0
 		}
 		if fruitless == maxFruitless {
-			q.failAll(givenUp(ctx, err))
+			batch.failAll(givenUp(ctx, err))
 		}
 	}
-	q.tell()
+	batch.report()
 	if !b.open {
 		_ = b.Close()
 	}
 }
 
-// awake returns a connection that is ready for MAIL: the open one if it is still
+// acquire returns a connection that is ready for MAIL: the open one if it is still
 // good and has not carried enough, else a new one.
-func (b *Backend) awake(ctx context.Context) (*conn, error) {
+func (b *Backend) acquire(ctx context.Context) (*conn, error) {
 	if c := b.conn; c != nil {
 		b.conn = nil
 		switch {
-		case !c.wake():
+		case !c.resume():
 			c.trace("*: ", "the connection has ended while idle")
 			c.close(CloseStale, nil)
 		case c.full():
@@ -136,31 +133,76 @@ func (b *Backend) awake(ctx context.Context) (*conn, error) {
 			return c, nil
 		}
 	}
-	return b.connect(ctx)
+	return b.dialer.connect(ctx)
 }
 
-// keep puts a connection that is in order to sleep until the next use.
-func (b *Backend) keep(c *conn) {
-	c.sleep()
+// release keeps a connection that is in order until the next use.
+func (b *Backend) release(c *conn) {
+	c.idle()
 	b.conn = c
 }
 
-// givenUp is the error of messages that were not even begun when the last
-// connection broke.
-func givenUp(ctx context.Context, err error) *mailer.SendError {
-	failure := &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect}
-	if cause := context.Cause(ctx); cause != nil {
-		failure.Err = cause
-		return failure
+// TrySender asks the server whether it takes mail from a sender, who is written as in
+// EmailMessage.FromEmail: it sends MAIL and then RSET (RFC 5321, 4.1.1.2 and 4.1.1.5), so nothing is
+// sent. Many servers want a login, and say so no earlier than there. What a server thinks of a
+// recipient, or of the sender once there is a recipient, it does not tell. It connects if
+// that is not done. The error is a SendError whose step is StepMail if the server refuses
+// the sender, or an InvalidMessageError if there can be no such sender.
+func (b *Backend) TrySender(ctx context.Context, from string) error {
+	envelope, err := (&mailer.EmailMessage{FromEmail: from}).Envelope()
+	if err != nil {
+		return err
 	}
-	failure.Err = fmt.Errorf("%d connections in a row broke, the last one with: %w", maxFruitless, err)
-	return failure
+	if !isPath(envelope.From) {
+		return &mailer.InvalidMessageError{Field: "from_email", Reason: "the address does not fit in an SMTP command"}
+	}
+	c, err := b.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	var refused *mailer.SendError
+	err = c.within(ctx, func() (err error) {
+		refused, err = c.trySender(envelope.From)
+		return err
+	})
+	switch {
+	case err != nil:
+		reason := err
+		if s := asSendError(err); s.Code == 0 {
+			reason = s.Err
+		}
+		c.abort(reason, ctx.Err() != nil)
+	case b.open:
+		b.release(c)
+	default:
+		c.quit(CloseDone)
+	}
+	if refused != nil { // whatever became of the connection then
+		return refused
+	}
+	return err
 }
 
-func asSendError(err error) *mailer.SendError {
-	var s *mailer.SendError
-	if errors.As(err, &s) {
-		return s
+// trySender returns the server's refusal, or an error if the connection is of no more use.
+func (c *conn) trySender(from string) (refused *mailer.SendError, err error) {
+	line := "MAIL FROM:<" + from + ">"
+	if !isASCII([]byte(from)) {
+		if !c.ext.smtpUTF8 {
+			return &mailer.SendError{
+				Class: mailer.Permanent, Step: mailer.StepMail, Err: errors.New("the sender needs SMTPUTF8, which the server does not offer"),
+			}, nil
+		}
+		line += " SMTPUTF8" // RFC 6531, 3.4
 	}
-	return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: err}
+	r, err := c.do(line)
+	switch {
+	case err != nil:
+		return nil, unavailable(mailer.StepMail, err)
+	case r.Code == 421: // it closes
+		return nil, refusal(mailer.StepMail, r)
+	case !r.Positive():
+		refused = refusal(mailer.StepMail, r)
+	}
+	r, err = c.do("RSET")
+	return refused, wantPositive(mailer.StepReset, r, err)
 }

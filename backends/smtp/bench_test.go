@@ -340,10 +340,10 @@ func netSend(c *netsmtp.Client, m *mailer.EmailMessage) error {
 
 // BenchmarkRender is what a message costs before the first command.
 func BenchmarkRender(b *testing.B) {
-	m, j := benchLetter(), &job{}
+	email, m := benchLetter(), &message{}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := j.load(0, m); err != nil {
+		if err := m.load(0, email); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -4,13 +4,17 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/mailpouch/mailpouch/backends/smtp/internal/auth"
+	"github.com/mailpouch/mailpouch/internal/hostname"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -109,7 +113,7 @@ type Config struct {
 	IdleTimeout time.Duration
 
 	// MaxMessages, MaxBytes and MaxAge retire a connection that has carried so
-	// many messages or octets of them, or has lived so long; the batch goes on over
+	// many messages or bytes of them, or has lived so long; the batch goes on over
 	// a new one. Default: no limit.
 	MaxMessages int
 	MaxBytes    int64
@@ -127,7 +131,7 @@ type Config struct {
 	// LMTP. Auto or Off. Default: Off.
 	Chunking Mode
 
-	// Window is how many messages, and WindowBytes how many octets of them, may be
+	// Window is how many messages, and WindowBytes how many bytes of them, may be
 	// unanswered when chunking; one message may always be. Default: 16, 4 MiB.
 	Window      int
 	WindowBytes int64
@@ -236,7 +240,7 @@ func (c Config) checkNetwork() error {
 	if c.LocalAddr != "" && net.ParseIP(c.LocalAddr) == nil {
 		return fmt.Errorf("smtp: config: LocalAddr: %q is not an IP address", c.LocalAddr)
 	}
-	if c.Hostname != "" && !isHostname(c.Hostname) && !isAddressLiteral(c.Hostname) {
+	if c.Hostname != "" && !hostname.IsASCII(c.Hostname) && !hostname.IsAddressLiteral(c.Hostname) {
 		return errors.New("smtp: config: Hostname: neither a host name in ASCII nor an address literal")
 	}
 	if (c.CertFile == "") != (c.KeyFile == "") {
@@ -298,12 +302,12 @@ func (c Config) checkDSN() error {
 // knownMechanisms are those that go with the kind of secret we have, strongest first.
 func (c Config) knownMechanisms() []string {
 	if c.TokenSource != nil {
-		return []string{mechOAuthBearer, mechXOAuth2}
+		return auth.Tokens()
 	}
-	return []string{mechScram, mechCramMD5, mechPlain, mechLogin}
+	return auth.Passwords()
 }
 
-// login says whether there is somebody to log in as.
+// login reports whether there is somebody to log in as.
 func (c Config) login() bool {
 	return c.Username != "" && (c.Password != "" || c.TokenSource != nil)
 }
@@ -330,4 +334,16 @@ func (c Config) tlsConfig() (*tls.Config, error) {
 		t.Certificates = []tls.Certificate{cert}
 	}
 	return t, nil
+}
+
+func readPool(path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path) //nolint:gosec // the path is the configuration's
+	if err != nil {
+		return nil, fmt.Errorf("smtp: config: CAFile: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("smtp: config: CAFile: %s has no certificate in PEM", path)
+	}
+	return pool, nil
 }

@@ -1,7 +1,6 @@
 package smtp
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -21,29 +21,22 @@ const (
 	fresh = time.Second
 )
 
-var (
-	crlf     = []byte("\r\n")
-	crlfDot  = []byte("\r\n.")
-	finalDot = []byte(".\r\n")
+const crlf = "\r\n"
 
-	errOutOfStep   = errors.New("the server's replies do not fit our commands")
-	errNotOneLine  = errors.New("a command that is not one line")
-	errUnsolicited = errors.New("the server speaks out of turn")
-)
+var errNotOneLine = errors.New("a command that is not one line")
 
 // A conn is a connection to one server. After connect it has been greeted and is
 // ready for MAIL.
 type conn struct {
-	cfg    *Config
-	addr   string // as in Addrs
-	host   string // of addr
-	link   *link
-	in     replyReader
-	out    []byte // a command under construction
-	ext    extensions
-	writer *writer
+	cfg  *Config
+	addr string // as in Addrs
+	host string // of addr
+	ext  extensions
+	out  []byte // a command under construction
 
-	session session // the one that runs, or the last one
+	link    *transport.Link
+	replies transport.ReplyReader
+	writer  *transport.Writer
 
 	about    *Conn // what hooks are told
 	ended    bool  // they were told of the end
@@ -55,70 +48,67 @@ type conn struct {
 	unclean  bool  // a transaction was begun and not completed: RSET before MAIL
 	chunks   bool  // the server has shown that it knows BDAT
 
-	rest  chan bool // while idle: tells whether the connection is still good
-	slept time.Time // when it became idle
-	used  time.Time // when it was last done with messages
+	good      chan bool // while idle: whether the connection can be used again
+	idleSince time.Time
+	used      time.Time // when it was last done with messages
 }
 
 func (c *conn) trace(prefix, line string) {
 	if c.cfg.Trace != nil {
-		c.cfg.Trace(prefix + printable(line))
+		c.cfg.Trace(prefix + transport.Printable(line))
 	}
 }
 
-// attach makes the conn speak over what its link now is.
-func (c *conn) attach() {
-	c.in.r = bufio.NewReaderSize(c.link, maxReplyLine)
+// listen reads replies from what the link now is, from the next byte on.
+func (c *conn) listen() {
+	c.replies.Reset(c.link)
 	if c.cfg.Trace != nil {
-		c.in.trace = c.trace
+		c.replies.Trace = c.trace
 	}
 }
 
-// startTLS encrypts the link.
-func (c *conn) startTLS(ctx context.Context, t *tls.Config) error {
+// encrypt goes on over TLS.
+func (c *conn) encrypt(ctx context.Context, t *tls.Config) error {
 	if t.ServerName == "" {
 		t = t.Clone()
 		t.ServerName = c.host
 	}
-	encrypted := tls.Client(c.link.raw, t)
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.CommandTimeout)
 	defer cancel()
-	_ = c.link.raw.SetDeadline(time.Time{})
-	if err := encrypted.HandshakeContext(ctx); err != nil {
+	state, err := c.link.Encrypt(ctx, t)
+	if err != nil {
 		return err
 	}
-	c.link.Conn = encrypted
-	c.attach()
-	state := encrypted.ConnectionState()
+	c.listen()
 	c.about.TLS, c.about.CipherSuite = tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite)
 	c.trace("*: ", c.about.TLS+" with "+c.about.CipherSuite)
 	return nil
 }
 
 // do sends one command and reads its reply.
-func (c *conn) do(line string) (*reply, error) {
+func (c *conn) do(line string) (*transport.Reply, error) {
 	c.trace("C: ", line)
 	return c.roundTrip(line)
 }
 
-func (c *conn) roundTrip(line string) (*reply, error) {
+func (c *conn) roundTrip(line string) (*transport.Reply, error) {
 	if strings.ContainsAny(line, "\r\n\x00") {
 		return nil, errNotOneLine
 	}
-	if c.in.r.Buffered() > 0 {
+	if c.replies.Buffered() > 0 {
 		return nil, errUnsolicited
 	}
 	c.out = append(append(c.out[:0], line...), crlf...)
-	if err := c.link.write(c.out, 0, nil, c.cfg.CommandTimeout); err != nil {
+	if err := c.link.WriteLine(c.out, c.cfg.CommandTimeout); err != nil {
 		return nil, c.lost(err)
 	}
 	return c.reply(c.cfg.CommandTimeout)
 }
 
 // reply reads a reply that nothing else is waiting for.
-func (c *conn) reply(limit time.Duration) (*reply, error) {
-	c.link.expect(limit)
-	r, err := c.in.read()
+func (c *conn) reply(limit time.Duration) (*transport.Reply, error) {
+	c.link.Expect(limit)
+	r, err := c.replies.Read()
 	if err != nil {
 		return nil, c.lost(err)
 	}
@@ -130,8 +120,8 @@ func (c *conn) lost(err error) error {
 	switch {
 	case errors.Is(err, io.EOF):
 		return fmt.Errorf("the server closed the connection: %w", io.ErrUnexpectedEOF)
-	case isTimeout(err):
-		return fmt.Errorf("no answer within %v: %w", c.link.limit, err)
+	case transport.IsTimeout(err):
+		return fmt.Errorf("no answer within %v: %w", c.link.Limit(), err)
 	}
 	return err
 }
@@ -139,7 +129,7 @@ func (c *conn) lost(err error) error {
 // within runs f and lets the end of ctx end it. After that the connection is of no
 // more use.
 func (c *conn) within(ctx context.Context, f func() error) error {
-	stop := context.AfterFunc(ctx, c.link.halt)
+	stop := context.AfterFunc(ctx, c.link.Halt)
 	err := f()
 	if stop() {
 		return err
@@ -149,43 +139,43 @@ func (c *conn) within(ctx context.Context, f func() error) error {
 	return unavailable(failure.Step, context.Cause(ctx))
 }
 
-// full says whether the connection has done its share.
+// full reports whether the connection has done its share.
 func (c *conn) full() bool {
 	return c.cfg.MaxMessages > 0 && c.messages >= c.cfg.MaxMessages ||
 		c.cfg.MaxBytes > 0 && c.octets >= c.cfg.MaxBytes ||
 		c.cfg.MaxAge > 0 && time.Since(c.opened) >= c.cfg.MaxAge
 }
 
-// isFresh says whether the connection was used just now.
-func (c *conn) isFresh() bool { return c.reused && time.Since(c.slept) < fresh }
+// isFresh reports whether the connection was used just now.
+func (c *conn) isFresh() bool { return c.reused && time.Since(c.idleSince) < fresh }
 
-// sleep watches over the connection while nobody uses it, so that it is not used
+// idle watches over the connection while nobody uses it, so that it is not used
 // again when the server has said something (421), has closed it, or when it has been
-// idle for too long. wake must follow.
-func (c *conn) sleep() {
-	c.reused, c.slept = true, time.Now()
-	c.rest = make(chan bool, 1)
-	c.link.expect(c.cfg.IdleTimeout)
+// idle for too long. resume must follow.
+func (c *conn) idle() {
+	c.reused, c.idleSince = true, time.Now()
+	c.good = make(chan bool, 1)
+	c.link.Expect(c.cfg.IdleTimeout)
 	go func() {
-		_, err := c.in.r.Peek(1)
-		if c.link.halted() {
-			c.rest <- isTimeout(err) // interrupted by wake, or not
+		err := c.replies.Wait()
+		if c.link.Halted() {
+			c.good <- transport.IsTimeout(err) // interrupted by resume, or not
 			return
 		}
-		if isTimeout(err) {
+		if transport.IsTimeout(err) {
 			c.quit(CloseIdle)
 		}
 		c.close(CloseStale, err)
-		c.rest <- false
+		c.good <- false
 	}()
 }
 
-// wake ends the sleep and says whether the connection is still good.
-func (c *conn) wake() bool {
-	c.link.halt()
-	good := <-c.rest
-	c.rest = nil
-	c.link.resume()
+// resume ends the watch and reports whether the connection is still good.
+func (c *conn) resume() bool {
+	c.link.Halt()
+	good := <-c.good
+	c.good = nil
+	c.link.Resume()
 	return good
 }
 
@@ -194,17 +184,20 @@ func (c *conn) wake() bool {
 func (c *conn) quit(reason CloseReason) {
 	c.trace("C: ", "QUIT")
 	limit := min(quitTimeout, c.cfg.CommandTimeout)
-	if err := c.link.write([]byte("QUIT\r\n"), 0, nil, limit); err == nil {
-		c.link.expect(limit)
-		_, _ = c.in.read()
+	if err := c.link.WriteLine([]byte("QUIT\r\n"), limit); err == nil {
+		c.link.Expect(limit)
+		_, _ = c.replies.Read()
 	}
 	c.trace("*: ", "closed")
 	c.close(reason, nil)
 }
 
+// abort ends the connection because of err. interrupted: the context has ended.
+func (c *conn) abort(err error, interrupted bool) { c.close(closeReason(err, interrupted), err) }
+
 // close ends the connection without another word.
 func (c *conn) close(reason CloseReason, err error) {
-	c.link.cut()
+	c.link.Cut()
 	if c.ended {
 		return
 	}
@@ -215,7 +208,26 @@ func (c *conn) close(reason CloseReason, err error) {
 	})
 }
 
-// unavailable is the error of a failure before any message was spoken of.
-func unavailable(step mailer.Step, err error) error {
-	return &mailer.SendError{Class: mailer.Unavailable, Step: step, Err: err}
+// closeReason tells the causes apart for which a session ends. interrupted: its
+// context has ended.
+func closeReason(err error, interrupted bool) CloseReason {
+	var refused *mailer.SendError
+	switch {
+	case errors.As(err, &refused) && refused.Code == 421:
+		return Close421
+	case errors.Is(err, transport.ErrStopped), interrupted && transport.IsTimeout(err):
+		return CloseStopped
+	case transport.IsTimeout(err):
+		return CloseTimeout
+	case refused != nil, isOutOfStep(err):
+		return CloseProtocol
+	}
+	return CloseLost
+}
+
+// isOutOfStep reports whether err is about what the server said, and not about the connection.
+func isOutOfStep(err error) bool {
+	var garbled transport.SyntaxError
+	return errors.As(err, &garbled) ||
+		errors.Is(err, errOutOfStep) || errors.Is(err, errUnsolicited) || errors.Is(err, errNoChunks)
 }

@@ -1,26 +1,36 @@
 package smtp
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/x509"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/mailpouch/mailpouch/backends/smtp/internal/auth"
+	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
+	"github.com/mailpouch/mailpouch/internal/hostname"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
+// A dialer opens connections that are ready for MAIL.
+type dialer struct {
+	cfg  *Config
+	tls  *tls.Config
+	fqdn *string // our name, once looked up; "" if there is none
+}
+
 // connect opens a connection to the first server that takes us. Where the login is
 // refused it stops: more tries would lock the account.
-func (b *Backend) connect(ctx context.Context) (*conn, error) {
+func (d *dialer) connect(ctx context.Context) (*conn, error) {
 	var failures []error
-	for _, addr := range b.cfg.Addrs {
-		c, err := b.connectTo(ctx, addr)
+	for _, addr := range d.cfg.Addrs {
+		c, err := d.connectTo(ctx, addr)
 		if err == nil {
 			return c, nil
 		}
@@ -46,11 +56,11 @@ func connectError(failures []error) *mailer.SendError {
 }
 
 // connectTo connects to one server, and tells the hooks how that went.
-func (b *Backend) connectTo(ctx context.Context, addr string) (*conn, error) {
-	told := Connected{Conn: &Conn{ID: rand.Text()[:connIDLength], Addr: addr}, Start: time.Now()}
-	c, err := b.connectVia(ctx, &told)
-	told.Err = err
-	b.cfg.Hooks.connected(ctx, told)
+func (d *dialer) connectTo(ctx context.Context, addr string) (*conn, error) {
+	event := Connected{Conn: &Conn{ID: rand.Text()[:connIDLength], Addr: addr}, Start: time.Now()}
+	c, err := d.connectVia(ctx, &event)
+	event.Err = err
+	d.cfg.Hooks.connected(ctx, event)
 	return c, err
 }
 
@@ -58,47 +68,52 @@ func (b *Backend) connectTo(ctx context.Context, addr string) (*conn, error) {
 // the connections in a day's logs.
 const connIDLength = 8
 
-// connectVia connects to told.Conn.Addr, and notes in told how long each part took.
-func (b *Backend) connectVia(ctx context.Context, told *Connected) (*conn, error) {
-	addr := told.Conn.Addr
-	transport, err := b.dial(ctx, addr)
-	told.Dial = time.Since(told.Start)
+// connectVia connects to event.Conn.Addr, and notes in event how long each part took.
+func (d *dialer) connectVia(ctx context.Context, event *Connected) (*conn, error) {
+	addr := event.Conn.Addr
+	socket, err := d.dial(ctx, addr)
+	event.Dial = time.Since(event.Start)
 	if err != nil {
 		return nil, unavailable(mailer.StepConnect, err)
 	}
-	told.Conn.Remote = transport.RemoteAddr().String()
-	c := &conn{cfg: &b.cfg, addr: addr, host: hostOf(addr), link: newLink(transport), opened: time.Now(), about: told.Conn}
-	c.writer = newWriter(c.link, b.cfg.CommandTimeout)
-	c.in.veil = newVeil(b.cfg.Password)
-	c.attach()
+	event.Conn.Remote = socket.RemoteAddr().String()
+	c := &conn{cfg: d.cfg, addr: addr, host: hostOf(addr), link: transport.NewLink(socket), opened: time.Now(), about: event.Conn}
+	c.writer = transport.NewWriter(c.link, d.cfg.CommandTimeout)
+	c.replies.Hide = auth.NewHider(d.cfg.Password)
+	c.listen()
 	c.trace("*: ", "connected to "+addr)
 	err = c.within(ctx, func() error {
-		if err := c.greet(ctx, b.tls, b.helloName(ctx, transport), told); err != nil {
+		if err := c.greet(ctx, d.tls, d.helloName(ctx, socket), event); err != nil {
 			return err
 		}
 		c.about.Features = c.ext.names()
-		return timed(&told.Auth, func() error { return c.login(ctx) })
+		return timed(&event.Auth, func() error {
+			if !d.cfg.login() {
+				return nil
+			}
+			return c.login(ctx)
+		})
 	})
 	if err != nil {
 		c.trace("*: ", "closed: "+err.Error())
-		c.link.cut()
+		c.link.Cut()
 		return nil, err
 	}
 	return c, nil
 }
 
 // dial connects with the limit of ConnectTimeout.
-func (b *Backend) dial(ctx context.Context, addr string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, b.cfg.ConnectTimeout)
+func (d *dialer) dial(ctx context.Context, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.ConnectTimeout)
 	defer cancel()
-	if b.cfg.Dial != nil {
-		return b.cfg.Dial(ctx, b.cfg.Network, addr)
+	if d.cfg.Dial != nil {
+		return d.cfg.Dial(ctx, d.cfg.Network, addr)
 	}
-	var d net.Dialer
-	if b.cfg.LocalAddr != "" && b.cfg.Network != "unix" {
-		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(b.cfg.LocalAddr)}
+	var system net.Dialer
+	if d.cfg.LocalAddr != "" && d.cfg.Network != "unix" {
+		system.LocalAddr = &net.TCPAddr{IP: net.ParseIP(d.cfg.LocalAddr)}
 	}
-	return d.DialContext(ctx, b.cfg.Network, addr)
+	return system.DialContext(ctx, d.cfg.Network, addr)
 }
 
 func hostOf(addr string) string {
@@ -109,18 +124,124 @@ func hostOf(addr string) string {
 	return host
 }
 
+// greet takes a new connection as far as the login. name is ours. The error is an
+// Unavailable SendError: no message has been spoken of.
+func (c *conn) greet(ctx context.Context, t *tls.Config, name string, event *Connected) error {
+	if c.cfg.TLS == TLSImplicit {
+		if err := timed(&event.TLS, func() error { return c.encrypt(ctx, t) }); err != nil {
+			return unavailable(mailer.StepTLS, hintPlain(err))
+		}
+	}
+	if err := timed(&event.Greeting, c.greeting); err != nil {
+		return err
+	}
+	hello := func() error { return c.hello(name) }
+	if err := timed(&event.Hello, hello); err != nil {
+		return err
+	}
+	if c.cfg.TLS != TLSStart {
+		return nil
+	}
+	if err := timed(&event.TLS, func() error { return c.upgrade(ctx, t) }); err != nil {
+		return err
+	}
+	return timed(&event.Hello, hello) // RFC 3207, 4.2: all that was said before is void
+}
+
+// timed adds to d how long f takes.
+func timed(d *time.Duration, f func() error) error {
+	start := time.Now()
+	defer func() { *d += time.Since(start) }()
+	return f()
+}
+
+// greeting reads what the server says first.
+func (c *conn) greeting() error {
+	r, err := c.reply(c.cfg.CommandTimeout)
+	if err != nil {
+		return unavailable(mailer.StepGreet, c.hintTLS(err))
+	}
+	return wantPositive(mailer.StepGreet, r, nil)
+}
+
+// hello introduces us and learns the server's extensions.
+func (c *conn) hello(name string) error {
+	verb := "EHLO "
+	if c.cfg.LMTP {
+		verb = "LHLO " // RFC 2033, 4.1
+	}
+	r, err := c.do(verb + name)
+	if err != nil {
+		return unavailable(mailer.StepHello, err)
+	}
+	if r.Positive() {
+		c.ext = parseExtensions(r.Text)
+		return nil
+	}
+	// RFC 5321, 3.2: an old server that knows HELO only. It can neither encrypt
+	// nor log in.
+	if r.Code/100 != 5 || c.cfg.LMTP || c.cfg.TLS == TLSStart || c.cfg.login() {
+		return refusal(mailer.StepHello, r)
+	}
+	c.ext = extensions{}
+	r, err = c.do("HELO " + name)
+	return wantPositive(mailer.StepHello, r, err)
+}
+
+var (
+	errNoSTARTTLS = errors.New("the server does not offer STARTTLS, and nothing is sent in clear text")
+	errInjected   = errors.New("the server sent plain text after its reply to STARTTLS")
+)
+
+// upgrade is STARTTLS (RFC 3207).
+func (c *conn) upgrade(ctx context.Context, t *tls.Config) error {
+	if !c.ext.startTLS {
+		return unavailable(mailer.StepTLS, errNoSTARTTLS)
+	}
+	r, err := c.do("STARTTLS")
+	if err := wantPositive(mailer.StepTLS, r, err); err != nil {
+		return err
+	}
+	// What came with the reply would be taken for something said under TLS: somebody
+	// in between may have put it there (CVE-2011-0411).
+	if c.replies.Buffered() > 0 {
+		return unavailable(mailer.StepTLS, errInjected)
+	}
+	if err := c.encrypt(ctx, t); err != nil {
+		return unavailable(mailer.StepTLS, err)
+	}
+	return nil
+}
+
+// hintPlain explains a handshake with a server that speaks SMTP at once.
+func hintPlain(err error) error {
+	var record tls.RecordHeaderError
+	if errors.As(err, &record) && bytes.HasPrefix(record.RecordHeader[:], []byte("220")) {
+		return fmt.Errorf("the server speaks plain SMTP first: use STARTTLS (EMAIL_USE_TLS), not TLS at once (EMAIL_USE_SSL): %w", err)
+	}
+	return err
+}
+
+// hintTLS explains the silence of a server that waits for a TLS handshake.
+func (c *conn) hintTLS(err error) error {
+	if strings.HasSuffix(c.addr, ":465") && c.cfg.TLS != TLSImplicit {
+		return fmt.Errorf("the server on port 465 speaks TLS at once: use EMAIL_USE_SSL: %w", err)
+	}
+	return err
+}
+
 // helloName is our name in EHLO: Config.Hostname, the machine's full name, which is
 // looked up once, or the address that we connect from.
-func (b *Backend) helloName(ctx context.Context, c net.Conn) string {
-	if b.cfg.Hostname != "" {
-		return b.cfg.Hostname
+func (d *dialer) helloName(ctx context.Context, c net.Conn) string {
+	if d.cfg.Hostname != "" {
+		return d.cfg.Hostname
 	}
-	if b.fqdn == nil {
+	if d.fqdn == nil {
 		name := fullName(ctx)
-		b.fqdn = &name
+		d.fqdn = &name
 	}
-	if *b.fqdn != "" {
-		return *b.fqdn
+	if *d.fqdn != "" {
+		return *d.fqdn
 	}
 	return addressLiteral(c.LocalAddr())
 }
@@ -137,7 +258,7 @@ func fullName(ctx context.Context) string {
 		name, _ = net.DefaultResolver.LookupCNAME(ctx, name)
 		name = strings.TrimSuffix(name, ".")
 	}
-	if !strings.Contains(name, ".") || !isHostname(name) {
+	if !strings.Contains(name, ".") || !hostname.IsASCII(name) {
 		return ""
 	}
 	return name
@@ -154,46 +275,4 @@ func addressLiteral(a net.Addr) string {
 		return "[IPv6:" + ip.String() + "]"
 	}
 	return "[" + ip.String() + "]"
-}
-
-func isAddressLiteral(s string) bool {
-	inner, ok := strings.CutPrefix(s, "[")
-	inner, closed := strings.CutSuffix(inner, "]")
-	if !ok || !closed {
-		return false
-	}
-	inner, six := strings.CutPrefix(inner, "IPv6:")
-	ip, err := netip.ParseAddr(inner)
-	return err == nil && ip.Zone() == "" && six == ip.Is6()
-}
-
-// isHostname wants letters, digits and hyphens between dots (RFC 5321, 4.1.2), and
-// bears with underscores, which machines' names have.
-func isHostname(s string) bool {
-	if len(s) > 255 {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || strings.Trim(label, "-") != label {
-			return false
-		}
-		for _, r := range label {
-			if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-func readPool(path string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(path) //nolint:gosec // the path is the configuration's
-	if err != nil {
-		return nil, fmt.Errorf("smtp: config: CAFile: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("smtp: config: CAFile: %s has no certificate in PEM", path)
-	}
-	return pool, nil
 }

@@ -15,9 +15,18 @@
 //
 // # Reading it
 //
-// A [Backend] takes messages from a queue and gives them to a conn, which runs a
-// session: pipeline.go and chunk.go say what is sent and when it is waited,
-// session.go matches replies to commands, verdict.go and classify.go say what
-// each reply means. Below them the writer writes, and the link holds the time
-// limits and the point of no return.
+// A [Backend] takes messages from a batch and gives them to a session over a connection,
+// which a dialer has opened:
+//
+//	backend.go                   Open, SendBatch, TrySender
+//	  dial.go, auth.go           connect, EHLO, STARTTLS, login
+//	  batch.go, message.go       what is to be sent, and what became of it
+//	  pipeline.go                what is sent, and when to wait for replies
+//	    session.go               commands go out, each reply finds its command
+//	    verdict.go, errors.go    what a reply, or a broken connection, means
+//	  conn.go, extensions.go     the connection, and what the server offers
+//	    internal/transport       the socket: deadlines, writing, points of no return
+//	    internal/auth            the mechanisms of a login
+//
+// A new SMTP extension is one entry in extensions.known, and its use.
 package smtp

@@ -112,11 +112,25 @@ func TestBackend_unfit(t *testing.T) {
 	}
 }
 
+// TestExtensions_known: each entry of the table sets something of its own, and is named where
+// it is offered.
+func TestExtensions_known(t *testing.T) {
+	for _, k := range new(extensions).known() {
+		ext := parseExtensions([]byte("peer greets\n" + k.keyword + " X"))
+		if got := ext.names(); len(got) != 1 || got[0] != k.keyword {
+			t.Errorf("%s: offered are %q", k.keyword, got)
+		}
+	}
+	if ext := parseExtensions([]byte("peer greets\nAUTH")); len(ext.names()) != 0 {
+		t.Error("AUTH without a mechanism is offered")
+	}
+}
+
 func TestParseExtensions(t *testing.T) {
 	ext := parseExtensions([]byte("peer greets\nPIPELINING\nsize 100\nAUTH=LOGIN\nAUTH PLAIN cram-md5\n8BITMIME\nsmtputf8\nDSN\nSTARTTLS\nCHUNKING\nXFOO bar\n\n"))
 	want := extensions{
 		pipelining: true, chunking: true, eightBit: true, smtpUTF8: true, dsn: true, startTLS: true,
-		sized: true, size: 100, auth: []string{"LOGIN", "PLAIN", "CRAM-MD5"},
+		sized: true, size: 100, login: true, auth: []string{"LOGIN", "PLAIN", "CRAM-MD5"},
 	}
 	if fmt.Sprint(ext) != fmt.Sprint(want) {
 		t.Errorf("got %+v", ext)
@@ -126,17 +140,6 @@ func TestParseExtensions(t *testing.T) {
 	}
 	if ext := parseExtensions([]byte("x\nSIZE 99999999999999999999\nSIZE -1")); ext.size > 0 && ext.size < 1<<62 {
 		t.Errorf("size %d", ext.size)
-	}
-}
-
-func TestAddressLiteral(t *testing.T) {
-	for s, want := range map[string]bool{
-		"[192.0.2.1]": true, "[IPv6:2001:db8::1]": true, "[2001:db8::1]": false, "[IPv6:192.0.2.1]": false,
-		"192.0.2.1": false, "[192.0.2.1": false, "[x]": false, "[IPv6:fe80::1%eth0]": false,
-	} {
-		if got := isAddressLiteral(s); got != want {
-			t.Errorf("isAddressLiteral(%q) = %v", s, got)
-		}
 	}
 }
 
@@ -328,24 +331,7 @@ func TestBackend_rendered(t *testing.T) {
 	})
 }
 
-// TestAppendStuffed: undoing it, as a server does, gives what was there.
-func TestAppendStuffed(t *testing.T) {
-	for _, s := range []string{"", ".\r\n", "..\r\n", "a\r\n.\r\n", "a\r\n..\r\n.\r\n.b\r\n", "a.b\r\n", ".\r\n.\r\n"} {
-		stuffed := string(appendStuffed(nil, []byte(s)))
-		var lines []string
-		for line := range strings.Lines(stuffed) {
-			if line == ".\r\n" {
-				t.Errorf("%q ends early: %q", s, stuffed)
-			}
-			lines = append(lines, strings.TrimPrefix(line, "."))
-		}
-		if got := strings.Join(lines, ""); got != s {
-			t.Errorf("%q became %q", s, got)
-		}
-	}
-}
-
-func TestJob_inspect(t *testing.T) {
+func TestMessage_inspect(t *testing.T) {
 	for _, tt := range []struct {
 		body string
 		ok   bool
@@ -355,12 +341,12 @@ func TestJob_inspect(t *testing.T) {
 		{"A: b\r\n\r\n" + strings.Repeat("x", 998) + "\r\n", true}, {"A: b\r\n\r\n" + strings.Repeat("x", 999) + "\r\n", false},
 		{"A: b\r\r\n", false}, {"\r", false},
 	} {
-		j := &job{body: []byte(tt.body)}
-		if err := j.inspect(); (err == nil) != tt.ok {
+		m := &message{body: []byte(tt.body)}
+		if err := m.inspect(); (err == nil) != tt.ok {
 			t.Errorf("%q: %v", tt.body, err)
 		}
-		if tt.ok && !strings.HasSuffix(string(j.body), "\r\n") {
-			t.Errorf("%q does not end", j.body)
+		if tt.ok && !strings.HasSuffix(string(m.body), "\r\n") {
+			t.Errorf("%q does not end", m.body)
 		}
 	}
 }

@@ -126,26 +126,3 @@ func babble(t *testing.T, mode byte, words []byte) {
 		t.Errorf("%d sent, with 250 said %d times and %d complete messages", sent, said, wrote)
 	}
 }
-
-// FuzzParseLine: a reply line is understood or refused, and what is kept of it can be shown.
-func FuzzParseLine(f *testing.F) {
-	for _, s := range []string{"250 ok", "250-ok", "250", "25", "2500", "550 5.1.1 no", "421 4.3.2", "999 x", "250\tx", "550 5.1.1", "550 4.1.1 x", ""} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, line []byte) {
-		code, text, _, err := parseLine(line)
-		if err != nil {
-			return
-		}
-		if code < 200 || code > 599 {
-			t.Errorf("code %d", code)
-		}
-		r := &reply{code: code, text: text}
-		_, words := r.words()
-		for _, s := range []string{words, r.String()} {
-			if strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c == 0x7f }) || len(s) > maxReplyText+20 {
-				t.Errorf("cannot be shown: %q", s)
-			}
-		}
-	})
-}

@@ -95,22 +95,6 @@ type Steps struct {
 	End   time.Duration // from the beginning of the body to the verdict on the message
 }
 
-// of is the step that a verb belongs to.
-func (s *Steps) of(v verb) *time.Duration {
-	switch v {
-	case verbReset:
-		return &s.Reset
-	case verbMail:
-		return &s.Mail
-	case verbRcpt:
-		return &s.Rcpt
-	case verbData:
-		return &s.Data
-	case verbChunk, verbEnd, verbNothing:
-	}
-	return &s.End
-}
-
 // Refused are the recipients that the server did not take, whether it took the message for
 // others or not.
 func (s *Settled) Refused() []*mailer.SendError {
@@ -150,10 +134,6 @@ const (
 	CloseProtocol CloseReason = "protocol" // what the server said did not fit, such as a refusal of RSET or amid a body
 	CloseStopped  CloseReason = "stopped"  // the context has ended
 )
-
-// AddHooks makes the backend tell h as well as those that it has. It must be called before
-// the backend is used.
-func (b *Backend) AddHooks(h *Hooks) { b.cfg.Hooks = b.cfg.Hooks.and(h) }
 
 // and returns hooks that tell both. Either may be nil.
 func (h *Hooks) and(g *Hooks) *Hooks {
@@ -198,32 +178,5 @@ func (h *Hooks) closed(c Closed) {
 	}
 }
 
-// times says whether anybody wants to know how long the steps of a message take.
+// times reports whether anybody wants to know how long the steps of a message take.
 func (h *Hooks) times() bool { return h != nil && h.Settled != nil }
-
-// closeReason tells the causes apart for which a session ends. interrupted says that its
-// context has ended.
-func closeReason(err error, interrupted bool) CloseReason {
-	var refused *mailer.SendError
-	switch {
-	case errors.As(err, &refused) && refused.Code == 421:
-		return Close421
-	case errors.Is(err, errHalted), interrupted && isTimeout(err):
-		return CloseStopped
-	case isTimeout(err):
-		return CloseTimeout
-	case refused != nil, isOutOfStep(err):
-		return CloseProtocol
-	}
-	return CloseLost
-}
-
-// isOutOfStep says whether err is about what the server said, and not about the connection.
-func isOutOfStep(err error) bool {
-	for _, e := range []error{errOutOfStep, errUnsolicited, errNoChunks, errReplySyntax, errReplyLong, errReplyCodes} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
-}

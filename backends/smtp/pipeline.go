@@ -2,41 +2,131 @@ package smtp
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"strconv"
+	"time"
+
+	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
 )
+
+// run runs a session. A nil error means that the connection is in order, and that
+// the batch is empty or the connection full. Else the connection is of no more
+// use, and each message begun has been reported, or is back in the batch. settled
+// counts the messages that the server has decided on.
+func (s *session) run(ctx context.Context, c *conn, b *batch, chunking bool) (settled int, err error) {
+	before := c.settled
+	s.begin(c, b, chunking)
+	stop := context.AfterFunc(ctx, c.link.Halt)
+	returned := false
+	defer func() {
+		if !returned { // a panic, over a message: nothing more is said on the connection
+			stop()
+			c.abort(errPanic, false)
+			_ = c.writer.Stop()
+		}
+	}()
+	err = s.sendAll()
+	returned = true
+	if !stop() && err == nil {
+		err = transport.ErrStopped // or about to be
+	}
+	if err != nil {
+		c.trace("*: ", "cut: "+err.Error())
+		c.link.Cut()
+	}
+	writing := c.writer.Stop()
+	if err != nil {
+		reason := s.reason(err, writing)
+		s.abandon(reason, ctx.Err() != nil)
+		c.abort(reason, ctx.Err() != nil)
+	}
+	c.used = time.Now()
+	c.writer.Keep(s.buffer)
+	s.c, s.batch, s.buffer = nil, nil, nil
+	return c.settled - before, err
+}
+
+// begin begins a session with the buffers of the last one.
+func (s *session) begin(c *conn, b *batch, chunking bool) {
+	last := *s
+	*s = session{
+		c: c, batch: b, timed: b.settled != nil, answer: last.answer,
+		strict: c.cfg.Pipelining == Off || !c.ext.pipelining,
+		buffer: c.writer.Buffer(), line: last.line, pending: last.pending[:0], begun: last.begun[:0],
+	}
+	if s.answer == nil {
+		s.answer = s.handle
+	}
+	s.chunks = chunking && c.ext.chunking && !s.strict && !c.cfg.LMTP
+	switch {
+	case s.strict:
+		s.way = WayStrict
+	case s.chunks:
+		s.way = WayChunked
+	default:
+		s.way = WayPipelined
+	}
+}
+
+func (s *session) sendAll() error {
+	if s.c.replies.Buffered() > 0 {
+		return errUnsolicited
+	}
+	send := s.pipeline
+	if s.chunks {
+		send = s.chunk
+	}
+	if err := send(); err != nil {
+		return err
+	}
+	if s.c.replies.Buffered() > 0 {
+		return errUnsolicited // all messages are settled, but there is no trust left
+	}
+	return nil
+}
 
 // pipeline sends message after message. Where the server offers PIPELINING (RFC
 // 2920) the body of one goes out together with the envelope of the next, so that
 // each message takes one round trip:
 //
-//	C: MAIL, RCPT, DATA of the first
-//	S: 250, 250, 354
-//	C: body of the first and its dot; MAIL, RCPT, DATA of the second
-//	S: 250; 250, 250, 354
-//	C: ...
+//	client                               server              in doubt then
+//
+//	MAIL a, RCPT a, DATA       ------>
+//	                           <------   250, 250, 354       nothing
+//	body of a, dot,
+//	MAIL b, RCPT b, DATA       ------>                       a
+//	                           <------   250 for a,
+//	                                     250, 250, 354       nothing
+//	body of b, dot,
+//	MAIL c, RCPT c, DATA       ------>                       b
+//
+// The reply to DATA is always waited for. A server that refuses DATA would read a body sent
+// with it as commands, and a stranger may have written that body. It also keeps the doubt
+// small: if the connection breaks, one message may have been accepted without our knowing,
+// and the envelope behind it has cost nothing.
 //
 // A strict session waits for each reply instead, and is otherwise the same.
 func (s *session) pipeline() error {
 	for {
-		j, err := s.take()
+		m, err := s.take()
 		if err != nil {
 			return err
 		}
-		if j == nil && s.unanswered() == 0 {
+		if m == nil && s.unanswered() == 0 {
 			return nil
 		}
-		if j == nil {
-			// The last reply may bring back a job that needs another transaction.
+		if m == nil {
+			// The last reply may bring back a message that needs another transaction.
 			if err := s.await(); err != nil {
 				return err
 			}
 			continue
 		}
-		if err := s.envelope(j); err != nil {
+		if err := s.envelope(m); err != nil {
 			return err
 		}
-		if err := s.content(j); err != nil {
+		if err := s.content(m); err != nil {
 			return err
 		}
 	}
@@ -45,68 +135,68 @@ func (s *session) pipeline() error {
 // take takes the next message that may be sent and that the server can be given, unless
 // the connection has carried enough. Between the question whether it may be sent and its
 // MAIL nothing is waited for, but the reply to RSET if the session is strict.
-func (s *session) take() (*job, error) {
+func (s *session) take() (*message, error) {
 	for !s.c.full() {
 		if s.chunks {
 			if err := s.room(); err != nil {
 				return nil, err
 			}
 		}
-		j := s.q.take()
-		if j == nil {
+		m := s.batch.take()
+		if m == nil {
 			return nil, nil
 		}
-		if !s.q.admit(j) {
+		if !s.batch.admit(m) {
 			continue
 		}
-		j.begin(s.c)
-		j.way = s.way
-		if j.err = j.unfit(&s.c.ext); j.err == nil {
-			s.begun = append(s.begun, j)
-			j.asked = max(j.asked, len(j.to))
+		m.begin(s.c.about)
+		m.way = s.way
+		if m.err = m.refuseUnfit(&s.c.ext); m.err == nil {
+			s.begun = append(s.begun, m)
+			m.asked = max(m.asked, len(m.to))
 			s.c.messages++
-			return j, nil
+			return m, nil
 		}
-		s.q.finish(j)
+		s.batch.finish(m)
 	}
 	return nil, nil
 }
 
 // envelope says MAIL, RCPT and DATA and waits for the replies, those to what was
 // queued before included.
-func (s *session) envelope(j *job) error {
-	if err := s.recipients(j, s.c.unclean); err != nil {
+func (s *session) envelope(m *message) error {
+	if err := s.recipients(m, s.c.unclean); err != nil {
 		return err
 	}
-	if s.strict && j.failed() {
+	if s.strict && m.failed() {
 		return nil
 	}
-	if err := s.say(command{verb: verbData, job: j}, "DATA"); err != nil {
+	if err := s.send(command{verb: verbData, message: m}, "DATA"); err != nil {
 		return err
 	}
 	s.flush()
-	s.q.peek() // renders the next message while the server is busy
+	s.batch.peek() // renders the next message while the server is busy
 	return s.await()
 }
 
 // recipients says MAIL and RCPT. After a transaction that was broken off it says RSET
 // first: Postfix refuses MAIL then, and would take what follows for a message of
 // the sender before.
-func (s *session) recipients(j *job, reset bool) error {
+func (s *session) recipients(m *message, reset bool) error {
 	if reset {
-		if err := s.say(command{verb: verbReset, job: j}, "RSET"); err != nil {
+		if err := s.send(command{verb: verbReset, message: m}, "RSET"); err != nil {
 			return err
 		}
 		s.c.unclean = false
 	}
-	if err := s.sayMail(j); err != nil {
+	if err := s.sendMail(m); err != nil {
 		return err
 	}
-	for _, addr := range j.to {
-		if j.err != nil {
+	for _, addr := range m.to {
+		if m.err != nil {
 			return nil // strict, and MAIL was refused
 		}
-		if err := s.sayRcpt(j, addr); err != nil {
+		if err := s.sendRcpt(m, addr); err != nil {
 			return err
 		}
 	}
@@ -114,54 +204,54 @@ func (s *session) recipients(j *job, reset bool) error {
 }
 
 // content sends the body if the server is ready for it and somebody is to get it.
-func (s *session) content(j *job) error {
+func (s *session) content(m *message) error {
 	switch {
-	case !j.ready:
-		if err := s.stays(j); err != nil {
+	case !m.ready:
+		if err := s.askAlive(m); err != nil {
 			return err
 		}
-		s.dismiss(j)
+		s.dismiss(m)
 		return nil
-	case j.failed() && s.c.cfg.LMTP:
+	case m.failed() && s.c.cfg.LMTP:
 		return errOutOfStep // RFC 2033, 4.2: no recipients, no 354
-	case j.failed():
+	case m.failed():
 		// 354 though every recipient was refused: a lone dot ends it (RFC 2920, 3.1),
 		// and what the server says to that changes nothing.
-		s.dismiss(j)
-		return s.sayEnd(command{verb: verbNothing}, 1)
+		s.dismiss(m)
+		return s.sendEnd(command{verb: verbNothing}, 1)
 	}
-	if s.c.in.r.Buffered() > 0 { // an answer to a message that has not been written
-		s.pending = append(s.pending, command{verb: verbEnd, job: j})
+	if s.c.replies.Buffered() > 0 { // an answer to a message that has not been written
+		s.pending = append(s.pending, command{verb: verbEnd, message: m})
 		return s.next()
 	}
-	s.group.add(j.body, true)
-	s.c.octets += int64(len(j.body))
-	s.traceBody(j.body)
+	s.buffer.AddBody(m.body)
+	s.c.octets += int64(len(m.body))
+	s.traceBody(m.body)
 	replies := 1
 	if s.c.cfg.LMTP {
-		replies = len(j.took)
+		replies = len(m.took)
 	}
-	return s.sayEnd(command{verb: verbEnd, job: j}, replies)
+	return s.sendEnd(command{verb: verbEnd, message: m}, replies)
 }
 
-// dismiss ends a job that the server has refused before the body.
-func (s *session) dismiss(j *job) {
-	s.c.unclean = true
-	s.c.settled++
-	s.end(j)
+// askAlive asks a server that has said 421 to a recipient of m whether it is still there.
+func (s *session) askAlive(m *message) error {
+	if s.parting == nil {
+		return nil
+	}
+	s.c.unclean = false
+	if err := s.send(command{verb: verbReset, message: m}, "RSET"); err != nil {
+		return err
+	}
+	return s.await()
 }
 
-// sayEnd queues the final dot. Behind it, the message is complete.
-func (s *session) sayEnd(cmd command, replies int) error {
-	last := 0
-	if cmd.job != nil && len(cmd.job.body) > smallMessage {
-		last = len(s.group.bytes)
-	}
-	s.group.bytes = append(s.group.bytes, finalDot...)
-	if cmd.job != nil {
-		s.group.ends = append(s.group.ends, end{
-			at: len(s.group.bytes), last: last, job: cmd.job, quiet: true, arrived: s.c.link.arrived.Load(),
-		})
+// sendEnd queues the final dot. Behind it, the message is complete, if somebody is to get it.
+func (s *session) sendEnd(cmd command, replies int) error {
+	if cmd.message == nil {
+		s.buffer.AddDot()
+	} else {
+		s.buffer.AddEnd(&cmd.message.point, len(cmd.message.body))
 	}
 	for range replies {
 		s.pending = append(s.pending, cmd)
@@ -172,56 +262,39 @@ func (s *session) sayEnd(cmd command, replies int) error {
 	return nil
 }
 
-// appendStuffed appends body with a dot before each line that begins with one (RFC
-// 5321, 4.5.2).
-func appendStuffed(dst, body []byte) []byte {
-	if len(body) > 0 && body[0] == '.' {
-		dst = append(dst, '.')
-	}
-	for {
-		i := bytes.Index(body, crlfDot)
-		if i < 0 {
-			return append(dst, body...)
-		}
-		i += len(crlfDot)
-		dst = append(append(dst, body[:i]...), '.')
-		body = body[i:]
-	}
-}
-
 func (s *session) traceBody(body []byte) {
 	if s.c.cfg.Trace != nil {
 		s.c.trace("C: ", fmt.Sprintf("(message of %d octets)", len(body)))
 	}
 }
 
-// sayMail says MAIL with the parameters that the server offers and the message needs.
-func (s *session) sayMail(j *job) error {
+// sendMail says MAIL with the parameters that the server offers and the message needs.
+func (s *session) sendMail(m *message) error {
 	ext, line := &s.c.ext, append(s.line[:0], "MAIL FROM:<"...)
-	line = append(append(line, j.from...), '>')
+	line = append(append(line, m.from...), '>')
 	if ext.sized {
-		line = strconv.AppendInt(append(line, " SIZE="...), int64(len(j.body)), 10) // RFC 1870, 5
+		line = strconv.AppendInt(append(line, " SIZE="...), int64(len(m.body)), 10) // RFC 1870, 5
 	}
-	if ext.eightBit && j.eightBit {
+	if ext.eightBit && m.eightBit {
 		line = append(line, " BODY=8BITMIME"...) // RFC 6152, 3
 	}
-	if ext.smtpUTF8 && j.needsUTF8() {
+	if ext.smtpUTF8 && m.needsUTF8() {
 		line = append(line, " SMTPUTF8"...) // RFC 6531, 3.4
 	}
 	if ext.dsn {
-		line = s.c.cfg.DSN.appendMail(line, j.id)
+		line = s.c.cfg.DSN.appendMail(line, m.id)
 	}
 	s.line = line
-	return s.sayLine(command{verb: verbMail, job: j})
+	return s.sendLine(command{verb: verbMail, message: m})
 }
 
-func (s *session) sayRcpt(j *job, addr string) error {
+func (s *session) sendRcpt(m *message, addr string) error {
 	line := append(append(append(s.line[:0], "RCPT TO:<"...), addr...), '>')
 	if s.c.ext.dsn && s.c.cfg.DSN.Notify != "" {
 		line = append(append(line, " NOTIFY="...), s.c.cfg.DSN.Notify...) // RFC 3461, 4.1
 	}
 	s.line = line
-	return s.sayLine(command{verb: verbRcpt, job: j, rcpt: addr})
+	return s.sendLine(command{verb: verbRcpt, message: m, rcpt: addr})
 }
 
 // appendMail appends RET and ENVID (RFC 3461, 4.3 and 4.4).
@@ -249,4 +322,121 @@ func xtext(s string) string {
 		b = append(b, s[i])
 	}
 	return string(b)
+}
+
+// chunk streams messages with BDAT (RFC 3030) and lets up to a window of them be
+// unanswered. BDAT says how long the body is, so that the server can step over one that it
+// refuses, and nothing has to be waited for:
+//
+//	client   RSET MAIL a RCPT a BDAT n LAST <a> RSET MAIL b RCPT b BDAT n LAST <b> ...
+//	server              250  250  250  250        250  250 ...
+//	                                    |
+//	                                    a is settled, and there is room for one more
+//
+// All that was sent to its end and is not answered is in doubt if the connection breaks,
+// which is the price of it.
+//
+// RSET comes before each, for the state after a refused BDAT is
+// indeterminate (RFC 3030, 2), and a reply to it could come too late.
+func (s *session) chunk() error {
+	for {
+		m, err := s.take()
+		if err != nil {
+			return err
+		}
+		if m == nil && s.unanswered() == 0 {
+			return nil
+		}
+		if m == nil {
+			if err := s.await(); err != nil {
+				return err
+			}
+			continue
+		}
+		send := s.stream
+		if !s.c.chunks || !s.heard && !s.c.isFresh() {
+			send = s.probe
+		}
+		if err := send(m); err != nil {
+			return err
+		}
+	}
+}
+
+// room waits until there is room in the window for the next message, whichever that is by
+// then: one that must be sent once more comes first.
+func (s *session) room() error {
+	for {
+		m := s.batch.peek()
+		if m == nil || !s.crowded(m) && (s.unanswered() == 0 || s.c.replies.Buffered() == 0) {
+			return nil
+		}
+		s.flush()
+		if err := s.next(); err != nil {
+			return err
+		}
+	}
+}
+
+// stream queues a whole message.
+func (s *session) stream(m *message) error {
+	if err := s.recipients(m, true); err != nil {
+		return err
+	}
+	s.lastChunk(m, m.body)
+	return nil
+}
+
+// crowded reports whether m has no room in the window.
+func (s *session) crowded(m *message) bool {
+	size := int64(len(m.body))
+	for _, other := range s.begun {
+		size += int64(len(other.body))
+	}
+	return len(s.begun) >= s.c.cfg.Window || len(s.begun) > 0 && size > s.c.cfg.WindowBytes
+}
+
+// lastChunk queues "BDAT n LAST" and its bytes. Behind these, the message is complete.
+func (s *session) lastChunk(m *message, part []byte) {
+	s.sendChunk(command{verb: verbEnd, message: m}, part, " LAST")
+	s.buffer.EndChunk(&m.point, len(part))
+	s.c.octets += int64(len(part))
+}
+
+func (s *session) sendChunk(cmd command, part []byte, last string) {
+	s.line = append(strconv.AppendInt(append(s.line[:0], "BDAT "...), int64(len(part)), 10), last...)
+	_ = s.sendLine(cmd) // never strict: it does not wait
+	s.buffer.AddChunk(part)
+	s.traceBody(part)
+}
+
+// probe sends the first message of a connection, or of one that was idle, step by
+// step: nothing is in doubt if the connection turns out to be dead.
+//
+// Its first line is a chunk of its own if BDAT was not used before. A server which
+// knows no BDAT, whatever it says, takes that for an unknown command and
+// nothing more. All of a message would be read as commands by it, and some messages
+// are written by strangers.
+func (s *session) probe(m *message) error {
+	if err := s.recipients(m, s.c.unclean || s.c.chunks); err != nil {
+		return err
+	}
+	if err := s.await(); err != nil {
+		return err
+	}
+	first := 0
+	if m.ready = !m.failed(); m.ready && !s.c.chunks {
+		first = bytes.IndexByte(m.body, '\n') + 1
+		s.sendChunk(command{verb: verbChunk, message: m}, m.body[:first], "")
+		if err := s.await(); err != nil {
+			return err
+		}
+	}
+	if !m.ready {
+		s.dismiss(m)
+		return nil
+	}
+	s.c.chunks = true
+	s.lastChunk(m, m.body[first:])
+	return nil
 }

@@ -1,10 +1,9 @@
 package smtp
 
 import (
-	"context"
-	"errors"
 	"time"
 
+	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -38,133 +37,88 @@ func (v verb) step() mailer.Step {
 	return mailer.StepEnd
 }
 
+// of returns the step of st that the verb belongs to.
+func (v verb) of(st *Steps) *time.Duration {
+	switch v {
+	case verbReset:
+		return &st.Reset
+	case verbMail:
+		return &st.Mail
+	case verbRcpt:
+		return &st.Rcpt
+	case verbData:
+		return &st.Data
+	case verbChunk, verbEnd, verbNothing:
+	}
+	return &st.End
+}
+
 // A command is one that was written, or is about to be, and not yet answered.
 type command struct {
-	verb verb
-	job  *job
-	rcpt string // of RCPT
+	verb    verb
+	message *message
+	rcpt    string // of RCPT
 
 	written time.Time // about when, for hooks: zero if nobody listens
 }
 
-// A session sends messages of a queue over a connection until the queue is empty
-// or the connection is full or broken. It queues commands, which the writer
-// writes, and reads the replies itself: replies come in the order of the commands,
-// so that the first command unanswered is the one a reply belongs to. Whatever
-// does not fit breaks the session. Results are reported before anything else is
-// written, and before the session waits: however long the report takes, no more is
-// in doubt meanwhile than what is on the wire already.
+// A session sends messages of a batch over a connection until the batch is empty
+// or the connection is full or broken. This file is its core: commands go out, and each
+// reply finds its command. pipeline.go decides what is sent and when to wait, verdict.go
+// what a reply means.
+//
+//	          send ->  |MAIL b|RCPT b|DATA b|   buffer: queued, not handed to the writer
+//	                   |
+//	|end a|MAIL b|RCPT b|DATA b|                pending: not answered, in order
+//	   ^
+//	 head: the next reply belongs to this one
+//
+// Replies come in the order of the commands (RFC 2920, 3.1), so that no reply needs a name:
+// it belongs to the first command without an answer. Whatever does not fit breaks
+// the session, because from then on each reply would be taken for another's, and
+// a message could be reported as sent that was refused.
+//
+// Results are reported before anything else is written, and before the session waits. A
+// report may take long, and whoever gets it may die meanwhile: no more is in doubt then than
+// what was on the wire before.
 //
 // The three ways to send differ only in when they wait: strictly, for every
 // reply; pipelining, for the one to DATA; chunking, for room in a window.
 type session struct {
 	c      *conn
-	q      *queue
+	batch  *batch
 	strict bool
 	chunks bool
 	way    Way
+	answer func(command, *transport.Reply) error // what a reply means; an error breaks the session
 
-	group   *group    // queued, not yet handed to the writer
-	line    []byte    // a command under construction
-	pending []command // pending[head:] are not answered
+	buffer  *transport.Buffer // queued, not yet handed to the writer
+	line    []byte            // a command under construction
+	pending []command         // pending[head:] are not answered
 	head    int
-	begun   []*job // taken from the queue and neither reported nor put back, in order
+	begun   []*message // taken from the batch and neither reported nor put back, in order
 
 	timed   bool      // hooks want to know how long steps take
 	stamped int       // pending[:stamped] have their time
 	last    time.Time // when the last reply was done with, or reported
 
-	before  int   // conn.settled when the session began
 	heard   bool  // any reply but 421 has come
 	closing error // 421: nothing more is said
 	parting error // 421 to RCPT, and nothing after it yet: the server is closing, or it does not want the recipient
 }
 
-// send runs a session. A nil error means that the connection is in order, and that
-// the queue is empty or the connection full. Else the connection is of no more
-// use, and each message begun has been reported, or is back in the queue. settled
-// counts the messages that the server has decided on.
-func (c *conn) send(ctx context.Context, q *queue, chunking bool) (settled int, err error) {
-	s := c.newSession(q, chunking)
-	stop := context.AfterFunc(ctx, c.link.halt)
-	returned := false
-	defer func() {
-		if !returned { // a panic, over a message: nothing more is said on the connection
-			stop()
-			c.close(closeReason(errPanic, false), errPanic)
-			_ = c.writer.stop()
-		}
-	}()
-	err = s.run()
-	returned = true
-	if !stop() && err == nil {
-		err = errHalted // or about to be
-	}
-	if err != nil {
-		c.trace("*: ", "cut: "+err.Error())
-		c.link.cut()
-	}
-	writing := c.writer.stop()
-	if err != nil {
-		reason := s.reason(err, writing)
-		s.abandon(reason, ctx.Err() != nil)
-		c.close(closeReason(reason, ctx.Err() != nil), reason)
-	}
-	c.used = time.Now()
-	return c.settled - s.before, err
-}
-
-var errPanic = errors.New("a panic while sending")
-
-// newSession begins a session with the buffers of the last one.
-func (c *conn) newSession(q *queue, chunking bool) *session {
-	s, last := &c.session, c.session
-	*s = session{
-		c: c, q: q, before: c.settled, timed: q.settled != nil,
-		strict: c.cfg.Pipelining == Off || !c.ext.pipelining,
-		group:  c.writer.group(), line: last.line, pending: last.pending[:0], begun: last.begun[:0],
-	}
-	s.chunks = chunking && c.ext.chunking && !s.strict && !c.cfg.LMTP
-	switch {
-	case s.strict:
-		s.way = WayStrict
-	case s.chunks:
-		s.way = WayChunked
-	default:
-		s.way = WayPipelined
-	}
-	return s
-}
-
-func (s *session) run() error {
-	if s.c.in.r.Buffered() > 0 {
-		return errUnsolicited
-	}
-	send := s.pipeline
-	if s.chunks {
-		send = s.chunk
-	}
-	if err := send(); err != nil {
-		return err
-	}
-	if s.c.in.r.Buffered() > 0 {
-		return errUnsolicited // all messages are settled, but there is no trust left
-	}
-	return nil
-}
-
-// say queues a command. When strict, it waits for the reply.
-func (s *session) say(cmd command, line string) error {
+// send queues a command. When strict, it waits for the reply.
+func (s *session) send(cmd command, line string) error {
 	s.line = append(s.line[:0], line...)
-	return s.sayLine(cmd)
+	return s.sendLine(cmd)
 }
 
-// sayLine queues the command in s.line.
-func (s *session) sayLine(cmd command) error {
+// sendLine queues the command in s.line.
+func (s *session) sendLine(cmd command) error {
 	if s.c.cfg.Trace != nil {
 		s.c.trace("C: ", string(s.line))
 	}
-	s.group.bytes = append(append(s.group.bytes, s.line...), crlf...)
+	s.buffer.AddLine(s.line)
 	s.pending = append(s.pending, cmd)
 	if s.strict {
 		return s.await()
@@ -174,17 +128,17 @@ func (s *session) sayLine(cmd command) error {
 
 // flush hands what is queued to the writer.
 func (s *session) flush() {
-	if len(s.group.bytes) == 0 {
+	if s.buffer.IsEmpty() {
 		return
 	}
-	s.tell()
+	s.report()
 	s.stamp()
-	// When chunking, a group may be written for each message in the window.
-	s.c.writer.put(s.group, !s.chunks, s.c.cfg.Window+4)
-	s.group = s.c.writer.group()
+	// When chunking, a buffer may be written for each message in the window.
+	s.c.writer.Put(s.buffer, !s.chunks, s.c.cfg.Window+4)
+	s.buffer = s.c.writer.Buffer()
 }
 
-// unanswered is how many commands are.
+// unanswered is how many commands have no reply yet.
 func (s *session) unanswered() int { return len(s.pending) - s.head }
 
 // await reads replies until every command is answered.
@@ -200,70 +154,35 @@ func (s *session) await() error {
 
 // next reads one reply and gives it to its command.
 func (s *session) next() error {
-	if s.c.link.finished() {
+	if s.c.link.Finished() {
 		return s.stopped()
 	}
-	if !s.c.in.ready() {
-		s.tell()
+	if !s.c.replies.Ready() {
+		s.report()
 	}
 	cmd := s.pending[s.head]
-	s.c.link.expect(s.limit(cmd))
-	r, err := s.c.in.read()
+	s.c.link.Expect(s.limit(cmd))
+	r, err := s.c.replies.Read()
 	if err != nil {
 		return s.c.lost(err)
 	}
 	s.count(cmd)
-	if r.code == 421 {
-		s.farewell(cmd, r)
-	} else {
-		s.heard, s.parting = true, nil
-	}
-	if err := s.handle(cmd, r); err != nil {
+	if err := s.answer(cmd, r); err != nil {
 		return err
 	}
 	if s.timed {
 		s.last = time.Now()
 	}
 	s.pop()
-	if s.c.link.finished() {
+	if s.c.link.Finished() {
 		return s.stopped()
 	}
 	return nil
 }
 
-// farewell notes a 421, with which a server may say at any point that it is closing (RFC
-// 5321, 3.8): nothing more is said then. Exim and others say it to a recipient too, and
-// go on. Which of the two it is shows in what comes next. Only where messages are
-// streamed is there no waiting for that: they would be in doubt if it is the end.
-func (s *session) farewell(cmd command, r *reply) {
-	if s.closing != nil || s.parting != nil {
-		return
-	}
-	e := refusal(cmd.verb.step(), r)
-	e.Class = mailer.Unavailable
-	if cmd.verb == verbRcpt && !s.chunks {
-		s.parting = e
-		return
-	}
-	s.closing = e
-	s.c.link.halt()
-}
-
-// stays asks a server that has said 421 to a recipient of j whether it is still there.
-func (s *session) stays(j *job) error {
-	if s.parting == nil {
-		return nil
-	}
-	s.c.unclean = false
-	if err := s.say(command{verb: verbReset, job: j}, "RSET"); err != nil {
-		return err
-	}
-	return s.await()
-}
-
-// tell reports what is known by now.
-func (s *session) tell() {
-	if s.q.tell() && s.timed {
+// report reports what is known by now.
+func (s *session) report() {
+	if s.batch.report() && s.timed {
 		s.last = time.Now() // that may have taken a while
 	}
 }
@@ -289,8 +208,8 @@ func (s *session) stamp() {
 	for ; s.stamped < len(s.pending); s.stamped++ {
 		cmd := &s.pending[s.stamped]
 		cmd.written = now
-		if cmd.job != nil && cmd.job.start.IsZero() {
-			cmd.job.start = now
+		if cmd.message != nil && cmd.message.start.IsZero() {
+			cmd.message.start = now
 		}
 	}
 }
@@ -304,8 +223,8 @@ func (s *session) count(cmd command) {
 	if s.last.After(from) {
 		from = s.last
 	}
-	if cmd.job != nil {
-		*cmd.job.steps.of(cmd.verb) += now.Sub(from)
+	if cmd.message != nil {
+		*cmd.verb.of(&cmd.message.steps) += now.Sub(from)
 	}
 }
 
@@ -314,7 +233,7 @@ func (s *session) stopped() error {
 	if s.closing != nil {
 		return s.closing
 	}
-	return errHalted
+	return transport.ErrStopped
 }
 
 func (s *session) limit(cmd command) time.Duration {

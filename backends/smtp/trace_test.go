@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"github.com/mailpouch/mailpouch/internal/hostname"
 )
 
 // TestConfig_Trace: the conversation as an operator sees it. The second message goes out
@@ -71,7 +73,7 @@ func TestBackend_helloName(t *testing.T) {
 	if _, err := b.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if !isAddressLiteral(hello) && (!isHostname(hello) || !strings.Contains(hello, ".")) {
+	if !hostname.IsAddressLiteral(hello) && (!hostname.IsASCII(hello) || !strings.Contains(hello, ".")) {
 		t.Errorf("said EHLO %s", hello)
 	}
 }

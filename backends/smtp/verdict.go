@@ -6,76 +6,105 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
 // handle is what each reply means. An error breaks the session.
-func (s *session) handle(cmd command, r *reply) error {
-	j := cmd.job
+//
+// A reply to MAIL or RCPT decides on what it is about; what comes to DATA when all
+// recipients were refused adds nothing. Only the reply to the end of the message can accept
+// it, and only if its Point says that there was an end: a 250 which comes before belongs to
+// nothing that we know.
+func (s *session) handle(cmd command, r *transport.Reply) error {
+	if r.Code == 421 {
+		s.noteClosing(cmd, r)
+	} else {
+		s.heard, s.parting = true, nil
+	}
+	m := cmd.message
 	switch cmd.verb {
 	case verbReset:
-		if !r.positive() {
+		if !r.Positive() {
 			return refusal(mailer.StepReset, r)
 		}
 	case verbMail:
-		if !r.positive() {
-			return s.refused(j, mailer.StepMail, r)
+		if !r.Positive() {
+			return s.refused(m, mailer.StepMail, r)
 		}
 	case verbRcpt:
-		return s.answerRcpt(j, cmd.rcpt, r)
+		return s.answerRcpt(m, cmd.rcpt, r)
 	case verbData:
-		return s.answerData(j, r)
+		return s.answerData(m, r)
 	case verbChunk:
-		return s.answerChunk(j, r)
+		return s.answerChunk(m, r)
 	case verbEnd:
 		if s.c.cfg.LMTP {
-			return s.answerLMTP(j, r)
+			return s.answerLMTP(m, r)
 		}
-		return s.answerEnd(j, r)
+		return s.answerEnd(m, r)
 	case verbNothing:
-		if r.code < 400 && r.code != 250 {
+		if r.Code < 400 && r.Code != 250 {
 			return errOutOfStep
 		}
 	}
 	return nil
 }
 
+// noteClosing notes a 421, with which a server may say at any point that it is closing (RFC
+// 5321, 3.8): nothing more is said then. Exim and others say it to a recipient too, and
+// go on. Which of the two it is shows in what comes next. Only where messages are
+// streamed is there no waiting for that: they would be in doubt if it is the end.
+func (s *session) noteClosing(cmd command, r *transport.Reply) {
+	if s.closing != nil || s.parting != nil {
+		return
+	}
+	e := refusal(cmd.verb.step(), r)
+	e.Class = mailer.Unavailable
+	if cmd.verb == verbRcpt && !s.chunks {
+		s.parting = e
+		return
+	}
+	s.closing = e
+	s.c.link.Halt()
+}
+
 // refused notes that the server refused the whole message. A reply that is neither
 // success nor refusal, or says that our commands came in a bad order, means
 // that we do not understand each other.
-func (s *session) refused(j *job, step mailer.Step, r *reply) error {
-	if j.err == nil {
-		j.err = refusal(step, r)
+func (s *session) refused(m *message, step mailer.Step, r *transport.Reply) error {
+	if m.err == nil {
+		m.err = refusal(step, r)
 	}
-	if r.code < 400 || r.code == 503 {
+	if r.Code < 400 || r.Code == 503 {
 		return errOutOfStep
 	}
 	return nil
 }
 
-func (s *session) answerRcpt(j *job, addr string, r *reply) error {
+func (s *session) answerRcpt(m *message, addr string, r *transport.Reply) error {
 	switch {
-	case j.err != nil:
+	case m.err != nil:
 		// MAIL was refused, so that this reply adds nothing.
-	case r.positive(): // 250, 251, 252
-		j.took = append(j.took, addr)
-	case r.code < 400 || r.code == 503 || r.code == 421 && s.chunks:
-		return s.refused(j, mailer.StepRcpt, r)
-	case tooMany(r, len(j.took)):
-		j.later = append(j.later, addr)
+	case r.Positive(): // 250, 251, 252
+		m.took = append(m.took, addr)
+	case r.Code < 400 || r.Code == 503 || r.Code == 421 && s.chunks:
+		return s.refused(m, mailer.StepRcpt, r)
+	case tooMany(r, len(m.took)):
+		m.later = append(m.later, addr)
 	default:
-		j.refuse(addr, refusal(mailer.StepRcpt, r))
+		m.refuse(addr, refusal(mailer.StepRcpt, r))
 	}
 	return nil
 }
 
-// tooMany says whether a recipient was refused for being one too many after the
+// tooMany reports whether a recipient was refused for being one too many after the
 // server has taken others: RFC 5321, 4.5.3.1.10, where 552 is the old form of 452
 // and a server takes at least 100. X.2.Y is about the recipient's mailbox.
-func tooMany(r *reply, taken int) bool {
-	switch r.code {
+func tooMany(r *transport.Reply, taken int) bool {
+	switch r.Code {
 	case 452:
-		enhanced, _ := r.words()
+		enhanced, _ := r.Words()
 		return taken > 0 && (len(enhanced) < 4 || enhanced[:4] != "4.2.")
 	case 552:
 		return taken >= 100
@@ -84,135 +113,159 @@ func tooMany(r *reply, taken int) bool {
 }
 
 // answerData decides whether the body may follow.
-func (s *session) answerData(j *job, r *reply) error {
+func (s *session) answerData(m *message, r *transport.Reply) error {
 	switch {
-	case r.code == 354 && j.err == nil:
-		j.ready = true
-	case r.code == 354:
+	case r.Code == 354 && m.err == nil:
+		m.ready = true
+	case r.Code == 354:
 		// MAIL was refused: whose transaction is this? The body, and even a lone
 		// dot, would go out in the name of somebody else.
 		return errOutOfStep
-	case j.failed() && r.code >= 400:
+	case m.failed() && r.Code >= 400:
 		// "No valid recipients" in many words and codes.
 	default:
-		return s.refused(j, mailer.StepData, r)
+		return s.refused(m, mailer.StepData, r)
 	}
 	return nil
 }
 
 // answerEnd is the verdict on the message. Only 250 is an acceptance.
-func (s *session) answerEnd(j *job, r *reply) error {
-	if !s.c.link.complete(j) {
-		return s.early(j, r)
+func (s *session) answerEnd(m *message, r *transport.Reply) error {
+	if !s.c.link.AwaitWritten(&m.point) {
+		return s.early(m, r)
 	}
-	s.c.link.settle(j)
+	s.c.link.Answered(&m.point)
 	switch {
-	case j.err != nil && j.err.Code == 421 && r.code == 250:
+	case m.err != nil && m.err.Code == 421 && r.Code == 250:
 		// It said that it is closing and went on. For whom it took the message, nobody knows.
-		j.err = &mailer.SendError{Class: mailer.Unknown, Step: mailer.StepEnd, Err: j.err}
-	case j.err != nil && j.err.Code == 421:
+		m.err = &mailer.SendError{Class: mailer.Unknown, Step: mailer.StepEnd, Err: m.err}
+	case m.err != nil && m.err.Code == 421:
 		return nil // not reported yet: a new connection may do better
-	case r.code == 250 && j.err != nil:
+	case r.Code == 250 && m.err != nil:
 		return errOutOfStep // accepted without MAIL: what did it accept?
-	case r.code == 250 && !j.failed():
-		j.accepted(r.String())
-	case !j.failed():
-		if err := s.refused(j, mailer.StepEnd, r); err != nil {
+	case r.Code == 250 && !m.failed():
+		m.accepted(r.String())
+	case !m.failed():
+		if err := s.refused(m, mailer.StepEnd, r); err != nil {
 			return err
 		}
 	}
-	s.settle(j, r)
+	s.settle(m, r)
 	return nil
 }
 
 // early is a reply to a message that is not complete. It may refuse the message. It
 // ends the connection, for the rest of the body would be read as commands.
-func (s *session) early(j *job, r *reply) error {
-	if r.code < 400 {
+func (s *session) early(m *message, r *transport.Reply) error {
+	if r.Code < 400 {
 		return errOutOfStep
 	}
-	j.err = refusal(mailer.StepBody, r)
-	if r.code != 421 {
+	m.err = refusal(mailer.StepBody, r)
+	if r.Code != 421 {
 		s.c.settled++
 	}
-	return j.err
+	return m.err
 }
 
 // answerLMTP is the verdict for one recipient after the other (RFC 2033, 4.2).
-func (s *session) answerLMTP(j *job, r *reply) error {
-	if !s.c.link.complete(j) {
-		return s.early(j, r)
+func (s *session) answerLMTP(m *message, r *transport.Reply) error {
+	if !s.c.link.AwaitWritten(&m.point) {
+		return s.early(m, r)
 	}
-	addr := j.took[j.answered]
+	addr := m.took[m.answered]
 	switch {
-	case r.code == 250:
-		j.deliveredTo(addr, r.String())
-	case r.code < 400:
-		return s.refused(j, mailer.StepEnd, r)
+	case r.Code == 250:
+		m.deliveredTo(addr, r.String())
+	case r.Code < 400:
+		return s.refused(m, mailer.StepEnd, r)
 	default:
-		j.refuse(addr, refusal(mailer.StepEnd, r))
+		m.refuse(addr, refusal(mailer.StepEnd, r))
 	}
-	if j.answered++; j.answered < len(j.took) {
+	if m.answered++; m.answered < len(m.took) {
 		return nil
 	}
-	s.c.link.settle(j)
-	j.next()
-	s.settle(j, r)
+	s.c.link.Answered(&m.point)
+	m.next()
+	s.settle(m, r)
 	return nil
 }
 
-// settle ends a job's transaction that the server has decided on.
-func (s *session) settle(j *job, r *reply) {
-	if r.code != 421 {
-		s.c.settled++
+// answerChunk is the reply to the probe.
+func (s *session) answerChunk(m *message, r *transport.Reply) error {
+	if r.Code == 250 {
+		return nil
 	}
-	s.end(j)
+	m.ready = false
+	if slices.Contains([]int{500, 502, 503, 504, 521}, r.Code) {
+		return errNoChunks
+	}
+	return s.refused(m, mailer.StepBody, r)
 }
 
-// end reports the job, or puts it back if another transaction must follow.
-func (s *session) end(j *job) {
-	s.begun = slices.DeleteFunc(s.begun, func(b *job) bool { return b == j })
-	if j.err == nil && j.more {
-		s.q.putBack(j)
+// dismiss ends a message that the server has refused before the body.
+func (s *session) dismiss(m *message) {
+	s.c.unclean = true
+	s.c.settled++
+	s.end(m)
+}
+
+// settle ends a message's transaction that the server has decided on.
+func (s *session) settle(m *message, r *transport.Reply) {
+	if r.Code != 421 {
+		s.c.settled++
+	}
+	s.end(m)
+}
+
+// end reports the message, or puts it back if another transaction must follow.
+func (s *session) end(m *message) {
+	s.begun = slices.DeleteFunc(s.begun, func(b *message) bool { return b == m })
+	if m.err == nil && m.more {
+		s.batch.putBack(m)
 		return
 	}
-	s.q.finish(j)
+	s.batch.finish(m)
 }
 
 // abandon decides what becomes of the messages of a broken session, broken by us if
-// interrupted. The writer has ended.
+// interrupted. The writer has ended, so that no point of no return is passed any more.
+//
+//	the server has decided on it                    that is its result
+//	past the point of no return, and no answer      Unknown: it may have been accepted
+//	the first without an answer, and may be why     its failure, so that it is not tried for ever
+//	any other                                       back into the batch, for a new connection
 func (s *session) abandon(cause error, interrupted bool) {
-	var again []*job
-	for i, j := range s.begun {
+	var again []*message
+	for i, m := range s.begun {
 		switch {
-		case j.decided():
-		case j.err == nil && s.c.link.inDoubt(j):
-			j.err = &mailer.SendError{Class: mailer.Unknown, Step: mailer.StepEnd, Err: cause}
-		case i == 0 && !interrupted && !s.blameless(j, cause):
-			j.err = s.loss(cause)
+		case m.decided():
+		case m.err == nil && s.c.link.InDoubt(&m.point):
+			m.err = &mailer.SendError{Class: mailer.Unknown, Step: mailer.StepEnd, Err: cause}
+		case i == 0 && !interrupted && !s.blameless(m, cause):
+			m.err = s.loss(cause)
 		default:
 			// Nothing of it can have been accepted: at once on a new connection.
-			again = append(again, j)
+			again = append(again, m)
 			continue
 		}
-		s.q.finish(j)
+		s.batch.finish(m)
 	}
 	s.begun = nil
-	s.q.putBack(again...)
+	s.batch.putBack(again...)
 }
 
-// blameless says whether the connection broke for a reason of its own, and not
-// because of j, the first message without an answer: it had gone stale while idle, or
+// blameless reports whether the connection broke for a reason of its own, and not
+// because of m, the first message without an answer: it had gone stale while idle, or
 // it ended after other messages, as where a server takes so many and no more.
 // Silence is another matter: the next connection could be as silent.
-func (s *session) blameless(j *job, cause error) bool {
+func (s *session) blameless(m *message, cause error) bool {
 	switch {
-	case s.unanswered() > 0 && s.pending[s.head].job != j:
+	case s.unanswered() > 0 && s.pending[s.head].message != m:
 		return true // it was the turn of another
 	case s.c.reused && !s.heard, errors.Is(cause, errNoChunks):
 		return true
 	}
-	return s.c.settled > 0 && !isTimeout(cause)
+	return s.c.settled > 0 && !transport.IsTimeout(cause)
 }
 
 // loss is the error of the message whose turn it was when the connection broke.
@@ -234,7 +287,7 @@ func (s *session) reason(reading, writing error) error {
 	if reason := cmp.Or(s.closing, s.parting); reason != nil {
 		return reason
 	}
-	if writing != nil && isTimeout(reading) && !errors.Is(writing, errHalted) {
+	if writing != nil && transport.IsTimeout(reading) && !errors.Is(writing, transport.ErrStopped) {
 		return fmt.Errorf("the server stopped reading: %w", writing)
 	}
 	return reading

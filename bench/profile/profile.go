@@ -1,4 +1,4 @@
-// Package profile tells from a CPU profile which part of a worker took how much of the
+// Package profile reads from a CPU profile which part of a worker took how much of the
 // processor.
 package profile
 
@@ -13,7 +13,7 @@ import (
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
-// The parts that are told apart.
+// The parts of a worker.
 const (
 	collector = "garbage collector"
 	scheduler = "Go's scheduler"

@@ -75,7 +75,7 @@ func performance(r *Run) page {
 	return p
 }
 
-// Drawn says whether the scenario has a plot.
+// Drawn reports whether the scenario has a plot.
 func (s *Scenario) Drawn() bool { return len(s.measured()) > 0 }
 
 // Cells is for the template.

@@ -35,7 +35,7 @@ func sampleRun() *Run {
 func sampleCosts() Costs {
 	return Costs{
 		Single:  Cost{Rate: 9000, Worker: 80, Redis: 60, Producer: 30, Waiting: 3000, Network: 6000},
-		Mass:    Cost{Rate: 30000, Worker: 30, Redis: 10, Producer: 10, Waiting: 2500, Network: 5000},
+		Bulk:    Cost{Rate: 30000, Worker: 30, Redis: 10, Producer: 10, Waiting: 2500, Network: 5000},
 		Chunked: Cost{Rate: 50000, Worker: 20, Redis: 5, Producer: 10, Waiting: 2500, Network: 5000},
 	}
 }
@@ -84,7 +84,7 @@ func TestCosts_complete(t *testing.T) {
 	if !c.complete() {
 		t.Error("not complete")
 	}
-	c.Mass.Waiting = math.NaN()
+	c.Bulk.Waiting = math.NaN()
 	if c.complete() {
 		t.Error("complete, though something was not measured")
 	}

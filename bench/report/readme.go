@@ -13,9 +13,15 @@ const (
 	readmeEnd   = "<!-- /performance -->"
 )
 
-// WriteReadme writes the tables of the named scenarios, without their ranges, between two marks
-// in a page that people read first.
-func WriteReadme(path string, r *Run, scenarios ...string) error {
+// Highlight is a result for a page that people read first: a ratio of two medians.
+type Highlight struct {
+	What   string // was measured
+	Beside string // the thing that it is compared with
+	Ratio  string
+}
+
+// WriteReadme writes a short table between two marks in a page that people read first.
+func WriteReadme(path string, highlights []Highlight) error {
 	page, err := os.ReadFile(path) //nolint:gosec // the page that was named
 	if err != nil {
 		return err
@@ -27,36 +33,16 @@ func WriteReadme(path string, r *Run, scenarios ...string) error {
 	}
 	var out bytes.Buffer
 	out.Write(before)
-	out.WriteString(readmeBegin + r.short(scenarios) + readmeEnd)
+	out.WriteString(readmeBegin + table(highlights) + readmeEnd)
 	out.Write(after)
 	return os.WriteFile(path, out.Bytes(), 0o644) //nolint:gosec // pages are for everybody
 }
 
-// short is the medians, two metrics of each scenario.
-func (r *Run) short(scenarios []string) string {
+func table(highlights []Highlight) string {
 	var out strings.Builder
-	for _, name := range scenarios {
-		s := r.Scenario(name)
-		if s == nil {
-			continue
-		}
-		shown := s.Metrics[:min(2, len(s.Metrics))]
-		fmt.Fprintf(&out, "| %s |", s.Title)
-		for _, m := range shown {
-			fmt.Fprintf(&out, " %s |", m.Title)
-		}
-		fmt.Fprintf(&out, "\n|---|%s\n", strings.Repeat("---:|", len(shown)))
-		for _, c := range s.Contenders {
-			if c.Skipped != "" {
-				continue
-			}
-			fmt.Fprintf(&out, "| %s |", c.Name)
-			for _, m := range shown {
-				fmt.Fprintf(&out, " %s |", Number(c.Stat(m.Key).Median))
-			}
-			out.WriteString("\n")
-		}
-		out.WriteString("\n")
+	out.WriteString("| Mailpouch | beside | times |\n|---|---|---:|\n")
+	for _, h := range highlights {
+		fmt.Fprintf(&out, "| %s | %s | %s |\n", h.What, h.Beside, h.Ratio)
 	}
 	return out.String()
 }

@@ -107,8 +107,8 @@ func Summarise(samples []float64) Stat {
 	return Stat{Median: (sorted[(n-1)/2] + sorted[n/2]) / 2, Min: sorted[0], Max: sorted[n-1], N: n}
 }
 
-// Ratio is how the samples of a compare with those of b, round by round: both of a round
-// were measured within a minute, so what the machine did besides touches both.
+// Ratio compares the samples of a with those of b, round by round. Both samples of a round
+// were measured within a minute, so other load on the machine affects both.
 func Ratio(a, b []float64) Stat {
 	n := min(len(a), len(b))
 	ratios := make([]float64, 0, n)

@@ -11,19 +11,19 @@ type Cost struct {
 	Worker   float64 // us of processor time
 	Redis    float64 // us, handing over and delivering
 	Producer float64 // us
-	Waiting  float64 // octets in Redis
-	Network  float64 // octets to and from Redis
+	Waiting  float64 // bytes in Redis
+	Network  float64 // bytes to and from Redis
 }
 
-// Costs are those of a mail that is a task of its own, of one of a mass mailing, and of such a one that goes
-// out chunked.
+// Costs are those of a mail that is a task of its own, of one of a bulk mailing, and of one
+// of a bulk mailing that is sent with CHUNKING.
 type Costs struct {
-	Single, Mass, Chunked Cost
+	Single, Bulk, Chunked Cost
 }
 
 func (c Costs) complete() bool {
 	sum := 0.0
-	for _, cost := range []Cost{c.Single, c.Mass, c.Chunked} {
+	for _, cost := range []Cost{c.Single, c.Bulk, c.Chunked} {
 		sum += cost.Rate + cost.Worker + cost.Redis + cost.Producer + cost.Waiting + cost.Network
 	}
 	return !math.IsNaN(sum) // what was not measured is NaN
@@ -44,7 +44,7 @@ type volume struct {
 	Name          string
 	Average, Peak float64 // mails/s
 	Relay         float64 // processors of a relay such as Postfix
-	Single, Mass  needs
+	Single, Bulk  needs
 	Chunked       needs
 	Breaks        string
 }
@@ -85,7 +85,7 @@ func scale(c Costs) scalePage {
 		peak := peakFactor * average
 		out := volume{
 			Name: v.name, Average: average, Peak: peak, Relay: peak * relayCost / 1e6 / busyAtPeak,
-			Single: c.Single.at(peak), Mass: c.Mass.at(peak), Chunked: c.Chunked.at(peak),
+			Single: c.Single.at(peak), Bulk: c.Bulk.at(peak), Chunked: c.Chunked.at(peak),
 		}
 		out.Breaks = v.breaks(c, out)
 		p.Volumes = append(p.Volumes, out)
@@ -105,10 +105,10 @@ func breaksMiddle(c Costs, v volume) string {
 }
 
 func breaksLarge(c Costs, v volume) string {
-	return fmt.Sprintf("**What breaks first** is Redis's thread: one Redis is full at %s mails a second, so one task a mail takes %s masters, mass mail %s, "+
-		"and the queues spread over them. Next is memory: the backlog of an hour is %s TB in either form, more than is sensibly kept in memory, so such a "+
+	return fmt.Sprintf("**What breaks first** is Redis's thread: one Redis is full at %s mails a second, so one task a mail takes %s masters, bulk mail %s, "+
+		"and the queues spread over them. Next is memory: the backlog of an hour is %s TB in either form, more than one should keep in memory, so such a "+
 		"sender needs either relays that are never all away, or producers that wait. Third is the number of worker processes: one delivered %s mails a second here, so "+
 		"one task a mail takes %s of them at the peak. And the relays are a fleet of their own.",
-		Number(c.Single.RedisFull()), Number(v.Single.Masters), Number(v.Mass.Masters), Number(v.Single.Backlog/1000),
+		Number(c.Single.RedisFull()), Number(v.Single.Masters), Number(v.Bulk.Masters), Number(v.Single.Backlog/1000),
 		Number(c.Single.Rate), Number(math.Ceil(v.Peak/c.Single.Rate)))
 }

@@ -3,12 +3,10 @@ package scenario
 import (
 	"fmt"
 
-	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/baseline"
+	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/bench/report"
-	"github.com/mailpouch/mailpouch/bench/usual"
 )
-
-const nameBig = "worker run, 10 MB each"
 
 func sameAttachment(size Size) Scenario {
 	n := size.of(1000, 40)
@@ -20,11 +18,11 @@ func sameAttachment(size Size) Scenario {
 		Metrics: metrics(rate, "redis_mb", worker, server, memory),
 		Rounds:  2,
 		Entries: []Entry{
-			{nameWorker, true, emptying{mails: n, start: workers(1), fill: func(b *lab.Bench, r *lab.Redis, n int) {
+			{nameWorker, true, emptying{mails: n, start: workers(1), fill: func(b *harness.Bench, r *harness.Redis, n int) {
 				attached(b, r, n, func(int) []byte { return content })
 			}}.measure},
-			{nameNetSMTP, false, emptying{mails: n, start: rival("netsmtp", rivalConnections), fill: func(b *lab.Bench, r *lab.Redis, n int) {
-				usuallyAttached(b, r, n, func(int) []byte { return content })
+			{nameNetSMTP, false, emptying{mails: n, start: peer("netsmtp", peerConnections), fill: func(b *harness.Bench, r *harness.Redis, n int) {
+				enqueueAttached(b, r, n, func(int) []byte { return content })
 			}}.measure},
 		},
 	}
@@ -32,8 +30,8 @@ func sameAttachment(size Size) Scenario {
 
 func bigMails(size Size) Scenario {
 	n := size.of(500, 20)
-	const octets = 10_000_000
-	different := func(i int) []byte { return noise(octets, uint64(i)+1) } //nolint:gosec // a small number
+	const bytes = 10_000_000
+	different := func(i int) []byte { return noise(bytes, uint64(i)+1) } //nolint:gosec // a small number
 	return Scenario{
 		Name:    "big",
 		Title:   "Mails of 10 MB",
@@ -41,11 +39,11 @@ func bigMails(size Size) Scenario {
 		Metrics: metrics(memory, rate, "redis_mb"),
 		Rounds:  1,
 		Entries: []Entry{
-			{nameBig, true, emptying{mails: n, start: workers(1), fill: func(b *lab.Bench, r *lab.Redis, n int) {
+			{nameBig, true, emptying{mails: n, start: workers(1), fill: func(b *harness.Bench, r *harness.Redis, n int) {
 				attached(b, r, n, different)
 			}}.measure},
-			{nameNetSMTP, false, emptying{mails: n / 5, start: rival("netsmtp", rivalConnections), fill: func(b *lab.Bench, r *lab.Redis, n int) {
-				usuallyAttached(b, r, n, different)
+			{nameNetSMTP, false, emptying{mails: n / 5, start: peer("netsmtp", peerConnections), fill: func(b *harness.Bench, r *harness.Redis, n int) {
+				enqueueAttached(b, r, n, different)
 			}}.measure},
 		},
 	}
@@ -54,19 +52,19 @@ func bigMails(size Size) Scenario {
 // few is how many goroutines hand over what is big.
 const few = 4
 
-func attached(b *lab.Bench, r *lab.Redis, n int, content func(i int) []byte) {
+func attached(b *harness.Bench, r *harness.Redis, n int, content func(i int) []byte) {
 	q := newQueue(r)
 	parallel(b, few, n, func(i int) error {
-		m := letter(i)
+		m := message(i)
 		m.Attach("data.bin", content(i), "application/octet-stream")
 		_, err := q.Enqueue(b.Context(), m)
 		return err
 	})
 }
 
-func usuallyAttached(b *lab.Bench, r *lab.Redis, n int, content func(i int) []byte) {
-	usuallyInto(b, r, n, few, func(i int) usual.Mail {
-		m := usualLetter(i)
+func enqueueAttached(b *harness.Bench, r *harness.Redis, n int, content func(i int) []byte) {
+	enqueueBaseline(b, r, n, few, func(i int) baseline.Mail {
+		m := baselineMail(i)
 		m.Attachment = content(i)
 		return m
 	})

@@ -21,9 +21,9 @@ func TestBars(t *testing.T) {
 			contender(nameGoMail, map[string][]float64{rate: {5000, 2500, 5000}}),
 		}},
 		{Name: "mass", Contenders: []*report.Contender{
-			contender(nameMass, map[string][]float64{rate: {24000, 20000}, memory: {130, 130}}),
-			contender(nameMassMore, map[string][]float64{rate: {30000, 32000}}),
-			contender(nameMassChunked, map[string][]float64{rate: {40000, 40000}}),
+			contender(nameBulk, map[string][]float64{rate: {24000, 20000}, memory: {130, 130}}),
+			contender(nameBulkMore, map[string][]float64{rate: {30000, 32000}}),
+			contender(nameBulkChunked, map[string][]float64{rate: {40000, 40000}}),
 			contender(nameWorker, map[string][]float64{rate: {10000, 10000}}),
 		}},
 	}}

@@ -19,7 +19,7 @@ func Costs(r *report.Run) report.Costs {
 	}
 	return report.Costs{
 		Single:  cost("drain", nameWorker, "Enqueue, 32 goroutines"),
-		Mass:    cost("mass", nameMass, bulk),
-		Chunked: cost("mass", nameMassChunked, bulk),
+		Bulk:    cost("mass", nameBulk, bulk),
+		Chunked: cost("mass", nameBulkChunked, bulk),
 	}
 }

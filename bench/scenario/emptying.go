@@ -7,23 +7,23 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
-// emptying is a queue that is filled while nobody works, and then emptied into a mail
-// server by processes that are up already when they are let go.
+// emptying measures how fast processes empty a queue into a mail server. The queue is filled
+// beforehand, and the processes are up and waiting when the measurement begins.
 type emptying struct {
 	mails    int
 	limit    time.Duration // it is measured for no longer than this, if set
 	masters  int           // of a Redis Cluster: one server alone if zero
 	distance time.Duration // a round trip to the mail server
-	fill     func(b *lab.Bench, r *lab.Redis, n int)
-	start    func(b *lab.Bench, r *lab.Redis, s *lab.Sink) []*lab.Process
+	fill     func(b *harness.Bench, r *harness.Redis, n int)
+	start    func(b *harness.Bench, r *harness.Redis, s *harness.Sink) []*harness.Process
 	sinkless bool // no mail is sent: the queue says how far it is
 }
 
-func (e emptying) measure(b *lab.Bench) report.Sample {
+func (e emptying) measure(b *harness.Bench) report.Sample {
 	work := e.begin(b)
 	done := work.sink.Taken
 	if e.sinkless {
@@ -44,18 +44,18 @@ func (e emptying) measure(b *lab.Bench) report.Sample {
 
 // work is an emptying that has begun.
 type work struct {
-	redis     *lab.Redis
-	sink      *lab.Sink
-	processes []*lab.Process
-	filled    int64 // octets that Redis has taken for the waiting mails
+	redis     *harness.Redis
+	sink      *harness.Sink
+	processes []*harness.Process
+	filled    int64 // bytes that Redis has taken for the waiting mails
 }
 
-// begin fills the queue, starts the processes, and lets them go when all are up.
-func (e emptying) begin(b *lab.Bench) work {
+// begin fills the queue, starts the processes, and releases them when all are up.
+func (e emptying) begin(b *harness.Bench) work {
 	r := e.redis(b)
 	before := r.Usage(b).Memory
 	e.fill(b, r, e.mails)
-	w := work{redis: r, sink: lab.StartSink(b, e.distance), filled: r.Usage(b).Memory - before}
+	w := work{redis: r, sink: harness.StartSink(b, e.distance), filled: r.Usage(b).Memory - before}
 	release := r.Hold(b)
 	w.processes = e.start(b, r, w.sink)
 	for _, p := range w.processes {
@@ -65,19 +65,19 @@ func (e emptying) begin(b *lab.Bench) work {
 	return w
 }
 
-func (e emptying) redis(b *lab.Bench) *lab.Redis {
+func (e emptying) redis(b *harness.Bench) *harness.Redis {
 	if e.masters > 0 {
-		return lab.StartCluster(b, e.masters)
+		return harness.StartCluster(b, e.masters)
 	}
-	return lab.StartRedis(b)
+	return harness.StartRedis(b)
 }
 
 // stuck is how long nothing may happen.
 const stuck = 60 * time.Second
 
-// watch measures from the first mail that is done to the last one, or for as long as limit
-// if that is set. The start of the programs is not in it.
-func watch(b *lab.Bench, r *lab.Redis, processes []*lab.Process, n int, limit time.Duration, done func() int) report.Sample {
+// watch measures from the first finished mail to the last one, or for as long as limit, if
+// that is set. The start of the programs does not count.
+func watch(b *harness.Bench, r *harness.Redis, processes []*harness.Process, n int, limit time.Duration, done func() int) report.Sample {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	next := func() int {
@@ -105,8 +105,8 @@ func watch(b *lab.Bench, r *lab.Redis, processes []*lab.Process, n int, limit ti
 }
 
 // stalled ends a measurement in which nothing happens any more.
-func stalled(b *lab.Bench, processes []*lab.Process, moved time.Time, count, n int) {
-	if time.Since(moved) > stuck || slices.ContainsFunc(processes, (*lab.Process).Ended) {
+func stalled(b *harness.Bench, processes []*harness.Process, moved time.Time, count, n int) {
+	if time.Since(moved) > stuck || slices.ContainsFunc(processes, (*harness.Process).Ended) {
 		b.Fatalf("%d of %d mails have come, and no more since %v", count, n, moved.Format(time.TimeOnly))
 	}
 }
@@ -118,11 +118,11 @@ type instruments struct {
 	own   time.Duration // of the mail server, which is in this program, and of the measuring
 	all   time.Duration // of the whole machine
 	peak  int64         // of the biggest
-	redis lab.Usage
+	redis harness.Usage
 }
 
-func reading(b *lab.Bench, r *lab.Redis, processes []*lab.Process) instruments {
-	i := instruments{at: time.Now(), own: lab.OwnCPU(b), all: lab.MachineCPU(b)}
+func reading(b *harness.Bench, r *harness.Redis, processes []*harness.Process) instruments {
+	i := instruments{at: time.Now(), own: harness.OwnCPU(b), all: harness.MachineCPU(b)}
 	for _, p := range processes {
 		i.cpu += p.CPU(b)
 		i.peak = max(i.peak, p.PeakMemory(b))
@@ -149,9 +149,9 @@ func (i instruments) since(start instruments, mails int) report.Sample {
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
 // workers starts processes of "worker run" with the default settings and those given.
-func workers(n int, settings ...string) func(*lab.Bench, *lab.Redis, *lab.Sink) []*lab.Process {
-	return func(b *lab.Bench, r *lab.Redis, s *lab.Sink) []*lab.Process {
-		all := make([]*lab.Process, 0, n)
+func workers(n int, settings ...string) func(*harness.Bench, *harness.Redis, *harness.Sink) []*harness.Process {
+	return func(b *harness.Bench, r *harness.Redis, s *harness.Sink) []*harness.Process {
+		all := make([]*harness.Process, 0, n)
 		for range n {
 			all = append(all, startWorker(b, r, s, nil, settings...))
 		}
@@ -159,17 +159,17 @@ func workers(n int, settings ...string) func(*lab.Bench, *lab.Redis, *lab.Sink) 
 	}
 }
 
-func startWorker(b *lab.Bench, r *lab.Redis, s *lab.Sink, flags []string, settings ...string) *lab.Process {
-	return lab.Start(b, b.Programs.Worker, append([]string{"run"}, flags...), append([]string{
+func startWorker(b *harness.Bench, r *harness.Redis, s *harness.Sink, flags []string, settings ...string) *harness.Process {
+	return harness.Start(b, b.Programs.Worker, append([]string{"run"}, flags...), append([]string{
 		"REDIS_URL=" + r.URL, "EMAIL_HOST=127.0.0.1", "EMAIL_PORT=" + strconv.Itoa(s.Port()),
 		"EMAIL_HOSTNAME=worker.example", "LOG_LEVEL=warn",
 	}, settings...)...)
 }
 
-// rival starts one of the others, with as many connections as tasks at once.
-func rival(kind string, connections int) func(*lab.Bench, *lab.Redis, *lab.Sink) []*lab.Process {
-	return func(b *lab.Bench, r *lab.Redis, s *lab.Sink) []*lab.Process {
-		return []*lab.Process{lab.Start(b, b.Programs.Rival, []string{
+// peer starts one of the others, with as many connections as tasks at once.
+func peer(kind string, connections int) func(*harness.Bench, *harness.Redis, *harness.Sink) []*harness.Process {
+	return func(b *harness.Bench, r *harness.Redis, s *harness.Sink) []*harness.Process {
+		return []*harness.Process{harness.Start(b, b.Programs.Peer, []string{
 			kind, "-redis", r.URL, "-smtp", s.Addr(), "-connections", fmt.Sprint(connections),
 		})}
 	}

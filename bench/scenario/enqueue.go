@@ -3,7 +3,7 @@ package scenario
 import (
 	"time"
 
-	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
@@ -16,16 +16,16 @@ func enqueue(size Size) Scenario {
 			"1,000 at a time, and as the usual handlers' mails are handed over, with asynq's own client.",
 		Metrics: metrics(rate, "producer_us", server),
 		Entries: []Entry{
-			{"Enqueue, 1 goroutine", true, handingOver(few, func(b *lab.Bench, r *lab.Redis, n int) {
+			{"Enqueue, 1 goroutine", true, handingOver(few, func(b *harness.Bench, r *harness.Redis, n int) {
 				q := newQueue(r)
-				parallel(b, 1, n, func(i int) error { _, err := q.Enqueue(b.Context(), letter(i)); return err })
+				parallel(b, 1, n, func(i int) error { _, err := q.Enqueue(b.Context(), message(i)); return err })
 			})},
-			{"asynq's client, 1 goroutine", false, handingOver(few, func(b *lab.Bench, r *lab.Redis, n int) {
-				usuallyInto(b, r, n, 1, usualLetter)
+			{"asynq's client, 1 goroutine", false, handingOver(few, func(b *harness.Bench, r *harness.Redis, n int) {
+				enqueueBaseline(b, r, n, 1, baselineMail)
 			})},
 			{"Enqueue, 32 goroutines", true, handingOver(many, singly)},
-			{"asynq's client, 32 goroutines", false, handingOver(many, usually)},
-			{"SendMessages of 1,000, 1 goroutine", true, handingOver(many, func(b *lab.Bench, r *lab.Redis, n int) {
+			{"asynq's client, 32 goroutines", false, handingOver(many, baselineTasks)},
+			{"SendMessages of 1,000, 1 goroutine", true, handingOver(many, func(b *harness.Bench, r *harness.Redis, n int) {
 				sendInto(b, newQueue(r), n, 1)
 			})},
 			{"SendMessages of 1,000, 32 goroutines", true, handingOver(2*many, inBatches)},
@@ -34,13 +34,13 @@ func enqueue(size Size) Scenario {
 }
 
 // handingOver measures how long it takes to fill a queue.
-func handingOver(n int, fill func(*lab.Bench, *lab.Redis, int)) func(*lab.Bench) report.Sample {
-	return func(b *lab.Bench) report.Sample {
-		r := lab.StartRedis(b)
+func handingOver(n int, fill func(*harness.Bench, *harness.Redis, int)) func(*harness.Bench) report.Sample {
+	return func(b *harness.Bench) report.Sample {
+		r := harness.StartRedis(b)
 		fill(b, r, 100) // connections are open, scripts are loaded
-		before, cpu, start := r.Usage(b), lab.OwnCPU(b), time.Now()
+		before, cpu, start := r.Usage(b), harness.OwnCPU(b), time.Now()
 		fill(b, r, n)
-		took, used := time.Since(start), lab.OwnCPU(b)-cpu
+		took, used := time.Since(start), harness.OwnCPU(b)-cpu
 		after := r.Usage(b)
 		return report.Sample{
 			rate:          float64(n) / took.Seconds(),

@@ -7,15 +7,10 @@ import (
 
 	"github.com/hibiken/asynq"
 
-	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/baseline"
+	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/bench/report"
-	"github.com/mailpouch/mailpouch/bench/usual"
 	"github.com/mailpouch/mailpouch/tasks"
-)
-
-const (
-	nameUsual = "asynq + net/smtp, its defaults"
-	nameBulk  = "worker run, bulk one task a mail"
 )
 
 func idle(size Size) Scenario {
@@ -28,7 +23,7 @@ func idle(size Size) Scenario {
 		Rounds:  3,
 		Entries: []Entry{
 			{nameWorker, true, waits{count: size.of(100, 10), lull: 100 * time.Millisecond, pause: 100 * time.Millisecond, start: workers(1), urgent: urgentOurs}.measure},
-			{nameUsual, false, waits{count: size.of(20, 4), lull: 100 * time.Millisecond, pause: 100 * time.Millisecond, start: rival("netsmtp", rivalConnections), urgent: urgentUsual}.measure},
+			{nameBaseline, false, waits{count: size.of(20, 4), lull: 100 * time.Millisecond, pause: 100 * time.Millisecond, start: peer("netsmtp", peerConnections), urgent: urgentBaseline}.measure},
 		},
 	}
 }
@@ -44,9 +39,9 @@ func saturated(size Size) Scenario {
 		Metrics: metrics("p50_ms", "p99_ms"),
 		Rounds:  3,
 		Entries: []Entry{
-			{nameBulk, true, waits{count: count, pause: 20 * time.Millisecond, bulk: n, fill: bulkSingly, start: workers(1), urgent: urgentOurs}.measure},
-			{"worker run, bulk as mass mail", true, waits{count: count, pause: 20 * time.Millisecond, bulk: 2 * n, fill: bulkInBatches, start: workers(1), urgent: urgentOurs}.measure},
-			{nameUsual, false, waits{count: count, pause: 20 * time.Millisecond, bulk: n, fill: bulkUsually, start: rival("netsmtp", rivalConnections), urgent: urgentUsual}.measure},
+			{nameUnderBulk, true, waits{count: count, pause: 20 * time.Millisecond, bulk: n, fill: bulkSingly, start: workers(1), urgent: urgentOurs}.measure},
+			{"worker run, bulk many mails a task", true, waits{count: count, pause: 20 * time.Millisecond, bulk: 2 * n, fill: bulkInBatches, start: workers(1), urgent: urgentOurs}.measure},
+			{nameBaseline, false, waits{count: count, pause: 20 * time.Millisecond, bulk: n, fill: bulkBaseline, start: peer("netsmtp", peerConnections), urgent: urgentBaseline}.measure},
 		},
 	}
 }
@@ -57,13 +52,13 @@ type waits struct {
 	lull   time.Duration // at least, between two mails
 	pause  time.Duration // at most, beyond that
 	bulk   int           // mails in the queue bulk, from the beginning
-	fill   func(b *lab.Bench, r *lab.Redis, n int)
-	start  func(*lab.Bench, *lab.Redis, *lab.Sink) []*lab.Process
-	urgent func(b *lab.Bench, r *lab.Redis) (send func())
+	fill   func(b *harness.Bench, r *harness.Redis, n int)
+	start  func(*harness.Bench, *harness.Redis, *harness.Sink) []*harness.Process
+	urgent func(b *harness.Bench, r *harness.Redis) (send func())
 }
 
-func (w waits) measure(b *lab.Bench) report.Sample {
-	r, s := lab.StartRedis(b), lab.StartSink(b, 0)
+func (w waits) measure(b *harness.Bench) report.Sample {
+	r, s := harness.StartRedis(b), harness.StartSink(b, 0)
 	release := func() {}
 	if w.bulk > 0 {
 		w.fill(b, r, w.bulk)
@@ -87,7 +82,7 @@ func (w waits) measure(b *lab.Bench) report.Sample {
 }
 
 // one sends a mail and waits for its arrival.
-func (w waits) one(b *lab.Bench, s *lab.Sink, send func()) time.Duration {
+func (w waits) one(b *harness.Bench, s *harness.Sink, send func()) time.Duration {
 	start := time.Now()
 	send()
 	select {
@@ -101,7 +96,7 @@ func (w waits) one(b *lab.Bench, s *lab.Sink, send func()) time.Duration {
 	return 0
 }
 
-func pause(b *lab.Bench, d time.Duration) {
+func pause(b *harness.Bench, d time.Duration) {
 	select {
 	case <-time.After(d):
 	case <-b.Context().Done():
@@ -110,33 +105,33 @@ func pause(b *lab.Bench, d time.Duration) {
 }
 
 // urgentOurs sends a mail that the sink knows.
-func urgentOurs(b *lab.Bench, r *lab.Redis) (send func()) {
+func urgentOurs(b *harness.Bench, r *harness.Redis) (send func()) {
 	q := newQueue(r).With(tasks.Options{Queue: "critical"})
-	m := letter(0)
-	m.To = []string{lab.Mark + "@example.com"}
+	m := message(0)
+	m.To = []string{harness.Mark + "@example.com"}
 	return func() {
 		_, err := q.Enqueue(b.Context(), m)
 		b.Check(err)
 	}
 }
 
-func urgentUsual(b *lab.Bench, r *lab.Redis) (send func()) {
-	marked := func(i int) usual.Mail {
-		m := usualLetter(i)
-		m.To = lab.Mark + "@example.com"
+func urgentBaseline(b *harness.Bench, r *harness.Redis) (send func()) {
+	marked := func(i int) baseline.Mail {
+		m := baselineMail(i)
+		m.To = harness.Mark + "@example.com"
 		return m
 	}
-	return func() { usuallyInto(b, r, 1, 1, marked, asynq.Queue("critical")) }
+	return func() { enqueueBaseline(b, r, 1, 1, marked, asynq.Queue("critical")) }
 }
 
-func bulkSingly(b *lab.Bench, r *lab.Redis, n int) {
+func bulkSingly(b *harness.Bench, r *harness.Redis, n int) {
 	enqueueInto(b, newQueue(r).With(tasks.Options{Queue: "bulk"}), n)
 }
 
-func bulkInBatches(b *lab.Bench, r *lab.Redis, n int) {
+func bulkInBatches(b *harness.Bench, r *harness.Redis, n int) {
 	sendInto(b, newQueue(r).With(tasks.Options{Queue: "bulk"}), n, producers)
 }
 
-func bulkUsually(b *lab.Bench, r *lab.Redis, n int) {
-	usuallyInto(b, r, n, producers, usualLetter, asynq.Queue("bulk"))
+func bulkBaseline(b *harness.Bench, r *harness.Redis, n int) {
+	enqueueBaseline(b, r, n, producers, baselineMail, asynq.Queue("bulk"))
 }

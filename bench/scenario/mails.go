@@ -9,8 +9,8 @@ import (
 
 	"github.com/hibiken/asynq"
 
-	"github.com/mailpouch/mailpouch/bench/lab"
-	"github.com/mailpouch/mailpouch/bench/usual"
+	"github.com/mailpouch/mailpouch/bench/baseline"
+	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -27,21 +27,21 @@ const (
 	body  = lines + lines + lines + lines + lines + lines
 )
 
-// letter is the mail that is measured, number i of many.
-func letter(i int) *mailer.EmailMessage {
+// message is the mail that is measured, number i of many.
+func message(i int) *mailer.EmailMessage {
 	return &mailer.EmailMessage{Subject: subject, Body: body, FromEmail: sender, To: []string{fmt.Sprintf("u%d@example.com", i)}}
 }
 
-// usualLetter is the same mail for the others.
-func usualLetter(i int) usual.Mail {
-	return usual.Mail{From: sender, To: fmt.Sprintf("u%d@example.com", i), Subject: subject, Body: body}
+// baselineMail is the same mail for the others.
+func baselineMail(i int) baseline.Mail {
+	return baseline.Mail{From: sender, To: fmt.Sprintf("u%d@example.com", i), Subject: subject, Body: body}
 }
 
 // newQueue is a queue as an application has it.
-func newQueue(r *lab.Redis) *tasks.Queue { return shardedQueue(r, 1) }
+func newQueue(r *harness.Redis) *tasks.Queue { return shardedQueue(r, 1) }
 
 // shardedQueue is one in several parts.
-func shardedQueue(r *lab.Redis, shards int) *tasks.Queue {
+func shardedQueue(r *harness.Redis, shards int) *tasks.Queue {
 	return tasks.NewQueue(r.Client, tasks.QueueConfig{Defaults: mailer.Defaults{Hostname: "bench.example"}, Shards: shards})
 }
 
@@ -49,41 +49,41 @@ func shardedQueue(r *lab.Redis, shards int) *tasks.Queue {
 const producers = 32
 
 // singly hands mails over one by one.
-func singly(b *lab.Bench, r *lab.Redis, n int) { enqueueInto(b, newQueue(r), n) }
+func singly(b *harness.Bench, r *harness.Redis, n int) { enqueueInto(b, newQueue(r), n) }
 
-func enqueueInto(b *lab.Bench, q *tasks.Queue, n int) {
+func enqueueInto(b *harness.Bench, q *tasks.Queue, n int) {
 	parallel(b, producers, n, func(i int) error {
-		_, err := q.Enqueue(b.Context(), letter(i))
+		_, err := q.Enqueue(b.Context(), message(i))
 		return err
 	})
 }
 
-// batch is how many mails a mass mailing hands over at once.
+// batch is how many mails a bulk mailing hands over at once.
 const batch = 1000
 
-// inBatches hands mails over as a mass mailing does.
-func inBatches(b *lab.Bench, r *lab.Redis, n int) { sendInto(b, newQueue(r), n, producers) }
+// inBatches hands mails over as a bulk mailing does.
+func inBatches(b *harness.Bench, r *harness.Redis, n int) { sendInto(b, newQueue(r), n, producers) }
 
-func sendInto(b *lab.Bench, q *tasks.Queue, n, goroutines int) {
+func sendInto(b *harness.Bench, q *tasks.Queue, n, goroutines int) {
 	parallel(b, goroutines, (n+batch-1)/batch, func(i int) error {
 		messages := make([]*mailer.EmailMessage, min(batch, n-i*batch))
 		for j := range messages {
-			messages[j] = letter(i*batch + j)
+			messages[j] = message(i*batch + j)
 		}
 		_, err := q.SendMessages(b.Context(), messages)
 		return err
 	})
 }
 
-// usually hands mails over as the others do.
-func usually(b *lab.Bench, r *lab.Redis, n int) {
-	usuallyInto(b, r, n, producers, usualLetter)
+// baselineTasks hands mails over as the others do.
+func baselineTasks(b *harness.Bench, r *harness.Redis, n int) {
+	enqueueBaseline(b, r, n, producers, baselineMail)
 }
 
-func usuallyInto(b *lab.Bench, r *lab.Redis, n, goroutines int, letter func(int) usual.Mail, opts ...asynq.Option) {
+func enqueueBaseline(b *harness.Bench, r *harness.Redis, n, goroutines int, mail func(int) baseline.Mail, opts ...asynq.Option) {
 	client := asynq.NewClientFromRedisClient(r.Client)
 	parallel(b, goroutines, n, func(i int) error {
-		task, err := letter(i).Task()
+		task, err := mail(i).Task()
 		if err != nil {
 			return err
 		}
@@ -93,7 +93,7 @@ func usuallyInto(b *lab.Bench, r *lab.Redis, n, goroutines int, letter func(int)
 }
 
 // parallel does something n times from some goroutines. The first error ends it.
-func parallel(b *lab.Bench, goroutines, n int, do func(i int) error) {
+func parallel(b *harness.Bench, goroutines, n int, do func(i int) error) {
 	var next atomic.Int64
 	var all sync.WaitGroup
 	errs := make(chan error, goroutines)

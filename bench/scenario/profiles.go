@@ -8,14 +8,14 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/bench/profile"
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
-// Profiles takes CPU profiles of a worker. What it measures beside is not used: the
-// processor time a mail is that of the scenarios, where nobody looked on.
-func Profiles(ctx context.Context, programs lab.Programs, size Size, r *report.Run) ([]report.Profile, error) {
+// Profiles takes CPU profiles of a worker. The processor time of a mail comes from the
+// scenarios instead, because profiling itself takes time.
+func Profiles(ctx context.Context, programs harness.Programs, size Size, r *report.Run) ([]report.Profile, error) {
 	seconds := size.of(4, 1)
 	var profiles []report.Profile
 	for _, p := range []struct {
@@ -23,10 +23,10 @@ func Profiles(ctx context.Context, programs lab.Programs, size Size, r *report.R
 		emptying                   emptying
 	}{
 		{"One task a mail", "drain", nameWorker, emptying{mails: size.of(60_000, 6_000), fill: singly}},
-		{"Mass mail", "mass", nameMass, emptying{mails: size.of(160_000, 16_000), fill: inBatches}},
+		{"Bulk mail", "mass", nameBulk, emptying{mails: size.of(160_000, 16_000), fill: inBatches}},
 	} {
 		var parts []report.Part
-		err := lab.Run(ctx, "profile, "+p.title, programs, func(b *lab.Bench) {
+		err := harness.Run(ctx, "profile, "+p.title, programs, func(b *harness.Bench) {
 			var err error
 			parts, err = profile.Parts(profiled(b, p.emptying, seconds))
 			b.Check(err)
@@ -45,10 +45,10 @@ func Profiles(ctx context.Context, programs lab.Programs, size Size, r *report.R
 
 // profiled takes a profile of a worker at full speed. If the queue is empty before the time
 // is up, the rest of it adds nothing: a worker that waits takes no time.
-func profiled(b *lab.Bench, e emptying, seconds int) []byte {
+func profiled(b *harness.Bench, e emptying, seconds int) []byte {
 	addr := freeAddr(b)
-	e.start = func(b *lab.Bench, r *lab.Redis, s *lab.Sink) []*lab.Process {
-		return []*lab.Process{startWorker(b, r, s, []string{"--pprof", addr})}
+	e.start = func(b *harness.Bench, r *harness.Redis, s *harness.Sink) []*harness.Process {
+		return []*harness.Process{startWorker(b, r, s, []string{"--pprof", addr})}
 	}
 	w := e.begin(b)
 	for since := time.Now(); w.sink.Taken() == 0; {
@@ -68,7 +68,7 @@ func profiled(b *lab.Bench, e emptying, seconds int) []byte {
 	return data
 }
 
-func freeAddr(b *lab.Bench) string {
+func freeAddr(b *harness.Bench) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	b.Check(err)
 	defer func() { _ = l.Close() }()

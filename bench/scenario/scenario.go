@@ -1,5 +1,4 @@
-// Package scenario holds what is measured: each scenario in a file of its own, and the
-// table of them.
+// Package scenario holds the scenarios that are measured, and the table of them.
 package scenario
 
 import (
@@ -7,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
@@ -25,15 +24,7 @@ type Scenario struct {
 type Entry struct {
 	Name    string
 	Ours    bool
-	Measure func(*lab.Bench) report.Sample
-}
-
-// Table is all scenarios, in the order in which they are run and shown.
-func Table(size Size) []Scenario {
-	return []Scenario{
-		drain(size), mass(size), enqueue(size), idle(size), saturated(size), distance(size),
-		sameAttachment(size), bigMails(size), fleet(size), cluster(size),
-	}
+	Measure func(*harness.Bench) report.Sample
 }
 
 // Size says how much is done.
@@ -50,9 +41,9 @@ func (s Size) of(full, quick int) int {
 	return full
 }
 
-// Run measures all entries of the scenario once in each round, so that whatever else
-// the machine does touches all of them alike. say is told of each measurement.
-func (s Scenario) Run(ctx context.Context, programs lab.Programs, size Size, say func(string)) (*report.Scenario, error) {
+// Run measures all entries of the scenario once in each round, so that other load on the
+// machine affects all of them alike. It calls say with each measurement.
+func (s Scenario) Run(ctx context.Context, programs harness.Programs, size Size, say func(string)) (*report.Scenario, error) {
 	rounds := s.rounds(size)
 	result := &report.Scenario{Name: s.Name, Title: s.Title, About: s.About, Metrics: s.Metrics}
 	for _, e := range s.Entries {
@@ -65,7 +56,7 @@ func (s Scenario) Run(ctx context.Context, programs lab.Programs, size Size, say
 				continue
 			}
 			sample, err := measure(ctx, s.Name+", "+e.Name, programs, e.Measure)
-			var skipped *lab.SkippedError
+			var skipped *harness.SkippedError
 			if errors.As(err, &skipped) {
 				c.Skipped = skipped.Reason
 				say(fmt.Sprintf("%s %d/%d  %s: %v", s.Name, round+1, rounds, e.Name, err))
@@ -91,8 +82,8 @@ func (s Scenario) rounds(size Size) int {
 	return min(s.Rounds, size.Rounds)
 }
 
-func measure(ctx context.Context, name string, programs lab.Programs, f func(*lab.Bench) report.Sample) (sample report.Sample, err error) {
-	err = lab.Run(ctx, name, programs, func(b *lab.Bench) { sample = f(b) })
+func measure(ctx context.Context, name string, programs harness.Programs, f func(*harness.Bench) report.Sample) (sample report.Sample, err error) {
+	err = harness.Run(ctx, name, programs, func(b *harness.Bench) { sample = f(b) })
 	return sample, err
 }
 
@@ -104,28 +95,4 @@ func describe(metrics []report.Metric, sample report.Sample) string {
 		}
 	}
 	return text[:max(len(text)-2, 0)]
-}
-
-// What several scenarios measure.
-const (
-	rate    = "rate"
-	worker  = "worker_us"
-	server  = "redis_us"
-	memory  = "rss_mb"
-	waiting = "redis_bytes"
-	network = "redis_net_bytes"
-)
-
-func metrics(keys ...string) []report.Metric {
-	titles := map[string]string{
-		rate: "mails/s", worker: "worker, us a mail", server: "Redis, us a mail", memory: "worker, MB at most",
-		waiting: "in Redis, octets a waiting mail", network: "to and from Redis, octets a mail",
-		"redis_mb": "in Redis, MB", "mb_s": "MB/s", "p50_ms": "ms, half of the mails", "p99_ms": "ms, 99 % of the mails",
-		"producer_us": "producer, us a mail",
-	}
-	all := make([]report.Metric, 0, len(keys))
-	for _, key := range keys {
-		all = append(all, report.Metric{Key: key, Title: titles[key]})
-	}
-	return all
 }

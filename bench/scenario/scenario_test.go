@@ -8,7 +8,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/mailpouch/mailpouch/bench/lab"
+	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
@@ -41,19 +41,19 @@ func TestScenario_Run(t *testing.T) {
 	t.Parallel()
 	var order []string
 	value := 0.0
-	entry := func(name string, measure func(*lab.Bench) report.Sample) Entry {
-		return Entry{Name: name, Measure: func(b *lab.Bench) report.Sample {
+	entry := func(name string, measure func(*harness.Bench) report.Sample) Entry {
+		return Entry{Name: name, Measure: func(b *harness.Bench) report.Sample {
 			order = append(order, name)
 			return measure(b)
 		}}
 	}
 	s := Scenario{Name: "test", Metrics: metrics(rate), Entries: []Entry{
-		entry("a", func(*lab.Bench) report.Sample { value++; return report.Sample{rate: value} }),
-		entry("b", func(b *lab.Bench) report.Sample { b.Skip("it is not there"); return nil }),
-		entry("c", func(*lab.Bench) report.Sample { return report.Sample{rate: 10} }),
+		entry("a", func(*harness.Bench) report.Sample { value++; return report.Sample{rate: value} }),
+		entry("b", func(b *harness.Bench) report.Sample { b.Skip("it is not there"); return nil }),
+		entry("c", func(*harness.Bench) report.Sample { return report.Sample{rate: 10} }),
 	}}
 	var said []string
-	got, err := s.Run(t.Context(), lab.Programs{}, Size{Rounds: 3}, func(text string) { said = append(said, text) })
+	got, err := s.Run(t.Context(), harness.Programs{}, Size{Rounds: 3}, func(text string) { said = append(said, text) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,9 +74,9 @@ func TestScenario_Run(t *testing.T) {
 func TestScenario_Run_fails(t *testing.T) {
 	t.Parallel()
 	s := Scenario{Name: "test", Metrics: metrics(rate), Entries: []Entry{
-		{Name: "a", Measure: func(b *lab.Bench) report.Sample { b.Fatal("no mail came"); return nil }},
+		{Name: "a", Measure: func(b *harness.Bench) report.Sample { b.Fatal("no mail came"); return nil }},
 	}}
-	_, err := s.Run(t.Context(), lab.Programs{}, Size{Rounds: 1}, func(string) {})
+	_, err := s.Run(t.Context(), harness.Programs{}, Size{Rounds: 1}, func(string) {})
 	if err == nil || err.Error() != "test, a: no mail came" {
 		t.Errorf("error %v", err)
 	}
@@ -106,7 +106,7 @@ func TestParallel(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var done []int
-	err := lab.Run(t.Context(), "case", lab.Programs{}, func(b *lab.Bench) {
+	err := harness.Run(t.Context(), "case", harness.Programs{}, func(b *harness.Bench) {
 		parallel(b, 4, 10, func(i int) error {
 			mu.Lock()
 			defer mu.Unlock()
@@ -119,7 +119,7 @@ func TestParallel(t *testing.T) {
 		t.Errorf("done %v, %v", done, err)
 	}
 	cause := errors.New("cause")
-	err = lab.Run(t.Context(), "case", lab.Programs{}, func(b *lab.Bench) {
+	err = harness.Run(t.Context(), "case", harness.Programs{}, func(b *harness.Bench) {
 		parallel(b, 4, 10, func(int) error { return cause })
 	})
 	if !errors.Is(err, cause) {
@@ -129,10 +129,10 @@ func TestParallel(t *testing.T) {
 
 func TestLetter(t *testing.T) {
 	t.Parallel()
-	if got := len(letter(1).Body); got < 1900 || got > 2100 {
-		t.Errorf("a letter has %d octets, want about 2,000", got)
+	if got := len(message(1).Body); got < 1900 || got > 2100 {
+		t.Errorf("a mail has %d bytes, want about 2,000", got)
 	}
-	if ours, theirs := letter(7), usualLetter(7); ours.Body != theirs.Body || ours.To[0] != theirs.To || ours.Subject != theirs.Subject {
+	if ours, theirs := message(7), baselineMail(7); ours.Body != theirs.Body || ours.To[0] != theirs.To || ours.Subject != theirs.Subject {
 		t.Error("the contenders do not send the same mail")
 	}
 	if a, b := noise(1000, 1), noise(1000, 2); slices.Equal(a, b) {

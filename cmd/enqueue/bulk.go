@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-// maxConcurrency is about what one Redis has connections to spare for.
+// maxConcurrency is about how many connections one Redis can spare.
 const maxConcurrency = 1000
 
 func (a *app) bulkCommand() *cobra.Command {
@@ -74,7 +75,7 @@ func (b *bulk) run(ctx context.Context, file string) error {
 		return err
 	}
 	defer b.app.close()
-	if _, err := b.app.base.Using(o.Using); err != nil {
+	if _, err := b.app.pouch.Queue.Using(o.Using); err != nil {
 		return err
 	}
 	input, err := b.app.openInput(file)
@@ -103,7 +104,7 @@ func (b *bulk) checkFlags() (tasks.Options, error) {
 	return o.read()
 }
 
-// regularFile says whether the input can be read twice.
+// regularFile reports whether the input can be read twice.
 func regularFile(r io.Reader) (io.Seeker, bool) {
 	f, ok := r.(*os.File)
 	if !ok {
@@ -208,8 +209,114 @@ func (b *bulk) complain(c chunk) {
 	}
 }
 
-// isBadLine says whether a line is wrong, and not the queue.
+// isBadLine reports whether an error is the fault of the line, and not of the queue.
 func isBadLine(err error) bool {
 	var exit *cli.ExitError
 	return mailer.IsBadInput(err) || errors.As(err, &exit) && exit.Code == cli.ExitData
+}
+
+// check returns the errors that handing the lines over would return.
+func (b *bulk) check(ctx context.Context, lines []numbered) []error {
+	errs := make([]error, len(lines))
+	for i, l := range lines {
+		if errs[i] = ctx.Err(); errs[i] == nil {
+			errs[i] = b.checkLine(l)
+		}
+	}
+	return errs
+}
+
+func (b *bulk) checkLine(l numbered) error {
+	e, err := b.parse(l)
+	if err != nil {
+		return err
+	}
+	m := e.message.WithDefaults(b.app.defaults)
+	if err := b.app.pouch.Queue.CheckSize(m); err != nil {
+		return err
+	}
+	return m.Validate()
+}
+
+// parse reads a line. It does not check the message itself: the queue does.
+func (b *bulk) parse(l numbered) (entry, error) {
+	e, err := parseEntry(l.text, b.base)
+	if err != nil {
+		return e, err
+	}
+	if l.key != "" && e.queue.IdempotencyKey == "" && e.queue.Unique == 0 {
+		e.queue.IdempotencyKey = l.key
+	}
+	if _, err := b.app.pouch.Queue.Using(e.queue.Using); err != nil {
+		return e, cli.Exit(cli.ExitData, err)
+	}
+	if len(e.message.Recipients()) == 0 {
+		return e, cli.Exitf(cli.ExitData, "to: nobody to send to")
+	}
+	return e, nil
+}
+
+// group is lines of a chunk that go to the queue together.
+type group struct {
+	entry    entry // the first one, whose options they all have
+	messages []*mailer.EmailMessage
+	indexes  []int // in the chunk
+}
+
+// handOver queues lines: those with the same options together. After the first failure of
+// the queue itself the rest is not tried.
+func (b *bulk) handOver(ctx context.Context, lines []numbered) []error {
+	errs := make([]error, len(lines))
+	var groups []*group
+	byOptions := map[string]*group{}
+	for i, l := range lines {
+		e, err := b.parse(l)
+		if errs[i] = err; err != nil {
+			continue
+		}
+		id := e.own + "\n" + e.queue.IdempotencyKey
+		g := byOptions[id]
+		if g == nil {
+			g = &group{entry: e}
+			byOptions[id] = g
+			groups = append(groups, g)
+		}
+		g.messages, g.indexes = append(g.messages, e.message), append(g.indexes, i)
+	}
+	var down error
+	for _, g := range groups {
+		err := down
+		if err == nil {
+			_, err = b.app.queue(g.entry.queue).SendMessages(ctx, g.messages)
+		}
+		for n, i := range g.indexes {
+			_, errs[i] = handedOver("", mailer.ErrorAt(err, n))
+			if errs[i] != nil && !isBadLine(errs[i]) {
+				down = errs[i]
+			}
+		}
+	}
+	return errs
+}
+
+// ranges is a set of numbers, such as 3-7 and 9, that are added in rising order.
+type ranges [][2]int
+
+func (r *ranges) add(from, to int) {
+	if last := len(*r) - 1; last >= 0 && (*r)[last][1]+1 >= from {
+		(*r)[last][1] = max(to, (*r)[last][1])
+		return
+	}
+	*r = append(*r, [2]int{from, to})
+}
+
+func (r *ranges) String() string {
+	texts := make([]string, len(*r))
+	for i, span := range *r {
+		texts[i] = fmt.Sprint(span[0])
+		if span[1] > span[0] {
+			texts[i] = fmt.Sprintf("%d-%d", span[0], span[1])
+		}
+	}
+	return strings.Join(texts, ", ")
 }

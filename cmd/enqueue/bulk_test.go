@@ -207,7 +207,7 @@ func TestBulk_badFlags(t *testing.T) {
 	}
 }
 
-// relay stands between a command and Redis. When it has passed on so many octets it
+// relay stands between a command and Redis. When it has passed on so many bytes it
 // calls trip once.
 type relay struct {
 	net.Listener
@@ -217,7 +217,7 @@ type relay struct {
 	open sync.WaitGroup
 }
 
-func newRelay(t *testing.T, to string, octets int64, trip func(*relay)) *relay {
+func newRelay(t *testing.T, to string, bytes int64, trip func(*relay)) *relay {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -225,7 +225,7 @@ func newRelay(t *testing.T, to string, octets int64, trip func(*relay)) *relay {
 	}
 	r := &relay{Listener: l}
 	r.trip = func() { trip(r) }
-	r.left.Store(octets)
+	r.left.Store(bytes)
 	r.open.Go(func() {
 		for {
 			in, err := l.Accept()
@@ -330,26 +330,26 @@ func TestBulk_resumeAfterKill(t *testing.T) {
 func TestBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBudget(10)
-		b.take(4)
-		b.take(6)
+		b.acquire(4)
+		b.acquire(6)
 		var took atomic.Int64
 		go func() {
-			b.take(3)
+			b.acquire(3)
 			took.Store(3)
-			b.give(3)
-			b.take(25)
+			b.release(3)
+			b.acquire(25)
 			took.Store(25)
 		}()
 		synctest.Wait()
 		if took.Load() != 0 {
 			t.Error("taken though nothing is left")
 		}
-		b.give(4)
+		b.release(4)
 		synctest.Wait()
 		if took.Load() != 3 {
 			t.Errorf("%d taken with 4 left", took.Load())
 		}
-		b.give(6)
+		b.release(6)
 		synctest.Wait()
 		if took.Load() != 25 || b.left != -15 {
 			t.Errorf("%d taken, %d left", took.Load(), b.left)

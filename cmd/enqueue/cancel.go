@@ -50,16 +50,3 @@ func (a *app) cancel(ctx context.Context, id, queue string) error {
 	fmt.Fprintln(a.std.Out, "cancelled")
 	return nil
 }
-
-// handedOver gives the errors of a key the exit code of a wrong message.
-func handedOver(id string, err error) (string, error) {
-	var other *tasks.IdempotencyError
-	var dead *tasks.DeadLetterError
-	if errors.As(err, &other) {
-		return "", cli.Exit(cli.ExitData, other)
-	}
-	if errors.As(err, &dead) {
-		return "", cli.Exit(cli.ExitData, dead)
-	}
-	return id, err
-}

@@ -4,9 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/base32"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 )
 
@@ -28,38 +31,38 @@ type chunk struct {
 // chunkBytes bounds the text of a chunk, but for its last line.
 const chunkBytes = 1 << 20
 
-// inWork bounds the text of all chunks that are worked on: lines may have attachments.
-const inWork = 64 << 20
+// maxInFlight bounds the text of all chunks that are worked on: lines may have attachments.
+const maxInFlight = 64 << 20
 
-// budget is octets that several goroutines share.
+// budget is memory, in bytes, that several goroutines share.
 type budget struct {
 	mu    sync.Mutex
-	given *sync.Cond // when more is left
+	freed *sync.Cond // when more is left
 	all   int
 	left  int // guarded by mu
 }
 
-func newBudget(octets int) *budget {
-	b := &budget{all: octets, left: octets}
-	b.given = sync.NewCond(&b.mu)
+func newBudget(size int) *budget {
+	b := &budget{all: size, left: size}
+	b.freed = sync.NewCond(&b.mu)
 	return b
 }
 
-// take waits until n octets are left. One who wants more than there are waits for all.
-func (b *budget) take(n int) {
+// acquire waits until n bytes are left. Whoever asks for more than there are gets all of them.
+func (b *budget) acquire(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for b.left < min(n, b.all) {
-		b.given.Wait()
+		b.freed.Wait()
 	}
 	b.left -= n
 }
 
-func (b *budget) give(n int) {
+func (b *budget) release(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.left += n
-	b.given.Broadcast()
+	b.freed.Broadcast()
 }
 
 // chunker cuts an input into chunks.
@@ -76,9 +79,9 @@ func newChunker(r io.Reader, most int, keys *keys) *chunker {
 	return &chunker{in: bufio.NewReaderSize(r, chunkBytes), most: most, keys: keys}
 }
 
-// next returns the lines that are there, so that those from a slow pipe need not wait for
-// the ones after them. At the end of the input the error is io.EOF, and the chunk
-// may still have lines.
+// next returns the lines that have arrived. It does not wait until a chunk is full, because
+// the rest may take long to come through a pipe. At the end of the input the error is
+// io.EOF, and the chunk may still have lines.
 func (c *chunker) next() (chunk, error) {
 	next := chunk{index: c.index}
 	c.index++
@@ -99,22 +102,53 @@ func (c *chunker) next() (chunk, error) {
 	}
 }
 
-// eachChunk has the chunks worked on by several goroutines, and calls done with each
-// of them in their order. work returns an error for each line. It ends at the first
-// error of next but io.EOF, or of done, or when ctx ends; chunks that are being worked
-// on then are done first.
+// keys makes the idempotency keys of a run that can be resumed. A line's key is made of the
+// run's name, the line's text and how often the same line came before it. So a file may be
+// corrected, extended or sorted between two runs: an unchanged line keeps its key, and a
+// changed or new one gets another.
+type keys struct {
+	run  string
+	seen map[[15]byte]int
+}
+
+func newKeys(run string) *keys {
+	if run == "" {
+		return nil
+	}
+	return &keys{run: run, seen: map[[15]byte]int{}}
+}
+
+// of returns the next line's key, or "" if k is nil.
+func (k *keys) of(line []byte) string {
+	if k == nil {
+		return ""
+	}
+	sum := sha256.Sum256(bytes.TrimSpace(line))
+	hash := [15]byte(sum[:])
+	k.seen[hash]++
+	return fmt.Sprintf("%s:%s:%d", k.run, strings.ToLower(base32.StdEncoding.EncodeToString(hash[:])), k.seen[hash])
+}
+
+// eachChunk runs work on the chunks in several goroutines, and calls done with each chunk
+// in the order of the input:
+//
+//	reader ──chunks──> workers ──finished──> inOrder ──> done
+//
+// work returns an error for each line. eachChunk ends at the end of the input, at an
+// error of the reader or of done, or when ctx ends. It waits for the chunks that are being
+// worked on.
 func eachChunk(ctx context.Context, c *chunker, goroutines int, work func(context.Context, []numbered) []error, done func(chunk) error) error {
 	reading, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	todo, finished := make(chan chunk), make(chan chunk)
-	memory := newBudget(inWork)
+	memory := newBudget(maxInFlight)
 	// Nobody waits for the reader: it may be waiting for a terminal or a pipe, which
 	// cannot be interrupted, until the process ends.
 	go func() {
 		defer close(todo)
 		for {
 			next, err := c.next()
-			memory.take(next.size)
+			memory.acquire(next.size)
 			select {
 			case todo <- next:
 			case <-reading.Done():
@@ -139,7 +173,7 @@ func eachChunk(ctx context.Context, c *chunker, goroutines int, work func(contex
 						return
 					}
 					next.errs = work(ctx, next.lines)
-					memory.give(next.size)
+					memory.release(next.size)
 					finished <- next
 				case <-reading.Done():
 					return

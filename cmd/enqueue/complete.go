@@ -11,8 +11,8 @@ import (
 	"github.com/mailpouch/mailpouch/settings"
 )
 
-// addCompletions tells the shell what the values of arguments and flags may be: files
-// where they are read, the names of queues and mailers, and else nothing.
+// addCompletions adds shell completion of arguments and flags: files where a file is read,
+// the names of queues and mailers, and nothing elsewhere.
 func addCompletions(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		addCompletions(sub)
@@ -52,7 +52,7 @@ func oneFile(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCo
 // completeNames offers names that are in the settings.
 func completeNames(names func(settings.Settings) []string) cobra.CompletionFunc {
 	return func(_ *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
-		s, _, err := settings.Load()
+		s, _, err := settings.Loader{Producer: true}.Load()
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

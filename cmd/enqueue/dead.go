@@ -40,7 +40,7 @@ the beginning of one alone.`,
 				return cli.Exitf(cli.ExitUsage, "unknown command %q for \"enqueue dead\": list, show, replay, delete, export and count are there", args[0])
 			}
 			fmt.Fprint(a.std.Err, c.UsageString())
-			return cli.Exitf(cli.ExitUsage, "a command is wanted: list, show, replay, delete, export or count")
+			return cli.Exitf(cli.ExitUsage, "a command is expected: list, show, replay, delete, export or count")
 		},
 	}
 	dead.AddCommand(
@@ -53,7 +53,8 @@ the beginning of one alone.`,
 	return dead
 }
 
-// deadSubcommand makes a command about a selection. everything says what no selection means.
+// deadSubcommand makes a command about selected dead letters. With everything, no selection
+// means all of them.
 func (a *app) deadSubcommand(name, short string, everything bool, work func(context.Context, *tasks.DeadLetters, []*tasks.DeadLetter) error) *cobra.Command {
 	var s selection
 	c := &cobra.Command{
@@ -98,7 +99,7 @@ func (a *app) deadCount(ctx context.Context, queue string) error {
 		return err
 	}
 	defer a.close()
-	d := tasks.NewDeadLetters(a.redis)
+	d := tasks.NewDeadLetters(a.pouch.Redis)
 	queues, err := a.deadQueues(d, queue)
 	if err != nil {
 		return err
@@ -149,8 +150,8 @@ func (a *app) deadShow(_ context.Context, d *tasks.DeadLetters, letters []*tasks
 	})
 }
 
-// eachWhole does the work on every letter with its big attachments, which it has in
-// memory for one letter at a time. A letter that was replayed meanwhile is left out.
+// eachWhole calls work with every dead letter, its big attachments included. Only one
+// letter is in memory at a time. A letter that was replayed meanwhile is left out.
 func eachWhole(d *tasks.DeadLetters, letters []*tasks.DeadLetter, work func(*tasks.DeadLetter) error) error {
 	for _, l := range letters {
 		whole, err := d.Get(l.Queue, l.ID)
@@ -187,8 +188,8 @@ func (a *app) deadDelete(ctx context.Context, d *tasks.DeadLetters, letters []*t
 	return a.each(letters, "deleted", func(l *tasks.DeadLetter) error { return d.Delete(ctx, l.Queue, l.ID) })
 }
 
-// each does the work on every letter. One that cannot be worked on is named and does
-// not hold up the others, unless Redis is away.
+// each calls work with every letter. It prints the error of a letter and goes on with the
+// others, unless Redis is unavailable.
 func (a *app) each(letters []*tasks.DeadLetter, done string, work func(*tasks.DeadLetter) error) error {
 	bar := cli.NewBar(a.std.Err, len(letters), done)
 	failed := 0

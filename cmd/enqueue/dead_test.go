@@ -89,7 +89,7 @@ func TestDead_badInput(t *testing.T) {
 		code int
 		want string
 	}{
-		{[]string{"dead"}, 64, "a command is wanted"},
+		{[]string{"dead"}, 64, "a command is expected"},
 		{[]string{"dead", "replay"}, 64, "which ones?"},
 		{[]string{"dead", "delete"}, 64, "which ones?"},
 		{[]string{"dead", "show"}, 64, "which ones?"},

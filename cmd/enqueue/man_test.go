@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/mailpouch/mailpouch/internal/cli"
-	"github.com/mailpouch/mailpouch/internal/manpage/manpagetest"
+	"github.com/mailpouch/mailpouch/internal/cli/manpage/manpagetest"
 )
 
 func TestManPages(t *testing.T) { manpagetest.Check(t, newCommand(cli.Streams{})) }

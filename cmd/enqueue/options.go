@@ -103,7 +103,7 @@ func (o options) read() (tasks.Options, error) {
 	return out, out.Validate()
 }
 
-// over returns o with what other says put on top.
+// over returns o, overruled by what is set in other.
 func (o options) over(other options) options {
 	set := func(to *string, from string) {
 		if from != "" {

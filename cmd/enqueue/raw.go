@@ -138,7 +138,7 @@ func (a *app) qualified(address string) string {
 	return strings.TrimSpace(address) + "@" + a.settings.Message.Hostname
 }
 
-// setSender says whom the message is from: in the envelope, and in From if it has none.
+// setSender sets the sender: of the envelope, and of From if the message has none.
 func (a *app) setSender(m *mailer.EmailMessage, s submission) error {
 	name, null := s.name, s.sender != nil && (*s.sender == "" || *s.sender == "<>")
 	switch from := a.settings.Message.DefaultFrom; {
@@ -171,9 +171,9 @@ func (a *app) setSender(m *mailer.EmailMessage, s submission) error {
 // defaultFrom is what DEFAULT_FROM_EMAIL is if nobody has set it.
 const defaultFrom = "webmaster@localhost"
 
-// readRaw reads a message from standard input as sendmail does: a line of a mailbox file
-// before it is left out, a dot alone ends it unless dots says otherwise, and what is no
-// header is a body.
+// readRaw reads a message from standard input as sendmail does. A "From " line, as mailbox
+// files have it, is left out. A line with a dot alone ends the message, unless dots is set.
+// Text that does not begin with a header is a body.
 func (a *app) readRaw(dots bool) ([]byte, error) {
 	input := a.std.In
 	limit := int64(a.settings.Queue.MaxMessageSize)

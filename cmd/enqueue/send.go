@@ -12,8 +12,8 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// letter is what the flags of send say of a message.
-type letter struct {
+// draft is a message as the flags of send describe it.
+type draft struct {
 	message  mailer.EmailMessage
 	bodyFile string
 	htmlFile string
@@ -22,7 +22,7 @@ type letter struct {
 }
 
 func (a *app) sendCommand() *cobra.Command {
-	var l letter
+	var d draft
 	var o options
 	c := &cobra.Command{
 		Use:   "send",
@@ -40,9 +40,9 @@ has keys of its own. With --unique the content itself is the key.`,
   enqueue send --to ann@example.com --subject "Happy new year" --body "..." --process-at 2027-01-01T00:00:00Z
   enqueue send --to ann@example.com --subject "Your order" --body "..." --idempotency-key order-1234`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return a.send(c, l, o) },
+		RunE: func(c *cobra.Command, _ []string) error { return a.send(c, d, o) },
 	}
-	m := &l.message
+	m := &d.message
 	f := c.Flags()
 	f.StringVar(&m.FromEmail, "from", "", "sender (default: DEFAULT_FROM_EMAIL)")
 	f.StringArrayVar(&m.To, "to", nil, "recipient; may be repeated")
@@ -51,10 +51,10 @@ has keys of its own. With --unique the content itself is the key.`,
 	f.StringArrayVar(&m.ReplyTo, "reply-to", nil, "where answers go; may be repeated")
 	f.StringVar(&m.Subject, "subject", "", "subject")
 	f.StringVar(&m.Body, "body", "", "text of the message")
-	f.StringVar(&l.bodyFile, "body-file", "", "file with the text, - for standard input")
-	f.StringVar(&l.htmlFile, "html-file", "", "file with the text as HTML, - for standard input")
-	f.StringArrayVar(&l.attach, "attach", nil, "file to attach; may be repeated")
-	f.StringArrayVar(&l.headers, "header", nil, `header field, such as "X-Campaign: spring"; may be repeated`)
+	f.StringVar(&d.bodyFile, "body-file", "", "file with the text, - for standard input")
+	f.StringVar(&d.htmlFile, "html-file", "", "file with the text as HTML, - for standard input")
+	f.StringArrayVar(&d.attach, "attach", nil, "file to attach; may be repeated")
+	f.StringArrayVar(&d.headers, "header", nil, `header field, such as "X-Campaign: spring"; may be repeated`)
 	f.StringVar(&m.Charset, "charset", "", "charset (default: DEFAULT_CHARSET)")
 	f.BoolVar(&m.FailSilently, "fail-silently", false, "try once, and log a failure instead of keeping it")
 	o.addFlags(c)
@@ -62,12 +62,12 @@ has keys of its own. With --unique the content itself is the key.`,
 	return c
 }
 
-func (a *app) send(c *cobra.Command, l letter, o options) error {
+func (a *app) send(c *cobra.Command, d draft, o options) error {
 	queueOptions, err := o.read()
 	if err != nil {
 		return cli.Exit(cli.ExitUsage, err)
 	}
-	m, err := a.compose(l)
+	m, err := a.compose(d)
 	if err != nil {
 		return err
 	}
@@ -84,42 +84,42 @@ func (a *app) send(c *cobra.Command, l letter, o options) error {
 }
 
 // compose makes the message that the flags describe.
-func (a *app) compose(l letter) (*mailer.EmailMessage, error) {
-	m := &l.message
+func (a *app) compose(d draft) (*mailer.EmailMessage, error) {
+	m := &d.message
 	if len(m.Recipients()) == 0 {
 		return nil, cli.Exitf(cli.ExitUsage, "nobody to send to: give --to, --cc or --bcc")
 	}
-	if m.Body != "" && l.bodyFile != "" {
+	if m.Body != "" && d.bodyFile != "" {
 		return nil, cli.Exitf(cli.ExitUsage, "--body and --body-file exclude each other")
 	}
-	if l.bodyFile == "-" && l.htmlFile == "-" {
+	if d.bodyFile == "-" && d.htmlFile == "-" {
 		return nil, cli.Exitf(cli.ExitUsage, "--body-file and --html-file cannot both be standard input")
 	}
-	if l.bodyFile != "" {
-		text, err := a.readInput(l.bodyFile)
+	if d.bodyFile != "" {
+		text, err := a.readInput(d.bodyFile)
 		if err != nil {
 			return nil, err
 		}
 		m.Body = text
 	}
-	if l.htmlFile != "" {
-		html, err := a.readInput(l.htmlFile)
+	if d.htmlFile != "" {
+		html, err := a.readInput(d.htmlFile)
 		if err != nil {
 			return nil, err
 		}
 		m.AttachAlternative(html, "text/html")
 	}
-	for _, h := range l.headers {
+	for _, h := range d.headers {
 		name, value, ok := strings.Cut(h, ":")
 		if !ok {
-			return nil, cli.Exitf(cli.ExitUsage, `--header: "Name: value" is wanted`) // not repeated: its value may be secret
+			return nil, cli.Exitf(cli.ExitUsage, `--header: "Name: value" is expected`) // not repeated: its value may be secret
 		}
 		if m.Headers == nil {
 			m.Headers = map[string]string{}
 		}
 		m.Headers[name] = strings.TrimPrefix(value, " ")
 	}
-	for _, path := range l.attach {
+	for _, path := range d.attach {
 		if err := m.AttachFile(path, ""); err != nil {
 			var pathError *fs.PathError
 			if errors.As(err, &pathError) {

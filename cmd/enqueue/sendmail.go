@@ -19,8 +19,8 @@ type submission struct {
 	long       []string // the options with two dashes, which are the queue's
 }
 
-// The letters of sendmail(8), as Sendmail, Postfix and Exim know them. What they ask for
-// here has no meaning for a queue, or is done anyway, unless set says otherwise.
+// The one-letter options of sendmail(8), as Sendmail, Postfix and Exim know them. Except for
+// those in set and setValue they have no meaning for a queue, or are done anyway.
 const (
 	lettersWithValue = "ABCFLNORVXbefhopr"
 	lettersAlone     = "EGUimnstvx"
@@ -28,7 +28,7 @@ const (
 
 // parseSubmission reads a command line as sendmail does: letters may be bundled, a
 // value may follow at once or as the next argument, and options end at the first
-// recipient or at "--". takesValue says whether an option with two dashes has a value.
+// recipient or at "--". takesValue reports whether an option with two dashes has a value.
 // An unknown letter is refused: the next argument might be its value, and not a recipient.
 func parseSubmission(args []string, takesValue func(long string) bool) (submission, error) {
 	var s submission
@@ -51,7 +51,7 @@ func parseSubmission(args []string, takesValue func(long string) bool) (submissi
 			if !strings.Contains(arg, "=") && takesValue(arg[2:]) {
 				value, ok := next()
 				if !ok {
-					return s, cli.Exitf(cli.ExitUsage, "%s: a value is wanted", arg)
+					return s, cli.Exitf(cli.ExitUsage, "%s: a value is expected", arg)
 				}
 				s.long = append(s.long, value)
 			}
@@ -86,7 +86,7 @@ func (s *submission) letters(bundle string, next func() (string, bool)) error {
 			if bundle == "" {
 				var ok bool
 				if bundle, ok = next(); !ok {
-					return fmt.Errorf("-%c: a value is wanted", letter)
+					return fmt.Errorf("-%c: a value is expected", letter)
 				}
 			}
 			return s.setValue(letter, bundle)

@@ -10,7 +10,6 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/mailer"
-	"github.com/mailpouch/mailpouch/tasks"
 )
 
 func (a *app) testCommand() *cobra.Command {
@@ -43,22 +42,19 @@ func (a *app) test(ctx context.Context, addresses []string, admins, managers boo
 		return err
 	}
 	defer a.close()
-	m, err := a.mailer(queueOptions)
-	if err != nil {
-		return err
-	}
+	m, with := a.pouch.Mailer, &mailer.SendOptions{Backend: a.queue(queueOptions)}
 	host, _ := os.Hostname()
 	subject := fmt.Sprintf("Test email from %s on %s", host, time.Now().Format(time.RFC3339))
 	sent := 0
 	for _, step := range []struct {
-		wanted bool
+		chosen bool
 		send   func() (int, error)
 	}{
-		{len(addresses) > 0, func() (int, error) { return m.SendMail(ctx, subject, testBody, "", addresses, nil) }},
-		{managers, func() (int, error) { return m.MailManagers(ctx, subject, testBody, nil) }},
-		{admins, func() (int, error) { return m.MailAdmins(ctx, subject, testBody, nil) }},
+		{len(addresses) > 0, func() (int, error) { return m.SendMail(ctx, subject, testBody, "", addresses, with) }},
+		{managers, func() (int, error) { return m.MailManagers(ctx, subject, testBody, with) }},
+		{admins, func() (int, error) { return m.MailAdmins(ctx, subject, testBody, with) }},
 	} {
-		if !step.wanted {
+		if !step.chosen {
 			continue
 		}
 		n, err := step.send()
@@ -72,12 +68,4 @@ func (a *app) test(ctx context.Context, addresses []string, admins, managers boo
 	}
 	fmt.Fprintf(a.std.Out, "%d queued\n", sent)
 	return nil
-}
-
-func (a *app) mailer(o tasks.Options) (*mailer.Mailer, error) {
-	s := a.settings.Message
-	return mailer.New(mailer.Config{
-		Connect: a.queue(o).Connect, Defaults: a.defaults, ServerEmail: s.ServerEmail,
-		SubjectPrefix: s.SubjectPrefix, Admins: s.Admins, Managers: s.Managers,
-	})
 }

@@ -122,18 +122,18 @@ func (s *shop) work() {
 
 // caught waits for n mails in all and returns their decoded headers and texts, those to
 // the admins first.
-func (s *shop) caught(n int) []catcher.Letter {
+func (s *shop) caught(n int) []catcher.Decoded {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
 	if err := s.mail.Wait(ctx, n); err != nil {
 		s.t.Fatal(err)
 	}
-	var letters []catcher.Letter
+	var letters []catcher.Decoded
 	for _, m := range s.mail.Messages() {
-		letters = append(letters, catcher.Read(m.Raw))
+		letters = append(letters, catcher.Decode(m.Raw))
 	}
-	slices.SortStableFunc(letters, func(a, b catcher.Letter) int {
+	slices.SortStableFunc(letters, func(a, b catcher.Decoded) int {
 		return strings.Compare(a.Header.Get("Reply-To"), b.Header.Get("Reply-To")) * -1
 	})
 	return letters

@@ -1,7 +1,7 @@
 // Command contact is a contact form: a small web application whose mail is sent in
 // the background. Its settings are those of Mailpouch:
 //
-//	EMAIL_BACKEND=queue REDIS_URL=redis://localhost:6379/0 ADMINS=ann@example.com contact
+//	REDIS_URL=redis://localhost:6379/0 ADMINS=ann@example.com contact
 //
 // and a worker delivers. With EMAIL_BACKEND=console it prints its mail instead. This file
 // wires; the site itself is in the package site.
@@ -22,9 +22,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/mailpouch/mailpouch/backends"
+	"github.com/mailpouch/mailpouch"
 	"github.com/mailpouch/mailpouch/examples/contact/site"
-	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -47,7 +46,7 @@ func run(ctx context.Context, args []string, w io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	s, warnings, err := settings.Load()
+	s, warnings, err := settings.Loader{Producer: true}.Load()
 	log := newLogger(w, s.Log)
 	for _, text := range warnings {
 		log.Warn(text)
@@ -58,12 +57,15 @@ func run(ctx context.Context, args []string, w io.Writer) error {
 	if len(s.Message.Admins) == 0 {
 		return errors.New("ADMINS is not set: nobody would get the messages")
 	}
-	mail, done, err := newMailer(ctx, s)
+	// A visitor who presses the button twice sends one message. And nobody can use the form
+	// to send our confirmation to somebody again and again.
+	once := tasks.Options{Unique: 24 * time.Hour}
+	app, err := mailpouch.New(ctx, s, mailpouch.Config{Options: once})
 	if err != nil {
 		return err
 	}
-	defer done()
-	return serve(ctx, *addr, site.New(mail, s.Message, log), log)
+	defer func() { _ = app.Close() }()
+	return serve(ctx, *addr, site.New(app.Mailer, s.Message, log), log)
 }
 
 // newLogger writes what LOG_LEVEL and LOG_FORMAT say.
@@ -76,32 +78,6 @@ func newLogger(w io.Writer, s settings.Log) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(w, o))
 	}
 	return slog.New(slog.NewTextHandler(w, o))
-}
-
-// newMailer hands mail to what EMAIL_BACKEND says. done lets go of Redis.
-func newMailer(ctx context.Context, s settings.Settings) (mail *mailer.Mailer, done func(), err error) {
-	s.Message.Hostname = backends.Hostname(ctx, s)
-	client, err := tasks.Connect(s.Queue.RedisURL.Reveal()) // opens no connection yet
-	if err != nil {
-		return nil, nil, err
-	}
-	queue := tasks.NewQueue(client, tasks.QueueConfig{
-		Defaults: backends.Defaults(s), TaskTimeout: s.Queue.TaskTimeout, Shards: s.Queue.Shards,
-		Options: tasks.Options{
-			Queue: s.Queue.Name, MaxRetry: &s.Queue.MaxRetry,
-			// Who presses the button twice sends one message, and nobody can have our
-			// confirmation sent to the same person again and again.
-			Unique: 24 * time.Hour,
-		},
-	})
-	registry := backends.Builtin()
-	registry["queue"] = func(s settings.Settings) (mailer.Backend, error) { return queue.Using(s.Using) }
-	mail, err = registry.Mailer(s)
-	if err != nil {
-		_ = client.Close()
-		return nil, nil, err
-	}
-	return mail, func() { _ = client.Close() }, nil
 }
 
 // serve answers requests until ctx ends, and then those that it has begun.

@@ -17,13 +17,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mailpouch/mailpouch"
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/cmd/worker/workercli"
 	"github.com/mailpouch/mailpouch/examples/contact/site"
 	"github.com/mailpouch/mailpouch/internal/catcher"
 	"github.com/mailpouch/mailpouch/internal/embedded"
 	"github.com/mailpouch/mailpouch/internal/inbox"
-	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -50,10 +50,11 @@ func run(ctx context.Context, out, log io.Writer) error {
 		return err
 	}
 	defer func() { _ = caught.Close() }()
-	form, err := newForm(store.URL(), log)
+	form, app, err := newForm(ctx, store.URL(), log)
 	if err != nil {
 		return err
 	}
+	defer func() { _ = app.Close() }()
 	addrs, err := listen("127.0.0.1:8000", "127.0.0.1:8001", "127.0.0.1:8025")
 	if err != nil {
 		return err
@@ -95,25 +96,21 @@ Ctrl-C ends it.
 `, redisURL)
 }
 
-// newForm is the contact form on a queue in that Redis.
-func newForm(redisURL string, log io.Writer) (http.Handler, error) {
-	client, err := tasks.Connect(redisURL)
+// newForm is the contact form on a queue in that Redis, and what it hands its mail to.
+func newForm(ctx context.Context, redisURL string, log io.Writer) (http.Handler, *mailpouch.App, error) {
+	url, err := settings.NewURL(redisURL)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	queue := tasks.NewQueue(client, tasks.QueueConfig{Options: tasks.Options{Unique: 24 * time.Hour}})
-	mail, err := mailer.New(mailer.Config{
-		Connect:  queue.Connect,
-		Defaults: mailer.Defaults{FromEmail: "Shop <hello@shop.example>", Hostname: "shop.example"},
-	})
+	s := settings.Default()
+	s.Delivery.Backend, s.Queue.RedisURL = "queue", url
+	s.Message.DefaultFrom, s.Message.ServerEmail, s.Message.Hostname = "Shop <hello@shop.example>", "Website <www@shop.example>", "shop.example"
+	s.Message.SubjectPrefix, s.Message.Admins = "[Shop] ", settings.Addresses{"Ann <ann@shop.example>"}
+	app, err := mailpouch.New(ctx, s, mailpouch.Config{Options: tasks.Options{Unique: 24 * time.Hour}})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	to := settings.Message{
-		ServerEmail: "Website <www@shop.example>", SubjectPrefix: "[Shop] ",
-		Admins: settings.Addresses{"Ann <ann@shop.example>"},
-	}
-	return site.New(mail, to, slog.New(slog.NewTextHandler(log, nil))), nil
+	return site.New(app.Mailer, s.Message, slog.New(slog.NewTextHandler(log, nil))), app, nil
 }
 
 // setEnvironment says to the worker what it is to use. Nothing of the person's own settings

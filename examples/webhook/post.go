@@ -35,7 +35,7 @@ func (b *Backend) post(ctx context.Context, m *mailer.EmailMessage, envelope mai
 		// Something of it was sent, and nobody said what became of it.
 		return mailer.Result{Err: &mailer.SendError{Class: mailer.Unknown, Step: mailer.StepEnd, Err: fmt.Errorf("webhook: %w", brief(err))}}
 	case err != nil:
-		return mailer.Result{Err: unavailable(brief(err))}
+		return mailer.Result{Err: unavailable(err)}
 	}
 	defer func() { _ = response.Body.Close() }()
 	reply, _ := io.ReadAll(io.LimitReader(response.Body, 1000)) // a text for people: half of it will do
@@ -72,7 +72,7 @@ func classify(code int) mailer.Class {
 func (b *Backend) request(ctx context.Context, method string, body []byte) (*http.Request, error) {
 	request, err := http.NewRequestWithContext(ctx, method, b.cfg.URL, bytes.NewReader(body))
 	if err != nil {
-		return nil, brief(err)
+		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
 	if b.cfg.Token != "" {

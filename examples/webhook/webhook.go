@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/mailpouch/mailpouch/mailer"
@@ -44,7 +45,7 @@ var (
 func New(cfg Config) (*Backend, error) {
 	u, err := url.Parse(cfg.URL)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, errors.New("webhook: Config.URL: an address that begins with http:// or https:// is wanted")
+		return nil, errors.New("webhook: Config.URL: an address that begins with http:// or https:// is expected")
 	}
 	return &Backend{cfg: cfg, client: &http.Client{
 		Transport: &http.Transport{MaxConnsPerHost: 1, Proxy: http.ProxyFromEnvironment},
@@ -53,6 +54,25 @@ func New(cfg Config) (*Backend, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
+
+// FromURL returns the Backend that EMAIL_URL describes, such as
+//
+//	webhook+https://TOKEN@mail.example.com/v1/send
+//
+// u is nil if there is none of ours. The error repeats no part of it.
+func FromURL(u *url.URL, defaults mailer.Defaults) (*Backend, error) {
+	if u == nil || u.Fragment != "" {
+		return nil, errURL
+	}
+	if _, password := u.User.Password(); password {
+		return nil, errURL
+	}
+	service := *u
+	service.Scheme, service.User = strings.TrimPrefix(u.Scheme, "webhook+"), nil
+	return New(Config{URL: service.String(), Token: u.User.Username(), Defaults: defaults})
+}
+
+var errURL = errors.New("webhook: an EMAIL_URL such as webhook+https://TOKEN@mail.example.com/v1/send is expected")
 
 // Open asks whether the service is there and takes our token. A worker that holds mail
 // probes with it, so it must not succeed while no mail would be taken.
@@ -97,6 +117,7 @@ func (b *Backend) SendBatch(ctx context.Context, batch mailer.Batch) {
 	})
 }
 
+// unavailable leaves the URL out of err, which may hold a secret.
 func unavailable(err error) error {
-	return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: fmt.Errorf("webhook: %w", err)}
+	return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: fmt.Errorf("webhook: %w", brief(err))}
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -137,6 +138,54 @@ func TestBackend_Open(t *testing.T) {
 		if opened != want || (err == nil) != want || (err != nil && mailer.ClassOf(err) != mailer.Unavailable) {
 			t.Errorf("token %q: got %v, %v", token, opened, err)
 		}
+	}
+}
+
+func TestFromURL(t *testing.T) {
+	for _, tt := range []struct{ url, wantURL, wantToken string }{
+		{"webhook+https://SECRET@mail.example.com/v1/send?list=1", "https://mail.example.com/v1/send?list=1", "SECRET"},
+		{"webhook+http://a%3Ab@127.0.0.1:8080", "http://127.0.0.1:8080", "a:b"},
+		{"webhook+http://mx", "http://mx", ""},
+		{"", "", ""},
+		{"webhook+https://SECRET:SECRET@mx", "", ""},
+		{"webhook+https://SECRET@mx#SECRET", "", ""},
+		{"webhook+https:SECRET", "", ""},
+		{"webhook+ftp://SECRET@mx", "", ""},
+	} {
+		var u *url.URL
+		if tt.url != "" {
+			u, _ = url.Parse(tt.url)
+		}
+		b, err := FromURL(u, mailer.Defaults{FromEmail: "shop@example.com"})
+		switch {
+		case err != nil && (tt.wantURL != "" || strings.Contains(err.Error(), "SECRET")):
+			t.Errorf("%s: %v", tt.url, err)
+		case err == nil && (b.cfg.URL != tt.wantURL || b.cfg.Token != tt.wantToken || b.cfg.Defaults.FromEmail != "shop@example.com"):
+			t.Errorf("%s: got %+v", tt.url, b.cfg)
+		}
+	}
+}
+
+// Where the service is and how to get in shows in no error.
+func TestBackend_secrets(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	server.Close()
+	for _, address := range []string{server.Listener.Addr().String(), "no.such.host.invalid"} {
+		u, err := url.Parse("webhook+http://SECRET@" + address + "/SECRET?k=SECRET")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := FromURL(u, mailer.Defaults{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Open(t.Context()); err == nil || strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("Open: %v", err)
+		}
+		if _, err := b.SendMessages(t.Context(), []*mailer.EmailMessage{{To: []string{"ann@example.org"}}}); err == nil || strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("SendMessages: %v", err)
+		}
+		_ = b.Close()
 	}
 }
 

@@ -43,14 +43,14 @@ type Config struct {
 	// the login if it returns an error. Nobody is forced to log in.
 	Login func(username, password string) error
 
-	// OnMessage, if not nil, is told of each message before the client hears that it
-	// was accepted: one call at a time, in the order of Message.Number.
+	// OnMessage, if not nil, is called with each message before the client gets its 250:
+	// one call at a time, in the order of Message.Number.
 	OnMessage func(Message)
 
 	// Decide, if not nil, is asked at each Step whether to go on. An error refuses it:
-	// a *smtp.SMTPError with its own reply, any other with a 451. It may
-	// wait, to be a slow server, and must return when ctx ends: then the server is
-	// being closed. It is called by several goroutines, one for each connection.
+	// a *smtp.SMTPError with its own reply, any other with a 451. It may wait, to
+	// imitate a slow server, and must return when ctx ends, because the server is
+	// closing then. Each connection calls it from a goroutine of its own.
 	Decide func(ctx context.Context, s Step) error
 }
 

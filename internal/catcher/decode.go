@@ -1,89 +1,84 @@
 package catcher
 
 import (
-	"bytes"
-	"encoding/base64"
-	"io"
+	"cmp"
 	"mime"
-	"mime/quotedprintable"
 	"strings"
-	"unicode/utf8"
-
-	"golang.org/x/text/encoding/htmlindex"
-
-	"github.com/mailpouch/mailpouch/internal/redact"
 )
 
-// decodeTransfer undoes a Content-Transfer-Encoding (RFC 2045, 6). A problem is said
-// in words that begin with a comma; content is what could be read.
-func decodeTransfer(encoding string, body []byte) (content []byte, problem string) {
-	var r io.Reader
-	switch strings.ToLower(encoding) {
-	case "", "7bit", "8bit", "binary":
-		return body, ""
-	case "base64":
-		r = base64.NewDecoder(base64.StdEncoding, bytes.NewReader(base64Alphabet(body)))
-	case "quoted-printable":
-		r = quotedprintable.NewReader(bytes.NewReader(body))
-	default:
-		return body, ", unknown transfer encoding " + encoding
-	}
-	content, err := io.ReadAll(r)
-	if err != nil {
-		return content, ", broken " + strings.ToLower(encoding)
-	}
-	return content, ""
+// Decoded is a message decoded for people. Nothing in it is safe to print as it is.
+type Decoded struct {
+	Header Header
+	Parts  []Part // the leaves of the tree of parts, in their order
 }
 
-// base64Alphabet drops all other characters, which are to be ignored (RFC 2045, 6.8).
-func base64Alphabet(body []byte) []byte {
-	return bytes.Map(func(r rune) rune {
-		switch {
-		case 'A' <= r && r <= 'Z', 'a' <= r && r <= 'z', '0' <= r && r <= '9', r == '+', r == '/', r == '=':
-			return r
+// Header is the fields of a header in their order.
+type Header []Field
+
+// Field is one field of the header: unfolded, its encoded words decoded.
+type Field struct{ Name, Value string }
+
+// Part is a text or a file.
+type Part struct {
+	MediaType string // in lower case
+	Filename  string // or ""
+	Text      bool   // to be read where it stands, and not a file
+	Content   []byte // of a text as UTF-8, of a file as it was attached
+	Problem   string // what could not be decoded, in words that begin with a comma, or ""
+}
+
+// Get returns the first field of that name, in any letter case, or "".
+func (h Header) Get(name string) string {
+	for _, f := range h {
+		if strings.EqualFold(f.Name, name) {
+			return f.Value
 		}
-		return -1
-	}, body)
+	}
+	return ""
 }
 
-// decodeCharset returns the text as UTF-8. A problem is said as by decodeTransfer.
-func decodeCharset(charset string, content []byte) (text, problem string) {
-	switch strings.ToLower(charset) {
-	case "", "utf-8", "us-ascii":
-		if !utf8.Valid(content) {
-			return string(content), ", not valid UTF-8"
+// Decode decodes a message. It refuses none: a broken part is shown as far as it goes.
+func Decode(raw []byte) Decoded {
+	header, body := split(raw)
+	d := Decoded{Header: header.decode()}
+	d.read(header, body, 0)
+	return d
+}
+
+// DecodeHeader decodes the header alone.
+func DecodeHeader(raw []byte) Header {
+	header, _ := split(raw)
+	return header.decode()
+}
+
+func (f fields) decode() Header {
+	h := make(Header, len(f))
+	for i, field := range f {
+		h[i] = Field{Name: field.name, Value: decodeWords(field.value)}
+	}
+	return h
+}
+
+// maxDepth is how deep multiparts may be nested: more is no honest message.
+const maxDepth = 20
+
+// read adds what one node of the tree of parts has (RFC 2045, 2.4).
+func (d *Decoded) read(header fields, body []byte, depth int) {
+	mediatype, params := header.contentType()
+	if boundary := params["boundary"]; strings.HasPrefix(mediatype, "multipart/") && boundary != "" && depth < maxDepth {
+		for _, part := range parts(body, boundary) {
+			h, b := split(part)
+			d.read(h, b, depth+1)
 		}
-		return string(content), ""
+		return
 	}
-	encoding, err := htmlindex.Get(charset)
-	if err != nil {
-		return string(content), ", unknown charset " + charset
+	p := Part{MediaType: mediatype}
+	p.Content, p.Problem = decodeTransfer(header.get("Content-Transfer-Encoding"), body)
+	disposition, dparams, _ := mime.ParseMediaType(header.get("Content-Disposition"))
+	p.Filename = decodeWords(cmp.Or(dparams["filename"], params["name"]))
+	if strings.HasPrefix(mediatype, "text/") && disposition != "attachment" && p.Filename == "" {
+		text, strange := decodeCharset(params["charset"], p.Content)
+		p.Text, p.Content, p.Problem = true, []byte(text), p.Problem+strange
 	}
-	decoded, err := encoding.NewDecoder().Bytes(content)
-	if err != nil {
-		return string(content), ", broken " + charset
-	}
-	return string(decoded), ""
-}
-
-// decodeWords decodes the encoded words (RFC 2047) of a header field. One that cannot
-// be decoded is left as it is.
-func decodeWords(value string) string {
-	d := mime.WordDecoder{CharsetReader: func(charset string, r io.Reader) (io.Reader, error) {
-		encoding, err := htmlindex.Get(charset)
-		if err != nil {
-			return nil, err
-		}
-		return encoding.NewDecoder().Reader(r), nil
-	}}
-	decoded, err := d.DecodeHeader(value)
-	if err != nil {
-		return value
-	}
-	return decoded
-}
-
-// oneLine shows what must not begin a new line.
-func oneLine(s string) string {
-	return strings.ReplaceAll(redact.Visible(s), "\n", `\x0a`)
+	d.Parts = append(d.Parts, p)
 }

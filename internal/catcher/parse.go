@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// The reading here is lenient, for what is shown is often what somebody is still
-// getting right: whatever is no header field is part of the body, and a broken part
-// is shown as far as it goes. net/mail and mime/multipart give up instead.
+// The parsing here is lenient, because people look at messages that their program does
+// not yet make correctly: a line that is no header field begins the body, and a broken
+// part is shown as far as it goes. net/mail and mime/multipart give up instead.
 
 type field struct{ name, value string }
 

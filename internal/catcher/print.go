@@ -22,13 +22,13 @@ func Print(w io.Writer, m Message) error {
 		fmt.Fprintf(&out, "RCPT TO:<%s>\n", oneLine(to))
 	}
 	out.WriteByte('\n')
-	letter := Read(m.Raw)
-	for _, f := range letter.Header {
+	decoded := Decode(m.Raw)
+	for _, f := range decoded.Header {
 		fmt.Fprintf(&out, "%s: %s\n", oneLine(f.Name), oneLine(f.Value))
 	}
 	out.WriteByte('\n')
 	first := true
-	for _, p := range letter.Parts {
+	for _, p := range decoded.Parts {
 		if !p.Text {
 			fmt.Fprintf(&out, "[%s: %s, %d bytes%s]\n",
 				oneLine(cmp.Or(p.Filename, "unnamed")), oneLine(p.MediaType), len(p.Content), oneLine(p.Problem))

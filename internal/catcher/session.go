@@ -113,7 +113,7 @@ func (s *session) Reset() {
 	s.from, s.to = "", nil
 }
 
-// Logout is told that the connection ends (smtp.Session).
+// Logout is called when the connection ends (smtp.Session).
 func (s *session) Logout() error { return nil }
 
 // accept stores and reports a message under one lock, to keep the order.

@@ -49,14 +49,14 @@ func Exitf(code int, format string, args ...any) error {
 	return &ExitError{Code: code, Err: fmt.Errorf(format, args...)}
 }
 
-// toldError is an error that somebody has been told of.
-type toldError struct{ err error }
+// reportedError is an error that was printed or logged already.
+type reportedError struct{ err error }
 
-func (e *toldError) Error() string { return e.err.Error() }
-func (e *toldError) Unwrap() error { return e.err }
+func (e *reportedError) Error() string { return e.err.Error() }
+func (e *reportedError) Unwrap() error { return e.err }
 
-// Told returns err as one that Run need not print: its exit code is left.
-func Told(err error) error { return &toldError{err} }
+// Reported marks err as printed or logged already: Run only uses its exit code.
+func Reported(err error) error { return &reportedError{err} }
 
 // Streams are a program's standard streams.
 type Streams struct {
@@ -89,7 +89,7 @@ func Run(ctx context.Context, command func(Streams) *cobra.Command, args []strin
 	root.SilenceUsage = true
 	root.RunE = func(c *cobra.Command, _ []string) error {
 		fmt.Fprint(std.Err, c.UsageString())
-		return Exitf(ExitUsage, "a command is wanted")
+		return Exitf(ExitUsage, "a command is expected")
 	}
 	root.AddCommand(manCommand(std))
 	started := false // false: cobra itself refused the command line
@@ -102,8 +102,8 @@ func Run(ctx context.Context, command func(Streams) *cobra.Command, args []strin
 		fmt.Fprintf(std.Err, "%s: %s (%s --help shows how)\n", root.Name(), Line(strings.Join(strings.Fields(err.Error()), " ")), root.Name())
 		return ExitUsage
 	}
-	var told *toldError
-	if errors.As(err, &told) {
+	var reported *reportedError
+	if errors.As(err, &reported) {
 		return exitCode(err)
 	}
 	var problems settings.Problems
@@ -143,9 +143,9 @@ func exitCode(err error) int {
 	return ExitSoftware
 }
 
-// Settings reads the environment and prints its warnings.
-func Settings(std Streams) (settings.Settings, error) {
-	s, warnings, err := settings.Load()
+// Settings loads the settings and prints what they are warned of.
+func Settings(std Streams, load func() (settings.Settings, []string, error)) (settings.Settings, error) {
+	s, warnings, err := load()
 	for _, w := range warnings {
 		fmt.Fprintln(std.Err, "warning: "+Line(w))
 	}

@@ -9,11 +9,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mailpouch/mailpouch/internal/manpage"
+	"github.com/mailpouch/mailpouch/internal/cli/manpage"
 	"github.com/mailpouch/mailpouch/settings"
 )
 
-// manCommand is for those who build and package the program, and is not shown to others.
+// manCommand is for people who package the program. It is hidden from the help.
 func manCommand(std Streams) *cobra.Command {
 	return &cobra.Command{
 		Use: "man DIRECTORY", Hidden: true, Args: cobra.ExactArgs(1),
@@ -46,8 +46,8 @@ func writePages(root *cobra.Command, dir string) (int, error) {
 	return len(pages), nil
 }
 
-// buildDate is today, or what SOURCE_DATE_EPOCH says, by which packagers make builds
-// that can be repeated (reproducible-builds.org).
+// buildDate is today, or the time in SOURCE_DATE_EPOCH, which packagers set for
+// reproducible builds (reproducible-builds.org).
 func buildDate() (time.Time, error) {
 	epoch := os.Getenv("SOURCE_DATE_EPOCH")
 	if epoch == "" {

@@ -31,7 +31,7 @@ func NewBar(w io.Writer, total int, text string) *Bar {
 	)}
 }
 
-// Add says that n more steps are done.
+// Add adds n steps that are done.
 func (b *Bar) Add(n int) {
 	if b.bar != nil {
 		_ = b.bar.Add(n) // it only fails past the end
@@ -45,7 +45,7 @@ func (b *Bar) Finish() {
 	}
 }
 
-// IsTerminal says whether w is a terminal.
+// IsTerminal reports whether w is a terminal.
 func IsTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))

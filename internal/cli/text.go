@@ -9,9 +9,9 @@ import (
 	"github.com/mailpouch/mailpouch/internal/redact"
 )
 
-// What the commands print may be anybody's: a server's reply, a subject, an address, the name
-// of a file, whatever is in Redis. So that none of it steers a terminal or looks like what it
-// is not, all of it goes through Line or Shown.
+// What the commands print may come from strangers: a server's reply, a subject, an address,
+// the name of a file, anything in Redis. All of it goes through Line or Shown, so that none
+// of it can control the terminal or pretend to be something else.
 
 // Line is a text for one line of what a command prints.
 func Line(text string) string {
@@ -19,8 +19,8 @@ func Line(text string) string {
 	return redact.Line(strings.Join(lines, "; "))
 }
 
-// Shown returns a writer of a whole message to w. If w is a terminal, what it would act upon
-// is made visible. A program and a file get the message as it is.
+// Shown returns a writer for whole messages. If w is a terminal, control characters are made
+// visible. A program and a file get the message as it is.
 func Shown(w io.Writer) io.Writer {
 	if IsTerminal(w) {
 		return &shown{w: w}
@@ -30,7 +30,7 @@ func Shown(w io.Writer) io.Writer {
 
 type shown struct {
 	w    io.Writer
-	rest []byte // the beginning of a character or of a line end, whose rest is yet to come
+	rest []byte // an incomplete character or line end, to be completed by the next Write
 }
 
 // Write implements io.Writer.
@@ -42,7 +42,7 @@ func (s *shown) Write(text []byte) (int, error) {
 	return len(text), err
 }
 
-// begun is how many bytes at the end of text are the beginning of something longer.
+// begun is how many bytes at the end of text are an incomplete character or line end.
 func begun(text []byte) int {
 	if bytes.HasSuffix(text, []byte("\r")) {
 		return 1

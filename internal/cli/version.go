@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// version is what a build says that has no history to read it from, such as the one of
-// the container image: -ldflags "-X github.com/mailpouch/mailpouch/internal/cli.version=v1.2.3".
+// version is set by builds without the git history, such as that of the container image:
+// -ldflags "-X github.com/mailpouch/mailpouch/internal/cli.version=v1.2.3".
 // The linker can set nothing but a variable.
 var version string
 
-// Version is what --version prints: the version that the build was told, or else the one
+// Version is what --version prints: the version that the linker set, or else the one
 // that Go wrote into the binary (the module's version with "go install", a tag or a commit
 // in a clone), and the Go release and platform that it was built for.
 func Version() string {

@@ -13,7 +13,7 @@ import (
 
 // tick is how often keys with a time to live grow older. The server looks at every
 // key then; its own way of doing so (ClockTTL) looks at every key on every command,
-// which a queue of some thousand messages would feel.
+// which is slow with some thousand messages in a queue.
 const tick = 250 * time.Millisecond
 
 // Redis is a running server.
@@ -54,9 +54,9 @@ func (r *Redis) Close() {
 	})
 }
 
-// run lets keys grow older. A tick that is lost, because the machine was busy or
-// asleep, makes them live longer: that does less harm than taking from a key time
-// that has passed before it was set.
+// run lets keys grow older. When the machine is busy or asleep, ticks are lost and keys
+// live longer. That does less harm than the opposite: making up for lost ticks would
+// also age keys that were set since.
 func (r *Redis) run() {
 	t := time.NewTicker(tick)
 	defer t.Stop()

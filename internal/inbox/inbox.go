@@ -1,5 +1,5 @@
-// Package inbox is a web page with the mail that a catcher.Server has caught: for the
-// person who tries a program's mail out on one's own machine. It asks for no password.
+// Package inbox is a web page with the mail that a catcher.Server has caught, for people
+// who try out a program's mail on their own machine. It asks for no password.
 package inbox
 
 import (
@@ -92,7 +92,7 @@ type view struct {
 	Nonce    string
 	Accepted int // since the start
 	List     []line
-	Mail     *letter // nil: the list alone
+	Mail     *mailView // nil: the list alone
 }
 
 // line is one mail in the list.
@@ -103,29 +103,29 @@ type line struct {
 	Open              bool // it is the one that is shown
 }
 
-// letter is one mail in full.
-type letter struct {
+// mailView is one mail in full.
+type mailView struct {
 	line
 	Envelope catcher.Message
 	Fields   catcher.Header // those that a mail program shows
 	All      catcher.Header
-	Texts    []piece
-	Files    []piece
+	Texts    []partView
+	Files    []partView
 }
 
 // Recipients are those of the envelope: blind copies are among them.
-func (l *letter) Recipients() string { return strings.Join(l.Envelope.To, ", ") }
+func (l *mailView) Recipients() string { return strings.Join(l.Envelope.To, ", ") }
 
-// piece is a part of a mail.
-type piece struct {
+// partView is a part of a mail.
+type partView struct {
 	catcher.Part
 	Index int
 }
 
-func (p piece) HTML() bool   { return p.MediaType == "text/html" }
-func (p piece) Body() string { return string(p.Content) }
-func (p piece) Name() string { return cmp.Or(p.Filename, "unnamed") }
-func (p piece) Size() string {
+func (p partView) HTML() bool   { return p.MediaType == "text/html" }
+func (p partView) Body() string { return string(p.Content) }
+func (p partView) Name() string { return cmp.Or(p.Filename, "unnamed") }
+func (p partView) Size() string {
 	if n := len(p.Content); n >= 1000 {
 		return fmt.Sprintf("%d kB", (n+500)/1000)
 	}
@@ -136,7 +136,7 @@ func (i *inbox) show(w http.ResponseWriter, m *catcher.Message) {
 	open := 0
 	v := view{Nonce: rand.Text()}
 	if m != nil {
-		v.Mail, open = newLetter(*m), m.Number
+		v.Mail, open = newMailView(*m), m.Number
 	}
 	v.Accepted, v.List = i.server.Stats().Accepted, i.lines(open)
 	w.Header().Set("Content-Security-Policy", fmt.Sprintf("default-src 'none'; style-src 'nonce-%[1]s'; script-src 'nonce-%[1]s'; "+
@@ -156,7 +156,7 @@ func (i *inbox) lines(open int) []line {
 	kept = kept[:min(len(kept), maxListed)]
 	lines := make([]line, len(kept))
 	for i, m := range kept {
-		lines[i] = newLine(m, catcher.ReadHeader(m.Raw))
+		lines[i] = newLine(m, catcher.DecodeHeader(m.Raw))
 		lines[i].Open = m.Number == open
 	}
 	return lines
@@ -180,19 +180,19 @@ func newLine(m catcher.Message, h catcher.Header) line {
 	}
 }
 
-func newLetter(m catcher.Message) *letter {
-	read := catcher.Read(m.Raw)
-	l := &letter{line: newLine(m, read.Header), Envelope: m, All: read.Header}
+func newMailView(m catcher.Message) *mailView {
+	decoded := catcher.Decode(m.Raw)
+	l := &mailView{line: newLine(m, decoded.Header), Envelope: m, All: decoded.Header}
 	for _, name := range []string{"From", "To", "Cc", "Reply-To", "Date"} {
-		if value := read.Header.Get(name); value != "" {
+		if value := decoded.Header.Get(name); value != "" {
 			l.Fields = append(l.Fields, catcher.Field{Name: name, Value: value})
 		}
 	}
-	for i, p := range read.Parts {
+	for i, p := range decoded.Parts {
 		if p.Text {
-			l.Texts = append(l.Texts, piece{p, i})
+			l.Texts = append(l.Texts, partView{p, i})
 		} else {
-			l.Files = append(l.Files, piece{p, i})
+			l.Files = append(l.Files, partView{p, i})
 		}
 	}
 	return l
@@ -205,13 +205,13 @@ func source(w http.ResponseWriter, _ *http.Request, m catcher.Message) {
 
 // part is one part by itself: HTML for the page's frame, anything else to be saved.
 func part(w http.ResponseWriter, r *http.Request, m catcher.Message) {
-	parts := catcher.Read(m.Raw).Parts
+	parts := catcher.Decode(m.Raw).Parts
 	at, err := strconv.Atoi(r.PathValue("part"))
 	if err != nil || at < 0 || at >= len(parts) {
 		http.NotFound(w, r)
 		return
 	}
-	p := piece{parts[at], at}
+	p := partView{parts[at], at}
 	if p.Text && p.HTML() {
 		showHTML(w, p)
 		return
@@ -221,9 +221,10 @@ func part(w http.ResponseWriter, r *http.Request, m catcher.Message) {
 	_, _ = w.Write(p.Content)
 }
 
-// showHTML shows somebody else's page: it runs nothing, loads nothing from anywhere, makes the
-// browser connect to nobody, knows nothing of this page, and its links open beside it.
-func showHTML(w http.ResponseWriter, p piece) {
+// showHTML shows the HTML of a mail, which anybody may have written. It runs no script,
+// loads nothing, makes the browser connect to nobody and cannot reach the page around it.
+// Its links open in a new tab.
+func showHTML(w http.ResponseWriter, p partView) {
 	content, err := harmlessHTML(p.Content)
 	if err != nil {
 		http.Error(w, "This HTML cannot be read, and so is not shown ("+err.Error()+"). The mail's source has it.", http.StatusUnprocessableEntity)
@@ -236,8 +237,8 @@ func showHTML(w http.ResponseWriter, p piece) {
 	_, _ = w.Write(content)
 }
 
-// events tells the page of each mail that arrives. It ends with the request, or when the
-// mail server is closed.
+// events sends the page an event for each mail that arrives. It ends with the request, or
+// when the mail server is closed.
 func (i *inbox) events(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{}) // a server that has none says so, and needs none

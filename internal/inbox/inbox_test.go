@@ -332,7 +332,7 @@ func listen(t *testing.T, name string, arrived chan<- string) (addr string) {
 	return l.Addr().String()
 }
 
-// counter is a test that the browser's complaints do not fail: here they are wanted.
+// counter is a test that the browser's complaints do not fail: here they are expected.
 type counter struct{ testing.TB }
 
 func (*counter) Errorf(string, ...any) {}

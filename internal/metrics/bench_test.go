@@ -49,7 +49,7 @@ func BenchmarkScrape(b *testing.B) {
 	}
 	run("usual", collect)
 	run("with-memory", func() {
-		collector.octetsAt = time.Time{}
+		collector.sizesAt = time.Time{}
 		collect()
 	})
 	inspector := asynq.NewInspectorFromRedisClient(client)

@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Definition is one metric that there is.
+// Definition describes one metric.
 type Definition struct {
 	Name   string
 	Type   string // "counter", "gauge" or "histogram"
@@ -17,7 +17,7 @@ type Definition struct {
 	Labels []string
 }
 
-// book makes metrics and writes down which.
+// book makes metrics and keeps a list of them.
 type book struct {
 	definitions []Definition
 	collectors  []prometheus.Collector

@@ -1,8 +1,8 @@
 // Package metrics counts what a worker does, for Prometheus.
 //
-// A [Metrics] has a registry of its own. What it knows it is told: by a worker's
-// [tasks.Observer], and by the hooks of its smtp backends. What is in the queues it reads
-// from Redis while it is scraped. [Markdown] is the list of all that there is.
+// A [Metrics] has a registry of its own. A worker's [tasks.Observer] and the hooks of its
+// smtp backends feed it. What is in the queues it reads from Redis while it is scraped.
+// [Markdown] lists all metrics.
 //
 // Labels have few values: names of mailers and queues that are configured, classes, steps
 // and reply codes. No address, no text of a server and nothing of a message is in any.
@@ -27,8 +27,8 @@ type Config struct {
 	// those of redisconn.ConnectStatus do. If nil, there are no metrics of queues.
 	Redis redis.UniversalClient
 
-	// Timeout is how long a scrape waits for Redis: 2 s if zero. What was not read by then
-	// is missing from it, and nothing else is.
+	// Timeout is how long a scrape waits for Redis: 2 s if zero. After that the scrape has
+	// all metrics but those that were not read in time.
 	Timeout time.Duration
 
 	Mailers []string // names of the mailers beside the default one
@@ -80,8 +80,8 @@ func (m *Metrics) Handler() http.Handler {
 	})
 }
 
-// begin makes the series that will be asked for, at zero: rate() and increase() do not see
-// the first step of a series that begins with it.
+// begin makes the expected series at zero. A series that began with its first event would
+// hide that event from rate() and increase().
 func (m *Metrics) begin() {
 	for _, mailer := range m.mailers {
 		m.worker.held.WithLabelValues(mailer)
@@ -97,7 +97,7 @@ func (m *Metrics) begin() {
 // defaultMailer is what the mailer without a name is called in labels.
 const defaultMailer = "default"
 
-// other is the label of what is not configured: such names come from outside, and there
+// other is the label of names that are not configured. They come from outside, and there
 // may be any number of them.
 const other = "other"
 

@@ -21,8 +21,8 @@ const (
 )
 
 // queueCollector reads what is in Redis when it is scraped. Names that begin with asynq_
-// are those of asynq's own collector, which asynqmon asks a Prometheus server for. They
-// count tasks: those of a mass queue carry many messages each.
+// are those of asynq's own collector, because asynqmon's charts ask a Prometheus server
+// for them. They count tasks, and a task of bulk mail carries many messages.
 type queueCollector struct {
 	client  redis.UniversalClient
 	timeout time.Duration
@@ -31,9 +31,9 @@ type queueCollector struct {
 	tasks, size, latency, memory, paused desc
 	processed, failed                    desc
 
-	mu       sync.Mutex // guards the following
-	octets   map[string]int64
-	octetsAt time.Time
+	mu      sync.Mutex // guards the following
+	sizes   map[string]int64
+	sizesAt time.Time
 }
 
 var _ prometheus.Collector = (*queueCollector)(nil)
@@ -85,13 +85,13 @@ func (c *queueCollector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	queues = queues[:min(len(queues), maxQueues)]
-	octets := c.memoryOf(ctx, queues)
+	memory := c.memoryOf(ctx, queues)
 	ch <- c.up.is(1)
 	ch <- c.took.is(time.Since(start).Seconds())
 	ch <- c.workers.is(float64(workers))
 	for _, q := range queues {
 		c.collect(ch, q)
-		if n, ok := octets[q.Name]; ok {
+		if n, ok := memory[q.Name]; ok {
 			ch <- c.memory.is(float64(n), q.Name)
 		}
 	}
@@ -126,21 +126,21 @@ func (c *queueCollector) collect(ch chan<- prometheus.Metric, q tasks.QueueStats
 	ch <- c.oldest.is(q.Oldest(now).Seconds(), q.Name)
 }
 
-// memoryOf returns the octets that queues take, or nothing where Redis does not tell.
+// memoryOf returns the memory that queues take, or nil if Redis cannot be asked.
 func (c *queueCollector) memoryOf(ctx context.Context, queues []tasks.QueueStats) map[string]int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.octetsAt.IsZero() && time.Since(c.octetsAt) < memoryFor {
-		return maps.Clone(c.octets)
+	if !c.sizesAt.IsZero() && time.Since(c.sizesAt) < memoryFor {
+		return maps.Clone(c.sizes)
 	}
 	list := make([]string, len(queues))
 	for i, q := range queues {
 		list[i] = q.Name
 	}
-	octets, err := tasks.ReadMemory(ctx, c.client, list)
+	memory, err := tasks.ReadMemory(ctx, c.client, list)
 	if err != nil {
-		octets = nil
+		memory = nil
 	}
-	c.octets, c.octetsAt = octets, time.Now()
-	return maps.Clone(octets)
+	c.sizes, c.sizesAt = memory, time.Now()
+	return maps.Clone(memory)
 }

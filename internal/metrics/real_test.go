@@ -236,7 +236,7 @@ func TestReal(t *testing.T) {
 		t.Errorf("%v connections are open of %v opened", open, opened)
 	}
 	if got[`asynq_queue_memory_usage_approx_bytes{queue="default"}`] < 1000 || got[`mailpouch_smtp_message_bytes_sum{mailer="default"}`] < 40*200 {
-		t.Error("there are too few octets")
+		t.Error("there are too few bytes")
 	}
 	for _, secret := range []string{"secret", "example.com", "@", "127.0.0.1"} {
 		if strings.Contains(text, secret) {

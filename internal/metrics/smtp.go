@@ -11,13 +11,13 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// smtpMetrics are what the hooks of smtp backends are told.
+// smtpMetrics count what the hooks of smtp backends report.
 type smtpMetrics struct {
 	opened, failed, reused, closed *prometheus.CounterVec
 	open                           *prometheus.GaugeVec
 	carried                        *prometheus.HistogramVec
 
-	steps, octets     *prometheus.HistogramVec
+	steps, sizes      *prometheus.HistogramVec
 	accepted, inDoubt *prometheus.CounterVec
 }
 
@@ -45,7 +45,7 @@ func newSMTPMetrics(b *book) smtpMetrics {
 				"of each message (`rset`, `mail`, `rcpt`, `data`, and `end_of_data`, which begins with the body). With pipelining several commands leave at "+
 				"once: the first reply has the round trip in it.",
 			stepBuckets(), "mailer", "step"),
-		octets: b.histogram("mailpouch_smtp_message_bytes", "Sizes of messages as they were sent, or would have been.",
+		sizes: b.histogram("mailpouch_smtp_message_bytes", "Sizes of messages as they were sent, or would have been.",
 			[]float64{1e3, 4e3, 16e3, 64e3, 256e3, 1e6, 4e6, 16e6, 64e6}, "mailer"),
 		accepted: b.counter("mailpouch_smtp_accepted_total", "Messages that a server has accepted for at least one recipient.", "mailer"),
 		inDoubt: b.counter("mailpouch_smtp_in_doubt_total",
@@ -67,7 +67,7 @@ func (s *smtpMetrics) begin(mailer string) {
 	s.inDoubt.WithLabelValues(mailer)
 }
 
-// Hooks are what counts for the smtp backends of a mailer, "" being the default one.
+// Hooks returns the hooks for the smtp backends of a mailer, "" being the default one.
 func (m *Metrics) Hooks(mailerName string) *smtp.Hooks {
 	name := m.mailers.known(mailerName, defaultMailer)
 	s := m.smtp
@@ -103,14 +103,15 @@ func (m *Metrics) Hooks(mailerName string) *smtp.Hooks {
 	}
 }
 
-// settle counts a message. It looks its series up beforehand, for it is called for each.
+// settle returns a function that counts one message. The series are looked up beforehand,
+// because it runs for every message.
 func (s *smtpMetrics) settle(name string) func(context.Context, *smtp.Settled) {
-	octets, accepted, inDoubt := s.octets.WithLabelValues(name), s.accepted.WithLabelValues(name), s.inDoubt.WithLabelValues(name)
+	size, accepted, inDoubt := s.sizes.WithLabelValues(name), s.accepted.WithLabelValues(name), s.inDoubt.WithLabelValues(name)
 	of := func(step mailer.Step) prometheus.Observer { return s.steps.WithLabelValues(name, stepLabel(step)) }
 	reset, mail, rcpt := of(mailer.StepReset), of(mailer.StepMail), of(mailer.StepRcpt)
 	data, end := of(mailer.StepData), of(mailer.StepEnd)
 	return func(_ context.Context, t *smtp.Settled) {
-		octets.Observe(float64(t.Octets))
+		size.Observe(float64(t.Octets))
 		switch {
 		case t.Result.Err == nil:
 			accepted.Inc()

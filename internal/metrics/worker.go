@@ -12,7 +12,7 @@ import (
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-// workerMetrics are what a worker's observer is told.
+// workerMetrics count what a worker reports to its observer.
 type workerMetrics struct {
 	messages, failures, refused *prometheus.CounterVec
 	waited, took, delivered     *prometheus.HistogramVec
@@ -63,7 +63,7 @@ func actions() []tasks.Action {
 // label writes an action as the value of a label.
 func label(a tasks.Action) string { return strings.ReplaceAll(string(a), " ", "_") }
 
-// Observer is what counts for a worker.
+// Observer returns the observer for a worker.
 func (m *Metrics) Observer() tasks.Observer {
 	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack}
 }
@@ -115,8 +115,8 @@ func (m *Metrics) heldBack(name string, reason error) {
 	m.worker.holds.WithLabelValues(name, step(reason), code(reason)).Inc()
 }
 
-// class is the class of an error, as the value of a label: that of a relay's reply, or of what
-// it was not asked.
+// class is the class of an error, as the value of a label. The error may be a relay's reply,
+// or one from before the relay was asked.
 func class(err error) string {
 	var failure *mailer.SendError
 	if !errors.As(err, &failure) && !mailer.IsBadInput(err) {

@@ -1,7 +1,7 @@
-// Package ownhost tells requests that name this machine as their host from those of a page
-// elsewhere that has its own name resolved to 127.0.0.1 (DNS rebinding) in order to read what
-// is served here: the Host that a browser sends is still that name. Everything that this
-// project serves without asking who it is checks that, and here is how.
+// Package ownhost protects servers that ask for no password against DNS rebinding. In
+// that attack a page elsewhere has its own name resolved to 127.0.0.1, so that its script
+// may read what is served here. The Host header that the browser sends gives it away: it
+// is still the attacker's name, and not one of this machine's.
 package ownhost
 
 import (
@@ -30,8 +30,8 @@ func IsLoopback(name string) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// Loopback lets only requests pass that name this machine by one of those. refusal is
-// what the others are told.
+// Loopback lets only requests pass whose host is a name of this machine. The others get
+// refusal as their answer.
 func Loopback(next http.Handler, refusal string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !IsLoopback(Name(r)) {

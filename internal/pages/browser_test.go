@@ -170,7 +170,7 @@ func (s *scene) fill() {
 	s.enqueue(tasks.Options{ProcessIn: 3 * time.Hour}, "ann%d@example.com", "Reminder: invoice %d", 14, 0)
 }
 
-// picture writes a screenshot if that is wanted, in 256 colours, which are enough.
+// picture writes a screenshot if the flag says so, in 256 colours, which are enough.
 func picture(b *browsertest.Tab, t *testing.T, name string, width, height int64) {
 	t.Helper()
 	if !*screenshots {

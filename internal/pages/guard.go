@@ -31,7 +31,7 @@ func newGuard(cfg Config, loopback bool) guard {
 	return g
 }
 
-// open says that nobody is asked who he is.
+// open reports whether the pages ask for no password.
 func (g guard) open() bool { return g.password == nil && g.token == nil }
 
 // knows reports whether the request has the password, with any user name, or the token.
@@ -55,8 +55,9 @@ func same(hash *[sha256.Size]byte, given string) bool {
 	return hash != nil && subtle.ConstantTimeCompare(hash[:], sum[:]) == 1
 }
 
-// isOurs reports whether the request names us as its host. Other machines' browsers have no
-// password for a name that is not ours, so beyond loopback every name is, unless some are set.
+// isOurs reports whether the request names us as its host. A server beyond loopback accepts
+// every name, unless some are set: it has a password, which a browser does not send to a
+// name that it does not know.
 func (g guard) isOurs(r *http.Request) bool {
 	host := ownhost.Name(r)
 	return slices.Contains(g.hosts, host) || ownhost.IsLoopback(host) || !g.loopback && len(g.hosts) == 0
@@ -84,7 +85,7 @@ func (g guard) protect(next http.Handler) http.Handler {
 	})
 }
 
-// harden sets what keeps a browser from doing other people's bidding.
+// harden sets the headers that protect a browser against other sites.
 func harden(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -100,7 +101,7 @@ func harden(next http.Handler) http.Handler {
 	})
 }
 
-// readOnly lets nobody change anything.
+// readOnly refuses every request that would change something.
 func readOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {

@@ -22,9 +22,9 @@ const (
 	maxReading  = 2   // calls that do so at the same time: the memory is the mail's
 )
 
-// monitor is asynqmon below monitorPath, with three things put right: its page asks no
-// other server for fonts, runs no script but its own, and masks the addresses that mail
-// servers repeat in their refusals.
+// monitor is asynqmon below monitorPath, with three changes: its page asks no other server
+// for fonts, runs only its own scripts, and masks the addresses that mail servers repeat
+// in their refusals.
 type monitor struct {
 	asynqmon http.Handler
 	view     redact.View

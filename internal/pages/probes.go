@@ -21,14 +21,14 @@ type detail struct {
 	Held       map[string]string `json:"held,omitempty"` // why, by mailer
 }
 
-// health says that the process lives, and nothing more: a worker that waits for its Redis
-// or its relay must not be killed for it.
+// health reports that the process lives, and nothing more. A worker that waits for its Redis
+// or its relay must not be killed.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// ready reports whether mail flows. It asks Redis, and takes the worker's word for the
-// relays: probing them is the worker's own business, with its own pauses.
+// ready reports whether mail flows. It asks Redis, but not the relays: the worker probes
+// those itself, with growing pauses, and its answer is used.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	reply := detail{readiness: readiness{Worker: "running", Redis: "ok", Mailer: "ok"}}
 	if s.ending() {

@@ -8,8 +8,8 @@ const (
 	rateSpan   = 5  // and a rate is the average of so many
 )
 
-// rates remembers what happened in each of the last seconds. The second under way is in
-// none of its answers: it would look like a dip.
+// rates remembers what happened in each of the last seconds. It leaves out the current
+// second, which is not over and would look like a dip.
 type rates struct {
 	second       int64 // the newest, since 1970
 	sent, failed [remembered]uint32

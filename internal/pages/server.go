@@ -52,7 +52,7 @@ type Config struct {
 
 func (c Config) view() redact.View { return redact.View{Addresses: c.ShowAddresses} }
 
-// ErrUnprotected says that other machines could see the pages without a password.
+// ErrUnprotected is the error when other machines could see the pages without a password.
 var ErrUnprotected = errors.New("pages: beyond this machine a password or a token is required")
 
 // Server is a worker's HTTP server. What goes wrong in it is logged and never ends the worker.

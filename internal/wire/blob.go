@@ -28,13 +28,23 @@ const (
 // without their hashes.
 func parts(m *mailer.EmailMessage) []Blob {
 	list := make([]Blob, 0, 2+len(m.Attachments)+len(m.Alternatives))
-	for i, a := range m.Attachments {
-		list = append(list, Blob{Part: PartAttachment, Index: i, Size: len(a.Content)})
+	for c := range m.Contents() {
+		list = append(list, Blob{Part: partOf(c.Field), Index: c.Index, Size: c.Size})
 	}
-	for i, a := range m.Alternatives {
-		list = append(list, Blob{Part: PartAlternative, Index: i, Size: len(a.Content)})
+	return list
+}
+
+// partOf is the part of a field of a message.
+func partOf(field string) string {
+	switch field {
+	case "alternatives":
+		return PartAlternative
+	case "body":
+		return PartBody
+	case "raw":
+		return PartRaw
 	}
-	return append(list, Blob{Part: PartBody, Size: len(m.Body)}, Blob{Part: PartRaw, Size: len(m.Raw)})
+	return PartAttachment
 }
 
 // Of returns the blob's content as it is in a message.

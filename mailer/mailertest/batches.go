@@ -14,8 +14,8 @@ func batchChecks() []check {
 			rule: "each message of a large batch is sent, once",
 			run: func(p *probe) {
 				const many = 300
-				want := p.pack(letters(many)...)
-				p.sendAll(letters(many)...)
+				want := p.render(samples(many)...)
+				p.sendAll(samples(many)...)
 				p.connected(1)
 				p.arrived(want...)
 			},
@@ -24,24 +24,24 @@ func batchChecks() []check {
 			name: "nobody_in_batch",
 			rule: "a message without recipients is not sent, is not counted and is no failure",
 			run: func(p *probe) {
-				want := p.pack(letter(0), letter(2))
-				p.noErrors(p.send(p.ctx, 2, letter(0), unaddressed(1), letter(2), unaddressed(3)))
+				want := p.render(sample(0), sample(2))
+				p.noErrors(p.send(p.ctx, 2, sample(0), unaddressed(1), sample(2), unaddressed(3)))
 				p.arrived(want...)
 			},
 		},
 		{
 			name: "bad_header",
 			rule: "a message with a control character where it could write a header or a command fails with a mailer.BadHeaderError and stops no other",
-			run:  sendForgeries,
+			run:  sendInjections,
 		},
 		{
 			name: "bad_address",
 			rule: "a message with an address that is none fails as bad input and stops no other",
 			run: func(p *probe) {
-				bad := letter(1)
+				bad := sample(1)
 				bad.To = append(bad.To, "no address")
-				want := p.pack(letter(0), letter(2))
-				errs := p.send(p.ctx, 2, letter(0), bad, letter(2))
+				want := p.render(sample(0), sample(2))
+				errs := p.send(p.ctx, 2, sample(0), bad, sample(2))
 				p.noErrors([]error{errs[0], errs[2]})
 				if !mailer.IsBadInput(errs[1]) {
 					p.failf("the bad message: %v, want an error that mailer.IsBadInput knows", errs[1])
@@ -53,15 +53,15 @@ func batchChecks() []check {
 			name: "bad_only",
 			rule: "after a batch that failed the backend is as open as it was before",
 			run: func(p *probe) {
-				bad := letter(0)
+				bad := sample(0)
 				bad.Subject = "x\ny"
 				p.send(p.ctx, 0, bad)
 				p.isClosed()
 				p.open(true)
 				p.send(p.ctx, 0, bad)
 				p.isOpen()
-				want := p.pack(letter(1))
-				p.sendAll(letter(1))
+				want := p.render(sample(1))
+				p.sendAll(sample(1))
 				p.close()
 				p.arrived(want...)
 			},
@@ -69,17 +69,17 @@ func batchChecks() []check {
 	}
 }
 
-// sendForgeries sends a batch in which every second message is a forgery.
-func sendForgeries(p *probe) {
-	bad := forgeries()
+// sendInjections sends a batch in which every second message is an injection.
+func sendInjections(p *probe) {
+	bad := injections()
 	batch := make([]*mailer.EmailMessage, 0, 2*len(bad)+1)
-	good := letters(len(bad) + 1)
+	good := samples(len(bad) + 1)
 	for i, f := range bad {
-		batch = append(batch, good[i], f.letter)
+		batch = append(batch, good[i], f.sample)
 	}
 	batch = append(batch, good[len(bad)])
 
-	want := p.pack(good...)
+	want := p.render(good...)
 	errs := p.send(p.ctx, len(good), batch...)
 	for i, f := range bad {
 		if err := errs[2*i]; err != nil {
@@ -90,12 +90,4 @@ func sendForgeries(p *probe) {
 		}
 	}
 	p.arrived(want...)
-}
-
-func (p *probe) noErrors(errs []error) {
-	for i, err := range errs {
-		if err != nil {
-			p.failf("message %d: %v, want no error", i, err)
-		}
-	}
 }

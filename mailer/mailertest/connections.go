@@ -38,8 +38,8 @@ func connectionChecks() []check {
 				p.open(true)
 				p.close()
 				p.open(true)
-				want := p.pack(letter(0))
-				p.sendAll(letter(0))
+				want := p.render(sample(0))
+				p.sendAll(sample(0))
 				p.isOpen()
 				p.connected(2)
 				p.close()
@@ -55,8 +55,8 @@ func connectionChecks() []check {
 				p.Break()
 				p.close()
 				p.open(true)
-				want := p.pack(letter(0))
-				p.sendAll(letter(0))
+				want := p.render(sample(0))
+				p.sendAll(sample(0))
 				p.close()
 				p.arrived(want...)
 			},
@@ -65,10 +65,10 @@ func connectionChecks() []check {
 			name: "send_closed",
 			rule: "SendMessages opens a connection if none is open, and closes it again",
 			run: func(p *probe) {
-				want := p.pack(letters(2)...)
-				p.sendAll(letter(0))
+				want := p.render(samples(2)...)
+				p.sendAll(sample(0))
 				p.isClosed()
-				p.sendAll(letter(1))
+				p.sendAll(sample(1))
 				p.isClosed()
 				p.arrived(want...)
 			},
@@ -77,11 +77,11 @@ func connectionChecks() []check {
 			name: "send_open",
 			rule: "SendMessages leaves a connection open that was open",
 			run: func(p *probe) {
-				want := p.pack(letters(2)...)
+				want := p.render(samples(2)...)
 				p.open(true)
-				p.sendAll(letter(0))
+				p.sendAll(sample(0))
 				p.isOpen()
-				p.sendAll(letter(1))
+				p.sendAll(sample(1))
 				p.isOpen()
 				p.connected(1)
 				p.close()
@@ -92,8 +92,8 @@ func connectionChecks() []check {
 			name: "one_connection",
 			rule: "SendMessages sends all messages over one connection",
 			run: func(p *probe) {
-				want := p.pack(letters(3)...)
-				p.sendAll(letters(3)...)
+				want := p.render(samples(3)...)
+				p.sendAll(samples(3)...)
 				p.connected(1)
 				p.arrived(want...)
 			},

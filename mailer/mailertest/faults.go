@@ -25,13 +25,13 @@ func faultChecks() []check {
 			name: "cancelled_send",
 			rule: "SendMessages with a context that is done sends nothing, which is an error of each message",
 			run: func(p *probe) {
-				p.allFail(p.send(p.cancelled(), 0, letters(2)...))
+				p.allFail(p.send(p.cancelled(), 0, samples(2)...))
 				p.isClosed()
 				p.open(true)
-				p.allFail(p.send(p.cancelled(), 0, letters(2)...))
+				p.allFail(p.send(p.cancelled(), 0, samples(2)...))
 				p.close()
-				want := p.pack(letter(2))
-				p.sendAll(letter(2))
+				want := p.render(sample(2))
+				p.sendAll(sample(2))
 				p.arrived(want...)
 			},
 		},
@@ -71,7 +71,7 @@ func sendUnreachable(p *probe) {
 	} else if c := mailer.ClassOf(err); c != mailer.Unavailable {
 		p.failf("Open: an error of the class %v, want %v: %v", c, mailer.Unavailable, err)
 	}
-	for i, err := range p.send(p.ctx, 0, letters(2)...) {
+	for i, err := range p.send(p.ctx, 0, samples(2)...) {
 		if err == nil {
 			p.failf("message %d: no error, want one", i)
 		} else if c := mailer.ClassOf(err); c != mailer.Unavailable {
@@ -84,14 +84,14 @@ func sendUnreachable(p *probe) {
 // sendRefused sends a message that is refused for one recipient, and one that is
 // refused for its only recipient.
 func sendRefused(p *probe) {
-	some := letter(0)
+	some := sample(0)
 	some.To = append(some.To, p.Refuses)
-	none := letter(1)
+	none := sample(1)
 	none.To = []string{p.Refuses}
 
-	want := p.pack(some, letter(2))
+	want := p.render(some, sample(2))
 	want[0].mail.Envelope.To = want[0].mail.Envelope.To[:1]
-	errs := p.send(p.ctx, 2, some, none, letter(2))
+	errs := p.send(p.ctx, 2, some, none, sample(2))
 	var partly *mailer.SendError
 	switch {
 	case !errors.As(errs[0], &partly):

@@ -17,8 +17,8 @@ func messageChecks() []check {
 			rule:  "a message arrives as it was rendered, whatever is in it",
 			needs: needReceived,
 			run: func(p *probe) {
-				want := p.pack(richLetter(), rawLetter())
-				p.sendAll(richLetter(), rawLetter())
+				want := p.render(richSample(), rawSample())
+				p.sendAll(richSample(), rawSample())
 				p.arrived(want...)
 			},
 		},
@@ -38,13 +38,13 @@ func messageChecks() []check {
 			name: "unchanged",
 			rule: "a message is not changed",
 			run: func(p *probe) {
-				rich, poor := richLetter(), incomplete()
+				rich, poor := richSample(), incomplete()
 				batch := []*mailer.EmailMessage{rich, poor}
 				p.sendAll(batch...)
 				if batch[0] != rich || batch[1] != poor {
 					p.failf("the slice of messages was changed")
 				}
-				p.equal("a message with all fields", rich, richLetter())
+				p.equal("a message with all fields", rich, richSample())
 				p.equal("a message with few fields", poor, incomplete())
 			},
 		},
@@ -53,12 +53,12 @@ func messageChecks() []check {
 			rule:  "a message is not kept after the call: its author may change it",
 			needs: needReceived,
 			run: func(p *probe) {
-				m, raw := richLetter(), rawLetter()
-				want := p.pack(m, raw)
+				m, raw := richSample(), rawSample()
+				want := p.render(m, raw)
 				p.open(true)
 				p.sendAll(m, raw)
-				scribble(m)
-				scribble(raw)
+				overwrite(m)
+				overwrite(raw)
 				p.close()
 				p.arrived(want...)
 			},
@@ -68,11 +68,11 @@ func messageChecks() []check {
 
 // sendBcc sends a message with blind copies and one with nothing else.
 func sendBcc(p *probe) {
-	some, only := letter(0), letter(1)
+	some, only := sample(0), sample(1)
 	some.Cc = []string{"copy@example.net"}
 	some.Bcc = []string{"Hidden <hidden@secret.example>", "copy@example.net"}
 	only.To, only.Bcc = nil, []string{"alone@secret.example"}
-	want := p.pack(some, only)
+	want := p.render(some, only)
 	p.sendAll(some, only)
 	p.arrived(want...)
 	for _, m := range p.Received() {
@@ -115,8 +115,8 @@ func (p *probe) equal(what string, got, want *mailer.EmailMessage) {
 	}
 }
 
-// scribble changes all that a message refers to.
-func scribble(m *mailer.EmailMessage) {
+// overwrite changes all that a message refers to.
+func overwrite(m *mailer.EmailMessage) {
 	for _, list := range [][]string{m.To, m.Cc, m.Bcc, m.ReplyTo} {
 		for i := range list {
 			list[i] = "scribble@example.com"

@@ -10,7 +10,7 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// probe takes a backend through its steps and notes what is not as it should be.
+// probe takes a backend through its steps and notes every breach of the contract.
 type probe struct {
 	Harness
 	ctx      context.Context // of the subtest
@@ -21,7 +21,7 @@ func (p *probe) failf(format string, args ...any) {
 	p.failures = append(p.failures, fmt.Sprintf(format, args...))
 }
 
-// open opens the backend, which must say whether it did.
+// open opens the backend. want is whether it has to report that it did.
 func (p *probe) open(want bool) {
 	opened, err := p.Backend.Open(p.ctx)
 	if opened != want || err != nil {
@@ -35,7 +35,7 @@ func (p *probe) close() {
 	}
 }
 
-// isClosed finds out whether the backend was left closed, and leaves it so.
+// isClosed checks that the backend was left closed, and leaves it so.
 func (p *probe) isClosed() {
 	opened, err := p.Backend.Open(p.ctx)
 	if err != nil {
@@ -46,7 +46,7 @@ func (p *probe) isClosed() {
 	p.close()
 }
 
-// isOpen finds out whether the backend was left open, and leaves it so.
+// isOpen checks that the backend was left open, and leaves it so.
 func (p *probe) isOpen() {
 	opened, err := p.Backend.Open(p.ctx)
 	if err != nil {
@@ -100,15 +100,15 @@ func (p *probe) connected(want int) {
 	}
 }
 
-// parcel is a message as it has to arrive, with LF line ends.
-type parcel struct {
+// rendered is a message as it has to arrive, with LF line ends.
+type rendered struct {
 	name string
 	mail Mail
 }
 
-// pack renders messages, before a backend or a check can change them.
-func (p *probe) pack(messages ...*mailer.EmailMessage) []parcel {
-	parcels := make([]parcel, 0, len(messages))
+// render renders messages, before a backend or a check can change them.
+func (p *probe) render(messages ...*mailer.EmailMessage) []rendered {
+	all := make([]rendered, 0, len(messages))
 	for _, m := range messages {
 		var data bytes.Buffer
 		_, err := m.WriteTo(&data)
@@ -116,19 +116,19 @@ func (p *probe) pack(messages ...*mailer.EmailMessage) []parcel {
 		if err := errors.Join(err, envelopeErr); err != nil {
 			p.failf("a message of this suite is bad: %v", err)
 		}
-		parcels = append(parcels, parcel{name: m.Subject, mail: Mail{Envelope: envelope, Data: unix(data.Bytes())}})
+		all = append(all, rendered{name: m.Subject, mail: Mail{Envelope: envelope, Data: withLF(data.Bytes())}})
 	}
-	return parcels
+	return all
 }
 
-// arrived compares what was received, all in all, with what had to arrive.
-func (p *probe) arrived(want ...parcel) {
+// arrived compares everything that was received with what had to arrive.
+func (p *probe) arrived(want ...rendered) {
 	if p.Received == nil {
 		return
 	}
 	got := slices.Clone(p.Received())
 	for i := range got {
-		got[i].Data = unix(got[i].Data)
+		got[i].Data = withLF(got[i].Data)
 	}
 	for _, w := range want {
 		n := len(got)
@@ -163,8 +163,16 @@ func sameData(got, want []byte) bool {
 	return bytes.HasSuffix(trace, []byte("\n")) && !bytes.HasPrefix(trace, []byte("\n")) && !bytes.Contains(trace, []byte("\n\n"))
 }
 
-// unix returns data with LF line ends, and without those at its end: SMTP adds one if
+// withLF returns data with LF line ends, and without those at its end: SMTP adds one if
 // there is none, and a file may end with a blank line.
-func unix(data []byte) []byte {
+func withLF(data []byte) []byte {
 	return bytes.TrimRight(bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n")), "\n")
+}
+
+func (p *probe) noErrors(errs []error) {
+	for i, err := range errs {
+		if err != nil {
+			p.failf("message %d: %v, want no error", i, err)
+		}
+	}
 }

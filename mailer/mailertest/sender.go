@@ -15,8 +15,8 @@ func senderChecks() []check {
 			rule:  "SendBatch reports each message once before it returns, and says what SendMessages says",
 			needs: needBatchSender,
 			run: func(p *probe) {
-				batch := mixedLetters()
-				want := p.pack(batch[0], batch[3])
+				batch := mixedSamples()
+				want := p.render(batch[0], batch[3])
 				results := p.sendBatch(batch, nil)
 				p.arrived(want...)
 				for i, err := range p.send(p.ctx, 2, batch...) {
@@ -34,10 +34,10 @@ func senderChecks() []check {
 			rule:  "SendBatch opens and closes as SendMessages does",
 			needs: needBatchSender,
 			run: func(p *probe) {
-				p.sendBatch(letters(2), nil)
+				p.sendBatch(samples(2), nil)
 				p.isClosed()
 				p.open(true)
-				p.sendBatch(letters(2), nil)
+				p.sendBatch(samples(2), nil)
 				p.isOpen()
 				p.close()
 			},
@@ -55,15 +55,15 @@ func senderChecks() []check {
 			run: func(p *probe) {
 				no := errors.New("too late")
 				refuse := func(int) error { return no }
-				for i, r := range p.sendBatch(letters(3), refuse) {
+				for i, r := range p.sendBatch(samples(3), refuse) {
 					p.refusedWith(i, r, no)
 				}
 				p.isClosed()
 				p.open(true)
-				p.sendBatch(letters(3), refuse)
+				p.sendBatch(samples(3), refuse)
 				p.isOpen()
-				want := p.pack(letter(4))
-				p.sendAll(letter(4))
+				want := p.render(sample(4))
+				p.sendAll(sample(4))
 				p.close()
 				p.arrived(want...)
 			},
@@ -74,7 +74,7 @@ func senderChecks() []check {
 			needs: needBatchSender,
 			run: func(p *probe) {
 				var asked []int
-				p.sendBatch(mixedLetters(), func(i int) error {
+				p.sendBatch(mixedSamples(), func(i int) error {
 					asked = append(asked, i)
 					return nil
 				})
@@ -92,7 +92,7 @@ func senderChecks() []check {
 			run: func(p *probe) {
 				const many = 300
 				reported := 0
-				p.sendBatchTo(letters(many), func(i int) error {
+				p.sendBatchTo(samples(many), func(i int) error {
 					if i == many-1 && reported == 0 {
 						p.failf("Begin was asked for all of %d messages before any was reported", many)
 					}
@@ -103,11 +103,11 @@ func senderChecks() []check {
 	}
 }
 
-// mixedLetters are two good messages, and between them a bad one and one to nobody.
-func mixedLetters() []*mailer.EmailMessage {
-	bad := letter(1)
+// mixedSamples are two good messages, and between them a bad one and one to nobody.
+func mixedSamples() []*mailer.EmailMessage {
+	bad := sample(1)
 	bad.Subject = "x\ny"
-	return []*mailer.EmailMessage{letter(0), bad, unaddressed(2), letter(3)}
+	return []*mailer.EmailMessage{sample(0), bad, unaddressed(2), sample(3)}
 }
 
 // sendRefusedToBegin refuses messages with errors of both kinds, those with a class and
@@ -115,8 +115,8 @@ func mixedLetters() []*mailer.EmailMessage {
 func sendRefusedToBegin(p *probe) {
 	late := &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: errors.New("too late")}
 	no := map[int]error{1: late, 2: late, 4: errors.New("not now")}
-	want := p.pack(letter(0), letter(3), letter(5))
-	for i, r := range p.sendBatch(letters(6), func(i int) error { return no[i] }) {
+	want := p.render(sample(0), sample(3), sample(5))
+	for i, r := range p.sendBatch(samples(6), func(i int) error { return no[i] }) {
 		if no[i] == nil && (r.Err != nil || r.Skipped) {
 			p.failf("message %d: %v, Skipped is %t; want it sent", i, r.Err, r.Skipped)
 		}

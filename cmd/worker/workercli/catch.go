@@ -33,7 +33,7 @@ and delivers nothing. It is the twin of Python's
 
 func catch(ctx context.Context, std cli.Streams, addr string) error {
 	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return cli.Exitf(cli.ExitUsage, "--addr %q: host:port is wanted", addr)
+		return cli.Exitf(cli.ExitUsage, "--addr %q: host:port is expected", addr)
 	}
 	failed := make(chan error, 1) // when nobody reads what is printed any more
 	server, err := catcher.Start(catcher.Config{

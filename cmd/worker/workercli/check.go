@@ -34,7 +34,7 @@ none; what it thinks of a recipient shows "enqueue test".`,
 }
 
 func check(ctx context.Context, std cli.Streams, registry backends.Registry) error {
-	s, err := cli.Settings(std)
+	s, err := cli.Settings(std, registry.Load)
 	printSettings(std.Out, s)
 	if err != nil {
 		return err
@@ -117,13 +117,14 @@ func tryBackend(ctx context.Context, s settings.Settings, registry backends.Regi
 	return warnings, errors.Join(err, backend.Close())
 }
 
-// senderTrier is a backend that can ask whether a sender is welcome without sending anything.
+// senderTrier is a backend that can ask the server whether it accepts a sender, without
+// sending anything.
 type senderTrier interface {
 	TrySender(ctx context.Context, from string) error
 }
 
-// trySenders asks for the senders that are set here. If none is, those who hand mail over
-// name theirs, and a refusal of Django's default, at localhost, is no more than a warning.
+// trySenders asks for the senders that are set here. If none is set, producers name their
+// own, and then a refusal of Django's default sender at localhost is only a warning.
 func trySenders(ctx context.Context, backend mailer.Backend, s settings.Settings) (warnings []string, err error) {
 	b, ok := backend.(senderTrier)
 	if !ok {
@@ -162,8 +163,8 @@ func sendersSet(s settings.Settings) []sender {
 	return set
 }
 
-// The replies of a server that wants more of us before it takes mail from anybody (RFC 4954, 6;
-// RFC 3207, 4).
+// The replies of a server that requires a login or TLS before it takes mail from anybody
+// (RFC 4954, 6; RFC 3207, 4).
 const (
 	replyWantsLogin  = 530
 	replyWeakLogin   = 534

@@ -112,7 +112,7 @@ func TestBadSettings(t *testing.T) {
 		{"a loop", map[string]string{"EMAIL_QUEUE_BACKEND": "queue"}, []string{"run"}, 78, []string{"EMAIL_QUEUE_BACKEND"}},
 		{"an unknown backend", map[string]string{"EMAIL_QUEUE_BACKEND": "smpt"}, []string{"run"}, 78, []string{"smtp"}},
 		{"Redis down", map[string]string{"REDIS_URL": "redis://127.0.0.1:1/0?max_retries=-1"}, []string{"check"}, 69, []string{"not ready"}},
-		{"no command", nil, nil, 64, []string{"a command is wanted"}},
+		{"no command", nil, nil, 64, []string{"a command is expected"}},
 		{"unknown command", nil, []string{"rum"}, 64, []string{`unknown command "rum"`}},
 		{"a demo of nothing", nil, []string{"demo", "--count", "0"}, 64, []string{"--count"}},
 	}
@@ -144,7 +144,7 @@ func TestRun_ownBackend(t *testing.T) {
 	t.Setenv("EMAIL_QUEUE_BACKEND", "pigeon")
 	outbox := new(locmem.Outbox)
 	registry := backends.Builtin()
-	registry["pigeon"] = func(settings.Settings) (mailer.Backend, error) { return locmem.New(locmem.Config{Outbox: outbox}) }
+	registry["pigeon"] = backends.Entry{New: func(settings.Settings) (mailer.Backend, error) { return locmem.New(locmem.Config{Outbox: outbox}) }}
 
 	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
 	defer func() { _ = client.Close() }()
@@ -306,7 +306,7 @@ func TestStrangers(t *testing.T) {
 	redis := redistest.Start(t, redistest.Options{})
 	t.Setenv("REDIS_URL", redis.URL())
 	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
-	registry := backends.Registry{"smtp": func(settings.Settings) (mailer.Backend, error) { return nil, errors.New("550 " + dirt) }}
+	registry := backends.Registry{"smtp": {New: func(settings.Settings) (mailer.Backend, error) { return nil, errors.New("550 " + dirt) }}}
 	clean("check", worker(t.Context(), t, registry, "check").out)
 
 	var b strings.Builder

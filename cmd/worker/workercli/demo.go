@@ -63,7 +63,7 @@ type demo struct {
 
 func (d *demo) run(ctx context.Context) (err error) {
 	if d.count < 1 {
-		return cli.Exitf(cli.ExitUsage, "--count %d: at least one mail is wanted", d.count)
+		return cli.Exitf(cli.ExitUsage, "--count %d: at least one mail is expected", d.count)
 	}
 	stop, err := d.start()
 	if err != nil {
@@ -118,7 +118,7 @@ func (d *demo) start() (stop func(), err error) {
 	}, nil
 }
 
-// received is told of each mail that arrives.
+// received counts a mail that arrives.
 func (d *demo) received(m catcher.Message) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

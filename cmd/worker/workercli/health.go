@@ -14,12 +14,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/settings"
 )
 
-func healthCommand(std cli.Streams) *cobra.Command {
+func healthCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
 	var ready bool
 	var address string
 	c := &cobra.Command{
@@ -40,7 +41,7 @@ Exit codes: 0 yes, 64 usage, 69 no or no answer, 78 a setting is wrong.`,
 			case address != "":
 				return health(c.Context(), std.Out, address, "")
 			}
-			s, _, err := settings.Load() // the worker itself prints the warnings
+			s, _, err := registry.Load() // the worker itself prints the warnings
 			if err != nil {
 				return err
 			}
@@ -79,8 +80,8 @@ func healthURL(addr string, ready bool) (string, error) {
 	return u.String(), nil
 }
 
-// credentials is the Authorization header with which /readyz says what is amiss, beside that
-// something is.
+// credentials is the Authorization header with which /readyz shows details: what is wrong,
+// and not only that something is.
 func credentials(s settings.HTTP) string {
 	if token := s.Token.Reveal(); token != "" {
 		return "Bearer " + token
@@ -91,8 +92,8 @@ func credentials(s settings.HTTP) string {
 	return ""
 }
 
-// healthPatience is shorter than what a health check is usually given, so that its log
-// has our words.
+// healthPatience is shorter than the usual limit of a health check, so that its log shows
+// our message instead of a kill.
 const healthPatience = 4 * time.Second
 
 func health(ctx context.Context, w io.Writer, address, authorization string) error {

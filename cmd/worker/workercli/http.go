@@ -18,12 +18,12 @@ import (
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-// defaultPorts is how many ports are tried if EMAIL_HTTP_ADDR is not set, so that several workers
-// of one machine each have their pages without anybody giving them addresses.
+// defaultPorts is how many ports are tried if EMAIL_HTTP_ADDR is not set. So several workers
+// on one machine each have their pages without configuration.
 const defaultPorts = 10
 
-// watch makes pages and metrics see what the worker of cfg does, and returns the HTTP server
-// that shows them. client is one that only looks.
+// watch connects pages and metrics to the worker of cfg, and returns the HTTP server that
+// shows them. client is the one that reads Redis for them.
 func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerConfig) pages.Config {
 	state := pages.NewState(s.Mailers()...)
 	counted := metrics.New(metrics.Config{
@@ -40,7 +40,7 @@ func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerC
 	}
 }
 
-// ports is how many are tried. Only who has not asked for one can do with another.
+// ports is how many are tried: one, if the setting names one.
 func ports(s settings.Settings) int {
 	for _, d := range settings.Describe(s) {
 		if d.Name == settings.HTTPAddrVariable && d.Source == settings.FromDefault {
@@ -50,8 +50,8 @@ func ports(s settings.Settings) int {
 	return 1
 }
 
-// startPages starts the worker's HTTP server, if it is wanted, and returns what ends it. From
-// the end of ctx on the worker takes nothing new, and its pages say so.
+// startPages starts the worker's HTTP server, unless it is switched off, and returns what ends
+// it. When ctx ends, the worker takes nothing new, and its pages say so.
 func startPages(ctx context.Context, s settings.Settings, cfg pages.Config) (stop func(), err error) {
 	if s.HTTP.Addr == settings.HTTPOff {
 		return func() {}, nil
@@ -77,7 +77,7 @@ func startPages(ctx context.Context, s settings.Settings, cfg pages.Config) (sto
 	}, nil
 }
 
-// hooked makes smtp backends tell of their connections, whoever has made them.
+// hooked adds hooks to the smtp backends that connect makes.
 func hooked(connect func(string) (mailer.Backend, error), hooks ...func(mailer string) *smtp.Hooks) func(string) (mailer.Backend, error) {
 	return func(name string) (mailer.Backend, error) {
 		backend, err := connect(name)

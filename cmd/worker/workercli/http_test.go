@@ -118,7 +118,7 @@ func TestRun_pages(t *testing.T) {
 	t.Setenv("EMAIL_HTTP_ADDR", "127.0.0.1:0")
 	backend := slow{make(chan struct{}), make(chan struct{})}
 	registry := backends.Builtin()
-	registry["slow"] = func(settings.Settings) (mailer.Backend, error) { return backend, nil }
+	registry["slow"] = backends.Entry{New: func(settings.Settings) (mailer.Backend, error) { return backend, nil }}
 	queue := tasks.NewQueue(server.Client(t), tasks.QueueConfig{Defaults: mailer.Defaults{Hostname: "h.example"}})
 
 	r := start(t, registry)

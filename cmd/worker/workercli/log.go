@@ -33,7 +33,7 @@ func newLogger(w io.Writer, s settings.Log) zerolog.Logger {
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()
 }
 
-// printable cleans what people read: JSON escapes only some of what a terminal acts upon.
+// printable removes control characters from the lines for people: JSON escapes only some.
 func printable(line map[string]any) error {
 	for name, value := range line {
 		line[name] = printableValue(value)
@@ -53,11 +53,11 @@ func printableValue(value any) any {
 	return value
 }
 
-// adopt makes the logs of libraries, which know the whole process alone, lines of ours: what
-// go-redis says comes back as an error too, and asynqmon uses the standard library's log.
+// adopt sends the logs of libraries that log for the whole process into our log: go-redis,
+// whose lines come back as errors too, and the standard library's log, which asynqmon uses.
 func adopt(w io.Writer, log zerolog.Logger) {
 	if w != os.Stderr {
-		return // a command inside another program, whose those are
+		return // a command inside another program, to which they belong
 	}
 	redis.SetLogger(redisLog{log})
 	stdlog.SetFlags(0)
@@ -81,17 +81,19 @@ func traced(registry backends.Registry, log zerolog.Logger, s settings.Log) back
 	registry = maps.Clone(registry)
 	var last atomic.Int64
 	log, show := log.Level(zerolog.InfoLevel), s.ShowAddresses // it was asked for
-	registry["smtp"] = func(s settings.Settings) (mailer.Backend, error) {
+	smtp := registry["smtp"]
+	smtp.New = func(s settings.Settings) (mailer.Backend, error) {
 		number := last.Add(1)
 		return backends.SMTP(s, func(line string) {
 			log.Info().Int64("smtp", number).Msg(redact.Text(line, maxTraced, show))
 		})
 	}
+	registry["smtp"] = smtp
 	return registry
 }
 
-// logged logs why a worker ends, so that all that it writes has one form, a line for each
-// problem. The error that it returns is not printed again.
+// logged logs why a worker ends, a line for each problem, so that all output of a worker has
+// the same form. The error that it returns is not printed again.
 func logged(log zerolog.Logger, err error) error {
 	if err == nil {
 		return nil
@@ -103,5 +105,5 @@ func logged(log zerolog.Logger, err error) error {
 	for _, p := range problems {
 		log.Error().Msg(p.Error())
 	}
-	return cli.Told(err)
+	return cli.Reported(err)
 }

@@ -5,7 +5,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/internal/cli"
-	"github.com/mailpouch/mailpouch/internal/manpage/manpagetest"
+	"github.com/mailpouch/mailpouch/internal/cli/manpage/manpagetest"
 )
 
 func TestManPages(t *testing.T) {

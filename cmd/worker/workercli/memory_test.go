@@ -26,7 +26,7 @@ func TestCollection(t *testing.T) {
 			t.Parallel()
 			percent, limit := collection(tt.messages, func(name string) string { return tt.env[name] })
 			if percent != tt.percent || limit != tt.limit {
-				t.Errorf("collection = %d %%, %d octets; want %d %%, %d", percent, limit, tt.percent, tt.limit)
+				t.Errorf("collection = %d %%, %d bytes; want %d %%, %d", percent, limit, tt.percent, tt.limit)
 			}
 		})
 	}

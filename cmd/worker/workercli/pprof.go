@@ -33,15 +33,15 @@ func servePprof(addr string) (at net.Addr, stop func(), err error) {
 	}, nil
 }
 
-// loopbackOnly says why addr is not one of this machine's own. A name other than
-// localhost is refused too: what it means may change.
+// loopbackOnly returns an error if other machines could reach addr. A name other than
+// localhost is refused too: its address may change.
 func loopbackOnly(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return errors.New("an address such as 127.0.0.1:6060 is wanted")
+		return errors.New("an address such as 127.0.0.1:6060 is expected")
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("only this machine may read profiles: 127.0.0.1, [::1] or localhost is wanted, not %q", host)
+		return fmt.Errorf("only this machine may read profiles: 127.0.0.1, [::1] or localhost is expected, not %q", host)
 	}
 	return nil
 }

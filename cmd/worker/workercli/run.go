@@ -3,15 +3,14 @@ package workercli
 import (
 	"context"
 	"os"
-	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
+	"github.com/mailpouch/mailpouch"
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
-	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -29,7 +28,7 @@ second signal ends it at once.`,
   EMAIL_QUEUE_BACKEND=console worker run`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, warnings, err := settings.Load()
+			s, warnings, err := registry.Load()
 			log := newLogger(std.Err, s.Log)
 			adopt(std.Err, log)
 			for _, w := range warnings {
@@ -77,10 +76,11 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 		return cli.Exit(cli.ExitConfig, err)
 	}
 	defer func() { _ = looking.Close() }()
-	cfg, err := workerConfig(ctx, s, registry, &log)
+	cfg, err := mailpouch.WorkerConfig(ctx, s, registry)
 	if err != nil {
 		return err
 	}
+	cfg.Logger = &log
 	trace(&cfg)
 	show := watch(s, looking, &cfg)
 	keepMemoryLow(cfg.Memory, os.Getenv)
@@ -92,7 +92,7 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 	// more likely a mistake: say so at once.
 	found, err := tryRedis(ctx, s)
 	if ctx.Err() != nil {
-		return nil // it was told to stop while it started
+		return nil // it was stopped while it started
 	}
 	if err != nil {
 		return cli.Exitf(cli.ExitUnavailable, "Redis %s: %w", s.Queue.RedisURL, err)
@@ -107,39 +107,4 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 	}
 	defer stop() // the pages stay until the worker has ended
 	return worker.Run(ctx)
-}
-
-// workerConfig is the worker that the settings describe.
-func workerConfig(ctx context.Context, s settings.Settings, registry backends.Registry, log *zerolog.Logger) (tasks.WorkerConfig, error) {
-	s.Message.Hostname = backends.Hostname(ctx, s)
-	connections, reply, err := mailers(s)
-	return tasks.WorkerConfig{
-		Connect: func(name string) (mailer.Backend, error) {
-			named, err := s.Named(name)
-			if err != nil {
-				return nil, err
-			}
-			return registry.New(named.Worker.Backend, named)
-		},
-		Mailers: connections,
-		Queues:  s.Worker.Queues, Shards: s.Queue.Shards, Connections: s.Worker.Connections, BatchSize: s.Worker.BatchSize, Memory: s.Worker.Memory.OrNever(),
-		RetryMin: s.Worker.RetryMin, RetryMax: s.Worker.RetryMax, MaxAge: s.Worker.MaxAge,
-		BatchTimeout: s.Worker.BatchTimeout, ReplyTimeout: reply, ShutdownTimeout: s.Worker.ShutdownTimeout,
-		Logger: log, ShowAddresses: s.Log.ShowAddresses,
-	}, err
-}
-
-// mailers are the named mailers, how many connections each has, and the longest time
-// that one of all mailers may wait for the reply to a whole message.
-func mailers(s settings.Settings) (connections map[string]int, reply time.Duration, err error) {
-	connections, reply = map[string]int{}, s.SMTP.DataTimeout
-	for _, name := range s.Mailers() {
-		named, err := s.Named(name)
-		if err != nil {
-			return nil, 0, err
-		}
-		connections[name] = named.Worker.Connections
-		reply = max(reply, named.SMTP.DataTimeout)
-	}
-	return connections, reply, nil
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/mailpouch/mailpouch/tracing"
 )
 
-// trace makes the worker continue the traces that its messages belong to. Who wants to see
-// them sets OpenTelemetry's TracerProvider in a main of their own before Main; without
-// one nothing is recorded.
+// trace makes the worker continue the traces that its messages belong to. To record them, a
+// program sets OpenTelemetry's TracerProvider in its own main before Main. Without one
+// nothing is recorded.
 func trace(cfg *tasks.WorkerConfig) {
 	tracer := tracing.New(otel.Tracer(tracing.Scope))
 	cfg.Tracer = tracer

@@ -58,8 +58,8 @@ func (f faults) checkText(field, text, missing string, most int) {
 	}
 }
 
-// isAddress wants an address and nothing else. A display name or a comment would be a
-// stranger's words in a mail from us.
+// isAddress reports whether s is an address and nothing else. A display name or a comment
+// would put a stranger's words into a mail from us.
 func isAddress(s string) bool {
 	a, err := mail.ParseAddress(s)
 	return err == nil && a.Address == s && (&mailer.EmailMessage{To: []string{s}}).Validate() == nil

@@ -47,7 +47,7 @@ If you did not write to us, somebody entered your address by mistake, and
 there is nothing that you need to do.
 `
 
-// isInjection says whether an entry would write header fields of its own, such as
+// isInjection reports whether an entry would write header fields of its own, such as
 // "Hello\nBcc: everybody@example.com". No browser sends that.
 func isInjection(mails []*mailer.EmailMessage) bool {
 	for _, m := range mails {

@@ -24,7 +24,7 @@ import (
 // patience is how long a visitor waits for the queue before the page says that it is away.
 const patience = 5 * time.Second
 
-// maxBody is more octets than the longest entry has, each of its characters encoded.
+// maxBody is more than the longest entry needs, in bytes, with every character encoded.
 const maxBody = 256 << 10
 
 const formTitle = "Contact us"

@@ -1,11 +1,13 @@
 // Command worker is Mailpouch's worker with the webhook backend beside the others:
 //
-//	EMAIL_QUEUE_BACKEND=webhook WEBHOOK_URL=https://mail.example.com/v1/send WEBHOOK_TOKEN=... worker run
+//	EMAIL_URL=webhook+https://TOKEN@mail.example.com/v1/send worker run
+//
+// or, for one of several mailers,
+//
+//	EMAIL_MAILERS=marketing EMAIL_MARKETING_URL=webhook+https://TOKEN@mail.example.com/v1/send worker run
 package main
 
 import (
-	"os"
-
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/cmd/worker/workercli"
 	"github.com/mailpouch/mailpouch/examples/webhook"
@@ -13,13 +15,15 @@ import (
 	"github.com/mailpouch/mailpouch/settings"
 )
 
-func main() {
-	registry := backends.Builtin()
-	registry["webhook"] = func(s settings.Settings) (mailer.Backend, error) {
-		return webhook.New(webhook.Config{
-			URL: os.Getenv("WEBHOOK_URL"), Token: os.Getenv("WEBHOOK_TOKEN"),
-			Defaults: backends.Defaults(s),
-		})
+func main() { workercli.Main(registry()) }
+
+func registry() backends.Registry {
+	all := backends.Builtin()
+	all["webhook"] = backends.Entry{
+		Schemes: []string{"webhook+http", "webhook+https"},
+		New: func(s settings.Settings) (mailer.Backend, error) {
+			return webhook.FromURL(s.Delivery.URL.Custom(), backends.Defaults(s))
+		},
 	}
-	workercli.Main(registry)
+	return all
 }

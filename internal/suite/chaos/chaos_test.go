@@ -44,7 +44,7 @@ func TestChaos(t *testing.T) {
 	var us, them []*report
 	t.Run("both", func(t *testing.T) {
 		t.Run("mailpouch", func(t *testing.T) { t.Parallel(); us = run(t, full(), our) })
-		t.Run("usual", func(t *testing.T) { t.Parallel(); them = run(t, full().singly(), usual) })
+		t.Run("usual", func(t *testing.T) { t.Parallel(); them = run(t, full().singly(), baselineStack) })
 	})
 	if us == nil || them == nil {
 		t.Fatal("a run did not come to its end")
@@ -53,7 +53,7 @@ func TestChaos(t *testing.T) {
 	check(t, us)
 }
 
-// run does what the plan says and counts, the messages of lots apart from the others.
+// run does what the plan says and counts, the messages handed over in bulk apart from the others.
 func run(t *testing.T, p plan, with func(*testing.T, string, *relay) *stack) []*report {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), p.deadline)
@@ -132,7 +132,7 @@ func act(e event, server *redistest.Server, relay *relay, fleet *fleet) {
 	}
 }
 
-// idle says whether no task is waiting, held or to be tried again.
+// idle reports whether no task is waiting, held or to be tried again.
 func idle(inspector *asynq.Inspector) bool {
 	queues, err := inspector.Queues()
 	if err != nil {

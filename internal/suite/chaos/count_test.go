@@ -12,32 +12,32 @@ func TestCountCopies(t *testing.T) {
 	t.Parallel()
 	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 	killed := map[string]time.Time{"killed": noon}
-	on := func(worker string, nth, kept int, ended time.Time) letter {
-		return letter{line: &line{worker: worker, kept: kept, ended: ended}, nth: nth}
+	on := func(worker string, nth, kept int, ended time.Time) keptCopy {
+		return keptCopy{line: &line{worker: worker, kept: kept, ended: ended}, nth: nth}
 	}
-	cut := func(l letter) letter { l.cutOff = true; return l }
+	cut := func(l keptCopy) keptCopy { l.cutOff = true; return l }
 	later, before := noon.Add(time.Second), noon.Add(-time.Second)
 	fine := on("other", 3, 9, later)
 	tests := []struct {
 		name             string
-		copies           []letter
+		copies           []keptCopy
 		twice            int
 		cutOff, lastWord int
 		strange          bool
 		window           int // 1 if zero
 	}{
-		{"one", []letter{fine}, 0, 0, 0, false, 0},
-		{"two, and no reason why", []letter{fine, fine}, 1, 0, 0, true, 0},
-		{"the first reply was cut off", []letter{cut(fine), fine}, 1, 1, 0, false, 0},
-		{"the second reply was cut off", []letter{fine, cut(fine)}, 1, 1, 0, true, 0},
-		{"the last one before the kill", []letter{on("killed", 9, 9, later), fine}, 1, 0, 1, false, 0},
-		{"the last one, and the connection still open", []letter{on("killed", 9, 9, time.Time{}), fine}, 1, 0, 1, false, 0},
-		{"the last but one before the kill", []letter{on("killed", 8, 9, later), fine}, 1, 0, 0, true, 0},
-		{"the last but one, where two may be in doubt", []letter{on("killed", 8, 9, later), fine}, 1, 0, 1, false, 2},
-		{"the last but two, where two may be in doubt", []letter{on("killed", 7, 9, later), fine}, 1, 0, 0, true, 2},
-		{"over a connection that ended before the kill", []letter{on("killed", 9, 9, before), fine}, 1, 0, 0, true, 0},
-		{"one excuse for three copies", []letter{cut(fine), fine, fine}, 2, 1, 0, true, 0},
-		{"two for three", []letter{cut(fine), on("killed", 9, 9, later), fine}, 2, 1, 1, false, 0},
+		{"one", []keptCopy{fine}, 0, 0, 0, false, 0},
+		{"two, and no reason why", []keptCopy{fine, fine}, 1, 0, 0, true, 0},
+		{"the first reply was cut off", []keptCopy{cut(fine), fine}, 1, 1, 0, false, 0},
+		{"the second reply was cut off", []keptCopy{fine, cut(fine)}, 1, 1, 0, true, 0},
+		{"the last one before the kill", []keptCopy{on("killed", 9, 9, later), fine}, 1, 0, 1, false, 0},
+		{"the last one, and the connection still open", []keptCopy{on("killed", 9, 9, time.Time{}), fine}, 1, 0, 1, false, 0},
+		{"the last but one before the kill", []keptCopy{on("killed", 8, 9, later), fine}, 1, 0, 0, true, 0},
+		{"the last but one, where two may be in doubt", []keptCopy{on("killed", 8, 9, later), fine}, 1, 0, 1, false, 2},
+		{"the last but two, where two may be in doubt", []keptCopy{on("killed", 7, 9, later), fine}, 1, 0, 0, true, 2},
+		{"over a connection that ended before the kill", []keptCopy{on("killed", 9, 9, before), fine}, 1, 0, 0, true, 0},
+		{"one excuse for three copies", []keptCopy{cut(fine), fine, fine}, 2, 1, 0, true, 0},
+		{"two for three", []keptCopy{cut(fine), on("killed", 9, 9, later), fine}, 2, 1, 1, false, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -52,16 +52,16 @@ func TestCountCopies(t *testing.T) {
 }
 
 // Every message of a plan is handed over once, in one way.
-func TestPlan_lots(t *testing.T) {
+func TestPlan_bulks(t *testing.T) {
 	t.Parallel()
-	for _, p := range []plan{full(), short(), full().singly(), {mails: 700, together: 600, lot: 250, span: time.Minute}} {
+	for _, p := range []plan{full(), short(), full().singly(), {mails: 700, together: 600, bulkSize: 250, span: time.Minute}} {
 		var numbers []int
-		for _, l := range append(p.singles(), p.lots()...) {
+		for _, l := range append(p.singles(), p.bulks()...) {
 			if l.at < 0 || l.at >= p.span {
 				t.Errorf("handed over at %v of %v", l.at, p.span)
 			}
-			if len(l.numbers) > max(p.lot, 1) {
-				t.Errorf("%d messages at once, at most %d are wanted", len(l.numbers), p.lot)
+			if len(l.numbers) > max(p.bulkSize, 1) {
+				t.Errorf("%d messages at once, at most %d are expected", len(l.numbers), p.bulkSize)
 			}
 			numbers = append(numbers, l.numbers...)
 		}

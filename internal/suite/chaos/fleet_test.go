@@ -36,7 +36,7 @@ type worker struct {
 	slot int
 	cmd  *exec.Cmd
 	gone chan struct{} // closed when it has ended
-	told bool          // it was told to end, or killed
+	told bool          // it was asked to end, or killed
 }
 
 // killed is a worker that was ended with SIGKILL.

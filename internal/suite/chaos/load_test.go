@@ -7,37 +7,37 @@ import (
 	"time"
 )
 
-// lot is messages that are handed over at once.
-type lot struct {
+// handover is messages that are handed over at once.
+type handover struct {
 	at      time.Duration // from the beginning
 	numbers []int
 }
 
 // singles are the messages that are handed over one by one, which are the first by number.
-func (p plan) singles() []lot {
-	all := make([]lot, p.mails-p.together)
+func (p plan) singles() []handover {
+	all := make([]handover, p.mails-p.together)
 	for n := range all {
-		all[n] = lot{p.span * time.Duration(n) / time.Duration(len(all)), []int{n}}
+		all[n] = handover{p.span * time.Duration(n) / time.Duration(len(all)), []int{n}}
 	}
 	return all
 }
 
-// lots are the others.
-func (p plan) lots() []lot {
-	var all []lot
-	for i, at := range p.lotTimes() {
-		from := p.mails - p.together + i*p.lot
-		all = append(all, lot{at, sequence(from, min(from+p.lot, p.mails))})
+// bulks are the others, handed over together.
+func (p plan) bulks() []handover {
+	var all []handover
+	for i, at := range p.bulkTimes() {
+		from := p.mails - p.together + i*p.bulkSize
+		all = append(all, handover{at, sequence(from, min(from+p.bulkSize, p.mails))})
 	}
 	return all
 }
 
-// lotTimes are the times at which lots are handed over.
-func (p plan) lotTimes() []time.Duration {
+// bulkTimes are the times at which bulk mail is handed over.
+func (p plan) bulkTimes() []time.Duration {
 	if p.together == 0 {
 		return nil
 	}
-	times := make([]time.Duration, (p.together+p.lot-1)/p.lot)
+	times := make([]time.Duration, (p.together+p.bulkSize-1)/p.bulkSize)
 	for i := range times {
 		times[i] = p.span * time.Duration(2*i+1) / time.Duration(2*len(times))
 	}
@@ -54,7 +54,7 @@ func sequence(a, b int) []int {
 }
 
 // load is the producers' side. It hands a single message over until it is accepted, which
-// its key makes safe. A lot has no keys: what Redis has not answered for may be queued or not,
+// its key makes safe. Bulk mail has no keys: what Redis has not answered for may be queued or not,
 // so it is left as it is, and other messages are handed over in its place.
 type load struct {
 	stack *stack
@@ -63,7 +63,7 @@ type load struct {
 	mu         sync.Mutex
 	tasks      map[int]string // what was accepted, and as which task
 	again      int            // single hand-overs that had to be repeated
-	unanswered map[int]bool   // messages of lots of which nobody knows whether Redis has them
+	unanswered map[int]bool   // messages handed over in bulk of which nobody knows whether Redis has them
 	spare      int            // the number of the next message that takes another one's place
 }
 
@@ -71,36 +71,36 @@ func newLoad(s *stack, p plan) *load {
 	return &load{stack: s, plan: p, tasks: map[int]string{}, unanswered: map[int]bool{}, spare: p.mails}
 }
 
-// inLot says whether the message with a number is handed over together with others.
-func (l *load) inLot(number int) bool { return number >= l.plan.mails-l.plan.together }
+// inBulk reports whether the message with a number is handed over together with others.
+func (l *load) inBulk(number int) bool { return number >= l.plan.mails-l.plan.together }
 
-// run hands all messages over, each as soon as it is due. Lots have a producer to themselves.
+// run hands all messages over, each as soon as it is due. Bulk mail has a producer to themselves.
 func (l *load) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	start := time.Now()
-	wg.Go(func() { l.produce(ctx, start, l.plan.lots(), 1) })
+	wg.Go(func() { l.produce(ctx, start, l.plan.bulks(), 1) })
 	wg.Go(func() { l.produce(ctx, start, l.plan.singles(), l.plan.producers) })
 }
 
-func (l *load) produce(ctx context.Context, start time.Time, all []lot, producers int) {
-	due := make(chan lot)
+func (l *load) produce(ctx context.Context, start time.Time, all []handover, producers int) {
+	due := make(chan handover)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer close(due)
 	for range producers {
 		wg.Go(func() {
-			for lot := range due {
-				l.handOver(ctx, lot.numbers)
+			for h := range due {
+				l.handOver(ctx, h.numbers)
 			}
 		})
 	}
-	for _, lot := range all {
-		if !until(ctx, start.Add(lot.at)) {
+	for _, h := range all {
+		if !until(ctx, start.Add(h.at)) {
 			return
 		}
 		select {
-		case due <- lot:
+		case due <- h:
 		case <-ctx.Done():
 			return
 		}
@@ -109,8 +109,8 @@ func (l *load) produce(ctx context.Context, start time.Time, all []lot, producer
 
 func (l *load) handOver(ctx context.Context, numbers []int) {
 	for {
-		if l.inLot(numbers[0]) {
-			numbers = l.handOverLot(ctx, numbers)
+		if l.inBulk(numbers[0]) {
+			numbers = l.handOverBulk(ctx, numbers)
 		} else {
 			numbers = l.handOverOne(ctx, numbers[0])
 		}
@@ -138,8 +138,8 @@ func (l *load) handOverOne(ctx context.Context, number int) []int {
 	return nil
 }
 
-// handOverLot returns the messages that are to take the place of those without an answer.
-func (l *load) handOverLot(ctx context.Context, numbers []int) (others []int) {
+// handOverBulk returns the messages that are to take the place of those without an answer.
+func (l *load) handOverBulk(ctx context.Context, numbers []int) (others []int) {
 	tasks, errs := l.stack.enqueueAll(ctx, numbers)
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -62,7 +62,7 @@ func (q *queues) add(found []*asynq.TaskInfo) {
 	}
 }
 
-// waits says whether the message with that task is still to be sent. One of a mass task
+// waits reports whether the message with that task is still to be sent. One of a mass task
 // may have become a task of its own.
 func (q *queues) waits(task string) bool {
 	info := q.tasks[task]
@@ -78,7 +78,7 @@ func (q *queues) waits(task string) bool {
 func (q *queues) tries(t *testing.T, l *load, logs string) {
 	t.Helper()
 	for number, task := range l.accepted() {
-		if info := q.tasks[task]; info != nil && !l.inLot(number) {
+		if info := q.tasks[task]; info != nil && !l.inBulk(number) {
 			q.spent[number] = info.Retried
 		}
 	}
@@ -92,7 +92,7 @@ func (q *queues) tries(t *testing.T, l *load, logs string) {
 			t.Fatal(err)
 		}
 		for text := range bytes.Lines(data) {
-			if number, ok := retried(text); ok && l.inLot(number) {
+			if number, ok := retried(text); ok && l.inBulk(number) {
 				q.spent[number]++
 			}
 		}

@@ -24,9 +24,9 @@ type relay struct {
 	away     bool
 	mute     bool // whole messages are neither kept nor answered
 	open     map[*session]bool
-	copies   map[int][]letter // by number of the message
-	changed  chan struct{}    // closed and replaced when a copy comes in
-	held     chan struct{}    // gets a token when a whole message has come while mute
+	copies   map[int][]keptCopy // by number of the message
+	changed  chan struct{}      // closed and replaced when a copy comes in
+	held     chan struct{}      // gets a token when a whole message has come while mute
 	sessions sync.WaitGroup
 }
 
@@ -38,7 +38,7 @@ type faults struct {
 	slowest    time.Duration // replies to whole messages take up to this long
 }
 
-// refuses says whether a message is one that the relay refuses for good, each time.
+// refuses reports whether a message is one that the relay refuses for good, each time.
 func (f faults) refuses(number int) bool {
 	return f.refuseOne > 0 && number%f.refuseOne == f.refuseOne-1
 }
@@ -50,11 +50,11 @@ type line struct {
 	kept   int       // messages that came over it and were kept
 }
 
-// letter is a copy of a message that the relay kept.
-type letter struct {
+// keptCopy is a copy of a message that the relay kept.
+type keptCopy struct {
 	line   *line
 	nth    int               // of those that came over the line, from 1
-	sum    [sha256.Size]byte // of its octets
+	sum    [sha256.Size]byte // of its bytes
 	at     time.Time
 	cutOff bool // the relay hung up instead of answering
 	unread bool // the answer could not be written any more
@@ -79,7 +79,7 @@ func startRelay(t *testing.T, seed uint64, f faults) *relay {
 	t.Helper()
 	r := &relay{
 		faults: f, rng: rand.New(rand.NewPCG(seed, 1)), addr: "127.0.0.1:0",
-		open: map[*session]bool{}, copies: map[int][]letter{}, changed: make(chan struct{}), held: make(chan struct{}, 1000),
+		open: map[*session]bool{}, copies: map[int][]keptCopy{}, changed: make(chan struct{}), held: make(chan struct{}, 1000),
 	}
 	if err := r.listen(); err != nil {
 		t.Fatal(err)
@@ -207,7 +207,7 @@ func (r *relay) pause() time.Duration {
 }
 
 // keep takes responsibility for a message.
-func (r *relay) keep(number int, l letter) {
+func (r *relay) keep(number int, l keptCopy) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l.line.kept++
@@ -232,20 +232,20 @@ func (r *relay) delivered() (n int, next <-chan struct{}) {
 	return len(r.copies), r.changed
 }
 
-// lastAt says whether the letter is one of the last that were kept of those that came over
+// lastAt reports whether the copy is one of the last that were kept of those that came over
 // a line which was open at a time.
-func (l letter) lastAt(at time.Time, window int) bool {
+func (l keptCopy) lastAt(at time.Time, window int) bool {
 	return l.nth > l.line.kept-window && (l.line.ended.IsZero() || l.line.ended.After(at))
 }
 
 // books returns all copies, those of each message in the order in which they came.
-func (r *relay) books() map[int][]letter {
+func (r *relay) books() map[int][]keptCopy {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := make(map[int][]letter, len(r.copies))
-	for number, letters := range r.copies {
-		all[number] = slices.Clone(letters)
-		for i, l := range letters {
+	all := make(map[int][]keptCopy, len(r.copies))
+	for number, copies := range r.copies {
+		all[number] = slices.Clone(copies)
+		for i, l := range copies {
 			all[number][i].line = new(*l.line) // sessions may still be ending
 		}
 	}

@@ -42,7 +42,7 @@ type report struct {
 	crashed int
 }
 
-// newReports counts. Messages handed over singly and those of lots are counted apart.
+// newReports counts. Messages handed over singly and those in bulk are counted apart.
 func newReports(t *testing.T, l *load, relay *relay, fleet *fleet, inspector *asynq.Inspector) []*report {
 	t.Helper()
 	q := readQueues(t, inspector)
@@ -54,16 +54,16 @@ func newReports(t *testing.T, l *load, relay *relay, fleet *fleet, inspector *as
 	}
 	single.name += ", singly"
 	mass := newReport(l, relay, fleet, q, true)
-	mass.name = fmt.Sprintf("%s, %d at once", l.stack.name, l.plan.lot)
+	mass.name = fmt.Sprintf("%s, %d at once", l.stack.name, l.plan.bulkSize)
 	mass.unanswered = len(l.unanswered)
 	return []*report{single, mass}
 }
 
-func newReport(l *load, relay *relay, fleet *fleet, q *queues, inLot bool) *report {
+func newReport(l *load, relay *relay, fleet *fleet, q *queues, inBulk bool) *report {
 	r := &report{stack: l.stack, crashed: fleet.crashed, endings: fleet.ended("exit status 0", sigkilled, "signal: terminated")}
 	books, carriers := relay.books(), map[string]bool{}
 	for number, task := range l.accepted() {
-		if l.inLot(number) != inLot {
+		if l.inBulk(number) != inBulk {
 			continue
 		}
 		r.accepted++
@@ -83,7 +83,7 @@ func newReport(l *load, relay *relay, fleet *fleet, q *queues, inLot bool) *repo
 	}
 	r.carriers = len(carriers)
 	for number := range q.dead {
-		if l.inLot(number) != inLot {
+		if l.inBulk(number) != inBulk {
 			continue
 		}
 		r.dead++
@@ -92,7 +92,7 @@ func newReport(l *load, relay *relay, fleet *fleet, q *queues, inLot bool) *repo
 		}
 	}
 	for number, n := range q.spent {
-		if l.inLot(number) == inLot {
+		if l.inBulk(number) == inBulk {
 			r.tries += n
 		}
 	}
@@ -101,7 +101,7 @@ func newReport(l *load, relay *relay, fleet *fleet, q *queues, inLot bool) *repo
 		killed[k.name] = k.at
 	}
 	for number, copies := range books {
-		if l.inLot(number) != inLot {
+		if l.inBulk(number) != inBulk {
 			continue
 		}
 		if l.unanswered[number] {
@@ -121,7 +121,7 @@ func carrier(task string) string {
 
 // countCopies looks at all copies of one message. Each but the last must be excused: its
 // sender cannot have known of the relay's reply.
-func (r *report) countCopies(number int, copies []letter, killed map[string]time.Time) {
+func (r *report) countCopies(number int, copies []keptCopy, killed map[string]time.Time) {
 	r.twice += len(copies) - 1
 	want := copies[0].sum
 	if r.stack.sum != nil {
@@ -147,7 +147,7 @@ func (r *report) countCopies(number int, copies []letter, killed map[string]time
 	}
 }
 
-func describe(copies []letter) string {
+func describe(copies []keptCopy) string {
 	var parts []string
 	for _, c := range copies {
 		parts = append(parts, fmt.Sprintf("%s by %s (no. %d of %d over its connection, which was open until %s; cut off %t, unread %t)",
@@ -182,7 +182,7 @@ func (r *report) check(t *testing.T) {
 		t.Errorf("%s: delivered again without a cause: %s", r.name, s)
 	}
 	if len(r.altered) > 0 {
-		t.Errorf("%s: octets changed of messages %v", r.name, r.altered)
+		t.Errorf("%s: bytes changed of messages %v", r.name, r.altered)
 	}
 	if len(r.deadWrong) > 0 {
 		t.Errorf("%s: dead letters that the relay had not refused for good: %v", r.name, r.deadWrong)
@@ -223,7 +223,7 @@ func table(p plan, seed uint64, reports ...*report) string {
 	count("  at most: final replies cut off", func(r *report) int { return r.cutOff })
 	count("         + last ones on connections of killed workers", func(r *report) int { return r.lastWord })
 	count("  messages with a copy too many that has no such cause", func(r *report) int { return len(r.strange) })
-	count("messages whose octets changed between copies", func(r *report) int { return len(r.altered) })
+	count("messages whose bytes changed between copies", func(r *report) int { return len(r.altered) })
 	count("tries spent beyond the first", func(r *report) int { return r.tries })
 	count("hand-overs repeated", func(r *report) int { return r.repeated })
 	count("messages handed over without an answer, not repeated", func(r *report) int { return r.unanswered })

@@ -19,7 +19,7 @@ import (
 func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	p := plan{
-		mails: 1500, together: 750, lot: 250, workers: 3, span: 10 * time.Second, terms: 9, deadline: 5 * time.Minute, producers: 2,
+		mails: 1500, together: 750, bulkSize: 250, workers: 3, span: 10 * time.Second, terms: 9, deadline: 5 * time.Minute, producers: 2,
 		relay: faults{slowest: 60 * time.Millisecond},
 	}
 	reports := run(t, p, ours)

@@ -10,8 +10,8 @@ import (
 // plan says how much is broken, and for how long.
 type plan struct {
 	mails    int
-	together int // of which this many are handed over in lots, the others singly
-	lot      int // messages in a lot
+	together int // of which this many are handed over in bulk, the others singly
+	bulkSize int // messages handed over at once
 	workers  int
 	span     time.Duration // within which the mails are handed over and things break
 
@@ -30,7 +30,7 @@ type plan struct {
 // full is what the promise is held against.
 func full() plan {
 	return plan{
-		mails: 20_000, together: 10_000, lot: 250, workers: 3, span: 4 * time.Minute, kills: 30, terms: 30, crashes: 5,
+		mails: 20_000, together: 10_000, bulkSize: 250, workers: 3, span: 4 * time.Minute, kills: 30, terms: 30, crashes: 5,
 		silence: 40 * time.Second, absence: 30 * time.Second, deadline: 20 * time.Minute, producers: 4,
 		relay: faults{laterEvery: 50, cutOneIn: 60, refuseOne: 200, slowest: 80 * time.Millisecond},
 	}
@@ -40,7 +40,7 @@ func full() plan {
 // their tasks a minute later, when workers start.
 func short() plan {
 	return plan{
-		mails: 2_000, together: 1_000, lot: 250, workers: 3, span: 20 * time.Second, kills: 3, killsEnd: 4 * time.Second, terms: 4,
+		mails: 2_000, together: 1_000, bulkSize: 250, workers: 3, span: 20 * time.Second, kills: 3, killsEnd: 4 * time.Second, terms: 4,
 		renew: 68 * time.Second, crashes: 1, deadline: 8 * time.Minute, producers: 4,
 		relay: faults{laterEvery: 50, cutOneIn: 60, refuseOne: 200, slowest: 60 * time.Millisecond},
 	}
@@ -78,11 +78,11 @@ func (p plan) schedule(seed uint64) []event {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	within := func(from, to time.Duration) time.Duration { return from + time.Duration(rng.Int64N(int64(to-from))) }
 	var events []event
-	lots := p.lotTimes()
+	bulks := p.bulkTimes()
 	for i := range p.kills {
 		at := within(time.Second, cmp.Or(p.killsEnd, p.span))
-		if i%2 == 1 && len(lots) > 0 { // while a lot is on its way, or there would be few such kills
-			at = min(lots[rng.IntN(len(lots))]+within(100*time.Millisecond, time.Second), cmp.Or(p.killsEnd, p.span))
+		if i%2 == 1 && len(bulks) > 0 { // while bulk mail is on its way, or there would be few such kills
+			at = min(bulks[rng.IntN(len(bulks))]+within(100*time.Millisecond, time.Second), cmp.Or(p.killsEnd, p.span))
 		}
 		events = append(events, event{at, killWorker, rng.IntN(p.workers)})
 	}

@@ -50,7 +50,7 @@ func (s *session) serve() {
 }
 
 // goodbye ends the connection so that the client can read all that was said. A close
-// with octets unread would make the system throw away replies on their way.
+// with bytes unread would make the system throw away replies on their way.
 func (s *session) goodbye() {
 	if s.out.Flush() != nil || s.conn.CloseWrite() != nil {
 		return
@@ -226,7 +226,7 @@ func (s *session) verdict(body []byte) bool {
 		_, _ = io.Copy(io.Discard, s.in) // until the client gives up: the message is not kept
 		return false
 	}
-	s.relay.keep(number, letter{line: s.line, sum: sha256.Sum256(body), cutOff: s.fate == cutBeforeReply})
+	s.relay.keep(number, keptCopy{line: s.line, sum: sha256.Sum256(body), cutOff: s.fate == cutBeforeReply})
 	if s.fate == cutBeforeReply {
 		return s.hangUp()
 	}

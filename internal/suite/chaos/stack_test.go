@@ -38,7 +38,7 @@ type stack struct {
 	// window is how many messages may be in doubt on one connection when its worker dies.
 	window int
 
-	// sum is what the octets of a message have to be, nil if only that does not matter.
+	// sum is what the bytes of a message have to be, nil if only that does not matter.
 	sum func(number int) [sha256.Size]byte
 }
 
@@ -144,8 +144,8 @@ func plainEnvironment() []string {
 	return env
 }
 
-// usual is the worker that people write, see usual_test.go. It is this very program.
-func usual(t *testing.T, redisURL string, relay *relay) *stack {
+// baselineStack is the worker that people usually write, see baseline_test.go. It is this very program.
+func baselineStack(t *testing.T, redisURL string, relay *relay) *stack {
 	t.Helper()
 	o, err := redis.ParseURL(redisURL)
 	if err != nil {
@@ -161,7 +161,7 @@ func usual(t *testing.T, redisURL string, relay *relay) *stack {
 		name: "usual asynq handler", window: 1,
 		enqueue: func(ctx context.Context, number int) (string, error) {
 			id := fmt.Sprintf("mail-%d", number)
-			_, err := client.EnqueueContext(ctx, newUsualTask(number), asynq.TaskID(id), asynq.Retention(hour))
+			_, err := client.EnqueueContext(ctx, newBaselineTask(number), asynq.TaskID(id), asynq.Retention(hour))
 			if errors.Is(err, asynq.ErrTaskIDConflict) {
 				err = nil // an earlier try, whose reply was lost
 			}
@@ -169,7 +169,7 @@ func usual(t *testing.T, redisURL string, relay *relay) *stack {
 		},
 		command: func(name string) *exec.Cmd {
 			cmd := exec.Command(self)
-			cmd.Env = append(plainEnvironment(), usualEnv+"="+name, "REDIS_ADDR="+o.Addr, "SMTP_ADDR="+relay.addr)
+			cmd.Env = append(plainEnvironment(), baselineEnv+"="+name, "REDIS_ADDR="+o.Addr, "SMTP_ADDR="+relay.addr)
 			return cmd
 		},
 	}

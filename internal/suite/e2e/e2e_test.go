@@ -46,10 +46,15 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
+	return newSiteWith(t, postfixtest.Options{})
+}
+
+func newSiteWith(t *testing.T, opts postfixtest.Options) *site {
+	t.Helper()
 	s := &site{
 		t: t, bin: commands(t),
 		redis:   redistest.Start(t, redistest.Options{AppendOnly: redistest.Always}),
-		postfix: postfixtest.Start(t, postfixtest.Options{}),
+		postfix: postfixtest.Start(t, opts),
 		want:    map[string]*mailer.EmailMessage{},
 	}
 	host, port, err := net.SplitHostPort(s.postfix.Addr())

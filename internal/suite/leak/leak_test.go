@@ -20,13 +20,13 @@ func TestDelivery(t *testing.T) {
 	find(t, "worker check", s.must("", "worker", "check"), slices.Concat(credentials(), contents()))
 
 	var lines []any
-	for _, m := range letters() {
+	for _, m := range messages() {
 		lines = append(lines, m)
 	}
-	said := s.must("", "enqueue", "bulk", "--retention", "1h", file(t, "letters.jsonl", lines...))
+	said := s.must("", "enqueue", "bulk", "--retention", "1h", file(t, "messages.jsonl", lines...))
 	ends := len(lines) + len(repeats()) - 1 // who is refused alone is a dead letter beside
 	for _, verdict := range verdicts() {
-		said += s.must(rawLetter(verdict), "enqueue", "raw", "-t", "-f", string(author)+"@example.com", "--retention", "1h")
+		said += s.must(rawMessage(verdict), "enqueue", "raw", "-t", "-f", string(author)+"@example.com", "--retention", "1h")
 		ends++
 	}
 	ends++
@@ -197,10 +197,10 @@ func (s *site) checkHeld(pages string) {
 func TestTrace(t *testing.T) {
 	s := newSite(t, startRelay(t, false))
 	var lines []any
-	for _, m := range letters() {
+	for _, m := range messages() {
 		lines = append(lines, m)
 	}
-	s.must("", "enqueue", "bulk", file(t, "letters.jsonl", lines...))
+	s.must("", "enqueue", "bulk", file(t, "messages.jsonl", lines...))
 	w := s.worker(nil, "--trace")
 	w.ends(len(lines) + len(repeats()) - 1)
 	log := w.stop()
@@ -221,7 +221,7 @@ func TestTrace(t *testing.T) {
 // TestShownAddresses: the setting shows addresses, and nothing else.
 func TestShownAddresses(t *testing.T) {
 	s := newSite(t, startRelay(t, false))
-	s.must("", "enqueue", "bulk", file(t, "letters.jsonl", letter("never", "address"), letter("ok", "address"), letter("rcpt", "address")))
+	s.must("", "enqueue", "bulk", file(t, "messages.jsonl", message("never", "address"), message("ok", "address"), message("rcpt", "address")))
 	w := s.worker([]string{"EMAIL_LOG_SHOW_ADDRESSES=true"})
 	w.ends(4)
 	log := w.stop()
@@ -247,7 +247,7 @@ func TestRedisAway(t *testing.T) {
 	})
 	for _, args := range [][]string{
 		{"enqueue", "send", "--to", to("ok", "body"), "--subject", subjectText(), "--body", bodyText()},
-		{"enqueue", "bulk", file(t, "letters.jsonl", letter("ok", "body"))},
+		{"enqueue", "bulk", file(t, "messages.jsonl", message("ok", "body"))},
 		{"enqueue", "dead", "list"}, {"worker", "check"}, {"worker", "run"},
 	} {
 		code, said := s.run("", nil, args[0], args[1:]...)
@@ -275,9 +275,9 @@ func TestRedisAway(t *testing.T) {
 // TestBadInput: messages and settings that are refused.
 func TestBadInput(t *testing.T) {
 	s := newSite(t, startRelay(t, false))
-	breaking := letter("ok", "x")
+	breaking := message("ok", "x")
 	breaking.Headers["X-Code"] += "\r\nBcc: eve@example.com"
-	long := letter("ok", "x")
+	long := message("ok", "x")
 	long.Headers = map[string]string{"X-" + strings.Repeat("x", 100): headerText() + strings.Repeat("x", 2000)}
 	for _, args := range [][]string{
 		{"enqueue", "bulk", file(t, "a", breaking)}, {"enqueue", "bulk", file(t, "b", long)},

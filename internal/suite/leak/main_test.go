@@ -16,7 +16,7 @@ var commands string
 
 func TestMain(m *testing.M) {
 	redis.SetLogger(silence{}) // as both commands do
-	dir, err := os.MkdirTemp("", "mailpouch-secrets-")
+	dir, err := os.MkdirTemp("", "mailpouch-leak-")
 	if err == nil {
 		var out []byte
 		if out, err = exec.Command("go", "build", "-o", dir, "../../../cmd/enqueue", "../../../cmd/worker").CombinedOutput(); err != nil {

@@ -71,8 +71,8 @@ func (m mark) forms() map[string]string {
 		data := append(make([]byte, offset), text...)
 		data = data[:len(data)/3*3]
 		from := (offset*8 + 5) / 6
-		forms[fmt.Sprintf("in base64, %d octets on", offset)] = base64.StdEncoding.EncodeToString(data)[from:]
-		forms[fmt.Sprintf("in base64 for URLs, %d octets on", offset)] = base64.URLEncoding.EncodeToString(data)[from:]
+		forms[fmt.Sprintf("in base64, %d bytes on", offset)] = base64.StdEncoding.EncodeToString(data)[from:]
+		forms[fmt.Sprintf("in base64 for URLs, %d bytes on", offset)] = base64.URLEncoding.EncodeToString(data)[from:]
 	}
 	return forms
 }
@@ -85,8 +85,8 @@ func find(t *testing.T, where, text string, marks []mark) {
 	t.Helper()
 	joined := strings.NewReplacer("\r\n", "", "\n", "", `\r\n`, "", `\n`, "").Replace(text) // base64 in lines
 	decoded := escaped.ReplaceAllStringFunc(text, func(s string) string {
-		octet, _ := hex.DecodeString(s[1:])
-		return string(octet)
+		char, _ := hex.DecodeString(s[1:])
+		return string(char)
 	})
 	for _, m := range marks {
 		for form, written := range m.forms() {

@@ -78,7 +78,7 @@ func TestSpans(t *testing.T) {
 	t.Setenv("EMAIL_OTHER_BACKEND", "broken")
 	t.Setenv("EMAIL_HTTP_ADDR", "off")
 	registry := backends.Builtin()
-	registry["broken"] = func(settings.Settings) (mailer.Backend, error) { return broken{}, nil }
+	registry["broken"] = backends.Entry{New: func(settings.Settings) (mailer.Backend, error) { return broken{}, nil }}
 
 	queue := tasks.NewQueue(server.Client(t), tasks.QueueConfig{Mailers: []string{"other"}, Tracer: tracing.New(provider.Tracer(tracing.Scope))}).
 		With(tasks.Options{MaxRetry: new(0)})
@@ -127,7 +127,7 @@ func TestSpans(t *testing.T) {
 // enqueueTraced hands over messages of every kind, and returns how many ends they will come to.
 func enqueueTraced(t *testing.T, queue *tasks.Queue) int {
 	t.Helper()
-	all := letters()
+	all := messages()
 	if _, err := queue.SendMessages(t.Context(), all); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func enqueueTraced(t *testing.T, queue *tasks.Queue) int {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"panics.with.text", "panics.with.error", "panics.by.mistake", "fails"} {
-		m := letter("never", "x")
+		m := message("never", "x")
 		m.MessageID = "<" + id + "@shop.example.com>"
 		if _, err := other.SendMessages(t.Context(), []*mailer.EmailMessage{m}); err != nil {
 			t.Fatal(err)

@@ -22,22 +22,22 @@ import (
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-var full = flag.Bool("footprint.full", false, "hold the worker against 500 mails of 10 MB and 200,000 small ones; needs 16 GB of memory")
+var full = flag.Bool("memory.full", false, "hold the worker against 500 mails of 10 MB and 200,000 small ones; needs 16 GB of memory")
 
 const mb = 1000 * 1000
 
 // load is what a worker has to carry.
 type load struct {
 	mails int
-	size  int                                         // octets of each mail's content
+	size  int                                         // bytes of each mail's content
 	part  func(*mailer.EmailMessage, *rand.Rand, int) // puts the content where it belongs
 	env   []string                                    // further settings of the worker
-	limit int                                         // of its memory, in octets
+	limit int                                         // of its memory, in bytes
 }
 
 // The parts in which a big mail may be big.
 func attached(m *mailer.EmailMessage, r *rand.Rand, size int) {
-	m.Attach("data.bin", octets(r, size), "")
+	m.Attach("data.bin", noise(r, size), "")
 }
 func inBody(m *mailer.EmailMessage, r *rand.Rand, size int) { m.Body = text(r, size) }
 func inHTML(m *mailer.EmailMessage, r *rand.Rand, size int) {
@@ -88,18 +88,18 @@ func drain(t *testing.T, l load) {
 	worker.stop(t)
 	relay.stop()
 	cpu := worker.cmd.ProcessState.UserTime() + worker.cmd.ProcessState.SystemTime()
-	t.Logf("%d mails of %d octets in %v (%.0f mails/s, %v of processor time each): the worker took %d MB at most",
+	t.Logf("%d mails of %d bytes in %v (%.0f mails/s, %v of processor time each): the worker took %d MB at most",
 		l.mails, l.size, took.Round(time.Millisecond), float64(l.mails)/took.Seconds(),
 		(cpu / time.Duration(l.mails)).Round(time.Microsecond), peak/mb)
 	if peak > l.limit {
-		t.Errorf("the worker took %d octets of memory, more than %d", peak, l.limit)
+		t.Errorf("the worker took %d bytes of memory, more than %d", peak, l.limit)
 	}
 	if relay.extra > 0 {
 		t.Errorf("%d mails came more than once", relay.extra)
 	}
 	for rcpt, want := range sums {
 		if relay.sums[rcpt] != want {
-			t.Errorf("the mail to %s came with other octets", rcpt)
+			t.Errorf("the mail to %s came with other bytes", rcpt)
 		}
 	}
 }
@@ -153,8 +153,8 @@ func (l load) message(n int) *mailer.EmailMessage {
 	return m
 }
 
-// octets is what no encoding but base64 can carry.
-func octets(r *rand.Rand, n int) []byte {
+// noise is what no encoding but base64 can carry.
+func noise(r *rand.Rand, n int) []byte {
 	b := make([]byte, 0, n+8)
 	for len(b) < n {
 		b = append(b, byte(r.Uint32()), byte(r.Uint32()>>8), 0xff, byte(r.Uint32()>>16))
@@ -228,7 +228,7 @@ func (p *process) log() []byte {
 	return text
 }
 
-// peak is the most memory that the process has had (proc(5): VmHWM), in octets.
+// peak is the most memory that the process has had (proc(5): VmHWM), in bytes.
 func (p *process) peak(t *testing.T) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))

@@ -19,7 +19,7 @@ type sink struct {
 
 	mu    sync.Mutex
 	open  map[net.Conn]bool
-	sums  map[string][sha256.Size]byte // of the messages' octets, by recipient
+	sums  map[string][sha256.Size]byte // of the messages' bytes, by recipient
 	extra int                          // messages that came again
 	want  int
 	all   chan struct{} // closed when so many have come

@@ -11,7 +11,10 @@ import (
 
 const module = "github.com/mailpouch/mailpouch"
 
-// arrows says what a package may import: of this project, and from elsewhere ("" is
+// root stands for the package at the module's root in the rules below.
+const root = "mailpouch"
+
+// arrows holds what a package may import: of this project, and from elsewhere ("" is
 // the standard library alone). The first prefix that fits a package is its rule.
 var arrows = []struct {
 	pkg      string
@@ -19,10 +22,13 @@ var arrows = []struct {
 	external []string
 }{
 	{"mailer/mailertest", []string{"mailer"}, nil},
-	{"mailer", []string{"mailer"}, []string{"golang.org/x/"}},
-	{"backends/smtp", []string{"mailer"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
+	{"mailer", []string{"mailer", "internal/hostname"}, []string{"golang.org/x/"}},
+	{"backends/smtp/internal/transport", nil, nil}, // it knows no messages
+	{"backends/smtp/internal/auth", nil, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
+	{"backends/smtp", []string{"mailer", "internal/hostname", "backends/smtp/internal/"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
 	{"backends/", []string{"mailer", "internal/"}, nil},
-	{"backends", []string{"settings", "mailer", "backends/"}, []string{"golang.org/x/"}},
+	{"backends", []string{"settings", "mailer", "backends/", "internal/hostname"}, []string{"golang.org/x/"}},
+	{module, []string{"mailer", "settings", "backends", "tasks"}, []string{"github.com/redis/go-redis/v9"}}, // the root
 	{"tasks", []string{"mailer", "internal/blobstore", "internal/redact", "internal/asynqbatch", "internal/batcher", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
 	{"adminlog", []string{"mailer"}, []string{"github.com/rs/zerolog"}},
 	{"tracing", []string{"mailer", "backends/smtp"}, []string{"go.opentelemetry.io/otel"}},
@@ -31,18 +37,20 @@ var arrows = []struct {
 	{"internal/blobstore", []string{"internal/redisconn"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/redisconn", []string{"mailer"}, []string{"github.com/redis/go-redis/v9"}},
 	{"internal/redact", []string{"mailer"}, nil},
+	{"internal/hostname", nil, nil},
 	{"internal/ownhost", nil, nil},
 	{"internal/wire", []string{"mailer"}, nil},
 	{"internal/pages", []string{"mailer", "settings", "backends/smtp", "tasks", "internal/redact", "internal/redisconn", "internal/ownhost", "internal/wire"},
 		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/metrics", []string{"mailer", "backends/smtp", "tasks", "internal/redisconn"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
-	{"settings", nil, []string{"github.com/kelseyhightower/envconfig"}},
-	{"examples/contact", []string{"mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
+	{"settings", []string{"internal/hostname"}, []string{"github.com/kelseyhightower/envconfig"}},
+	{"examples/contact", []string{root, "mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
+	{"examples/minimal", []string{root, "mailer"}, nil},
 	{"examples/webhook/worker", []string{"mailer", "settings", "backends", "cmd/worker/workercli", "examples/webhook"}, nil},
 	{"examples/webhook", []string{"mailer"}, nil},
-	{"examples/web", []string{"mailer", "settings", "backends", "tasks", "internal/", "cmd/worker/workercli", "examples/contact/site"}, nil},
+	{"examples/web", []string{root, "mailer", "settings", "backends", "tasks", "internal/", "cmd/worker/workercli", "examples/contact/site"}, nil},
 	{"internal/", []string{"mailer", "settings", "backends", "tasks", "internal/"}, []string{""}},
-	{"cmd/", []string{"mailer", "settings", "backends", "tasks", "tracing", "internal/", "cmd/worker/workercli"}, []string{""}},
+	{"cmd/", []string{root, "mailer", "settings", "backends", "tasks", "tracing", "internal/", "cmd/worker/workercli"}, []string{""}},
 }
 
 func TestArrows(t *testing.T) {
@@ -71,6 +79,9 @@ func TestArrows(t *testing.T) {
 func allowed(imported string, project, external []string) bool {
 	hasPrefix := func(prefixes []string, path string) bool {
 		return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(path, p) })
+	}
+	if imported == module {
+		return slices.Contains(project, root)
 	}
 	if own, ok := strings.CutPrefix(imported, module+"/"); ok {
 		return hasPrefix(project, own)

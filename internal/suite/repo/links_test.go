@@ -13,7 +13,7 @@ import (
 func pages(t *testing.T) []string {
 	t.Helper()
 	var all []string
-	for _, pattern := range []string{"*.md", "docs/*.md", "deploy/*.md"} {
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/design/*.md", "deploy/*.md"} {
 		found, err := filepath.Glob(filepath.Join("../../..", pattern))
 		if err != nil {
 			t.Fatal(err)
@@ -92,8 +92,8 @@ func TestPages_lookup(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	for target, there := range map[string]bool{
-		"docs/design.md": true, "docs/design.md#five-nouns": true, "#settings": true, "docs": true, "https://example.com/no": true,
-		"docs/nothing.md": false, "docs/design.md#six-nouns": false, "#no-such-heading": false, "/etc/passwd": false, "../README.md": false,
+		"docs/design/redis.md": true, "docs/architecture.md#five-nouns": true, "#settings": true, "docs": true, "https://example.com/no": true,
+		"docs/nothing.md": false, "docs/architecture.md#six-nouns": false, "#no-such-heading": false, "/etc/passwd": false, "../README.md": false,
 	} {
 		if problem := follow(t, readmeFile, target); (problem == "") != there {
 			t.Errorf("%s: got %q", target, problem)

@@ -2,7 +2,6 @@ package repo
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,11 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/mailpouch/mailpouch/settings"
 )
-
-var write = flag.Bool("write", false, "write the settings table into README.md")
 
 const readmeFile = "../../../README.md"
 
@@ -27,32 +22,18 @@ func readme(t *testing.T) string {
 	return string(text)
 }
 
-// README's table is the one that the code would write.
-func TestREADME_settings(t *testing.T) {
-	const begin, end = "<!-- settings: written by \"make docs\" -->\n", "<!-- /settings -->"
-	text := readme(t)
-	before, rest, ok := strings.Cut(text, begin)
-	have, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("README.md has no %q and %q", begin, end)
-	}
-	want := settings.Markdown()
-	if have == want {
-		return
-	}
-	if !*write {
-		t.Fatal("README's settings table is not the code's: run make docs")
-	}
-	if err := os.WriteFile(readmeFile, []byte(before+begin+want+end+after), 0o600); err != nil {
-		t.Fatal(err)
+// A newcomer reads README whole, so it is short: what is longer has a page in docs.
+func TestREADME_size(t *testing.T) {
+	t.Parallel()
+	if size := len(readme(t)); size > 12_000 {
+		t.Errorf("README.md has %d bytes, at most 12,000 are wanted", size)
 	}
 }
 
-// Every Go program in README and in docs/operations.md compiles. Packages of example.com are
-// the reader's own; here a stub stands for each.
+// Every Go program in README, docs/operations.md and docs/django.md compiles.
 func TestREADME_programs(t *testing.T) {
 	t.Parallel()
-	text := readme(t) + read(t, "../../../docs/operations.md")
+	text := readme(t) + read(t, "../../../docs/operations.md") + read(t, "../../../docs/django.md")
 	programs := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(text, -1)
 	if len(programs) < 3 {
 		t.Fatalf("there are %d Go programs, want at least 3", len(programs))
@@ -70,11 +51,9 @@ func TestREADME_programs(t *testing.T) {
 		}
 		overlay[filepath.Join(root, path)] = file
 	}
-	put("internal/suite/repo/pigeon/pigeon.go", pigeon)
 	var packages []string
 	for i, p := range programs {
-		program := strings.ReplaceAll(whole(p[1]), "example.com/shop/pigeon", module+"/internal/suite/repo/pigeon")
-		put(fmt.Sprintf("internal/suite/repo/program%d/main.go", i), program)
+		put(fmt.Sprintf("internal/suite/repo/program%d/main.go", i), whole(p[1]))
 		packages = append(packages, fmt.Sprintf("./internal/suite/repo/program%d", i))
 	}
 	replace, err := json.Marshal(map[string]any{"Replace": overlay})
@@ -94,40 +73,23 @@ func TestREADME_programs(t *testing.T) {
 	}
 }
 
-// whole makes a program of a few lines of one: they may use what README's first
-// program has.
+// whole makes a program of a few lines of one: they may use what a program has
+// at hand.
 func whole(text string) string {
 	if strings.HasPrefix(text, "package ") {
 		return text
 	}
 	for _, m := range regexp.MustCompile(`(?m)^(\w+(?:, \w+)*) :=`).FindAllStringSubmatch(text, -1) {
 		for name := range strings.SplitSeq(m[1], ", ") {
-			text += "_ = " + name + "\n"
+			if name != "_" {
+				text += "_ = " + name + "\n"
+			}
 		}
 	}
 	return "package main\n\nimport (\n\"context\"\n\"" + module + "/mailer\"\n\"" + module + "/tasks\"\n)\n\n" +
 		"var _ tasks.Options\n\n" +
 		"func main() {}\n\nfunc part(ctx context.Context, mail *mailer.Mailer, queue *tasks.Queue, message *mailer.EmailMessage) {\n" + text + "}\n"
 }
-
-const pigeon = `package pigeon
-
-import (
-	"context"
-
-	"` + module + `/mailer"
-)
-
-type Backend struct{}
-
-func New(string) (*Backend, error) { return &Backend{}, nil }
-
-func (*Backend) Open(context.Context) (bool, error) { return true, nil }
-func (*Backend) Close() error                       { return nil }
-func (*Backend) SendMessages(context.Context, []*mailer.EmailMessage) (int, error) {
-	return 0, nil
-}
-`
 
 // Every make target that a page names is there.
 func TestPages_targets(t *testing.T) {

@@ -1,12 +1,16 @@
 package exim
 
 import (
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
 // prepare makes the directories, with the owners and rights that Exim wants, and the
@@ -19,14 +23,27 @@ func (s *Server) prepare() error {
 		if err := os.Mkdir(s.path(name), 0o750); err != nil {
 			return err
 		}
-		if err := os.Chown(s.path(name), s.system.uid, s.system.gid); err != nil {
+		if err := s.own(s.path(name)); err != nil {
 			return err
 		}
 	}
 	if !s.opts.TLS {
 		return nil
 	}
-	return s.makeCert()
+	ca, err := testserver.NewAuthority(s.dir, "eximtest authority")
+	if err != nil {
+		return err
+	}
+	if err := ca.Issue("server", "localhost", x509.ExtKeyUsageServerAuth); err != nil {
+		return err
+	}
+	cert, key := ca.CertFiles("server")
+	return errors.Join(s.own(cert), s.own(key))
+}
+
+// own gives a file to Exim's user.
+func (s *Server) own(path string) error {
+	return os.Chown(path, s.system.user.UID, s.system.user.GID)
 }
 
 // config is the configuration. It has no lookups, so that nothing of the system and no

@@ -19,20 +19,21 @@
 package exim
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
-// patience bounds every wait for a process, generously: the machine may be busy.
-const patience = 30 * time.Second
-
-// probeInterval is the pause between two looks at something that is not there yet.
-const probeInterval = 5 * time.Millisecond
+// grace is what an Exim that was asked to end has for that. It takes milliseconds,
+// unless the signal finds it in a bad moment.
+const grace = 2 * time.Second
 
 // Options is how Exim is set up. The zero value offers PIPELINING, CHUNKING, SIZE,
 // 8BITMIME, DSN, SMTPUTF8 and PIPECONNECT to everybody, without TLS.
@@ -40,7 +41,7 @@ type Options struct {
 	// TLS offers STARTTLS, with a certificate for localhost and 127.0.0.1.
 	TLS bool
 
-	MaxMessageSize int // octets, as announced by SIZE: 50 MiB if 0
+	MaxMessageSize int // bytes, as announced by SIZE: 50 MiB if 0
 	MaxRecipients  int // of one message, then 452: no limit if 0
 	MaxMessages    int // of one connection, then 421 to MAIL: 1000 if 0
 
@@ -57,13 +58,12 @@ type Server struct {
 	system system
 	dir    string
 	port   int
-	daemon *process
+	daemon *testserver.Process
 }
 
 // Start starts an Exim and waits until it listens. The test is skipped if it does not
-// run as root or if Exim is not there. Where CI is set in the environment it is a
-// failure if Exim is missing: there it would be missing for ever without
-// anybody noticing.
+// run as root or if Exim is not installed. Where CI is set in the environment it fails
+// instead (testserver.Missing).
 func Start(t testing.TB, opts Options) *Server {
 	t.Helper()
 	s := &Server{t: t, opts: opts, system: needExim(t)}
@@ -77,16 +77,15 @@ func Start(t testing.TB, opts Options) *Server {
 		t.Fatalf("eximtest: prepare: %v", err)
 	}
 	// Between our look for a free port and Exim taking it somebody else may.
-	for range 5 {
-		if s.port, err = freePort(); err != nil {
-			break
-		}
-		if err = s.launch(); err == nil || !strings.Contains(s.Log(), "Address already in use") {
-			break
-		}
+	err = testserver.Launch(func() error {
 		s.Kill()
-		_ = os.Remove(s.path("log", "main"))
-	}
+		_ = os.Remove(s.path("log", "main")) // of the last attempt
+		var err error
+		if s.port, err = testserver.FreePort(); err != nil {
+			return err
+		}
+		return s.launch()
+	}, s.Log)
 	if err != nil {
 		t.Fatalf("eximtest: start: %v", err)
 	}
@@ -96,8 +95,8 @@ func Start(t testing.TB, opts Options) *Server {
 // Addr is the host and port that Exim listens on.
 func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 
-// CAFile names a PEM file with the server's certificate, which has signed itself.
-func (s *Server) CAFile() string { return s.path("server.pem") }
+// CAFile names a PEM file with the authority that signed the server's certificate.
+func (s *Server) CAFile() string { return s.path("ca.pem") }
 
 // Log is what Exim has logged.
 func (s *Server) Log() string {
@@ -116,11 +115,11 @@ func (s *Server) Connections() int {
 }
 
 // Stop asks Exim to end, and kills it if it does not: it says 421 on each open
-// connection if it can. What it has accepted
-// stays in its spool. Stopping one that is not running does nothing.
+// connection if it can. What it has accepted stays in its spool. Stopping one that is
+// not running does nothing.
 func (s *Server) Stop() {
 	if s.daemon != nil {
-		s.daemon.stop()
+		_ = s.daemon.Stop(grace) // it has ended now, one way or the other
 		s.daemon = nil
 	}
 }
@@ -129,7 +128,7 @@ func (s *Server) Stop() {
 // accepted stays in its spool.
 func (s *Server) Kill() {
 	if s.daemon != nil {
-		s.daemon.kill()
+		s.daemon.Kill()
 		s.daemon = nil
 	}
 }
@@ -170,15 +169,6 @@ func makeDir() (string, error) {
 	return os.MkdirTemp("/tmp", "eximtest-")
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
 // launch starts the daemon and waits until it listens, which its log says.
 func (s *Server) launch() error {
 	if err := os.WriteFile(s.path("conf"), []byte(s.config()), 0o644); err != nil { //nolint:gosec // Exim's user reads it
@@ -186,23 +176,15 @@ func (s *Server) launch() error {
 	}
 	const listening = "listening for SMTP on"
 	before := strings.Count(s.Log(), listening)
-	daemon, err := start(s.exim("-bdf"), s.path("out"))
+	daemon, err := testserver.Start(s.exim("-bdf"), s.path("out"))
 	if err != nil {
 		return err
 	}
 	s.daemon = daemon
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	tick := time.NewTicker(probeInterval)
-	defer tick.Stop()
-	for strings.Count(s.Log(), listening) == before {
-		select {
-		case <-daemon.exited:
-			return fmt.Errorf("it ended: %s", s.Log())
-		case <-deadline.C:
-			return fmt.Errorf("it does not listen after %v", patience)
-		case <-tick.C:
+	return testserver.Poll(context.Background(), daemon, func() error {
+		if strings.Count(s.Log(), listening) == before {
+			return errors.New("it does not listen")
 		}
-	}
-	return nil
+		return nil
+	})
 }

@@ -4,18 +4,18 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
 // system is what we need to know of the Exim that is there.
 type system struct {
-	path      string // of the program
-	libraries string // directories of its libraries beside the system's, as LD_LIBRARY_PATH
-	uid, gid  int    // of the user that it changes to
+	path      string             // of the program
+	libraries string             // directories of its libraries beside the system's, as LD_LIBRARY_PATH
+	user      testserver.Account // it changes to
 }
 
 const install = "Exim is not here: run .ci/deps as root (Debian), which puts it into the user's cache directory " +
@@ -27,16 +27,13 @@ func needExim(t testing.TB) system {
 		t.Skip("eximtest: Exim needs root: run the tests as root, or with sudo")
 	}
 	sys, err := findExim()
-	switch {
-	case err == nil:
-		return sys
-	case errors.Is(err, exec.ErrNotFound) && os.Getenv("CI") == "":
-		t.Skip("eximtest: " + install)
-	case errors.Is(err, exec.ErrNotFound):
-		t.Fatal("eximtest: " + install)
+	if errors.Is(err, exec.ErrNotFound) {
+		testserver.Missing(t, "eximtest: "+install)
 	}
-	t.Fatalf("eximtest: %v", err)
-	return system{}
+	if err != nil {
+		t.Fatalf("eximtest: %v", err)
+	}
+	return sys
 }
 
 // findExim looks for an installed Exim and then for the one of .ci/deps.
@@ -62,14 +59,8 @@ func findExim() (system, error) {
 		}
 		sys.libraries = strings.Join(libraries, ":")
 	}
-	account, err := user.Lookup("Debian-exim") // it is compiled in
-	if err != nil {
-		return system{}, err
-	}
-	uid, err1 := strconv.Atoi(account.Uid)
-	gid, err2 := strconv.Atoi(account.Gid)
-	sys.uid, sys.gid = uid, gid
-	return sys, errors.Join(err1, err2)
+	sys.user, err = testserver.LookupAccount("Debian-exim") // it is compiled in
+	return sys, err
 }
 
 // exim is a call of Exim with our configuration.

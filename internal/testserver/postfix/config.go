@@ -1,10 +1,13 @@
 package postfix
 
 import (
+	"crypto/x509"
 	"fmt"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
 // prepare makes the directories, with the owners and rights that Postfix wants, and
@@ -18,7 +21,7 @@ func (s *Server) prepare() error {
 	}{
 		{name: "conf", mode: 0o755},
 		{name: "data", uid: s.system.uid, mode: 0o700},
-		{name: "mail", uid: s.system.mailbox.uid, gid: s.system.mailbox.gid, mode: 0o755},
+		{name: "mail", uid: s.system.mailbox.UID, gid: s.system.mailbox.GID, mode: 0o755},
 		{name: "queue", mode: 0o755},
 		{name: "queue/pid", mode: 0o755},
 		{name: "queue/maildrop", uid: s.system.uid, mode: 0o730},
@@ -49,8 +52,13 @@ func (s *Server) prepare() error {
 		return nil
 	}
 	var err error
-	s.certs, err = makeCerts(s.dir)
-	return err
+	if s.ca, err = testserver.NewAuthority(s.dir, "postfixtest authority"); err != nil {
+		return err
+	}
+	if err := s.ca.Issue("server", "localhost", x509.ExtKeyUsageServerAuth); err != nil {
+		return err
+	}
+	return s.ca.Issue("client", "postfixtest client", x509.ExtKeyUsageClientAuth)
 }
 
 func (s *Server) writeConfig() error {
@@ -116,8 +124,8 @@ func (s *Server) mainCf() string {
 		"virtual_mailbox_domains = static:all",
 		"virtual_mailbox_maps = static:./",
 		"virtual_mailbox_base = " + s.path("mail"),
-		fmt.Sprintf("virtual_uid_maps = static:%d", s.system.mailbox.uid),
-		fmt.Sprintf("virtual_gid_maps = static:%d", s.system.mailbox.gid),
+		fmt.Sprintf("virtual_uid_maps = static:%d", s.system.mailbox.UID),
+		fmt.Sprintf("virtual_gid_maps = static:%d", s.system.mailbox.GID),
 		"virtual_mailbox_limit = 0",
 
 		// What the test receives is what the client sent.

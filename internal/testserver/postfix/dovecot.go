@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
 // startDovecot starts a Dovecot that does nothing but check passwords, for Postfix's
@@ -27,41 +29,36 @@ func (s *Server) startDovecot() {
 	if err := os.WriteFile(conf, []byte(s.dovecotConf()), 0o600); err != nil {
 		s.t.Fatalf("postfixtest: dovecot: %v", err)
 	}
-	p, err := start(exec.Command(path, "-F", "-c", conf), s.path("dovecot.log")) //nolint:gosec // found by lookup
+	p, err := testserver.Start(exec.Command(path, "-F", "-c", conf), s.path("dovecot.log")) //nolint:gosec // found by LookPath
 	if err != nil {
 		s.t.Fatalf("postfixtest: dovecot: %v", err)
 	}
 	s.dovecot = p
-	err = s.poll(context.Background(), "dovecot", func() (bool, error) {
-		select {
-		case <-p.exited:
-			return false, fmt.Errorf("dovecot has ended, its log says why")
-		default:
-		}
+	err = testserver.Poll(context.Background(), p, func() error {
 		conn, err := net.Dial("unix", s.path("queue/private/auth"))
 		if err != nil {
-			return false, nil // not listening yet
+			return err // not listening yet
 		}
-		return true, conn.Close()
+		return conn.Close()
 	})
 	if err != nil {
-		s.t.Fatalf("postfixtest: %v", err)
+		s.t.Fatalf("postfixtest: dovecot: %v", err)
 	}
 }
 
 func needDovecot(t testing.TB) string {
 	t.Helper()
 	const install = "install dovecot 2.3 (Debian 12, Ubuntu 24.04: apt-get install dovecot-core)"
-	path, err := lookup("dovecot")
+	path, err := testserver.LookPath("dovecot")
 	if err != nil {
-		missing(t, install)
+		testserver.Missing(t, "postfixtest: "+install)
 	}
-	version, err := exec.Command(path, "--version").Output() //nolint:gosec // found by lookup
+	version, err := exec.Command(path, "--version").Output() //nolint:gosec // found by LookPath
 	if err != nil {
 		t.Fatalf("postfixtest: dovecot --version: %v", err)
 	}
 	if !strings.HasPrefix(string(version), "2.3.") {
-		missing(t, install+", whose configuration differs from that of "+strings.TrimSpace(string(version)))
+		testserver.Missing(t, "postfixtest: "+install+", whose configuration differs from that of "+strings.TrimSpace(string(version)))
 	}
 	return path
 }
@@ -81,8 +78,8 @@ func (s *Server) dovecotConf() string {
 	return strings.NewReplacer(
 		"$DIR", s.dir,
 		"$OWNER", s.system.owner,
-		"$UID", strconv.Itoa(s.system.mailbox.uid),
-		"$GID", strconv.Itoa(s.system.mailbox.gid),
+		"$UID", strconv.Itoa(s.system.mailbox.UID),
+		"$GID", strconv.Itoa(s.system.mailbox.GID),
 	).Replace(`
 base_dir = $DIR/dovecot
 log_path = /dev/stderr

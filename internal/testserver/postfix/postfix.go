@@ -33,16 +33,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mailpouch/mailpouch/internal/testserver"
 )
-
-// patience bounds every wait for a process, generously: the machine may be busy.
-const patience = 30 * time.Second
-
-// probeInterval is the pause between two looks at something that is not there yet.
-const probeInterval = 5 * time.Millisecond
 
 // Options is how Postfix is set up. The zero value offers PIPELINING, SIZE,
 // 8BITMIME, DSN, SMTPUTF8 and CHUNKING to everybody, without TLS.
@@ -55,7 +50,7 @@ type Options struct {
 	// CRAM-MD5, with TLS or without. Nobody else may send then. It takes Dovecot 2.3.
 	Users map[string]string
 
-	MaxMessageSize int // octets, as announced by SIZE: 10240000 if 0
+	MaxMessageSize int // bytes, as announced by SIZE: 10240000 if 0
 	MaxRecipients  int // of one message, then 452: 1000 if 0
 
 	// DiscardEHLO are the extensions not to offer, such as "PIPELINING" or "CHUNKING".
@@ -78,17 +73,16 @@ type Server struct {
 	dir     string
 	port    int
 	tlsPort int
-	certs   *certs
+	ca      *testserver.Authority // nil without Options.TLS
 
-	master  *process
-	dovecot *process
+	master  *testserver.Process
+	dovecot *testserver.Process
 	probes  atomic.Int64 // connections that we made ourselves
 }
 
 // Start starts a Postfix and waits until it greets. The test is skipped if it does
 // not run as root or if Postfix, or the Dovecot that Options.Users needs, is not
-// installed. Where CI is set in the environment a program that is missing is a
-// failure: there it would be missing for ever without anybody noticing.
+// installed. Where CI is set in the environment it fails instead (testserver.Missing).
 func Start(t testing.TB, opts Options) *Server {
 	t.Helper()
 	s := &Server{t: t, opts: opts, system: needPostfix(t), dir: makeDir(t)}
@@ -100,20 +94,15 @@ func Start(t testing.TB, opts Options) *Server {
 		s.startDovecot()
 	}
 	// Between our look for a free port and Postfix taking it somebody else may.
-	var err error
-	for range 5 {
-		_ = os.Remove(s.path("maillog")) // of the last attempt
-		s.port, s.tlsPort = freePort(t), freePort(t)
-		if err = s.launch(); err == nil {
-			return s
-		}
+	err := testserver.Launch(func() error {
 		s.Stop()
-		if !strings.Contains(s.Log(), "Address already in use") {
-			break
-		}
+		_ = os.Remove(s.path("maillog")) // of the last attempt
+		return s.launchAnywhere()
+	}, s.Log)
+	if err != nil {
+		t.Fatalf("postfixtest: start: %v", err)
 	}
-	t.Fatalf("postfixtest: start: %v", err)
-	return nil
+	return s
 }
 
 // Addr is the host and port that speaks plain SMTP, with STARTTLS if asked for.
@@ -127,10 +116,10 @@ func (s *Server) CAFile() string { return s.path("ca.pem") }
 
 // CAs is the authority that signed the server's certificate, nil without Options.TLS.
 func (s *Server) CAs() *x509.CertPool {
-	if s.certs == nil {
+	if s.ca == nil {
 		return nil
 	}
-	return s.certs.pool
+	return s.ca.Pool
 }
 
 // ClientCert names the PEM files of a client certificate, which the server
@@ -156,7 +145,7 @@ func (s *Server) Stop() {
 	if s.master == nil {
 		return
 	}
-	if err := s.master.stop(); err != nil {
+	if err := s.master.Stop(testserver.Patience); err != nil {
 		s.t.Errorf("postfixtest: stop: %v", err)
 	}
 	s.master = nil
@@ -174,7 +163,7 @@ func (s *Server) Restart() {
 func (s *Server) cleanup() {
 	s.Stop()
 	if s.dovecot != nil {
-		s.dovecot.kill() // it keeps nothing, and takes a second to end by itself
+		s.dovecot.Kill() // it keeps nothing, and takes a second to end by itself
 	}
 	if s.t.Failed() {
 		s.t.Logf("postfixtest: log of %s:\n%s", s.Addr(), s.Log())
@@ -188,14 +177,15 @@ func (s *Server) path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)
 }
 
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("postfixtest: free port: %v", err)
+// launchAnywhere starts Postfix on free ports.
+func (s *Server) launchAnywhere() error {
+	var err error
+	for _, port := range []*int{&s.port, &s.tlsPort} {
+		if *port, err = testserver.FreePort(); err != nil {
+			return err
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
+	return s.launch()
 }
 
 // launch starts the master daemon and waits until it greets.
@@ -206,26 +196,14 @@ func (s *Server) launch() error {
 	// With -d it stays in the foreground. It must lead its process group, which it
 	// ends when it is asked to.
 	cmd := exec.Command(filepath.Join(s.system.daemons, "master"), "-c", s.path("conf"), "-d") //nolint:gosec // the path is Postfix's own
-	p, err := start(cmd, s.path("master.out"))
+	p, err := testserver.Start(cmd, s.path("master.out"))
 	if err != nil {
 		return err
 	}
 	s.master = p
-	return s.waitReady()
-}
-
-func (s *Server) waitReady() error {
-	return s.poll(context.Background(), "greeting", func() (bool, error) {
-		select {
-		case <-s.master.exited:
-			return false, errors.New("the master daemon has ended; if its log does not say why, a line of main.cf is wrong")
-		default:
-		}
+	return testserver.Poll(context.Background(), p, func() error {
 		_, err := s.greet()
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			return false, nil
-		}
-		return err == nil, err
+		return err
 	})
 }
 
@@ -238,7 +216,7 @@ func (s *Server) greet() (from int, err error) {
 	}
 	defer func() { _ = conn.Close() }()
 	s.probes.Add(1)
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(testserver.Patience)); err != nil {
 		return 0, err
 	}
 	line, err := bufio.NewReader(conn).ReadString('\n')
@@ -264,31 +242,14 @@ func (s *Server) Connections(ctx context.Context) (int, error) {
 	}
 	ours := fmt.Sprintf("]: connect from unknown[127.0.0.1]:%d\n", from)
 	log := ""
-	err = s.poll(ctx, "connections", func() (bool, error) {
-		log = s.Log()
-		return strings.Contains(log, ours), nil
+	err = testserver.Poll(ctx, s.master, func() error {
+		if log = s.Log(); !strings.Contains(log, ours) {
+			return errors.New("the log does not show our own connection")
+		}
+		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("postfixtest: %w", err)
+		return 0, fmt.Errorf("postfixtest: connections: %w", err)
 	}
 	return strings.Count(log, "]: connect from ") - int(s.probes.Load()), nil
-}
-
-// poll looks until done says so, ctx ends or patience does.
-func (s *Server) poll(ctx context.Context, what string, done func() (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	tick := time.NewTicker(probeInterval)
-	defer tick.Stop()
-	for {
-		ok, err := done()
-		if ok || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", what, ctx.Err())
-		case <-tick.C:
-		}
-	}
 }

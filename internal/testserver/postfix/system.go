@@ -1,14 +1,13 @@
 package postfix
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"os/user"
-	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
 // system is what we need to know of the installed Postfix.
@@ -16,43 +15,23 @@ type system struct {
 	daemons string // directory of its daemons
 	owner   string // user that owns the queue
 	uid     int    // of owner
-	mailbox account
+	mailbox testserver.Account
 }
-
-// account is who the mailbox belongs to.
-type account struct{ uid, gid int }
 
 func needPostfix(t testing.TB) system {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("postfixtest: Postfix needs root: run the tests as root, or with sudo")
 	}
-	postconf, err := lookup("postconf")
+	postconf, err := testserver.LookPath("postconf")
 	if err != nil {
-		missing(t, "install postfix (Debian: apt-get install postfix, with \"No configuration\")")
+		testserver.Missing(t, "postfixtest: install postfix (Debian: apt-get install postfix, with \"No configuration\")")
 	}
 	sys, err := ask(postconf)
 	if err != nil {
 		t.Fatalf("postfixtest: %v", err)
 	}
 	return sys
-}
-
-func missing(t testing.TB, text string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal("postfixtest: " + text)
-	}
-	t.Skip("postfixtest: " + text)
-}
-
-// lookup finds a program that may be where PATH does not lead.
-func lookup(name string) (string, error) {
-	path, err := exec.LookPath(name)
-	if err != nil {
-		return exec.LookPath("/usr/sbin/" + name)
-	}
-	return path, nil
 }
 
 // ask takes Postfix's built-in defaults, not those of the system's main.cf.
@@ -66,28 +45,18 @@ func ask(postconf string) (system, error) {
 		return system{}, fmt.Errorf("postconf: unexpected output %q", out)
 	}
 	sys := system{daemons: fields[0], owner: fields[1]}
-	owner, err := lookupAccount(sys.owner)
+	owner, err := testserver.LookupAccount(sys.owner)
 	if err != nil {
 		return system{}, err
 	}
-	sys.uid = owner.uid
-	sys.mailbox, err = lookupAccount("nobody")
+	sys.uid = owner.UID
+	sys.mailbox, err = testserver.LookupAccount("nobody")
 	return sys, err
-}
-
-func lookupAccount(name string) (account, error) {
-	u, err := user.Lookup(name)
-	if err != nil {
-		return account{}, err
-	}
-	uid, err1 := strconv.Atoi(u.Uid)
-	gid, err2 := strconv.Atoi(u.Gid)
-	return account{uid: uid, gid: gid}, errors.Join(err1, err2)
 }
 
 // makeDir makes the directory that everything lives in. t.TempDir will not do: only
 // its owner may enter, and Postfix's parts run as other users. TMPDIR may be such a
-// directory too; and the names of the sockets in it must stay short (108 octets).
+// directory too; and the names of the sockets in it must stay short (108 bytes).
 func makeDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "postfixtest-")

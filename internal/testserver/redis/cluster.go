@@ -2,14 +2,16 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
 // slots is how many parts the keys of a cluster are divided into.
@@ -27,13 +29,13 @@ func StartCluster(t testing.TB, n int, opts Options) *Cluster {
 	t.Helper()
 	opts.Config = append([]string{"cluster-enabled yes", "cluster-node-timeout 3000"}, opts.Config...)
 	if opts.TLS {
-		opts.certs = newCerts(t)
+		opts.ca = newAuthority(t)
 	}
 	c := &Cluster{}
 	for range n {
 		c.Masters = append(c.Masters, start(t, opts, freeClusterPort))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testserver.Patience)
 	defer cancel()
 	if err := c.join(ctx); err != nil {
 		t.Fatalf("redistest: cluster: %v", err)
@@ -43,16 +45,14 @@ func StartCluster(t testing.TB, n int, opts Options) *Cluster {
 
 // freeClusterPort is a port that is free together with the one that the nodes talk
 // to each other on, 10,000 above it. It is below the ports that the system gives away.
-func freeClusterPort(t testing.TB) int {
-	t.Helper()
+func freeClusterPort() (int, error) {
 	for range 100 {
 		port := 10_000 + rand.IntN(12_000) //nolint:gosec // any port will do
 		if isFree(port) && isFree(port+10_000) {
-			return port
+			return port, nil
 		}
 	}
-	t.Fatal("redistest: found no free pair of ports")
-	return 0
+	return 0, errors.New("found no free pair of ports")
 }
 
 func isFree(port int) bool {
@@ -89,7 +89,7 @@ func (c *Cluster) join(ctx context.Context) error {
 func (c *Cluster) WaitReady() {
 	t := c.Masters[0].t
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testserver.Patience)
 	defer cancel()
 	if err := c.serves(ctx); err != nil {
 		t.Fatalf("redistest: cluster: %v", err)
@@ -101,7 +101,7 @@ func (c *Cluster) serves(ctx context.Context) error {
 		client := redis.NewClient(s.clientOptions())
 		defer func() { _ = client.Close() }()
 		size := fmt.Sprintf("cluster_size:%d\r", len(c.Masters))
-		err := poll(ctx, func() error {
+		err := testserver.Poll(ctx, s.process, func() error {
 			info, err := client.ClusterInfo(ctx).Result()
 			if err == nil && (!strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, size)) {
 				err = fmt.Errorf("not joined: %s", strings.Join(strings.Fields(info), " "))
@@ -113,23 +113,6 @@ func (c *Cluster) serves(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// poll calls ok until it returns nil, or returns its last error when ctx ends.
-func poll(ctx context.Context, ok func() error) error {
-	probe := time.NewTicker(10 * time.Millisecond)
-	defer probe.Stop()
-	for {
-		err := ok()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		case <-probe.C:
-		}
-	}
 }
 
 // URL is the cluster's address, as REDIS_URL wants it.

@@ -17,8 +17,9 @@ func (s *Server) config() string {
 		lines = append(lines, `save ""`)
 	}
 	if s.opts.TLS {
+		cert, key := s.opts.ca.CertFiles("server")
 		lines = append(lines, "port 0", fmt.Sprintf("tls-port %d", s.port), "tls-auth-clients no",
-			"tls-cert-file "+quote(s.opts.certs.path("server.pem")), "tls-key-file "+quote(s.opts.certs.path("server.key")),
+			"tls-cert-file "+quote(cert), "tls-key-file "+quote(key),
 			"tls-ca-cert-file "+quote(s.CAFile()), "tls-cluster yes")
 	} else {
 		lines = append(lines, fmt.Sprintf("port %d", s.port))

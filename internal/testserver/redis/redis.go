@@ -1,13 +1,14 @@
 // Package redis starts a real redis-server for a test: one alone (Start), a cluster
 // (StartCluster), or a master with a replica and sentinels (StartSentinel).
 //
-// Each server listens on a free port of 127.0.0.1 and keeps its files in the
-// test's temporary directory. It ends with the test, and on Linux also with the
-// test process if that is killed.
+// Each server listens on a free port of 127.0.0.1 and keeps its files in the test's
+// temporary directory. It ends with the test, even if the test process is killed.
 package redis
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -18,18 +19,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
-// patience bounds every wait for the server, generously: the machine may be busy.
-const patience = 30 * time.Second
-
-// probeInterval is the pause between two looks at a server that is starting.
-const probeInterval = 2 * time.Millisecond
-
-// Persistence says what Redis writes to its append-only file.
+// Persistence is what Redis writes to its append-only file.
 type Persistence string
 
 // What survives: nothing; all but the last second; everything that was answered.
@@ -59,8 +55,8 @@ type Options struct {
 	// Config holds further lines of redis.conf, such as "save 3600 1".
 	Config []string
 
-	certs    *certs
-	sentinel bool // it watches other servers and keeps no data
+	ca       *testserver.Authority // whose certificate "server" all servers of a cluster share
+	sentinel bool                  // it watches other servers and keeps no data
 }
 
 // Server is a running redis-server. Its methods that change its state belong to the
@@ -73,62 +69,56 @@ type Server struct {
 	port int
 	args []string // after the configuration file
 
-	cmd    *exec.Cmd
-	exited chan struct{} // closed when cmd has ended; nil before the first start
-	paused bool
+	process *testserver.Process // nil before the first start
+	paused  bool
 }
 
-// Start starts a server and waits until it answers. If redis-server is not
-// installed the test is skipped, and fails instead where CI is set in the
-// environment: there it would be skipped for ever without anybody noticing.
+// Start starts a server and waits until it answers. If redis-server is not installed the
+// test is skipped, or fails where CI is set in the environment (testserver.Missing).
 func Start(t testing.TB, opts Options) *Server {
 	t.Helper()
-	return start(t, opts, freePort)
+	return start(t, opts, testserver.FreePort)
 }
 
-func start(t testing.TB, opts Options, port func(testing.TB) int, args ...string) *Server {
+func start(t testing.TB, opts Options, port func() (int, error), args ...string) *Server {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
-		missing(t, "install redis-server (Debian: apt-get install redis-server)")
+		testserver.Missing(t, "redistest: install redis-server (Debian: apt-get install redis-server)")
 	}
-	if opts.TLS && opts.certs == nil {
-		opts.certs = newCerts(t)
+	if opts.TLS && opts.ca == nil {
+		opts.ca = newAuthority(t)
 	}
 	s := &Server{t: t, opts: opts, path: path, dir: t.TempDir(), args: args}
 	t.Cleanup(s.cleanup)
 	// Between our look for a free port and Redis taking it somebody else may.
-	for range 5 {
-		_ = os.Remove(filepath.Join(s.dir, "redis.log")) // of the last attempt
-		s.port = port(t)
-		if err = s.launch(); err == nil {
-			return s
-		}
+	err = testserver.Launch(func() error {
 		s.kill()
-		if !strings.Contains(s.Log(), "Address already in use") {
-			break
+		_ = os.Remove(filepath.Join(s.dir, "redis.log")) // of the last attempt
+		var err error
+		if s.port, err = port(); err != nil {
+			return err
 		}
-	}
-	t.Fatalf("redistest: start: %v", err)
-	return nil
-}
-
-func missing(t testing.TB, text string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal("redistest: " + text)
-	}
-	t.Skip("redistest: " + text)
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+		return s.launch()
+	}, s.Log)
 	if err != nil {
-		t.Fatalf("redistest: free port: %v", err)
+		t.Fatalf("redistest: start: %v", err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
+	return s
+}
+
+// newAuthority makes an authority and a certificate for servers on this machine. It is a
+// client's too: the nodes of a cluster are each other's clients.
+func newAuthority(t testing.TB) *testserver.Authority {
+	t.Helper()
+	ca, err := testserver.NewAuthority(t.TempDir(), "redistest authority")
+	if err == nil {
+		err = ca.Issue("server", "redistest", x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
+	}
+	if err != nil {
+		t.Fatalf("redistest: certificate: %v", err)
+	}
+	return ca
 }
 
 // Addr is the server's host and port.
@@ -155,6 +145,15 @@ func (s *Server) Log() string {
 	return string(log)
 }
 
+// CAFile is the PEM file with the authority of the server's certificate. It is empty
+// without TLS.
+func (s *Server) CAFile() string {
+	if s.opts.ca == nil {
+		return ""
+	}
+	return s.opts.ca.CAFile()
+}
+
 // Client returns a client that is logged in and is closed when t ends.
 func (s *Server) Client(t testing.TB) *redis.Client {
 	t.Helper()
@@ -166,7 +165,7 @@ func (s *Server) Client(t testing.TB) *redis.Client {
 func (s *Server) clientOptions() *redis.Options {
 	o := &redis.Options{Addr: s.Addr(), Username: s.opts.Username, Password: s.opts.Password}
 	if s.opts.TLS {
-		o.TLSConfig = s.opts.certs.client
+		o.TLSConfig = &tls.Config{RootCAs: s.opts.ca.Pool, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}
 	}
 	return o
 }
@@ -179,11 +178,8 @@ func (s *Server) Stop() {
 		return
 	}
 	s.Resume() // a stopped process takes no SIGTERM
-	s.signal(syscall.SIGTERM)
-	select {
-	case <-s.exited:
-	case <-time.After(patience):
-		s.t.Fatalf("redistest: stop: still running after %v", patience)
+	if err := s.process.Stop(testserver.Patience); err != nil {
+		s.t.Fatalf("redistest: stop: %v", err)
 	}
 }
 
@@ -227,30 +223,18 @@ func (s *Server) Resume() {
 
 func (s *Server) signal(sig syscall.Signal) {
 	s.t.Helper()
-	if err := s.cmd.Process.Signal(sig); err != nil {
+	if err := s.process.Signal(sig); err != nil {
 		s.t.Fatalf("redistest: %v: %v", sig, err)
 	}
 }
 
-// Running says whether the process is there, be it paused.
-func (s *Server) Running() bool {
-	if s.exited == nil {
-		return false
-	}
-	select {
-	case <-s.exited:
-		return false
-	default:
-		return true
-	}
-}
+// Running reports whether the process is there, be it paused.
+func (s *Server) Running() bool { return s.process.Running() }
 
 func (s *Server) kill() {
-	if !s.Running() {
-		return
+	if s.process != nil {
+		s.process.Kill()
 	}
-	_ = s.cmd.Process.Kill() // the only error is that it has just ended by itself
-	<-s.exited
 	s.paused = false
 }
 
@@ -269,37 +253,14 @@ func (s *Server) launch() error {
 	}
 	cmd := exec.Command(s.path, append([]string{conf}, s.args...)...) //nolint:gosec // the path is what LookPath found
 	cmd.Dir = s.dir
-	dieWithUs(cmd)
-	if err := cmd.Start(); err != nil {
+	var err error
+	if s.process, err = testserver.Start(cmd, filepath.Join(s.dir, "redis.out")); err != nil {
 		return err
 	}
-	exited := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // how it ended is in its log
-		close(exited)
-	}()
-	s.cmd, s.exited, s.paused = cmd, exited, false
-	return s.waitReady()
-}
-
-func (s *Server) waitReady() error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	s.paused = false
+	ctx, cancel := context.WithTimeout(context.Background(), testserver.Patience)
 	defer cancel()
-	probe := time.NewTicker(probeInterval)
-	defer probe.Stop()
-	for {
-		err := s.ready(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-s.exited:
-			return errors.New("redis-server has ended, its log says why")
-		case <-ctx.Done():
-			return fmt.Errorf("no answer after %v: %w", patience, err)
-		case <-probe.C:
-		}
-	}
+	return testserver.Poll(ctx, s.process, func() error { return s.ready(ctx) })
 }
 
 // ready asks for a PING, which is refused while data is being loaded, and
@@ -322,7 +283,7 @@ func (s *Server) ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(info, fmt.Sprintf("\nprocess_id:%d\r", s.cmd.Process.Pid)) {
+	if !strings.Contains(info, fmt.Sprintf("\nprocess_id:%d\r", s.process.PID())) {
 		return errors.New("another server answers on this port")
 	}
 	return nil

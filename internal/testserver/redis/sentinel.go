@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
 // MasterName is what the sentinels call their master.
@@ -42,7 +44,7 @@ func StartSentinel(t testing.TB, opts Options) *Sentinel {
 	replica.Config = append(slices.Clone(opts.Config), fmt.Sprintf("replicaof 127.0.0.1 %d", master.port))
 	s.Servers = []*Server{master, Start(t, replica)}
 
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testserver.Patience)
 	defer cancel()
 	if err := s.Servers[1].poll(ctx, "replication", "role:slave", "master_link_status:up"); err != nil {
 		t.Fatalf("redistest: sentinel: replica: %v", err)
@@ -54,7 +56,7 @@ func StartSentinel(t testing.TB, opts Options) *Sentinel {
 		watch.Config = append(watch.Config, "sentinel sentinel-pass "+quote(s.password))
 	}
 	for range 3 {
-		s.Sentinels = append(s.Sentinels, start(t, watch, freePort, "--sentinel"))
+		s.Sentinels = append(s.Sentinels, start(t, watch, testserver.FreePort, "--sentinel"))
 	}
 	for _, one := range s.Sentinels {
 		if err := one.poll(ctx, "sentinel", "status=ok", "slaves=1,sentinels=3"); err != nil {
@@ -113,7 +115,7 @@ func (s *Sentinel) Failover(end func(*Server)) {
 	t := s.Servers[0].t
 	t.Helper()
 	end(s.Servers[0])
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testserver.Patience)
 	defer cancel()
 	if err := s.Servers[1].poll(ctx, "replication", "role:master"); err != nil {
 		t.Fatalf("redistest: failover: %v", err)
@@ -125,13 +127,13 @@ func (s *Sentinel) Failover(end func(*Server)) {
 	}
 }
 
-// poll waits until a section of INFO holds all that is wanted.
+// poll waits until a section of INFO holds all of want.
 func (s *Server) poll(ctx context.Context, section string, want ...string) error {
 	opts := s.clientOptions()
 	opts.DisableIdentity = true
 	c := redis.NewClient(opts)
 	defer func() { _ = c.Close() }()
-	return poll(ctx, func() error {
+	return testserver.Poll(ctx, s.process, func() error {
 		info, err := c.Info(ctx, section).Result()
 		if err != nil {
 			return err

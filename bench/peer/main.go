@@ -1,0 +1,103 @@
+// Command peer runs the programs that Mailpouch is compared with: the asynq workers that
+// people write, and the limits that no worker can pass.
+//
+//	peer empty    asynq and a handler that does nothing: the limit of one asynq server
+//	peer netsmtp  asynq and net/smtp over connections that stay open
+//	peer gomail   asynq and wneessen/go-mail over connections that stay open
+//	peer dial     asynq and net/smtp, a connection for each mail
+//	peer direct   no queue: our own SMTP client alone
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/bench/baseline"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "peer:", err)
+		os.Exit(1)
+	}
+}
+
+// options are the command line.
+type options struct {
+	redis       string
+	smtp        string
+	connections int
+	mails       int
+}
+
+// sender sends one mail.
+type sender func(ctx context.Context, m baseline.Mail) error
+
+func run(ctx context.Context, args []string) error {
+	var o options
+	flags := flag.NewFlagSet("peer", flag.ContinueOnError)
+	flags.StringVar(&o.redis, "redis", "redis://127.0.0.1:6379/0", "where the tasks are")
+	flags.StringVar(&o.smtp, "smtp", "127.0.0.1:25", "the mail server")
+	flags.IntVar(&o.connections, "connections", 20, "connections, and tasks at once")
+	flags.IntVar(&o.mails, "mails", 1000, "mails that direct sends")
+	if len(args) == 0 {
+		return fmt.Errorf("empty, netsmtp, gomail, dial or direct is expected")
+	}
+	if err := flags.Parse(args[1:]); err != nil {
+		return err
+	}
+	switch args[0] {
+	case "empty":
+		return work(ctx, o, nil)
+	case "netsmtp":
+		return work(ctx, o, newNetSMTP(o).send)
+	case "gomail":
+		return work(ctx, o, newGoMail(o).send)
+	case "dial":
+		return work(ctx, o, dialEach(o))
+	case "direct":
+		return direct(ctx, o)
+	}
+	return fmt.Errorf("%q is not one of empty, netsmtp, gomail, dial, direct", args[0])
+}
+
+// work is the asynq server that all of them share, with asynq's defaults but for the
+// concurrency. It ends with ctx.
+func work(ctx context.Context, o options, send sender) error {
+	opts, err := redis.ParseURL(o.redis)
+	if err != nil {
+		return err
+	}
+	client := redis.NewClient(opts)
+	defer func() { _ = client.Close() }()
+	server := asynq.NewServerFromRedisClient(client, asynq.Config{
+		Concurrency: o.connections,
+		Queues:      map[string]int{"critical": 6, "default": 3, "bulk": 1},
+		LogLevel:    asynq.ErrorLevel,
+	})
+	err = server.Start(asynq.HandlerFunc(func(ctx context.Context, task *asynq.Task) error {
+		if send == nil {
+			return nil
+		}
+		m, err := baseline.Read(task)
+		if err != nil {
+			return err
+		}
+		return send(ctx, m)
+	}))
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	server.Shutdown()
+	return nil
+}

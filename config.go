@@ -1,0 +1,97 @@
+package mailpouch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/mailpouch/mailpouch/backends"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/settings"
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+// This file is where settings become configurations: which variable ends in which
+// field. A test finds a setting that ends in none.
+
+// QueueConfig is the queue that the settings describe.
+func QueueConfig(s settings.Settings) tasks.QueueConfig {
+	q := s.Queue
+	return tasks.QueueConfig{
+		Defaults:            backends.Defaults(s),
+		TaskTimeout:         q.TaskTimeout,
+		Mailers:             s.Mailers(),
+		AttachmentThreshold: q.AttachmentThreshold.OrNever(),
+		MaxMessageSize:      int(q.MaxMessageSize),
+		IdempotencyWindow:   q.IdempotencyWindow,
+		MassSize:            q.MassSize,
+		Shards:              q.Shards,
+		Options:             Options(s, tasks.Options{}),
+	}
+}
+
+// Options returns o with what it leaves open as the settings have it.
+func Options(s settings.Settings, o tasks.Options) tasks.Options {
+	o.Queue = cmp.Or(o.Queue, s.Queue.Name)
+	if o.MaxRetry == nil {
+		o.MaxRetry = new(s.Queue.MaxRetry)
+	}
+	return o
+}
+
+// WorkerConfig is the worker that the settings describe, with the backends of a registry.
+// Logger, Observers and Tracer are the caller's.
+func WorkerConfig(ctx context.Context, s settings.Settings, registry backends.Registry) (tasks.WorkerConfig, error) {
+	s.Message.Hostname = backends.Hostname(ctx, s)
+	connections, reply, err := workerMailers(s)
+	if err != nil {
+		return tasks.WorkerConfig{}, err
+	}
+	w := s.Worker
+	return tasks.WorkerConfig{
+		Connect: func(name string) (mailer.Backend, error) {
+			named, err := s.Named(name)
+			if err != nil {
+				return nil, err
+			}
+			return registry.New(named.Worker.Backend, named)
+		},
+		Mailers:         connections,
+		Queues:          w.Queues,
+		Connections:     w.Connections,
+		BatchSize:       w.BatchSize,
+		Memory:          w.Memory.OrNever(),
+		Shards:          s.Queue.Shards,
+		RetryMin:        w.RetryMin,
+		RetryMax:        w.RetryMax,
+		MaxAge:          w.MaxAge,
+		BatchTimeout:    w.BatchTimeout,
+		ReplyTimeout:    reply,
+		ShutdownTimeout: w.ShutdownTimeout,
+		ShowAddresses:   s.Log.ShowAddresses,
+	}, nil
+}
+
+// workerMailers returns how many connections each named mailer has, and the longest time
+// that one of all mailers may wait for the reply to a whole message. The error names every
+// mailer that does not say where its mail goes.
+func workerMailers(s settings.Settings) (connections map[string]int, reply time.Duration, err error) {
+	connections, reply = map[string]int{}, s.SMTP.DataTimeout
+	var problems settings.Problems
+	for _, name := range s.Mailers() {
+		named, err := s.Named(name)
+		if these := (settings.Problems)(nil); errors.As(err, &these) {
+			problems = append(problems, these...)
+			continue
+		} else if err != nil {
+			return nil, 0, err
+		}
+		connections[name] = named.Worker.Connections
+		reply = max(reply, named.SMTP.DataTimeout)
+	}
+	if len(problems) > 0 {
+		return nil, 0, problems
+	}
+	return connections, reply, nil
+}

@@ -1,0 +1,106 @@
+// Package testserver holds what the real servers for tests share: processes that do
+// not outlive the test, certificates, mailboxes, and how to wait for a server. The
+// servers are in the packages below it.
+package testserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Patience bounds every wait for a server, generously: the machine may be busy.
+const Patience = 30 * time.Second
+
+// probeInterval is the pause between two looks at something that is not there yet.
+const probeInterval = 2 * time.Millisecond
+
+// Missing skips the test because a program is not installed. Where CI is set in the
+// environment the test fails instead: there it would be skipped for ever without
+// anybody noticing.
+func Missing(t testing.TB, text string) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatal(text)
+	}
+	t.Skip(text)
+}
+
+// LookPath finds a daemon, which may be where PATH does not lead.
+func LookPath(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return exec.LookPath("/usr/sbin/" + name)
+	}
+	return path, nil
+}
+
+// Account is a user of the system.
+type Account struct{ UID, GID int }
+
+// LookupAccount finds a user by name.
+func LookupAccount(name string) (Account, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return Account{}, err
+	}
+	uid, err1 := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(u.Gid)
+	return Account{UID: uid, GID: gid}, errors.Join(err1, err2)
+}
+
+// FreePort returns a port of 127.0.0.1 that nobody listens on.
+func FreePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// Launch calls launch, which starts a server on a free port, and calls it again when
+// the server's log says that somebody else took the port first.
+func Launch(launch func() error, log func() string) error {
+	var err error
+	for range 5 {
+		if err = launch(); err == nil || !strings.Contains(log(), "Address already in use") {
+			break
+		}
+	}
+	return err
+}
+
+// Poll calls ready until it returns nil. It gives up when p has ended (p may be nil),
+// when ctx has, or after Patience, and returns ready's last error then.
+func Poll(ctx context.Context, p *Process, ready func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
+	var exited <-chan struct{}
+	if p != nil {
+		exited = p.exited
+	}
+	tick := time.NewTicker(probeInterval)
+	defer tick.Stop()
+	for {
+		err := ready()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-exited:
+			return fmt.Errorf("it has ended, its log says why: %w", err)
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case <-tick.C:
+		}
+	}
+}

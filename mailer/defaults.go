@@ -1,0 +1,81 @@
+package mailer
+
+import (
+	"cmp"
+	"crypto/rand"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/mailpouch/mailpouch/mailer/internal/address"
+)
+
+// Defaults fills in what an author may leave empty. Its zero value is usable.
+type Defaults struct {
+	FromEmail string // "webmaster@localhost" if empty, as in Django
+	Charset   string // "utf-8" if empty
+	Hostname  string // right side of generated Message-IDs: the machine's name if empty
+	LocalTime bool   // Date in the local time zone instead of UTC
+}
+
+// WithDefaults returns the message with FromEmail, Charset, MessageID and Date filled in where
+// they are empty: a changed copy, or m itself if nothing is missing. A mailer or a queue calls it
+// once, before the first try, so that every try sends the same bytes.
+func (m *EmailMessage) WithDefaults(d Defaults) *EmailMessage {
+	c := *m
+	c.FromEmail = cmp.Or(c.FromEmail, d.FromEmail, "webmaster@localhost")
+	c.Charset = cmp.Or(c.Charset, d.Charset, "utf-8")
+	c.MessageID = cmp.Or(c.rawMessageID(), c.MessageID, c.header("Message-ID"))
+	if c.MessageID == "" {
+		c.MessageID = newMessageID(d.Hostname)
+	}
+	if c.Date.IsZero() && c.header("Date") == "" && c.RawHeader("Date") == "" {
+		c.Date = now(d.LocalTime)
+	}
+	if c.FromEmail == m.FromEmail && c.Charset == m.Charset && c.MessageID == m.MessageID && c.Date.Equal(m.Date) {
+		return m
+	}
+	return &c
+}
+
+// rawMessageID returns the Message-ID in Raw, which is the one that is sent, or "" if it could not
+// be a MessageID.
+func (m *EmailMessage) rawMessageID() string {
+	id := m.RawHeader("Message-Id")
+	if checkMessageID("", id) != nil {
+		return ""
+	}
+	return id
+}
+
+// now returns the time in whole seconds, because a Date field has no smaller unit.
+func now(local bool) time.Time {
+	t := time.Now().Truncate(time.Second)
+	if local {
+		return t
+	}
+	return t.UTC()
+}
+
+// newMessageID makes a Message-ID (RFC 5322, 3.6.4). It never fails: a host that is not a domain
+// is replaced by localhost.
+func newMessageID(host string) string {
+	if host == "" {
+		host, _ = os.Hostname()
+	}
+	domain, reason := address.ASCIIDomain(host)
+	if reason != "" {
+		domain = "localhost"
+	}
+	return "<" + rand.Text() + "@" + domain + ">"
+}
+
+// header finds a field in Headers by its name, in any letter case.
+func (m *EmailMessage) header(wanted string) string {
+	for name, value := range m.Headers {
+		if strings.EqualFold(name, wanted) {
+			return strings.Trim(value, " \t")
+		}
+	}
+	return ""
+}
