@@ -25,7 +25,7 @@ func QueueConfig(s settings.Settings) tasks.QueueConfig {
 		AttachmentThreshold: q.AttachmentThreshold.OrNever(),
 		MaxMessageSize:      int(q.MaxMessageSize),
 		IdempotencyWindow:   q.IdempotencyWindow,
-		MassSize:            q.MassSize,
+		BulkSize:            q.BulkSize,
 		Shards:              q.Shards,
 		Options:             Options(s, tasks.Options{}),
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // Constructor makes a backend from the settings. It opens no connection. It is called
-// for each connection that is wanted, and may return the same value each time only
+// for each connection that is needed, and may return the same value each time only
 // if that may be used by several goroutines, as a queue may.
 type Constructor func(settings.Settings) (mailer.Backend, error)
 

@@ -95,7 +95,7 @@ func TestLoad(t *testing.T) {
 			Pipelining: "off", Chunking: "auto",
 			IdleTimeout: 30 * time.Second, MaxMessages: 7, MaxBytes: 8, MaxAge: 9 * time.Minute,
 		},
-		Queue: Queue{Name: "bulk", MaxRetry: 0, TaskTimeout: time.Hour, MassSize: 50, Shards: 4, IdempotencyWindow: 2 * time.Hour, AttachmentThreshold: 1 << 20},
+		Queue: Queue{Name: "bulk", MaxRetry: 0, TaskTimeout: time.Hour, BulkSize: 50, Shards: 4, IdempotencyWindow: 2 * time.Hour, AttachmentThreshold: 1 << 20},
 		Worker: Worker{
 			Backend: "dummy", Queues: Queues{"bulk": 1, "news": 2}, Connections: 5, BatchSize: 6, Memory: 1e9,
 			RetryMin: 7 * time.Second, RetryMax: 8 * time.Second, MaxAge: 9 * time.Hour,

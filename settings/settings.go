@@ -81,7 +81,7 @@ type Queue struct {
 	MaxRetry    int           `envconfig:"EMAIL_MAX_RETRY" default:"25" min:"0" max:"1000" desc:"tries after the first one before a message becomes a dead letter"`
 	TaskTimeout time.Duration `envconfig:"EMAIL_TASK_TIMEOUT" default:"30m" min:"1s" desc:"how long a worker may hold a message, waiting and sending; at least EMAIL_DATA_TIMEOUT plus twice EMAIL_BATCH_TIMEOUT"`
 
-	MassSize int `envconfig:"EMAIL_MASS_SIZE" default:"100" min:"1" max:"1000" desc:"how many of the messages that are handed over together share a task, at most; 1 gives each message its own"`
+	BulkSize int `envconfig:"EMAIL_MASS_SIZE" default:"100" min:"1" max:"1000" desc:"how many of the messages that are handed over together share a task, at most; 1 gives each message its own"`
 	Shards   int `envconfig:"EMAIL_QUEUE_SHARDS" default:"1" min:"1" max:"64" desc:"parts that each queue is divided into, so that the masters of a Redis Cluster share the work; raise it for the workers first, then for the programs that queue"`
 
 	IdempotencyWindow time.Duration `envconfig:"EMAIL_IDEMPOTENCY_WINDOW" default:"24h" min:"1s" desc:"how long after its message was sent an idempotency key is remembered; until then the message stays in Redis"`

@@ -75,12 +75,12 @@ return #ids`
 // it alone, and then it is a dead letter that says so. All others have been delivered.
 func TestAlone_killer(t *testing.T) {
 	t.Parallel()
-	for name, mass := range map[string]int{"tasks": 1, "a mass task": 100} {
+	for name, mass := range map[string]int{"tasks": 1, "a bulk task": 100} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t, redistest.Options{})
 			client := h.Client(t)
-			h.queue = NewQueue(client, QueueConfig{MassSize: mass})
+			h.queue = NewQueue(client, QueueConfig{BulkSize: mass})
 			const n = 30
 			h.send(n, func(m *mailer.EmailMessage) {
 				if m.MessageID == "<7@t>" {

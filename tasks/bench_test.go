@@ -59,7 +59,7 @@ func letters(n int) []*mailer.EmailMessage {
 // BenchmarkQueue hands mails of 2 kB over, from one goroutine and from many.
 func BenchmarkQueue(b *testing.B) {
 	server := redistest.Start(b, redistest.Options{})
-	q := NewQueue(server.Client(b), QueueConfig{MassSize: 1, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
+	q := NewQueue(server.Client(b), QueueConfig{BulkSize: 1, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
 	m := letters(1)[0]
 	for _, goroutines := range []int{1, 16} {
 		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) {
@@ -83,9 +83,9 @@ func BenchmarkQueue(b *testing.B) {
 	}
 }
 
-// BenchmarkQueue_mass hands mails of 2 kB over in lots of 1,000, from one goroutine and
+// BenchmarkQueue_bulk hands mails of 2 kB over in lots of 1,000, from one goroutine and
 // from many.
-func BenchmarkQueue_mass(b *testing.B) {
+func BenchmarkQueue_bulk(b *testing.B) {
 	server := redistest.Start(b, redistest.Options{})
 	q := NewQueue(server.Client(b), QueueConfig{Defaults: mailer.Defaults{Hostname: "app.example.com"}})
 	lot := letters(1000)
@@ -118,10 +118,10 @@ func BenchmarkQueue_mass(b *testing.B) {
 // what the queue costs, without a mail server. Beside it is what asynq alone does
 // with an empty handler, the ceiling of one asynq server.
 func BenchmarkDrain(b *testing.B) {
-	run := func(b *testing.B, massSize int, drain func(b *testing.B, client redis.UniversalClient, n int)) {
+	run := func(b *testing.B, bulkSize int, drain func(b *testing.B, client redis.UniversalClient, n int)) {
 		b.Helper()
 		server := redistest.Start(b, redistest.Options{})
-		q := NewQueue(server.Client(b), QueueConfig{MassSize: massSize, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
+		q := NewQueue(server.Client(b), QueueConfig{BulkSize: bulkSize, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
 		b.StopTimer()
 		if sent, err := q.SendMessages(b.Context(), letters(b.N)); sent != b.N {
 			b.Fatal(err)
@@ -161,9 +161,9 @@ func BenchmarkDrain(b *testing.B) {
 		client.AddHook(freeLedger{})
 		drainWorker(b, client, n, func(w *Worker) { w.ledger.acks = freeAcks{} })
 	}
-	for name, massSize := range map[string]int{"worker": 1, "worker, mass mail": 100} {
-		b.Run(name, func(b *testing.B) { run(b, massSize, worker) })
-		b.Run(name+", its ledger free of charge", func(b *testing.B) { run(b, massSize, free) })
+	for name, bulkSize := range map[string]int{"worker": 1, "worker, bulk mail": 100} {
+		b.Run(name, func(b *testing.B) { run(b, bulkSize, worker) })
+		b.Run(name+", its ledger free of charge", func(b *testing.B) { run(b, bulkSize, free) })
 	}
 }
 
@@ -246,7 +246,7 @@ func redisCPU(b *testing.B, client *redis.Client) float64 {
 	return info(b, client, "cpu", "used_cpu_user") + info(b, client, "cpu", "used_cpu_sys")
 }
 
-// isRecord says whether the commands are the ledger's, of messages of mass tasks.
+// isRecord reports whether the commands are the ledger's, of messages of bulk tasks.
 func isRecord(cmds []redis.Cmder) bool {
 	field, _ := cmds[0].Args()[min(2, len(cmds[0].Args())-1)].(string)
 	return strings.HasPrefix(field, wire.FieldSent)
@@ -309,7 +309,7 @@ func BenchmarkCriticalLatency(b *testing.B) {
 		}
 		return mailer.Result{}
 	}
-	q := NewQueue(server.Client(b), QueueConfig{MassSize: 1, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
+	q := NewQueue(server.Client(b), QueueConfig{BulkSize: 1, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
 	bulk := q.With(Options{Queue: "bulk"})
 	if sent, err := bulk.SendMessages(b.Context(), letters(20_000+40*b.N)); err != nil {
 		b.Fatal(sent, err)

@@ -82,7 +82,7 @@ func TestBlobs_oneForAll(t *testing.T) {
 	h := newHouse(t, redistest.Options{AppendOnly: redistest.Always})
 	content := brochure(1, 1<<20)
 	count := &tally{}
-	h.queue = NewQueue(count.watch(h.Client(t)), QueueConfig{MassSize: 1})
+	h.queue = NewQueue(count.watch(h.Client(t)), QueueConfig{BulkSize: 1})
 	h.send(200, with(content))
 	h.wantBlob(content, 200)
 	if n := count.big.Load(); n != 1 {
@@ -147,7 +147,7 @@ func TestBlobs_threshold(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t, redistest.Options{})
-			h.queue = NewQueue(h.Client(t), QueueConfig{MassSize: 1, AttachmentThreshold: tt.threshold})
+			h.queue = NewQueue(h.Client(t), QueueConfig{BulkSize: 1, AttachmentThreshold: tt.threshold})
 			h.send(1, with(big, small, big))
 			blobs := h.Client(t).Keys(t.Context(), "mailpouch:*:blob").Val()
 			if len(blobs) != tt.want {

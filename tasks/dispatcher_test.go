@@ -17,7 +17,7 @@ import (
 var weights = map[string]int{"critical": 6, "default": 3, "bulk": 1}
 
 // However much bulk mail is stuck, critical mail has a connection to itself.
-func TestDispatcher_express(t *testing.T) {
+func TestDispatcher_priority(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	release := make(chan struct{})
@@ -55,7 +55,7 @@ func TestSender_share(t *testing.T) {
 	t.Parallel()
 	l := newDispatcher("", 1, WorkerConfig{Queues: weights})
 	if l.top != "critical" || l.share != 0.6 {
-		t.Fatalf("express queue %q with a share of %v, want critical with 0.6", l.top, l.share)
+		t.Fatalf("priority queue %q with a share of %v, want critical with 0.6", l.top, l.share)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		normal, priority := make(chan []*delivery), make(chan []*delivery)
@@ -82,12 +82,12 @@ func TestSender_share(t *testing.T) {
 			}
 		}
 		if count[urgent] < 1000 || count[urgent] > 1400 {
-			t.Errorf("%d of 2000 batches were express, want about 1200", count[urgent])
+			t.Errorf("%d of 2000 batches were of the priority queue, want about 1200", count[urgent])
 		}
 	})
 }
 
-func TestDispatcher_express_oneQueue(t *testing.T) {
+func TestDispatcher_priority_oneQueue(t *testing.T) {
 	t.Parallel()
 	if l := newDispatcher("", 1, WorkerConfig{Queues: map[string]int{"default": 1}}); l.priority != nil {
 		t.Error("a mailer with one queue has a priority channel")
@@ -116,7 +116,7 @@ func TestMailers_oneDown(t *testing.T) {
 		}
 		return h.relay.connect(name)
 	}
-	h.queue = NewQueue(h.Client(t), QueueConfig{MassSize: 1, Mailers: []string{"marketing"}})
+	h.queue = NewQueue(h.Client(t), QueueConfig{BulkSize: 1, Mailers: []string{"marketing"}})
 	h.send(500, nil) // more than the worker holds at once
 	h.start(cfg)
 	h.eventually("the relay is found to be down", func() bool { return h.info().Active == cfg.Connections*cfg.BatchSize })
@@ -169,7 +169,7 @@ func TestMailers_unknownToProducer(t *testing.T) {
 func TestQueue_Using(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
-	q := NewQueue(h.Client(t), QueueConfig{MassSize: 1, Mailers: []string{"alerts", "marketing"}})
+	q := NewQueue(h.Client(t), QueueConfig{BulkSize: 1, Mailers: []string{"alerts", "marketing"}})
 	_, err := q.Using("marketign")
 	var unknown *UnknownMailerError
 	if !errors.As(err, &unknown) || unknown.Name != "marketign" {

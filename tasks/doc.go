@@ -3,7 +3,7 @@
 //
 // The producer's end is [Queue], a [mailer.Backend] that delivers nothing and
 // enqueues everything: one asynq task for each message, or for many that are handed
-// over together (QueueConfig.MassSize). [Options] say how a message waits, and
+// over together (QueueConfig.BulkSize). [Options] say how a message waits, and
 // [Queue.Cancel] takes it back. The consumer's end is [Worker]: asynq handlers give their
 // messages to a few senders, each with one open connection, and each message has its
 // result the moment its own fate is known. What could not be delivered is among the

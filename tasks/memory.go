@@ -37,7 +37,7 @@ const (
 	entryCost = 150
 
 	smallMessage = 64_000 * textCost
-	smallBulk    = maxBulkBytes * textCost // is what most mass tasks have together
+	smallBulk    = maxBulkBytes * textCost // is what most bulk tasks have together
 )
 
 // cacheSize is how many bytes of blobs a worker keeps in memory.
@@ -62,7 +62,7 @@ func newBudgets(memory, mailers, connections int, hasPriority bool) (normal, pri
 	return newBudget(all - part), newBudget(part)
 }
 
-// budget is so many bytes of memory, a semaphore. Nil is as many as are wanted.
+// budget is so many bytes of memory, a semaphore. Nil has no limit.
 type budget struct {
 	size int64
 	left *semaphore.Weighted

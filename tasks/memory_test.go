@@ -118,9 +118,9 @@ func TestDispatcher_room(t *testing.T) {
 	}{
 		{"big, and behind it", wire.QueueName{Queue: "default"}, 10_000_000, false},
 		{"small", wire.QueueName{Queue: "default"}, 64_000, true},
-		{"express", wire.QueueName{Queue: "critical"}, 2_000_000, true},
-		{"a usual mass task", wire.QueueName{Queue: "bulk", Bulk: true}, 1_000_000, true},
-		{"mass mail is never express", wire.QueueName{Queue: "critical", Bulk: true}, 3_000_000, false},
+		{"priority", wire.QueueName{Queue: "critical"}, 2_000_000, true},
+		{"a usual bulk task", wire.QueueName{Queue: "bulk", Bulk: true}, 1_000_000, true},
+		{"bulk mail never has priority", wire.QueueName{Queue: "critical", Bulk: true}, 3_000_000, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

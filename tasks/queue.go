@@ -45,9 +45,9 @@ type QueueConfig struct {
 	// remembered: 24 hours if zero.
 	IdempotencyWindow time.Duration
 
-	// MassSize is how many messages that are handed over together travel in one task, at
+	// BulkSize is how many messages that are handed over together travel in one task, at
 	// most: 100 if zero. If 1, each has its own.
-	MassSize int
+	BulkSize int
 
 	// Shards is in how many parts, each in a place of its own, the queues are, so that the
 	// masters of a Redis Cluster share the work: in one piece if zero or 1. It may
@@ -80,7 +80,7 @@ func NewQueue(client redis.UniversalClient, cfg QueueConfig) *Queue {
 		cfg.TaskTimeout = 30 * time.Minute
 	}
 	cfg.AttachmentThreshold = cmp.Or(cfg.AttachmentThreshold, 64_000)
-	cfg.MassSize = cmp.Or(cfg.MassSize, 100)
+	cfg.BulkSize = cmp.Or(cfg.BulkSize, 100)
 	cfg.IdempotencyWindow = cmp.Or(cfg.IdempotencyWindow, 24*time.Hour)
 	return &Queue{redis: client, client: newProducer(client), cfg: cfg, open: new(atomic.Bool)}
 }
@@ -163,7 +163,7 @@ func (q *Queue) Close() error {
 }
 
 // SendMessages hands the messages over. Many of them travel as one task, if the options
-// let them: see QueueConfig.MassSize. Message-ID and Date are fixed here. A message without
+// let them: see QueueConfig.BulkSize. Message-ID and Date are fixed here. A message without
 // recipients is not queued and is no error. When Redis cannot be reached the rest of
 // the batch is not tried.
 func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (sent int, err error) {
@@ -175,7 +175,7 @@ func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessag
 // is added to its task.
 func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 	b := &bulk{
-		most: q.cfg.MassSize, results: batch.Report,
+		most: q.cfg.BulkSize, results: batch.Report,
 		one:  func(p *wire.Payload) mailer.Result { return q.handOver(ctx, p) },
 		many: func(payloads []*wire.Payload, id string) error { return q.handOverMany(ctx, payloads, id) },
 	}
@@ -193,7 +193,7 @@ func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 		switch {
 		case p == nil:
 			b.report(i, r)
-		case q.cfg.MassSize == 1 || q.cfg.Options.handedOnce():
+		case q.cfg.BulkSize == 1 || q.cfg.Options.handedOnce():
 			b.answered(i, q.handOver(ctx, p))
 		default:
 			b.add(i, p)

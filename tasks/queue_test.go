@@ -28,7 +28,7 @@ func inspect(t *testing.T, s *redistest.Server) *asynq.Inspector {
 func TestQueue_SendMessages(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Options{})
-	q := NewQueue(server.Client(t), QueueConfig{MassSize: 1})
+	q := NewQueue(server.Client(t), QueueConfig{BulkSize: 1})
 
 	bad := message("ann@example.com")
 	bad.Subject = "Hello\nBcc: everybody@example.com"
@@ -60,7 +60,7 @@ func TestQueue_SendMessages(t *testing.T) {
 func TestQueue_fixesIdentity(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Options{})
-	q := NewQueue(server.Client(t), QueueConfig{MassSize: 1, Defaults: mailer.Defaults{FromEmail: "site@example.com", Hostname: "app.example.com"}})
+	q := NewQueue(server.Client(t), QueueConfig{BulkSize: 1, Defaults: mailer.Defaults{FromEmail: "site@example.com", Hostname: "app.example.com"}})
 	m := message("ann@example.com")
 	m.FromEmail = ""
 	id, err := q.Enqueue(t.Context(), m)

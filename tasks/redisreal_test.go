@@ -39,7 +39,7 @@ func newRealHouse(t *testing.T, url string, admin redis.UniversalClient) *realHo
 	}
 	t.Cleanup(func() { _ = client.Close() })
 	return &realHouse{
-		house: &house{t: t, relay: newRelay(), queue: NewQueue(client, QueueConfig{MassSize: 1})},
+		house: &house{t: t, relay: newRelay(), queue: NewQueue(client, QueueConfig{BulkSize: 1})},
 		url:   url, admin: admin,
 	}
 }

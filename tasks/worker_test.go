@@ -32,7 +32,7 @@ type house struct {
 func newHouse(t *testing.T, opts redistest.Options) *house {
 	t.Helper()
 	s := redistest.Start(t, opts)
-	return &house{Server: s, t: t, relay: newRelay(), queue: NewQueue(s.Client(t), QueueConfig{MassSize: 1})}
+	return &house{Server: s, t: t, relay: newRelay(), queue: NewQueue(s.Client(t), QueueConfig{BulkSize: 1})}
 }
 
 func (h *house) config() WorkerConfig {
@@ -599,9 +599,9 @@ func TestWorker_expiresInHand(t *testing.T) {
 			h.queue = h.queue.With(Options{Deadline: time.Now().Add(1500 * time.Millisecond)})
 		},
 		"EMAIL_MAX_AGE": func(_ *house, cfg *WorkerConfig) { cfg.MaxAge = 1500 * time.Millisecond },
-		"in a mass task": func(h *house, cfg *WorkerConfig) {
+		"in a bulk task": func(h *house, cfg *WorkerConfig) {
 			cfg.MaxAge = 1500 * time.Millisecond
-			h.queue = NewQueue(h.Client(h.t), QueueConfig{MassSize: 100})
+			h.queue = NewQueue(h.Client(h.t), QueueConfig{BulkSize: 100})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -46,7 +46,7 @@ func TestQueue(t *testing.T) {
 
 	text := tree(spans.GetSpans(), trace.SpanID{}, "")
 	for line, times := range map[string]int{
-		"\n  send default": 2, "\n    process default": 4, "outcome=sent]": 2, // the dead letter is one in the mass task, and then a task of its own
+		"\n  send default": 2, "\n    process default": 4, "outcome=sent]": 2, // the dead letter is one in the bulk task, and then a task of its own
 		"outcome=dead letter error.type=permanent] Error": 1, "\n      smtp send [mailpouch.message_id=": 3,
 	} {
 		if got := strings.Count(text, line); got != times {

@@ -325,7 +325,7 @@ func TestBackend_SendMessages_disk_full(t *testing.T) {
 	}
 }
 
-// lastHas says whether the last message of a file has the text in it.
+// lastHas reports whether the last message of a file has the text in it.
 func lastHas(t *testing.T, path, text string) bool {
 	t.Helper()
 	content, err := os.ReadFile(path)

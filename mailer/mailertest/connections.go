@@ -5,7 +5,7 @@ func connectionChecks() []check {
 	return []check{
 		{
 			name: "open_twice",
-			rule: "Open makes sure that a connection is open and says whether this call opened it",
+			rule: "Open makes sure that a connection is open and reports whether this call opened it",
 			run: func(p *probe) {
 				p.open(true)
 				p.open(false)

@@ -62,7 +62,7 @@ func (q *queues) add(found []*asynq.TaskInfo) {
 	}
 }
 
-// waits reports whether the message with that task is still to be sent. One of a mass task
+// waits reports whether the message with that task is still to be sent. One of a bulk task
 // may have become a task of its own.
 func (q *queues) waits(task string) bool {
 	info := q.tasks[task]
@@ -73,7 +73,7 @@ func (q *queues) waits(task string) bool {
 }
 
 // tries counts the tries of each message beyond its first. Tasks of one message tell it
-// themselves. What a message of a mass task becomes is gone when that is sent, so these
+// themselves. What a message of a bulk task becomes is gone when that is sent, so these
 // tries are counted in the workers' logs.
 func (q *queues) tries(t *testing.T, l *load, logs string) {
 	t.Helper()

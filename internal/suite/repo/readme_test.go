@@ -26,7 +26,7 @@ func readme(t *testing.T) string {
 func TestREADME_size(t *testing.T) {
 	t.Parallel()
 	if size := len(readme(t)); size > 12_000 {
-		t.Errorf("README.md has %d bytes, at most 12,000 are wanted", size)
+		t.Errorf("README.md has %d bytes, at most 12,000 are allowed", size)
 	}
 }
 

@@ -48,7 +48,7 @@ func TestAtMostOnce_diesInDoubt(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := massHouse(t, QueueConfig{Options: Options{AtMostOnce: true}})
+			h := bulkHouse(t, QueueConfig{Options: Options{AtMostOnce: true}})
 			var dead atomic.Bool
 			tried := make(chan struct{}, 10)
 			h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
@@ -77,9 +77,9 @@ func TestAtMostOnce_diesInDoubt(t *testing.T) {
 }
 
 // An attachment that is lost makes its message a dead letter, and the task ends.
-func TestMass_attachmentLost(t *testing.T) {
+func TestBulk_attachmentLost(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{})
+	h := bulkHouse(t, QueueConfig{})
 	content := brochure(1, 100_000)
 	ids := h.sendAll(3, func(i int, m *mailer.EmailMessage) {
 		if i == 1 {
@@ -91,7 +91,7 @@ func TestMass_attachmentLost(t *testing.T) {
 	}
 	h.start(h.config())
 	h.wait(2)
-	h.eventually("a dead letter, and no mass task", func() bool { return h.info().Archived == 1 && h.size("default:mass") == 0 })
+	h.eventually("a dead letter, and no bulk task", func() bool { return h.info().Archived == 1 && h.size("default:mass") == 0 })
 	h.once(2)
 	letter, err := NewDeadLetters(h.Client(t)).Get("default", ids[1])
 	if err != nil || !strings.Contains(letter.Reason, `"b.pdf"`) || len(letter.Missing) != 1 {
@@ -112,7 +112,7 @@ func TestLater_onceOnly(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := massHouse(t, QueueConfig{})
+			h := bulkHouse(t, QueueConfig{})
 			var tries atomic.Int64
 			h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
 				if m.MessageID == "<0@t>" && tries.Add(1) == 1 {
@@ -155,17 +155,17 @@ func TestLater_onceOnly(t *testing.T) {
 	}
 }
 
-// moved is the ledger's entry of a message that has left its mass task.
+// moved is the ledger's entry of a message that has left its bulk task.
 const moved = `{"reply":"","moved":true}`
 
-// A message that failed for now leaves its mass task, and that comes back because Redis
+// A message that failed for now leaves its bulk task, and that comes back because Redis
 // could not be told of something. The message is sent once.
-func TestMass_leavesOnce(t *testing.T) {
+func TestBulk_leavesOnce(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name string
 		cuts func(cmds []redis.Cmder, child string) bool // once
-		sent bool                                        // before the mass task comes back
+		sent bool                                        // before the bulk task comes back
 	}{
 		{"noted, not enqueued", func(cmds []redis.Cmder, child string) bool { return has(cmds, "evalsha", child) }, false},
 		{"enqueued, not noted", func(cmds []redis.Cmder, _ string) bool { return has(cmds, "eval", moved) }, false},
@@ -174,7 +174,7 @@ func TestMass_leavesOnce(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := massHouse(t, QueueConfig{})
+			h := bulkHouse(t, QueueConfig{})
 			var tries atomic.Int64
 			h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
 				if m.MessageID == "<1@t>" && tries.Add(1) == 1 {
@@ -197,7 +197,7 @@ func TestMass_leavesOnce(t *testing.T) {
 			stop := h.startOn(client, h.config())
 			h.wait(3)
 			if tt.sent {
-				h.eventually("only the mass task is left", func() bool {
+				h.eventually("only the bulk task is left", func() bool {
 					return len(h.Client(t).Keys(t.Context(), "asynq:*:t:*").Val()) == 1
 				})
 				stop()
@@ -217,11 +217,11 @@ func TestMass_leavesOnce(t *testing.T) {
 	}
 }
 
-// A message is cancelled when it has left its mass task, and the worker dies before the
-// ledger has that. It is not sent when the mass task comes back.
-func TestMass_cancelledAlone(t *testing.T) {
+// A message is cancelled when it has left its bulk task, and the worker dies before the
+// ledger has that. It is not sent when the bulk task comes back.
+func TestBulk_cancelledAlone(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{})
+	h := bulkHouse(t, QueueConfig{})
 	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
 		if m.MessageID == "<1@t>" {
 			return mailer.Result{Err: sendError(mailer.Temporary, 450, "later")}
@@ -248,11 +248,11 @@ func TestMass_cancelledAlone(t *testing.T) {
 	h.once(2)
 }
 
-// A mass task that was given out again belongs to the worker that has it now: the one
+// A bulk task that was given out again belongs to the worker that has it now: the one
 // that had it before makes no tasks of its messages.
-func TestMass_takenAway(t *testing.T) {
+func TestBulk_takenAway(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{})
+	h := bulkHouse(t, QueueConfig{})
 	ids := h.sendAll(2, nil)
 	task, _, _ := wire.SplitID(ids[0])
 	client := h.Client(t)
@@ -342,7 +342,7 @@ func TestLedger_restoresAtEnd(t *testing.T) {
 // What is noted of a message is true in the memory of the worker too.
 func TestLedger_noteIsRemembered(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{})
+	h := bulkHouse(t, QueueConfig{})
 	ids := h.sendAll(2, nil)
 	task, _, _ := wire.SplitID(ids[0])
 	l := newLedger(h.Client(t), nil, zerolog.Nop())
@@ -358,9 +358,9 @@ func TestLedger_noteIsRemembered(t *testing.T) {
 }
 
 // fail_silently is one try, whatever becomes of the others in the task.
-func TestMass_silentOnce(t *testing.T) {
+func TestBulk_silentOnce(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{})
+	h := bulkHouse(t, QueueConfig{})
 	half, release := make(chan struct{}), make(chan struct{})
 	var tries atomic.Int64
 	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
@@ -413,7 +413,7 @@ func TestHold_timeIsUp(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := massHouse(t, QueueConfig{TaskTimeout: 5 * time.Second})
+			h := bulkHouse(t, QueueConfig{TaskTimeout: 5 * time.Second})
 			busy := newRelay()
 			busy.answer = func(ctx context.Context, _ *mailer.EmailMessage) mailer.Result {
 				<-ctx.Done() // the batch's time is up after the task's
@@ -450,7 +450,7 @@ func TestHold_timeIsUp(t *testing.T) {
 // a worker leaves for one batch.
 func TestRest_timeout(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{TaskTimeout: 2 * time.Hour})
+	h := bulkHouse(t, QueueConfig{TaskTimeout: 2 * time.Hour})
 	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
 		switch m.MessageID {
 		case "<0@t>":

@@ -22,8 +22,8 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// massHouse is a house whose queue makes mass tasks.
-func massHouse(t *testing.T, cfg QueueConfig) *house {
+// bulkHouse is a house whose queue makes bulk tasks.
+func bulkHouse(t *testing.T, cfg QueueConfig) *house {
 	t.Helper()
 	h := newHouse(t, redistest.Options{})
 	h.queue = NewQueue(h.Client(t), cfg)
@@ -103,12 +103,12 @@ func (o *outcomes) count(a Action) int {
 	return n
 }
 
-func TestMass_delivers(t *testing.T) {
+func TestBulk_delivers(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{})
+	h := bulkHouse(t, QueueConfig{})
 	ids := h.sendAll(250, nil)
 	if got := h.size("default:mass"); got != 3 || h.size("default") != 0 {
-		t.Errorf("250 messages are %d mass tasks and %d others, want 3 and none", got, h.size("default"))
+		t.Errorf("250 messages are %d bulk tasks and %d others, want 3 and none", got, h.size("default"))
 	}
 	if slices.Sort(ids); len(slices.Compact(ids)) != 250 {
 		t.Error("two messages have the same ID")
@@ -132,7 +132,7 @@ func TestMass_delivers(t *testing.T) {
 }
 
 // One message, and messages that are each to be handed over once, have tasks of their own.
-func TestMass_notForAll(t *testing.T) {
+func TestBulk_notForAll(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name         string
@@ -141,38 +141,38 @@ func TestMass_notForAll(t *testing.T) {
 		mass, single int
 	}{
 		{"one", 1, QueueConfig{}, 0, 1},
-		{"one too many", 4, QueueConfig{MassSize: 3}, 1, 1},
-		{"off", 4, QueueConfig{MassSize: 1}, 0, 4},
+		{"one too many", 4, QueueConfig{BulkSize: 3}, 1, 1},
+		{"off", 4, QueueConfig{BulkSize: 1}, 0, 4},
 		{"unique", 4, QueueConfig{Options: Options{Unique: time.Minute}}, 0, 4},
 		{"at most once", 4, QueueConfig{Options: Options{AtMostOnce: true}}, 1, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := massHouse(t, tt.cfg)
+			h := bulkHouse(t, tt.cfg)
 			h.sendAll(tt.n, func(i int, m *mailer.EmailMessage) { m.Subject = fmt.Sprint(i) })
 			if mass, single := h.size("default:mass"), h.size("default"); mass != tt.mass || single != tt.single {
-				t.Errorf("%d mass tasks and %d others, want %d and %d", mass, single, tt.mass, tt.single)
+				t.Errorf("%d bulk tasks and %d others, want %d and %d", mass, single, tt.mass, tt.single)
 			}
 		})
 	}
 }
 
-// A mass task has at most a megabyte to it, and the same attachment counts once.
-func TestMass_bytes(t *testing.T) {
+// A bulk task has at most a megabyte to it, and the same attachment counts once.
+func TestBulk_bytes(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{})
+	h := bulkHouse(t, QueueConfig{})
 	h.sendAll(10, func(i int, m *mailer.EmailMessage) {
 		m.Body = fmt.Sprint(i) + strings.Repeat("a line of text\n", 25_000)
 	})
 	if got := h.size("default:mass"); got != 5 {
-		t.Errorf("10 messages of 375 kB are %d mass tasks, want 5", got)
+		t.Errorf("10 messages of 375 kB are %d bulk tasks, want 5", got)
 	}
-	h = massHouse(t, QueueConfig{})
+	h = bulkHouse(t, QueueConfig{})
 	same := brochure(1, 900_000)
 	h.sendAll(50, func(_ int, m *mailer.EmailMessage) { m.Attach("b.pdf", same, "application/pdf") })
 	if got := h.size("default:mass"); got != 1 {
-		t.Errorf("50 messages with the same attachment are %d mass tasks, want 1", got)
+		t.Errorf("50 messages with the same attachment are %d bulk tasks, want 1", got)
 	}
 	h.wantBlob(same, 50)
 	stop := h.start(h.config())
@@ -187,10 +187,10 @@ func TestMass_bytes(t *testing.T) {
 	}
 }
 
-// What fails leaves the mass task as a task of its own; the others are sent once.
-func TestMass_mixed(t *testing.T) {
+// What fails leaves the bulk task as a task of its own; the others are sent once.
+func TestBulk_mixed(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{})
+	h := bulkHouse(t, QueueConfig{})
 	tried := map[string]int{}
 	var mu sync.Mutex
 	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
@@ -251,9 +251,9 @@ func TestMass_mixed(t *testing.T) {
 }
 
 // A message that fails for now has had its try, wherever it was.
-func TestMass_maxRetry(t *testing.T) {
+func TestBulk_maxRetry(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{Options: Options{MaxRetry: new(2)}})
+	h := bulkHouse(t, QueueConfig{Options: Options{MaxRetry: new(2)}})
 	var tries atomic.Int32
 	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
 		if m.MessageID == "<1@t>" {
@@ -282,9 +282,9 @@ func TestMass_maxRetry(t *testing.T) {
 }
 
 // A worker that is stopped in the middle gives the rest back, and the next one sends that.
-func TestMass_stopped(t *testing.T) {
+func TestBulk_stopped(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{})
+	h := bulkHouse(t, QueueConfig{})
 	half, release := make(chan struct{}), make(chan struct{})
 	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
 		if m.MessageID == "<50@t>" {
@@ -309,11 +309,11 @@ func TestMass_stopped(t *testing.T) {
 	h.once(100)
 }
 
-// The worker dies before asynq ends a mass task: what was sent is not sent again, and what
+// The worker dies before asynq ends a bulk task: what was sent is not sent again, and what
 // has become a task of its own is not made one again.
-func TestMass_workerDies(t *testing.T) {
+func TestBulk_workerDies(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{})
+	h := bulkHouse(t, QueueConfig{})
 	client, err := redisconn.ConnectWorker(h.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -334,7 +334,7 @@ func TestMass_workerDies(t *testing.T) {
 	stop()
 	reader := h.Client(t)
 	if n := reader.LLen(t.Context(), "asynq:{default:mass}:active").Val() + reader.LLen(t.Context(), "asynq:{default:mass}:pending").Val(); n != 1 {
-		t.Fatalf("%d mass tasks left, want the one that could not be ended", n)
+		t.Fatalf("%d bulk tasks left, want the one that could not be ended", n)
 	}
 	if err := NewDeadLetters(reader).Delete(t.Context(), "default", ids[7]); err != nil {
 		t.Fatal(err)
@@ -346,9 +346,9 @@ func TestMass_workerDies(t *testing.T) {
 	h.once(39)
 }
 
-func TestMass_cancel(t *testing.T) {
+func TestBulk_cancel(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{})
+	h := bulkHouse(t, QueueConfig{})
 	h.relay.answer = laterOnce("<5@t>")
 	ids := h.sendAll(10, nil)
 	task, _, _ := wire.SplitID(ids[0])
@@ -371,9 +371,9 @@ func TestMass_cancel(t *testing.T) {
 }
 
 // On the wire it is too late.
-func TestMass_cancelOnWire(t *testing.T) {
+func TestBulk_cancelOnWire(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{Options: Options{Retention: time.Hour}})
+	h := bulkHouse(t, QueueConfig{Options: Options{Retention: time.Hour}})
 	ids := h.sendAll(3, nil)
 	release := h.blocked() // a batch is one message
 	defer release()
@@ -396,9 +396,9 @@ func TestMass_cancelOnWire(t *testing.T) {
 	}
 }
 
-func TestMass_atMostOnce(t *testing.T) {
+func TestBulk_atMostOnce(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{Options: Options{AtMostOnce: true}})
+	h := bulkHouse(t, QueueConfig{Options: Options{AtMostOnce: true}})
 	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
 		if m.MessageID == "<1@t>" {
 			return mailer.Result{Err: sendError(mailer.Unknown, 0, "cut off")}
@@ -419,7 +419,7 @@ func TestMass_atMostOnce(t *testing.T) {
 	}
 }
 
-func TestMass_mailers(t *testing.T) {
+func TestBulk_mailers(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name  string
@@ -431,7 +431,7 @@ func TestMass_mailers(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := massHouse(t, QueueConfig{Mailers: tt.knows, Options: Options{Using: "marketing"}})
+			h := bulkHouse(t, QueueConfig{Mailers: tt.knows, Options: Options{Using: "marketing"}})
 			ids := h.sendAll(10, nil)
 			if h.size(tt.queue) != 1 {
 				t.Fatalf("no task in %s", tt.queue)
@@ -455,10 +455,10 @@ func TestMass_mailers(t *testing.T) {
 	}
 }
 
-// What has left a mass task stays as long after its end as the others do.
-func TestMass_retention(t *testing.T) {
+// What has left a bulk task stays as long after its end as the others do.
+func TestBulk_retention(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{Options: Options{Retention: time.Hour}})
+	h := bulkHouse(t, QueueConfig{Options: Options{Retention: time.Hour}})
 	h.relay.answer = laterOnce("<1@t>")
 	ids := h.sendAll(3, nil)
 	h.start(h.config())
@@ -470,10 +470,10 @@ func TestMass_retention(t *testing.T) {
 	}
 }
 
-// A mass task that a person has archived goes on where it was.
-func TestMass_archivedByHand(t *testing.T) {
+// A bulk task that a person has archived goes on where it was.
+func TestBulk_archivedByHand(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{})
+	h := bulkHouse(t, QueueConfig{})
 	ids := h.sendAll(3, nil)
 	task, _, _ := wire.SplitID(ids[0])
 	reader := h.Client(t)
@@ -493,9 +493,9 @@ func TestMass_archivedByHand(t *testing.T) {
 }
 
 // Messages for a mailer that the worker does not have become dead letters that say so.
-func TestMass_unknownMailer(t *testing.T) {
+func TestBulk_unknownMailer(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{Options: Options{Using: "nobody"}})
+	h := bulkHouse(t, QueueConfig{Options: Options{Using: "nobody"}})
 	h.sendAll(3, nil)
 	h.start(h.config())
 	h.eventually("three dead letters", func() bool { return h.info().Archived == 3 && h.size("default:mass") == 0 })
@@ -504,9 +504,9 @@ func TestMass_unknownMailer(t *testing.T) {
 	}
 }
 
-func TestMass_timing(t *testing.T) {
+func TestBulk_timing(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{})
+	h := bulkHouse(t, QueueConfig{})
 	queue := h.queue
 	h.queue = queue.With(Options{ProcessIn: time.Hour})
 	h.sendAll(3, nil)
@@ -527,7 +527,7 @@ func TestMass_timing(t *testing.T) {
 }
 
 // A message that cannot be read is kept; the others are sent.
-func TestMass_unreadable(t *testing.T) {
+func TestBulk_unreadable(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	var lines []byte
@@ -556,9 +556,9 @@ func TestMass_unreadable(t *testing.T) {
 }
 
 // While Redis is away the rest of a hand-over is not tried.
-func TestMass_redisAway(t *testing.T) {
+func TestBulk_redisAway(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{MassSize: 2})
+	h := bulkHouse(t, QueueConfig{BulkSize: 2})
 	h.Kill()
 	messages := []*mailer.EmailMessage{message("a@example.com"), message("b@example.com"), message("c@example.com"), message("d@example.com"), message("e@example.com")}
 	sent, err := h.queue.SendMessages(t.Context(), messages)
@@ -576,11 +576,11 @@ func TestMass_redisAway(t *testing.T) {
 // Queues in parts: producers choose a part by the ID, workers take all of them.
 func TestShards(t *testing.T) {
 	t.Parallel()
-	h := massHouse(t, QueueConfig{})
+	h := bulkHouse(t, QueueConfig{})
 	h.sendAll(1, func(_ int, m *mailer.EmailMessage) { m.MessageID = "<unsharded@t>" })
-	h.queue = NewQueue(h.Client(t), QueueConfig{Shards: 3, MassSize: 10})
+	h.queue = NewQueue(h.Client(t), QueueConfig{Shards: 3, BulkSize: 10})
 	single := h.queue.With(Options{})
-	single.cfg.MassSize = 1
+	single.cfg.BulkSize = 1
 	h.sendAll(200, nil)
 	h.queue = single
 	ids := h.sendAll(100, func(i int, m *mailer.EmailMessage) { m.MessageID = fmt.Sprintf("<s%d@t>", i) })
