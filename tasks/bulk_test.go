@@ -514,9 +514,9 @@ func TestBulk_timing(t *testing.T) {
 	if err != nil || info.Scheduled != 1 {
 		t.Errorf("%+v, %v, want a scheduled task", info, err)
 	}
-	h.queue = queue.With(Options{Deadline: time.Now().Add(50 * time.Millisecond)})
+	h.queue = queue.With(Options{Deadline: time.Now().Add(time.Second)})
 	h.sendAll(4, nil)
-	over := time.NewTimer(60 * time.Millisecond)
+	over := time.NewTimer(1100 * time.Millisecond)
 	defer over.Stop()
 	<-over.C
 	h.start(h.config())
