@@ -77,7 +77,7 @@ func (s *session) sendAll() error {
 	if s.chunks {
 		send = s.chunk
 	}
-	if err := send(); err != nil {
+	if err := s.each(send); err != nil {
 		return err
 	}
 	if s.c.replies.Buffered() > 0 {
@@ -86,7 +86,27 @@ func (s *session) sendAll() error {
 	return nil
 }
 
-// pipeline sends message after message. Where the server offers PIPELINING (RFC
+// each sends one message after the other, until all are answered and none is left.
+func (s *session) each(send func(*message) error) error {
+	for {
+		m, err := s.take()
+		switch {
+		case err != nil:
+			return err
+		case m != nil:
+			err = send(m)
+		case s.unanswered() == 0:
+			return nil
+		default:
+			err = s.await() // the last reply may bring back a message that needs another transaction
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// pipeline sends a message. Where the server offers PIPELINING (RFC
 // 2920) the body of one goes out together with the envelope of the next, so that
 // each message takes one round trip:
 //
@@ -107,29 +127,11 @@ func (s *session) sendAll() error {
 // and the envelope behind it has cost nothing.
 //
 // A strict session waits for each reply instead, and is otherwise the same.
-func (s *session) pipeline() error {
-	for {
-		m, err := s.take()
-		if err != nil {
-			return err
-		}
-		if m == nil && s.unanswered() == 0 {
-			return nil
-		}
-		if m == nil {
-			// The last reply may bring back a message that needs another transaction.
-			if err := s.await(); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := s.envelope(m); err != nil {
-			return err
-		}
-		if err := s.content(m); err != nil {
-			return err
-		}
+func (s *session) pipeline(m *message) error {
+	if err := s.envelope(m); err != nil {
+		return err
 	}
+	return s.content(m)
 }
 
 // take takes the next message that may be sent and that the server can be given, unless
@@ -324,7 +326,7 @@ func xtext(s string) string {
 	return string(b)
 }
 
-// chunk streams messages with BDAT (RFC 3030) and lets up to a window of them be
+// chunk streams a message with BDAT (RFC 3030) and lets up to a window of them be
 // unanswered. BDAT says how long the body is, so that the server can step over one that it
 // refuses, and nothing has to be waited for:
 //
@@ -338,29 +340,11 @@ func xtext(s string) string {
 //
 // RSET comes before each, for the state after a refused BDAT is
 // indeterminate (RFC 3030, 2), and a reply to it could come too late.
-func (s *session) chunk() error {
-	for {
-		m, err := s.take()
-		if err != nil {
-			return err
-		}
-		if m == nil && s.unanswered() == 0 {
-			return nil
-		}
-		if m == nil {
-			if err := s.await(); err != nil {
-				return err
-			}
-			continue
-		}
-		send := s.stream
-		if !s.c.chunks || !s.heard && !s.c.isFresh() {
-			send = s.probe
-		}
-		if err := send(m); err != nil {
-			return err
-		}
+func (s *session) chunk(m *message) error {
+	if !s.c.chunks || !s.heard && !s.c.isFresh() {
+		return s.probe(m)
 	}
+	return s.stream(m)
 }
 
 // room waits until there is room in the window for the next message, whichever that is by
