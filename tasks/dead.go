@@ -36,7 +36,7 @@ func archiveKey(queue string) string { return "asynq:{" + queue + "}:archived" }
 // It moves a thousand at a time, to keep Redis free for others. Into the record of the task
 // KEYS[3], if that is there, it writes the reason ARGV[4] as the field ARGV[3].
 const rescueScript = `
-if redis.call("EXISTS", KEYS[3]) == 1 then redis.call("HSET", KEYS[3], ARGV[3], ARGV[4]) end
+if redis.call("HEXISTS", KEYS[3], "state") == 1 then redis.call("HSET", KEYS[3], ARGV[3], ARGV[4]) end
 local move = function(list)
   for i = 1, #list, 2 do
     redis.call("ZADD", KEYS[2], list[i+1], list[i])

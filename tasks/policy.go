@@ -173,6 +173,9 @@ func (e *deadLetterError) Is(target error) bool { return target == asynq.SkipRet
 // errGivenBack returns a task that was not tried, at no cost.
 var errGivenBack = errors.New("given back untried")
 
+// errNotOurs leaves a task alone that another worker has by now. asynq hears that it is given back; Redis hears nothing.
+var errNotOurs = fmt.Errorf("another worker has the task: %w", errGivenBack)
+
 // errCancelled ends a task that was cancelled while a worker had it.
 var errCancelled = fmt.Errorf("cancelled: %w", asynq.RevokeTask)
 

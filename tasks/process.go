@@ -31,7 +31,7 @@ func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) (err error) 
 	return w.process(ctx, task)
 }
 
-func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
+func (w *Worker) process(ctx context.Context, task *asynq.Task) (err error) {
 	t := newTaskMessage(ctx, task)
 	release, ok := w.inFlight.take(ctx, t.key)
 	if !ok {
@@ -39,7 +39,8 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 	}
 	defer release()
 	defer func() {
-		if errors.Is(ctx.Err(), context.Canceled) && w.isolation.stopping.Err() == nil {
+		lost := errors.Is(ctx.Err(), context.Canceled) && w.isolation.stopping.Err() == nil
+		if lost || errors.Is(err, errNotOurs) {
 			w.isolation.forgive(ctx, t.key) // its lease was lost
 		}
 	}()

@@ -171,8 +171,8 @@ func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessag
 }
 
 // SendBatch implements mailer.BatchSender. The Reply of a Result is the ID of the message's
-// task, or its own ID in a task of many: Cancel takes either. Begin is asked when a message
-// is added to its task.
+// task, or its own ID in a task of many: Cancel takes either. Begin and Commit are asked when a
+// message is added to its task.
 func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 	b := &bulk{
 		most: q.cfg.BulkSize, results: batch.Report,
@@ -185,8 +185,11 @@ func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 			continue
 		}
 		p, r := q.prepare(m)
-		if p != nil && batch.Begin != nil {
-			if err := batch.Begin(i); err != nil {
+		for _, ask := range []func(int) error{batch.Begin, batch.Commit} {
+			if p == nil || ask == nil {
+				continue
+			}
+			if err := ask(i); err != nil {
 				p, r = nil, mailer.Result{Err: err}
 			}
 		}

@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -35,6 +36,7 @@ type sender struct {
 	tracer       Tracer
 	mailer       string
 	number       int // among the worker's senders, from 1
+	window       int // how many messages its backend had under way at once in the last batch
 	log          zerolog.Logger
 	view         redact.View
 }
@@ -138,45 +140,113 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 	}
 	start := time.Now()
 	stats := Batch{Mailer: s.mailer, Sender: s.number, Size: len(deliveries)}
-	var reason error
-	s.sendEach(s.withSpans(ctx, deliveries), deliveries, func(group []mailer.Report) {
+	marks := newMarks(deliveries)
+	var reason, away error
+	report := func(group []mailer.Report) {
 		s.busy.note(time.Now())
 		if slices.ContainsFunc(group, func(r mailer.Report) bool { return r.Err == nil && !r.Skipped }) {
 			s.breaker.accepted()
 		}
-		tried := make([]*delivery, 0, len(group))
+		tried, waiting := make([]*delivery, 0, len(group)), []*delivery(nil)
 		for _, r := range group {
 			d := deliveries[r.Index]
-			if why, wait := s.judge(d, r.Result); wait {
+			switch why, wait := s.judge(d, r.Result); {
+			case d.over: // it has ended when its turn came
+			case wait:
 				reason = why
-				held = append(held, d)
-				continue
+				waiting = append(waiting, d)
+			default:
+				if r.Err == nil {
+					stats.Accepted++
+				}
+				tried = append(tried, d)
 			}
-			if r.Err == nil {
-				stats.Accepted++
-			}
-			tried = append(tried, d)
 		}
-		if !s.ledger.finish(tried) {
+		s.putBack(waiting)
+		held = append(held, waiting...)
+		if !s.ledger.finish(tried, marks.after(group)) {
 			cancel() // the others wait until Redis is back
 		}
+	}
+	s.sendEach(s.withSpans(ctx, deliveries), mailer.Batch{
+		Messages: messages(deliveries),
+		Begin:    s.inTime(deliveries),
+		Commit: func(i int) error {
+			err := s.commit(ctx, marks, i)
+			if errors.As(err, new(*unknownError)) {
+				away = err
+				cancel() // as above
+			}
+			return err
+		},
+		Report: report,
 	})
+	s.window = marks.most
 	stats.Duration = time.Since(start)
 	s.observers.batch(stats)
-	s.ledger.released(ctx, held)
 	if len(held) < len(deliveries) {
 		s.works()
 	}
 	// A batch of which some messages were judged is tried on at once, over a new connection.
-	if len(held) == len(deliveries) && work.Err() == nil && s.breaker.trip(reason, false) {
+	if away != nil {
+		s.log.Error().Err(away).Msg("no mail is sent until Redis answers")
+		s.pause(work)
+	} else if len(held) == len(deliveries) && work.Err() == nil && s.breaker.trip(reason, false) {
 		s.observers.held(s.mailer, reason)
 		s.log.Error().Str("error", s.view.Reason(reason.Error())).Msg("relay takes no mail: holding all messages until it does")
 	}
 	return held
 }
 
-// judge decides on a delivery that has its result. One that waits for the relay is put back.
+// putBack puts deliveries back of which nothing was accepted. First their marks go: another worker may be given the
+// tasks as soon as they are back.
+func (s *sender) putBack(deliveries []*delivery) {
+	s.ledger.released(deliveries)
+	for _, d := range deliveries {
+		d.putBack()
+	}
+}
+
+// commit marks a message that is about to be written, and those behind it that will soon be, unless it is marked and its task
+// is surely ours. The error is why it is not to be written.
+func (s *sender) commit(ctx context.Context, m *marks, i int) error {
+	d := m.deliveries[i]
+	var err error
+	for tries := 0; tries < 3 && !d.over && !s.ledger.committed(d); tries++ { // it may have stood still while it asked
+		if err = s.ledger.mark(ctx, m.from(i)); err != nil {
+			break
+		}
+	}
+	switch {
+	case d.over:
+		return errOver
+	case !s.ledger.committed(d):
+		return &unknownError{cmp.Or(err, errTooSlow)}
+	}
+	m.commit(i)
+	return nil
+}
+
+// errTooSlow is why a message is not sent although Redis has answered.
+var errTooSlow = errors.New("tasks: Redis takes so long to answer that its answer says nothing of now")
+
+// errOver is the result of a message that has ended before it was sent.
+var errOver = errors.New("tasks: not to be sent any more")
+
+// unknownError is the result of a message that could not be marked. It waits until Redis is back.
+type unknownError struct{ cause error }
+
+func (e *unknownError) Error() string { return e.cause.Error() }
+func (e *unknownError) Unwrap() error { return e.cause }
+
+// judge decides on a delivery that has its result. wait says that it waits for the relay, or for Redis.
 func (s *sender) judge(d *delivery, r mailer.Result) (why error, wait bool) {
+	if d.over {
+		return nil, false
+	}
+	if errors.As(r.Err, new(*unknownError)) {
+		return r.Err, true
+	}
 	r = redact.Result(r, d.message)
 	if mailer.ClassOf(r.Err) == mailer.Unavailable && !s.breaker.relayRefuses(d.name(), r.Err) {
 		r.Err = temporary(r.Err)
@@ -184,7 +254,6 @@ func (s *sender) judge(d *delivery, r mailer.Result) (why error, wait bool) {
 	d.attempt.now = time.Now()
 	v := s.policy.decide(r.Err, d.attempt)
 	if v.action == hold {
-		d.putBack()
 		return v.reason, true
 	}
 	d.outcome = outcome{result: r, verdict: v, sender: s.number}
@@ -213,8 +282,8 @@ func (s *sender) works() {
 // sendEach opens the backend first, so that its connection outlives the batch, and
 // sees to it that every message is reported once, whatever the backend does: a
 // message that makes a backend panic costs itself a try and not the worker its life.
-func (s *sender) sendEach(ctx context.Context, deliveries []*delivery, report func([]mailer.Report)) {
-	reported := make([]bool, len(deliveries))
+func (s *sender) sendEach(ctx context.Context, batch mailer.Batch) {
+	reported, report := make([]bool, len(batch.Messages)), batch.Report
 	once := func(group []mailer.Report) {
 		group = slices.DeleteFunc(group, func(r mailer.Report) bool {
 			again := reported[r.Index]
@@ -225,17 +294,21 @@ func (s *sender) sendEach(ctx context.Context, deliveries []*delivery, report fu
 			report(group)
 		}
 	}
-	err := s.guarded(ctx, mailer.Batch{Messages: messages(deliveries), Begin: s.inTime(deliveries), Report: once})
-	for i := range deliveries {
+	batch.Report = once
+	err := s.guarded(ctx, batch)
+	for i := range batch.Messages {
 		if !reported[i] {
 			once([]mailer.Report{{Index: i, Result: mailer.Result{Err: err}}})
 		}
 	}
 }
 
-// inTime refuses a message whose time is up when it is its turn.
+// inTime refuses a message whose time is up when it is its turn, or that has ended.
 func (s *sender) inTime(deliveries []*delivery) func(i int) error {
 	return func(i int) error {
+		if deliveries[i].over {
+			return errOver
+		}
 		a := deliveries[i].attempt
 		a.now = time.Now()
 		if reason := s.policy.expired(a, 0); reason != nil {
@@ -270,11 +343,9 @@ func (s *sender) unsent(ctx context.Context, deliveries []*delivery) ([]*deliver
 	if len(deliveries) == 0 {
 		return nil, nil
 	}
-	left, err := s.ledger.unsent(ctx, deliveries)
+	left, err := s.ledger.unsent(ctx, deliveries, max(s.window, 1))
 	if err != nil {
-		for _, d := range deliveries {
-			d.putBack()
-		}
+		s.putBack(slices.DeleteFunc(deliveries, func(d *delivery) bool { return d.over }))
 	}
 	return left, err
 }

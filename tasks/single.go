@@ -100,6 +100,9 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 		}
 		<-done
 	}
+	if d.outcome.lost {
+		return outcome{}, errNotOurs
+	}
 	if d.outcome.verdict.action == hold { // it was put back, and is wanted back
 		return w.outOfTime(t)
 	}

@@ -47,7 +47,10 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		isolation:   newIsolation(client, *cfg.Logger),
 		reporter:    reporter{redact.View{Addresses: cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
-	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Fetched: w.isolation.fetched, Logger: *cfg.Logger})
+	w.asynq = asynqbatch.New(client, asynqbatch.Config{
+		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Steps: steps(), Fetched: w.isolation.fetched, Logger: *cfg.Logger, Clock: cfg.clock,
+	})
+	w.isolation.owner = w.asynq.Owner
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
 	w.dispatchers[""] = newDispatcher("", cfg.Connections, cfg)
 	for name, connections := range cfg.Mailers {

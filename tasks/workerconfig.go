@@ -5,6 +5,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -62,6 +63,8 @@ type WorkerConfig struct {
 
 	Observers []Observer
 	Tracer    Tracer // no traces if nil
+
+	clock asynqbatch.Clock // the system's if nil; for tests
 }
 
 func (c WorkerConfig) withDefaults() WorkerConfig {

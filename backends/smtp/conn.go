@@ -215,7 +215,7 @@ func closeReason(err error, interrupted bool) CloseReason {
 	switch {
 	case errors.As(err, &refused) && refused.Code == 421:
 		return Close421
-	case errors.Is(err, transport.ErrStopped), interrupted && transport.IsTimeout(err):
+	case errors.Is(err, transport.ErrStopped), errors.Is(err, errTakenBack), interrupted && transport.IsTimeout(err):
 		return CloseStopped
 	case transport.IsTimeout(err):
 		return CloseTimeout

@@ -29,7 +29,6 @@ package asynqbatch
 
 import (
 	"context"
-	"errors"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -92,30 +91,6 @@ func (s *Server) Shutdown() { s.asynq.Shutdown() }
 // Do does steps to the records of tasks, and returns what came of each when Redis has answered. Those that are
 // asked for together are done in their order, in one round trip for each queue. If ctx ends first they may be done later.
 func (c *Client) Do(ctx context.Context, wanted []Step) []Answer { return c.steps.do(ctx, wanted) }
-
-// ErrNotFetched is the error for a task that only asynq may acknowledge: it is not ours, or asynq keeps something of it.
-var ErrNotFetched = errors.New("asynqbatch: only asynq may acknowledge this task")
-
-// Acknowledge acknowledges the tasks with these keys before their handlers return, and returns an error for each. It
-// returns when Redis has answered. After an error other than ErrNotFetched a task may have ended all the same.
-func (c *Client) Acknowledge(keys []string) []error {
-	errs := make([]error, len(keys))
-	var ends []Step
-	var at []int
-	for i, key := range keys {
-		if t, ok := c.claims.get(key); ok && t.ends {
-			ends, at = append(ends, Step{Name: stepEnd, Key: key}), append(at, i)
-		} else {
-			errs[i] = ErrNotFetched
-		}
-	}
-	for n, a := range c.Do(context.Background(), ends) {
-		if errs[at[n]] = a.Err; a.Err == nil && a.Text != "ended" {
-			errs[at[n]] = errNotActive
-		}
-	}
-	return errs
-}
 
 // Sure reports whether a task is surely this process's for ten seconds yet, whatever other workers do and whoever has
 // slept meanwhile. If not it may still be: a step of Do can tell.

@@ -102,8 +102,16 @@ func (c *claims) sure(key string) bool {
 }
 
 // confirmed notes that a task with that owner is ours until then. lost notes that it is another's.
+// A task of which nothing is known was fetched by a script that this package does not know.
 func (c *claims) confirmed(key, owner string, until time.Duration) {
-	c.change(key, owner, func(t *claim) { t.until = max(t.until, until) })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, ok := c.byKey[key]
+	if ok && t.owner != owner || !ok && owner != "" {
+		return
+	}
+	t.until = max(t.until, until)
+	c.byKey[key] = t
 }
 
 func (c *claims) lost(key, owner string) {
