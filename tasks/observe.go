@@ -21,6 +21,7 @@ type Observer struct {
 	Batch   func(Batch)                       // a sender has sent a batch
 	Outcome func(Outcome)                     // a try of a message has ended
 	Held    func(mailer string, reason error) // a mailer's relay takes no mail; nil: it does again
+	Skew    func(ahead time.Duration)         // how far this machine's clock is ahead of that of Redis, measured now
 }
 
 // observers calls each of several observers.
@@ -46,6 +47,14 @@ func (l observers) held(mailer string, reason error) {
 	for _, o := range l {
 		if o.Held != nil {
 			o.Held(mailer, reason)
+		}
+	}
+}
+
+func (l observers) skew(ahead time.Duration) {
+	for _, o := range l {
+		if o.Skew != nil {
+			o.Skew(ahead)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -20,6 +21,7 @@ type workerMetrics struct {
 	batches, batchTime *prometheus.HistogramVec
 
 	held  *prometheus.GaugeVec
+	skew  *prometheus.GaugeVec
 	holds *prometheus.CounterVec
 }
 
@@ -45,6 +47,8 @@ func newWorkerMetrics(b *book) workerMetrics {
 		batches: b.histogram("mailpouch_batch_messages", "Messages that a connection took at once.",
 			[]float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}, "mailer"),
 		batchTime: b.histogram("mailpouch_batch_seconds", "How long a connection took for what it took at once.", stepBuckets(), "mailer"),
+		skew: b.gauge("mailpouch_clock_skew_seconds",
+			"How far the clock of this worker's machine is ahead of that of Redis; negative if it is behind. Measured at the start and every minute."),
 		held: b.gauge("mailpouch_mailer_held",
 			"1 while this worker holds a mailer's messages because its relay takes none, else 0.", "mailer"),
 		holds: b.counter("mailpouch_mailer_holds_total",
@@ -65,7 +69,7 @@ func label(a tasks.Action) string { return strings.ReplaceAll(string(a), " ", "_
 
 // Observer returns the observer for a worker.
 func (m *Metrics) Observer() tasks.Observer {
-	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack}
+	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Skew: m.skewed}
 }
 
 func (m *Metrics) batch(b tasks.Batch) {
@@ -104,6 +108,8 @@ func (m *Metrics) outcome(o tasks.Outcome) {
 		w.refused.WithLabelValues(name, r.Class.String(), code(r)).Inc()
 	}
 }
+
+func (m *Metrics) skewed(ahead time.Duration) { m.worker.skew.WithLabelValues().Set(ahead.Seconds()) }
 
 func (m *Metrics) heldBack(name string, reason error) {
 	name = m.mailers.known(name, defaultMailer)

@@ -148,7 +148,7 @@ func senderChecks() []check {
 			rule:  "Commit is asked at the last moment, and what is known is reported before it is asked: no more messages are in doubt than are under way",
 			needs: needTurns,
 			run: func(p *probe) {
-				const many, window = 300, 64
+				const many, window = 300, 150
 				doubt, most := map[int]bool{}, 0
 				p.sendBatchTo(mailer.Batch{Messages: samples(many), Commit: func(i int) error {
 					doubt[i] = true
