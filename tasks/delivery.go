@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"iter"
 	"sync/atomic"
 	"time"
 
@@ -148,7 +149,6 @@ type delivery struct {
 	// The ledger's.
 	key        string // of the task in Redis
 	suffix     string // what the fields of this message there end in; "" if it has the task to itself
-	cancelled  string // the key that is there if the task was cancelled
 	token      string // names this try
 	onceToken  string // the same if the message is at_most_once; "" for others
 	marked     bool   // it may be written: from then on it may have been delivered
@@ -169,7 +169,7 @@ const (
 func newDelivery(t *taskMessage, done chan<- *delivery) *delivery {
 	d := &delivery{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
-		key: t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.id), token: t.token, span: t.span,
+		key: t.key, suffix: t.suffix, token: t.token, span: t.span,
 	}
 	d.unwanted.Store(t.alone) // what waits for its relay does not wait alone
 	if d.generation = t.payload.Generation(); d.generation != "" {
@@ -195,9 +195,42 @@ func (d *delivery) step(name string) asynqbatch.Step {
 		m := d.releases()
 		s.Args = []string{d.suffix, m.wire, m.begun}
 	default:
-		s.Args = []string{d.suffix, d.cancelled, d.token, d.onceToken}
+		s.Args = []string{d.suffix, d.token, d.onceToken}
 	}
 	return s
+}
+
+func stepsOf(name string, deliveries []*delivery) []asynqbatch.Step {
+	list := make([]asynqbatch.Step, len(deliveries))
+	for i, d := range deliveries {
+		list[i] = d.step(name)
+	}
+	return list
+}
+
+// askAll is the step that asks for deliveries of one task.
+func askAll(run []*delivery) asynqbatch.Step {
+	s := asynqbatch.Step{Name: stepAsk, Key: run[0].key, Args: make([]string, len(run))}
+	for i, d := range run {
+		s.Args[i] = d.suffix
+	}
+	return s
+}
+
+// runs yields the deliveries by their tasks: those of one task stand together.
+func runs(deliveries []*delivery) iter.Seq[[]*delivery] {
+	return func(yield func([]*delivery) bool) {
+		for len(deliveries) > 0 {
+			n := 1
+			for n < len(deliveries) && deliveries[n].key == deliveries[0].key {
+				n++
+			}
+			if !yield(deliveries[:n]) {
+				return
+			}
+			deliveries = deliveries[n:]
+		}
+	}
 }
 
 // mark is what a try that may have delivered its message has left in the task's record: its tokens.

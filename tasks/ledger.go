@@ -73,49 +73,56 @@ var errBegun = errors.New("an earlier try was cut off: the message may have been
 // worker's by now. It asks Redis once for all of them, and marks the first ones, so many as are marked. If Redis does
 // not answer, nothing may be sent.
 func (l *ledger) unsent(ctx context.Context, deliveries []*delivery, marked int) ([]*delivery, error) {
-	wanted := make([]asynqbatch.Step, 0, len(deliveries))
-	asked := make([]*delivery, 0, len(deliveries))
-	for _, d := range deliveries {
-		switch {
-		case l.sentHere(d):
-			continue
-		case len(wanted) < marked:
-			wanted = append(wanted, d.step(stepMark))
-		default:
-			wanted = append(wanted, d.step(stepAsk))
+	left := slices.DeleteFunc(slices.Clone(deliveries), l.sentHere)
+	marked = min(marked, len(left))
+	wanted := make([]asynqbatch.Step, 0, len(left))
+	for _, d := range left[:marked] {
+		wanted = append(wanted, d.step(stepMark))
+	}
+	var together [][]*delivery
+	for run := range runs(left[marked:]) {
+		together = append(together, run)
+		wanted = append(wanted, askAll(run))
+	}
+	answers := l.records.Do(ctx, wanted)
+	err := l.judgeAll(left[:marked], answers[:marked], true)
+	var more []*delivery // of which there is something to say
+	for i, a := range answers[marked:] {
+		if a.Err != nil {
+			err = a.Err
+		} else if a.Text != "" {
+			more = append(more, together[i]...)
 		}
-		asked = append(asked, d)
 	}
-	if err := l.ask(ctx, wanted, asked, marked); err != nil {
-		return nil, err
+	if err == nil {
+		err = l.judgeAll(more, l.records.Do(ctx, stepsOf(stepLook, more)), false)
 	}
-	return slices.DeleteFunc(asked, func(d *delivery) bool { return d.over }), nil
+	if err != nil {
+		l.missed()
+		return nil, redisconn.Unavailable(err)
+	}
+	return slices.DeleteFunc(left, func(d *delivery) bool { return d.over }), nil
 }
 
-// ask does steps, of which the first ones mark, and notes what Redis says of the deliveries.
-func (l *ledger) ask(ctx context.Context, wanted []asynqbatch.Step, asked []*delivery, marked int) error {
-	var failure error
-	for i, a := range l.records.Do(ctx, wanted) {
-		if a.Err != nil {
-			failure = a.Err
-			continue
+// judgeAll notes what Redis says of deliveries. It returns the error of one of which it says nothing.
+func (l *ledger) judgeAll(deliveries []*delivery, answers []asynqbatch.Answer, marked bool) (err error) {
+	for i, d := range deliveries {
+		if a := answers[i]; a.Err != nil {
+			err = a.Err
+		} else {
+			l.judge(d, a.Text, marked)
 		}
-		l.judge(asked[i], a.Text, i < marked)
 	}
-	if failure != nil {
-		l.missed()
-		return redisconn.Unavailable(failure)
-	}
-	return nil
+	return err
 }
 
 // mark marks messages that are about to be written, and settles those that may not be.
 func (l *ledger) mark(ctx context.Context, deliveries []*delivery) error {
-	wanted := make([]asynqbatch.Step, len(deliveries))
-	for i, d := range deliveries {
-		wanted[i] = d.step(stepMark)
+	if err := l.judgeAll(deliveries, l.records.Do(ctx, stepsOf(stepMark, deliveries)), true); err != nil {
+		l.missed()
+		return redisconn.Unavailable(err)
 	}
-	return l.ask(ctx, wanted, deliveries, len(wanted))
+	return nil
 }
 
 // committed reports whether the message of a delivery is marked, and its task surely this worker's for a while yet.
@@ -405,7 +412,7 @@ func (l *ledger) leaves(ctx context.Context, t *taskMessage, how wire.Remainder)
 
 // decide does the step decide or leave. left is false if something else has become of the message.
 func (l *ledger) decide(ctx context.Context, t *taskMessage, name string, args ...string) (left bool, o outcome, err error) {
-	step := asynqbatch.Step{Name: name, Key: t.key, Args: append([]string{t.suffix, wire.CancelledKey(t.queue, t.id)}, args...)}
+	step := asynqbatch.Step{Name: name, Key: t.key, Args: append([]string{t.suffix}, args...)}
 	a := l.records.Do(ctx, []asynqbatch.Step{step})[0]
 	record, sent := strings.CutPrefix(a.Text, saySent)
 	switch {

@@ -345,7 +345,7 @@ func (s *sender) unsent(ctx context.Context, deliveries []*delivery) ([]*deliver
 	}
 	left, err := s.ledger.unsent(ctx, deliveries, max(s.window, 1))
 	if err != nil {
-		s.putBack(slices.DeleteFunc(deliveries, func(d *delivery) bool { return d.over }))
+		s.putBack(slices.DeleteFunc(slices.Clone(deliveries), func(d *delivery) bool { return d.over }))
 	}
 	return left, err
 }

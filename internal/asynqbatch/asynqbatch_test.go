@@ -55,8 +55,8 @@ func newBroker(client redis.UniversalClient, slots int, eager func() bool) *brok
 func newBrokerAt(client redis.UniversalClient, slots int, eager func() bool, clock Clock) *broker {
 	c := New(client, Config{
 		LostField: "test:lost", OwnerField: "test:owner", Clock: clock,
-		Steps: map[string]string{"end early": `if task.ours and task.ends and finish(task) then return "ended" end return ""`,
-			"mark": `if not task.ours then return "no" end redis.call("HSET", task.key, "mark", args[1]) renew(task) return "yes"`},
+		Steps: map[string]string{"end early": `look(task) if task.ours and task.ends and finish(task) then return "ended" end return ""`,
+			"mark": `look(task) if not task.ours then return "no" end redis.call("HSET", task.key, "mark", args[1]) renew(task) return "yes"`},
 	})
 	return c.broker(newFetcher(c.base, newSlots(slots), eager))
 }
