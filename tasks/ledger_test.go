@@ -3,7 +3,6 @@ package tasks
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -111,12 +110,13 @@ func asynqs(cmds []redis.Cmder, arg string) bool {
 	if !has(cmds, "evalsha", arg) {
 		return false
 	}
-	for _, step := range slices.Sorted(maps.Keys(steps())) {
-		if has(cmds, "evalsha", step) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(cmds, func(c redis.Cmder) bool {
+		return slices.ContainsFunc(c.Args(), func(a any) bool {
+			header, ok := a.(string)
+			name, _, _ := strings.Cut(header, " ")
+			return ok && name != header && steps()[name] != ""
+		})
+	})
 }
 
 // recoverTasks puts active tasks back, as asynq does when their leases have run out.

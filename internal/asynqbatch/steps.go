@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,7 +37,7 @@ import (
 //
 // It returns a text.
 type Step struct {
-	Name string
+	Name string // letters and digits
 	Key  string // of the task
 	Args []string
 }
@@ -89,10 +90,10 @@ const (
 	stepOther                // it is not ours
 )
 
-// stepsScript does steps to tasks of one queue: KEYS[5] and what follows are their records, before these are the list of
-// active tasks, the leases, and asynq's two numbers of tasks. Each has in ARGV its name, its owner, what of "e" (nothing
-// is to be kept of it) and "r" (its lease may be over soon) holds, how many arguments follow, and these. It answers a
-// byte and a text for each.
+// stepsScript does steps to tasks of one queue. KEYS are the list of active tasks, the leases, and asynq's two numbers of
+// tasks. Each step has in ARGV a header: its name, what of "e" (nothing is to be kept of the task) and "r" (its lease may
+// be over soon) holds, how many arguments follow, the owner, and the ID. What Redis has to read costs as much as what it has to do,
+// so that is one argument. It answers a byte and a text for each.
 func stepsScript(functions map[string]string) *redis.Script {
 	var lua strings.Builder
 	lua.WriteString(`
@@ -125,15 +126,15 @@ steps["` + stepEnd + `"] = function(task) look(task) if task.ours and finish(tas
 		fmt.Fprintf(&lua, "steps[%q] = function(task, args)%s\nend\n", name, functions[name])
 	}
 	lua.WriteString(`
-local at, first = 5, tonumber(ARGV[4])
-for i = 5, #KEYS do
-  local key, flags, n = KEYS[i], ARGV[at + 2], tonumber(ARGV[at + 3])
-  local task = {id = string.sub(key, first), key = key, owner = ARGV[at + 1], ends = flags == "e" or flags == "er", soon = flags == "r" or flags == "er"}
+local at = 5
+while at <= #ARGV do
+  local name, flags, n, owner, id = string.match(ARGV[at], "^(%w+) (%a*) (%d+) (%w*) (.*)$")
+  local task = {id = id, key = ARGV[4] .. id, owner = owner, ends = flags == "e" or flags == "er", soon = flags == "r" or flags == "er"}
   local args = {}
-  for j = 1, n do args[j] = ARGV[at + 3 + j] end
-  local text = steps[ARGV[at]](task, args)
-  answers[i - 4] = (task.answer or "4") .. text
-  at = at + 4 + n
+  for j = 1, tonumber(n) do args[j] = ARGV[at + j] end
+  local text = steps[name](task, args)
+  answers[#answers + 1] = (task.answer or "4") .. text
+  at = at + 1 + #args
 end
 if count > 0 then
   if call("INCRBY", KEYS[3], count) == count then call("EXPIREAT", KEYS[3], ARGV[1]) end
@@ -214,7 +215,7 @@ func (s *steps) run(prefix string, these []*step) {
 	for len(these) > 0 {
 		n, args := 0, 0
 		for n < len(these) && (n == 0 || args < mostArgs) {
-			args += 5 + len(these[n].Args)
+			args += 1 + len(these[n].Args)
 			n++
 		}
 		s.runSome(prefix, these[:n])
@@ -232,12 +233,11 @@ var errNoAnswer = errors.New("asynqbatch: Redis has not answered as its script d
 
 func (s *steps) runSome(prefix string, these []*step) {
 	now, asked := time.Now(), s.claims.clock()
-	keys := append(make([]string, 0, 4+len(these)),
-		prefix+"active", prefix+"lease", prefix+"processed:"+now.UTC().Format(time.DateOnly), prefix+"processed")
-	args := append(make([]any, 0, 4+8*len(these)), now.Add(statsFor).Unix(), mostTasks, s.cfg.OwnerField, len(prefix)+len("t:")+1)
+	keys := []string{prefix + "active", prefix + "lease", prefix + "processed:" + now.UTC().Format(time.DateOnly), prefix + "processed"}
+	args := append(make([]any, 0, 4+5*len(these)), now.Add(statsFor).Unix(), mostTasks, s.cfg.OwnerField, prefix+"t:")
 	for _, t := range these {
-		keys = append(keys, t.Key)
-		args = append(args, t.Name, t.claim.owner, t.claim.flags(asked), len(t.Args))
+		_, id := queueOf(t.Key)
+		args = append(args, t.Name+" "+t.claim.flags(asked)+" "+strconv.Itoa(len(t.Args))+" "+t.claim.owner+" "+id)
 		for _, a := range t.Args {
 			args = append(args, a)
 		}
