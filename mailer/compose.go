@@ -223,8 +223,7 @@ func (m *EmailMessage) missingSender(a addresses) []address.Mailbox {
 	}
 	for box := range address.All(from) {
 		if box.Addr != "" {
-			box.Opens, box.Closes = "", false
-			return []address.Mailbox{box}
+			return []address.Mailbox{box.Alone()}
 		}
 	}
 	return nil

@@ -213,6 +213,27 @@ func TestWriteTo_attachment(t *testing.T) {
 	}
 }
 
+// A file that begins with text and goes on with something else gets the encoding that is best for all of it.
+func TestWriteTo_wholeContentDecides(t *testing.T) {
+	text := strings.Repeat("name,price; ", 8<<10)
+	binary := strings.Repeat("\x00\x9c\xfe\xff\x07\xc3", 64<<10)
+	for _, tt := range []struct {
+		content, encoding string
+		most              float64 // of its size
+	}{
+		{text + binary, "base64", 1.38},
+		{binary[:1<<10] + text + text, "quoted-printable", 1.25},
+	} {
+		rendered := render(t, message(withAttachment(mailer.Attachment{Filename: "a.bin", Content: []byte(tt.content), Mimetype: "application/x-a"})))
+		if n := parse(t, rendered).leaf(1); n.encoding != tt.encoding || n.content != tt.content {
+			t.Errorf("got %s, and %d bytes of %d", n.encoding, len(n.content), len(tt.content))
+		}
+		if grown := float64(len(rendered)) / float64(len(tt.content)); grown > tt.most {
+			t.Errorf("grew %.2f times", grown)
+		}
+	}
+}
+
 func TestWriteTo_otherAlternatives(t *testing.T) {
 	m := message(withAlternative("{\"a\":\n1}", "application/json; charset=utf-8"), withAlternative("Subject: a\n\nb", "message/rfc822"))
 	root := parse(t, render(t, m))

@@ -220,19 +220,23 @@ func (h *Header) restore(mark int) {
 }
 
 func (h *Header) mailbox(box address.Mailbox, comma string, cs charset.Charset) {
-	if box.Closes {
+	var more address.More
+	if box.More != nil {
+		more = *box.More
+	}
+	if more.Closes {
 		comma = ";" + comma
 	}
 	switch {
-	case box.Opens == "":
+	case more.Opens == "":
 	case box.Addr == "":
-		h.Words(box.Opens, ":"+comma, cs)
+		h.Words(more.Opens, ":"+comma, cs)
 		return
 	default:
-		h.Words(box.Opens, ":", cs)
+		h.Words(more.Opens, ":", cs)
 	}
 	end := comma
-	if len(box.Comments) > 0 {
+	if len(more.Comments) > 0 {
 		end = ""
 	}
 	switch {
@@ -241,15 +245,15 @@ func (h *Header) mailbox(box address.Mailbox, comma string, cs charset.Charset) 
 	case box.Name == "":
 		h.Put(" ", box.Addr+end)
 	default:
-		if box.Encoded {
+		if more.Encoded {
 			h.words(box.Name, "")
 		} else {
 			h.Phrase(box.Name, "", cs)
 		}
 		h.Put(" ", "<"+box.Addr+">"+end)
 	}
-	for i, comment := range box.Comments {
-		if i == len(box.Comments)-1 {
+	for i, comment := range more.Comments {
+		if i == len(more.Comments)-1 {
 			end = comma
 		}
 		h.Comment(comment, end, cs)
