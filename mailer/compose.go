@@ -3,6 +3,8 @@ package mailer
 import (
 	"errors"
 	"slices"
+	"strconv"
+	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/address"
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
@@ -140,9 +142,12 @@ func (m *EmailMessage) checkTexts() error {
 	return nil
 }
 
-// maxFilename is a little more than the 255 bytes that file systems take, and short enough for
-// one line when every byte of it is percent-encoded.
-const maxFilename = 300
+// Most bytes of a file name and of a content ID. File systems take names of 255 characters, each of up
+// to four bytes.
+const (
+	maxFilename  = 255 * utf8.UTFMax
+	maxContentID = 300
+)
 
 func checkAttachment(i int, a Attachment) error {
 	field := indexed("attachments", i, "filename")
@@ -150,11 +155,11 @@ func checkAttachment(i int, a Attachment) error {
 		return err
 	}
 	if len(a.Filename) > maxFilename {
-		return &InvalidMessageError{Field: field, Reason: "is longer than 300 bytes"}
+		return &InvalidMessageError{Field: field, Reason: "is longer than " + strconv.Itoa(maxFilename) + " bytes"}
 	}
 	field = indexed("attachments", i, "content_id")
-	if len(a.ContentID) > maxFilename {
-		return &InvalidMessageError{Field: field, Reason: "is longer than 300 bytes"}
+	if len(a.ContentID) > maxContentID {
+		return &InvalidMessageError{Field: field, Reason: "is longer than " + strconv.Itoa(maxContentID) + " bytes"}
 	}
 	return checkContentID(field, a.ContentID)
 }

@@ -139,7 +139,7 @@ func TestValidate(t *testing.T) {
 		{"attachment is a multipart", withAttachment(mailer.Attachment{Mimetype: "Multipart/Mixed"}), "attachments[0].mimetype", false},
 		{"newline hidden in a type", withAttachment(mailer.Attachment{Mimetype: "text/plain; x*=utf-8''a%0D%0Ab"}), "attachments[0].mimetype", true},
 		{"type that is too long", withAttachment(mailer.Attachment{Mimetype: "image/" + strings.Repeat("x", 400)}), "attachments[0].mimetype", false},
-		{"file name that is too long", withAttachment(mailer.Attachment{Filename: strings.Repeat("x", 400)}), "attachments[0].filename", false},
+		{"file name that is too long", withAttachment(mailer.Attachment{Filename: strings.Repeat("x", 1021)}), "attachments[0].filename", false},
 		{"content id with blank", withAttachment(mailer.Attachment{ContentID: "a b"}), "attachments[0].content_id", false},
 		{"content id in brackets", withAttachment(mailer.Attachment{ContentID: "<a>"}), "", false},
 		{"content id in half brackets", withAttachment(mailer.Attachment{ContentID: "<a"}), "attachments[0].content_id", false},

@@ -2,10 +2,12 @@ package mimewriter
 
 import (
 	"bytes"
+	"fmt"
 	"iter"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/address"
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
@@ -320,17 +322,51 @@ func isPhrase(name string) bool {
 
 // Param appends "; name=value", or what RFC 2231 has for a value beyond ASCII. So does one
 // with a control character, which a percent-encoded value of a raw message may hold: no
-// quotes would keep a line end in it from ending the field.
+// quotes would keep a line end in it from ending the field. A value that is too long for a line
+// goes on in several (RFC 2231, 3).
 func (h *Header) Param(name, value string) {
+	const longest = MaxLine - len(" *=;")
+	plain := charset.IsASCII(value) && charset.IsClean(value, charset.WithoutTab)
+	written := value
+	switch {
+	case !plain:
+		written = extended + percentEncode(value)
+	case !isToken(value):
+		written = address.Quote(value)
+	}
 	h.Buf = append(h.Buf, ';')
 	switch {
-	case !charset.IsASCII(value) || !charset.IsClean(value, charset.WithoutTab):
-		value = "utf-8''" + percentEncode(value)
-		name += "*"
-	case !isToken(value):
-		value = address.Quote(value)
+	case len(name)+len(written) > longest:
+		h.continued(name, value)
+	case plain:
+		h.Put(" ", name+"="+written)
+	default:
+		h.Put(" ", name+"*="+written)
 	}
-	h.Put(" ", name+"="+value)
+}
+
+// extended begins a value beyond ASCII (RFC 2231, 4).
+const extended = "utf-8''"
+
+// continued appends a parameter in pieces of whole characters, each on a line of its own.
+func (h *Header) continued(name, value string) {
+	start := extended
+	for i := 0; value != ""; i++ {
+		piece := fmt.Sprintf("%s*%d*=%s", name, i, start)
+		for value != "" {
+			_, size := utf8.DecodeRuneInString(value)
+			char := percentEncode(value[:size])
+			if len(" ;")+len(piece)+len(char) > maxFoldedLine {
+				break
+			}
+			piece, value = piece+char, value[size:]
+		}
+		if i > 0 {
+			h.Buf = append(h.Buf, ';')
+		}
+		h.Put(" ", piece)
+		start = ""
+	}
 }
 
 // percentEncode leaves the attribute-char of RFC 2231, section 7, as they are.
