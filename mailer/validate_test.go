@@ -162,6 +162,9 @@ func TestValidate(t *testing.T) {
 		{"group without an end", withHeader("To", "A: a@example.com"), "headers[To]", false},
 		{"group in a group", withHeader("To", "A: B: a@example.com;;"), "headers[To]", false},
 		{"group in a blind copy", withHeader("Bcc", "A: a@example.com;"), "headers[Bcc]", false},
+		{"sender that is too long for its line", func(m *mailer.EmailMessage) {
+			m.FromEmail, m.Headers["From"] = "a@example.com ("+strings.Repeat("n", 1000)+")", "a@example.com, b@example.com"
+		}, "from_email", false},
 		{"two senders in one", withHeader("Sender", "a@example.com, b@example.com"), "headers[Sender]", false},
 		{"date before mail", func(m *mailer.EmailMessage) { m.Date = time.Date(1, 2, 3, 4, 5, 6, 0, time.UTC) }, "date", false},
 		{"date of five digits", func(m *mailer.EmailMessage) { m.Date = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "date", false},
