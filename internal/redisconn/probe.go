@@ -44,13 +44,13 @@ var refusals = map[string]string{
 	"WRONGPASS":   "does not take our password",
 }
 
-// What TryWrite writes goes by itself. The database has at most so many of these keys as the cluster needs.
+// What TryWrite writes is gone at once.
 const (
 	probeKey   = "mailpouch:probe:"
-	probeLasts = 10 * time.Second
+	probeLasts = time.Millisecond
 )
 
-// TryWrite writes a small key that expires soon, in a cluster one to each master, and returns why that fails: a
+// TryWrite writes a small key that expires at once, in a cluster one to each master, and returns why that fails: a
 // RefusedError if Redis refuses, and any other error if it does not answer. That Redis answers a PING says little: a
 // replica does, and so does a Redis without memory or disk.
 func TryWrite(ctx context.Context, client redis.UniversalClient) error {
