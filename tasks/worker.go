@@ -31,12 +31,16 @@ type Worker struct {
 	reporter
 }
 
-// NewWorker returns a worker on the given Redis, which it does not close.
+// NewWorker returns a worker on the given Redis, which it does not close. A queue or a mailer
+// whose name is not allowed is a NameError.
 func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) {
 	if cfg.Connect == nil {
 		return nil, errors.New("tasks: WorkerConfig.Connect is required")
 	}
 	cfg = cfg.withDefaults()
+	if err := cfg.checkNames(); err != nil {
+		return nil, err
+	}
 	w := &Worker{
 		cfg:         cfg,
 		redis:       client,
