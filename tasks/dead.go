@@ -123,12 +123,11 @@ func (d *DeadLetters) Queues() ([]string, error) {
 // IDs returns the dead letters of a queue by the IDs of their tasks, oldest first.
 func (d *DeadLetters) IDs(ctx context.Context, queue string) ([]string, error) {
 	var ids []string
-	for _, key := range []string{wire.DeadKey(queue), archiveKey(queue)} {
-		list, err := d.redis.ZRange(ctx, key, 0, -1).Result()
+	for id, err := range d.EachID(ctx, queue) {
 		if err != nil {
-			return nil, redisconn.Unavailable(err)
+			return nil, err
 		}
-		ids = append(ids, list...)
+		ids = append(ids, id)
 	}
 	return ids, nil
 }
