@@ -21,11 +21,15 @@ func TestEachMember(t *testing.T) {
 		members = append(members, redis.Z{Score: float64(i / (2 * deadPage)), Member: name(i)}) // many of one second
 	}
 	for what, change := range map[string]func(key string, i int, id string){
-		"nothing happens":     func(string, int, string) {},
-		"all are removed":     func(key string, _ int, id string) { client.ZRem(t.Context(), key, id) },
-		"most are removed":    func(key string, i int, id string) { client.ZRemRangeByRank(t.Context(), key, 0, int64(i%3)-1) },
-		"some come in before": func(key string, i int, _ string) { client.ZAdd(t.Context(), key, redis.Z{Score: -1, Member: name(-i - 1)}) },
-		"some come in behind": func(key string, i int, _ string) { client.ZAdd(t.Context(), key, redis.Z{Score: 9, Member: name(n + i)}) },
+		"nothing happens":  func(string, int, string) {},
+		"all are removed":  func(key string, _ int, id string) { client.ZRem(t.Context(), key, id) },
+		"most are removed": func(key string, i int, id string) { client.ZRemRangeByRank(t.Context(), key, 0, int64(i%3)-1) },
+		"some come in before": func(key string, i int, _ string) {
+			client.ZAdd(t.Context(), key, redis.Z{Score: -1, Member: name(-i - 1)})
+		},
+		"some come in behind": func(key string, i int, _ string) {
+			client.ZAdd(t.Context(), key, redis.Z{Score: 9, Member: name(n + i)})
+		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			key := "set of " + what
