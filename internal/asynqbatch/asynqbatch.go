@@ -9,6 +9,8 @@
 //	acknowledge a task    for all tasks that end at the same moment
 //	recover a task        only after its lease was taken over, so that of several servers one does it
 //
+// A fourth one, which archives a task, loses the numbers by which it would drop others (archive.go).
+//
 // Everything else passes through. What is in Redis before and after is what asynq itself would have left: the same
 // keys, lists, leases and numbers. So asynq's client and inspector, asynqmon, asynq's command line, and servers
 // without this package work on the same queues and see no difference. A script that is not known any more, in
@@ -138,5 +140,10 @@ func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ..
 		b.client.cfg.Logger.Warn().Any("task", args[0]).Int("lost_leases", lost).
 			Msg("the worker that had this task died, or was cut off from Redis: another one goes on with it")
 	}
-	return b.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	return b.UniversalClient.EvalSha(ctx, sha, keys, untrimmed(keys, args)...)
+}
+
+// Eval implements redis.Scripter. It is called when Redis does not know a script yet.
+func (b *broker) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
+	return b.UniversalClient.Eval(ctx, script, keys, untrimmed(keys, args)...)
 }
