@@ -50,7 +50,7 @@ func (w *Worker) processBulk(ctx context.Context, t *taskMessage) error {
 // sendAll sends messages, and settles each. If one expires meanwhile the task is given back:
 // the next run makes a dead letter of it and goes on with the others.
 func (r *bulkRun) sendAll(ctx context.Context, via *dispatcher, left []*taskMessage) error {
-	inTime, cancel := r.w.inTime(ctx, r.w.firstExpiry(left))
+	inTime, cancel := r.w.inTime(ctx, r.task, r.w.firstExpiry(left))
 	defer cancel()
 	release, ok := via.room(inTime, r.task.name, left...)
 	if !ok {

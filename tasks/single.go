@@ -52,8 +52,8 @@ func (w *Worker) try(ctx context.Context, t *taskMessage) (outcome, error) {
 	return w.await(ctx, t)
 }
 
-// await offers the message to the senders until one has sent it. It gives up in time
-// before asynq takes the task away, unless the message is on the wire: then only its
+// await offers the message to the senders until one has sent it. It gives up when the worker
+// has kept the task for long enough, unless the message is on the wire: then only its
 // outcome counts.
 func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 	if o, ok := w.hopeless(t); ok {
@@ -66,7 +66,7 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 	if t.name.Mailer != via.mailer {
 		return w.forward(ctx, t, via)
 	}
-	inTime, cancel := w.inTime(ctx, w.policy.expiry(t.attempt()))
+	inTime, cancel := w.inTime(ctx, t, w.policy.expiry(t.attempt()))
 	defer cancel()
 	release, ok := via.room(inTime, t.name, t)
 	if !ok {
@@ -154,13 +154,11 @@ func unknownHere(mailer string) error {
 	return fmt.Errorf("mailer %q is not configured where this worker runs", mailer)
 }
 
-// inTime ends at expiry, or when a batch that began then could still end before asynq's
-// time for the task is up.
-func (w *Worker) inTime(ctx context.Context, expiry time.Time) (context.Context, context.CancelFunc) {
-	if deadline, ok := ctx.Deadline(); ok {
-		if end := deadline.Add(-w.cfg.BatchTimeout - w.cfg.ReplyTimeout); end.Before(expiry) {
-			expiry = end
-		}
+// inTime ends at expiry, or when a batch that began then could still end before the worker is to
+// have given the task back.
+func (w *Worker) inTime(ctx context.Context, t *taskMessage, expiry time.Time) (context.Context, context.CancelFunc) {
+	if end := t.started.Add(w.cfg.TaskTimeout - w.cfg.BatchTimeout - w.cfg.ReplyTimeout); end.Before(expiry) {
+		expiry = end
 	}
 	return context.WithDeadline(ctx, expiry)
 }

@@ -9,7 +9,7 @@
 //	acknowledge a task    for all tasks that end at the same moment
 //	recover a task        only after its lease was taken over, so that of several servers one does it
 //
-// Everything else passes through. What is in Redis before and after is what asynq itself would have left: the same
+// Everything else passes through, but that a task's time-out is kept from asynq: see timeout.go. What is in Redis before and after is what asynq itself would have left: the same
 // keys, lists, leases and numbers. So asynq's client and inspector, asynqmon, asynq's command line, and servers
 // without this package work on the same queues and see no difference. A script that is not known any more, in
 // another version of asynq, passes through too: that costs speed and the protection of a recovered task, never mail.
@@ -123,7 +123,7 @@ func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ..
 		if b.client.cfg.Fetched != nil {
 			b.client.cfg.Fetched(task.key(), task.lost)
 		}
-		return redis.NewCmdResult(task.message, nil)
+		return redis.NewCmdResult(withoutTimeout(task.message), nil)
 	case endsTask(keys, args):
 		return redis.NewCmdResult("OK", b.client.acks.asynqEnds(ctx, keys, args))
 	case recoversTask(ctx, keys):
@@ -134,5 +134,10 @@ func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ..
 		b.client.cfg.Logger.Warn().Any("task", args[0]).Int("lost_leases", lost).
 			Msg("the worker that had this task died, or was cut off from Redis: another one goes on with it")
 	}
-	return b.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	return b.UniversalClient.EvalSha(ctx, sha, keys, withTimeouts(keys, args)...)
+}
+
+// Eval implements redis.Scripter, for a script that Redis does not have yet.
+func (b *broker) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
+	return b.UniversalClient.Eval(ctx, script, keys, withTimeouts(keys, args)...)
 }
