@@ -36,6 +36,8 @@ type taskMessage struct {
 	timeout  time.Duration // of the task, which tells asynq's tools something and the worker nothing
 	payload  *wire.Payload // nil if it cannot be read
 	alone    bool          // it runs with nothing else in the process
+	handed   *handedTask
+	progress int // messages of a bulk task that are through
 	span     *span
 }
 

@@ -43,14 +43,15 @@ type Config struct {
 
 // Client makes asynq servers on one Redis.
 type Client struct {
-	redis redis.UniversalClient
-	acks  *acknowledger
-	cfg   Config
+	redis  redis.UniversalClient
+	acks   *acknowledger
+	claims *claims
+	cfg    Config
 }
 
 // New returns a Client on the given Redis, which it does not close.
 func New(client redis.UniversalClient, cfg Config) *Client {
-	return &Client{redis: client, acks: newAcknowledger(client), cfg: cfg}
+	return &Client{redis: client, acks: newAcknowledger(client), claims: newClaims(), cfg: cfg}
 }
 
 // TaskKey is where asynq keeps the record of a task.
@@ -70,6 +71,10 @@ type ServerConfig struct {
 	// Eager reports whether an empty queue is asked again after a millisecond, instead of after CheckInterval.
 	// Nil is always.
 	Eager func() bool
+
+	// Limit returns how many tasks the server may have, of all that it has room for. While that is none it asks Redis
+	// for nothing. Nil is no limit.
+	Limit func(all int) int
 }
 
 // NewServer returns a server that is not started yet.
@@ -77,9 +82,14 @@ func (c *Client) NewServer(cfg ServerConfig) *Server {
 	if cfg.Eager == nil {
 		cfg.Eager = func() bool { return true }
 	}
+	if cfg.Limit == nil {
+		cfg.Limit = func(all int) int { return all }
+	}
 	cfg.Logger = newLogger(c.cfg.Logger)
 	s := newSlots(cfg.Concurrency)
 	f := newFetcher(c.redis, s, cfg.Eager, c.cfg.LostField)
+	f.limit = cfg.Limit
+	f.note = c.claims.add
 	return &Server{asynq.NewServerFromRedisClient(c.broker(f), cfg.Config), s, f}
 }
 
@@ -90,6 +100,14 @@ func (s *Server) Start(h asynq.Handler) error { return s.asynq.Start(s.slots.han
 func (s *Server) Stop() {
 	s.asynq.Stop()
 	s.fetcher.close(context.Background())
+}
+
+// Unbegun takes the tasks that were fetched and that asynq has not asked for yet, and returns their keys: the caller gives them
+// back. What asynq has asked for its handlers have begun then.
+func (s *Server) Unbegun() []string {
+	keys := s.fetcher.takeAll()
+	s.slots.settle()
+	return keys
 }
 
 // Shutdown waits for the handlers, as long as the configuration says, and ends the server.
@@ -113,6 +131,9 @@ func (c *Client) broker(f *fetcher) *broker { return &broker{c.redis, c, f} }
 
 // EvalSha implements redis.Scripter.
 func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	if b.client.claims.settled(keys) {
+		return redis.NewCmdResult("OK", nil)
+	}
 	switch {
 	case fetchesTask(keys, args):
 		task, err := b.fetcher.fetch(ctx, keys, args[0], args[1])
