@@ -23,6 +23,7 @@ package asynqbatch
 
 import (
 	"context"
+	"sync"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -46,12 +47,13 @@ type Client struct {
 	redis  redis.UniversalClient
 	acks   *acknowledger
 	claims *claims
+	cut    *cut
 	cfg    Config
 }
 
 // New returns a Client on the given Redis, which it does not close.
 func New(client redis.UniversalClient, cfg Config) *Client {
-	return &Client{redis: client, acks: newAcknowledger(client), claims: newClaims(), cfg: cfg}
+	return &Client{redis: client, acks: newAcknowledger(client), claims: newClaims(), cut: newCut(), cfg: cfg}
 }
 
 // TaskKey is where asynq keeps the record of a task.
@@ -62,6 +64,7 @@ type Server struct {
 	asynq   *asynq.Server
 	slots   *slots
 	fetcher *fetcher
+	end     sync.Once
 }
 
 // ServerConfig is the configuration of a server. The logger is the Client's.
@@ -90,7 +93,7 @@ func (c *Client) NewServer(cfg ServerConfig) *Server {
 	f := newFetcher(c.redis, s, cfg.Eager, c.cfg.LostField)
 	f.limit = cfg.Limit
 	f.note = c.claims.add
-	return &Server{asynq.NewServerFromRedisClient(c.broker(f), cfg.Config), s, f}
+	return &Server{asynq: asynq.NewServerFromRedisClient(cutClient{c.broker(f), c.cut.off}, cfg.Config), slots: s, fetcher: f}
 }
 
 // Start starts to fetch tasks and to give them to the handler.
@@ -110,8 +113,9 @@ func (s *Server) Unbegun() []string {
 	return keys
 }
 
-// Shutdown waits for the handlers, as long as the configuration says, and ends the server.
-func (s *Server) Shutdown() { s.asynq.Shutdown() }
+// Shutdown waits for the handlers, as long as the configuration says, and ends the server. Whoever calls it, it has
+// ended then: asynq's own does not wait for one that is under way.
+func (s *Server) Shutdown() { s.end.Do(s.asynq.Shutdown) }
 
 // Acknowledge acknowledges the tasks with these keys before their handlers return, and returns an error for each. It
 // returns when Redis has answered. After an error other than ErrNotFetched a task may have ended all the same.
