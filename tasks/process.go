@@ -40,7 +40,6 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 		return errGivenBack
 	}
 	defer release()
-	defer w.asynq.Forget(t.key)
 	defer func() {
 		if errors.Is(ctx.Err(), context.Canceled) && w.isolation.stopping.Err() == nil {
 			w.isolation.forgive(ctx, t.key) // its lease was lost
