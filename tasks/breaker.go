@@ -18,7 +18,7 @@ const (
 
 // breaker is the circuit breaker between the senders and a relay. While the relay takes no mail it is
 // tripped: messages wait, nothing hammers the relay, and after growing pauses one
-// sender at a time is let through to probe it.
+// sender at a time is let through to probe it, with one connection and one message.
 //
 //	          trip                    probe, then reset
 //	reset ----------> tripped, pause ------------------> reset
@@ -89,8 +89,9 @@ func (b *breaker) tripped() bool {
 	return b.reason != nil
 }
 
-// trip holds everybody back, and reports whether the trouble begins here.
-func (b *breaker) trip(reason error, probed bool) (begins bool) {
+// trip holds everybody back, and reports whether the trouble begins here. after, if not zero, is when to
+// probe, instead of the usual pause.
+func (b *breaker) trip(reason error, probed bool, after time.Duration) (begins bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	begins = b.trouble == nil
@@ -101,8 +102,11 @@ func (b *breaker) trip(reason error, probed bool) (begins bool) {
 		b.resets = make(chan struct{})
 	}
 	if first || probed {
-		b.pause = min(max(2*b.pause, probeMin), probeMax)
-		b.timer = time.AfterFunc(b.pause, b.due)
+		if after == 0 {
+			b.pause = min(max(2*b.pause, probeMin), probeMax)
+			after = b.pause
+		}
+		b.timer = time.AfterFunc(after, b.due)
 	}
 	return begins
 }
@@ -184,6 +188,13 @@ func (b *breaker) relayRefuses(name string, err error) bool {
 		return false
 	}
 	return e.Code == 421 || e.Code/10 == 53
+}
+
+// blames reports whether the message with that name was refused while others passed.
+func (b *breaker) blames(name string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.blamed[name]
 }
 
 // aboutMessage reports whether a message had been spoken of at that step.
