@@ -9,6 +9,8 @@
 //	acknowledge a task    for all tasks that end at the same moment
 //	recover a task        only after its lease was taken over, so that of several servers one does it
 //
+// A fourth one, which archives a task, loses the numbers by which it would drop others (archive.go).
+//
 // Everything else passes through. What is in Redis before and after is what asynq itself would have left: the same
 // keys, lists, leases and numbers. So asynq's client and inspector, asynqmon, asynq's command line, and servers
 // without this package work on the same queues and see no difference. A script that is not known any more, in
@@ -23,6 +25,7 @@ package asynqbatch
 
 import (
 	"context"
+	"sync"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -45,12 +48,13 @@ type Config struct {
 type Client struct {
 	redis redis.UniversalClient
 	acks  *acknowledger
+	cut   *cut
 	cfg   Config
 }
 
 // New returns a Client on the given Redis, which it does not close.
 func New(client redis.UniversalClient, cfg Config) *Client {
-	return &Client{redis: client, acks: newAcknowledger(client), cfg: cfg}
+	return &Client{redis: client, acks: newAcknowledger(client), cut: newCut(), cfg: cfg}
 }
 
 // TaskKey is where asynq keeps the record of a task.
@@ -61,6 +65,7 @@ type Server struct {
 	asynq   *asynq.Server
 	slots   *slots
 	fetcher *fetcher
+	end     sync.Once
 }
 
 // ServerConfig is the configuration of a server. The logger is the Client's.
@@ -80,7 +85,7 @@ func (c *Client) NewServer(cfg ServerConfig) *Server {
 	cfg.Logger = newLogger(c.cfg.Logger)
 	s := newSlots(cfg.Concurrency)
 	f := newFetcher(c.redis, s, cfg.Eager, c.cfg.LostField)
-	return &Server{asynq.NewServerFromRedisClient(c.broker(f), cfg.Config), s, f}
+	return &Server{asynq: asynq.NewServerFromRedisClient(cutClient{c.broker(f), c.cut.off}, cfg.Config), slots: s, fetcher: f}
 }
 
 // Start starts to fetch tasks and to give them to the handler.
@@ -92,8 +97,9 @@ func (s *Server) Stop() {
 	s.fetcher.close(context.Background())
 }
 
-// Shutdown waits for the handlers, as long as the configuration says, and ends the server.
-func (s *Server) Shutdown() { s.asynq.Shutdown() }
+// Shutdown waits for the handlers, as long as the configuration says, and ends the server. Whoever calls it, it has
+// ended then: asynq's own does not wait for one that is under way.
+func (s *Server) Shutdown() { s.end.Do(s.asynq.Shutdown) }
 
 // Acknowledge acknowledges the tasks with these keys before their handlers return, and returns an error for each. It
 // returns when Redis has answered. After an error other than ErrNotFetched a task may have ended all the same.
@@ -134,5 +140,10 @@ func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ..
 		b.client.cfg.Logger.Warn().Any("task", args[0]).Int("lost_leases", lost).
 			Msg("the worker that had this task died, or was cut off from Redis: another one goes on with it")
 	}
-	return b.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	return b.UniversalClient.EvalSha(ctx, sha, keys, untrimmed(keys, args)...)
+}
+
+// Eval implements redis.Scripter. It is called when Redis does not know a script yet.
+func (b *broker) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
+	return b.UniversalClient.Eval(ctx, script, keys, untrimmed(keys, args)...)
 }
