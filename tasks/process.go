@@ -97,7 +97,7 @@ func (w *Worker) processAlone(ctx context.Context, t *taskMessage, via *dispatch
 	defer cancel()
 	defer context.AfterFunc(w.isolation.stopping, cancel)()
 	t.handed.stays()
-	if via.breaker.tripped() {
+	if via.breaker.holds() {
 		return givenBack(BackHeld)
 	}
 	leave, ok := w.isolation.enterAlone(ctx)
@@ -105,7 +105,7 @@ func (w *Worker) processAlone(ctx context.Context, t *taskMessage, via *dispatch
 		return givenBack(BackAlone)
 	}
 	defer leave()
-	if via.breaker.tripped() {
+	if via.breaker.holds() {
 		return givenBack(BackHeld)
 	}
 	w.log.Warn().Str("task", t.id).Str("queue", t.queue).Int("lost_leases", lost).

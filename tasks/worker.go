@@ -61,7 +61,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	}
 	senders := 0
 	for _, d := range w.dispatchers {
-		if err := d.addSenders(w.policy, w.ledger, senders); err != nil {
+		if err := d.addSenders(client, w.policy, w.ledger, senders); err != nil {
 			return nil, fmt.Errorf("tasks: backend: %w", err)
 		}
 		senders += len(d.senders)

@@ -21,3 +21,6 @@ func DeadKey(queue string) string { return "mailpouch:{" + queue + "}:dead" }
 
 // CancelledKey is there for a while after a task was cancelled.
 func CancelledKey(queue, id string) string { return "mailpouch:{" + queue + "}:cancelled:" + id }
+
+// LoginsKey is what is known of the logins to an account, whose digest is given: when one was refused.
+func LoginsKey(digest string) string { return "mailpouch:{login:" + digest + "}" }
