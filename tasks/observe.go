@@ -21,6 +21,7 @@ type Observer struct {
 	Batch   func(Batch)                       // a sender has sent a batch
 	Outcome func(Outcome)                     // a try of a message has ended
 	Held    func(mailer string, reason error) // a mailer's relay takes no mail; nil: it does again
+	Swept   func(Swept)                       // dead letters were made of what no worker had in hand
 }
 
 // observers calls each of several observers.
@@ -48,6 +49,22 @@ func (l observers) held(mailer string, reason error) {
 			o.Held(mailer, reason)
 		}
 	}
+}
+
+func (l observers) swept(s Swept) {
+	for _, o := range l {
+		if o.Swept != nil {
+			o.Swept(s)
+		}
+	}
+}
+
+// Swept is tasks of which a worker has made dead letters where they waited in Redis.
+type Swept struct {
+	Queue  string // as the producer named it
+	Mailer string // "" for the default one
+	Why    string // "expired": their time was up; "lost": no list of their queue named them
+	Tasks  int
 }
 
 // Batch is what one sender sent at once.
