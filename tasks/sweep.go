@@ -13,7 +13,7 @@ import (
 // no worker may have that in hand.
 func (w *Worker) newSweeper() *sweep.Sweeper {
 	return sweep.New(w.redis, sweep.Config{
-		Serves: w.serves, Expired: w.expiredInRedis, Horizon: w.cfg.RetryMax, Logger: w.log,
+		Serves: w.serves, Expired: w.expiredInRedis, Horizon: w.cfg.RetryMax, Every: w.cfg.sweepEvery, Logger: w.log,
 		Swept: func(queue string, why sweep.Why, tasks int) {
 			name := wire.ParseQueueName(queue)
 			w.observers.swept(Swept{Queue: name.Queue, Mailer: name.Mailer, Why: string(why), Tasks: tasks})

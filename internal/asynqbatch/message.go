@@ -15,6 +15,7 @@ type Message struct {
 // The numbers of more fields of asynq's protocol buffer of a task.
 const (
 	fieldType       = 1
+	fieldPayload    = 2
 	fieldError      = 7
 	fieldLastFailed = 11
 
@@ -59,4 +60,11 @@ func Failed(reason string, at time.Time) string {
 	data = append(data, reason...)
 	data = binary.AppendUvarint(data, fieldLastFailed<<3|wireVarint)
 	return string(binary.AppendUvarint(data, uint64(at.Unix()))) //nolint:gosec // no time before 1970
+}
+
+// WithPayload is what makes the field msg of a task's record have another payload, if it is appended to that.
+func WithPayload(payload []byte) string {
+	data := binary.AppendUvarint(nil, fieldPayload<<3|wireBytes)
+	data = binary.AppendUvarint(data, uint64(len(payload)))
+	return string(append(data, payload...))
 }

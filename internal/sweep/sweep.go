@@ -31,12 +31,16 @@ type Config struct {
 	// time that it was handed over for, and has not expired.
 	Horizon time.Duration
 
+	// Every is how often a queue is looked at: each minute if zero. What has waited for less is not read. Lost tasks are
+	// searched ten times as seldom, and looked at twice, so far apart.
+	Every time.Duration
+
 	// Swept is called for each group of tasks of which dead letters were made. Nil: nobody asks.
 	Swept func(queue string, why Why, tasks int)
 
 	Logger zerolog.Logger
 
-	pace // the defaults but for tests
+	pace // for tests
 }
 
 // Why is why a sweep has made dead letters.
@@ -60,17 +64,10 @@ type pace struct {
 	page      int           // of a list that is longer
 }
 
-func (p pace) withDefaults() pace {
-	defaults := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	defaults(&p.every, time.Minute)
-	defaults(&p.lostEvery, 10*time.Minute)
-	defaults(&p.again, time.Minute)
-	defaults(&p.minAge, time.Minute)
-	defaults(&p.pause, 20*time.Millisecond)
+func (p pace) withDefaults(every time.Duration) pace {
+	p.every, p.lostEvery = cmp.Or(p.every, every), cmp.Or(p.lostEvery, 10*every)
+	p.again, p.minAge = cmp.Or(p.again, every), cmp.Or(p.minAge, every)
+	p.pause = cmp.Or(p.pause, 20*time.Millisecond)
 	p.rest, p.short, p.page = cmp.Or(p.rest, 9), cmp.Or(p.short, 1000), cmp.Or(p.page, 5000)
 	return p
 }
@@ -86,7 +83,7 @@ func New(client redis.UniversalClient, cfg Config) *Sweeper {
 	if cfg.Swept == nil {
 		cfg.Swept = func(string, Why, int) {}
 	}
-	cfg.pace = cfg.withDefaults()
+	cfg.pace = cfg.withDefaults(cmp.Or(cfg.Every, time.Minute))
 	return &Sweeper{redis: client, cfg: cfg}
 }
 
