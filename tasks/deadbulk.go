@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -31,14 +32,16 @@ func summarizeBulk(l *DeadLetter, payload []byte) {
 	}
 }
 
-// replayBulkScript makes a dead letter, the task ARGV[1], wait again. ARGV[2] is appended to its message, and ARGV[3] is
-// since when it waits.
-const replayBulkScript = `
-local state, msg = unpack(redis.call("HMGET", KEYS[1], "state", "msg"))
-if state ~= "archived" or redis.call("ZREM", KEYS[2], ARGV[1]) + redis.call("ZREM", KEYS[3], ARGV[1]) == 0 then return 0 end
-redis.call("HSET", KEYS[1], "state", "pending", "pending_since", ARGV[3], "msg", msg .. ARGV[2])
-redis.call("LPUSH", KEYS[4], ARGV[1])
-return 1`
+// replayBulkScript puts the dead letter ARGV[1] back into the list KEYS[4], where it waits since ARGV[2]. Its record is
+// KEYS[3], and ARGV[3] is appended to its message. It returns how many it has found.
+var replayBulkScript = redis.NewScript(`
+local n = redis.call("ZREM", KEYS[1], ARGV[1]) + redis.call("ZREM", KEYS[2], ARGV[1])
+local msg = redis.call("HGET", KEYS[3], "msg")
+if n > 0 and msg then
+  redis.call("HSET", KEYS[3], "state", "pending", "pending_since", ARGV[2], "msg", msg .. ARGV[3])
+  redis.call("LPUSH", KEYS[4], ARGV[1])
+end
+return n`)
 
 // replayBulk is Replay for a bulk task. It stays the same task: what of it was sent, cancelled or moved on stays so.
 func (d *DeadLetters) replayBulk(ctx context.Context, info *asynq.TaskInfo) error {
@@ -50,16 +53,14 @@ func (d *DeadLetters) replayBulk(ctx context.Context, info *asynq.TaskInfo) erro
 			lines = append(lines, line...) // a worker makes a dead letter of it
 			continue
 		}
-		p.DueAt, p.Deadline = now.UTC().Truncate(time.Millisecond), nil
+		p.DueAt, p.Deadline = wire.Due(now), nil
 		if lines, err = p.Append(lines); err != nil {
 			return err
 		}
 		lines = append(lines, '\n')
 	}
-	keys := []string{
-		asynqbatch.TaskKey(info.Queue, info.ID), archiveKey(info.Queue), wire.DeadKey(info.Queue), "asynq:{" + info.Queue + "}:pending",
-	}
-	n, err := d.redis.Eval(ctx, replayBulkScript, keys, info.ID, asynqbatch.WithPayload(lines), now.UnixNano()).Int()
+	keys := []string{archiveKey(info.Queue), wire.DeadKey(info.Queue), asynqbatch.TaskKey(info.Queue, info.ID), pendingKey(info.Queue)}
+	n, err := replayBulkScript.Run(ctx, d.redis, keys, info.ID, now.UnixNano(), asynqbatch.WithPayload(lines)).Int()
 	if err != nil {
 		return redisconn.Unavailable(err)
 	}

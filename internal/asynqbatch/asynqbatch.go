@@ -25,6 +25,7 @@ package asynqbatch
 
 import (
 	"context"
+	"sync"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -47,12 +48,13 @@ type Config struct {
 type Client struct {
 	redis redis.UniversalClient
 	acks  *acknowledger
+	cut   *cut
 	cfg   Config
 }
 
 // New returns a Client on the given Redis, which it does not close.
 func New(client redis.UniversalClient, cfg Config) *Client {
-	return &Client{redis: client, acks: newAcknowledger(client), cfg: cfg}
+	return &Client{redis: client, acks: newAcknowledger(client), cut: newCut(), cfg: cfg}
 }
 
 // TaskKey is where asynq keeps the record of a task.
@@ -63,6 +65,7 @@ type Server struct {
 	asynq   *asynq.Server
 	slots   *slots
 	fetcher *fetcher
+	end     sync.Once
 }
 
 // ServerConfig is the configuration of a server. The logger is the Client's.
@@ -82,7 +85,7 @@ func (c *Client) NewServer(cfg ServerConfig) *Server {
 	cfg.Logger = newLogger(c.cfg.Logger)
 	s := newSlots(cfg.Concurrency)
 	f := newFetcher(c.redis, s, cfg.Eager, c.cfg.LostField)
-	return &Server{asynq.NewServerFromRedisClient(c.broker(f), cfg.Config), s, f}
+	return &Server{asynq: asynq.NewServerFromRedisClient(cutClient{c.broker(f), c.cut.off}, cfg.Config), slots: s, fetcher: f}
 }
 
 // Start starts to fetch tasks and to give them to the handler.
@@ -94,8 +97,9 @@ func (s *Server) Stop() {
 	s.fetcher.close(context.Background())
 }
 
-// Shutdown waits for the handlers, as long as the configuration says, and ends the server.
-func (s *Server) Shutdown() { s.asynq.Shutdown() }
+// Shutdown waits for the handlers, as long as the configuration says, and ends the server. Whoever calls it, it has
+// ended then: asynq's own does not wait for one that is under way.
+func (s *Server) Shutdown() { s.end.Do(s.asynq.Shutdown) }
 
 // Acknowledge acknowledges the tasks with these keys before their handlers return, and returns an error for each. It
 // returns when Redis has answered. After an error other than ErrNotFetched a task may have ended all the same.
