@@ -103,6 +103,37 @@ func testLost(t *testing.T, waiting int) {
 	}
 }
 
+// A task that has changed between the two looks is not lost, for whatever changes a task knows where it is.
+func TestLost_changes(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string][]any{
+		"taken and given back": {"pending_since", "12345"},
+		"taken":                {"state", "active"},
+		"sent":                 {wire.FieldSent, "{}"},
+		"cancelled":            {wire.FieldCancelled, "1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			h.sweeper = sweep.New(h.redis, h.config().Quick().Again(300*time.Millisecond))
+			h.put("x", wire.TaskType, h.payload(time.Now()))
+			h.lose("default", "x", "pending")
+			const key = "asynq:{default}:t:x"
+			h.redis.HDel(t.Context(), key, "pending_since")
+			done := make(chan error)
+			go func() { done <- h.sweeper.SweepLost(t.Context()) }()
+			for h.redis.HGet(t.Context(), key, "pending_since").Val() == "" { // until it is marked
+				<-time.After(time.Millisecond)
+			}
+			h.redis.HSet(t.Context(), key, change...)
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			h.wantDead("default")
+		})
+	}
+}
+
 // What asynq's own tools have dropped from its archive is found, with the reason that it had.
 func TestLost_archivedByOthers(t *testing.T) {
 	t.Parallel()
