@@ -24,8 +24,8 @@ import (
 type QueueConfig struct {
 	Defaults mailer.Defaults // what a message may leave out, filled in at hand-over
 
-	// TaskTimeout bounds how long a worker may hold one task, waiting and sending:
-	// 30 minutes if zero. It must be longer than the worker's BatchTimeout.
+	// TaskTimeout is the time-out that asynq's tools show of a task, in whole seconds: 30 minutes if zero.
+	// A Worker does not obey it: how long it keeps a task is its own TaskTimeout's to say.
 	TaskTimeout time.Duration
 
 	// Mailers are the named mailers that Using may name. If nil, any name is passed on,
