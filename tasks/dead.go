@@ -64,13 +64,18 @@ func rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason
 // wholeReason is why a task has failed last: in full, if that is noted of just this failure.
 func wholeReason(ctx context.Context, client redis.UniversalClient, info *asynq.TaskInfo) (string, error) {
 	noted, err := client.HGet(ctx, asynqbatch.TaskKey(info.Queue, info.ID), wire.FieldReason).Result()
-	switch {
-	case err != nil && !errors.Is(err, redis.Nil):
+	if err != nil && !errors.Is(err, redis.Nil) {
 		return "", redisconn.Unavailable(err)
-	case err == nil && redact.Reason(noted, false) == info.LastErr:
-		return noted, nil
 	}
-	return info.LastErr, nil
+	return reasonOf(noted, info.LastErr), nil
+}
+
+// reasonOf is why a task has failed last: what is noted, if that is of just this failure.
+func reasonOf(noted, lastErr string) string {
+	if noted != "" && redact.Reason(noted, false) == lastErr {
+		return noted
+	}
+	return lastErr
 }
 
 // DeadLetter is a message, or those of its recipients, that could not be delivered and
