@@ -21,6 +21,11 @@ type Observer struct {
 	Batch   func(Batch)                       // a sender has sent a batch
 	Outcome func(Outcome)                     // a try of a message has ended
 	Held    func(mailer string, reason error) // a mailer's relay takes no mail; nil: it does again
+	Back    func(GivenBack)                   // a task was given back untried
+
+	// Connections is how many connections a mailer's relay is found to allow at once, of those that
+	// the worker would open.
+	Connections func(mailer string, allowed, wanted int)
 }
 
 // observers calls each of several observers.
@@ -46,6 +51,22 @@ func (l observers) held(mailer string, reason error) {
 	for _, o := range l {
 		if o.Held != nil {
 			o.Held(mailer, reason)
+		}
+	}
+}
+
+func (l observers) back(b GivenBack) {
+	for _, o := range l {
+		if o.Back != nil {
+			o.Back(b)
+		}
+	}
+}
+
+func (l observers) connections(mailer string, allowed, wanted int) {
+	for _, o := range l {
+		if o.Connections != nil {
+			o.Connections(mailer, allowed, wanted)
 		}
 	}
 }

@@ -95,6 +95,9 @@ func wasTakenBack(ctx context.Context, client redis.UniversalClient, place wire.
 	return n > 0, nil
 }
 
+// heldAtMost is longer than any worker has a task in hand.
+const heldAtMost = 24 * time.Hour
+
 // seconds is a time in whole seconds, rounded up.
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 

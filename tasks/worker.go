@@ -27,6 +27,7 @@ type Worker struct {
 	blobs       contents
 	dispatchers map[string]*dispatcher // by mailer
 	inFlight    inFlight
+	rounds      *rounds
 	isolation   *isolation
 	reporter
 }
@@ -49,23 +50,37 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		policy:      policy{retryMin: cfg.RetryMin, retryMax: cfg.RetryMax, maxAge: cfg.MaxAge},
 		dispatchers: map[string]*dispatcher{},
 		isolation:   newIsolation(client, *cfg.Logger),
+		rounds:      newRounds(*cfg.Logger),
 		reporter:    reporter{redact.View{Addresses: cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
-	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, Fetched: w.isolation.fetched, Logger: *cfg.Logger})
+	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Fetched: w.isolation.fetched, Logger: *cfg.Logger})
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
-	w.dispatchers[""] = newDispatcher("", cfg.Connections, cfg)
+	w.dispatchers[""] = newDispatcher("", cfg.Connections, cfg, w.isolation, w.giveBack)
 	for name, connections := range cfg.Mailers {
-		w.dispatchers[name] = newDispatcher(name, cmp.Or(connections, cfg.Connections), cfg)
+		w.dispatchers[name] = newDispatcher(name, cmp.Or(connections, cfg.Connections), cfg, w.isolation, w.giveBack)
 	}
 	senders := 0
 	for _, d := range w.dispatchers {
-		if err := d.addSenders(w.policy, w.ledger, senders); err != nil {
+		if err := d.addSenders(client, w.policy, w.ledger, senders); err != nil {
 			return nil, fmt.Errorf("tasks: backend: %w", err)
 		}
 		senders += len(d.senders)
 	}
 	return w, nil
 }
+
+// giveBack gives tasks back to the head of their queues. If Redis does not answer asynq gives back what is still there, when
+// the handlers return, or another worker takes it over.
+func (w *Worker) giveBack(keys []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), backTimeout)
+	defer cancel()
+	if err := w.asynq.GiveBack(ctx, keys); err != nil {
+		w.log.Warn().Err(err).Msg("messages could not be given back in their order: Redis does not answer")
+	}
+}
+
+// backTimeout is how long giving tasks back may take.
+const backTimeout = 10 * time.Second
 
 // Held returns why mail is not being sent, by the name of the mailer whose relay takes
 // none. It is empty if all is well.
@@ -82,15 +97,15 @@ func (w *Worker) Held() map[string]error {
 // Run works until ctx ends and then stops in an order that neither loses nor doubles a
 // message: take nothing new, end what is on the wire, give all others back.
 func (w *Worker) Run(ctx context.Context) error {
-	if err := w.redis.Ping(ctx).Err(); ctx.Err() != nil {
+	if err := redisconn.Answers(ctx, w.redis); ctx.Err() != nil {
 		return nil
 	} else if err != nil {
-		return redisconn.Unavailable(err)
+		return err
 	}
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
 	var senders, ledger sync.WaitGroup
-	ledger.Go(func() { w.ledger.run(context.WithoutCancel(ctx)) })
+	ledger.Go(func() { w.ledger.run(work) })
 	keeping, letGo := context.WithCancel(context.WithoutCancel(ctx))
 	defer letGo()
 	var keeper sync.WaitGroup
@@ -107,6 +122,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	timer := time.AfterFunc(w.cfg.ShutdownTimeout, abort)
 	defer timer.Stop()
 	w.isolation.stop()
+	inHand := w.inFlight.len()
+	away, release := w.redisAway()
+	defer release()
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -124,10 +142,17 @@ func (w *Worker) Run(ctx context.Context) error {
 	select {
 	case <-stopped:
 		w.log.Info().Msg("worker stopped")
-		return nil
+		return w.sayUnwritten()
+	case <-away:
+		w.cutOff()
+		return w.stoppedWithout(inHand)
 	case <-time.After(w.cfg.ShutdownTimeout + 5*givingBack):
 		// Redis does not answer, or the relay is silent about a message that it has.
 		// Waiting longer for either helps nobody.
+		w.cutOff()
+		if err := w.sayUnwritten(); err != nil {
+			return err
+		}
 		return errNotStopped
 	}
 }
@@ -142,6 +167,3 @@ func (w *Worker) eachServer(do func(*asynqbatch.Server)) {
 	}
 	all.Wait()
 }
-
-var errNotStopped = errors.New("tasks: stopped with messages unfinished: another worker takes them over within " +
-	"two minutes, and may send what the relay has not answered a second time")
