@@ -41,6 +41,9 @@ func TestLimit(t *testing.T) {
 				if r.connects > 12 {
 					t.Errorf("%d connections opened", r.connects)
 				}
+				if n := h.allowed.Load(); n != int64(allowed) {
+					t.Errorf("observers hear that %d connections are allowed, want %d", n, allowed)
+				}
 				if n := h.logged("takes no mail"); n != 0 {
 					t.Errorf("%d times held", n)
 				}
