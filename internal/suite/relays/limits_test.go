@@ -115,6 +115,11 @@ func TestLimit_postfix(t *testing.T) {
 		t.Fatal(err)
 	}
 	took := time.Since(began)
+	time.Sleep(time.Second) // what was learned of the limit is believed then
+	h.send(1, "")
+	if err := p.Wait(t.Context(), 401); err != nil {
+		t.Fatal(err)
+	}
 	stop() // before Connections opens one more
 	n, err := p.Connections(t.Context())
 	if err != nil {
