@@ -35,6 +35,7 @@ type sender struct {
 	policy       policy
 	batchSize    int
 	batchTimeout time.Duration
+	inHand       func() int // tasks that handlers have
 	observers    observers
 	tracer       Tracer
 	mailer       string
@@ -51,10 +52,10 @@ func (s *sender) run(stop, work context.Context) {
 			s.log.Debug().Str("error", s.view.Reason(err.Error())).Msg("closing the connection")
 		}
 	}()
-	for {
+	for s.ready(stop, work) {
 		batch := s.next(stop, work)
-		for len(batch) > 0 {
-			if !s.ready(stop, work) {
+		for len(batch) > 0 && (s.probing || !s.breaker.tripped()) {
+			if stop.Err() != nil {
 				return // the handlers still hold these tasks and give them back
 			}
 			n := len(batch)
@@ -66,19 +67,23 @@ func (s *sender) run(stop, work context.Context) {
 				batch = s.handBack(stop, batch)
 			}
 		}
-		if s.probing { // nothing of it was left to be sent
-			s.works()
-		}
-		if stop.Err() != nil {
-			return
+		if s.breaker.tripped() && !s.probing {
+			s.remaining = nil // as what is left of the batch, the handlers give these back
 		}
 	}
 }
 
 // next waits for one delivery and takes what else is waiting, up to a batch. Where both channels
 // have mail, chance decides by the queues' weights which is first. While the relay allows no
-// connection for this sender it takes nothing.
+// connection for this sender it takes nothing. It returns nothing if the mailer is held meanwhile, and if
+// there is nothing to probe a relay with that greets us: then it is taken to be back.
 func (s *sender) next(stop, work context.Context) []*delivery {
+	var quiet <-chan time.Time
+	if s.probing {
+		timer := time.NewTimer(quietFor)
+		defer timer.Stop()
+		quiet = timer.C
+	}
 	for {
 		s.conn.await(stop, work)
 		first, second, changed := s.channels()
@@ -87,12 +92,19 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 			select {
 			case <-stop.Done():
 				return nil
+			case <-s.breaker.tripping():
+				return nil
 			case <-changed:
 				continue
 			case deliveries := <-first:
 				batch = s.add(batch, s.from(first, deliveries))
 			case deliveries := <-second:
 				batch = s.add(batch, s.from(second, deliveries))
+			case <-quiet:
+				if s.inHand() == 0 {
+					s.works()
+				}
+				return nil
 			}
 		}
 		return s.take(s.take(batch, first), second)
@@ -103,7 +115,7 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 // allows no connection but its own; changed, for such a sender, is closed when that may have changed.
 func (s *sender) channels() (first, second chan []*delivery, changed <-chan struct{}) {
 	first, second = s.normal, s.priority
-	if s.dedicated {
+	if s.dedicated && !s.probing { // a probe takes what there is
 		var all bool
 		if all, changed = s.conn.servesAll(); !all {
 			return s.priority, nil, changed
@@ -114,6 +126,9 @@ func (s *sender) channels() (first, second chan []*delivery, changed <-chan stru
 	}
 	return first, second, changed
 }
+
+// quietFor is how long a relay that may be back waits for a message, until nothing is held any more: there is none.
+const quietFor = time.Second
 
 // take adds what is waiting, up to a batch.
 func (s *sender) take(batch []*delivery, from chan []*delivery) []*delivery {
@@ -173,6 +188,8 @@ func (s *sender) handBack(stop context.Context, batch []*delivery) []*delivery {
 		case priority <- urgent:
 			urgent = nil
 		case <-changed:
+		case <-s.breaker.tripping():
+			return nil // the handlers give them back
 		case <-stop.Done():
 			return nil
 		}
@@ -195,6 +212,7 @@ func (s *sender) ready(stop, work context.Context) bool {
 			continue
 		}
 		s.probing = true
+		s.breaker.ask()
 	}
 	return true
 }
@@ -220,7 +238,6 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 		return batch
 	}
 	if len(deliveries) == 0 {
-		s.works()
 		return nil
 	}
 	start := time.Now()

@@ -27,6 +27,7 @@ type Worker struct {
 	blobs       contents
 	dispatchers map[string]*dispatcher // by mailer
 	inFlight    inFlight
+	rounds      *rounds
 	isolation   *isolation
 	reporter
 }
@@ -49,13 +50,14 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		policy:      policy{retryMin: cfg.RetryMin, retryMax: cfg.RetryMax, maxAge: cfg.MaxAge},
 		dispatchers: map[string]*dispatcher{},
 		isolation:   newIsolation(client, *cfg.Logger),
+		rounds:      newRounds(*cfg.Logger),
 		reporter:    reporter{redact.View{Addresses: cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
-	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, Fetched: w.isolation.fetched, Logger: *cfg.Logger})
+	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Fetched: w.isolation.fetched, Logger: *cfg.Logger})
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
-	w.dispatchers[""] = newDispatcher("", cfg.Connections, cfg)
+	w.dispatchers[""] = newDispatcher("", cfg.Connections, cfg, w.isolation, w.giveBack)
 	for name, connections := range cfg.Mailers {
-		w.dispatchers[name] = newDispatcher(name, cmp.Or(connections, cfg.Connections), cfg)
+		w.dispatchers[name] = newDispatcher(name, cmp.Or(connections, cfg.Connections), cfg, w.isolation, w.giveBack)
 	}
 	senders := 0
 	for _, d := range w.dispatchers {
@@ -66,6 +68,19 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	}
 	return w, nil
 }
+
+// giveBack gives tasks back to the head of their queues. If Redis does not answer asynq gives back what is still there, when
+// the handlers return, or another worker takes it over.
+func (w *Worker) giveBack(keys []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), backTimeout)
+	defer cancel()
+	if err := w.asynq.GiveBack(ctx, keys); err != nil {
+		w.log.Warn().Err(err).Msg("messages could not be given back in their order: Redis does not answer")
+	}
+}
+
+// backTimeout is how long giving tasks back may take.
+const backTimeout = 10 * time.Second
 
 // Held returns why mail is not being sent, by the name of the mailer whose relay takes
 // none. It is empty if all is well.

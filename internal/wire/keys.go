@@ -7,6 +7,7 @@ const (
 	FieldBegun = "mailpouch:begun" // at_most_once: the token of a try whose end is not known
 	FieldWire  = "mailpouch:wire"  // the token of a try that may have delivered the message: too late to cancel
 
+	FieldOwner = "mailpouch:owner" // of an active task: names the fetch whose it is
 	FieldLost  = "mailpouch:lost"  // how many leases of the task were lost
 	FieldAlone = "mailpouch:alone" // the runs of the message alone that have begun and not ended, a blank behind each
 
