@@ -3,9 +3,12 @@ package mailer
 import (
 	"errors"
 	"slices"
+	"strconv"
+	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/address"
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
+	"github.com/mailpouch/mailpouch/mailer/internal/headerfield"
 	"github.com/mailpouch/mailpouch/mailer/internal/mimewriter"
 )
 
@@ -40,6 +43,9 @@ func (m *EmailMessage) compose(buf []byte) (*draft, error) {
 		return nil, err
 	}
 	if len(m.Raw) > 0 {
+		if err := checkContentID("message_id", m.MessageID); err != nil { // it may be whatever the message has
+			return nil, err
+		}
 		d.raw, err = m.composeRaw(buf, a, headers, d.cs)
 		return d, err
 	}
@@ -117,9 +123,6 @@ func (m *EmailMessage) checkTexts() error {
 	if err := checkText("subject", m.Subject, charset.WithTab); err != nil {
 		return err
 	}
-	if err := checkMessageID("message_id", m.MessageID); err != nil {
-		return err
-	}
 	if err := checkDate(m.Date); err != nil {
 		return err
 	}
@@ -139,9 +142,12 @@ func (m *EmailMessage) checkTexts() error {
 	return nil
 }
 
-// maxFilename is a little more than the 255 bytes that file systems take, and short enough for
-// one line when every byte of it is percent-encoded.
-const maxFilename = 300
+// Most bytes of a file name and of a content ID. File systems take names of 255 characters, each of up
+// to four bytes.
+const (
+	maxFilename  = 255 * utf8.UTFMax
+	maxContentID = 300
+)
 
 func checkAttachment(i int, a Attachment) error {
 	field := indexed("attachments", i, "filename")
@@ -149,13 +155,13 @@ func checkAttachment(i int, a Attachment) error {
 		return err
 	}
 	if len(a.Filename) > maxFilename {
-		return &InvalidMessageError{Field: field, Reason: "is longer than 300 bytes"}
+		return &InvalidMessageError{Field: field, Reason: "is longer than " + strconv.Itoa(maxFilename) + " bytes"}
 	}
 	field = indexed("attachments", i, "content_id")
-	if len(a.ContentID) > maxFilename {
-		return &InvalidMessageError{Field: field, Reason: "is longer than 300 bytes"}
+	if len(a.ContentID) > maxContentID {
+		return &InvalidMessageError{Field: field, Reason: "is longer than " + strconv.Itoa(maxContentID) + " bytes"}
 	}
-	return checkMessageID(field, a.ContentID)
+	return checkContentID(field, a.ContentID)
 }
 
 // writeHeader writes all fields but those of MIME.
@@ -164,32 +170,53 @@ func (m *EmailMessage) writeHeader(h *mimewriter.Header, headers []namedHeader, 
 		name, field string
 		boxes       []address.Mailbox
 	}{
-		{"From", "from_email", a.from}, {"To", "to", a.to}, {"Cc", "cc", a.cc}, {"Reply-To", "reply_to", a.replyTo},
+		{"From", "from_email", a.from}, {"Sender", "from_email", m.missingSender("From", a)},
+		{"To", "to", a.to}, {"Cc", "cc", a.cc}, {"Reply-To", "reply_to", a.replyTo},
 	} {
 		if err := m.writeAddresses(h, f.name, f.field, f.boxes, cs); err != nil {
 			return err
 		}
 	}
 	h.Subject(m.Subject, cs)
-	m.writeIdentity(h, cs)
+	if err := m.writeIdentity(h, cs); err != nil {
+		return err
+	}
 	for _, other := range headers {
 		switch other.canonical {
-		case "From", "To", "Cc", "Reply-To", "Date", "Message-Id", "Bcc", "Resent-Bcc", "Return-Path":
+		case "From", "Sender", "To", "Cc", "Reply-To", "Date", "Message-Id", "Bcc", "Resent-Bcc", "Return-Path":
 			continue
+		case "Resent-Sender":
+			if resent, _, _ := m.override("Resent-From"); !isBlank(resent) {
+				continue // it stands beside it
+			}
 		}
-		if err := writeOther(h, other.name, other.value, cs); err != nil {
+		if err := writeField(h, other.name, headerField(other.name), other.value, cs); err != nil {
 			return err
+		}
+		if other.canonical == "Resent-From" && !isBlank(other.value) {
+			if err := m.writeAddresses(h, "Resent-Sender", "from_email", m.missingSender("Resent-From", a), cs); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// writeAddresses writes From, To, Cc or Reply-To, or what Headers has instead. An empty To, Cc or
-// Reply-To there leaves the field out. An empty From does not, because every message has one.
+// writeField writes a field by the grammar that its name has.
+func writeField(h *mimewriter.Header, name, field, value string, cs charset.Charset) error {
+	if reason := headerfield.Write(h, name, field, value, cs); reason != "" {
+		return &InvalidMessageError{Field: field, Reason: reason}
+	}
+	return nil
+}
+
+// writeAddresses writes From, Sender, To, Cc, Reply-To or Resent-Sender, or what Headers has instead. An empty
+// To, Cc or Reply-To there leaves the field out. An empty From does not, because every message has
+// one, nor an empty Sender, where it is needed.
 func (m *EmailMessage) writeAddresses(h *mimewriter.Header, name, field string, boxes []address.Mailbox, cs charset.Charset) error {
 	value, theirs, ok := m.override(name)
-	if ok && (name != "From" || !isBlank(value)) {
-		return writeAddressText(h, name, theirs, value, cs)
+	if needed := name == "From" || name == "Sender" || name == "Resent-Sender"; ok && (!needed || !isBlank(value)) {
+		return writeField(h, name, theirs, value, cs)
 	}
 	if len(boxes) > 0 {
 		h.Addresses(name, field, slices.Values(boxes), cs)
@@ -197,28 +224,31 @@ func (m *EmailMessage) writeAddresses(h *mimewriter.Header, name, field string, 
 	return nil
 }
 
-// writeAddressText writes a field of addresses from a text. A text that is not an address list,
-// such as "undisclosed-recipients:;", is written as it is if it is ASCII.
-func writeAddressText(h *mimewriter.Header, name, field, value string, cs charset.Charset) error {
-	if isBlank(value) {
+// missingSender is the Sender of a message by several authors, who are in the From of Headers: such a
+// message has to say which one of them, or who else, has sent it (RFC 5322, 3.6.2, and 3.6.6 for
+// Resent-From). It is empty for other messages.
+func (m *EmailMessage) missingSender(name string, a addresses) []address.Mailbox {
+	from, _, _ := m.override(name)
+	if n, _, _ := address.Check(from); n < 2 {
 		return nil
 	}
-	n, _, reason := address.Check(value)
-	switch {
-	case reason == "" && n > 0:
-		h.Addresses(name, field, address.All(value), cs)
-	case charset.IsASCII(value):
-		h.Text(name, field, value, cs)
-	default:
-		return &InvalidMessageError{Field: field, Reason: reason}
+	if len(a.from) > 0 {
+		return a.from
+	}
+	for box := range address.All(from) {
+		if box.Addr != "" {
+			return []address.Mailbox{box.Alone()}
+		}
 	}
 	return nil
 }
 
 // writeIdentity writes Date and Message-ID, each if there is one.
-func (m *EmailMessage) writeIdentity(h *mimewriter.Header, cs charset.Charset) {
+func (m *EmailMessage) writeIdentity(h *mimewriter.Header, cs charset.Charset) error {
 	if value, field, ok := m.override("Date"); ok && !isBlank(value) {
-		h.Text("Date", field, value, cs)
+		if err := writeField(h, "Date", field, value, cs); err != nil {
+			return err
+		}
 	} else if !m.Date.IsZero() {
 		h.Date(m.Date)
 	}
@@ -226,16 +256,14 @@ func (m *EmailMessage) writeIdentity(h *mimewriter.Header, cs charset.Charset) {
 	if !ok || id == "" {
 		id, field = m.MessageID, "message_id"
 	}
-	if id != "" {
-		h.Text("Message-ID", field, id, cs)
+	if id == "" {
+		return nil
 	}
-}
-
-func writeOther(h *mimewriter.Header, name, value string, cs charset.Charset) error {
-	if address.IsHeader(name) {
-		return writeAddressText(h, name, headerField(name), value, cs)
+	whole, reason := headerfield.ID(id)
+	if reason != "" {
+		return fieldError(field, id, reason)
 	}
-	h.Text(name, headerField(name), value, cs)
+	h.Text("Message-ID", field, whole, cs)
 	return nil
 }
 

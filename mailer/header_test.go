@@ -4,6 +4,7 @@ import (
 	"mime"
 	"net/mail"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -103,8 +104,11 @@ func TestHeader_overrides(t *testing.T) {
 	for _, name := range []string{"From", "To", "Cc", "Reply-To", "Date", "Message-ID"} {
 		for _, spelling := range []string{name, strings.ToLower(name), strings.ToUpper(name)} {
 			value := "Other <other@example.com>"
-			if name == "Message-ID" {
+			switch name {
+			case "Message-ID":
 				value = "<other@example.com>"
+			case "Date":
+				value = "Sat, 3 Jan 2026 03:04:05 EST"
 			}
 			m := message(withHeader(spelling, value), func(m *mailer.EmailMessage) {
 				m.Cc, m.ReplyTo = []string{"cc@example.com"}, []string{"reply@example.com"}
@@ -142,9 +146,14 @@ func TestHeader_addresses(t *testing.T) {
 		value string
 		want  string
 	}{
-		{"list", "Sender", "\u00dc <a@example.com>, b@example.com", "=?utf-8?b?w5w=?= <a@example.com>, b@example.com"},
+		{"list", "Resent-To", "\u00dc <a@example.com>, b@example.com", "=?utf-8?b?w5w=?= <a@example.com>, b@example.com"},
 		{"undisclosed", "To", "undisclosed-recipients:;", "undisclosed-recipients:;"},
-		{"not an address", "Resent-From", "The Team", "The Team"},
+		{"undisclosed, and others", "To", "undisclosed-recipients:;, a@example.com", "undisclosed-recipients:;, a@example.com"},
+		{"groups", "Cc", "A: a@example.com, B <b@example.com>;,C:c@example.com; , D: ;", "A: a@example.com, B <b@example.com>;, C: c@example.com;, D:;"},
+		{"group beyond ASCII", "To", "Fr\u00fchst\u00fcck: \u00dc <a@example.com>, b@example.com;", "=?utf-8?b?RnLDvGhzdMO8Y2s=?= : =?utf-8?b?w5w=?= <a@example.com>,\r\n b@example.com;"},
+		{"group that is encoded", "To", "=?utf-8?q?=C3=BC?= : a@example.com;", "=?utf-8?q?=C3=BC?= : a@example.com;"},
+		{"comment beyond ASCII", "To", "a@example.com (J\u00f6rg \\( x), b@example.com", "a@example.com (=?utf-8?b?SsO2cmcgKCB4?=), b@example.com"},
+		{"name and comment beyond ASCII", "To", "J\u00f6rg (privat) <a@example.com> (\u00fc)", "=?utf-8?b?SsO2cmc=?= <a@example.com> (privat) (=?utf-8?b?w7w=?=)"},
 		{"IDN", "Resent-To", "a@b\u00fccher.example,,", "a@xn--bcher-kva.example"},
 		{"not folded in an address", "Cc", "a-rather-long-local-part@example.com, Some Name <another-rather-long-address@example.com>",
 			"a-rather-long-local-part@example.com,\r\n Some Name <another-rather-long-address@example.com>"},
@@ -182,10 +191,14 @@ func TestHeader_filename(t *testing.T) {
 		{"beyond ASCII", "r\u00e9sum\u00e9 1.pdf", "attachment; filename*=utf-8''r%C3%A9sum%C3%A9%201.pdf", "r_sum_ 1.pdf"},
 		{"percent", "100%\u00fc*'.pdf", "attachment; filename*=utf-8''100%25%C3%BC%2A%27.pdf", "100%_*'.pdf"},
 		{"long", strings.Repeat("\u65e5", 90) + ".pdf", "attachment;\r\n filename*=utf-8''" + strings.Repeat("%E6%97%A5", 90) + ".pdf", strings.Repeat("_", 90) + ".pdf"},
+		{"longest", strings.Repeat("\U0001f600", 255), continuation(255, "%F0%9F%98%80"), strings.Repeat("_", 255)},
+		{"longest in ASCII", strings.Repeat("a", 1020), continuation(1020, "a"), ""},
+		{"longest of quotes", strings.Repeat(`"`, 500), continuation(500, "%22"), ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			rendered := render(t, message(withAttachment(mailer.Attachment{Filename: tt.filename, Content: []byte("%PDF-1")})))
+			checkLengths(t, rendered)
 			if !strings.Contains(rendered, "Content-Disposition: "+tt.want+"\r\n") {
 				t.Errorf("want %q in:\n%s", tt.want, rendered)
 			}
@@ -198,6 +211,22 @@ func TestHeader_filename(t *testing.T) {
 			}
 		})
 	}
+}
+
+// continuation is a file name of n equal characters, in lines of at most 78 bytes (RFC 2231, 3).
+func continuation(n int, char string) string {
+	var b strings.Builder
+	b.WriteString("attachment")
+	for i := 0; n > 0; i++ {
+		line := "filename*" + strconv.Itoa(i) + "*="
+		if i == 0 {
+			line += "utf-8''"
+		}
+		fits := min((78-len(" ;")-len(line))/len(char), n)
+		n -= fits
+		b.WriteString(";\r\n " + line + strings.Repeat(char, fits))
+	}
+	return b.String()
 }
 
 // decoder reads every charset that messages are written in.

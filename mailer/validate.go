@@ -82,8 +82,8 @@ func checkVisible(field, s string) error {
 	return nil
 }
 
-// checkMessageID accepts an ID with both angle brackets, or with neither.
-func checkMessageID(field, id string) error {
+// checkContentID accepts an ID with both angle brackets, or with neither.
+func checkContentID(field, id string) error {
 	inner, opened := strings.CutPrefix(id, "<")
 	inner, closed := strings.CutSuffix(inner, ">")
 	if opened != closed || opened && inner == "" {

@@ -18,7 +18,7 @@ const (
 
 // breaker is the circuit breaker between the senders and a relay. While the relay takes no mail it is
 // tripped: messages wait, nothing hammers the relay, and after growing pauses one
-// sender at a time is let through to probe it.
+// sender at a time is let through to probe it, with one connection and one message.
 //
 //	          trip                    probe, then reset
 //	reset ----------> tripped, pause ------------------> reset
@@ -29,6 +29,8 @@ type breaker struct {
 	reason  error           // why it is tripped; nil: it is not
 	trouble error           // why it was tripped last, until the relay has judged a message again
 	resets  chan struct{}   // closed when a tripped breaker is reset
+	trips   chan struct{}   // closed while it is tripped and asks for no message
+	asks    bool            // a probe has a connection, and tries or wants a message
 	probe   chan struct{}   // holds a token when a probe is due
 	timer   *time.Timer     // puts the token there; nil: a probe is due or under way
 	pause   time.Duration   // before the next probe; grows until a message is accepted
@@ -44,7 +46,9 @@ const inARow = 3
 // maxBlamed is how many messages are remembered that were refused while others passed.
 const maxBlamed = 1000
 
-func newBreaker() *breaker { return &breaker{probe: make(chan struct{}, 1), blamed: map[string]bool{}} }
+func newBreaker() *breaker {
+	return &breaker{probe: make(chan struct{}, 1), trips: make(chan struct{}), blamed: map[string]bool{}}
+}
 
 // wait returns when the caller may use the relay. probe says that the breaker is still
 // tripped and that the caller is the one to find out: it must call reset or trip next. ok is
@@ -66,31 +70,45 @@ func (b *breaker) wait(ctx context.Context) (probe, ok bool) {
 	}
 }
 
-// untilReset waits until the breaker is not tripped. It is false if ctx ended first.
-func (b *breaker) untilReset(ctx context.Context) bool {
-	for ctx.Err() == nil {
-		b.mu.Lock()
-		reason, resets := b.reason, b.resets
-		b.mu.Unlock()
-		if reason == nil {
-			return true
-		}
-		select {
-		case <-ctx.Done():
-		case <-resets:
-		}
-	}
-	return false
-}
-
 func (b *breaker) tripped() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.reason != nil
 }
 
-// trip holds everybody back, and reports whether the trouble begins here.
-func (b *breaker) trip(reason error, probed bool) (begins bool) {
+// tripping is closed while what waits for the relay is to wait in Redis.
+func (b *breaker) tripping() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.trips
+}
+
+// holds reports whether what waits for the relay is to wait in Redis: all, while it takes no mail.
+func (b *breaker) holds() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.reason != nil && !b.asks
+}
+
+// ask lets one message through to the sender that probes, which has a connection by now.
+func (b *breaker) ask() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reason != nil && !b.asks {
+		b.asks, b.trips = true, make(chan struct{})
+	}
+}
+
+// asking reports whether a sender probes the relay with one message, or waits for one.
+func (b *breaker) asking() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.asks
+}
+
+// trip holds everybody back, and reports whether the trouble begins here. after, if not zero, is when to
+// probe, instead of the usual pause.
+func (b *breaker) trip(reason error, probed bool, after time.Duration) (begins bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	begins = b.trouble == nil
@@ -100,9 +118,16 @@ func (b *breaker) trip(reason error, probed bool) (begins bool) {
 	if first {
 		b.resets = make(chan struct{})
 	}
+	if first || b.asks {
+		b.asks = false
+		close(b.trips)
+	}
 	if first || probed {
-		b.pause = min(max(2*b.pause, probeMin), probeMax)
-		b.timer = time.AfterFunc(b.pause, b.due)
+		if after == 0 {
+			b.pause = min(max(2*b.pause, probeMin), probeMax)
+			after = b.pause
+		}
+		b.timer = time.AfterFunc(after, b.due)
 	}
 	return begins
 }
@@ -123,6 +148,10 @@ func (b *breaker) reset() {
 	if b.reason != nil {
 		b.reason = nil
 		close(b.resets)
+		if !b.asks {
+			b.trips = make(chan struct{})
+		}
+		b.asks = false
 	}
 }
 
@@ -184,6 +213,13 @@ func (b *breaker) relayRefuses(name string, err error) bool {
 		return false
 	}
 	return e.Code == 421 || e.Code/10 == 53
+}
+
+// blames reports whether the message with that name was refused while others passed.
+func (b *breaker) blames(name string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.blamed[name]
 }
 
 // aboutMessage reports whether a message had been spoken of at that step.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -25,53 +24,33 @@ import (
 // moves the oldest out of asynq's reach, into a sorted set of ours beside the
 // archive. The task's record stays where it is; only the list that names it changes.
 
-const (
-	archiveLimit = 2000                // dead letters that stay in asynq's archive
-	archiveAge   = 60 * 24 * time.Hour // and how old they may become there
-)
-
 func archiveKey(queue string) string { return "asynq:{" + queue + "}:archived" }
 
-// rescueScript moves what is too old (ARGV[1]) or too much (ARGV[2]) from KEYS[1] to KEYS[2].
-// It moves a thousand at a time, to keep Redis free for others. Into the record of the task
-// KEYS[3], if that is there, it writes the reason ARGV[4] as the field ARGV[3].
-const rescueScript = `
-if redis.call("HEXISTS", KEYS[3], "state") == 1 then redis.call("HSET", KEYS[3], ARGV[3], ARGV[4]) end
-local move = function(list)
-  for i = 1, #list, 2 do
-    redis.call("ZADD", KEYS[2], list[i+1], list[i])
-    redis.call("ZREM", KEYS[1], list[i])
-  end
-end
-move(redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", ARGV[1], "WITHSCORES", "LIMIT", 0, 1000))
-local extra = redis.call("ZCARD", KEYS[1]) - tonumber(ARGV[2])
-if extra > 0 then
-  move(redis.call("ZRANGE", KEYS[1], 0, math.min(extra, 1000) - 1, "WITHSCORES"))
-end
-return extra`
-
 // rescue comes before a task is archived. It moves the dead letters of its queue that asynq
-// would soon drop. asynq has room for 8,000 more than we leave there: those that workers
-// archive at this moment. And it notes the whole reason, for asynq gets it without addresses.
+// would soon drop, and notes the whole reason, for asynq gets it without addresses.
 func rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason string) error {
-	oldest := time.Now().Add(-archiveAge).Unix()
-	keys := []string{archiveKey(queue), wire.DeadKey(queue), asynqbatch.TaskKey(queue, id)}
-	if err := client.Eval(ctx, rescueScript, keys, oldest, archiveLimit, wire.FieldReason, reason).Err(); err != nil {
+	if err := asynqbatch.MakeRoom(ctx, client, queue, asynqbatch.TaskKey(queue, id), reason); err != nil {
 		return redisconn.Unavailable(err)
 	}
 	return nil
 }
 
-// wholeReason is why a task has failed last: in full, if that is noted of just this failure.
+// wholeReason is why a task has failed last: in full, if that is noted of just this failure. What has never failed, and
+// is a dead letter because a person has archived it, has a reason too.
 func wholeReason(ctx context.Context, client redis.UniversalClient, info *asynq.TaskInfo) (string, error) {
 	noted, err := client.HGet(ctx, asynqbatch.TaskKey(info.Queue, info.ID), wire.FieldReason).Result()
-	switch {
-	case err != nil && !errors.Is(err, redis.Nil):
+	if err != nil && !errors.Is(err, redis.Nil) {
 		return "", redisconn.Unavailable(err)
-	case err == nil && redact.Reason(noted, false) == info.LastErr:
-		return noted, nil
 	}
-	return info.LastErr, nil
+	return reasonOf(noted, info.LastErr), nil
+}
+
+// reasonOf is wholeReason of what is noted and what asynq has.
+func reasonOf(noted, lastErr string) string {
+	if lastErr == "" || redact.Reason(noted, false) == lastErr {
+		return noted
+	}
+	return lastErr
 }
 
 // DeadLetter is a message, or those of its recipients, that could not be delivered and
@@ -83,8 +62,9 @@ type DeadLetter struct {
 	Tries  int       // that the message had
 	At     time.Time // of the last one
 
-	// Message is nil if the task could not be read; Payload is what it holds.
+	// Message is nil if the task could not be read, or has many messages; Payload is what it holds.
 	Message    *mailer.EmailMessage
+	Messages   int      // of a task of bulk mail that is a dead letter as a whole; 0 for others
 	Recipients []string // bare addresses: those of the message that it did not reach
 	Payload    []byte
 
@@ -123,12 +103,11 @@ func (d *DeadLetters) Queues() ([]string, error) {
 // IDs returns the dead letters of a queue by the IDs of their tasks, oldest first.
 func (d *DeadLetters) IDs(ctx context.Context, queue string) ([]string, error) {
 	var ids []string
-	for _, key := range []string{wire.DeadKey(queue), archiveKey(queue)} {
-		list, err := d.redis.ZRange(ctx, key, 0, -1).Result()
+	for id, err := range d.EachID(ctx, queue) {
 		if err != nil {
-			return nil, redisconn.Unavailable(err)
+			return nil, err
 		}
-		ids = append(ids, list...)
+		ids = append(ids, id)
 	}
 	return ids, nil
 }
@@ -194,7 +173,15 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 	l := &DeadLetter{
 		ID: id, Queue: queue, Reason: reason, Tries: info.Retried + 1, At: info.LastFailedAt, Payload: info.Payload,
 	}
-	if p, err := wire.Decode(info.Payload, info.Headers); err == nil {
+	if l.At.IsZero() { // it was never tried
+		l.Tries--
+		if l.At, err = d.archivedAt(queue, id); err != nil {
+			return nil, err
+		}
+	}
+	if info.Type == wire.TaskTypeBulk {
+		summarizeBulk(l, info.Payload)
+	} else if p, err := wire.Decode(info.Payload, info.Headers); err == nil {
 		l.Message, l.Recipients = p.Message, p.Recipients
 		if l.Tries += p.Spent; p.Refused != "" && p.Spent > 0 {
 			l.Tries = p.Spent // it was refused in another task; this one was not tried
@@ -210,6 +197,20 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 	return l, nil
 }
 
+// archivedAt is when a task became a dead letter.
+func (d *DeadLetters) archivedAt(queue, id string) (time.Time, error) {
+	for _, key := range []string{archiveKey(queue), wire.DeadKey(queue)} {
+		at, err := d.redis.ZScore(context.Background(), key, id).Result()
+		switch {
+		case err == nil:
+			return time.Unix(int64(at), 0), nil
+		case !errors.Is(err, redis.Nil):
+			return time.Time{}, redisconn.Unavailable(err)
+		}
+	}
+	return time.Time{}, nil
+}
+
 // rawBeginning is enough for most headers.
 const rawBeginning = 16 << 10
 
@@ -223,88 +224,4 @@ func (d *DeadLetters) beginRaw(p *wire.Payload) {
 			b.Put(p.Message, head)
 		}
 	}
-}
-
-// Replay queues a dead letter anew, as if it had been handed over now, and removes it.
-// The message is the same, with the same Message-ID; recipients that were reached
-// get no second copy. It returns the new task's ID.
-func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, error) {
-	info, err := d.inspector.GetTaskInfo(queue, id)
-	if err != nil || info.State != asynq.TaskStateArchived {
-		_, err := d.Summary(queue, id)
-		return "", err
-	}
-	if info.Type == wire.TaskTypeBulk { // which only a person puts there: it goes on as it is, with what it has of the ledger
-		if err := d.inspector.RunTask(queue, id); err != nil {
-			return "", redisconn.Unavailable(err)
-		}
-		return id, nil
-	}
-	p, err := wire.Decode(info.Payload, info.Headers)
-	if err != nil {
-		return "", err
-	}
-	p.Headers = maps.Clone(p.Headers)
-	delete(p.Headers, wire.HeaderDied)
-	stem := p.BaseID(id)
-	p.DueAt, p.Deadline, p.Refused, p.Spent = time.Now().UTC().Truncate(time.Millisecond), nil, "", 0
-	opts := []asynq.Option{asynq.Queue(queue), asynq.MaxRetry(info.MaxRetry), asynq.Timeout(info.Timeout)}
-	if info.Retention > 0 {
-		opts = append(opts, asynq.Retention(info.Retention))
-	}
-	// Two who replay the same letter at the same time enqueue it once.
-	again := stem + "-again"
-	if err := enqueue(ctx, d.client, p, again, opts...); err != nil {
-		return "", err
-	}
-	next := ""
-	if p.Digest != "" {
-		next = again
-	}
-	return again, d.remove(ctx, queue, id, next)
-}
-
-// replayedFor is how long a dead letter with a key that is replayed leaves a mark in its
-// place, so that the key stays taken: longer than the new task waits. The new one
-// cannot have the ID itself, for it has to be in Redis before the dead letter goes.
-const replayedFor = 30 * 24 * time.Hour
-
-// deleteScript removes a dead letter from both lists, and its record. ARGV[2], if not
-// empty, is the ID of the task that takes its place, and is marked there for ARGV[3] seconds.
-const deleteScript = `
-local n = redis.call("ZREM", KEYS[1], ARGV[1]) + redis.call("ZREM", KEYS[2], ARGV[1])
-if n > 0 then
-  redis.call("DEL", KEYS[3])
-  if ARGV[2] ~= "" then
-    redis.call("HSET", KEYS[3], "state", "completed", "` + wire.FieldReplayed + `", ARGV[2])
-    redis.call("EXPIRE", KEYS[3], ARGV[3])
-  end
-end
-return n`
-
-// Delete removes a dead letter for good.
-func (d *DeadLetters) Delete(ctx context.Context, queue, id string) error {
-	return d.remove(ctx, queue, id, "")
-}
-
-// remove deletes a dead letter. next is the ID of the task that keeps its key taken, if
-// it has one.
-func (d *DeadLetters) remove(ctx context.Context, queue, id, next string) error {
-	key := asynqbatch.TaskKey(queue, id)
-	l, err := d.Summary(queue, id)
-	if err != nil {
-		return err
-	}
-	lists := []string{archiveKey(queue), wire.DeadKey(queue), key}
-	n, err := d.redis.Eval(ctx, deleteScript, lists, id, next, int(replayedFor/time.Second)).Int()
-	if err != nil {
-		return redisconn.Unavailable(err)
-	}
-	if n == 0 {
-		return fmt.Errorf("tasks: %s: %w", id, ErrNotDead)
-	}
-	if l.blobs != nil {
-		_ = d.client.contents.store.Drop(ctx, blobstore.Ref(key, l.blobs.BlobRef), l.blobs.Hashes()) // or a worker's sweep does it
-	}
-	return nil
 }

@@ -33,9 +33,11 @@ type taskMessage struct {
 	retried  int    // as asynq counts
 	maxRetry int
 	started  time.Time
-	timeout  time.Duration // of the task, in whole seconds
+	timeout  time.Duration // of the task, which tells asynq's tools something and the worker nothing
 	payload  *wire.Payload // nil if it cannot be read
 	alone    bool          // it runs with nothing else in the process
+	handed   *handedTask
+	progress int // messages of a bulk task that are through
 	span     *span
 }
 
@@ -47,14 +49,20 @@ func newTaskMessage(ctx context.Context, task *asynq.Task) *taskMessage {
 	t.retried, _ = asynq.GetRetryCount(ctx)
 	t.maxRetry, _ = asynq.GetMaxRetry(ctx)
 	t.maxRetry -= spareRetry
-	if deadline, ok := ctx.Deadline(); ok {
-		t.timeout = deadline.Sub(t.started).Round(time.Second)
-	}
+	t.timeout = asynqbatch.Timeout(ctx, t.started)
 	return t
 }
 
 // tries is how many the message had before this one.
 func (t *taskMessage) tries() int { return t.retried + t.payload.Spent }
+
+// base is what the names of all that comes of the message begin with.
+func (t *taskMessage) base() string {
+	if t.payload == nil {
+		return t.id
+	}
+	return t.payload.BaseID(t.id)
+}
 
 func (t *taskMessage) attempt() attempt {
 	a := attempt{
@@ -144,11 +152,14 @@ type delivery struct {
 	outcome  outcome
 	state    atomic.Int32
 	unwanted atomic.Bool // the handler waits for it to leave the wire only
+	urgent   bool        // it came by the priority channel
+	spared   bool        // the relay has said goodbye to it as it had no room for another connection
 	span     *span
 
 	// The ledger's.
 	key        string // of the task in Redis
 	suffix     string // what the fields of this message there end in; "" if it has the task to itself
+	cancelled  string // the key that is there if the task was cancelled
 	token      string // names this try
 	onceToken  string // the same if the message is at_most_once; "" for others
 	marked     bool   // it may be written: from then on it may have been delivered
@@ -169,7 +180,7 @@ const (
 func newDelivery(t *taskMessage, done chan<- *delivery) *delivery {
 	d := &delivery{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
-		key: t.key, suffix: t.suffix, token: t.token, span: t.span,
+		key: t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.base()), token: t.token, span: t.span,
 	}
 	d.unwanted.Store(t.alone) // what waits for its relay does not wait alone
 	if d.generation = t.payload.Generation(); d.generation != "" {
@@ -195,7 +206,7 @@ func (d *delivery) step(name string) asynqbatch.Step {
 		m := d.releases()
 		s.Args = []string{d.suffix, m.wire, m.begun}
 	default:
-		s.Args = []string{d.suffix, d.token, d.onceToken}
+		s.Args = []string{d.suffix, d.cancelled, d.token, d.onceToken}
 	}
 	return s
 }

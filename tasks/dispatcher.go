@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redact"
@@ -55,13 +57,17 @@ type dispatcher struct {
 	share   float64
 	policy  policy
 	breaker *breaker
+	alone   *isolation
+	handed  *handed
+	pool    *connections
 	busy    busy
 	senders []*sender
 	servers []*asynqbatch.Server
 }
 
-func newDispatcher(mailer string, connections int, cfg WorkerConfig) *dispatcher {
-	d := &dispatcher{cfg: cfg, mailer: mailer, connections: connections, normal: make(chan []*delivery), breaker: newBreaker()}
+func newDispatcher(mailer string, connections int, cfg WorkerConfig, alone *isolation, giveBack func(keys []string)) *dispatcher {
+	d := &dispatcher{cfg: cfg, mailer: mailer, connections: connections, normal: make(chan []*delivery), breaker: newBreaker(), alone: alone}
+	d.handed = newHanded(d.unbegun, giveBack)
 	d.memory, d.priorityMemory = newBudgets(cfg.Memory, 1+len(cfg.Mailers), connections, len(cfg.Queues) > 1)
 	if len(d.cfg.Queues) < 2 {
 		return d
@@ -147,50 +153,116 @@ func (d *dispatcher) names(shard int, bulk bool) map[string]int {
 
 // addSenders makes the connections, the one for the priority queue last. before is how many senders the
 // worker has already.
-func (d *dispatcher) addSenders(p policy, ledger *ledger, before int) error {
+func (d *dispatcher) addSenders(client redis.UniversalClient, p policy, ledger *ledger, before int) error {
 	d.policy = p
+	log := *d.cfg.Logger
+	if d.mailer != "" {
+		log = log.With().Str("mailer", d.mailer).Logger()
+	}
+	d.pool = newConnections(d.mailer, client, d.cfg, log)
 	for range d.connections {
-		if err := d.addSender(ledger, before, d.normal, d.priority); err != nil {
+		if err := d.addSender(ledger, before, log, false); err != nil {
 			return err
 		}
 	}
 	if d.priority == nil {
 		return nil
 	}
-	return d.addSender(ledger, before, nil, d.priority)
+	return d.addSender(ledger, before, log, true)
 }
 
-func (d *dispatcher) addSender(ledger *ledger, before int, normal, priority chan []*delivery) error {
+func (d *dispatcher) addSender(ledger *ledger, before int, log zerolog.Logger, dedicated bool) error {
 	backend, err := d.cfg.Connect(d.mailer)
 	if err != nil {
 		return err
 	}
-	log := *d.cfg.Logger
-	if d.mailer != "" {
-		log = log.With().Str("mailer", d.mailer).Logger()
-	}
 	d.senders = append(d.senders, &sender{
-		backend: backend, normal: normal, priority: priority, share: d.share,
+		backend: backend, conn: d.pool.add(backend, dedicated), normal: d.normal, priority: d.priority, dedicated: dedicated, share: d.share,
 		breaker: d.breaker, busy: &d.busy, ledger: ledger, policy: d.policy, log: log, view: redact.View{Addresses: d.cfg.ShowAddresses},
 		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout,
-		observers: d.cfg.Observers, tracer: d.cfg.Tracer, mailer: d.mailer, number: before + len(d.senders) + 1,
+		inHand: d.handed.count, observers: d.cfg.Observers, tracer: d.cfg.Tracer, mailer: d.mailer, number: before + len(d.senders) + 1,
 	})
 	return nil
 }
 
 // start starts the senders and the asynq servers, which give their tasks to the handler.
 func (d *dispatcher) start(stop, work context.Context, client *asynqbatch.Client, handler asynq.Handler, senders *sync.WaitGroup) error {
+	d.pool.logins.start(stop)
 	for _, s := range d.senders {
 		senders.Go(func() { s.run(stop, work) })
 	}
+	var servers []*asynqbatch.Server
 	for _, c := range d.serverConfigs() {
-		s := client.NewServer(c)
+		servers = append(servers, client.NewServer(c))
+	}
+	d.servers = servers
+	for _, s := range servers {
 		if err := s.Start(handler); err != nil {
 			return err
 		}
-		d.servers = append(d.servers, s)
 	}
 	return nil
+}
+
+// fetches is how many tasks a server may have that has room for so many. While the relay takes no mail there is nothing to be done
+// with any: others may reach it. When it may be back one message is tried, before all come again.
+func (d *dispatcher) fetches(all int) int {
+	switch {
+	case d.breaker.holds(), d.alone.busy():
+		return 0
+	case d.breaker.asking():
+		return 1
+	}
+	return all
+}
+
+// unbegun takes the tasks that no handler has yet, if what is not on the wire is to go back.
+func (d *dispatcher) unbegun() (keys []string, all bool) {
+	if !d.breaker.holds() && !d.alone.busy() {
+		return nil, false
+	}
+	for _, s := range d.servers {
+		keys = append(keys, s.Unbegun()...)
+	}
+	return keys, true
+}
+
+// goesBack returns why a task is to go back that is not on the wire, nil if it is not.
+func (d *dispatcher) goesBack() error {
+	switch {
+	case d.breaker.holds():
+		return givenBack(BackHeld)
+	case closed(d.alone.roomNeeded()):
+		return givenBack(BackAlone)
+	}
+	return nil
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// untilBack is ctx until what is not on the wire is to go back. It is for what seldom waits.
+func (d *dispatcher) untilBack(ctx context.Context, alone bool) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	tripping, room := d.breaker.tripping(), d.alone.roomNeeded()
+	if alone {
+		room = nil
+	}
+	go func() {
+		select {
+		case <-ctx.Done():
+		case <-tripping:
+		case <-room:
+		}
+		cancel()
+	}()
+	return ctx, cancel
 }
 
 // serverConfig is how asynq is used.
@@ -204,24 +276,26 @@ func (d *dispatcher) serverConfig(queues map[string]int, concurrency int) asynqb
 		IsFailure:                costsTry,
 		ShutdownTimeout:          givingBack,
 		LogLevel:                 asynq.WarnLevel,
-	}}
+	}, Limit: d.fetches}
 }
 
-// room takes the memory for messages of that queue, all at once: one
-// after the other, two tasks could each wait for what the other one has.
-func (d *dispatcher) room(ctx context.Context, queue wire.QueueName, messages ...*taskMessage) (release func(), ok bool) {
+// room takes the memory for messages of a task, all at once: one after the other, two tasks could each wait
+// for what the other one has. It is false if ctx ended first, or what is not on the wire is to go back.
+func (d *dispatcher) room(ctx context.Context, t *taskMessage, messages ...*taskMessage) (release func(), ok bool) {
 	b := d.memory
-	if d.isPriority(queue) {
+	if d.isPriority(t.name) {
 		b = d.priorityMemory
 	}
 	small := smallMessage
-	if queue.Bulk {
+	if t.name.Bulk {
 		small = smallBulk
 	}
 	need := need(messages)
 	if need <= int(small) {
-		need = 0
+		return func() {}, true
 	}
+	ctx, cancel := d.untilBack(ctx, t.alone)
+	defer cancel()
 	return b.take(ctx, need)
 }
 

@@ -50,6 +50,8 @@ type ledger struct {
 	order   []string          // the keys of recent, a ring
 	oldest  int               // where the ring begins, once it is full
 	missing bool              // Redis may lack some of recent
+
+	unwritten unwritten
 }
 
 // remember is how many messages a worker remembers by itself: the last seconds at full
@@ -173,10 +175,15 @@ func (l *ledger) settle(d *delivery, said string) {
 func (l *ledger) released(deliveries []*delivery) {
 	var wanted []asynqbatch.Step
 	for _, d := range deliveries {
-		if d.marked {
-			d.marked = false
-			wanted = append(wanted, d.step(stepRelease))
+		if !d.marked {
+			continue
 		}
+		if d.onceToken != "" {
+			l.unwritten.add(d)
+			defer l.unwritten.written(d)
+		}
+		d.marked = false
+		wanted = append(wanted, d.step(stepRelease))
 	}
 	for _, a := range l.records.Do(context.Background(), wanted) { // the batch's time may be up
 		if a.Err != nil {
@@ -205,6 +212,9 @@ func (l *ledger) finish(deliveries, next []*delivery) bool {
 			d.end(d.outcome)
 			continue
 		}
+		if name == stepRelease && d.onceToken != "" {
+			l.unwritten.add(d)
+		}
 		wanted, told = append(wanted, d.step(name)), append(told, d)
 	}
 	for _, d := range next {
@@ -221,6 +231,7 @@ func (l *ledger) finish(deliveries, next []*delivery) bool {
 		case a.Err != nil && wanted[i].Name == stepAccepted:
 			again = append(again, told[i])
 		default:
+			l.unwritten.written(told[i])
 			known = l.finished(told[i], wanted[i].Name, a) && known
 		}
 	}
@@ -264,6 +275,7 @@ func (l *ledger) accepted(d *delivery) {
 		data = "{}"
 	}
 	d.record = data
+	l.unwritten.add(d)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.remember(d.name(), data)
@@ -295,20 +307,21 @@ func (l *ledger) signal() {
 	}
 }
 
-// run writes to Redis again what it may have missed, until end is called.
-func (l *ledger) run(ctx context.Context) {
+// run writes to Redis again what it may have missed, until end is called and Redis knows what the relay has
+// accepted, or until work is over too.
+func (l *ledger) run(work context.Context) {
 	for range l.wake {
-		l.restore(ctx) // at the end too: nobody else knows of it
+		l.restore(context.WithoutCancel(work)) // at the end too: nobody else knows of it
 		l.mu.Lock()
 		ending := l.ending
 		l.mu.Unlock()
-		if ending {
+		if ending && (!l.unwritten.any() || work.Err() != nil) {
 			return
 		}
 	}
 }
 
-// end makes run return once Redis knows, or does not answer. Nothing may be finished after it.
+// end makes run return once Redis knows, or the time is up. Nothing may be finished after it.
 func (l *ledger) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -329,6 +342,9 @@ func (l *ledger) write(deliveries []*delivery) (known bool) {
 		}
 		return nil
 	})
+	if err == nil {
+		l.unwritten.written(deliveries...)
+	}
 	for _, d := range deliveries {
 		d.end(d.outcome)
 	}
@@ -379,7 +395,9 @@ func (l *ledger) restore(ctx context.Context) {
 	})
 	if err != nil {
 		l.missed()
+		return
 	}
+	l.unwritten.restored(entries)
 }
 
 // noteScript writes an entry of a task that is there.
@@ -412,7 +430,7 @@ func (l *ledger) leaves(ctx context.Context, t *taskMessage, how wire.Remainder)
 
 // decide does the step decide or leave. left is false if something else has become of the message.
 func (l *ledger) decide(ctx context.Context, t *taskMessage, name string, args ...string) (left bool, o outcome, err error) {
-	step := asynqbatch.Step{Name: name, Key: t.key, Args: append([]string{t.suffix}, args...)}
+	step := asynqbatch.Step{Name: name, Key: t.key, Args: append([]string{t.suffix, wire.CancelledKey(t.queue, t.base())}, args...)}
 	a := l.records.Do(ctx, []asynqbatch.Step{step})[0]
 	record, sent := strings.CutPrefix(a.Text, saySent)
 	switch {

@@ -184,7 +184,7 @@ func TestLedger_workerDiesBeforeDone(t *testing.T) {
 
 // newTry is a try of the task with an ID, whose outcome nobody waits for.
 func newTry(id string) *delivery {
-	return &delivery{key: asynqbatch.TaskKey("default", id), token: "T", done: make(chan *delivery, 1)}
+	return &delivery{key: asynqbatch.TaskKey("default", id), cancelled: wire.CancelledKey("default", id), token: "T", done: make(chan *delivery, 1)}
 }
 
 // newTestLedger is a ledger on a Redis, of a worker that has fetched nothing by itself: a task without an owner is its own.

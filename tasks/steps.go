@@ -39,21 +39,21 @@ const (
 	sayMore      = "more" // there is something to say: look
 )
 
-// lookFirst is how mark, decide and leave begin. Their first argument is what the message's fields end in.
+// lookFirst is how mark, decide and leave begin. Their first arguments are what the message's fields end in, and the
+// key that is there if it was cancelled.
 const lookFirst = `
   local has = look(task, "` + wire.FieldSent + `" .. args[1], "` + wire.FieldCancelled + `" .. args[1], "` + wire.FieldBegun + `" .. args[1])
   if not task.there then
-    local cancelled = string.gsub(string.gsub(task.key, "^asynq:", "mailpouch:"), "}:t:", "}:cancelled:") .. args[1]
-    if call("EXISTS", cancelled) == 1 then return "` + sayCancelled + `" end
+    if call("EXISTS", args[2]) == 1 then return "` + sayCancelled + `" end
     return "` + sayGone + `"
   end
   if not task.ours then return "` + sayLost + `" end
   if has[3] then return "` + saySent + `" .. has[3] end
   if has[4] then return "` + sayCancelled + `" end`
 
-// lookOnce is lookFirst for a try that has a token, the third argument, if the message is at_most_once.
+// lookOnce is lookFirst for a try that has a token, the fourth argument, if the message is at_most_once.
 const lookOnce = lookFirst + `
-  if has[5] and args[3] ~= "" and has[5] ~= args[3] then return "` + sayBegun + `" end`
+  if has[5] and args[4] ~= "" and has[5] ~= args[4] then return "` + sayBegun + `" end`
 
 // steps are the functions, by their names.
 func steps() map[string]string {
@@ -74,8 +74,8 @@ func steps() map[string]string {
   return ""`,
 		stepMark: lookOnce + `
   local wire = "` + wire.FieldWire + `" .. args[1]
-  if args[3] == "" then call("HSET", task.key, wire, args[2])
-  else call("HSET", task.key, wire, args[2], "` + wire.FieldBegun + `" .. args[1], args[3]) end
+  if args[4] == "" then call("HSET", task.key, wire, args[3])
+  else call("HSET", task.key, wire, args[3], "` + wire.FieldBegun + `" .. args[1], args[4]) end
   renew(task)
   return ""`,
 		// An entry is written also if the task is another worker's by now, if it is that of the generation args[3] still.
@@ -97,7 +97,7 @@ func steps() map[string]string {
   call("HSET", task.key, "` + wire.FieldWire + `" .. args[1], "decided")
   return ""`,
 		stepLeave: lookFirst + `
-  call("HSET", task.key, "` + wire.FieldSent + `" .. args[1], args[2])
+  call("HSET", task.key, "` + wire.FieldSent + `" .. args[1], args[3])
   return ""`,
 	}
 }

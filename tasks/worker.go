@@ -27,16 +27,21 @@ type Worker struct {
 	blobs       contents
 	dispatchers map[string]*dispatcher // by mailer
 	inFlight    inFlight
+	rounds      *rounds
 	isolation   *isolation
 	reporter
 }
 
-// NewWorker returns a worker on the given Redis, which it does not close.
+// NewWorker returns a worker on the given Redis, which it does not close. A queue or a mailer
+// whose name is not allowed is a NameError.
 func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) {
 	if cfg.Connect == nil {
 		return nil, errors.New("tasks: WorkerConfig.Connect is required")
 	}
 	cfg = cfg.withDefaults()
+	if err := cfg.checkNames(); err != nil {
+		return nil, err
+	}
 	w := &Worker{
 		cfg:         cfg,
 		redis:       client,
@@ -45,6 +50,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		policy:      policy{retryMin: cfg.RetryMin, retryMax: cfg.RetryMax, maxAge: cfg.MaxAge},
 		dispatchers: map[string]*dispatcher{},
 		isolation:   newIsolation(client, *cfg.Logger),
+		rounds:      newRounds(*cfg.Logger),
 		reporter:    reporter{redact.View{Addresses: cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
 	w.asynq = asynqbatch.New(client, asynqbatch.Config{
@@ -52,19 +58,32 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	})
 	w.isolation.owner = w.asynq.Owner
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
-	w.dispatchers[""] = newDispatcher("", cfg.Connections, cfg)
+	w.dispatchers[""] = newDispatcher("", cfg.Connections, cfg, w.isolation, w.giveBack)
 	for name, connections := range cfg.Mailers {
-		w.dispatchers[name] = newDispatcher(name, cmp.Or(connections, cfg.Connections), cfg)
+		w.dispatchers[name] = newDispatcher(name, cmp.Or(connections, cfg.Connections), cfg, w.isolation, w.giveBack)
 	}
 	senders := 0
 	for _, d := range w.dispatchers {
-		if err := d.addSenders(w.policy, w.ledger, senders); err != nil {
+		if err := d.addSenders(client, w.policy, w.ledger, senders); err != nil {
 			return nil, fmt.Errorf("tasks: backend: %w", err)
 		}
 		senders += len(d.senders)
 	}
 	return w, nil
 }
+
+// giveBack gives tasks back to the head of their queues. If Redis does not answer asynq gives back what is still there, when
+// the handlers return, or another worker takes it over.
+func (w *Worker) giveBack(keys []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), backTimeout)
+	defer cancel()
+	if err := w.asynq.GiveBack(ctx, keys); err != nil {
+		w.log.Warn().Err(err).Msg("messages could not be given back in their order: Redis does not answer")
+	}
+}
+
+// backTimeout is how long giving tasks back may take.
+const backTimeout = 10 * time.Second
 
 // Held returns why mail is not being sent, by the name of the mailer whose relay takes
 // none. It is empty if all is well.
@@ -81,20 +100,21 @@ func (w *Worker) Held() map[string]error {
 // Run works until ctx ends and then stops in an order that neither loses nor doubles a
 // message: take nothing new, end what is on the wire, give all others back.
 func (w *Worker) Run(ctx context.Context) error {
-	if err := w.redis.Ping(ctx).Err(); ctx.Err() != nil {
+	if err := redisconn.Answers(ctx, w.redis); ctx.Err() != nil {
 		return nil
 	} else if err != nil {
-		return redisconn.Unavailable(err)
+		return err
 	}
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
 	var senders, ledger sync.WaitGroup
-	ledger.Go(func() { w.ledger.run(context.WithoutCancel(ctx)) })
+	ledger.Go(func() { w.ledger.run(work) })
 	keeping, letGo := context.WithCancel(context.WithoutCancel(ctx))
 	defer letGo()
 	var keeper sync.WaitGroup
 	keeper.Go(func() { w.blobs.store.Run(keeping) })
 	keeper.Go(func() { watchSkew(keeping, w.redis, w.cfg.Observers, *w.cfg.Logger) })
+	keeper.Go(func() { w.newSweeper().Run(ctx) })
 	for _, d := range w.dispatchers {
 		if err := d.start(ctx, work, w.asynq, w, &senders); err != nil {
 			return fmt.Errorf("tasks: %w", err)
@@ -103,10 +123,13 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.log.Info().Int("connections", w.cfg.Connections).Int("batch_size", w.cfg.BatchSize).Msg("worker started")
 
 	<-ctx.Done()
+	inHand := w.inFlight.len()
 	w.log.Info().Msg("worker stopping: takes nothing new, ends what is on the wire")
 	timer := time.AfterFunc(w.cfg.ShutdownTimeout, abort)
 	defer timer.Stop()
 	w.isolation.stop()
+	away, release := redisAway(w.redis, func() bool { return !w.wires() && !w.ledger.unwritten.any() })
+	defer release()
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -124,10 +147,18 @@ func (w *Worker) Run(ctx context.Context) error {
 	select {
 	case <-stopped:
 		w.log.Info().Msg("worker stopped")
-		return nil
+		return w.ledger.unwritten.say(w.log)
+	case <-away:
+		w.cutOff()
+		stoppedWithout(w.log, inHand)
+		return w.ledger.unwritten.say(w.log)
 	case <-time.After(w.cfg.ShutdownTimeout + 5*givingBack):
 		// Redis does not answer, or the relay is silent about a message that it has.
 		// Waiting longer for either helps nobody.
+		w.cutOff()
+		if err := w.ledger.unwritten.say(w.log); err != nil {
+			return err
+		}
 		return errNotStopped
 	}
 }
@@ -143,5 +174,27 @@ func (w *Worker) eachServer(do func(*asynqbatch.Server)) {
 	all.Wait()
 }
 
-var errNotStopped = errors.New("tasks: stopped with messages unfinished: another worker takes them over within " +
-	"two minutes, and may send what the relay has not answered a second time")
+// wires reports whether a sender waits for its relay.
+func (w *Worker) wires() bool {
+	for _, d := range w.dispatchers {
+		if d.busy.wires.Load() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// cutOff ends asynq's servers though Redis does not answer them. What waits for Redis beside them ends when the client
+// is closed.
+func (w *Worker) cutOff() {
+	w.asynq.CutOff()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.eachServer((*asynqbatch.Server).Shutdown)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(2 * givingBack): // it is still about to subscribe to cancellations, and cannot be told
+	}
+}

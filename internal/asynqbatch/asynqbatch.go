@@ -13,11 +13,11 @@
 //	recover a task        only if its lease is over still, so that of several servers one does it
 //	forward a task        when it is due by the clock of Redis. That clock alone also says when a lease is over
 //
-// The moves of a task are scripts of ours that compare the owner; see moves.go. Everything else passes through. What is
-// in Redis before and after is what asynq itself would have left: the same keys, lists, leases and numbers, and one more
-// field in the record of a task that is active. So asynq's client and inspector, asynqmon, asynq's command line, and
-// servers without this package work on the same queues and see no difference; what such servers do to a task
-// compares nothing. A script that is not known any more, in another version of asynq, passes through too: that costs speed
+// The moves of a task are scripts of ours that compare the owner (moves.go). Archiving a task drops no other (archive.go), and
+// a task's time-out is kept from asynq (timeout.go). Everything else passes through. What is in Redis before and after is what
+// asynq itself would have left: the same keys, lists, leases and numbers, and one more field in the record of a task that is
+// active. So asynq's client and inspector, asynqmon, asynq's command line, and servers without this package work on the same
+// queues and see no difference; what such servers do to a task compares nothing. A script that is not known any more, in another version of asynq, passes through too: that costs speed
 // and the protection, never mail. A test fails then. The scripts read Redis's clock and write: that takes
 // replication of what they did, which Redis has had as its default since version 5.
 //
@@ -29,6 +29,7 @@ package asynqbatch
 
 import (
 	"context"
+	"sync"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -38,6 +39,7 @@ import (
 type Client struct {
 	*base
 	steps *steps
+	cut   *cut
 }
 
 // New returns a Client on the given Redis, which it does not close.
@@ -46,14 +48,19 @@ func New(client redis.UniversalClient, cfg Config) *Client {
 		cfg.Clock = systemClock()
 	}
 	b := &base{redis: client, cfg: cfg, claims: newClaims(cfg.Clock)}
-	return &Client{b, newSteps(b)}
+	return &Client{b, newSteps(b), newCut()}
 }
+
+// CutOff has all commands of the servers fail from now on, also those that wait for Redis. Shutdown then takes no
+// longer than the configuration gives the handlers. What Redis does not hear of comes back when its lease is over.
+func (c *Client) CutOff() { c.cut.once.Do(func() { close(c.cut.off) }) }
 
 // Server is an asynq server that fetches and acknowledges many tasks in a round trip.
 type Server struct {
 	asynq   *asynq.Server
 	slots   *slots
 	fetcher *fetcher
+	end     sync.Once
 }
 
 // ServerConfig is the configuration of a server. The logger is the Client's.
@@ -63,6 +70,10 @@ type ServerConfig struct {
 	// Eager reports whether an empty queue is asked again after a millisecond, instead of after CheckInterval.
 	// Nil is always.
 	Eager func() bool
+
+	// Limit returns how many tasks the server may have, of all that it has room for. While that is none it asks Redis
+	// for nothing. Nil is no limit.
+	Limit func(all int) int
 }
 
 // NewServer returns a server that is not started yet.
@@ -70,10 +81,14 @@ func (c *Client) NewServer(cfg ServerConfig) *Server {
 	if cfg.Eager == nil {
 		cfg.Eager = func() bool { return true }
 	}
+	if cfg.Limit == nil {
+		cfg.Limit = func(all int) int { return all }
+	}
 	cfg.Logger = newLogger(c.cfg.Logger)
 	s := newSlots(cfg.Concurrency)
 	f := newFetcher(c.base, s, cfg.Eager)
-	return &Server{asynq.NewServerFromRedisClient(c.broker(f), cfg.Config), s, f}
+	f.limit = cfg.Limit
+	return &Server{asynq: asynq.NewServerFromRedisClient(cutClient{c.broker(f), c.cut.off}, cfg.Config), slots: s, fetcher: f}
 }
 
 // Start starts to fetch tasks and to give them to the handler.
@@ -85,8 +100,17 @@ func (s *Server) Stop() {
 	s.fetcher.close(context.Background())
 }
 
-// Shutdown waits for the handlers, as long as the configuration says, and ends the server.
-func (s *Server) Shutdown() { s.asynq.Shutdown() }
+// Unbegun takes the tasks that were fetched and that asynq has not asked for yet, and returns their keys: the caller gives them
+// back. What asynq has asked for its handlers have begun then.
+func (s *Server) Unbegun() []string {
+	keys := s.fetcher.takeAll()
+	s.slots.settle()
+	return keys
+}
+
+// Shutdown waits for the handlers, as long as the configuration says, and ends the server. Whoever calls it, it has
+// ended then: asynq's own does not wait for one that is under way.
+func (s *Server) Shutdown() { s.end.Do(s.asynq.Shutdown) }
 
 // Do does steps to the records of tasks, and returns what came of each when Redis has answered. Those that are
 // asked for together are done in their order, in one round trip for each queue. If ctx ends first they may be done later.

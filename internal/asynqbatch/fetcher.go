@@ -23,6 +23,9 @@ type fetcher struct {
 	base  *base
 	slots *slots
 	eager func() bool // an empty list is asked again soon
+	limit func(all int) int
+
+	asking sync.Mutex // Redis for tasks
 
 	mu         sync.Mutex
 	prefetched map[string][]fetched // what asynq has not asked for yet, by the key of the list it waited in
@@ -49,7 +52,7 @@ const (
 
 func newFetcher(b *base, slots *slots, eager func() bool) *fetcher {
 	return &fetcher{
-		base: b, slots: slots, eager: eager,
+		base: b, slots: slots, eager: eager, limit: func(all int) int { return all },
 		prefetched: map[string][]fetched{}, empty: map[string]time.Time{},
 	}
 }
@@ -98,7 +101,14 @@ return tasks`)
 // fetch does what asynq's script does with these keys: it returns the next task of a queue, or redis.Nil. prefix is
 // what the keys of tasks begin with.
 func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched, error) {
+	f.asking.Lock()
+	defer f.asking.Unlock()
 	list := keys[fetchPending]
+	most := f.limit(f.slots.all)
+	if most == 0 {
+		f.close(ctx)
+		return fetched{}, redis.Nil
+	}
 	next, stale, ok := f.pop(list)
 	f.giveBack(ctx, stale)
 	if ok {
@@ -109,6 +119,11 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched
 		return fetched{}, redis.Nil
 	}
 	n, owner, asked := f.slots.wait(), rand.Text(), f.base.claims.clock()
+	if most < f.slots.all {
+		if n = min(n, most-f.slots.used()); n <= 0 {
+			return fetched{}, redis.Nil
+		}
+	}
 	answer, err := fetchScript.Run(ctx, f.base.redis, keys,
 		int(leaseTime/time.Second), prefix, n, f.base.cfg.LostField, f.base.cfg.OwnerField, owner).StringSlice()
 	if err != nil {
@@ -172,6 +187,21 @@ func (f *fetcher) asks(list string) bool {
 	}
 	since, ok := f.empty[list]
 	return len(f.prefetched) == 0 && (!ok || time.Since(since) >= pause)
+}
+
+// takeAll takes what asynq has not asked for and returns the keys of it, when Redis is not being asked for more.
+func (f *fetcher) takeAll() (keys []string) {
+	f.asking.Lock()
+	defer f.asking.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, tasks := range f.prefetched {
+		for _, t := range tasks {
+			keys = append(keys, t.key)
+		}
+	}
+	clear(f.prefetched)
+	return keys
 }
 
 // close gives back what asynq has not asked for. It asks for nothing any more.

@@ -1,6 +1,7 @@
 package asynqbatch
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -64,6 +65,9 @@ func endedBefore(text string) bool {
 	return strings.HasPrefix(text, "Could not remove task") && strings.Contains(text, "NOT FOUND")
 }
 
+// errCut is the error of commands that are cut off: asynq complains of each.
+var errCut = errors.New("asynqbatch: the worker ends, and Redis is away")
+
 // logger gives asynq's own messages to zerolog. What it warns of for each task that
 // becomes a dead letter or is given back is expected, or logged better by us.
 type logger struct {
@@ -89,7 +93,7 @@ func (l logger) Error(args ...any) { l.trouble(zerolog.ErrorLevel, fmt.Sprint(ar
 
 // trouble logs a line of which there may be one for each task.
 func (l logger) trouble(level zerolog.Level, text string) {
-	if level == zerolog.DebugLevel || endedBefore(text) {
+	if level == zerolog.DebugLevel || endedBefore(text) || strings.Contains(text, errCut.Error()) {
 		l.log.Debug().Msg(text)
 		return
 	}

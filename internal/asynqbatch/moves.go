@@ -98,7 +98,7 @@ func (b *broker) fetch(ctx context.Context, keys []string, args []any) *redis.Cm
 	if b.base.cfg.Fetched != nil {
 		b.base.cfg.Fetched(task.key, task.lost)
 	}
-	return redis.NewCmdResult(task.message, nil)
+	return redis.NewCmdResult(withoutTimeout(task.message), nil)
 }
 
 // What the scripts answer that move a task.
@@ -275,6 +275,7 @@ func fromNow(at any) (int64, error) {
 
 // run runs our script in place of the one that asynq asks for.
 func (b *broker) run(ctx context.Context, m move, keys []string, args []any) *redis.Cmd {
+	args = withTimeouts(keys, args)
 	switch m {
 	case moveFetch:
 		return b.fetch(ctx, keys, args)

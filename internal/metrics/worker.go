@@ -22,7 +22,9 @@ type workerMetrics struct {
 
 	held  *prometheus.GaugeVec
 	skew  *prometheus.GaugeVec
+	short *prometheus.GaugeVec
 	holds *prometheus.CounterVec
+	swept *prometheus.CounterVec
 }
 
 func newWorkerMetrics(b *book) workerMetrics {
@@ -51,8 +53,13 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"How far the clock of this worker's machine is ahead of that of Redis; negative if it is behind. Measured at the start and every minute."),
 		held: b.gauge("mailpouch_mailer_held",
 			"1 while this worker holds a mailer's messages because its relay takes none, else 0.", "mailer"),
+		short: b.gauge("mailpouch_mailer_connections_missing",
+			"Connections that this worker would open to a mailer's relay and that the relay does not allow, so that it goes on with fewer.", "mailer"),
 		holds: b.counter("mailpouch_mailer_holds_total",
 			"How often a worker began to hold a mailer's messages, by the step that failed and the reply code.", "mailer", "step", "code"),
+		swept: b.counter("mailpouch_swept_total",
+			"Tasks of which dead letters were made where they waited in Redis: `expired`, their time was up; `lost`, they were in no list of their queue.",
+			"mailer", "queue", "why"),
 	}
 }
 
@@ -69,7 +76,11 @@ func label(a tasks.Action) string { return strings.ReplaceAll(string(a), " ", "_
 
 // Observer returns the observer for a worker.
 func (m *Metrics) Observer() tasks.Observer {
-	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Skew: m.skewed}
+	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Skew: m.skewed, Connections: m.connections, Swept: m.sweptUp}
+}
+
+func (m *Metrics) sweptUp(s tasks.Swept) {
+	m.worker.swept.WithLabelValues(m.mailers.known(s.Mailer, defaultMailer), m.queues.known(s.Queue, ""), s.Why).Add(float64(s.Tasks))
 }
 
 func (m *Metrics) batch(b tasks.Batch) {
@@ -119,6 +130,10 @@ func (m *Metrics) heldBack(name string, reason error) {
 	}
 	m.worker.held.WithLabelValues(name).Set(1)
 	m.worker.holds.WithLabelValues(name, step(reason), code(reason)).Inc()
+}
+
+func (m *Metrics) connections(name string, allowed, wanted int) {
+	m.worker.short.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(wanted - allowed))
 }
 
 // class is the class of an error, as the value of a label. The error may be a relay's reply,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -154,21 +153,18 @@ func TestClocksDiffer(t *testing.T) {
 	t.Parallel()
 	const mails = 300
 	w := newOwned(t, mails, mails/3, 150*time.Millisecond, tasks.Options{})
-	bin := filepath.Join(t.TempDir(), "worker")
-	if err := clock.Build(t.Context(), bin, "../../../cmd/worker"); err != nil {
-		t.Fatal(err)
-	}
+	bin := clock.Build(t, "../../../cmd/worker")
 	command := w.stack.command
 	w.stack.command = func(name string) *exec.Cmd {
 		cmd := command(name)
 		cmd.Path, cmd.Args[0] = bin, bin
 		return cmd
 	}
-	w.start(clock.Ahead(-90 * time.Second))
+	w.start(clock.Offset(-90 * time.Second))
 	w.wait(10)
 	w.start()
 	w.wait(20)
-	w.start(clock.Ahead(90 * time.Second)) // it looks for leases that are over at its start
+	w.start(clock.Offset(90 * time.Second)) // it looks for leases that are over at its start
 	copies, delivered, dead := w.end()
 	t.Logf("%d copies of %d messages", copies, delivered)
 	if delivered != mails || dead != 0 || copies != mails {

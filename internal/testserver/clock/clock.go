@@ -1,95 +1,81 @@
-// Package clock builds programs whose clock is wrong, for tests with real processes.
-//
-// The program is built with another package time, in which Now adds what an environment variable says. Its timers and
-// durations are right, as on a machine whose clock was set wrong.
+// Package clock builds programs whose clock is wrong, for tests of what is said about the time of day by several
+// machines.
 package clock
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"testing"
 	"time"
 )
 
-// variable has the number of seconds by which the clock is ahead.
-const variable = "TEST_CLOCK_AHEAD"
+// offsetVariable is what a program that Build has made reads: by how many seconds its clock is ahead.
+const offsetVariable = "CLOCK_OFFSET"
 
-// Ahead is the environment variable for a program of Build whose clock is so many seconds ahead, or behind if
-// that is negative.
-func Ahead(by time.Duration) string { return fmt.Sprintf("%s=%d", variable, int64(by.Seconds())) }
-
-// The line of time.Now that reads the clock, and what follows it here.
-const (
-	reads = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
-	adds  = "\tsec += clockAhead\n"
-)
-
-const file = `package time
-
-import "syscall"
-
-var clockAhead = func() int64 {
-	value, _ := syscall.Getenv("` + variable + `")
-	n, sign := int64(0), int64(1)
-	for i := range len(value) {
-		if value[i] == '-' {
-			sign = -1
-		} else {
-			n = 10*n + int64(value[i]-'0')
+// Build builds the program in a folder of the module. Where it is run with a variable of Offset's, time.Now is off by
+// that much. Timers, time-outs and monotonic clocks are right, as they are on a machine whose time of day is wrong.
+//
+// The runtime of Go asks the kernel for the time without libc, so nothing can be put between the two when a program
+// starts. Therefore it is built with another time.Now.
+func Build(t testing.TB, folder string) (program string) {
+	t.Helper()
+	dir := t.TempDir()
+	root, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	original := filepath.Join(string(bytes.TrimSpace(root)), "src", "time", "time.go")
+	source, err := os.ReadFile(original) //nolint:gosec // Go's own
+	if err != nil {
+		t.Fatal(err)
+	}
+	const now = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
+	if bytes.Count(source, []byte(now)) != 1 {
+		t.Fatalf("%s has no longer the time.Now that is known here", original)
+	}
+	source = bytes.Replace(source, []byte(now), []byte(now+"\tsec += clockOffset\n"), 1)
+	source = append(bytes.Replace(source, []byte("import (\n"), []byte("import (\n\t\"syscall\"\n"), 1), offset...)
+	changed := filepath.Join(dir, "time.go")
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {original: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{changed: source, filepath.Join(dir, "overlay.json"): overlay} {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
-	return sign * n
-}()
-`
-
-// Build builds the program of a package to the file out. It takes a while the first time, for most of the standard
-// library is built anew.
-func Build(ctx context.Context, out, pkg string) error {
-	dir, err := os.MkdirTemp("", "clock")
-	if err != nil {
-		return err
+	program = filepath.Join(dir, filepath.Base(folder))
+	build := exec.CommandContext(t.Context(), "go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", program, folder) //nolint:gosec // a test's own
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	overlay, err := writeOverlay(ctx, dir)
-	if err != nil {
-		return err
-	}
-	if said, err := exec.CommandContext(ctx, "go", "build", "-overlay", overlay, "-o", out, pkg).CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, said)
-	}
-	return nil
+	return program
 }
 
-func writeOverlay(ctx context.Context, dir string) (name string, err error) {
-	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
-	if err != nil {
-		return "", err
-	}
-	std := filepath.Join(string(bytes.TrimSpace(root)), "src", "time")
-	source, err := os.ReadFile(filepath.Join(std, "time.go"))
-	if err != nil {
-		return "", err
-	}
-	if bytes.Count(source, []byte(reads)) != 1 {
-		return "", errors.New("time.Now is not what it was: see internal/testserver/clock")
-	}
-	source = bytes.Replace(source, []byte(reads), []byte(reads+adds), 1)
-	replaced := map[string]string{}
-	for name, content := range map[string][]byte{"time.go": source, "clockahead.go": []byte(file)} {
-		replaced[filepath.Join(std, name)] = filepath.Join(dir, name)
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			return "", err
+// offset is added to Go's package time.
+const offset = `
+var clockOffset = readClockOffset()
+
+func readClockOffset() int64 {
+	text, _ := syscall.Getenv("` + offsetVariable + `")
+	sign, seconds := int64(1), int64(0)
+	for _, c := range text {
+		if c == '-' {
+			sign = -1
+		} else {
+			seconds = 10*seconds + int64(c-'0')
 		}
 	}
-	data, err := json.Marshal(map[string]any{"Replace": replaced})
-	if err != nil {
-		return "", err
-	}
-	name = filepath.Join(dir, "overlay.json")
-	return name, os.WriteFile(name, data, 0o600)
+	return sign * seconds
+}
+`
+
+// Offset is the variable that sets a program's clock ahead, or back if d is negative, by whole seconds.
+func Offset(d time.Duration) (variable string) {
+	return fmt.Sprintf("%s=%d", offsetVariable, int64(d/time.Second))
 }

@@ -15,18 +15,49 @@ type Mailbox struct {
 
 	// Verbatim is what the header shows instead of Name and Addr, where the author's
 	// spelling holds more than these two: comments, or a name that is encoded already.
+	// It is ASCII. Where not all of it would be, it is empty and the two are in More.
 	Verbatim string
+	More     *More // what few addresses have, or nil
+}
+
+// More is what an address may have beside a name.
+type More struct {
+	Encoded  bool     // the name is encoded words
+	Comments []string // each without its parentheses
+
+	// Opens is the name of the group (RFC 5322, 3.4) that begins with this address, or "", and
+	// Closes is true where one ends. An empty group is a Mailbox without an address that does both.
+	Opens  string
+	Closes bool
+}
+
+// Alone returns the address without the group it may begin or end.
+func (b Mailbox) Alone() Mailbox {
+	if b.More != nil {
+		b.More = &More{Encoded: b.More.Encoded, Comments: b.More.Comments}
+	}
+	return b
+}
+
+// more returns a More to change.
+func (b *Mailbox) more() *More {
+	if b.More == nil {
+		b.More = &More{}
+	}
+	return b.More
 }
 
 // IsUTF8 reports whether the local part is not ASCII, so that the next hop must offer SMTPUTF8
 // (RFC 6531): a domain is always in punycode.
 func (b Mailbox) IsUTF8() bool { return !charset.IsASCII(b.Addr) }
 
-// Most octets that SMTP allows (RFC 5321, 4.5.3.1). A path is an address in angle brackets.
+// Most octets of an address. What servers must take at least is 64 for a local part and 256 for an
+// address in angle brackets, but a client may try more (RFC 5321, 4.5.3.1): addresses for replies
+// and bounces have it, and are taken. So there is no limit but that of the line it is sent in
+// (4.5.3.1.4), and for a domain what the DNS can hold.
 const (
-	maxLocal  = 64
-	maxDomain = 255
-	maxPath   = 256
+	maxAddress = 512 - len("MAIL FROM:<>\r\n")
+	maxDomain  = 255
 )
 
 // Parse reads one address, with or without a display name. What is wrong
@@ -60,13 +91,14 @@ type addressParser struct {
 	rest   string // what is still to be read of it
 	reason string // why it cannot be read, or ""
 
-	words   []string // of the name, or of an address without angle brackets
-	start   int      // where the last one begins
-	quoted  bool     // one of the words was quoted
-	gaps    bool     // there was white space or a comment between two words
-	comment bool
-	angle   bool   // there were angle brackets
-	spec    string // what they hold
+	words  []string // of the name, or of an address without angle brackets
+	start  int      // where the last one begins
+	quoted bool     // one of the words was quoted
+	gaps   bool     // there was white space or a comment between two words
+	angle  bool     // there were angle brackets
+	spec   string   // what they hold
+
+	comments []string
 }
 
 func (p *addressParser) read() {
@@ -160,8 +192,8 @@ func (p *addressParser) skipComment() {
 			depth++
 		case ')':
 			if depth--; depth == 0 {
+				p.comments = append(p.comments, p.rest[1:i])
 				p.rest = p.rest[i+1:]
-				p.comment = true
 				return
 			}
 		}
@@ -206,8 +238,13 @@ func (p *addressParser) finish(s string) (m Mailbox, reason string) {
 	if m.Addr, reason = parseSpec(spec); reason != "" {
 		return m, reason
 	}
-	if charset.IsASCII(s) && (p.comment || strings.Contains(m.Name, "=?") && !p.quoted) {
+	encoded := strings.Contains(m.Name, "=?") && !p.quoted
+	switch {
+	case len(p.comments) == 0 && !encoded:
+	case charset.IsASCII(s):
 		m.Verbatim = s
+	default:
+		m.More = &More{Comments: p.comments, Encoded: encoded && charset.IsASCII(m.Name)}
 	}
 	return m, ""
 }
@@ -243,8 +280,11 @@ func (p *addressParser) displayName() (name, reason string) {
 }
 
 // unquote returns what a quoted string, with its quotes, says.
-func unquote(s string) string {
-	s = s[1 : len(s)-1]
+func unquote(s string) string { return Unescape(s[1 : len(s)-1]) }
+
+// Unescape returns what the inside of a quoted string or of a comment says: a backslash there
+// belongs to the character behind it.
+func Unescape(s string) string {
 	if strings.IndexByte(s, '\\') < 0 {
 		return s
 	}
@@ -289,10 +329,10 @@ func parseSpec(spec string) (addr, reason string) {
 	switch {
 	case strings.ContainsFunc(local, isSeparator):
 		return "", reasonAddress
-	case len(local) > maxLocal:
-		return "", "has a local part of more than 64 octets"
-	case len(domain) > maxDomain, len(addr) > maxPath-len("<>"):
-		return "", "is longer than SMTP allows"
+	case len(domain) > maxDomain:
+		return "", "has a domain that is longer than any can be"
+	case len(addr) > maxAddress:
+		return "", "is too long for a line of SMTP"
 	}
 	return addr, ""
 }

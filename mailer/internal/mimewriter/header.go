@@ -2,10 +2,12 @@ package mimewriter
 
 import (
 	"bytes"
+	"fmt"
 	"iter"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/address"
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
@@ -123,19 +125,23 @@ func (h *Header) words(text, suffix string) {
 	}
 }
 
-// encoded appends a text as encoded words.
-func (h *Header) encoded(e charset.Words, text string) {
+// encoded appends a text as encoded words, between two brackets or "".
+func (h *Header) encoded(e charset.Words, opening, text, closing string) {
 	for text != "" {
-		before := len(text)
+		before, mark := len(text), len(h.Buf)
 		h.coded = true
 		h.Buf = append(h.Buf, ' ')
-		h.Buf, text = e.Next(h.Buf, text, min(charset.MaxWord, charset.MaxWordLine-h.column()))
+		h.Buf = append(h.Buf, opening...)
+		h.Buf, text = e.Next(h.Buf, text, min(charset.MaxWord, charset.MaxWordLine-h.column()-len(closing)))
 		if len(text) == before { // no room
-			h.Buf = h.Buf[:len(h.Buf)-1]
+			h.Buf = h.Buf[:mark]
 			h.fold()
+		} else {
+			opening = ""
 		}
 		h.fresh = false
 	}
+	h.Buf = append(h.Buf, closing...)
 }
 
 // Text writes a whole field of free text (RFC 5322, 3.6.5): as it is if it is
@@ -145,7 +151,7 @@ func (h *Header) Text(name, field, value string, cs charset.Charset) {
 	if charset.IsASCII(value) {
 		h.words(value, "")
 	} else {
-		h.encoded(charset.NewWords(cs, value, false), value)
+		h.encoded(charset.NewWords(cs, value, false), "", value, "")
 	}
 	h.End()
 }
@@ -158,7 +164,7 @@ func (h *Header) Subject(value string, cs charset.Charset) {
 		return
 	}
 	h.Begin("Subject", "subject")
-	h.encoded(charset.NewWords(cs, value, false), value)
+	h.encoded(charset.NewWords(cs, value, false), "", value, "")
 	h.End()
 }
 
@@ -216,21 +222,83 @@ func (h *Header) restore(mark int) {
 }
 
 func (h *Header) mailbox(box address.Mailbox, comma string, cs charset.Charset) {
-	switch name := box.Name; {
-	case box.Verbatim != "":
-		h.words(box.Verbatim, comma)
-		return
-	case name == "":
-		h.Put(" ", box.Addr+comma)
-		return
-	case !charset.IsASCII(name) || hasLongWord(name):
-		h.encoded(charset.NewWords(cs, name, true), name)
-	case isPhrase(name):
-		h.words(name, "")
-	default:
-		h.words(address.Quote(name), "")
+	var more address.More
+	if box.More != nil {
+		more = *box.More
 	}
-	h.Put(" ", "<"+box.Addr+">"+comma)
+	if more.Closes {
+		comma = ";" + comma
+	}
+	switch {
+	case more.Opens == "":
+	case box.Addr == "":
+		h.Words(more.Opens, ":"+comma, cs)
+		return
+	default:
+		h.Words(more.Opens, ":", cs)
+	}
+	end := comma
+	if len(more.Comments) > 0 {
+		end = ""
+	}
+	switch {
+	case box.Verbatim != "":
+		h.words(box.Verbatim, end)
+	case box.Name == "":
+		h.Put(" ", box.Addr+end)
+	default:
+		if more.Encoded {
+			h.words(box.Name, "")
+		} else {
+			h.Phrase(box.Name, "", cs)
+		}
+		h.Put(" ", "<"+box.Addr+">"+end)
+	}
+	for i, comment := range more.Comments {
+		if i == len(more.Comments)-1 {
+			end = comma
+		}
+		h.Comment(comment, end, cs)
+	}
+}
+
+// Phrase appends the words of a name (RFC 5322, 3.2.5), which is what a reader sees: in quotes or
+// encoded if they have to be. suffix is the special behind it, or "".
+func (h *Header) Phrase(name, suffix string, cs charset.Charset) {
+	switch {
+	case !charset.IsASCII(name) || hasLongWord(name):
+		h.encoded(charset.NewWords(cs, name, true), "", name, "")
+		if suffix != "" {
+			h.Put(" ", suffix) // an encoded word stands alone (RFC 2047, 5)
+		}
+	case isPhrase(name):
+		h.words(name, suffix)
+	default:
+		h.words(address.Quote(name), suffix)
+	}
+}
+
+// Words appends a text that may be folded at its white space: as it is if it is ASCII, else as
+// the encoded words of a phrase.
+func (h *Header) Words(text, suffix string, cs charset.Charset) {
+	switch {
+	case !charset.IsASCII(text):
+		h.Phrase(text, suffix, cs)
+	case suffix != "" && strings.HasSuffix(text, "?="):
+		h.words(text, " "+suffix)
+	default:
+		h.words(text, suffix)
+	}
+}
+
+// Comment appends a comment (RFC 5322, 3.2.2). comment is what stands between its parentheses.
+func (h *Header) Comment(comment, suffix string, cs charset.Charset) {
+	if charset.IsASCII(comment) {
+		h.words("("+comment+")", suffix)
+		return
+	}
+	text := strings.Trim(address.Unescape(comment), " \t")
+	h.encoded(charset.NewWords(cs, text, true), "(", text, ")"+suffix)
 }
 
 // isPhrase reports whether a name can do without quotes. One that looks like an
@@ -254,17 +322,51 @@ func isPhrase(name string) bool {
 
 // Param appends "; name=value", or what RFC 2231 has for a value beyond ASCII. So does one
 // with a control character, which a percent-encoded value of a raw message may hold: no
-// quotes would keep a line end in it from ending the field.
+// quotes would keep a line end in it from ending the field. A value that is too long for a line
+// goes on in several (RFC 2231, 3).
 func (h *Header) Param(name, value string) {
+	const longest = MaxLine - len(" *=;")
+	plain := charset.IsASCII(value) && charset.IsClean(value, charset.WithoutTab)
+	written := value
+	switch {
+	case !plain:
+		written = extended + percentEncode(value)
+	case !isToken(value):
+		written = address.Quote(value)
+	}
 	h.Buf = append(h.Buf, ';')
 	switch {
-	case !charset.IsASCII(value) || !charset.IsClean(value, charset.WithoutTab):
-		value = "utf-8''" + percentEncode(value)
-		name += "*"
-	case !isToken(value):
-		value = address.Quote(value)
+	case len(name)+len(written) > longest:
+		h.continued(name, value)
+	case plain:
+		h.Put(" ", name+"="+written)
+	default:
+		h.Put(" ", name+"*="+written)
 	}
-	h.Put(" ", name+"="+value)
+}
+
+// extended begins a value beyond ASCII (RFC 2231, 4).
+const extended = "utf-8''"
+
+// continued appends a parameter in pieces of whole characters, each on a line of its own.
+func (h *Header) continued(name, value string) {
+	start := extended
+	for i := 0; value != ""; i++ {
+		piece := fmt.Sprintf("%s*%d*=%s", name, i, start)
+		for value != "" {
+			_, size := utf8.DecodeRuneInString(value)
+			char := percentEncode(value[:size])
+			if len(" ;")+len(piece)+len(char) > maxFoldedLine {
+				break
+			}
+			piece, value = piece+char, value[size:]
+		}
+		if i > 0 {
+			h.Buf = append(h.Buf, ';')
+		}
+		h.Put(" ", piece)
+		start = ""
+	}
 }
 
 // percentEncode leaves the attribute-char of RFC 2231, section 7, as they are.
