@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -53,12 +52,6 @@ func (e *DeadLetterError) Error() string {
 
 // stepQueue is where a hand-over fails that Redis would have taken.
 const stepQueue mailer.Step = "queue"
-
-// isOnceID reports whether a task's ID is that of a message that was handed over once, or derives
-// from it. Others are random, in capitals.
-func isOnceID(id string) bool {
-	return strings.HasPrefix(id, keyPrefix) || strings.HasPrefix(id, uniquePrefix)
-}
 
 // onceTask is the task of a message that is handed over once.
 type onceTask struct {

@@ -95,6 +95,11 @@ func wasTakenBack(ctx context.Context, client redis.UniversalClient, place wire.
 	return n > 0, nil
 }
 
+// replayedFor is how long a dead letter with a key that is replayed leaves a mark in its
+// place, so that the key stays taken: longer than the new task waits. The new one cannot
+// have the ID itself: it is another task for whoever was told of the first one.
+const replayedFor = 30 * 24 * time.Hour
+
 // heldAtMost is longer than any worker has a task in hand.
 const heldAtMost = 24 * time.Hour
 
