@@ -222,6 +222,27 @@ func hintPlain(err error) error {
 	return err
 }
 
+// hintOld explains a handshake that has failed before the server has shown its certificate. Servers that only know what
+// Go has given up say no more than an alert (RFC 8446, 6.2), or go on with a version that we refuse.
+func hintOld(err error) error {
+	const handshakeFailure, protocolVersion, insufficientSecurity = 40, 70, 71
+	var remote *net.OpError
+	if !errors.As(err, &remote) || remote.Op != "remote error" {
+		if strings.HasPrefix(err.Error(), "tls: server selected unsupported protocol version") { // it has no type
+			return fmt.Errorf("the server knows no version of TLS from 1.2 on: %w", err)
+		}
+		return err
+	}
+	switch remote.Err.Error() { // of the alert's own type, which is not exported
+	case tls.AlertError(handshakeFailure).Error(), tls.AlertError(insufficientSecurity).Error():
+		return fmt.Errorf("the server and we have no key exchange in common: it seems to know only old ones (RSA or DHE, not ECDHE), "+
+			"or to want a cipher that is given up: %w", err)
+	case tls.AlertError(protocolVersion).Error():
+		return fmt.Errorf("the server knows no version of TLS from 1.2 on: %w", err)
+	}
+	return err
+}
+
 // hintTLS explains the silence of a server that waits for a TLS handshake.
 func (c *conn) hintTLS(err error) error {
 	if strings.HasSuffix(c.addr, ":465") && c.cfg.TLS != TLSImplicit {
