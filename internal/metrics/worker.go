@@ -22,6 +22,7 @@ type workerMetrics struct {
 	held  *prometheus.GaugeVec
 	short *prometheus.GaugeVec
 	holds *prometheus.CounterVec
+	swept *prometheus.CounterVec
 }
 
 func newWorkerMetrics(b *book) workerMetrics {
@@ -52,6 +53,9 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"Connections that this worker would open to a mailer's relay and that the relay does not allow, so that it goes on with fewer.", "mailer"),
 		holds: b.counter("mailpouch_mailer_holds_total",
 			"How often a worker began to hold a mailer's messages, by the step that failed and the reply code.", "mailer", "step", "code"),
+		swept: b.counter("mailpouch_swept_total",
+			"Tasks of which dead letters were made where they waited in Redis: `expired`, their time was up; `lost`, they were in no list of their queue.",
+			"mailer", "queue", "why"),
 	}
 }
 
@@ -68,7 +72,11 @@ func label(a tasks.Action) string { return strings.ReplaceAll(string(a), " ", "_
 
 // Observer returns the observer for a worker.
 func (m *Metrics) Observer() tasks.Observer {
-	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Connections: m.connections}
+	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Connections: m.connections, Swept: m.sweptUp}
+}
+
+func (m *Metrics) sweptUp(s tasks.Swept) {
+	m.worker.swept.WithLabelValues(m.mailers.known(s.Mailer, defaultMailer), m.queues.known(s.Queue, ""), s.Why).Add(float64(s.Tasks))
 }
 
 func (m *Metrics) batch(b tasks.Batch) {
