@@ -83,7 +83,7 @@ func (c *conn) encrypt(ctx context.Context, t *tls.Config) error {
 	state, err := c.link.Encrypt(ctx, t)
 	switch {
 	case err != nil && !agreed:
-		return hintOld(err)
+		return &noAgreementError{err}
 	case err != nil:
 		return err
 	}
@@ -92,6 +92,11 @@ func (c *conn) encrypt(ctx context.Context, t *tls.Config) error {
 	c.trace("*: ", c.about.TLS+" with "+c.about.CipherSuite)
 	return nil
 }
+
+// noAgreementError is why a handshake failed before the server has shown its certificate.
+type noAgreementError struct{ error }
+
+func (e *noAgreementError) Unwrap() error { return e.error }
 
 // do sends one command and reads its reply.
 func (c *conn) do(line string) (*transport.Reply, error) {

@@ -129,7 +129,7 @@ func hostOf(addr string) string {
 func (c *conn) greet(ctx context.Context, t *tls.Config, name string, event *Connected) error {
 	if c.cfg.TLS == TLSImplicit {
 		if err := timed(&event.TLS, func() error { return c.encrypt(ctx, t) }); err != nil {
-			return unavailable(mailer.StepTLS, hintPlain(err))
+			return unavailable(mailer.StepTLS, hintPlain(hintOld(err)))
 		}
 	}
 	if err := timed(&event.Greeting, c.greeting); err != nil {
@@ -208,7 +208,7 @@ func (c *conn) upgrade(ctx context.Context, t *tls.Config) error {
 		return unavailable(mailer.StepTLS, errInjected)
 	}
 	if err := c.encrypt(ctx, t); err != nil {
-		return unavailable(mailer.StepTLS, err)
+		return unavailable(mailer.StepTLS, hintOld(err))
 	}
 	return nil
 }
@@ -226,6 +226,11 @@ func hintPlain(err error) error {
 // Go has given up say no more than an alert (RFC 8446, 6.2), or go on with a version that we refuse.
 func hintOld(err error) error {
 	const handshakeFailure, protocolVersion, insufficientSecurity = 40, 70, 71
+	var early *noAgreementError
+	if !errors.As(err, &early) {
+		return err
+	}
+	err = early.error
 	var remote *net.OpError
 	if !errors.As(err, &remote) || remote.Op != "remote error" {
 		if strings.HasPrefix(err.Error(), "tls: server selected unsupported protocol version") { // it has no type
