@@ -93,7 +93,7 @@ func loginError(refusals []*mailer.SendError) error {
 		}
 	}
 	if len(refusals) > 1 {
-		var answers []string
+		answers := make([]string, 0, len(refusals))
 		for _, r := range refusals {
 			answers = append(answers, strings.Join(strings.Fields(strconv.Itoa(r.Code)+" "+r.Enhanced+" "+r.Text), " "))
 		}
