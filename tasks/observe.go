@@ -23,6 +23,7 @@ type Observer struct {
 	Held    func(mailer string, reason error) // a mailer's relay takes no mail; nil: it does again
 	Back    func(GivenBack)                   // a task was given back untried
 	Swept   func(Swept)                       // dead letters were made of what no worker had in hand
+	Foreign func(Foreign)                     // a task that is not this worker's was put off
 }
 
 // observers calls each of several observers.
@@ -64,6 +65,14 @@ func (l observers) swept(s Swept) {
 	for _, o := range l {
 		if o.Swept != nil {
 			o.Swept(s)
+		}
+	}
+}
+
+func (l observers) foreign(why Foreign) {
+	for _, o := range l {
+		if o.Foreign != nil {
+			o.Foreign(why)
 		}
 	}
 }

@@ -41,6 +41,9 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 	}
 	defer release()
 	defer w.asynq.Forget(t.key)
+	if why, what := foreign(task); why != "" {
+		return w.putOff(ctx, t, why, what)
+	}
 	defer func() {
 		if errors.Is(ctx.Err(), context.Canceled) && w.isolation.stopping.Err() == nil {
 			w.isolation.forgive(ctx, t.key) // its lease was lost

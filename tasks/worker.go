@@ -28,6 +28,7 @@ type Worker struct {
 	dispatchers map[string]*dispatcher // by mailer
 	inFlight    inFlight
 	rounds      *rounds
+	strangers   strangers
 	isolation   *isolation
 	reporter
 }

@@ -28,9 +28,9 @@ func (c *claims) add(t fetched) {
 	c.tasks[t.key()], c.order[t.key()] = t, c.n
 }
 
-// settled reports whether asynq ends a task that was given back.
+// settled reports whether asynq ends a task that was given back. One that is to be tried no more it archives.
 func (c *claims) settled(keys []string) bool {
-	if len(keys) != 8 || !strings.HasSuffix(keys[3], "}:retry") {
+	if (len(keys) != 8 || !strings.HasSuffix(keys[3], "}:retry")) && (len(keys) != 9 || !strings.HasSuffix(keys[3], "}:archived")) {
 		return false
 	}
 	c.mu.Lock()
@@ -69,4 +69,20 @@ func (c *Client) GiveBack(ctx context.Context, keys []string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// get returns a task that asynq was given.
+func (c *claims) get(key string) (t fetched, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, ok = c.tasks[key]
+	return t, ok
+}
+
+// settle notes that a task is not active any more, and that asynq has yet to say so.
+func (c *claims) settle(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.tasks, key)
+	c.back[key]++
 }

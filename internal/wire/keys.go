@@ -12,6 +12,7 @@ const (
 
 	FieldCancelled = "mailpouch:cancelled" // "1": the worker that has the task is to drop it
 	FieldReason    = "mailpouch:reason"    // why the task is a dead letter, with addresses, which asynq's text of it has not
+	FieldPutOff    = "mailpouch:putoff"    // how often workers have put the task off that they can do nothing with
 	FieldReplayed  = "mailpouch:replayed"  // in place of the task: the ID of the one that a replay made of it
 )
 
