@@ -144,6 +144,8 @@ type delivery struct {
 	outcome  outcome
 	state    atomic.Int32
 	unwanted atomic.Bool // the handler waits for it to leave the wire only
+	urgent   bool        // it came by the priority channel
+	spared   bool        // the relay has said goodbye to it as it had no room for another connection
 	span     *span
 
 	// The ledger's.

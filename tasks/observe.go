@@ -24,6 +24,10 @@ type Observer struct {
 	Back    func(GivenBack)                   // a task was given back untried
 	Swept   func(Swept)                       // dead letters were made of what no worker had in hand
 	Foreign func(Foreign)                     // a task that is not this worker's was put off
+
+	// Connections is how many connections a mailer's relay is found to allow at once, of those that
+	// the worker would open.
+	Connections func(mailer string, allowed, wanted int)
 }
 
 // observers calls each of several observers.
@@ -57,6 +61,14 @@ func (l observers) back(b GivenBack) {
 	for _, o := range l {
 		if o.Back != nil {
 			o.Back(b)
+		}
+	}
+}
+
+func (l observers) connections(mailer string, allowed, wanted int) {
+	for _, o := range l {
+		if o.Connections != nil {
+			o.Connections(mailer, allowed, wanted)
 		}
 	}
 }

@@ -40,7 +40,6 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 		return errGivenBack
 	}
 	defer release()
-	defer w.asynq.Forget(t.key)
 	if why, what := foreign(task); why != "" {
 		return w.putOff(ctx, t, why, what)
 	}
@@ -101,7 +100,7 @@ func (w *Worker) processAlone(ctx context.Context, t *taskMessage, via *dispatch
 	defer cancel()
 	defer context.AfterFunc(w.isolation.stopping, cancel)()
 	t.handed.stays()
-	if via.breaker.tripped() {
+	if via.breaker.holds() {
 		return givenBack(BackHeld)
 	}
 	leave, ok := w.isolation.enterAlone(ctx)
@@ -109,7 +108,7 @@ func (w *Worker) processAlone(ctx context.Context, t *taskMessage, via *dispatch
 		return givenBack(BackAlone)
 	}
 	defer leave()
-	if via.breaker.tripped() {
+	if via.breaker.holds() {
 		return givenBack(BackHeld)
 	}
 	w.log.Warn().Str("task", t.id).Str("queue", t.queue).Int("lost_leases", lost).

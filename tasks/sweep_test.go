@@ -102,7 +102,7 @@ func TestWorker_expiredInRedis(t *testing.T) {
 			t.Errorf("serves(%q) = %v", queue, got)
 		}
 	}
-	w.dispatchers["alerts"].breaker.trip(errors.New("its relay is away"), false)
+	w.dispatchers["alerts"].breaker.trip(errors.New("its relay is away"), false, 0)
 	defer w.dispatchers["alerts"].breaker.stop()
 	now := time.Now()
 	past, future := now.Add(-time.Second), now.Add(time.Second)

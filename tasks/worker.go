@@ -54,7 +54,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		rounds:      newRounds(*cfg.Logger),
 		reporter:    reporter{redact.View{Addresses: cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
-	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, Fetched: w.isolation.fetched, Logger: *cfg.Logger})
+	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Fetched: w.isolation.fetched, Logger: *cfg.Logger})
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
 	w.dispatchers[""] = newDispatcher("", cfg.Connections, cfg, w.isolation, w.giveBack)
 	for name, connections := range cfg.Mailers {
@@ -62,7 +62,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	}
 	senders := 0
 	for _, d := range w.dispatchers {
-		if err := d.addSenders(w.policy, w.ledger, senders); err != nil {
+		if err := d.addSenders(client, w.policy, w.ledger, senders); err != nil {
 			return nil, fmt.Errorf("tasks: backend: %w", err)
 		}
 		senders += len(d.senders)

@@ -2,7 +2,6 @@ package asynqbatch
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -17,33 +16,38 @@ const (
 	PutOffMax = 10 * time.Minute
 )
 
-// putOffScript moves an active task, with the ID ARGV[2], from the lists KEYS[1] and KEYS[2] to the scheduled ones,
-// KEYS[3], if its lease is still ARGV[1], and counts how often in its record KEYS[4]. The pause doubles with each time,
-// from ARGV[3] to ARGV[4]. It returns the pause, or 0 if the task is another's.
+// putOffScript moves an active task, with the ID ARGV[1], from the lists KEYS[1] and KEYS[2] to the scheduled ones,
+// KEYS[3], if the field ARGV[2] of its record KEYS[4] is the owner ARGV[3], and counts there how often. The pause doubles
+// with each time, from ARGV[4] to ARGV[5]. It returns the pause, or 0 if the task is another's.
 var putOffScript = redis.NewScript(`
-local lease = redis.call("ZSCORE", KEYS[2], ARGV[2])
-if redis.call("HGET", KEYS[4], "state") ~= "active" or not lease or tonumber(lease) < tonumber(ARGV[1]) then return 0 end
-if redis.call("LREM", KEYS[1], -1, ARGV[2]) == 0 then return 0 end
-redis.call("ZREM", KEYS[2], ARGV[2])
+local state, owner = unpack(redis.call("HMGET", KEYS[4], "state", ARGV[2]))
+if state ~= "active" or (owner or "") ~= ARGV[3] or redis.call("LREM", KEYS[1], -1, ARGV[1]) == 0 then return 0 end
+redis.call("ZREM", KEYS[2], ARGV[1])
 local n = redis.call("HINCRBY", KEYS[4], "` + wire.FieldPutOff + `", 1)
-local pause = math.min(ARGV[3] * 2 ^ math.min(n - 1, 20), tonumber(ARGV[4]))
-redis.call("ZADD", KEYS[3], redis.call("TIME")[1] + pause, ARGV[2])
+local pause = math.min(ARGV[4] * 2 ^ math.min(n - 1, 20), tonumber(ARGV[5]))
+redis.call("ZADD", KEYS[3], redis.call("TIME")[1] + pause, ARGV[1])
 redis.call("HSET", KEYS[4], "state", "scheduled")
+redis.call("HDEL", KEYS[4], ARGV[2])
 return pause`)
 
 // PutOff puts a task off that its handler can do nothing with, and returns for how long: half a minute the first time,
 // then twice as long each time, at most ten minutes. That costs the task no try. The handler is to return then, with
 // an error, which asynq hears and Redis does not. It is 0 if the task is not this process's any more.
-func (c *Client) PutOff(ctx context.Context, key string) (time.Duration, error) {
+func (c *base) PutOff(ctx context.Context, key string) (time.Duration, error) {
 	t, ok := c.claims.get(key)
 	if !ok {
 		return 0, nil
 	}
-	prefix := strings.TrimSuffix(t.keys[fetchActive], "active")
+	prefix, id := queueOf(key)
 	keys := []string{prefix + "active", prefix + "lease", prefix + "scheduled", key}
-	pause, err := putOffScript.Run(ctx, c.redis, keys, t.lease, t.id, int(PutOffMin/time.Second), int(PutOffMax/time.Second)).Int()
-	if pause > 0 {
-		c.claims.settle(key)
+	pause, err := putOffScript.Run(ctx, c.redis, keys, id, c.cfg.OwnerField, t.owner, int(PutOffMin/time.Second), int(PutOffMax/time.Second)).Int()
+	switch {
+	case err != nil:
+		return 0, err
+	case pause > 0:
+		c.claims.settle(key, t.owner)
+	default:
+		c.claims.lost(key, t.owner)
 	}
-	return time.Duration(pause) * time.Second, err
+	return time.Duration(pause) * time.Second, nil
 }

@@ -7,6 +7,7 @@ const (
 	FieldBegun = "mailpouch:begun" // at_most_once: the token of a try whose end is not known
 	FieldWire  = "mailpouch:wire"  // the token of a try that may have delivered the message: too late to cancel
 
+	FieldOwner = "mailpouch:owner" // of an active task: names the fetch whose it is
 	FieldLost  = "mailpouch:lost"  // how many leases of the task were lost
 	FieldAlone = "mailpouch:alone" // the runs of the message alone that have begun and not ended, a blank behind each
 
@@ -21,3 +22,6 @@ func DeadKey(queue string) string { return "mailpouch:{" + queue + "}:dead" }
 
 // CancelledKey is there for a while after a task was cancelled.
 func CancelledKey(queue, id string) string { return "mailpouch:{" + queue + "}:cancelled:" + id }
+
+// LoginsKey is what is known of the logins to an account, whose digest is given: when one was refused.
+func LoginsKey(digest string) string { return "mailpouch:{login:" + digest + "}" }

@@ -32,7 +32,7 @@ var arrows = []struct {
 	{"tasks", []string{"mailer", "internal/blobstore", "internal/redact", "internal/asynqbatch", "internal/batcher", "internal/redisconn", "internal/sweep", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
 	{"adminlog", []string{"mailer"}, []string{"github.com/rs/zerolog"}},
 	{"tracing", []string{"mailer", "backends/smtp"}, []string{"go.opentelemetry.io/otel"}},
-	{"internal/asynqbatch", []string{"internal/batcher", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
+	{"internal/asynqbatch", []string{"internal/batcher", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sys/unix"}},
 	{"internal/batcher", nil, nil},
 	{"internal/blobstore", []string{"internal/redisconn"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/redisconn", []string{"mailer"}, []string{"github.com/redis/go-redis/v9"}},
