@@ -19,15 +19,6 @@ import (
 // the same Redis and queues of the same names, since asynq's keys have no prefix; and one that a newer version of this
 // program has queued, which a newer worker will take. Neither may become a dead letter, nor keep a worker busy.
 
-// Foreign is why a task is not this worker's.
-type Foreign string
-
-// The reasons.
-const (
-	ForeignType    Foreign = "type"    // it is no task of ours
-	ForeignVersion Foreign = "version" // its payload is of a newer version
-)
-
 // foreign returns why a task is not ours, and what it is; "" if it is ours.
 func foreign(task *asynq.Task) (why Foreign, what string) {
 	switch task.Type() {
@@ -45,10 +36,23 @@ const (
 	maxForeign     = 1000 // kinds that are named
 )
 
-// strangers says once of each kind of foreign tasks that there are some. The zero value is ready for use.
+// strangers puts foreign tasks off, and says once of each kind that there are some.
 type strangers struct {
+	asynq putterOff
+	log   zerolog.Logger
+	told  observers
+
 	mu   sync.Mutex
 	seen map[string]bool
+}
+
+// putterOff puts a task off: an asynqbatch.Client.
+type putterOff interface {
+	PutOff(ctx context.Context, key string) (time.Duration, error)
+}
+
+func newStrangers(asynq putterOff, log zerolog.Logger, told observers) *strangers {
+	return &strangers{asynq: asynq, log: log, told: told, seen: map[string]bool{}}
 }
 
 // first reports whether a kind was not met before.
@@ -58,19 +62,16 @@ func (s *strangers) first(what string) bool {
 	if s.seen[what] || len(s.seen) >= maxForeign {
 		return false
 	}
-	if s.seen == nil {
-		s.seen = map[string]bool{}
-	}
 	s.seen[what] = true
 	return true
 }
 
 // say names a kind of foreign tasks.
-func (s *strangers) say(log zerolog.Logger, queue string, why Foreign, what string) {
+func (s *strangers) say(queue string, why Foreign, what string) {
 	if !s.first(string(why) + what) {
 		return
 	}
-	line := log.Warn().Str("queue", queue).Str("what", what)
+	line := s.log.Warn().Str("queue", queue).Str("what", what)
 	if why == ForeignVersion {
 		line.Msg("tasks of a newer version are left to a newer worker: upgrade this one")
 		return
@@ -80,15 +81,15 @@ func (s *strangers) say(log zerolog.Logger, queue string, why Foreign, what stri
 }
 
 // putOff puts a foreign task off, at no cost to it.
-func (w *Worker) putOff(ctx context.Context, t *taskMessage, why Foreign, what string) error {
-	w.strangers.say(w.log, t.queue, why, what)
-	w.observers.foreign(why)
+func (s *strangers) putOff(ctx context.Context, t *taskMessage, why Foreign, what string) error {
+	s.say(t.queue, why, what)
+	s.told.foreign(why)
 	for {
-		_, err := w.asynq.PutOff(ctx, t.key)
+		_, err := s.asynq.PutOff(ctx, t.key)
 		if err == nil { // asynq is not heard then, or the task is another worker's
 			return &givenBackError{BackForeign, asynqbatch.PutOffMin}
 		}
-		w.log.Debug().Err(redisconn.Unavailable(err)).Str("task", t.id).Msg("a foreign task cannot be put off: trying again")
+		s.log.Debug().Err(redisconn.Unavailable(err)).Str("task", t.id).Msg("a foreign task cannot be put off: trying again")
 		select {
 		case <-ctx.Done():
 			return givenBack(BackForeign)

@@ -89,6 +89,15 @@ func (l observers) foreign(why Foreign) {
 	}
 }
 
+// Foreign is why a task is not this worker's.
+type Foreign string
+
+// The reasons.
+const (
+	ForeignType    Foreign = "type"    // it is no task of ours
+	ForeignVersion Foreign = "version" // its payload is of a newer version
+)
+
 // Swept is tasks of which a worker has made dead letters where they waited in Redis.
 type Swept struct {
 	Queue  string // as the producer named it

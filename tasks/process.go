@@ -41,7 +41,7 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 	}
 	defer release()
 	if why, what := foreign(task); why != "" {
-		return w.putOff(ctx, t, why, what)
+		return w.strangers.putOff(ctx, t, why, what)
 	}
 	defer func() {
 		if errors.Is(ctx.Err(), context.Canceled) && w.isolation.stopping.Err() == nil {
