@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -39,13 +40,18 @@ func rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason
 // is a dead letter because a person has archived it, has a reason too.
 func wholeReason(ctx context.Context, client redis.UniversalClient, info *asynq.TaskInfo) (string, error) {
 	noted, err := client.HGet(ctx, asynqbatch.TaskKey(info.Queue, info.ID), wire.FieldReason).Result()
-	switch {
-	case err != nil && !errors.Is(err, redis.Nil):
+	if err != nil && !errors.Is(err, redis.Nil) {
 		return "", redisconn.Unavailable(err)
-	case err == nil && (info.LastErr == "" || redact.Reason(noted, false) == info.LastErr):
-		return noted, nil
 	}
-	return info.LastErr, nil
+	return reasonOf(noted, info.LastErr), nil
+}
+
+// reasonOf is wholeReason of what is noted and what asynq has.
+func reasonOf(noted, lastErr string) string {
+	if lastErr == "" || redact.Reason(noted, false) == lastErr {
+		return noted
+	}
+	return lastErr
 }
 
 // DeadLetter is a message, or those of its recipients, that could not be delivered and
@@ -93,18 +99,6 @@ func (d *DeadLetters) Queues() ([]string, error) {
 	}
 	slices.Sort(queues)
 	return queues, nil
-}
-
-// IDs returns the dead letters of a queue by the IDs of their tasks, oldest first.
-func (d *DeadLetters) IDs(ctx context.Context, queue string) ([]string, error) {
-	var ids []string
-	for id, err := range d.EachID(ctx, queue) {
-		if err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
-	}
-	return ids, nil
 }
 
 // Count returns how many dead letters a queue has: the number to alarm on.
@@ -190,6 +184,22 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 		}
 	}
 	return l, nil
+}
+
+// summarizeBulk fills in what the payloads of a bulk task say. It is a dead letter as a whole if all its messages have
+// expired while it waited, or if a person has archived it.
+func summarizeBulk(l *DeadLetter, payload []byte) {
+	for line := range bytes.Lines(payload) {
+		l.Messages++
+		o, _ := wire.ReadOutline(line)
+		to := o.Recipients
+		for _, list := range [][]string{o.To, o.Cc, o.Bcc} {
+			if len(o.Recipients) == 0 {
+				to = append(to, list...)
+			}
+		}
+		l.Recipients = append(l.Recipients, to...)
+	}
 }
 
 // archivedAt is when a task became a dead letter.

@@ -211,7 +211,7 @@ for i = 5, #ARGV, 3 do
       there = redis.call("ZREM", KEYS[1], id) == 1
     end
     if there then
-      redis.call("HSET", key, "state", "archived", "msg", msg .. ARGV[i + 1], "` + wire.FieldReason + `", ARGV[i + 2], "` + wire.FieldWire + `", "decided")
+      redis.call("HSET", key, "state", "archived", "msg", msg .. ARGV[i + 1], "` + wire.FieldReason + `", ARGV[i + 2], "` + wire.FieldWire + `", "` + wire.Decided + `")
       redis.call("HDEL", key, "pending_since")
       redis.call("ZADD", KEYS[2], now, id)
       n = n + 1

@@ -355,7 +355,7 @@ func reasonOf(state, last, onWire string) string {
 		return asynqbatch.ByHand
 	}
 	reason := fmt.Sprintf("it was %s, and in no list of its queue: nobody would have sent it", state)
-	if onWire != "" && onWire != "decided" {
+	if onWire != "" && onWire != wire.Decided {
 		reason += "; an earlier try may have delivered it"
 	}
 	if last != "" {
