@@ -32,7 +32,7 @@ const ByHand = "archived by hand"
 
 // untrimmed returns the arguments of an inspector's script, changed if that archives tasks, so that it drops none.
 func untrimmed(keys []string, args []any) []any {
-	at := -1 // of the time before which tasks are dropped; behind it is how many are kept
+	var at int // of the time before which tasks are dropped; behind it is how many are kept
 	switch {
 	case len(keys) == 3 && len(args) == 6 && archivesOne(keys):
 		at = 2

@@ -225,7 +225,7 @@ return n`)
 func (s *Sweeper) bury(ctx context.Context, queue, state string, at, size int64, tasks []expired) (int, error) {
 	const margin = 50 // some may have been taken, or given back
 	from, to := window(state, max(at-margin, 0), size+2*margin)
-	args := []any{asynqbatch.TaskKey(queue, ""), from, to, state}
+	args := append(make([]any, 0, 4+3*len(tasks)), asynqbatch.TaskKey(queue, ""), from, to, state)
 	for _, t := range tasks {
 		args = append(args, t.id, asynqbatch.Failed(redact.Reason(t.reason, false), time.Now()), t.reason)
 	}

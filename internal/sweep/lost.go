@@ -155,7 +155,7 @@ return lost`)
 
 // screen marks those of the tasks that are lost as far as it can tell.
 func (f *search) screen(ctx context.Context, queue string, ids []string) error {
-	args := []any{asynqbatch.TaskKey(queue, ""), f.cfg.short, f.cfg.minAge.Seconds()}
+	args := append(make([]any, 0, 3+len(ids)), asynqbatch.TaskKey(queue, ""), f.cfg.short, f.cfg.minAge.Seconds())
 	for _, id := range ids {
 		args = append(args, id)
 	}
