@@ -23,6 +23,7 @@ const (
 	BackMemory   BackReason = "memory"   // there was no memory for it for so long
 	BackContents BackReason = "contents" // Redis did not give out its attachments or bodies
 	BackRedis    BackReason = "redis"    // what becomes of it could not be written down
+	BackForeign  BackReason = "foreign"  // it is another program's, or a newer version's
 )
 
 // GivenBack is a task that a worker gave back untried, or a bulk task that it did not end.
@@ -46,7 +47,7 @@ func (r BackReason) advice() string {
 	case BackRedis:
 		return "messages go back to their queue again and again, for Redis does not take down what became of them: " +
 			"look at Redis and its log (is it full, or a read-only replica?)"
-	case BackHeld, BackAlone:
+	case BackHeld, BackAlone, BackForeign:
 	}
 	return "messages go back to their queue untried again and again"
 }

@@ -20,11 +20,10 @@ type workerMetrics struct {
 
 	batches, batchTime *prometheus.HistogramVec
 
-	held  *prometheus.GaugeVec
-	skew  *prometheus.GaugeVec
-	short *prometheus.GaugeVec
-	holds *prometheus.CounterVec
-	swept *prometheus.CounterVec
+	held, short    *prometheus.GaugeVec
+	skew           *prometheus.GaugeVec
+	holds          *prometheus.CounterVec
+	swept, foreign *prometheus.CounterVec
 }
 
 func newWorkerMetrics(b *book) workerMetrics {
@@ -60,6 +59,8 @@ func newWorkerMetrics(b *book) workerMetrics {
 		swept: b.counter("mailpouch_swept_total",
 			"Tasks of which dead letters were made where they waited in Redis: `expired`, their time was up; `lost`, they were in no list of their queue.",
 			"mailer", "queue", "why"),
+		foreign: b.counter("mailpouch_foreign_tasks_total",
+			"How often a worker put a task off that is not its own: `type`, of another program; `version`, of a newer version of this one.", "why"),
 	}
 }
 
@@ -76,8 +77,12 @@ func label(a tasks.Action) string { return strings.ReplaceAll(string(a), " ", "_
 
 // Observer returns the observer for a worker.
 func (m *Metrics) Observer() tasks.Observer {
-	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Skew: m.skewed, Connections: m.connections, Swept: m.sweptUp}
+	return tasks.Observer{
+		Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Skew: m.skewed, Connections: m.connections, Swept: m.sweptUp, Foreign: m.putOff,
+	}
 }
+
+func (m *Metrics) putOff(why tasks.Foreign) { m.worker.foreign.WithLabelValues(string(why)).Inc() }
 
 func (m *Metrics) sweptUp(s tasks.Swept) {
 	m.worker.swept.WithLabelValues(m.mailers.known(s.Mailer, defaultMailer), m.queues.known(s.Queue, ""), s.Why).Add(float64(s.Tasks))
