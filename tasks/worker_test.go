@@ -585,8 +585,8 @@ func TestWorker_allPutOff(t *testing.T) {
 	h.start(cfg)
 	<-held
 	tries := 0
-	h.eventually("all are in hand", func() bool { return h.info().Active == n })
-	list, err := inspect(t, h.Server).ListActiveTasks("default", asynq.PageSize(n))
+	h.eventually("all are in Redis", func() bool { return h.info().Pending == n })
+	list, err := inspect(t, h.Server).ListPendingTasks("default", asynq.PageSize(n))
 	if err != nil {
 		t.Fatal(err)
 	}
