@@ -250,7 +250,7 @@ func closed(c <-chan struct{}) bool {
 // untilBack is ctx until what is not on the wire is to go back. It is for what seldom waits.
 func (d *dispatcher) untilBack(ctx context.Context, alone bool) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	tripping, room := d.breaker.tripping(), d.alone.roomNeeded()
+	tripping, room := d.breaker.holdsNow(), d.alone.roomNeeded()
 	if alone {
 		room = nil
 	}

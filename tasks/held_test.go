@@ -70,6 +70,36 @@ func TestHold_otherWorker(t *testing.T) {
 	}
 }
 
+// Nor does one that waits long for whether its relay answers, while none of its connections works.
+func TestHold_silentRelay(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	h.queue = NewQueue(h.Client(t), QueueConfig{BulkSize: 1, Options: Options{MaxRetry: new(0)}})
+	h.send(200, nil)
+	silent, answers := newRelay(), make(chan struct{})
+	silent.down = func() error {
+		<-answers
+		return nil
+	}
+	deaf := h.config()
+	deaf.Connect, deaf.Concurrency = silent.connect, 200
+	held := watch(&deaf)
+	stop := h.start(deaf)
+	h.eventually("the worker has all", func() bool { return h.info().Active == 200 })
+	h.start(h.config())
+	h.wait(200)
+	h.empty()
+	h.once(200)
+	close(answers)
+	h.relay = silent
+	h.send(1, nil) // the relay answers at last, and either worker may send this
+	h.empty()
+	stop()
+	if len(held) > 0 {
+		t.Errorf("held: %v", <-held)
+	}
+}
+
 // pending are the IDs of what waits in a queue, first what is next.
 func (h *house) pending(queue string) []string {
 	h.t.Helper()
