@@ -113,7 +113,9 @@ func (t onceTask) earlier(ctx context.Context, id string) (*asynq.TaskInfo, erro
 	case !errors.Is(err, redis.Nil):
 		return nil, redisconn.Unavailable(err)
 	}
-	info, err := asynq.NewInspectorFromRedisClient(t.redis).GetTaskInfo(t.queue, id)
+	info, err := redisconn.Within(ctx, func() (*asynq.TaskInfo, error) {
+		return asynq.NewInspectorFromRedisClient(t.redis).GetTaskInfo(t.queue, id)
+	})
 	if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
 		return nil, nil
 	}
