@@ -35,6 +35,7 @@ type sender struct {
 	policy       policy
 	batchSize    int
 	batchTimeout time.Duration
+	openPatience time.Duration
 	inHand       func() int // tasks that handlers have
 	opened       error      // why there is no connection for the batch
 	observers    observers
@@ -421,14 +422,11 @@ func (s *sender) panicked(p any) error {
 	return errors.New("tasks: the backend panicked: " + what)
 }
 
-// openPatience is how long a mailer's only connection may take to open until its messages go back: a relay that is
-// silent, or behind a firewall that is, would keep them from other workers for as long as EMAIL_TIMEOUT.
-const openPatience = 2 * time.Second
-
-// open opens the connection, if it is not open.
+// open opens the connection, if it is not open. While none of the mailer's is, and that takes long, messages go back: a
+// relay that is silent, or behind a firewall that is, would keep them from other workers for as long as EMAIL_TIMEOUT.
 func (s *sender) open(ctx context.Context) (err error) {
 	attempt := new(opening)
-	timer := time.AfterFunc(openPatience, func() {
+	timer := time.AfterFunc(s.openPatience, func() {
 		if !s.conn.othersOpen() {
 			s.breaker.takesLong(attempt)
 		}

@@ -73,10 +73,14 @@ func TestWorker_stopsWithoutRedis(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%d in hand", name, held), func(t *testing.T) {
 				t.Parallel()
 				h := newHouse(t, redistest.Options{AppendOnly: redistest.Always})
-				h.relay.down = func() error { return sendError(mailer.Unavailable, 421, "later") }
+				stopping := make(chan struct{})
+				h.relay.down = func() error { // so long what the worker has waits for a connection
+					<-stopping
+					return sendError(mailer.Unavailable, 421, "later")
+				}
 				log := &lineCounter{}
 				cfg := h.config()
-				cfg.Logger = log.logger()
+				cfg.Logger, cfg.openPatience = log.logger(), time.Hour
 				end, done := h.run(cfg)
 				if held > 0 {
 					h.send(held, nil)
@@ -85,6 +89,7 @@ func TestWorker_stopsWithoutRedis(t *testing.T) {
 				h.eventually("all are in hand", func() bool { return held == 0 || h.info().Active == held })
 				away(h.Server)
 				end()
+				close(stopping)
 				if err := ends(t, done); err != nil {
 					t.Errorf("Run: %v, want none: nothing can be sent twice", err)
 				}
