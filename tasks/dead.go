@@ -57,8 +57,9 @@ type DeadLetter struct {
 	Tries  int       // that the message had
 	At     time.Time // of the last one
 
-	// Message is nil if the task could not be read; Payload is what it holds.
+	// Message is nil if the task could not be read, or has many messages; Payload is what it holds.
 	Message    *mailer.EmailMessage
+	Messages   int      // of a task of bulk mail that is a dead letter as a whole; 0 for others
 	Recipients []string // bare addresses: those of the message that it did not reach
 	Payload    []byte
 
@@ -173,7 +174,9 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 			return nil, err
 		}
 	}
-	if p, err := wire.Decode(info.Payload, info.Headers); err == nil {
+	if info.Type == wire.TaskTypeBulk {
+		summarizeBulk(l, info.Payload)
+	} else if p, err := wire.Decode(info.Payload, info.Headers); err == nil {
 		l.Message, l.Recipients = p.Message, p.Recipients
 		if l.Tries += p.Spent; p.Refused != "" && p.Spent > 0 {
 			l.Tries = p.Spent // it was refused in another task; this one was not tried

@@ -110,6 +110,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer letGo()
 	var keeper sync.WaitGroup
 	keeper.Go(func() { w.blobs.store.Run(keeping) })
+	keeper.Go(func() { w.newSweeper().Run(ctx) })
 	for _, d := range w.dispatchers {
 		if err := d.start(ctx, work, w.asynq, w, &senders); err != nil {
 			return fmt.Errorf("tasks: %w", err)

@@ -71,6 +71,8 @@ type WorkerConfig struct {
 
 	Observers []Observer
 	Tracer    Tracer // no traces if nil
+
+	sweepEvery time.Duration // how often a queue is looked at for expired mail: sweep.Config.Every
 }
 
 func (c WorkerConfig) withDefaults() WorkerConfig {

@@ -29,7 +29,7 @@ var arrows = []struct {
 	{"backends/", []string{"mailer", "internal/"}, nil},
 	{"backends", []string{"settings", "mailer", "backends/", "internal/hostname"}, []string{"golang.org/x/"}},
 	{module, []string{"mailer", "settings", "backends", "tasks"}, []string{"github.com/redis/go-redis/v9"}}, // the root
-	{"tasks", []string{"mailer", "internal/blobstore", "internal/redact", "internal/asynqbatch", "internal/batcher", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
+	{"tasks", []string{"mailer", "internal/blobstore", "internal/redact", "internal/asynqbatch", "internal/batcher", "internal/redisconn", "internal/sweep", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
 	{"adminlog", []string{"mailer"}, []string{"github.com/rs/zerolog"}},
 	{"tracing", []string{"mailer", "backends/smtp"}, []string{"go.opentelemetry.io/otel"}},
 	{"internal/asynqbatch", []string{"internal/batcher", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sys/unix"}},
@@ -37,6 +37,7 @@ var arrows = []struct {
 	{"internal/blobstore", []string{"internal/redisconn"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/redisconn", []string{"mailer"}, []string{"github.com/redis/go-redis/v9"}},
 	{"internal/queuestats", []string{"internal/asynqbatch", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9"}},
+	{"internal/sweep", []string{"internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/redact", []string{"mailer"}, nil},
 	{"internal/hostname", nil, nil},
 	{"internal/ownhost", nil, nil},
