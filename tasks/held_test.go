@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -111,12 +112,18 @@ func (h *house) pending(queue string) []string {
 	return ids
 }
 
+// since is since when a message waits in the default queue.
+func (h *house) since(id string) string {
+	return h.Client(h.t).HGet(h.t.Context(), asynqbatch.TaskKey("default", id), "pending_since").Val()
+}
+
 // What a held worker gives back is where it was, in its order, and has no try spent.
 func TestHold_order(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
 	h.send(300, nil)
 	want := h.pending("default")
+	since := h.since(want[7])
 	away, back, tried := awayRelay()
 	first := make(chan struct{})
 	down := away.down
@@ -128,7 +135,7 @@ func TestHold_order(t *testing.T) {
 		return down()
 	}
 	cfg := h.config()
-	cfg.Connect, cfg.Concurrency = away.connect, 120
+	cfg.Connect, cfg.Connections, cfg.Concurrency = away.connect, 1, 120 // with more, those on the wire come back one by one
 	held := watch(&cfg)
 	stop := h.start(cfg)
 	h.eventually("120 tasks in hand", func() bool { return h.info().Active == 120 })
@@ -136,7 +143,14 @@ func TestHold_order(t *testing.T) {
 	<-held
 	h.eventually("all are back", func() bool { return h.info().Pending == 300 })
 	if got := h.pending("default"); !slices.Equal(got, want) {
-		t.Errorf("the order has changed:\n%v\nwant\n%v", got, want)
+		places := make([]int, len(got))
+		for i, id := range got {
+			places[i] = slices.Index(want, id)
+		}
+		t.Errorf("the order has changed: %v", places)
+	}
+	if got := h.since(want[7]); got != since {
+		t.Errorf("the message waits since %s, want %s", got, since)
 	}
 	for range 3 {
 		<-tried // without a message
