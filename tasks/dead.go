@@ -39,13 +39,18 @@ func rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason
 // is a dead letter because a person has archived it, has a reason too.
 func wholeReason(ctx context.Context, client redis.UniversalClient, info *asynq.TaskInfo) (string, error) {
 	noted, err := client.HGet(ctx, asynqbatch.TaskKey(info.Queue, info.ID), wire.FieldReason).Result()
-	switch {
-	case err != nil && !errors.Is(err, redis.Nil):
+	if err != nil && !errors.Is(err, redis.Nil) {
 		return "", redisconn.Unavailable(err)
-	case err == nil && (info.LastErr == "" || redact.Reason(noted, false) == info.LastErr):
-		return noted, nil
 	}
-	return info.LastErr, nil
+	return reasonOf(noted, info.LastErr), nil
+}
+
+// reasonOf is wholeReason of what is noted and what asynq has.
+func reasonOf(noted, lastErr string) string {
+	if lastErr == "" || redact.Reason(noted, false) == lastErr {
+		return noted
+	}
+	return lastErr
 }
 
 // DeadLetter is a message, or those of its recipients, that could not be delivered and

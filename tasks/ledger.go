@@ -237,10 +237,11 @@ func (l *ledger) finish(deliveries []*delivery) bool {
 	if len(entries) == 0 {
 		return true
 	}
-	l.unwritten.add(entries...)
 	written := make(chan bool, len(entries))
 	for _, d := range entries {
-		d.written = written
+		if d.written = written; d.onceToken != "" {
+			l.unwritten.add(d)
+		}
 	}
 	l.outcomes.Add(entries...)
 	known := true
@@ -550,7 +551,7 @@ return ""`
 // another outcome instead of o if there is one in Redis: it was cancelled, or an earlier
 // try has sent it.
 func (l *ledger) decided(ctx context.Context, t *taskMessage, o outcome) (outcome, error) {
-	keys := []string{t.key, wire.CancelledKey(t.queue, t.id)}
+	keys := []string{t.key, wire.CancelledKey(t.queue, t.base())}
 	answer, err := l.redis.Eval(ctx, decideScript, keys, wire.FieldWire+t.suffix, wire.FieldCancelled+t.suffix, wire.FieldSent+t.suffix).Text()
 	if err != nil {
 		return o, redisconn.Unavailable(err)

@@ -22,6 +22,7 @@ type workerMetrics struct {
 	back *prometheus.CounterVec
 
 	held  *prometheus.GaugeVec
+	short *prometheus.GaugeVec
 	holds *prometheus.CounterVec
 	swept *prometheus.CounterVec
 }
@@ -56,6 +57,8 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"mailer", "queue", "reason"),
 		held: b.gauge("mailpouch_mailer_held",
 			"1 while this worker takes none of a mailer's messages because its relay takes none, else 0.", "mailer"),
+		short: b.gauge("mailpouch_mailer_connections_missing",
+			"Connections that this worker would open to a mailer's relay and that the relay does not allow, so that it goes on with fewer.", "mailer"),
 		holds: b.counter("mailpouch_mailer_holds_total",
 			"How often a worker began to hold a mailer, by the step that failed and the reply code.", "mailer", "step", "code"),
 		swept: b.counter("mailpouch_swept_total",
@@ -77,7 +80,7 @@ func label(a tasks.Action) string { return strings.ReplaceAll(string(a), " ", "_
 
 // Observer returns the observer for a worker.
 func (m *Metrics) Observer() tasks.Observer {
-	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Back: m.givenBack, Swept: m.sweptUp}
+	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Back: m.givenBack, Connections: m.connections, Swept: m.sweptUp}
 }
 
 func (m *Metrics) sweptUp(s tasks.Swept) {
@@ -144,6 +147,10 @@ func (m *Metrics) givenBack(b tasks.GivenBack) {
 		reason = string(b.Reason)
 	}
 	m.worker.back.WithLabelValues(m.mailers.known(b.Mailer, defaultMailer), m.queues.known(b.Queue, ""), reason).Inc()
+}
+
+func (m *Metrics) connections(name string, allowed, wanted int) {
+	m.worker.short.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(wanted - allowed))
 }
 
 // class is the class of an error, as the value of a label. The error may be a relay's reply,
