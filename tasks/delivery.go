@@ -228,7 +228,11 @@ func (d *delivery) putBack() {
 // has an outcome, or is put back.
 func (d *delivery) giveUp() bool {
 	d.unwanted.Store(true)
-	return d.state.CompareAndSwap(deliveryWaiting, deliveryGivenUp)
+	if !d.state.CompareAndSwap(deliveryWaiting, deliveryGivenUp) {
+		return false
+	}
+	d.message = nil // a sender may have the delivery for long, and not look at it
+	return true
 }
 
 // undelivered reports whether it is known that the try delivered nothing and the same task

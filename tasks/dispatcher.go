@@ -179,7 +179,7 @@ func (d *dispatcher) addSender(ledger *ledger, before int, log zerolog.Logger, d
 	d.senders = append(d.senders, &sender{
 		backend: backend, conn: d.pool.add(backend, dedicated), normal: d.normal, priority: d.priority, dedicated: dedicated, share: d.share,
 		breaker: d.breaker, busy: &d.busy, ledger: ledger, policy: d.policy, log: log, view: redact.View{Addresses: d.cfg.ShowAddresses},
-		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout,
+		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout, openPatience: d.cfg.openPatience,
 		inHand: d.handed.count, observers: d.cfg.Observers, tracer: d.cfg.Tracer, mailer: d.mailer, number: before + len(d.senders) + 1,
 	})
 	return nil
@@ -250,7 +250,7 @@ func closed(c <-chan struct{}) bool {
 // untilBack is ctx until what is not on the wire is to go back. It is for what seldom waits.
 func (d *dispatcher) untilBack(ctx context.Context, alone bool) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	tripping, room := d.breaker.tripping(), d.alone.roomNeeded()
+	tripping, room := d.breaker.holdsNow(), d.alone.roomNeeded()
 	if alone {
 		room = nil
 	}

@@ -585,8 +585,8 @@ func TestWorker_allPutOff(t *testing.T) {
 	h.start(cfg)
 	<-held
 	tries := 0
-	h.eventually("all are in hand", func() bool { return h.info().Active == n })
-	list, err := inspect(t, h.Server).ListActiveTasks("default", asynq.PageSize(n))
+	h.eventually("all are in Redis", func() bool { return h.info().Pending == n })
+	list, err := inspect(t, h.Server).ListPendingTasks("default", asynq.PageSize(n))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -599,9 +599,8 @@ func TestWorker_allPutOff(t *testing.T) {
 	h.once(0)
 }
 
-// A message that waits for its relay in a worker's hands is a dead letter when its time is up,
-// not when the relay is back.
-func TestWorker_expiresInHand(t *testing.T) {
+// A message that waits for its relay is a dead letter when its time is up, not when the relay is back.
+func TestWorker_expiresHeld(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(h *house, cfg *WorkerConfig){
 		"deadline": func(h *house, _ *WorkerConfig) {
@@ -620,13 +619,27 @@ func TestWorker_expiresInHand(t *testing.T) {
 				return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: errors.New("connection refused")}
 			}
 			cfg := h.config()
+			cfg.sweepEvery = 50 * time.Millisecond // it waits in Redis while the relay is away
 			change(h, &cfg)
 			h.send(20, nil)
 			h.start(cfg)
-			h.eventually("twenty dead letters", func() bool { return h.info().Archived == 20 })
-			for _, letter := range h.archived() {
-				if !strings.HasPrefix(letter.LastErr, "not sent ") || !strings.Contains(letter.LastErr, "connection refused") {
-					t.Errorf("reason = %q", letter.LastErr)
+			queue, want := "default", 20
+			if name == "in a bulk task" {
+				queue, want = "default:mass", 1 // which expires as a whole
+			}
+			var letters []*asynq.TaskInfo
+			h.eventually("all are dead letters", func() bool {
+				letters, _ = inspect(t, h.Server).ListArchivedTasks(queue)
+				return len(letters) == want
+			})
+			d := NewDeadLetters(h.Client(t))
+			for _, letter := range letters {
+				l, err := d.Get(queue, letter.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !strings.HasPrefix(l.Reason, "not sent ") || !strings.Contains(l.Reason, "connection refused") {
+					t.Errorf("reason = %q", l.Reason)
 				}
 			}
 		})

@@ -67,6 +67,8 @@ type WorkerConfig struct {
 	Logger        *zerolog.Logger // no logs if nil
 	ShowAddresses bool            // log mail addresses in full, instead of their first letter and their domain
 
+	openPatience time.Duration // how long the only connection may take to open until messages go back: 2 s if zero
+
 	Observers []Observer
 	Tracer    Tracer // no traces if nil
 
@@ -102,6 +104,7 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	defaults(&c.TaskTimeout, 30*time.Minute)
 	c.TaskTimeout = max(c.TaskTimeout, c.ReplyTimeout+2*c.BatchTimeout)
 	defaults(&c.ShutdownTimeout, 150*time.Second)
+	defaults(&c.openPatience, 2*time.Second)
 	if c.Logger == nil {
 		c.Logger = new(zerolog.Nop())
 	}

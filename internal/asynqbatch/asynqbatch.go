@@ -13,11 +13,12 @@
 //	recover a task        only if its lease is over still, so that of several servers one does it
 //	forward a task        when it is due by the clock of Redis. That clock alone also says when a lease is over
 //
-// The moves of a task are scripts of ours that compare the owner (moves.go). Archiving a task drops no other (archive.go), and
-// a task's time-out is kept from asynq (timeout.go). Everything else passes through. What is in Redis before and after is what
-// asynq itself would have left: the same keys, lists, leases and numbers, and one more field in the record of a task that is
-// active. So asynq's client and inspector, asynqmon, asynq's command line, and servers without this package work on the same
-// queues and see no difference; what such servers do to a task compares nothing. A script that is not known any more, in another version of asynq, passes through too: that costs speed
+// The moves of a task are scripts of ours that compare the owner; see moves.go. A task's time-out is kept from asynq
+// (timeout.go), and what would drop dead letters drops none (archive.go). Everything else passes through. What is in
+// Redis before and after is what asynq itself would have left: the same keys, lists, leases and numbers, and one more
+// field in the record of a task that is active. So asynq's client and inspector, asynqmon, asynq's command line, and
+// servers without this package work on the same queues and see no difference; what such servers do to a task
+// compares nothing. A script that is not known any more, in another version of asynq, passes through too: that costs speed
 // and the protection, never mail. A test fails then. The scripts read Redis's clock and write: that takes
 // replication of what they did, which Redis has had as its default since version 5.
 //

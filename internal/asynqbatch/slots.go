@@ -73,7 +73,7 @@ func (s *slots) leave() {
 }
 
 // settleFor is how long asynq may take until a handler begins a task, at most.
-const settleFor = 50 * time.Millisecond
+const settleFor = 500 * time.Millisecond
 
 // settle waits until handlers have begun what asynq was given.
 func (s *slots) settle() {
