@@ -53,6 +53,9 @@ func newTaskMessage(ctx context.Context, task *asynq.Task) *taskMessage {
 	return t
 }
 
+// stays says that the task cannot go back to its queue now.
+func (t *taskMessage) stays() { t.handed.stays() }
+
 // tries is how many the message had before this one.
 func (t *taskMessage) tries() int { return t.retried + t.payload.Spent }
 

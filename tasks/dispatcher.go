@@ -227,6 +227,10 @@ func (d *dispatcher) unbegun() (keys []string, all bool) {
 	return keys, true
 }
 
+// holds reports whether what waits for the relay is to wait in Redis, and holdsNow is closed while that is so.
+func (d *dispatcher) holds() bool               { return d.breaker.holds() }
+func (d *dispatcher) holdsNow() <-chan struct{} { return d.breaker.holdsNow() }
+
 // goesBack returns why a task is to go back that is not on the wire, nil if it is not.
 func (d *dispatcher) goesBack() error {
 	switch {
