@@ -23,6 +23,7 @@ type Observer struct {
 	Held    func(mailer string, reason error) // a mailer's relay takes no mail; nil: it does again
 	Back    func(GivenBack)                   // a task was given back untried
 	Swept   func(Swept)                       // dead letters were made of what no worker had in hand
+	Foreign func(Foreign)                     // a task that is not this worker's was put off
 
 	// Connections is how many connections a mailer's relay is found to allow at once, of those that
 	// the worker would open.
@@ -79,6 +80,23 @@ func (l observers) swept(s Swept) {
 		}
 	}
 }
+
+func (l observers) foreign(why Foreign) {
+	for _, o := range l {
+		if o.Foreign != nil {
+			o.Foreign(why)
+		}
+	}
+}
+
+// Foreign is why a task is not this worker's.
+type Foreign string
+
+// The reasons.
+const (
+	ForeignType    Foreign = "type"    // it is no task of ours
+	ForeignVersion Foreign = "version" // its payload is of a newer version
+)
 
 // Swept is tasks of which a worker has made dead letters where they waited in Redis.
 type Swept struct {

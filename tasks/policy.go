@@ -184,6 +184,7 @@ const (
 	BackMemory   BackReason = "memory"   // there was no memory for it for so long
 	BackContents BackReason = "contents" // Redis did not give out its attachments or bodies
 	BackRedis    BackReason = "redis"    // what becomes of it could not be written down
+	BackForeign  BackReason = "foreign"  // it is another program's, or a newer version's
 )
 
 // givenBackError is errGivenBack with its reason, and how long the task rests.

@@ -40,6 +40,9 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 		return errGivenBack
 	}
 	defer release()
+	if why, what := foreign(task); why != "" {
+		return w.strangers.putOff(ctx, t, why, what)
+	}
 	defer func() {
 		if errors.Is(ctx.Err(), context.Canceled) && w.isolation.stopping.Err() == nil {
 			w.isolation.forgive(ctx, t.key) // its lease was lost

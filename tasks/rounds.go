@@ -25,7 +25,7 @@ func advice(why BackReason) string {
 	case BackRedis:
 		return "messages go back to their queue again and again, for Redis does not take down what became of them: " +
 			"look at Redis and its log (is it full, or a read-only replica?)"
-	case BackHeld, BackAlone:
+	case BackHeld, BackAlone, BackForeign:
 	}
 	return "messages go back to their queue untried again and again"
 }

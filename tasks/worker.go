@@ -28,6 +28,7 @@ type Worker struct {
 	dispatchers map[string]*dispatcher // by mailer
 	inFlight    inFlight
 	rounds      *rounds
+	strangers   *strangers
 	isolation   *isolation
 	reporter
 }
@@ -55,6 +56,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	}
 	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Fetched: w.isolation.fetched, Logger: *cfg.Logger})
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
+	w.strangers = newStrangers(w.asynq, *cfg.Logger, cfg.Observers)
 	w.dispatchers[""] = newDispatcher("", cfg.Connections, cfg, w.isolation, w.giveBack)
 	for name, connections := range cfg.Mailers {
 		w.dispatchers[name] = newDispatcher(name, cmp.Or(connections, cfg.Connections), cfg, w.isolation, w.giveBack)
@@ -94,6 +96,15 @@ func (w *Worker) Held() map[string]error {
 	return held
 }
 
+// inRedis is what the worker knows of mail that waits in Redis.
+func (w *Worker) inRedis() inRedis {
+	m := inRedis{queues: w.cfg.Queues, held: map[string]func() error{}, policy: w.policy}
+	for name, d := range w.dispatchers {
+		m.held[name] = d.held
+	}
+	return m
+}
+
 // Run works until ctx ends and then stops in an order that neither loses nor doubles a
 // message: take nothing new, end what is on the wire, give all others back.
 func (w *Worker) Run(ctx context.Context) error {
@@ -110,7 +121,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer letGo()
 	var keeper sync.WaitGroup
 	keeper.Go(func() { w.blobs.store.Run(keeping) })
-	keeper.Go(func() { w.newSweeper().Run(ctx) })
+	keeper.Go(func() {
+		newSweeper(w.redis, w.inRedis(), w.cfg.RetryMax, w.cfg.sweepEvery, w.log, w.observers).Run(ctx)
+	})
 	for _, d := range w.dispatchers {
 		if err := d.start(ctx, work, w.asynq, w, &senders); err != nil {
 			return fmt.Errorf("tasks: %w", err)

@@ -19,12 +19,10 @@ type workerMetrics struct {
 
 	batches, batchTime *prometheus.HistogramVec
 
-	back *prometheus.CounterVec
-
-	held  *prometheus.GaugeVec
-	short *prometheus.GaugeVec
-	holds *prometheus.CounterVec
-	swept *prometheus.CounterVec
+	back           *prometheus.CounterVec
+	held, short    *prometheus.GaugeVec
+	holds          *prometheus.CounterVec
+	swept, foreign *prometheus.CounterVec
 }
 
 func newWorkerMetrics(b *book) workerMetrics {
@@ -53,7 +51,7 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"Tasks that went back to their queue untried, without a try spent: `held` (the relay takes no mail here, another worker may reach it), "+
 				"`alone` (a task that has killed workers runs alone). What follows should not happen often: `time` (no connection was free for "+
 				"EMAIL_TASK_TIMEOUT), `memory` (nor memory), `contents` (Redis did not give out an attachment or a body), `redis` (what became of "+
-				"the message could not be written down).",
+				"the message could not be written down), `foreign` (the task is another program's, or a newer version's).",
 			"mailer", "queue", "reason"),
 		held: b.gauge("mailpouch_mailer_held",
 			"1 while this worker takes none of a mailer's messages because its relay takes none, else 0.", "mailer"),
@@ -64,6 +62,8 @@ func newWorkerMetrics(b *book) workerMetrics {
 		swept: b.counter("mailpouch_swept_total",
 			"Tasks of which dead letters were made where they waited in Redis: `expired`, their time was up; `lost`, they were in no list of their queue.",
 			"mailer", "queue", "why"),
+		foreign: b.counter("mailpouch_foreign_tasks_total",
+			"How often a worker put a task off that is not its own: `type`, of another program; `version`, of a newer version of this one.", "why"),
 	}
 }
 
@@ -80,8 +80,12 @@ func label(a tasks.Action) string { return strings.ReplaceAll(string(a), " ", "_
 
 // Observer returns the observer for a worker.
 func (m *Metrics) Observer() tasks.Observer {
-	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Back: m.givenBack, Connections: m.connections, Swept: m.sweptUp}
+	return tasks.Observer{
+		Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Back: m.givenBack, Connections: m.connections, Swept: m.sweptUp, Foreign: m.putOff,
+	}
 }
+
+func (m *Metrics) putOff(why tasks.Foreign) { m.worker.foreign.WithLabelValues(string(why)).Inc() }
 
 func (m *Metrics) sweptUp(s tasks.Swept) {
 	m.worker.swept.WithLabelValues(m.mailers.known(s.Mailer, defaultMailer), m.queues.known(s.Queue, ""), s.Why).Add(float64(s.Tasks))
@@ -137,7 +141,7 @@ func (m *Metrics) heldBack(name string, reason error) {
 // reasons are all for which a task goes back untried.
 func reasons() []tasks.BackReason {
 	return []tasks.BackReason{
-		tasks.BackHeld, tasks.BackAlone, tasks.BackTime, tasks.BackMemory, tasks.BackContents, tasks.BackRedis,
+		tasks.BackHeld, tasks.BackAlone, tasks.BackTime, tasks.BackMemory, tasks.BackContents, tasks.BackRedis, tasks.BackForeign,
 	}
 }
 

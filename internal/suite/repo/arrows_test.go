@@ -36,7 +36,7 @@ var arrows = []struct {
 	{"internal/batcher", nil, nil},
 	{"internal/blobstore", []string{"internal/redisconn"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/redisconn", []string{"mailer"}, []string{"github.com/redis/go-redis/v9"}},
-	{"internal/queuestats", []string{"internal/asynqbatch", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9"}},
+	{"internal/queuestats", []string{"internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
 	{"internal/sweep", []string{"internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/redact", []string{"mailer"}, nil},
 	{"internal/hostname", nil, nil},
