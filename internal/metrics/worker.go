@@ -19,8 +19,7 @@ type workerMetrics struct {
 
 	batches, batchTime *prometheus.HistogramVec
 
-	back *prometheus.CounterVec
-
+	back           *prometheus.CounterVec
 	held, short    *prometheus.GaugeVec
 	holds          *prometheus.CounterVec
 	swept, foreign *prometheus.CounterVec
@@ -52,7 +51,7 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"Tasks that went back to their queue untried, without a try spent: `held` (the relay takes no mail here, another worker may reach it), "+
 				"`alone` (a task that has killed workers runs alone). What follows should not happen often: `time` (no connection was free for "+
 				"EMAIL_TASK_TIMEOUT), `memory` (nor memory), `contents` (Redis did not give out an attachment or a body), `redis` (what became of "+
-				"the message could not be written down).",
+				"the message could not be written down), `foreign` (the task is another program's, or a newer version's).",
 			"mailer", "queue", "reason"),
 		held: b.gauge("mailpouch_mailer_held",
 			"1 while this worker takes none of a mailer's messages because its relay takes none, else 0.", "mailer"),
@@ -142,7 +141,7 @@ func (m *Metrics) heldBack(name string, reason error) {
 // reasons are all for which a task goes back untried.
 func reasons() []tasks.BackReason {
 	return []tasks.BackReason{
-		tasks.BackHeld, tasks.BackAlone, tasks.BackTime, tasks.BackMemory, tasks.BackContents, tasks.BackRedis,
+		tasks.BackHeld, tasks.BackAlone, tasks.BackTime, tasks.BackMemory, tasks.BackContents, tasks.BackRedis, tasks.BackForeign,
 	}
 }
 
