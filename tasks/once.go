@@ -113,7 +113,11 @@ func (t onceTask) earlier(ctx context.Context, id string) (*asynq.TaskInfo, erro
 	case !errors.Is(err, redis.Nil):
 		return nil, redisconn.Unavailable(err)
 	}
-	info, err := asynq.NewInspectorFromRedisClient(t.redis).GetTaskInfo(t.queue, id)
+	inspector := asynq.NewInspectorFromRedisClient(t.redis)
+	info, err := inspector.GetTaskInfo(t.queue, id)
+	if errors.Is(err, asynq.ErrQueueNotFound) && t.redis.SAdd(ctx, wire.QueuesKey, t.queue).Err() == nil {
+		info, err = inspector.GetTaskInfo(t.queue, id) // asynq's set of names may have been lost
+	}
 	if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
 		return nil, nil
 	}

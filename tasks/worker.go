@@ -28,6 +28,7 @@ type Worker struct {
 	dispatchers map[string]*dispatcher // by mailer
 	inFlight    inFlight
 	isolation   *isolation
+	watch       *watch
 	reporter
 }
 
@@ -47,7 +48,11 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		isolation:   newIsolation(client, *cfg.Logger),
 		reporter:    reporter{redact.View{Addresses: cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
-	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, Fetched: w.isolation.fetched, Logger: *cfg.Logger})
+	w.watch = newWatch(client, cfg, w.dispatchers)
+	w.asynq = asynqbatch.New(client, asynqbatch.Config{
+		LostField: wire.FieldLost, Fetched: w.isolation.fetched, Logger: *cfg.Logger,
+		Asleep: w.watch.queues.Asleep, Took: w.watch.queues.Took,
+	})
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
 	w.dispatchers[""] = newDispatcher("", cfg.Connections, cfg)
 	for name, connections := range cfg.Mailers {
@@ -92,10 +97,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	var keeper sync.WaitGroup
 	keeper.Go(func() { w.blobs.store.Run(keeping) })
 	for _, d := range w.dispatchers {
-		if err := d.start(ctx, work, w.asynq, w, &senders); err != nil {
-			return fmt.Errorf("tasks: %w", err)
-		}
+		d.start(ctx, work, w.asynq, w, &senders)
 	}
+	var watching sync.WaitGroup
+	watching.Go(func() { w.watch.run(ctx) })
 	w.log.Info().Int("connections", w.cfg.Connections).Int("batch_size", w.cfg.BatchSize).Msg("worker started")
 
 	<-ctx.Done()
@@ -106,16 +111,17 @@ func (w *Worker) Run(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		w.eachServer((*asynqbatch.Server).Stop)
+		w.each(func(d *dispatcher) { d.servers.end() })
 		senders.Wait()
 		for _, d := range w.dispatchers {
 			d.stop()
 		}
 		w.ledger.end()
 		ledger.Wait()
-		w.eachServer((*asynqbatch.Server).Shutdown) // gives back what no sender took
+		w.each(func(d *dispatcher) { d.servers.shutdown() }) // gives back what no sender took
 		letGo()
 		keeper.Wait()
+		watching.Wait()
 	}()
 	select {
 	case <-stopped:
@@ -128,13 +134,11 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 }
 
-// eachServer does something with all asynq servers at the same time.
-func (w *Worker) eachServer(do func(*asynqbatch.Server)) {
+// each does something with all dispatchers at the same time.
+func (w *Worker) each(do func(*dispatcher)) {
 	var all sync.WaitGroup
 	for _, d := range w.dispatchers {
-		for _, server := range d.servers {
-			all.Go(func() { do(server) })
-		}
+		all.Go(func() { do(d) })
 	}
 	all.Wait()
 }

@@ -36,8 +36,8 @@ type WorkerConfig struct {
 	// part is sent alone. Messages of up to 64 kB do not count.
 	Memory int
 
-	// Shards is how many parts each queue is in, as QueueConfig.Shards says: at least
-	// what any producer has. What is still in the queue in one piece is taken too.
+	// Shards is how many parts each queue is in, as QueueConfig.Shards says. What is still in the queue in one piece is
+	// taken too, and parts that producers have beyond that are found within a few seconds.
 	Shards int
 
 	RetryMin time.Duration // shortest pause before another try: 5 s if zero
@@ -62,6 +62,8 @@ type WorkerConfig struct {
 
 	Observers []Observer
 	Tracer    Tracer // no traces if nil
+
+	restAfter time.Duration // how long a mailer's asynq servers run without mail
 }
 
 func (c WorkerConfig) withDefaults() WorkerConfig {
@@ -91,6 +93,7 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	defaults(&c.BatchTimeout, 2*time.Minute)
 	defaults(&c.ReplyTimeout, 10*time.Minute)
 	defaults(&c.ShutdownTimeout, 150*time.Second)
+	defaults(&c.restAfter, restAfter)
 	if c.Logger == nil {
 		c.Logger = new(zerolog.Nop())
 	}

@@ -23,6 +23,7 @@ package asynqbatch
 
 import (
 	"context"
+	"sync"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -37,6 +38,11 @@ type Config struct {
 
 	// Fetched is called for each task before asynq gets it, with how many leases the task has lost.
 	Fetched func(key string, lost int)
+
+	// Asleep reports whether a queue is known to have nothing to do: then asynq is told so, and Redis is not asked.
+	// Took is called when a task is taken from a queue. Both may be nil.
+	Asleep func(queue string) bool
+	Took   func(queue string)
 
 	Logger zerolog.Logger
 }
@@ -58,9 +64,11 @@ func TaskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
 
 // Server is an asynq server that fetches and acknowledges many tasks in a round trip.
 type Server struct {
-	asynq   *asynq.Server
-	slots   *slots
-	fetcher *fetcher
+	asynq    *asynq.Server
+	slots    *slots
+	fetcher  *fetcher
+	stop     sync.Once
+	shutdown sync.Once
 }
 
 // ServerConfig is the configuration of a server. The logger is the Client's.
@@ -80,20 +88,27 @@ func (c *Client) NewServer(cfg ServerConfig) *Server {
 	cfg.Logger = newLogger(c.cfg.Logger)
 	s := newSlots(cfg.Concurrency)
 	f := newFetcher(c.redis, s, cfg.Eager, c.cfg.LostField)
-	return &Server{asynq.NewServerFromRedisClient(c.broker(f), cfg.Config), s, f}
+	return &Server{asynq: asynq.NewServerFromRedisClient(c.broker(f), cfg.Config), slots: s, fetcher: f}
 }
 
 // Start starts to fetch tasks and to give them to the handler.
 func (s *Server) Start(h asynq.Handler) error { return s.asynq.Start(s.slots.handler(h)) }
 
-// Stop makes the server fetch no more tasks. What no handler has begun goes back to its queue.
+// Stop makes the server fetch no more tasks. What no handler has begun goes back to its queue. Whoever calls it, it
+// returns when that is done.
 func (s *Server) Stop() {
-	s.asynq.Stop()
-	s.fetcher.close(context.Background())
+	s.stop.Do(func() {
+		s.asynq.Stop()
+		s.fetcher.close(context.Background())
+	})
 }
 
-// Shutdown waits for the handlers, as long as the configuration says, and ends the server.
-func (s *Server) Shutdown() { s.asynq.Shutdown() }
+// Shutdown waits for the handlers, as long as the configuration says, and ends the server. Whoever calls it, it
+// returns when that is done.
+func (s *Server) Shutdown() { s.shutdown.Do(s.asynq.Shutdown) }
+
+// InHand is how many tasks the server has fetched that no handler has ended.
+func (s *Server) InHand() int { return s.slots.taken() + s.fetcher.waiting() }
 
 // Acknowledge acknowledges the tasks with these keys before their handlers return, and returns an error for each. It
 // returns when Redis has answered. After an error other than ErrNotFetched a task may have ended all the same.
@@ -113,12 +128,16 @@ func (c *Client) broker(f *fetcher) *broker { return &broker{c.redis, c, f} }
 
 // EvalSha implements redis.Scripter.
 func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	if answer := b.asleep(keys, args); answer != nil {
+		return answer
+	}
 	switch {
 	case fetchesTask(keys, args):
 		task, err := b.fetcher.fetch(ctx, keys, args[0], args[1])
 		if err != nil {
 			return redis.NewCmdResult(nil, err)
 		}
+		b.took(keys[fetchPending])
 		b.client.acks.fetched(task)
 		if b.client.cfg.Fetched != nil {
 			b.client.cfg.Fetched(task.key(), task.lost)

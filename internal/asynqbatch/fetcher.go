@@ -198,6 +198,17 @@ func (f *fetcher) giveBack(ctx context.Context, tasks []fetched) {
 	}
 }
 
+// waiting is how many tasks have been fetched that asynq has not asked for.
+func (f *fetcher) waiting() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, tasks := range f.prefetched {
+		n += len(tasks)
+	}
+	return n
+}
+
 // close gives back what asynq has not asked for. It asks for nothing any more.
 func (f *fetcher) close(ctx context.Context) {
 	f.mu.Lock()
