@@ -11,7 +11,8 @@ import (
 
 func TestEnvelope_address(t *testing.T) {
 	long := strings.Repeat("x", 64)
-	domain := strings.Repeat(strings.Repeat("d", 59)+".", 3) + "example" // 187 octets
+	domain := strings.Repeat(strings.Repeat("d", 59)+".", 3) + "example"    // 187 octets
+	longest := strings.Repeat("x", 512-len("MAIL FROM:<@example.com>\r\n")) // a command fills its line
 	tests := []struct {
 		name    string
 		address string
@@ -56,11 +57,14 @@ func TestEnvelope_address(t *testing.T) {
 		{name: "IPv4", address: "a@[192.0.2.1]", want: "a@[192.0.2.1]"},
 		{name: "IPv6", address: "a@[IPv6:2001:db8::1]", want: "a@[IPv6:2001:db8::1]"},
 		{name: "IPv6 in brackets", address: "A <a@[IPv6:2001:db8::1]>", want: "a@[IPv6:2001:db8::1]", header: "A <a@[IPv6:2001:db8::1]>"},
-		{name: "longest local part", address: long + "@example.com", want: long + "@example.com"},
-		{name: "longest path", address: long + "@" + domain + ".x", want: long + "@" + domain + ".x"},
+		{name: "longest local part that servers must take", address: long + "@example.com", want: long + "@example.com"},
+		{name: "reply address of GitHub", address: "reply+" + long + "@reply.github.com", want: "reply+" + long + "@reply.github.com"},
+		{name: "SRS", address: "SRS0=HHHH=TT=" + long + "=" + long + "@example.com", want: "SRS0=HHHH=TT=" + long + "=" + long + "@example.com"},
+		{name: "more than the longest path that servers must take", address: long + "@" + domain + ".xx", want: long + "@" + domain + ".xx"},
+		{name: "longest address", address: longest + "@example.com", want: longest + "@example.com"},
 
-		{name: "local part too long", address: long + "x@example.com"},
-		{name: "path too long", address: long + "@" + domain + ".xx"},
+		{name: "longer than a line", address: longest + "x@example.com"},
+		{name: "domain too long", address: "a@" + domain + "." + domain},
 		{name: "label too long", address: "a@" + long + ".example"},
 		{name: "two addresses", address: "a@example.com, b@example.com"},
 		{name: "two addresses without comma", address: "a@example.com b@example.com"},

@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/internal/hostname"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // Seconds is a duration that may also be written as Django does, as a plain number
@@ -155,15 +156,15 @@ func (q *Queues) UnmarshalText(text []byte) error {
 	all := Queues{}
 	for entry := range strings.SplitSeq(string(text), ",") {
 		name, weight, weighted := strings.Cut(strings.TrimSpace(entry), ":")
+		if err := checkQueueName(name); err != nil {
+			return fmt.Errorf("%w, a colon before the weight and a comma before the next name, as in critical:6,default:3", err)
+		}
 		n := 1
 		if weighted {
 			var err error
 			if n, err = strconv.Atoi(weight); err != nil || n < 1 || n > maxWeight {
 				return fmt.Errorf("%q: the weight has to be a whole number from 1 to %d", entry, maxWeight)
 			}
-		}
-		if err := checkQueueName(name); err != nil {
-			return err
 		}
 		if _, twice := all[name]; twice {
 			return fmt.Errorf("queue %q is named twice", name)
@@ -189,13 +190,10 @@ func (q Queues) String() string {
 	return strings.Join(entries, ",")
 }
 
-// checkQueueName refuses braces, which would change asynq's keys in Redis, the separators of
-// EMAIL_QUEUES, and blanks.
+// checkQueueName refuses what programs and workers refuse too.
 func checkQueueName(name string) error {
-	if name == "" || strings.ContainsFunc(name, func(r rune) bool {
-		return r <= ' ' || r > '~' || strings.ContainsRune(`{}:,`, r)
-	}) {
-		return fmt.Errorf("%q is not a queue's name; use letters, digits, - and _", name)
+	if !wire.IsName(name) {
+		return fmt.Errorf("%q is not a queue's name; use %s", name, wire.NameRule)
 	}
 	return nil
 }

@@ -82,6 +82,12 @@ func TestLoad_Problems(t *testing.T) {
 
 		{"queue name", map[string]string{"EMAIL_QUEUE": "{a}"}, []string{`EMAIL_QUEUE: "{a}" is not a queue's name`}},
 		{"queue names", map[string]string{"EMAIL_QUEUES": "a b:1"}, []string{`EMAIL_QUEUES: "a b" is not a queue's name`}},
+		{"queue name of another alphabet", map[string]string{"EMAIL_QUEUE": "größe"}, []string{`EMAIL_QUEUE: "größe" is not a queue's name; use letters of the English alphabet, digits, - and _`}},
+		{"queue name with a dot", map[string]string{"EMAIL_QUEUE": "eu.bulk"}, []string{`EMAIL_QUEUE: "eu.bulk" is not a queue's name`}},
+		{"queues with a dot", map[string]string{"EMAIL_QUEUES": "default,eu.bulk"}, []string{`EMAIL_QUEUES: "eu.bulk" is not a queue's name`}},
+		{"queues and semicolons", map[string]string{"EMAIL_QUEUES": "default;bulk"}, []string{`EMAIL_QUEUES: "default;bulk" is not a queue's name; use letters of the English alphabet, digits, - and _, a colon before the weight and a comma before the next name`}},
+		{"weights behind =", map[string]string{"EMAIL_QUEUES": "default=3,bulk=1"}, []string{`EMAIL_QUEUES: "default=3" is not a queue's name`}},
+		{"part of a queue", map[string]string{"EMAIL_QUEUES": "bulk~2"}, []string{`EMAIL_QUEUES: "bulk~2" is not a queue's name`}},
 		{"no queue", map[string]string{"EMAIL_QUEUES": ","}, []string{`EMAIL_QUEUES: "" is not a queue's name`}},
 		{"no weight", map[string]string{"EMAIL_QUEUES": "a:"}, []string{`EMAIL_QUEUES: "a:": the weight has to be a whole number from 1 to 100`}},
 		{"weight 0", map[string]string{"EMAIL_QUEUES": "a:0"}, []string{`EMAIL_QUEUES: "a:0": the weight`}},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -223,88 +222,4 @@ func (d *DeadLetters) beginRaw(p *wire.Payload) {
 			b.Put(p.Message, head)
 		}
 	}
-}
-
-// Replay queues a dead letter anew, as if it had been handed over now, and removes it.
-// The message is the same, with the same Message-ID; recipients that were reached
-// get no second copy. It returns the new task's ID.
-func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, error) {
-	info, err := d.inspector.GetTaskInfo(queue, id)
-	if err != nil || info.State != asynq.TaskStateArchived {
-		_, err := d.Summary(queue, id)
-		return "", err
-	}
-	if info.Type == wire.TaskTypeBulk { // which only a person puts there: it goes on as it is, with what it has of the ledger
-		if err := d.inspector.RunTask(queue, id); err != nil {
-			return "", redisconn.Unavailable(err)
-		}
-		return id, nil
-	}
-	p, err := wire.Decode(info.Payload, info.Headers)
-	if err != nil {
-		return "", err
-	}
-	p.Headers = maps.Clone(p.Headers)
-	delete(p.Headers, wire.HeaderDied)
-	stem := p.BaseID(id)
-	p.DueAt, p.Deadline, p.Refused, p.Spent = time.Now().UTC().Truncate(time.Millisecond), nil, "", 0
-	opts := []asynq.Option{asynq.Queue(queue), asynq.MaxRetry(info.MaxRetry), asynq.Timeout(info.Timeout)}
-	if info.Retention > 0 {
-		opts = append(opts, asynq.Retention(info.Retention))
-	}
-	// Two who replay the same letter at the same time enqueue it once.
-	again := stem + "-again"
-	if err := enqueue(ctx, d.client, p, again, opts...); err != nil {
-		return "", err
-	}
-	next := ""
-	if p.Digest != "" {
-		next = again
-	}
-	return again, d.remove(ctx, queue, id, next)
-}
-
-// replayedFor is how long a dead letter with a key that is replayed leaves a mark in its
-// place, so that the key stays taken: longer than the new task waits. The new one
-// cannot have the ID itself, for it has to be in Redis before the dead letter goes.
-const replayedFor = 30 * 24 * time.Hour
-
-// deleteScript removes a dead letter from both lists, and its record. ARGV[2], if not
-// empty, is the ID of the task that takes its place, and is marked there for ARGV[3] seconds.
-const deleteScript = `
-local n = redis.call("ZREM", KEYS[1], ARGV[1]) + redis.call("ZREM", KEYS[2], ARGV[1])
-if n > 0 then
-  redis.call("DEL", KEYS[3])
-  if ARGV[2] ~= "" then
-    redis.call("HSET", KEYS[3], "state", "completed", "` + wire.FieldReplayed + `", ARGV[2])
-    redis.call("EXPIRE", KEYS[3], ARGV[3])
-  end
-end
-return n`
-
-// Delete removes a dead letter for good.
-func (d *DeadLetters) Delete(ctx context.Context, queue, id string) error {
-	return d.remove(ctx, queue, id, "")
-}
-
-// remove deletes a dead letter. next is the ID of the task that keeps its key taken, if
-// it has one.
-func (d *DeadLetters) remove(ctx context.Context, queue, id, next string) error {
-	key := asynqbatch.TaskKey(queue, id)
-	l, err := d.Summary(queue, id)
-	if err != nil {
-		return err
-	}
-	lists := []string{archiveKey(queue), wire.DeadKey(queue), key}
-	n, err := d.redis.Eval(ctx, deleteScript, lists, id, next, int(replayedFor/time.Second)).Int()
-	if err != nil {
-		return redisconn.Unavailable(err)
-	}
-	if n == 0 {
-		return fmt.Errorf("tasks: %s: %w", id, ErrNotDead)
-	}
-	if l.blobs != nil {
-		_ = d.client.contents.store.Drop(ctx, blobstore.Ref(key, l.blobs.BlobRef), l.blobs.Hashes()) // or a worker's sweep does it
-	}
-	return nil
 }

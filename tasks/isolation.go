@@ -223,6 +223,13 @@ func (h *inFlight) enter(key string) <-chan struct{} {
 	return nil
 }
 
+// len is how many tasks the worker has in hand.
+func (h *inFlight) len() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.tasks)
+}
+
 func (h *inFlight) leave(key string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

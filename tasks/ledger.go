@@ -49,6 +49,8 @@ type ledger struct {
 	order   []string          // the keys of recent, a ring
 	oldest  int               // where the ring begins, once it is full
 	missing bool              // Redis may lack some of recent
+
+	unwritten unwritten
 }
 
 // acknowledger ends tasks, in one round trip: an asynqbatch.Client.
@@ -170,6 +172,9 @@ func (l *ledger) released(ctx context.Context, deliveries []*delivery) {
 		return
 	}
 	ctx = context.WithoutCancel(ctx) // the batch's time may be up
+	once := slices.DeleteFunc(slices.Clone(deliveries), func(d *delivery) bool { return d.onceToken == "" })
+	l.unwritten.add(once...)
+	defer l.unwritten.written(once...)
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, d := range deliveries {
 			offWire(ctx, p, d)
@@ -232,6 +237,7 @@ func (l *ledger) finish(deliveries []*delivery) bool {
 	if len(entries) == 0 {
 		return true
 	}
+	l.unwritten.add(entries...)
 	written := make(chan bool, len(entries))
 	for _, d := range entries {
 		d.written = written
@@ -272,6 +278,7 @@ func (l *ledger) acknowledge(deliveries []*delivery) (entries []*delivery) {
 	for i, err := range l.acks.Acknowledge(keys) {
 		d := ends[i]
 		if err == nil {
+			l.unwritten.written(d)
 			d.end(d.outcome)
 			continue
 		}
@@ -288,6 +295,7 @@ func (l *ledger) accepted(d *delivery) {
 		data = "{}"
 	}
 	d.record = data
+	l.unwritten.add(d)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.remember(d.name(), data)
@@ -319,20 +327,21 @@ func (l *ledger) signal() {
 	}
 }
 
-// run writes to Redis again what it may have missed, until end is called.
-func (l *ledger) run(ctx context.Context) {
+// run writes to Redis again what it may have missed, until end is called and Redis knows what the relay has
+// accepted, or until work is over too.
+func (l *ledger) run(work context.Context) {
 	for range l.wake {
-		l.restore(ctx) // at the end too: nobody else knows of it
+		l.restore(context.WithoutCancel(work)) // at the end too: nobody else knows of it
 		l.mu.Lock()
 		ending := l.ending
 		l.mu.Unlock()
-		if ending {
+		if ending && (!l.unwritten.any() || work.Err() != nil) {
 			return
 		}
 	}
 }
 
-// end makes run return once Redis knows, or does not answer. Nothing may be finished after it.
+// end makes run return once Redis knows, or the time is up. Nothing may be finished after it.
 func (l *ledger) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -352,6 +361,9 @@ func (l *ledger) write(deliveries []*delivery) {
 	})
 	for _, d := range deliveries {
 		written := d.written
+		if err == nil || d.record == "" {
+			l.unwritten.written(d)
+		}
 		d.end(d.outcome)
 		written <- err == nil
 	}
@@ -438,7 +450,9 @@ func (l *ledger) restore(ctx context.Context) {
 	})
 	if err != nil {
 		l.missed()
+		return
 	}
+	l.unwritten.restored(entries)
 }
 
 // noteScript writes an entry of a task that is there.

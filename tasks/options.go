@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base32"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -41,11 +43,34 @@ type Options struct {
 // DefaultMaxRetry is how many tries a message gets after its first one.
 const DefaultMaxRetry = 25
 
-// Validate reports which option is impossible.
+// NameError reports a name that no queue or mailer can have: for programs, for workers and in
+// the settings the same names are allowed, of A to Z, a to z, 0 to 9, - and _.
+type NameError struct {
+	What string // "queue" or "mailer"
+	Name string
+}
+
+func (e *NameError) Error() string {
+	return fmt.Sprintf("tasks: %q cannot be the name of a %s: use %s", e.Name, e.What, wire.NameRule)
+}
+
+// checkName returns a NameError for a name that is not allowed.
+func checkName(what, name string) error {
+	if wire.IsName(name) {
+		return nil
+	}
+	return &NameError{What: what, Name: name}
+}
+
+// Validate reports which option is impossible. A name that is not allowed is a NameError.
 func (o Options) Validate() error {
+	if err := checkName("queue", cmp.Or(o.Queue, "default")); err != nil {
+		return err
+	}
+	if err := checkName("mailer", cmp.Or(o.Using, "default")); err != nil {
+		return err
+	}
 	switch {
-	case o.Queue != "" && (strings.TrimSpace(o.Queue) == "" || strings.ContainsAny(o.Queue, "{}.:~")):
-		return fmt.Errorf("tasks: queue %q: expected a name of letters, digits, '-' and '_'", o.Queue)
 	case !o.ProcessAt.IsZero() && o.ProcessIn != 0:
 		return errors.New("tasks: process_at and process_in exclude each other")
 	case o.ProcessIn < 0:

@@ -139,6 +139,10 @@ func TestOptions_Validate(t *testing.T) {
 		{"hash tag in the queue's name", Options{Queue: "a{b}"}, "queue"},
 		{"blank queue", Options{Queue: " "}, "queue"},
 		{"dot in the queue's name", Options{Queue: "marketing.bulk"}, "queue"},
+		{"blank in the queue's name", Options{Queue: "with blank"}, `"with blank" cannot be the name of a queue: use letters of the English alphabet, digits, - and _`},
+		{"queue of another alphabet", Options{Queue: "größe"}, "queue"},
+		{"mailer with a dot", Options{Using: "eu.marketing"}, `"eu.marketing" cannot be the name of a mailer`},
+		{"good names", Options{Queue: "Bulk-2_x", Using: "eu_2"}, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

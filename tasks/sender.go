@@ -139,6 +139,7 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 	start := time.Now()
 	stats := Batch{Mailer: s.mailer, Sender: s.number, Size: len(deliveries)}
 	var reason error
+	s.busy.wires.Add(1)
 	s.sendEach(s.withSpans(ctx, deliveries), deliveries, func(group []mailer.Report) {
 		s.busy.note(time.Now())
 		if slices.ContainsFunc(group, func(r mailer.Report) bool { return r.Err == nil && !r.Skipped }) {
@@ -157,10 +158,14 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 			}
 			tried = append(tried, d)
 		}
-		if !s.ledger.finish(tried) {
+		s.busy.wires.Add(-1) // the relay waits for us now
+		known := s.ledger.finish(tried)
+		s.busy.wires.Add(1)
+		if !known {
 			cancel() // the others wait until Redis is back
 		}
 	})
+	s.busy.wires.Add(-1)
 	stats.Duration = time.Since(start)
 	s.observers.batch(stats)
 	s.ledger.released(ctx, held)
@@ -299,8 +304,11 @@ func (s *sender) withSpans(ctx context.Context, deliveries []*delivery) context.
 	return s.tracer.WithMessages(ctx, contexts)
 }
 
-// busy reports whether a mailer has sent something lately. The zero value is ready for use.
-type busy struct{ last atomic.Int64 }
+// busy reports whether a mailer has sent something lately, and is sending. The zero value is ready for use.
+type busy struct {
+	last  atomic.Int64
+	wires atomic.Int32 // senders that wait for their relay
+}
 
 // note notes that a message has been sent, or tried.
 func (b *busy) note(now time.Time) { b.last.Store(now.UnixNano()) }

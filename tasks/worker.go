@@ -32,12 +32,16 @@ type Worker struct {
 	reporter
 }
 
-// NewWorker returns a worker on the given Redis, which it does not close.
+// NewWorker returns a worker on the given Redis, which it does not close. A queue or a mailer
+// whose name is not allowed is a NameError.
 func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) {
 	if cfg.Connect == nil {
 		return nil, errors.New("tasks: WorkerConfig.Connect is required")
 	}
 	cfg = cfg.withDefaults()
+	if err := cfg.checkNames(); err != nil {
+		return nil, err
+	}
 	w := &Worker{
 		cfg:         cfg,
 		redis:       client,
@@ -83,15 +87,15 @@ func (w *Worker) Held() map[string]error {
 // Run works until ctx ends and then stops in an order that neither loses nor doubles a
 // message: take nothing new, end what is on the wire, give all others back.
 func (w *Worker) Run(ctx context.Context) error {
-	if err := w.redis.Ping(ctx).Err(); ctx.Err() != nil {
+	if err := redisconn.Answers(ctx, w.redis); ctx.Err() != nil {
 		return nil
 	} else if err != nil {
-		return redisconn.Unavailable(err)
+		return err
 	}
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
 	var senders, ledger sync.WaitGroup
-	ledger.Go(func() { w.ledger.run(context.WithoutCancel(ctx)) })
+	ledger.Go(func() { w.ledger.run(work) })
 	keeping, letGo := context.WithCancel(context.WithoutCancel(ctx))
 	defer letGo()
 	var keeper sync.WaitGroup
@@ -108,6 +112,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	timer := time.AfterFunc(w.cfg.ShutdownTimeout, abort)
 	defer timer.Stop()
 	w.isolation.stop()
+	inHand := w.inFlight.len()
+	away, release := w.redisAway()
+	defer release()
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -126,10 +133,17 @@ func (w *Worker) Run(ctx context.Context) error {
 	select {
 	case <-stopped:
 		w.log.Info().Msg("worker stopped")
-		return nil
+		return w.sayUnwritten()
+	case <-away:
+		w.cutOff()
+		return w.stoppedWithout(inHand)
 	case <-time.After(w.cfg.ShutdownTimeout + 5*givingBack):
 		// Redis does not answer, or the relay is silent about a message that it has.
 		// Waiting longer for either helps nobody.
+		w.cutOff()
+		if err := w.sayUnwritten(); err != nil {
+			return err
+		}
 		return errNotStopped
 	}
 }
@@ -142,6 +156,3 @@ func (w *Worker) each(do func(*dispatcher)) {
 	}
 	all.Wait()
 }
-
-var errNotStopped = errors.New("tasks: stopped with messages unfinished: another worker takes them over within " +
-	"two minutes, and may send what the relay has not answered a second time")

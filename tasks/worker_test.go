@@ -524,6 +524,15 @@ func TestNewWorker_refuses(t *testing.T) {
 	if _, err := NewWorker(s.Client(t), cfg); !errors.Is(err, wrong) {
 		t.Errorf("err = %v, want the backend's", err)
 	}
+	for _, bad := range []WorkerConfig{
+		{Queues: map[string]int{"default": 1, "größe": 1}}, {Mailers: map[string]int{"eu.marketing": 1}},
+	} {
+		bad.Connect = newRelay().connect
+		var name *NameError
+		if _, err := NewWorker(s.Client(t), bad); !errors.As(err, &name) {
+			t.Errorf("err = %v, want a NameError", err)
+		}
+	}
 }
 
 // What the relay puts off of one message is that message's failure: the others go, and no

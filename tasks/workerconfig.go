@@ -1,6 +1,8 @@
 package tasks
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -98,4 +100,19 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 		c.Logger = new(zerolog.Nop())
 	}
 	return c
+}
+
+// checkNames refuses names that no program can put mail under.
+func (c WorkerConfig) checkNames() error {
+	for _, name := range slices.Sorted(maps.Keys(c.Queues)) {
+		if err := checkName("queue", name); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Mailers)) {
+		if err := checkName("mailer", name); err != nil {
+			return err
+		}
+	}
+	return nil
 }

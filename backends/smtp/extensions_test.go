@@ -14,6 +14,7 @@ import (
 func TestBackend_extensions(t *testing.T) {
 	all := []string{"SIZE 1000000", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"}
 	utf8 := letter("a@x", "üser@example.com")
+	long := strings.Repeat("x", 100) + "@example.com" // more than servers must take (RFC 5321, 4.5.3.1.1)
 	tests := []struct {
 		name    string
 		offers  []string
@@ -26,6 +27,7 @@ func TestBackend_extensions(t *testing.T) {
 		{"plain", all, letter("a@x"), DSN{}, "MAIL FROM:<a@x>", "RCPT TO:<to@example.com>", "sent"},
 		{"nothing offered", nil, letter("a@x"), DSN{"NEVER", "HDRS"}, "MAIL FROM:<a@x>", "RCPT TO:<to@example.com>", "sent"},
 		{"SMTPUTF8", all, utf8, DSN{}, "MAIL FROM:<a@x> BODY=8BITMIME SMTPUTF8", "RCPT TO:<üser@example.com>", "sent"},
+		{"long local parts", all, letter(long, long), DSN{}, "MAIL FROM:<" + long + ">", "RCPT TO:<" + long + ">", "sent"},
 		{"no SMTPUTF8", []string{"8BITMIME"}, utf8, DSN{}, "", "", "permanent"},
 		{"SMTPUTF8 without 8BITMIME", []string{"SMTPUTF8"}, utf8, DSN{}, "", "", "permanent"},
 		{"domain in punycode", nil, letter("a@x", "user@bücher.example"), DSN{}, "MAIL FROM:<a@x>", "RCPT TO:<user@xn--bcher-kva.example>", "sent"},

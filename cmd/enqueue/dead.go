@@ -189,23 +189,29 @@ func (a *app) deadDelete(ctx context.Context, d *tasks.DeadLetters, letters []*t
 }
 
 // each calls work with every letter. It prints the error of a letter and goes on with the
-// others, unless Redis is unavailable.
+// others, unless Redis is unavailable. What somebody else has replayed or deleted meanwhile does
+// not count.
 func (a *app) each(letters []*tasks.DeadLetter, done string, work func(*tasks.DeadLetter) error) error {
 	bar := cli.NewBar(a.std.Err, len(letters), done)
-	failed := 0
+	failed, gone := 0, 0
 	for _, l := range letters {
 		err := work(l)
 		if err != nil && mailer.ClassOf(err) == mailer.Unavailable {
 			return err
 		}
-		if err != nil && !errors.Is(err, tasks.ErrNotDead) {
+		if errors.Is(err, tasks.ErrNotDead) {
+			gone++
+		} else if err != nil {
 			failed++
 			fmt.Fprintf(a.std.Err, "enqueue: %s: %s\n", cli.Line(l.ID), cli.Line(err.Error()))
 		}
 		bar.Add(1)
 	}
 	bar.Finish()
-	fmt.Fprintf(a.std.Out, "%d %s\n", len(letters)-failed, done)
+	fmt.Fprintf(a.std.Out, "%d %s\n", len(letters)-failed-gone, done)
+	if gone > 0 {
+		fmt.Fprintf(a.std.Err, "enqueue: %d were replayed or deleted by somebody else meanwhile\n", gone)
+	}
 	if failed > 0 {
 		return cli.Exitf(cli.ExitData, "%d could not be %s", failed, done)
 	}

@@ -2,11 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/hibiken/asynq"
@@ -77,6 +79,43 @@ func TestDead(t *testing.T) {
 	}
 	if n := pending(t, server, "default"); n != 1 {
 		t.Errorf("%d waiting, want the replayed one", n)
+	}
+}
+
+// Two people who replay the same letters are each told how many they replayed themselves.
+func TestDead_replayTogether(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	t.Setenv("REDIS_URL", server.URL())
+	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
+	const letters = 300
+	var lines strings.Builder
+	for range letters {
+		lines.WriteString(`{"to": ["ann@example.com"]}` + "\n")
+	}
+	t.Setenv("EMAIL_MASS_SIZE", "1")
+	if got := enqueue(t, "", "bulk", file(t, "lines", lines.String())); got.code != 0 {
+		t.Fatalf("%+v", got)
+	}
+	bury(t, server, "default")
+	results := make([]result, 2)
+	var both sync.WaitGroup
+	for i := range results {
+		both.Go(func() { results[i] = enqueue(t, "", "dead", "replay", "--all") })
+	}
+	both.Wait()
+	sum := 0
+	for _, r := range results {
+		n, err := strconv.Atoi(strings.TrimSuffix(r.out, " queued again\n"))
+		if err != nil || r.code != 0 {
+			t.Errorf("%+v", r)
+		}
+		if others := fmt.Sprintf("%d were replayed or deleted by somebody else meanwhile\n", letters-n); n < letters && n > 0 && !strings.Contains(r.err, " were replayed or deleted by somebody else meanwhile") {
+			t.Errorf("%+v does not say %q", r, others)
+		}
+		sum += n
+	}
+	if sum != letters || pending(t, server, "default") != letters {
+		t.Errorf("%d replays and %d waiting, want %d each", sum, pending(t, server, "default"), letters)
 	}
 }
 

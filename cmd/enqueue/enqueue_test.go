@@ -88,6 +88,7 @@ func TestBadInput(t *testing.T) {
 		{"render of an unknown field", []string{"render", "-"}, `{"colour": "red"}`, 65, []string{"colour"}},
 		{"render of no file", []string{"render", "/nowhere"}, "", 66, []string{"/nowhere"}},
 		{"test of nobody", []string{"test"}, "", 64, []string{"give an address"}},
+		{"a blank in a queue's name", []string{"send", "--to", "ann@example.com", "--queue", "with blank"}, "", 64, []string{`"with blank" cannot be the name of a queue: use letters`}},
 		{"test of no admins", []string{"test", "--admins"}, "", 78, []string{"ADMINS"}},
 		{"bulk of no file", []string{"bulk", "/nowhere"}, "", 66, []string{"/nowhere"}},
 		{"bulk file with bad lines",
@@ -210,5 +211,16 @@ func TestHelp(t *testing.T) {
 		if got.code != 0 || !strings.Contains(got.out, "Examples:") || !strings.Contains(got.out, "enqueue "+command) {
 			t.Errorf("%v: exit code %d\n%s", args, got.code, got.out)
 		}
+	}
+}
+
+// A setting with a queue's name that no worker can take from is named.
+func TestEnqueue_queueOfTheSettings(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	t.Setenv("REDIS_URL", server.URL())
+	t.Setenv("EMAIL_QUEUE", "eu.bulk")
+	got := enqueue(t, "", "send", "--to", "ann@example.com")
+	if got.code != 78 || !strings.Contains(got.err, `EMAIL_QUEUE: "eu.bulk" is not a queue's name; use letters of the English alphabet, digits, - and _`) {
+		t.Errorf("%+v, want exit code 78 and the setting", got)
 	}
 }

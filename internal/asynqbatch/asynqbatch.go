@@ -51,12 +51,13 @@ type Config struct {
 type Client struct {
 	redis redis.UniversalClient
 	acks  *acknowledger
+	cut   *cut
 	cfg   Config
 }
 
 // New returns a Client on the given Redis, which it does not close.
 func New(client redis.UniversalClient, cfg Config) *Client {
-	return &Client{redis: client, acks: newAcknowledger(client), cfg: cfg}
+	return &Client{redis: client, acks: newAcknowledger(client), cut: newCut(), cfg: cfg}
 }
 
 // TaskKey is where asynq keeps the record of a task.
@@ -64,11 +65,11 @@ func TaskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
 
 // Server is an asynq server that fetches and acknowledges many tasks in a round trip.
 type Server struct {
-	asynq    *asynq.Server
-	slots    *slots
-	fetcher  *fetcher
-	stop     sync.Once
-	shutdown sync.Once
+	asynq   *asynq.Server
+	slots   *slots
+	fetcher *fetcher
+	stop    sync.Once
+	end     sync.Once
 }
 
 // ServerConfig is the configuration of a server. The logger is the Client's.
@@ -88,7 +89,7 @@ func (c *Client) NewServer(cfg ServerConfig) *Server {
 	cfg.Logger = newLogger(c.cfg.Logger)
 	s := newSlots(cfg.Concurrency)
 	f := newFetcher(c.redis, s, cfg.Eager, c.cfg.LostField)
-	return &Server{asynq: asynq.NewServerFromRedisClient(c.broker(f), cfg.Config), slots: s, fetcher: f}
+	return &Server{asynq: asynq.NewServerFromRedisClient(cutClient{c.broker(f), c.cut.off}, cfg.Config), slots: s, fetcher: f}
 }
 
 // Start starts to fetch tasks and to give them to the handler.
@@ -103,9 +104,9 @@ func (s *Server) Stop() {
 	})
 }
 
-// Shutdown waits for the handlers, as long as the configuration says, and ends the server. Whoever calls it, it
-// returns when that is done.
-func (s *Server) Shutdown() { s.shutdown.Do(s.asynq.Shutdown) }
+// Shutdown waits for the handlers, as long as the configuration says, and ends the server. Whoever calls it, it has
+// ended then: asynq's own does not wait for one that is under way.
+func (s *Server) Shutdown() { s.end.Do(s.asynq.Shutdown) }
 
 // InHand is how many tasks the server has fetched that no handler has ended.
 func (s *Server) InHand() int { return s.slots.taken() + s.fetcher.waiting() }

@@ -89,7 +89,7 @@ func (l logger) Error(args ...any) { l.trouble(zerolog.ErrorLevel, fmt.Sprint(ar
 
 // trouble logs a line of which there may be one for each task.
 func (l logger) trouble(level zerolog.Level, text string) {
-	if level == zerolog.DebugLevel || endedBefore(text) {
+	if level == zerolog.DebugLevel || endedBefore(text) || strings.Contains(text, errCut.Error()) {
 		l.log.Debug().Msg(text)
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/queuestats"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 )
 
 const (
@@ -27,7 +28,8 @@ type queueCollector struct {
 	client  redis.UniversalClient
 	timeout time.Duration
 
-	up, took, workers, dead, oldest      desc
+	up, writable, took                   desc
+	workers, dead, oldest                desc
 	tasks, size, latency, memory, paused desc
 	processed, failed                    desc
 
@@ -42,7 +44,9 @@ func newQueueCollector(b *book, client redis.UniversalClient, timeout time.Durat
 	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
 	return &queueCollector{
 		client: client, timeout: timeout,
-		up:      b.desc(gauge, "mailpouch_redis_up", "1 if Redis has answered this scrape, else 0; then what is read from it is missing."),
+		up: b.desc(gauge, "mailpouch_redis_up", "1 if Redis has answered this scrape, else 0; then what is read from it is missing."),
+		writable: b.desc(gauge, "mailpouch_redis_writable",
+			"1 if Redis has taken what this scrape wrote, else 0: it is full, a replica, or has no disk, and takes no mail and gives none out."),
 		took:    b.desc(gauge, "mailpouch_redis_scrape_seconds", "How long reading from Redis took for this scrape."),
 		workers: b.desc(gauge, "mailpouch_workers", "Worker processes that have told Redis lately that they live."),
 		dead: b.desc(gauge, "mailpouch_dead_letters",
@@ -63,7 +67,7 @@ func newQueueCollector(b *book, client redis.UniversalClient, timeout time.Durat
 // Describe implements prometheus.Collector.
 func (c *queueCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []desc{
-		c.up, c.took, c.workers, c.dead, c.oldest,
+		c.up, c.writable, c.took, c.workers, c.dead, c.oldest,
 		c.tasks, c.size, c.latency, c.memory, c.paused, c.processed, c.failed,
 	} {
 		ch <- d.Desc
@@ -82,8 +86,14 @@ func (c *queueCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	if err != nil {
 		ch <- c.up.is(0)
+		ch <- c.writable.is(0)
 		return
 	}
+	writable := 1.0
+	if redisconn.TryWrite(ctx, c.client) != nil {
+		writable = 0
+	}
+	ch <- c.writable.is(writable)
 	queues = queues[:min(len(queues), maxQueues)]
 	memory := c.memoryOf(ctx, queues)
 	ch <- c.up.is(1)

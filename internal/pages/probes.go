@@ -2,14 +2,17 @@ package pages
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
+
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 )
 
 // readiness is what /readyz tells a stranger: no names, and no reasons.
 type readiness struct {
 	Ready  bool   `json:"ready"`
 	Worker string `json:"worker"`  // running or ending
-	Redis  string `json:"redis"`   // ok or unreachable
+	Redis  string `json:"redis"`   // ok, unreachable, or refuses writes
 	Mailer string `json:"mailers"` // ok or held
 }
 
@@ -27,15 +30,19 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// ready reports whether mail flows. It asks Redis, but not the relays: the worker probes
-// those itself, with growing pauses, and its answer is used.
+// ready reports whether mail flows. It writes to Redis, which may answer and refuse all the same, but does not ask
+// the relays: the worker probes those itself, with growing pauses, and its answer is used.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	reply := detail{readiness: readiness{Worker: "running", Redis: "ok", Mailer: "ok"}}
 	if s.ending() {
 		reply.Worker = "ending"
 	}
-	if _, err := s.ping.get(r.Context()); err != nil {
+	if _, err := s.write.get(r.Context()); err != nil {
 		reply.Redis, reply.RedisError = "unreachable", s.cfg.view().Text(err.Error(), maxReason)
+		var refused *redisconn.RefusedError
+		if errors.As(err, &refused) {
+			reply.Redis = "refuses writes"
+		}
 	}
 	for name, why := range s.cfg.Held() {
 		if reply.Mailer = "held"; reply.Held == nil {

@@ -112,6 +112,37 @@ func TestReady_redisGoes(t *testing.T) {
 	until(true, "restarted")
 }
 
+// A Redis that answers and refuses to write is named, within the time that an answer serves, and its recovery too.
+func TestReady_redisRefuses(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Options{})
+	s := serve(t, Config{Redis: connect(t, server.URL())})
+	for _, tt := range []struct{ setting, bad, good, why string }{
+		{"maxmemory", "1", "0", "Redis is full and takes no mail: raise its maxmemory, or see what fills it: OOM"},
+		{"min-replicas-to-write", "1", "0", "Redis has too few replicas (min-replicas-to-write) and takes no mail until they are back: NOREPLICAS"},
+	} {
+		for _, well := range []bool{false, true} {
+			value, want := tt.bad, `{"ready":false,"worker":"running","redis":"refuses writes","mailers":"ok","redis_error":"`+tt.why
+			if well {
+				value, want = tt.good, `{"ready":true,"worker":"running","redis":"ok"`
+			}
+			if err := server.Client(t).ConfigSet(t.Context(), tt.setting, value).Err(); err != nil {
+				t.Fatal(err)
+			}
+			s.write.mu.Lock()
+			s.write.at = time.Time{} // the last answer is too old
+			s.write.mu.Unlock()
+			if _, body := get(t, s, "/readyz"); !strings.HasPrefix(body, want) {
+				t.Errorf("%s %s: %s\nwant %s", tt.setting, value, body, want)
+			}
+			var page status
+			if _, body := get(t, s, "/status.json"); json.Unmarshal([]byte(body), &page) != nil || page.Redis != "" || (page.Refuses == "") != well {
+				t.Errorf("%s %s: the page: %s", tt.setting, value, body)
+			}
+		}
+	}
+}
+
 // However many ask, Redis is asked once, and not for the sake of the first alone.
 func TestCached(t *testing.T) {
 	t.Parallel()

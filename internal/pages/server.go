@@ -20,6 +20,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/settings"
 )
 
@@ -60,7 +61,7 @@ type Server struct {
 	cfg      Config
 	guard    guard
 	queues   cached[[]queuestats.Queue]
-	ping     cached[string]
+	write    cached[struct{}] // whether Redis takes what is written
 	http     *http.Server
 	listener net.Listener
 	serving  sync.WaitGroup
@@ -99,7 +100,7 @@ func Start(cfg Config) (*Server, error) {
 		return nil, errors.Join(ErrUnprotected, listener.Close())
 	}
 	s.queues.read = func(ctx context.Context) ([]queuestats.Queue, error) { return queuestats.Read(ctx, cfg.Redis) }
-	s.ping.read = func(ctx context.Context) (string, error) { return cfg.Redis.Ping(ctx).Result() }
+	s.write.read = func(ctx context.Context) (struct{}, error) { return struct{}{}, redisconn.TryWrite(ctx, cfg.Redis) }
 	s.http = &http.Server{
 		Handler: s.handler(), ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
 		WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,

@@ -20,7 +20,8 @@ type status struct {
 	Now      time.Time       `json:"now"`
 	State    string          `json:"state"` // ok, held, redis or ending: the worst of them
 	Worker   workerStatus    `json:"worker"`
-	Redis    string          `json:"redis,omitempty"` // why it cannot be asked
+	Redis    string          `json:"redis,omitempty"`         // why it cannot be asked
+	Refuses  string          `json:"redis_refuses,omitempty"` // why it answers and takes no mail
 	All      flow            `json:"all"`
 	Rate     float64         `json:"rate"` // mails/s
 	Chart    chart           `json:"chart"`
@@ -100,11 +101,18 @@ const refusedRecipient tasks.Action = "refused"
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	queues, err := s.queues.get(r.Context())
+	var refused error
+	if err == nil {
+		_, refused = s.write.get(r.Context())
+	}
 	reply := s.cfg.State.snapshot(s.cfg.view())
 	reply.Worker.Version = s.cfg.Version
 	reply.Queues = addUp(queues, s.cfg.Queues, reply.Now, s.cfg.State)
 	if err != nil {
 		reply.Redis = s.cfg.view().Text(err.Error(), maxReason)
+	}
+	if refused != nil {
+		reply.Refuses = s.cfg.view().Text(refused.Error(), maxReason)
 	}
 	held := s.cfg.Held()
 	for i, m := range reply.Mailers {
@@ -115,7 +123,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case s.ending():
 		reply.State = "ending"
-	case err != nil:
+	case err != nil, refused != nil:
 		reply.State = "redis"
 	case len(held) > 0:
 		reply.State = "held"

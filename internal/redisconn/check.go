@@ -21,6 +21,9 @@ type CheckResult struct {
 	// Notes are what a person should know of settings that are a fair choice, and what
 	// could not be found out.
 	Notes []string
+	// Refuses is why Redis takes no mail for now, though it could be used: it is full, say, or
+	// has no disk. It is nil if all is well.
+	Refuses error
 }
 
 // minRedis is the oldest version that asynq's scripts run on: its ZRANGE ... BYSCORE is
@@ -32,9 +35,23 @@ var minRedis = [2]int{6, 2}
 // part of a cluster and the client is not told so. What Redis does not let us ask,
 // as managed ones do, is in the Notes.
 func Check(ctx context.Context, client redis.UniversalClient) (CheckResult, error) {
-	if err := client.Ping(ctx).Err(); err != nil {
-		return CheckResult{}, Unavailable(err)
+	if err := Answers(ctx, client); err != nil {
+		return CheckResult{}, err
 	}
+	c, err := checkServers(ctx, client)
+	if err != nil {
+		return c, err
+	}
+	var refused *RefusedError
+	if err := TryWrite(ctx, client); errors.As(err, &refused) {
+		c.Refuses = err
+	} else if err != nil {
+		return c, Unavailable(err)
+	}
+	return c, nil
+}
+
+func checkServers(ctx context.Context, client redis.UniversalClient) (CheckResult, error) {
 	cluster, ok := client.(*redis.ClusterClient)
 	if !ok {
 		return checkServer(ctx, client, false)

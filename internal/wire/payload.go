@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"time"
@@ -225,8 +226,23 @@ func (s *Meta) Generation() string {
 	if s.Digest == "" {
 		return ""
 	}
-	return strconv.FormatInt(s.DueAt.UnixMilli(), 36)
+	generation := strconv.FormatInt(s.DueAt.UnixMilli(), 36)
+	if rest := s.DueAt.Nanosecond() % int(time.Millisecond); rest > 0 {
+		const digits = 36 * 36 * 36 * 36 // so all have the same length
+		generation += strconv.FormatInt(int64(digits+rest), 36)
+	}
+	return generation
 }
+
+// DueOnce is a time as the DueAt of a message that is to be handed over once. It has a
+// part of a millisecond that is random, for the same message may be due at the same time
+// again, after it was cancelled.
+func DueOnce(at time.Time) time.Time {
+	return Due(at).Add(1 + rand.N(time.Millisecond-1)) //nolint:gosec // what differs, nobody needs to guess
+}
+
+// Due is a time as the DueAt of a message.
+func Due(at time.Time) time.Time { return at.UTC().Truncate(time.Millisecond) }
 
 // Hashes are the hashes of the blobs, each once.
 func (s *Meta) Hashes() []string {

@@ -1,6 +1,7 @@
 package workercli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,7 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry) err
 	}
 	fmt.Fprintln(std.Out)
 	found, err := tryRedis(ctx, s)
+	err = cmp.Or(err, found.Refuses)
 	redisErr := report(std.Out, "Redis", s.Queue.RedisURL.String(), err)
 	printWarnings(std.Out, found.Warnings)
 	for _, line := range found.Notes {

@@ -97,6 +97,9 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 	if err != nil {
 		return cli.Exitf(cli.ExitUnavailable, "Redis %s: %w", s.Queue.RedisURL, err)
 	}
+	if found.Refuses != nil {
+		log.Error().Err(found.Refuses).Msg("the worker waits until Redis can be written to")
+	}
 	for _, warning := range found.Warnings {
 		log.Warn().Msg(warning)
 	}

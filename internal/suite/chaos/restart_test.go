@@ -12,6 +12,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // A rolling restart of all workers under load, several times, is not to be seen in what
@@ -107,5 +108,49 @@ func insist(t *testing.T, w *worker) {
 			t.Fatal("the worker does not end")
 		case <-again.C:
 		}
+	}
+}
+
+// A worker with nothing to do ends in order when Redis is away, be it silent or gone: it has nothing to write. It took
+// more than two minutes.
+func TestStop_redisAway(t *testing.T) {
+	t.Parallel()
+	for name, away := range map[string]func(*redistest.Server){
+		"silent": (*redistest.Server).Pause,
+		"gone":   (*redistest.Server).Kill,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t, redistest.Options{})
+			s := ours(t, server.URL(), startRelay(t, *seedFlag, faults{}))
+			logs := t.TempDir()
+			fleet := startFleet(t, s, 1, logs, time.Minute)
+			w := fleet.take(0)
+			says := func(line string) func() bool {
+				return func() bool {
+					log, err := os.ReadFile(filepath.Join(logs, w.name+".log"))
+					return err == nil && strings.Contains(string(log), line)
+				}
+			}
+			client := server.Client(t)
+			if !waitFor(t.Context(), says("worker started")) || !waitFor(t.Context(), func() bool { return client.SCard(t.Context(), wire.WorkersKey).Val() > 0 }) {
+				t.Fatal("the worker does not start")
+			}
+			away(server)
+			told := time.Now()
+			tell(t, w)
+			select {
+			case <-w.gone:
+			case <-time.After(30 * time.Second):
+				t.Fatal("the worker does not end")
+			}
+			t.Logf("ended after %v", time.Since(told).Round(time.Millisecond))
+			if state := w.cmd.ProcessState.String(); state != "exit status 0" {
+				t.Errorf("it has ended with %s", state)
+			}
+			if !says("worker stopped, while Redis is away")() {
+				t.Error("it does not say that Redis is away")
+			}
+		})
 	}
 }

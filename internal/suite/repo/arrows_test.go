@@ -46,7 +46,7 @@ var arrows = []struct {
 	{"internal/pages", []string{"mailer", "settings", "backends/smtp", "tasks", "internal/redact", "internal/redisconn", "internal/ownhost", "internal/queuestats", "internal/wire"},
 		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/metrics", []string{"mailer", "backends/smtp", "tasks", "internal/queuestats", "internal/redisconn"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
-	{"settings", []string{"internal/hostname"}, []string{"github.com/kelseyhightower/envconfig"}},
+	{"settings", []string{"internal/hostname", "internal/wire"}, []string{"github.com/kelseyhightower/envconfig"}},
 	{"examples/contact", []string{root, "mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
 	{"examples/minimal", []string{root, "mailer"}, nil},
 	{"examples/webhook/worker", []string{"mailer", "settings", "backends", "cmd/worker/workercli", "examples/webhook"}, nil},

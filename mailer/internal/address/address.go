@@ -22,11 +22,13 @@ type Mailbox struct {
 // (RFC 6531): a domain is always in punycode.
 func (b Mailbox) IsUTF8() bool { return !charset.IsASCII(b.Addr) }
 
-// Most octets that SMTP allows (RFC 5321, 4.5.3.1). A path is an address in angle brackets.
+// Most octets of an address. What servers must take at least is 64 for a local part and 256 for an
+// address in angle brackets, but a client may try more (RFC 5321, 4.5.3.1): addresses for replies
+// and bounces have it, and are taken. So there is no limit but that of the line it is sent in
+// (4.5.3.1.4), and for a domain what the DNS can hold.
 const (
-	maxLocal  = 64
-	maxDomain = 255
-	maxPath   = 256
+	maxAddress = 512 - len("MAIL FROM:<>\r\n")
+	maxDomain  = 255
 )
 
 // Parse reads one address, with or without a display name. What is wrong
@@ -289,10 +291,10 @@ func parseSpec(spec string) (addr, reason string) {
 	switch {
 	case strings.ContainsFunc(local, isSeparator):
 		return "", reasonAddress
-	case len(local) > maxLocal:
-		return "", "has a local part of more than 64 octets"
-	case len(domain) > maxDomain, len(addr) > maxPath-len("<>"):
-		return "", "is longer than SMTP allows"
+	case len(domain) > maxDomain:
+		return "", "has a domain that is longer than any can be"
+	case len(addr) > maxAddress:
+		return "", "is too long for a line of SMTP"
 	}
 	return addr, ""
 }

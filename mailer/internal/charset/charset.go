@@ -1,7 +1,6 @@
 package charset
 
 import (
-	"bytes"
 	"strings"
 
 	"golang.org/x/text/encoding"
@@ -11,8 +10,9 @@ import (
 
 // Charset is how the texts of a message become bytes.
 type Charset struct {
-	Name string            // for the charset parameter and encoded words
-	enc  encoding.Encoding // nil: UTF-8
+	Name   string            // for the charset parameter and encoded words
+	enc    encoding.Encoding // nil: UTF-8
+	strict *strictness       // nil: what enc writes is right
 }
 
 // UTF8 returns the charset UTF-8.
@@ -22,8 +22,8 @@ func UTF8() Charset { return Charset{Name: "utf-8"} }
 func (c Charset) IsUTF8() bool { return c.enc == nil }
 
 // Lookup finds a charset by any of its usual names. One in which ASCII does
-// not stand for itself, such as UTF-16, cannot be used for mail text (RFC 2046,
-// 4.1.2): it becomes UTF-8.
+// not stand for itself, such as UTF-16 or HZ, cannot be used for mail text (RFC 2046,
+// 4.1.2): it becomes UTF-8. So does x-user-defined, which only browsers know.
 func Lookup(name string) (cs Charset, ok bool) {
 	if name == "" || strings.EqualFold(name, "utf-8") {
 		return UTF8(), true
@@ -40,8 +40,9 @@ func Lookup(name string) (cs Charset, ok bool) {
 			return cs, false
 		}
 	}
-	const probe = "a\r\n"
-	if b, ok := cs.encode(probe); strings.EqualFold(cs.Name, "utf-8") || !ok || string(b) != probe {
+	cs.strict = strict(cs.Name)
+	const probe = "a~\\\r\n"
+	if b, ok := cs.encode(probe); strings.EqualFold(cs.Name, "utf-8") || cs.Name == "x-user-defined" || !ok || string(b) != probe {
 		return UTF8(), true
 	}
 	return cs, true
@@ -79,18 +80,14 @@ func registeredName(name string) string {
 	return name
 }
 
-// encode returns s in the charset, or false if s has a character that the charset lacks.
+// encode returns s in the charset, or false if s has a character that the charset lacks or that
+// not everybody who knows the charset would read.
 func (c Charset) encode(s string) ([]byte, bool) {
 	if c.enc == nil {
 		return []byte(s), true
 	}
 	b, err := c.enc.NewEncoder().Bytes([]byte(s))
-	if err != nil {
-		return nil, false
-	}
-	// The encoder knows half-width katakana, which ISO-2022-JP for mail
-	// (RFC 1468) does not, and neither do many who read it.
-	if strings.EqualFold(c.Name, "iso-2022-jp") && bytes.Contains(b, []byte("\x1b(I")) {
+	if err != nil || !c.strict.allows(s, b) {
 		return nil, false
 	}
 	return b, true

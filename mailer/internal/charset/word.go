@@ -2,6 +2,7 @@ package charset
 
 import (
 	"encoding/base64"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -23,7 +24,7 @@ type Words struct {
 }
 
 // NewWords returns the Words for a text: in cs, or in UTF-8 if cs lacks one of its characters,
-// and in the Q or the B encoding, whichever is shorter. phrase is for a display name (RFC 2047,
+// and in the Q or the B encoding, whichever is shorter; ISO-2022-JP is always in B (RFC 1468). phrase is for a display name (RFC 2047,
 // 5), where fewer characters stand for themselves.
 func NewWords(cs Charset, text string, phrase bool) Words {
 	if len(cs.Name) > maxCharsetName {
@@ -31,7 +32,7 @@ func NewWords(cs Charset, text string, phrase bool) Words {
 	}
 	cs, b := cs.OrUTF8(text, "")
 	e := Words{cs: cs, phrase: phrase}
-	e.q = e.qLen(b) <= base64.StdEncoding.EncodedLen(len(b))
+	e.q = !strings.EqualFold(cs.Name, "iso-2022-jp") && e.qLen(b) <= base64.StdEncoding.EncodedLen(len(b))
 	return e
 }
 

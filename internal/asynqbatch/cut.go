@@ -1,0 +1,84 @@
+package asynqbatch
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// cut is what lets asynq's servers end while Redis is away. asynq waits for each of its commands when it shuts down,
+// one after the other, and each takes as long as the client tries it: two minutes in all. And it cannot be left behind
+// either: it dies of a client that is closed under it. So its commands are cut off. They may still be done.
+type cut struct {
+	once sync.Once
+	off  chan struct{} // closed when all commands are to fail
+}
+
+var errCut = errors.New("asynqbatch: the worker ends, and Redis is away")
+
+func newCut() *cut { return &cut{off: make(chan struct{})} }
+
+// CutOff has all commands of the servers fail from now on, also those that wait for Redis. Shutdown then takes no
+// longer than the configuration gives the handlers. What Redis does not hear of comes back when its lease is over.
+func (c *Client) CutOff() { c.cut.once.Do(func() { close(c.cut.off) }) }
+
+// cutClient is a client whose commands end when they are cut off: those that asynq's servers use.
+type cutClient struct {
+	redis.UniversalClient
+	off <-chan struct{}
+}
+
+// until does something, unless the commands are cut off: then it returns failed and leaves it to itself.
+func until[T any](off <-chan struct{}, do func() T, failed T) T {
+	select {
+	case <-off:
+		return failed
+	default:
+	}
+	done := make(chan T, 1)
+	go func() { done <- do() }()
+	select {
+	case v := <-done:
+		return v
+	case <-off:
+		return failed
+	}
+}
+
+func (c cutClient) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	return until(c.off, func() *redis.Cmd { return c.UniversalClient.EvalSha(ctx, sha, keys, args...) }, redis.NewCmdResult(nil, errCut))
+}
+
+func (c cutClient) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
+	return until(c.off, func() *redis.Cmd { return c.UniversalClient.Eval(ctx, script, keys, args...) }, redis.NewCmdResult(nil, errCut))
+}
+
+func (c cutClient) Ping(ctx context.Context) *redis.StatusCmd {
+	return until(c.off, func() *redis.StatusCmd { return c.UniversalClient.Ping(ctx) }, redis.NewStatusResult("", errCut))
+}
+
+func (c cutClient) SAdd(ctx context.Context, key string, members ...any) *redis.IntCmd {
+	return until(c.off, func() *redis.IntCmd { return c.UniversalClient.SAdd(ctx, key, members...) }, redis.NewIntResult(0, errCut))
+}
+
+func (c cutClient) ZAdd(ctx context.Context, key string, members ...redis.Z) *redis.IntCmd {
+	return until(c.off, func() *redis.IntCmd { return c.UniversalClient.ZAdd(ctx, key, members...) }, redis.NewIntResult(0, errCut))
+}
+
+func (c cutClient) ZAddXX(ctx context.Context, key string, members ...redis.Z) *redis.IntCmd {
+	return until(c.off, func() *redis.IntCmd { return c.UniversalClient.ZAddXX(ctx, key, members...) }, redis.NewIntResult(0, errCut))
+}
+
+func (c cutClient) ZRem(ctx context.Context, key string, members ...any) *redis.IntCmd {
+	return until(c.off, func() *redis.IntCmd { return c.UniversalClient.ZRem(ctx, key, members...) }, redis.NewIntResult(0, errCut))
+}
+
+func (c cutClient) HSet(ctx context.Context, key string, values ...any) *redis.IntCmd {
+	return until(c.off, func() *redis.IntCmd { return c.UniversalClient.HSet(ctx, key, values...) }, redis.NewIntResult(0, errCut))
+}
+
+func (c cutClient) Del(ctx context.Context, keys ...string) *redis.IntCmd {
+	return until(c.off, func() *redis.IntCmd { return c.UniversalClient.Del(ctx, keys...) }, redis.NewIntResult(0, errCut))
+}
