@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -218,6 +219,7 @@ func TestReal(t *testing.T) {
 		`mailpouch_batch_messages_sum{mailer="default"}`:                                    40,
 		`mailpouch_redis_up`:                                                   1,
 		`mailpouch_workers`:                                                    1,
+		`mailpouch_queue_workers{queue="default"}`:                             1,
 		`mailpouch_dead_letters{queue="default"}`:                              5,
 		`mailpouch_dead_letters{queue="bulk"}`:                                 5,
 		`asynq_tasks_enqueued_total{queue="default",state="scheduled"}`:        1,
@@ -335,7 +337,7 @@ func TestACL(t *testing.T) {
 		if err := admin.Do(t.Context(), words...).Err(); err != nil {
 			t.Fatal(err)
 		}
-		if err := admin.SAdd(t.Context(), "asynq:queues", "default").Err(); err != nil {
+		if err := cmp.Or(admin.SAdd(t.Context(), "asynq:queues", "default").Err(), admin.Set(t.Context(), "asynq:{default}:processed", 1, 0).Err()); err != nil {
 			t.Fatal(err)
 		}
 		client, err := redisconn.ConnectStatus("redis://" + name + ":SECRET@" + redis.Addr())
