@@ -68,6 +68,7 @@ func WorkerConfig(ctx context.Context, s settings.Settings, registry backends.Re
 		MaxAge:          w.MaxAge,
 		BatchTimeout:    w.BatchTimeout,
 		ReplyTimeout:    reply,
+		TaskTimeout:     s.Queue.TaskTimeout,
 		ShutdownTimeout: w.ShutdownTimeout,
 		ShowAddresses:   s.Log.ShowAddresses,
 	}, nil

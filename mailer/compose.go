@@ -6,6 +6,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/mailer/internal/address"
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
+	"github.com/mailpouch/mailpouch/mailer/internal/headerfield"
 	"github.com/mailpouch/mailpouch/mailer/internal/mimewriter"
 )
 
@@ -117,7 +118,7 @@ func (m *EmailMessage) checkTexts() error {
 	if err := checkText("subject", m.Subject, charset.WithTab); err != nil {
 		return err
 	}
-	if err := checkMessageID("message_id", m.MessageID); err != nil {
+	if err := m.checkMessageID(); err != nil {
 		return err
 	}
 	if err := checkDate(m.Date); err != nil {
@@ -155,7 +156,7 @@ func checkAttachment(i int, a Attachment) error {
 	if len(a.ContentID) > maxFilename {
 		return &InvalidMessageError{Field: field, Reason: "is longer than 300 bytes"}
 	}
-	return checkMessageID(field, a.ContentID)
+	return checkContentID(field, a.ContentID)
 }
 
 // writeHeader writes all fields but those of MIME.
@@ -164,32 +165,44 @@ func (m *EmailMessage) writeHeader(h *mimewriter.Header, headers []namedHeader, 
 		name, field string
 		boxes       []address.Mailbox
 	}{
-		{"From", "from_email", a.from}, {"To", "to", a.to}, {"Cc", "cc", a.cc}, {"Reply-To", "reply_to", a.replyTo},
+		{"From", "from_email", a.from}, {"Sender", "", m.missingSender(a)},
+		{"To", "to", a.to}, {"Cc", "cc", a.cc}, {"Reply-To", "reply_to", a.replyTo},
 	} {
 		if err := m.writeAddresses(h, f.name, f.field, f.boxes, cs); err != nil {
 			return err
 		}
 	}
 	h.Subject(m.Subject, cs)
-	m.writeIdentity(h, cs)
+	if err := m.writeIdentity(h, cs); err != nil {
+		return err
+	}
 	for _, other := range headers {
 		switch other.canonical {
-		case "From", "To", "Cc", "Reply-To", "Date", "Message-Id", "Bcc", "Resent-Bcc", "Return-Path":
+		case "From", "Sender", "To", "Cc", "Reply-To", "Date", "Message-Id", "Bcc", "Resent-Bcc", "Return-Path":
 			continue
 		}
-		if err := writeOther(h, other.name, other.value, cs); err != nil {
+		if err := writeField(h, other.name, headerField(other.name), other.value, cs); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// writeAddresses writes From, To, Cc or Reply-To, or what Headers has instead. An empty To, Cc or
-// Reply-To there leaves the field out. An empty From does not, because every message has one.
+// writeField writes a field by the grammar that its name has.
+func writeField(h *mimewriter.Header, name, field, value string, cs charset.Charset) error {
+	if reason := headerfield.Write(h, name, field, value, cs); reason != "" {
+		return &InvalidMessageError{Field: field, Reason: reason}
+	}
+	return nil
+}
+
+// writeAddresses writes From, Sender, To, Cc or Reply-To, or what Headers has instead. An empty
+// To, Cc or Reply-To there leaves the field out. An empty From does not, because every message has
+// one, nor an empty Sender, where it is needed.
 func (m *EmailMessage) writeAddresses(h *mimewriter.Header, name, field string, boxes []address.Mailbox, cs charset.Charset) error {
 	value, theirs, ok := m.override(name)
-	if ok && (name != "From" || !isBlank(value)) {
-		return writeAddressText(h, name, theirs, value, cs)
+	if ok && (name != "From" && name != "Sender" || !isBlank(value)) {
+		return writeField(h, name, theirs, value, cs)
 	}
 	if len(boxes) > 0 {
 		h.Addresses(name, field, slices.Values(boxes), cs)
@@ -197,28 +210,32 @@ func (m *EmailMessage) writeAddresses(h *mimewriter.Header, name, field string, 
 	return nil
 }
 
-// writeAddressText writes a field of addresses from a text. A text that is not an address list,
-// such as "undisclosed-recipients:;", is written as it is if it is ASCII.
-func writeAddressText(h *mimewriter.Header, name, field, value string, cs charset.Charset) error {
-	if isBlank(value) {
+// missingSender is the Sender of a message by several authors, who are in Headers["From"]: such a
+// message has to say which one of them, or who else, has sent it (RFC 5322, 3.6.2). It is empty
+// for other messages.
+func (m *EmailMessage) missingSender(a addresses) []address.Mailbox {
+	from, _, _ := m.override("From")
+	if n, _, _ := address.Check(from); n < 2 {
 		return nil
 	}
-	n, _, reason := address.Check(value)
-	switch {
-	case reason == "" && n > 0:
-		h.Addresses(name, field, address.All(value), cs)
-	case charset.IsASCII(value):
-		h.Text(name, field, value, cs)
-	default:
-		return &InvalidMessageError{Field: field, Reason: reason}
+	if len(a.from) > 0 {
+		return a.from
+	}
+	for box := range address.All(from) {
+		if box.Addr != "" {
+			box.Opens, box.Closes = "", false
+			return []address.Mailbox{box}
+		}
 	}
 	return nil
 }
 
 // writeIdentity writes Date and Message-ID, each if there is one.
-func (m *EmailMessage) writeIdentity(h *mimewriter.Header, cs charset.Charset) {
+func (m *EmailMessage) writeIdentity(h *mimewriter.Header, cs charset.Charset) error {
 	if value, field, ok := m.override("Date"); ok && !isBlank(value) {
-		h.Text("Date", field, value, cs)
+		if err := writeField(h, "Date", field, value, cs); err != nil {
+			return err
+		}
 	} else if !m.Date.IsZero() {
 		h.Date(m.Date)
 	}
@@ -226,17 +243,7 @@ func (m *EmailMessage) writeIdentity(h *mimewriter.Header, cs charset.Charset) {
 	if !ok || id == "" {
 		id, field = m.MessageID, "message_id"
 	}
-	if id != "" {
-		h.Text("Message-ID", field, id, cs)
-	}
-}
-
-func writeOther(h *mimewriter.Header, name, value string, cs charset.Charset) error {
-	if address.IsHeader(name) {
-		return writeAddressText(h, name, headerField(name), value, cs)
-	}
-	h.Text(name, headerField(name), value, cs)
-	return nil
+	return writeField(h, "Message-ID", field, id, cs)
 }
 
 // Validate checks that the message can be rendered and addressed. An error is a

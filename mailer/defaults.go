@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/address"
+	"github.com/mailpouch/mailpouch/mailer/internal/headerfield"
 )
 
 // Defaults fills in what an author may leave empty. Its zero value is usable.
@@ -25,7 +26,7 @@ func (m *EmailMessage) WithDefaults(d Defaults) *EmailMessage {
 	c := *m
 	c.FromEmail = cmp.Or(c.FromEmail, d.FromEmail, "webmaster@localhost")
 	c.Charset = cmp.Or(c.Charset, d.Charset, "utf-8")
-	c.MessageID = cmp.Or(c.rawMessageID(), c.MessageID, c.header("Message-ID"))
+	c.MessageID = cmp.Or(c.rawMessageID(), completeID(c.MessageID), completeID(c.header("Message-ID")))
 	if c.MessageID == "" {
 		c.MessageID = newMessageID(d.Hostname)
 	}
@@ -42,8 +43,17 @@ func (m *EmailMessage) WithDefaults(d Defaults) *EmailMessage {
 // be a MessageID.
 func (m *EmailMessage) rawMessageID() string {
 	id := m.RawHeader("Message-Id")
-	if checkMessageID("", id) != nil {
+	if checkContentID("", id) != nil {
 		return ""
+	}
+	return id
+}
+
+// completeID returns a message ID with the angle brackets that it may lack, and what is none
+// unchanged, for Validate to refuse.
+func completeID(id string) string {
+	if whole, reason := headerfield.ID(id); reason == "" {
+		return whole
 	}
 	return id
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/mailer/internal/address"
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
+	"github.com/mailpouch/mailpouch/mailer/internal/headerfield"
 	"github.com/mailpouch/mailpouch/mailer/internal/rawmessage"
 )
 
@@ -109,7 +110,7 @@ func (m *EmailMessage) addresses() (a addresses, err error) {
 func (m *EmailMessage) envelopeNames() []string {
 	var names []string
 	for name := range m.Headers {
-		if address.IsBlindCopy(name) || strings.EqualFold(name, "Return-Path") || address.IsHeader(name) {
+		if address.IsBlindCopy(name) || strings.EqualFold(name, "Return-Path") || headerfield.HoldsAddresses(name) {
 			names = append(names, name)
 		}
 	}
@@ -123,11 +124,13 @@ func (m *EmailMessage) envelopeNames() []string {
 func (a *addresses) addHeader(name, value string) error {
 	switch {
 	case address.IsBlindCopy(name):
-		_, _, reason := address.Check(value)
-		if reason != "" || !charset.IsClean(value, charset.WithTab) {
-			return fieldError(headerField(name), value, reason)
+		for box, reason := range address.Each(value) { // without groups, for nobody sees them
+			if reason != "" {
+				return fieldError(headerField(name), value, reason)
+			}
+			a.bcc = append(a.bcc, box)
 		}
-		a.bcc = slices.AppendSeq(a.bcc, address.All(value))
+		return checkText(headerField(name), value, charset.WithTab)
 	case strings.EqualFold(name, "Return-Path"):
 		if isBlank(value) || strings.Trim(value, " \t") == "<>" {
 			a.sender, a.nullSender = "", true
@@ -138,8 +141,8 @@ func (a *addresses) addHeader(name, value string) error {
 			return err
 		}
 		a.sender = boxes[0].Addr
-	case address.IsHeader(name):
-		_, utf8, _ := address.Check(value) // what cannot be read is plain text
+	case headerfield.HoldsAddresses(name):
+		_, utf8, _ := address.Check(value) // what cannot be read is refused where it is written
 		a.utf8 = a.utf8 || utf8
 	}
 	return nil
@@ -176,7 +179,7 @@ func isBlank(s string) bool { return strings.Trim(s, " \t") == "" }
 func (m *EmailMessage) rawUTF8() bool {
 	fields, _, _ := rawmessage.Split(m.Raw)
 	return slices.ContainsFunc(fields, func(f rawmessage.Field) bool {
-		if !address.IsHeader(f.Name) || charset.IsASCII(f.Text) {
+		if !headerfield.HoldsAddresses(f.Name) || charset.IsASCII(f.Text) {
 			return false
 		}
 		_, utf8, reason := address.Check(f.UTF8())

@@ -33,6 +33,7 @@ func TestEnvelope_address(t *testing.T) {
 		{name: "apostrophe in name", address: "O'Brien <ob@example.com>", want: "ob@example.com", header: "O'Brien <ob@example.com>"},
 		{name: "name beyond ASCII", address: "J\u00f6rg <j@example.com>", want: "j@example.com", header: "=?utf-8?b?SsO2cmc=?= <j@example.com>"},
 		{name: "encoded name", address: "=?utf-8?q?J=C3=B6rg?= <j@example.com>", want: "j@example.com", header: "=?utf-8?q?J=C3=B6rg?= <j@example.com>"},
+		{name: "encoded name and local part beyond ASCII", address: "=?utf-8?q?J=C3=B6rg?= <j\u00f6rg@example.com>", want: "j\u00f6rg@example.com", header: "=?utf-8?q?J=C3=B6rg?= <j\u00f6rg@example.com>"},
 		{name: "what looks like an encoded name", address: `"=?utf-8?q?x?=" <j@example.com>`, want: "j@example.com", header: `"=?utf-8?q?x?=" <j@example.com>`},
 		{name: "comment after", address: "fred@example.com (Fred (F) Smith)", want: "fred@example.com", header: "fred@example.com (Fred (F) Smith)"},
 		{name: "comment in name", address: "Fred (F) Smith <fred@example.com>", want: "fred@example.com", header: "Fred (F) Smith <fred@example.com>"},

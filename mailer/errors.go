@@ -47,7 +47,8 @@ const (
 	// (421). It is not the message's fault and nothing was accepted.
 	Unavailable
 	// Unknown means that the connection was lost after the whole message had been
-	// sent and before the reply: it may have been accepted.
+	// sent and before the reply, or that a queue was asked to take it and has not answered:
+	// it may have been accepted.
 	Unknown
 )
 

@@ -84,9 +84,14 @@ func TestHeader_folding(t *testing.T) {
 		{"a field with a long name", "text", func(m *mailer.EmailMessage, s string) {
 			m.Headers["X-"+strings.Repeat("n", 74)] = s
 		}},
-		{"headers[To], no addresses", "text", func(m *mailer.EmailMessage, s string) {
-			m.Headers["To"] = "undisclosed: " + strings.ReplaceAll(s, "\u00fc", "u") + ";" // what is no address must be ASCII
+		{"headers[To], a group", "address", func(m *mailer.EmailMessage, s string) {
+			m.Headers["To"] = "Friends: " + s + ", bob@example.com;, cid@example.com"
 		}},
+		{"headers[List-ID]", "text", func(m *mailer.EmailMessage, s string) {
+			m.Headers["List-ID"] = "\u00dc " + strings.ReplaceAll(s, "=?", "") + " <news.example.com>"
+		}},
+		{"headers[Keywords]", "text", func(m *mailer.EmailMessage, s string) { m.Headers["Keywords"] = "a, " + s + ", \u00fc" }},
+		{"headers[X-Priority], a comment", "text", func(m *mailer.EmailMessage, s string) { m.Headers["X-Priority"] = "1 (" + s + ")" }},
 	}
 	for _, place := range places {
 		for _, kind := range foldings {

@@ -197,3 +197,29 @@ func sameJSON(t *testing.T, got, want any) bool {
 	}
 	return text(got) == text(want)
 }
+
+// FuzzHeaderGrammar: whatever is the value of a field that has a grammar, a reader finds the parts
+// that were given, in ASCII and in lines that are short enough.
+func FuzzHeaderGrammar(f *testing.F) {
+	for i, value := range []string{
+		"<https://b\u00fccher.example/\u00fc>, <mailto:a@b?subject=x y> (\u00fc), https://example.com", "\u00dc <a.b>", "a, \"\u00fc, x\" (\u00fc), b",
+		"A: \u00fc <a@b>, b@c (\u00fc \\) (x));, D:;", "<a@b> <c>,d@e (\u00fc)", "Fri, 2 Jan 2026 03:04:05 +0100 (\u00fc)", "1 (\u00fc" + strings.Repeat(" x", 60) + ")",
+	} {
+		for j := range 5 {
+			f.Add(uint8(7*j+i), value, []string{"", "iso-2022-jp"}[j%2])
+		}
+	}
+	names := append([]string{"To", "Sender", "From", "Errors-To"}, structured...)
+	f.Fuzz(func(t *testing.T, i uint8, value, charset string) {
+		m := message(withHeader(names[int(i)%len(names)], value))
+		m.Charset = charset
+		var b bytes.Buffer
+		if _, err := m.WriteTo(&b); err != nil {
+			if !mailer.IsBadInput(err) {
+				t.Fatalf("not bad input: %v", err)
+			}
+			return
+		}
+		checkSafe(t, m, b.String())
+	})
+}

@@ -103,8 +103,11 @@ func TestHeader_overrides(t *testing.T) {
 	for _, name := range []string{"From", "To", "Cc", "Reply-To", "Date", "Message-ID"} {
 		for _, spelling := range []string{name, strings.ToLower(name), strings.ToUpper(name)} {
 			value := "Other <other@example.com>"
-			if name == "Message-ID" {
+			switch name {
+			case "Message-ID":
 				value = "<other@example.com>"
+			case "Date":
+				value = "Sat, 3 Jan 2026 03:04:05 EST"
 			}
 			m := message(withHeader(spelling, value), func(m *mailer.EmailMessage) {
 				m.Cc, m.ReplyTo = []string{"cc@example.com"}, []string{"reply@example.com"}
@@ -142,9 +145,14 @@ func TestHeader_addresses(t *testing.T) {
 		value string
 		want  string
 	}{
-		{"list", "Sender", "\u00dc <a@example.com>, b@example.com", "=?utf-8?b?w5w=?= <a@example.com>, b@example.com"},
+		{"list", "Resent-To", "\u00dc <a@example.com>, b@example.com", "=?utf-8?b?w5w=?= <a@example.com>, b@example.com"},
 		{"undisclosed", "To", "undisclosed-recipients:;", "undisclosed-recipients:;"},
-		{"not an address", "Resent-From", "The Team", "The Team"},
+		{"undisclosed, and others", "To", "undisclosed-recipients:;, a@example.com", "undisclosed-recipients:;, a@example.com"},
+		{"groups", "Cc", "A: a@example.com, B <b@example.com>;,C:c@example.com; , D: ;", "A: a@example.com, B <b@example.com>;, C: c@example.com;, D:;"},
+		{"group beyond ASCII", "To", "Fr\u00fchst\u00fcck: \u00dc <a@example.com>, b@example.com;", "=?utf-8?b?RnLDvGhzdMO8Y2s=?= : =?utf-8?b?w5w=?= <a@example.com>,\r\n b@example.com;"},
+		{"group that is encoded", "To", "=?utf-8?q?=C3=BC?= : a@example.com;", "=?utf-8?q?=C3=BC?= : a@example.com;"},
+		{"comment beyond ASCII", "To", "a@example.com (J\u00f6rg \\( x), b@example.com", "a@example.com (=?utf-8?b?SsO2cmcgKCB4?=), b@example.com"},
+		{"name and comment beyond ASCII", "To", "J\u00f6rg (privat) <a@example.com> (\u00fc)", "=?utf-8?b?SsO2cmc=?= <a@example.com> (privat) (=?utf-8?b?w7w=?=)"},
 		{"IDN", "Resent-To", "a@b\u00fccher.example,,", "a@xn--bcher-kva.example"},
 		{"not folded in an address", "Cc", "a-rather-long-local-part@example.com, Some Name <another-rather-long-address@example.com>",
 			"a-rather-long-local-part@example.com,\r\n Some Name <another-rather-long-address@example.com>"},

@@ -40,7 +40,7 @@ func checkHeaders(headers []namedHeader) error {
 		case h.canonical == "Subject", h.canonical == "Mime-Version", strings.HasPrefix(h.canonical, "Content-"):
 			return &InvalidMessageError{Field: headerField(h.name), Reason: "is written from the fields of the message and cannot be set"}
 		case h.canonical == "Message-Id":
-			if err := checkMessageID(headerField(h.name), h.value); err != nil {
+			if err := checkIDText(headerField(h.name), h.value); err != nil {
 				return err
 			}
 		}

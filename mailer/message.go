@@ -26,7 +26,9 @@ type EmailMessage struct {
 	// Headers adds fields to the header. From, To, Cc, Reply-To, Date and
 	// Message-ID, in any letter case, replace the generated field and leave the
 	// envelope alone; Bcc adds blind copies and Return-Path sets the envelope
-	// sender, and neither is rendered.
+	// sender, and neither is rendered. A From of several authors makes FromEmail
+	// the Sender, unless Headers has one (RFC 5322, 3.6.2). Fields of addresses,
+	// message IDs, dates or URLs have to be what their names say.
 	Headers map[string]string
 
 	// Raw, if not empty, is the finished message, header and body (RFC 5322). Its body is
@@ -46,7 +48,8 @@ type EmailMessage struct {
 
 	// MessageID and Date are fixed when the message is handed over and never when
 	// it is rendered, so that every try sends the same bytes and a receiver can
-	// recognise a second copy. WithDefaults fills them in.
+	// recognise a second copy. WithDefaults fills them in. MessageID is left@right, with
+	// or without angle brackets around it.
 	MessageID string
 	Date      time.Time
 

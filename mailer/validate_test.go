@@ -25,7 +25,7 @@ var fields = []struct {
 	{"headers[to]", func(m *mailer.EmailMessage, s string) { m.Headers["to"] = s }, "a@example.com"},
 	{"headers[Bcc]", func(m *mailer.EmailMessage, s string) { m.Headers["Bcc"] = s }, "a@example.com"},
 	{"headers[Return-Path]", func(m *mailer.EmailMessage, s string) { m.Headers["Return-Path"] = s }, "a@example.com"},
-	{"headers[Date]", func(m *mailer.EmailMessage, s string) { m.Headers["Date"] = s }, "text"},
+	{"headers[Date]", func(m *mailer.EmailMessage, s string) { m.Headers["Date"] = s }, "02 Jan 2026 03:04:05 GMT"},
 	{"content_subtype", func(m *mailer.EmailMessage, s string) { m.ContentSubtype = s }, "html"},
 	{"charset", func(m *mailer.EmailMessage, s string) { m.Charset = s }, "utf-8"},
 	{"message_id", func(m *mailer.EmailMessage, s string) { m.MessageID = s }, "<a@example.com>"},
@@ -84,7 +84,7 @@ func TestValidate_tabs(t *testing.T) {
 		f.set(m, f.good+"\tx")
 		err := m.Validate()
 		switch f.name {
-		case "subject", "headers[X-Id]", "headers[Date]", "headers[to]":
+		case "subject", "headers[X-Id]":
 			if err != nil {
 				t.Error(err)
 			}
@@ -149,7 +149,20 @@ func TestValidate(t *testing.T) {
 		{"empty brackets", func(m *mailer.EmailMessage) { m.MessageID = "<>" }, "message_id", false},
 		{"message id that is too long", func(m *mailer.EmailMessage) { m.MessageID = "<" + strings.Repeat("x", 1000) + ">" }, "message_id", false},
 		{"message id in headers", withHeader("Message-ID", "a b"), "headers[Message-ID]", false},
-		{"message id without brackets", withHeader("Message-ID", "foo"), "", false},
+		{"message id without brackets", withHeader("Message-ID", "foo@example.com"), "", false},
+		{"message id of one side", withHeader("Message-ID", "foo"), "headers[Message-ID]", false},
+		{"message id of three sides", func(m *mailer.EmailMessage) { m.MessageID = "<a@b@c>" }, "message_id", false},
+		{"message id with a comma", func(m *mailer.EmailMessage) { m.MessageID = "<a,b@c>" }, "message_id", false},
+		{"message id beyond ASCII", func(m *mailer.EmailMessage) { m.MessageID = "<\u00fc@c>" }, "message_id", false},
+		{"date in words", withHeader("Date", "tomorrow"), "headers[Date]", false},
+		{"date of other formats", withHeader("Date", "2026-01-02 03:04:05"), "headers[Date]", false},
+		{"sender in words", withHeader("From", "Support Team"), "headers[From]", false},
+		{"recipients in words", withHeader("To", "undisclosed recipients"), "headers[To]", false},
+		{"only a comma", withHeader("Cc", ","), "headers[Cc]", false},
+		{"group without an end", withHeader("To", "A: a@example.com"), "headers[To]", false},
+		{"group in a group", withHeader("To", "A: B: a@example.com;;"), "headers[To]", false},
+		{"group in a blind copy", withHeader("Bcc", "A: a@example.com;"), "headers[Bcc]", false},
+		{"two senders in one", withHeader("Sender", "a@example.com, b@example.com"), "headers[Sender]", false},
 		{"date before mail", func(m *mailer.EmailMessage) { m.Date = time.Date(1, 2, 3, 4, 5, 6, 0, time.UTC) }, "date", false},
 		{"date of five digits", func(m *mailer.EmailMessage) { m.Date = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "date", false},
 		{"zone of two days", func(m *mailer.EmailMessage) { m.Date = m.Date.In(time.FixedZone("x", 48*3600)) }, "date", false},

@@ -1,15 +1,18 @@
 package tasks
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/blobstore"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -32,14 +35,33 @@ func (c contents) hold(ctx context.Context, p *wire.Payload, taskKey string) (*w
 	}
 	held := *p
 	held.BlobRef = rand.Text()[:10]
+	// The caller gets its message back when ctx ends, though Redis may not have all of it yet: so what is written is a
+	// copy, and none is made after that.
+	var mu sync.Mutex
+	over := false
 	list := make([]blobstore.Content, len(p.Blobs))
 	for i, b := range p.Blobs {
-		list[i] = blobstore.Content{Blob: blobOf(b), Bytes: func() []byte { return b.Of(p.Message) }}
+		list[i] = blobstore.Content{Blob: blobOf(b), Bytes: func() []byte {
+			mu.Lock()
+			defer mu.Unlock()
+			if over {
+				return nil // which is not stored: ctx has ended
+			}
+			return bytes.Clone(b.Of(p.Message))
+		}}
 	}
-	err := c.store.Hold(ctx, blobstore.Ref(taskKey, held.BlobRef), list)
+	_, err := redisconn.Within(ctx, func() (struct{}, error) {
+		return struct{}{}, c.store.Hold(ctx, blobstore.Ref(taskKey, held.BlobRef), list)
+	})
+	mu.Lock()
+	over = true
+	mu.Unlock()
 	var fault *blobstore.FaultError
 	if errors.As(err, &fault) {
 		return nil, lostPart(p, fault)
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		err = redisconn.Unavailable(err)
 	}
 	if err != nil {
 		return nil, err

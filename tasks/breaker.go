@@ -29,6 +29,7 @@ type breaker struct {
 	reason  error           // why it is tripped; nil: it is not
 	trouble error           // why it was tripped last, until the relay has judged a message again
 	resets  chan struct{}   // closed when a tripped breaker is reset
+	trips   chan struct{}   // closed while it is tripped
 	probe   chan struct{}   // holds a token when a probe is due
 	timer   *time.Timer     // puts the token there; nil: a probe is due or under way
 	pause   time.Duration   // before the next probe; grows until a message is accepted
@@ -44,7 +45,9 @@ const inARow = 3
 // maxBlamed is how many messages are remembered that were refused while others passed.
 const maxBlamed = 1000
 
-func newBreaker() *breaker { return &breaker{probe: make(chan struct{}, 1), blamed: map[string]bool{}} }
+func newBreaker() *breaker {
+	return &breaker{probe: make(chan struct{}, 1), trips: make(chan struct{}), blamed: map[string]bool{}}
+}
 
 // wait returns when the caller may use the relay. probe says that the breaker is still
 // tripped and that the caller is the one to find out: it must call reset or trip next. ok is
@@ -66,27 +69,25 @@ func (b *breaker) wait(ctx context.Context) (probe, ok bool) {
 	}
 }
 
-// untilReset waits until the breaker is not tripped. It is false if ctx ended first.
-func (b *breaker) untilReset(ctx context.Context) bool {
-	for ctx.Err() == nil {
-		b.mu.Lock()
-		reason, resets := b.reason, b.resets
-		b.mu.Unlock()
-		if reason == nil {
-			return true
-		}
-		select {
-		case <-ctx.Done():
-		case <-resets:
-		}
-	}
-	return false
-}
-
 func (b *breaker) tripped() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.reason != nil
+}
+
+// tripping is closed while the breaker is tripped: what waits for the relay then is to wait in Redis.
+func (b *breaker) tripping() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.trips
+}
+
+// doubtful reports whether the breaker was reset and the relay has not judged a message since: it is tried
+// with one.
+func (b *breaker) doubtful() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.reason == nil && b.trouble != nil
 }
 
 // trip holds everybody back, and reports whether the trouble begins here.
@@ -99,6 +100,7 @@ func (b *breaker) trip(reason error, probed bool) (begins bool) {
 	b.reason, b.trouble = reason, reason
 	if first {
 		b.resets = make(chan struct{})
+		close(b.trips)
 	}
 	if first || probed {
 		b.pause = min(max(2*b.pause, probeMin), probeMax)
@@ -123,6 +125,7 @@ func (b *breaker) reset() {
 	if b.reason != nil {
 		b.reason = nil
 		close(b.resets)
+		b.trips = make(chan struct{})
 	}
 }
 

@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"crypto/rand"
+	"errors"
 
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -34,10 +35,20 @@ type bulk struct {
 
 // answered reports the result of a message that Redis was asked to take, and notes if Redis is away.
 func (b *bulk) answered(i int, r mailer.Result) {
-	if mailer.ClassOf(r.Err) == mailer.Unavailable {
-		b.down = r.Err
-	}
+	b.noteDown(r.Err)
 	b.report(i, r)
+}
+
+// noteDown notes if Redis is away: what comes after is not tried. It was not queued, though the message before it may
+// have been.
+func (b *bulk) noteDown(err error) {
+	switch mailer.ClassOf(err) {
+	case mailer.Unavailable:
+		b.down = err
+	case mailer.Unknown:
+		b.down = &mailer.SendError{Class: mailer.Unavailable, Step: stepQueue, Err: errors.New("not queued: Redis has not answered for a message before this one")}
+	case mailer.Temporary, mailer.Permanent:
+	}
 }
 
 // report reports one message's result.
@@ -91,9 +102,7 @@ func (b *bulk) flush() {
 	default:
 		id := rand.Text()
 		err := b.many(payloads, id)
-		if mailer.ClassOf(err) == mailer.Unavailable {
-			b.down = err
-		}
+		b.noteDown(err)
 		b.reportAll(indexes, err, id)
 	}
 }

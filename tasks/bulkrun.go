@@ -50,30 +50,36 @@ func (w *Worker) processBulk(ctx context.Context, t *taskMessage) error {
 // sendAll sends messages, and settles each. If one expires meanwhile the task is given back:
 // the next run makes a dead letter of it and goes on with the others.
 func (r *bulkRun) sendAll(ctx context.Context, via *dispatcher, left []*taskMessage) error {
-	inTime, cancel := r.w.inTime(ctx, r.w.firstExpiry(left))
+	inTime, cancel := r.w.inTime(ctx, r.task, r.w.firstExpiry(left))
 	defer cancel()
-	release, ok := via.room(inTime, r.task.name, left...)
+	release, ok := via.room(inTime, r.task, left...)
 	if !ok {
-		return errGivenBack
+		return r.back(via, BackMemory)
 	}
 	defer release()
 	deliveries := make([]*delivery, 0, len(left))
 	done := make(chan *delivery, len(left))
 	for _, m := range left {
-		err := r.w.blobs.fill(inTime, m.payload)
+		err := r.w.fill(inTime, r.task, via, m.payload)
 		switch {
 		case err == nil:
 			m.startSpan(ctx, r.w.cfg.Tracer)
 			deliveries = append(deliveries, newDelivery(m, done))
 			continue
 		case mailer.ClassOf(err) == mailer.Unavailable:
-			return errGivenBack
+			return r.back(via, BackContents)
 		}
 		if err := r.settle(ctx, m, outcome{verdict: r.w.policy.decide(err, m.attempt())}); err != nil {
 			return err
 		}
 	}
 	return r.send(ctx, inTime, via, deliveries, done)
+}
+
+// back gives the task back, with what of it is not through.
+func (r *bulkRun) back(via *dispatcher, why BackReason) error {
+	r.task.progress = r.finished
+	return cmp.Or(via.goesBack(), givenBack(why))
 }
 
 // firstExpiry is when the first of the messages expires.
@@ -126,19 +132,23 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 	if len(deliveries) == 0 {
 		return nil
 	}
-	left := len(deliveries)
+	left, why := len(deliveries), BackHeld // the relay takes nothing if they are put back
 	var chunks [][]*delivery
 	for chunk := range slices.Chunk(deliveries, (len(deliveries)+via.connections-1)/via.connections) {
 		chunks = append(chunks, chunk)
 	}
 	var failure error
-	over, room := inTime.Done(), r.w.roomFor(r.task)
-	giveBack := func() {
-		over, room, chunks, failure = nil, nil, nil, errGivenBack
+	over, room, tripping := inTime.Done(), r.w.roomFor(r.task), via.breaker.tripping()
+	giveBack := func(reason BackReason) {
+		over, room, tripping, chunks, why = nil, nil, nil, nil, reason
+		failure = r.back(via, why)
 		for _, d := range deliveries {
 			if d.giveUp() {
 				left--
 			}
+		}
+		if left > 0 {
+			r.task.handed.stays()
 		}
 	}
 	for left > 0 {
@@ -153,14 +163,16 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 		case d := <-done:
 			left--
 			if d.outcome.verdict.action == hold { // put back, when time was up
-				failure = errGivenBack
+				failure = r.back(via, why)
 			} else if err := r.settle(ctx, r.messages[d.index], d.outcome); err != nil {
 				failure = err
 			}
 		case <-over:
-			giveBack()
+			giveBack(BackTime)
 		case <-room:
-			giveBack()
+			giveBack(BackAlone)
+		case <-tripping:
+			giveBack(BackHeld)
 		}
 	}
 	return failure
@@ -172,7 +184,7 @@ func (r *bulkRun) settle(ctx context.Context, m *taskMessage, o outcome) error {
 	if o.forwarded || o.verdict.action == deadLetter && o.result.Err == nil { // it was not on the wire
 		var err error
 		if o, err = r.w.ledger.decided(ctx, m, o); err != nil {
-			return errGivenBack
+			return givenBack(BackRedis)
 		}
 	}
 	if o.moved && o.remainder == nil {
@@ -181,14 +193,14 @@ func (r *bulkRun) settle(ctx context.Context, m *taskMessage, o outcome) error {
 	}
 	if o.moved {
 		if err := r.goOnAgain(ctx, m, *o.remainder); err != nil {
-			return errGivenBack
+			return givenBack(BackRedis)
 		}
 		r.finished++
 		return nil
 	}
 	if err := r.moveOn(ctx, m, o); err != nil {
 		r.w.log.Error().Err(err).Str("task", m.id).Msg("given back: what became of the message cannot be written down")
-		return errGivenBack
+		return givenBack(BackRedis)
 	}
 	r.finished++
 	if m.payload != nil && m.payload.KeepResult {
@@ -317,7 +329,7 @@ func (r *bulkRun) putAside(ctx context.Context, m *taskMessage, task *asynq.Task
 // end is the end of the run: the task completes if every message is through.
 func (r *bulkRun) end() error {
 	if r.finished < len(r.messages) {
-		return errGivenBack
+		return givenBack(BackRedis)
 	}
 	for _, m := range r.messages {
 		r.w.blobs.ended(m.key, m.payload)

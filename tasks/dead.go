@@ -24,50 +24,25 @@ import (
 // moves the oldest out of asynq's reach, into a sorted set of ours beside the
 // archive. The task's record stays where it is; only the list that names it changes.
 
-const (
-	archiveLimit = 2000                // dead letters that stay in asynq's archive
-	archiveAge   = 60 * 24 * time.Hour // and how old they may become there
-)
-
 func archiveKey(queue string) string { return "asynq:{" + queue + "}:archived" }
 
-// rescueScript moves what is too old (ARGV[1]) or too much (ARGV[2]) from KEYS[1] to KEYS[2].
-// It moves a thousand at a time, to keep Redis free for others. Into the record of the task
-// KEYS[3], if that is there, it writes the reason ARGV[4] as the field ARGV[3].
-const rescueScript = `
-if redis.call("EXISTS", KEYS[3]) == 1 then redis.call("HSET", KEYS[3], ARGV[3], ARGV[4]) end
-local move = function(list)
-  for i = 1, #list, 2 do
-    redis.call("ZADD", KEYS[2], list[i+1], list[i])
-    redis.call("ZREM", KEYS[1], list[i])
-  end
-end
-move(redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", ARGV[1], "WITHSCORES", "LIMIT", 0, 1000))
-local extra = redis.call("ZCARD", KEYS[1]) - tonumber(ARGV[2])
-if extra > 0 then
-  move(redis.call("ZRANGE", KEYS[1], 0, math.min(extra, 1000) - 1, "WITHSCORES"))
-end
-return extra`
-
 // rescue comes before a task is archived. It moves the dead letters of its queue that asynq
-// would soon drop. asynq has room for 8,000 more than we leave there: those that workers
-// archive at this moment. And it notes the whole reason, for asynq gets it without addresses.
+// would soon drop, and notes the whole reason, for asynq gets it without addresses.
 func rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason string) error {
-	oldest := time.Now().Add(-archiveAge).Unix()
-	keys := []string{archiveKey(queue), wire.DeadKey(queue), asynqbatch.TaskKey(queue, id)}
-	if err := client.Eval(ctx, rescueScript, keys, oldest, archiveLimit, wire.FieldReason, reason).Err(); err != nil {
+	if err := asynqbatch.MakeRoom(ctx, client, queue, asynqbatch.TaskKey(queue, id), reason); err != nil {
 		return redisconn.Unavailable(err)
 	}
 	return nil
 }
 
-// wholeReason is why a task has failed last: in full, if that is noted of just this failure.
+// wholeReason is why a task has failed last: in full, if that is noted of just this failure. What has never failed, and
+// is a dead letter because a person has archived it, has a reason too.
 func wholeReason(ctx context.Context, client redis.UniversalClient, info *asynq.TaskInfo) (string, error) {
 	noted, err := client.HGet(ctx, asynqbatch.TaskKey(info.Queue, info.ID), wire.FieldReason).Result()
 	switch {
 	case err != nil && !errors.Is(err, redis.Nil):
 		return "", redisconn.Unavailable(err)
-	case err == nil && redact.Reason(noted, false) == info.LastErr:
+	case err == nil && (info.LastErr == "" || redact.Reason(noted, false) == info.LastErr):
 		return noted, nil
 	}
 	return info.LastErr, nil
@@ -122,12 +97,11 @@ func (d *DeadLetters) Queues() ([]string, error) {
 // IDs returns the dead letters of a queue by the IDs of their tasks, oldest first.
 func (d *DeadLetters) IDs(ctx context.Context, queue string) ([]string, error) {
 	var ids []string
-	for _, key := range []string{wire.DeadKey(queue), archiveKey(queue)} {
-		list, err := d.redis.ZRange(ctx, key, 0, -1).Result()
+	for id, err := range d.EachID(ctx, queue) {
 		if err != nil {
-			return nil, redisconn.Unavailable(err)
+			return nil, err
 		}
-		ids = append(ids, list...)
+		ids = append(ids, id)
 	}
 	return ids, nil
 }
@@ -193,6 +167,12 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 	l := &DeadLetter{
 		ID: id, Queue: queue, Reason: reason, Tries: info.Retried + 1, At: info.LastFailedAt, Payload: info.Payload,
 	}
+	if l.At.IsZero() { // it was never tried
+		l.Tries--
+		if l.At, err = d.archivedAt(queue, id); err != nil {
+			return nil, err
+		}
+	}
 	if p, err := wire.Decode(info.Payload, info.Headers); err == nil {
 		l.Message, l.Recipients = p.Message, p.Recipients
 		if l.Tries += p.Spent; p.Refused != "" && p.Spent > 0 {
@@ -207,6 +187,20 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 		}
 	}
 	return l, nil
+}
+
+// archivedAt is when a task became a dead letter.
+func (d *DeadLetters) archivedAt(queue, id string) (time.Time, error) {
+	for _, key := range []string{archiveKey(queue), wire.DeadKey(queue)} {
+		at, err := d.redis.ZScore(context.Background(), key, id).Result()
+		switch {
+		case err == nil:
+			return time.Unix(int64(at), 0), nil
+		case !errors.Is(err, redis.Nil):
+			return time.Time{}, redisconn.Unavailable(err)
+		}
+	}
+	return time.Time{}, nil
 }
 
 // rawBeginning is enough for most headers.

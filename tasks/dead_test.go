@@ -153,8 +153,8 @@ func TestDeadLetters_12000(t *testing.T) {
 			t.Fatalf("message %d is no dead letter any more", i)
 		}
 	}
-	if archived := h.info().Archived; archived > archiveLimit+h.config().Connections*h.config().BatchSize {
-		t.Errorf("%d in asynq's archive, want about %d", archived, archiveLimit)
+	if archived := h.info().Archived; archived > asynqbatch.ArchiveLimit+h.config().Connections*h.config().BatchSize {
+		t.Errorf("%d in asynq's archive, want about %d", archived, asynqbatch.ArchiveLimit)
 	}
 }
 

@@ -33,9 +33,11 @@ type taskMessage struct {
 	retried  int    // as asynq counts
 	maxRetry int
 	started  time.Time
-	timeout  time.Duration // of the task, in whole seconds
+	timeout  time.Duration // of the task, which tells asynq's tools something and the worker nothing
 	payload  *wire.Payload // nil if it cannot be read
 	alone    bool          // it runs with nothing else in the process
+	handed   *handedTask
+	progress int // messages of a bulk task that are through
 	span     *span
 }
 
@@ -47,9 +49,7 @@ func newTaskMessage(ctx context.Context, task *asynq.Task) *taskMessage {
 	t.retried, _ = asynq.GetRetryCount(ctx)
 	t.maxRetry, _ = asynq.GetMaxRetry(ctx)
 	t.maxRetry -= spareRetry
-	if deadline, ok := ctx.Deadline(); ok {
-		t.timeout = deadline.Sub(t.started).Round(time.Second)
-	}
+	t.timeout = asynqbatch.Timeout(ctx, t.started)
 	return t
 }
 

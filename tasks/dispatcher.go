@@ -56,14 +56,18 @@ type dispatcher struct {
 	share   float64
 	policy  policy
 	breaker *breaker
+	alone   *isolation
+	handed  *handed
 	busy    busy
 	senders []*sender
+	begun   atomic.Bool  // the senders run
 	shards  atomic.Int32 // parts of its queues: the configured ones, or more that were found
-	servers *servers
+	servers *asynqbatch.OnDemand
 }
 
-func newDispatcher(mailer string, connections int, cfg WorkerConfig) *dispatcher {
-	d := &dispatcher{cfg: cfg, mailer: mailer, connections: connections, normal: make(chan []*delivery), breaker: newBreaker()}
+func newDispatcher(mailer string, connections int, cfg WorkerConfig, alone *isolation, giveBack func(keys []string)) *dispatcher {
+	d := &dispatcher{cfg: cfg, mailer: mailer, connections: connections, normal: make(chan []*delivery), breaker: newBreaker(), alone: alone}
+	d.handed = newHanded(d.unbegun, giveBack)
 	d.memory, d.priorityMemory = newBudgets(cfg.Memory, 1+len(cfg.Mailers), connections, len(cfg.Queues) > 1)
 	d.shards.Store(int32(cfg.Shards)) //nolint:gosec // there are few
 	if len(d.cfg.Queues) < 2 {
@@ -177,7 +181,7 @@ func (d *dispatcher) addSender(ledger *ledger, before int, normal, priority chan
 		backend: backend, normal: normal, priority: priority, share: d.share,
 		breaker: d.breaker, busy: &d.busy, ledger: ledger, policy: d.policy, log: log, view: redact.View{Addresses: d.cfg.ShowAddresses},
 		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout,
-		observers: d.cfg.Observers, tracer: d.cfg.Tracer, mailer: d.mailer, number: before + len(d.senders) + 1,
+		inHand: d.handed.count, observers: d.cfg.Observers, tracer: d.cfg.Tracer, mailer: d.mailer, number: before + len(d.senders) + 1,
 	})
 	return nil
 }
@@ -185,25 +189,23 @@ func (d *dispatcher) addSender(ledger *ledger, before int, normal, priority chan
 // start makes the senders and the asynq servers ready, which give their tasks to the handler. They run when wake
 // is called.
 func (d *dispatcher) start(stop, work context.Context, client *asynqbatch.Client, handler asynq.Handler, senders *sync.WaitGroup) {
-	d.servers = &servers{
-		ending: make(chan struct{}),
-		begin: func() {
-			for _, s := range d.senders {
-				senders.Go(func() { s.run(stop, work) })
-			}
-		},
-		start: func() []*asynqbatch.Server {
-			var all []*asynqbatch.Server
-			for _, c := range d.serverConfigs() {
-				s := client.NewServer(c)
-				if err := s.Start(handler); err != nil {
-					d.cfg.Logger.Error().Err(err).Msg("an asynq server does not start") // it always does that is new
-				}
-				all = append(all, s)
-			}
-			return all
-		},
+	begin := func() {
+		for _, s := range d.senders {
+			senders.Go(func() { s.run(stop, work) })
+		}
+		d.begun.Store(true)
 	}
+	d.servers = asynqbatch.NewOnDemand(begin, func() []*asynqbatch.Server {
+		var all []*asynqbatch.Server
+		for _, c := range d.serverConfigs() {
+			s := client.NewServer(c)
+			if err := s.Start(handler); err != nil {
+				d.cfg.Logger.Error().Err(err).Msg("an asynq server does not start") // one that is new always does
+			}
+			all = append(all, s)
+		}
+		return all
+	})
 }
 
 // queueNames are asynq's names of all queues of the mailer.
@@ -217,6 +219,67 @@ func (d *dispatcher) queueNames() []string {
 	return all
 }
 
+// fetches is how many tasks a server may have that has room for so many. While the relay takes no mail there is nothing to be done
+// with any: others may reach it. When it may be back one message is tried, before all come again.
+func (d *dispatcher) fetches(all int) int {
+	switch {
+	case d.breaker.tripped(), d.alone.busy():
+		return 0
+	case d.breaker.doubtful():
+		return 1
+	}
+	return all
+}
+
+// unbegun takes the tasks that no handler has yet, if what is not on the wire is to go back.
+func (d *dispatcher) unbegun() (keys []string, all bool) {
+	if !d.breaker.tripped() && !d.alone.busy() {
+		return nil, false
+	}
+	for _, s := range d.servers.Current() {
+		keys = append(keys, s.Unbegun()...)
+	}
+	return keys, true
+}
+
+// goesBack returns why a task is to go back that is not on the wire, nil if it is not.
+func (d *dispatcher) goesBack() error {
+	switch {
+	case d.breaker.tripped():
+		return givenBack(BackHeld)
+	case closed(d.alone.roomNeeded()):
+		return givenBack(BackAlone)
+	}
+	return nil
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// untilBack is ctx until what is not on the wire is to go back. It is for what seldom waits.
+func (d *dispatcher) untilBack(ctx context.Context, alone bool) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	tripping, room := d.breaker.tripping(), d.alone.roomNeeded()
+	if alone {
+		room = nil
+	}
+	go func() {
+		select {
+		case <-ctx.Done():
+		case <-tripping:
+		case <-room:
+		}
+		cancel()
+	}()
+	return ctx, cancel
+}
+
 // serverConfig is how asynq is used.
 func (d *dispatcher) serverConfig(queues map[string]int, concurrency int) asynqbatch.ServerConfig {
 	return asynqbatch.ServerConfig{Config: asynq.Config{
@@ -228,24 +291,26 @@ func (d *dispatcher) serverConfig(queues map[string]int, concurrency int) asynqb
 		IsFailure:                costsTry,
 		ShutdownTimeout:          givingBack,
 		LogLevel:                 asynq.WarnLevel,
-	}}
+	}, Limit: d.fetches}
 }
 
-// room takes the memory for messages of that queue, all at once: one
-// after the other, two tasks could each wait for what the other one has.
-func (d *dispatcher) room(ctx context.Context, queue wire.QueueName, messages ...*taskMessage) (release func(), ok bool) {
+// room takes the memory for messages of a task, all at once: one after the other, two tasks could each wait
+// for what the other one has. It is false if ctx ended first, or what is not on the wire is to go back.
+func (d *dispatcher) room(ctx context.Context, t *taskMessage, messages ...*taskMessage) (release func(), ok bool) {
 	b := d.memory
-	if d.isPriority(queue) {
+	if d.isPriority(t.name) {
 		b = d.priorityMemory
 	}
 	small := smallMessage
-	if queue.Bulk {
+	if t.name.Bulk {
 		small = smallBulk
 	}
 	need := need(messages)
 	if need <= int(small) {
-		need = 0
+		return func() {}, true
 	}
+	ctx, cancel := d.untilBack(ctx, t.alone)
+	defer cancel()
 	return b.take(ctx, need)
 }
 
@@ -255,7 +320,7 @@ func (d *dispatcher) held() error { return d.breaker.held() }
 // stop ends what the senders leave behind, and what they would have closed if they had run.
 func (d *dispatcher) stop() {
 	d.breaker.stop()
-	if !d.servers.begun {
+	if !d.begun.Load() {
 		for _, s := range d.senders {
 			_ = s.backend.Close()
 		}

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -50,16 +52,21 @@ func TestDispatcher_priority(t *testing.T) {
 	h.wait(300)
 }
 
+// bareDispatcher is the default mailer's, without a worker around it.
+func bareDispatcher(connections int, cfg WorkerConfig) *dispatcher {
+	return newDispatcher("", connections, cfg, newIsolation(nil, zerolog.Nop()), func([]string) {})
+}
+
 // Where both ways in have mail, the weights share the senders.
 func TestSender_share(t *testing.T) {
 	t.Parallel()
-	l := newDispatcher("", 1, WorkerConfig{Queues: weights})
+	l := bareDispatcher(1, WorkerConfig{Queues: weights})
 	if l.top != "critical" || l.share != 0.6 {
 		t.Fatalf("priority queue %q with a share of %v, want critical with 0.6", l.top, l.share)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		normal, priority := make(chan []*delivery), make(chan []*delivery)
-		s := &sender{normal: normal, priority: priority, share: l.share, batchSize: 1}
+		s := &sender{breaker: newBreaker(), normal: normal, priority: priority, share: l.share, batchSize: 1}
 		stop, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		offer := func(c chan<- []*delivery, d *delivery) {
@@ -89,7 +96,7 @@ func TestSender_share(t *testing.T) {
 
 func TestDispatcher_priority_oneQueue(t *testing.T) {
 	t.Parallel()
-	if l := newDispatcher("", 1, WorkerConfig{Queues: map[string]int{"default": 1}}); l.priority != nil {
+	if l := bareDispatcher(1, WorkerConfig{Queues: map[string]int{"default": 1}}); l.priority != nil {
 		t.Error("a mailer with one queue has a priority channel")
 	}
 }
@@ -213,7 +220,7 @@ func TestDispatcher_inHand(t *testing.T) {
 	}
 	for _, tt := range tests {
 		cfg := tt.cfg.withDefaults()
-		if got := newDispatcher("", tt.connections, cfg).concurrency(); got != tt.want {
+		if got := bareDispatcher(tt.connections, cfg).concurrency(); got != tt.want {
 			t.Errorf("%d connections, batches of %d, concurrency %d: %d in hand, want %d", tt.connections, cfg.BatchSize, cfg.Concurrency, got, tt.want)
 		}
 	}

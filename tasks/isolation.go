@@ -40,6 +40,7 @@ type isolation struct {
 	suspects map[string]int // by the keys of tasks that are about to run: how many leases they have lost
 	waiting  int            // runs that wait to be alone
 	needed   chan struct{}  // closed while there are any
+	alone    int            // runs that wait to be alone, or are
 
 	stopping context.Context //nolint:containedctx // of the worker: what is alone gives up with it
 	stop     context.CancelFunc
@@ -74,8 +75,12 @@ func (i *isolation) lost(key string) int {
 	return n
 }
 
-// enter begins a run like any other. It is false if ctx ended first; otherwise leave must be
-// called.
+// enterNow begins a run like any other. It is false if one is alone, or waits to be; otherwise leave must be called.
+func (i *isolation) enterNow() (leave func(), ok bool) {
+	return func() { i.runs.Release(1) }, i.runs.TryAcquire(1)
+}
+
+// enter is enterNow, but waits until ctx ends.
 func (i *isolation) enter(ctx context.Context) (leave func(), ok bool) {
 	if i.runs.Acquire(ctx, 1) != nil {
 		return nil, false
@@ -94,6 +99,7 @@ func (i *isolation) roomNeeded() <-chan struct{} {
 // enterAlone is enter for a run that is to be alone.
 func (i *isolation) enterAlone(ctx context.Context) (leave func(), ok bool) {
 	i.mu.Lock()
+	i.alone++
 	if i.waiting++; i.waiting == 1 {
 		close(i.needed)
 	}
@@ -105,9 +111,26 @@ func (i *isolation) enterAlone(ctx context.Context) (leave func(), ok bool) {
 	}
 	i.mu.Unlock()
 	if err != nil {
+		i.leaveAlone()
 		return nil, false
 	}
-	return func() { i.runs.Release(allRuns) }, true
+	return func() {
+		i.runs.Release(allRuns)
+		i.leaveAlone()
+	}, true
+}
+
+func (i *isolation) leaveAlone() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.alone--
+}
+
+// busy reports whether a run waits to be alone, or is: no other task is to be fetched then.
+func (i *isolation) busy() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.alone > 0
 }
 
 // beginScript notes in the task at KEYS[1] that the run ARGV[2] begins, among the runs in

@@ -99,16 +99,13 @@ func TestNeed(t *testing.T) {
 func TestDispatcher_room(t *testing.T) {
 	t.Parallel()
 	cfg := WorkerConfig{Queues: weights, Memory: 80_000_000, Mailers: map[string]int{"other": 1}}
-	l := newDispatcher("", 4, cfg)
+	l := bareDispatcher(4, cfg)
 	if l.memory.size != 28_000_000 || l.priorityMemory.size != 7_000_000 {
 		t.Errorf("the mailer has %d and %d bytes, want 28,000,000 and 7,000,000 of half of what the cache leaves",
 			l.memory.size, l.priorityMemory.size)
 	}
 	of := func(octets int) *taskMessage {
 		return &taskMessage{payload: &wire.Payload{Meta: wire.Meta{Blobs: []wire.Blob{{Hash: "a", Size: octets}}}, Message: &mailer.EmailMessage{}}}
-	}
-	if _, ok := l.room(t.Context(), wire.QueueName{Queue: "bulk"}, of(10_000_000)); !ok {
-		t.Fatal("no room in an empty dispatcher")
 	}
 	tests := []struct {
 		name  string
@@ -125,9 +122,13 @@ func TestDispatcher_room(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				l := bareDispatcher(4, cfg)
+				if _, ok := l.room(t.Context(), &taskMessage{name: wire.QueueName{Queue: "bulk"}}, of(10_000_000)); !ok {
+					t.Fatal("no room in an empty dispatcher")
+				}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				if _, ok := l.room(ctx, tt.queue, of(tt.size)); ok != tt.want {
+				if _, ok := l.room(ctx, &taskMessage{name: tt.queue}, of(tt.size)); ok != tt.want {
 					t.Errorf("room = %v, want %v", ok, tt.want)
 				}
 			})

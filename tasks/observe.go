@@ -21,6 +21,7 @@ type Observer struct {
 	Batch   func(Batch)                       // a sender has sent a batch
 	Outcome func(Outcome)                     // a try of a message has ended
 	Held    func(mailer string, reason error) // a mailer's relay takes no mail; nil: it does again
+	Back    func(GivenBack)                   // a task was given back untried
 }
 
 // observers calls each of several observers.
@@ -46,6 +47,14 @@ func (l observers) held(mailer string, reason error) {
 	for _, o := range l {
 		if o.Held != nil {
 			o.Held(mailer, reason)
+		}
+	}
+}
+
+func (l observers) back(b GivenBack) {
+	for _, o := range l {
+		if o.Back != nil {
+			o.Back(b)
 		}
 	}
 }

@@ -114,9 +114,10 @@ func (t onceTask) earlier(ctx context.Context, id string) (*asynq.TaskInfo, erro
 		return nil, redisconn.Unavailable(err)
 	}
 	inspector := asynq.NewInspectorFromRedisClient(t.redis)
-	info, err := inspector.GetTaskInfo(t.queue, id)
+	look := func() (*asynq.TaskInfo, error) { return inspector.GetTaskInfo(t.queue, id) }
+	info, err := redisconn.Within(ctx, look)
 	if errors.Is(err, asynq.ErrQueueNotFound) && t.redis.SAdd(ctx, wire.QueuesKey, t.queue).Err() == nil {
-		info, err = inspector.GetTaskInfo(t.queue, id) // asynq's set of names may have been lost
+		info, err = redisconn.Within(ctx, look) // asynq's set of names may have been lost
 	}
 	if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
 		return nil, nil

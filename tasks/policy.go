@@ -173,6 +173,26 @@ func (e *deadLetterError) Is(target error) bool { return target == asynq.SkipRet
 // errGivenBack returns a task that was not tried, at no cost.
 var errGivenBack = errors.New("given back untried")
 
+// givenBackError is errGivenBack with its reason, and how long the task rests.
+type givenBackError struct {
+	why   BackReason
+	delay time.Duration
+}
+
+func givenBack(why BackReason) error { return &givenBackError{why: why} }
+
+func (e *givenBackError) Error() string        { return errGivenBack.Error() + ": " + string(e.why) }
+func (e *givenBackError) Is(target error) bool { return target == errGivenBack }
+
+// backReason is why a task is given back.
+func backReason(err error) BackReason {
+	var g *givenBackError
+	if errors.As(err, &g) {
+		return g.why
+	}
+	return BackRedis
+}
+
 // errCancelled ends a task that was cancelled while a worker had it.
 var errCancelled = fmt.Errorf("cancelled: %w", asynq.RevokeTask)
 
@@ -207,9 +227,12 @@ func costsTry(err error) bool {
 // retryDelay is asynq's question how long a task waits for its next try.
 func (p policy) retryDelay(retried int, err error, _ *asynq.Task) time.Duration {
 	var r *retryError
+	var g *givenBackError
 	switch {
 	case errors.As(err, &r):
 		return r.delay
+	case errors.As(err, &g):
+		return g.delay
 	case !costsTry(err):
 		return 0
 	}

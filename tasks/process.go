@@ -2,11 +2,13 @@ package tasks
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/hibiken/asynq"
 
@@ -44,15 +46,46 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 			w.isolation.forgive(ctx, t.key) // its lease was lost
 		}
 	}()
-	if lost := w.isolation.lost(t.key); lost > 0 {
-		return w.processAlone(ctx, t, lost)
+	via := w.dispatchers[t.name.Mailer]
+	t.handed = via.handed.begin(t.key)
+	defer t.handed.end()
+	err := w.processIn(ctx, t, via)
+	switch {
+	case ctx.Err() != nil: // the task is not ours any more
+	case errors.Is(err, errGivenBack):
+		return w.goBack(t, err)
+	default:
+		w.rounds.forget(t.key)
 	}
-	leave, ok := w.isolation.enter(ctx)
+	return err
+}
+
+// goBack gives a task back to its queue: at once to where it was, unless it has come back before.
+func (w *Worker) goBack(t *taskMessage, err error) error {
+	why := backReason(err)
+	w.observers.back(GivenBack{Reason: why, TaskID: t.id, Queue: t.name.Queue, Mailer: t.name.Mailer})
+	if pause := w.rounds.again(t.key, t.name, why, t.progress, time.Now()); pause > 0 {
+		return &givenBackError{why, pause}
+	}
+	t.handed.goBack()
+	return err
+}
+
+func (w *Worker) processIn(ctx context.Context, t *taskMessage, via *dispatcher) error {
+	if lost := w.isolation.lost(t.key); lost > 0 {
+		return w.processAlone(ctx, t, via, lost)
+	}
+	leave, ok := w.isolation.enterNow()
 	if !ok {
-		return errGivenBack
+		entering, cancel := via.untilBack(ctx, false)
+		leave, ok = w.isolation.enter(entering)
+		cancel()
+	}
+	if !ok {
+		return cmp.Or(via.goesBack(), givenBack(BackAlone))
 	}
 	defer leave()
-	if task.Type() == wire.TaskTypeBulk {
+	if t.task.Type() == wire.TaskTypeBulk {
 		return w.processBulk(ctx, t)
 	}
 	return w.processOne(ctx, t)
@@ -60,25 +93,21 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 
 // processAlone runs a task that has lost so many leases with nothing else in the process.
 // Its relay must take mail, for otherwise it would wait, and all others with it.
-func (w *Worker) processAlone(ctx context.Context, t *taskMessage, lost int) error {
+func (w *Worker) processAlone(ctx context.Context, t *taskMessage, via *dispatcher, lost int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.isolation.stopping, cancel)()
-	via := w.dispatchers[t.name.Mailer]
-	for {
-		if !via.breaker.untilReset(ctx) {
-			return errGivenBack
-		}
-		leave, ok := w.isolation.enterAlone(ctx)
-		if !ok {
-			return errGivenBack
-		}
-		if via.breaker.tripped() {
-			leave()
-			continue
-		}
-		defer leave()
-		break
+	t.handed.stays()
+	if via.breaker.tripped() {
+		return givenBack(BackHeld)
+	}
+	leave, ok := w.isolation.enterAlone(ctx)
+	if !ok {
+		return givenBack(BackAlone)
+	}
+	defer leave()
+	if via.breaker.tripped() {
+		return givenBack(BackHeld)
 	}
 	w.log.Warn().Str("task", t.id).Str("queue", t.queue).Int("lost_leases", lost).
 		Msg("workers that had this task died, or were cut off: it runs with nothing else in the process")

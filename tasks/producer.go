@@ -40,7 +40,7 @@ func enqueue(ctx context.Context, client *producer, p *wire.Payload, id string, 
 
 // put is enqueue, with asynq's ErrTaskIDConflict if the ID is there already.
 func put(ctx context.Context, client *producer, p *wire.Payload, id string, opts ...asynq.Option) error {
-	p, err := client.contents.hold(ctx, p, asynqbatch.TaskKey(queueOf(opts), id))
+	p, err := client.hold(ctx, p, id, opts)
 	if err != nil {
 		return err
 	}
@@ -51,15 +51,27 @@ func put(ctx context.Context, client *producer, p *wire.Payload, id string, opts
 	return putTask(ctx, client, asynq.NewTaskWithHeaders(wire.TaskType, data, p.Headers), id, opts...)
 }
 
+// putTask puts a task into Redis. The error is of class Unknown if that may have been done, which only a client of
+// redisconn.ForProgram says, and of class Unavailable otherwise.
 func putTask(ctx context.Context, client *producer, task *asynq.Task, id string, opts ...asynq.Option) error {
-	info, err := client.EnqueueContext(ctx, task, append(opts, asynq.TaskID(id))...)
+	watched, handover := redisconn.Watch(ctx)
+	info, err := client.EnqueueContext(watched, task, append(opts, asynq.TaskID(id))...)
 	if err == nil {
 		client.hints.Queued(ctx, info.Queue, info.State == asynq.TaskStatePending)
 	}
 	if err == nil || errors.Is(err, asynq.ErrTaskIDConflict) {
 		return err
 	}
-	return redisconn.Unavailable(err)
+	return handover.Failed(ctx, err)
+}
+
+// hold stores the big contents of a message for the task that it is to have.
+func (c *producer) hold(ctx context.Context, p *wire.Payload, id string, opts []asynq.Option) (*wire.Payload, error) {
+	held, err := c.contents.hold(ctx, p, asynqbatch.TaskKey(queueOf(opts), id))
+	if mailer.ClassOf(err) == mailer.Unavailable {
+		return nil, redisconn.NotQueued(ctx, err)
+	}
+	return held, err
 }
 
 // queueOf is the queue that asynq's options name.
@@ -76,7 +88,7 @@ func queueOf(opts []asynq.Option) string {
 func putBulk(ctx context.Context, client *producer, payloads []*wire.Payload, id string, opts ...asynq.Option) error {
 	var lines []byte
 	for i, p := range payloads {
-		p, err := client.contents.hold(ctx, p, asynqbatch.TaskKey(queueOf(opts), id))
+		p, err := client.hold(ctx, p, id, opts)
 		if err != nil {
 			return err
 		}

@@ -24,8 +24,8 @@ import (
 type QueueConfig struct {
 	Defaults mailer.Defaults // what a message may leave out, filled in at hand-over
 
-	// TaskTimeout bounds how long a worker may hold one task, waiting and sending:
-	// 30 minutes if zero. It must be longer than the worker's BatchTimeout.
+	// TaskTimeout is the time-out that asynq's tools show of a task, in whole seconds: 30 minutes if zero.
+	// A Worker does not obey it: how long it keeps a task is its own TaskTimeout's to say.
 	TaskTimeout time.Duration
 
 	// Mailers are the named mailers that Using may name. If nil, any name is passed on,
@@ -82,6 +82,7 @@ func NewQueue(client redis.UniversalClient, cfg QueueConfig) *Queue {
 	cfg.AttachmentThreshold = cmp.Or(cfg.AttachmentThreshold, 64_000)
 	cfg.BulkSize = cmp.Or(cfg.BulkSize, 100)
 	cfg.IdempotencyWindow = cmp.Or(cfg.IdempotencyWindow, 24*time.Hour)
+	client = redisconn.ForProgram(client)
 	return &Queue{redis: client, client: newProducer(client), cfg: cfg, open: new(atomic.Bool)}
 }
 
@@ -165,7 +166,7 @@ func (q *Queue) Close() error {
 // SendMessages hands the messages over. Many of them travel as one task, if the options
 // let them: see QueueConfig.BulkSize. Message-ID and Date are fixed here. A message without
 // recipients is not queued and is no error. When Redis cannot be reached the rest of
-// the batch is not tried.
+// the batch is not tried. Errors and the end of ctx are as Enqueue says; messages that travel together share an error.
 func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (sent int, err error) {
 	return mailer.Collect(ctx, q, messages)
 }
@@ -204,6 +205,11 @@ func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 
 // Enqueue hands one message over and returns the ID of its task. The ID is empty if
 // the message has no recipients.
+//
+// It returns when ctx ends, its deadline or otherwise. The class of an error (mailer.ClassOf) then says whether the
+// message may have been queued: Unavailable means that it was not, and Unknown that it may have been, or still may be, for
+// Redis was asked and has not answered. To hand it over again is safe after Unavailable, and after Unknown if it has an
+// idempotency key.
 func (q *Queue) Enqueue(ctx context.Context, m *mailer.EmailMessage) (taskID string, err error) {
 	p, r := q.prepare(m)
 	if p != nil {

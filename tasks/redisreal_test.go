@@ -210,8 +210,14 @@ func replayDead(t *testing.T, h *realHouse, id string) {
 
 // rescueAll is rescue as if the archive had no room at all.
 func rescueAll(ctx context.Context, client redis.UniversalClient, queue, id string) error {
-	keys := []string{archiveKey(queue), wire.DeadKey(queue), asynqbatch.TaskKey(queue, id)}
-	return client.Eval(ctx, rescueScript, keys, time.Now().Add(time.Hour).Unix(), 0, wire.FieldReason, "any").Err()
+	at, err := client.ZScore(ctx, archiveKey(queue), id).Result()
+	if err != nil {
+		return err
+	}
+	if err := client.ZAdd(ctx, wire.DeadKey(queue), redis.Z{Score: at, Member: id}).Err(); err != nil {
+		return err
+	}
+	return client.ZRem(ctx, archiveKey(queue), id).Err()
 }
 
 // The whole path works on every kind of Redis that REDIS_URL can name.

@@ -31,6 +31,7 @@ type sender struct {
 	policy       policy
 	batchSize    int
 	batchTimeout time.Duration
+	inHand       func() int // tasks that handlers have
 	observers    observers
 	tracer       Tracer
 	mailer       string
@@ -47,23 +48,30 @@ func (s *sender) run(stop, work context.Context) {
 			s.log.Debug().Str("error", s.view.Reason(err.Error())).Msg("closing the connection")
 		}
 	}()
-	for {
+	for s.ready(stop, work) {
 		batch := s.next(stop)
-		for len(batch) > 0 {
-			if !s.ready(stop, work) {
+		for len(batch) > 0 && !s.breaker.tripped() {
+			if stop.Err() != nil {
 				return // the handlers still hold these tasks and give them back
 			}
 			batch = s.send(work, batch)
 		}
-		if stop.Err() != nil {
-			return
+		if s.breaker.tripped() {
+			s.remaining = nil // as what is left of the batch, the handlers give these back
 		}
 	}
 }
 
 // next waits for one delivery and takes what else is waiting, up to a batch. Where both channels
-// have mail, chance decides by the queues' weights which is first.
+// have mail, chance decides by the queues' weights which is first. It returns nothing if there is nothing
+// to try a relay with that may be back: then it is taken to be.
 func (s *sender) next(stop context.Context) []*delivery {
+	var quiet <-chan time.Time
+	if s.breaker.doubtful() {
+		timer := time.NewTimer(quietFor)
+		defer timer.Stop()
+		quiet = timer.C
+	}
 	first, second := s.normal, s.priority
 	if first == nil || second != nil && rand.Float64() < s.share { //nolint:gosec // fairness needs no cryptographic chance
 		first, second = second, first
@@ -77,10 +85,18 @@ func (s *sender) next(stop context.Context) []*delivery {
 			batch = s.add(batch, deliveries)
 		case deliveries := <-second:
 			batch = s.add(batch, deliveries)
+		case <-quiet:
+			if s.inHand() == 0 {
+				s.works()
+			}
+			return nil
 		}
 	}
 	return s.take(s.take(batch, first), second)
 }
+
+// quietFor is how long a relay that may be back waits for a message, until nothing is held any more: there is none.
+const quietFor = time.Second
 
 // take adds what is waiting, up to a batch.
 func (s *sender) take(batch []*delivery, from <-chan []*delivery) []*delivery {
@@ -133,7 +149,6 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 		return batch
 	}
 	if len(deliveries) == 0 {
-		s.works()
 		return nil
 	}
 	start := time.Now()

@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,7 +20,7 @@ import (
 // processOne runs a task of one message.
 func (w *Worker) processOne(ctx context.Context, t *taskMessage) error {
 	if w.ledger.hasLeft(ctx, t) != nil {
-		return errGivenBack
+		return givenBack(BackRedis)
 	}
 	t.startSpan(ctx, w.cfg.Tracer)
 	defer t.endSpan()
@@ -52,8 +53,8 @@ func (w *Worker) try(ctx context.Context, t *taskMessage) (outcome, error) {
 	return w.await(ctx, t)
 }
 
-// await offers the message to the senders until one has sent it. It gives up in time
-// before asynq takes the task away, unless the message is on the wire: then only its
+// await offers the message to the senders until one has sent it. It gives up when the worker
+// has kept the task for long enough, unless the message is on the wire: then only its
 // outcome counts.
 func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 	if o, ok := w.hopeless(t); ok {
@@ -66,44 +67,68 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 	if t.name.Mailer != via.mailer {
 		return w.forward(ctx, t, via)
 	}
-	inTime, cancel := w.inTime(ctx, w.policy.expiry(t.attempt()))
+	inTime, cancel := w.inTime(ctx, t, w.policy.expiry(t.attempt()))
 	defer cancel()
-	release, ok := via.room(inTime, t.name, t)
+	release, ok := via.room(inTime, t, t)
 	if !ok {
-		return w.outOfTime(t)
+		return w.outOfTime(t, via, BackMemory)
 	}
 	defer release()
-	if err := w.blobs.fill(inTime, t.payload); mailer.ClassOf(err) == mailer.Unavailable {
-		return w.outOfTime(t)
+	if err := w.fill(inTime, t, via, t.payload); mailer.ClassOf(err) == mailer.Unavailable {
+		return w.outOfTime(t, via, BackContents)
 	} else if err != nil {
 		return outcome{verdict: w.policy.decide(err, t.attempt())}, nil
 	}
-	done, room := make(chan *delivery, 1), w.roomFor(t)
+	done, room, tripping := make(chan *delivery, 1), w.roomFor(t), via.breaker.tripping()
 	d := newDelivery(t, done)
 	select {
 	case via.channel(t.name) <- []*delivery{d}:
 	case <-inTime.Done():
-		return w.outOfTime(t)
+		return w.outOfTime(t, via, BackTime)
 	case <-room:
-		return w.outOfTime(t)
+		return w.outOfTime(t, via, BackAlone)
+	case <-tripping:
+		return w.outOfTime(t, via, BackHeld)
 	}
+	why, through := BackHeld, false // the relay takes nothing if it is put back
 	select {
 	case <-done:
+		through = true
 	case <-inTime.Done():
-		if d.giveUp() {
-			return w.outOfTime(t)
-		}
-		<-done
+		why = BackTime
 	case <-room:
+		why = BackAlone
+	case <-tripping:
+	}
+	if !through {
 		if d.giveUp() {
-			return w.outOfTime(t)
+			return w.outOfTime(t, via, why)
 		}
+		t.handed.stays()
 		<-done
 	}
 	if d.outcome.verdict.action == hold { // it was put back, and is wanted back
-		return w.outOfTime(t)
+		return w.outOfTime(t, via, why)
 	}
 	return d.outcome, nil
+}
+
+// fill gets the contents of messages that are stored beside the queue, until what is not on the wire is to go back.
+func (w *Worker) fill(ctx context.Context, t *taskMessage, via *dispatcher, p *wire.Payload) error {
+	if len(p.Blobs) == 0 {
+		return nil
+	}
+	ctx, cancel := via.untilBack(ctx, t.alone)
+	defer cancel()
+	return w.blobs.fill(ctx, p)
+}
+
+// outOfTime is what becomes of a message that does not come to the wire: it has expired, or it is given back.
+func (w *Worker) outOfTime(t *taskMessage, via *dispatcher, why BackReason) (outcome, error) {
+	if reason := w.expired(t); reason != nil {
+		return dead(reason), nil
+	}
+	return outcome{}, cmp.Or(via.goesBack(), givenBack(why))
 }
 
 // roomFor is closed when the task is to make room for one that is to be alone.
@@ -112,15 +137,6 @@ func (w *Worker) roomFor(t *taskMessage) <-chan struct{} {
 		return nil
 	}
 	return w.isolation.roomNeeded()
-}
-
-// outOfTime is what becomes of a message that was not on the wire in time: it has
-// expired, or it is given back.
-func (w *Worker) outOfTime(t *taskMessage) (outcome, error) {
-	if reason := w.expired(t); reason != nil {
-		return dead(reason), nil
-	}
-	return outcome{}, errGivenBack
 }
 
 // expired returns why a message may not be sent any more, and what it has waited for.
@@ -154,13 +170,11 @@ func unknownHere(mailer string) error {
 	return fmt.Errorf("mailer %q is not configured where this worker runs", mailer)
 }
 
-// inTime ends at expiry, or when a batch that began then could still end before asynq's
-// time for the task is up.
-func (w *Worker) inTime(ctx context.Context, expiry time.Time) (context.Context, context.CancelFunc) {
-	if deadline, ok := ctx.Deadline(); ok {
-		if end := deadline.Add(-w.cfg.BatchTimeout - w.cfg.ReplyTimeout); end.Before(expiry) {
-			expiry = end
-		}
+// inTime ends at expiry, or when a batch that began then could still end before the worker is to
+// have given the task back.
+func (w *Worker) inTime(ctx context.Context, t *taskMessage, expiry time.Time) (context.Context, context.CancelFunc) {
+	if end := t.started.Add(w.cfg.TaskTimeout - w.cfg.BatchTimeout - w.cfg.ReplyTimeout); end.Before(expiry) {
+		expiry = end
 	}
 	return context.WithDeadline(ctx, expiry)
 }

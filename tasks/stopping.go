@@ -82,7 +82,7 @@ func (w *Worker) cutOff() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		w.each(func(d *dispatcher) { d.servers.shutdown() })
+		w.each(func(d *dispatcher) { d.servers.Shutdown() })
 	}()
 	select {
 	case <-ended:

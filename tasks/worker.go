@@ -27,8 +27,9 @@ type Worker struct {
 	blobs       contents
 	dispatchers map[string]*dispatcher // by mailer
 	inFlight    inFlight
+	rounds      *rounds
 	isolation   *isolation
-	watch       *watch
+	watch       *watcher
 	reporter
 }
 
@@ -50,17 +51,18 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		policy:      policy{retryMin: cfg.RetryMin, retryMax: cfg.RetryMax, maxAge: cfg.MaxAge},
 		dispatchers: map[string]*dispatcher{},
 		isolation:   newIsolation(client, *cfg.Logger),
+		rounds:      newRounds(*cfg.Logger),
 		reporter:    reporter{redact.View{Addresses: cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
-	w.watch = newWatch(client, cfg, w.dispatchers)
+	w.watch = newWatcher(client, cfg, w.dispatchers)
 	w.asynq = asynqbatch.New(client, asynqbatch.Config{
 		LostField: wire.FieldLost, Fetched: w.isolation.fetched, Logger: *cfg.Logger,
 		Asleep: w.watch.queues.Asleep, Took: w.watch.queues.Took,
 	})
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
-	w.dispatchers[""] = newDispatcher("", cfg.Connections, cfg)
+	w.dispatchers[""] = newDispatcher("", cfg.Connections, cfg, w.isolation, w.giveBack)
 	for name, connections := range cfg.Mailers {
-		w.dispatchers[name] = newDispatcher(name, cmp.Or(connections, cfg.Connections), cfg)
+		w.dispatchers[name] = newDispatcher(name, cmp.Or(connections, cfg.Connections), cfg, w.isolation, w.giveBack)
 	}
 	senders := 0
 	for _, d := range w.dispatchers {
@@ -71,6 +73,19 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	}
 	return w, nil
 }
+
+// giveBack gives tasks back to the head of their queues. If Redis does not answer asynq gives back what is still there, when
+// the handlers return, or another worker takes it over.
+func (w *Worker) giveBack(keys []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), backTimeout)
+	defer cancel()
+	if err := w.asynq.GiveBack(ctx, keys); err != nil {
+		w.log.Warn().Err(err).Msg("messages could not be given back in their order: Redis does not answer")
+	}
+}
+
+// backTimeout is how long giving tasks back may take.
+const backTimeout = 10 * time.Second
 
 // Held returns why mail is not being sent, by the name of the mailer whose relay takes
 // none. It is empty if all is well.
@@ -118,14 +133,14 @@ func (w *Worker) Run(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		w.each(func(d *dispatcher) { d.servers.end() })
+		w.each(func(d *dispatcher) { d.servers.End() })
 		senders.Wait()
 		for _, d := range w.dispatchers {
 			d.stop()
 		}
 		w.ledger.end()
 		ledger.Wait()
-		w.each(func(d *dispatcher) { d.servers.shutdown() }) // gives back what no sender took
+		w.each(func(d *dispatcher) { d.servers.Shutdown() }) // gives back what no sender took
 		letGo()
 		keeper.Wait()
 		watching.Wait()

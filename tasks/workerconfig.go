@@ -51,9 +51,14 @@ type WorkerConfig struct {
 	BatchTimeout time.Duration
 
 	// ReplyTimeout is how long a backend may go on waiting for the reply to a message
-	// that it has sent whole, when its batch's time is up: 10 min if zero. Together
-	// with two BatchTimeouts it is shorter than the TaskTimeout of the queue.
+	// that it has sent whole, when its batch's time is up: 10 min if zero.
 	ReplyTimeout time.Duration
+
+	// TaskTimeout is how long the worker keeps a task that it cannot send before it gives it back to
+	// the queue: 30 min if zero, and at least ReplyTimeout and two BatchTimeouts. What is on
+	// the wire is kept until it has its reply. The task's own time-out, of the program that
+	// handed it over, does not count.
+	TaskTimeout time.Duration
 
 	// ShutdownTimeout is how long what is on the wire may take to end after Run's
 	// context has: 2 min 30 s if zero. Run returns a few seconds after that at the latest.
@@ -94,8 +99,10 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	defaults(&c.MaxAge, 120*time.Hour)
 	defaults(&c.BatchTimeout, 2*time.Minute)
 	defaults(&c.ReplyTimeout, 10*time.Minute)
+	defaults(&c.TaskTimeout, 30*time.Minute)
+	c.TaskTimeout = max(c.TaskTimeout, c.ReplyTimeout+2*c.BatchTimeout)
 	defaults(&c.ShutdownTimeout, 150*time.Second)
-	defaults(&c.restAfter, restAfter)
+	defaults(&c.restAfter, 30*time.Second)
 	if c.Logger == nil {
 		c.Logger = new(zerolog.Nop())
 	}

@@ -62,6 +62,7 @@ type bulk struct {
 	queued int // in the first run over a file: the good ones
 	bad    int
 	lost   ranges // lines that were not queued though nothing is wrong with them
+	maybe  ranges // lines of which that is not known: Redis has not answered
 	why    error  // the first of them
 	total  int    // lines seen
 }
@@ -187,7 +188,11 @@ func (b *bulk) interrupted(ctx context.Context, err error, last int) error {
 	default:
 		err = cli.Exit(cli.ExitNoInput, err)
 	}
-	return fmt.Errorf("%w (%d queued; not queued: lines %s and all after; %s)", err, b.queued, b.lost.String(), how)
+	maybe := ""
+	if lines := b.maybe.String(); lines != "" {
+		maybe = " perhaps queued: lines " + lines + ";"
+	}
+	return fmt.Errorf("%w (%d queued;%s not queued: lines %s and all after; %s)", err, b.queued, maybe, b.lost.String(), how)
 }
 
 // complain prints what is wrong with the lines of a chunk, and counts.
@@ -201,7 +206,11 @@ func (b *bulk) complain(c chunk) {
 			b.bad++
 			fmt.Fprintf(b.app.std.Err, "enqueue: line %d: %s\n", n, cli.Line(err.Error()))
 		default:
-			b.lost.add(n, n)
+			lines := &b.lost
+			if mailer.ClassOf(err) == mailer.Unknown {
+				lines = &b.maybe
+			}
+			lines.add(n, n)
 			if b.why == nil {
 				b.why = fmt.Errorf("line %d: %w", n, err)
 			}

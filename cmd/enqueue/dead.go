@@ -55,7 +55,7 @@ the beginning of one alone.`,
 
 // deadSubcommand makes a command about selected dead letters. With everything, no selection
 // means all of them.
-func (a *app) deadSubcommand(name, short string, everything bool, work func(context.Context, *tasks.DeadLetters, []*tasks.DeadLetter) error) *cobra.Command {
+func (a *app) deadSubcommand(name, short string, everything bool, work func(context.Context, *tasks.DeadLetters, letters) error) *cobra.Command {
 	var s selection
 	c := &cobra.Command{
 		Use: name + " [ID...]", Short: short,
@@ -75,8 +75,8 @@ func (a *app) deadSubcommand(name, short string, everything bool, work func(cont
 func (a *app) deadExportCommand() *cobra.Command {
 	var dir string
 	c := a.deadSubcommand("export", "Print them as JSON lines, or write them as .eml files", true,
-		func(_ context.Context, d *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
-			return a.deadExport(dir, d, letters)
+		func(_ context.Context, d *tasks.DeadLetters, found letters) error {
+			return a.deadExport(dir, d, found)
 		})
 	c.Flags().StringVar(&dir, "eml", "", "write each as a file ID.eml in this `directory` instead")
 	return c
@@ -104,28 +104,36 @@ func (a *app) deadCount(ctx context.Context, queue string) error {
 	if err != nil {
 		return err
 	}
-	sum := 0
-	for _, q := range queues {
-		n, err := d.Count(ctx, q)
-		if err != nil {
-			return err
-		}
-		sum += n
+	sum, err := count(ctx, d, queues)
+	if err != nil {
+		return err
 	}
 	fmt.Fprintln(a.std.Out, sum)
 	return nil
 }
 
-func (a *app) deadList(_ context.Context, _ *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
+// aligned is how many lines of a list are in memory, and share the widths of their columns.
+const aligned = 1000
+
+func (a *app) deadList(_ context.Context, _ *tasks.DeadLetters, found letters) error {
 	t := tabwriter.NewWriter(a.std.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ID\tQUEUE\tWHEN\tTRIES\tTO\tSUBJECT\tREASON")
-	for _, l := range letters {
+	lines := 0
+	for l, err := range found.all {
+		if err != nil {
+			return errors.Join(t.Flush(), err)
+		}
 		subject := "(cannot be read)"
 		if l.Message != nil {
 			subject = cmp.Or(l.Message.Subject, l.Message.RawHeader("Subject"))
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", cli.Line(l.ID), cli.Line(l.Queue), l.At.Format(time.DateTime), l.Tries,
 			shorten(strings.Join(l.Recipients, ","), 40), shorten(subject, 40), shorten(l.Reason, 100))
+		if lines++; lines%aligned == 0 {
+			if err := t.Flush(); err != nil {
+				return err
+			}
+		}
 	}
 	return t.Flush()
 }
@@ -133,9 +141,9 @@ func (a *app) deadList(_ context.Context, _ *tasks.DeadLetters, letters []*tasks
 // shorten makes a text fit a line of a table.
 func shorten(s string, n int) string { return redact.Cut(cli.Line(s), n-1) }
 
-func (a *app) deadShow(_ context.Context, d *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
+func (a *app) deadShow(_ context.Context, d *tasks.DeadLetters, found letters) error {
 	out := cli.Shown(a.std.Out)
-	return eachWhole(d, letters, func(l *tasks.DeadLetter) error {
+	return eachWhole(d, found, func(l *tasks.DeadLetter) error {
 		fmt.Fprintf(out, "id: %s\nqueue: %s\nwhen: %s\ntries: %d\nnot delivered to: %s\nreason: %s\n",
 			cli.Line(l.ID), cli.Line(l.Queue), l.At.Format(time.RFC3339), l.Tries, cli.Line(strings.Join(l.Recipients, ", ")), cli.Line(l.Reason))
 		for _, missing := range l.Missing {
@@ -152,8 +160,11 @@ func (a *app) deadShow(_ context.Context, d *tasks.DeadLetters, letters []*tasks
 
 // eachWhole calls work with every dead letter, its big attachments included. Only one
 // letter is in memory at a time. A letter that was replayed meanwhile is left out.
-func eachWhole(d *tasks.DeadLetters, letters []*tasks.DeadLetter, work func(*tasks.DeadLetter) error) error {
-	for _, l := range letters {
+func eachWhole(d *tasks.DeadLetters, found letters, work func(*tasks.DeadLetter) error) error {
+	for l, err := range found.all {
+		if err != nil {
+			return err
+		}
 		whole, err := d.Get(l.Queue, l.ID)
 		if errors.Is(err, tasks.ErrNotDead) {
 			continue
@@ -177,24 +188,28 @@ func writeLetter(w io.Writer, l *tasks.DeadLetter) error {
 	return err
 }
 
-func (a *app) deadReplay(ctx context.Context, d *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
-	return a.each(letters, "queued again", func(l *tasks.DeadLetter) error {
+func (a *app) deadReplay(ctx context.Context, d *tasks.DeadLetters, found letters) error {
+	return a.each(found, "queued again", func(l *tasks.DeadLetter) error {
 		_, err := d.Replay(ctx, l.Queue, l.ID)
 		return err
 	})
 }
 
-func (a *app) deadDelete(ctx context.Context, d *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
-	return a.each(letters, "deleted", func(l *tasks.DeadLetter) error { return d.Delete(ctx, l.Queue, l.ID) })
+func (a *app) deadDelete(ctx context.Context, d *tasks.DeadLetters, found letters) error {
+	return a.each(found, "deleted", func(l *tasks.DeadLetter) error { return d.Delete(ctx, l.Queue, l.ID) })
 }
 
 // each calls work with every letter. It prints the error of a letter and goes on with the
 // others, unless Redis is unavailable. What somebody else has replayed or deleted meanwhile does
 // not count.
-func (a *app) each(letters []*tasks.DeadLetter, done string, work func(*tasks.DeadLetter) error) error {
-	bar := cli.NewBar(a.std.Err, len(letters), done)
-	failed, gone := 0, 0
-	for _, l := range letters {
+func (a *app) each(found letters, done string, work func(*tasks.DeadLetter) error) error {
+	bar := cli.NewBar(a.std.Err, found.most, done)
+	all, failed, gone := 0, 0, 0
+	for l, err := range found.all {
+		if err != nil {
+			return err
+		}
+		all++
 		err := work(l)
 		if err != nil && mailer.ClassOf(err) == mailer.Unavailable {
 			return err
@@ -208,7 +223,7 @@ func (a *app) each(letters []*tasks.DeadLetter, done string, work func(*tasks.De
 		bar.Add(1)
 	}
 	bar.Finish()
-	fmt.Fprintf(a.std.Out, "%d %s\n", len(letters)-failed-gone, done)
+	fmt.Fprintf(a.std.Out, "%d %s\n", all-failed-gone, done)
 	if gone > 0 {
 		fmt.Fprintf(a.std.Err, "enqueue: %d were replayed or deleted by somebody else meanwhile\n", gone)
 	}
@@ -231,13 +246,13 @@ type exported struct {
 	Missing    []string             `json:"missing,omitempty"` // attachments whose content is lost
 }
 
-func (a *app) deadExport(dir string, d *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
+func (a *app) deadExport(dir string, d *tasks.DeadLetters, found letters) error {
 	if dir != "" {
-		return a.exportFiles(dir, d, letters)
+		return a.exportFiles(dir, d, found)
 	}
 	out := json.NewEncoder(cli.Shown(a.std.Out))
 	out.SetEscapeHTML(false) // it is no web page
-	return eachWhole(d, letters, func(l *tasks.DeadLetter) error {
+	return eachWhole(d, found, func(l *tasks.DeadLetter) error {
 		e := exported{l.ID, l.Queue, l.Reason, l.Tries, l.At, l.Recipients, l.Message, nil, l.Missing}
 		if l.Message == nil {
 			e.Payload = l.Payload
@@ -246,11 +261,11 @@ func (a *app) deadExport(dir string, d *tasks.DeadLetters, letters []*tasks.Dead
 	})
 }
 
-func (a *app) exportFiles(dir string, d *tasks.DeadLetters, letters []*tasks.DeadLetter) error {
+func (a *app) exportFiles(dir string, d *tasks.DeadLetters, found letters) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return cli.Exit(cli.ExitNoInput, err)
 	}
-	return a.each(letters, "written", func(l *tasks.DeadLetter) error {
+	return a.each(found, "written", func(l *tasks.DeadLetter) error {
 		l, err := d.Get(l.Queue, l.ID)
 		if err != nil {
 			return err

@@ -159,7 +159,7 @@ func TestPick(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.ids, func(t *testing.T) {
-			picked, err := pick(all, strings.Fields(tt.ids))
+			picked, err := pick(listed(all), strings.Fields(tt.ids))
 			var got []string
 			for _, p := range picked {
 				got = append(got, p.id)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -20,8 +21,14 @@ type selection struct {
 	all    bool
 }
 
+// letters are the dead letters that a command is about. There may be any number of them, so one at a time is in memory.
+type letters struct {
+	all  iter.Seq2[*tasks.DeadLetter, error] // without their big contents; it ends with an error
+	most int                                 // how many there are, at most
+}
+
 // dead finds the selected letters and does the work on them.
-func (a *app) dead(ctx context.Context, s selection, work func(context.Context, *tasks.DeadLetters, []*tasks.DeadLetter) error) error {
+func (a *app) dead(ctx context.Context, s selection, work func(context.Context, *tasks.DeadLetters, letters) error) error {
 	if len(s.ids) == 0 && s.reason == "" && !s.all {
 		return cli.Exitf(cli.ExitUsage, "which ones? give IDs, --reason or --all")
 	}
@@ -34,20 +41,32 @@ func (a *app) dead(ctx context.Context, s selection, work func(context.Context, 
 	if err != nil {
 		return err
 	}
-	places, err := findAll(ctx, d, queues)
-	if err != nil {
-		return err
-	}
+	found := letters{}
+	places := everyPlace(ctx, d, queues)
 	if len(s.ids) > 0 {
-		if places, err = pick(places, s.ids); err != nil {
+		picked, err := pick(places, s.ids)
+		if err != nil {
 			return err
 		}
-	}
-	letters, err := summaries(d, places, s.reason)
-	if err != nil {
+		places, found.most = listed(picked), len(picked)
+	} else if found.most, err = count(ctx, d, queues); err != nil {
 		return err
 	}
-	return work(ctx, d, letters)
+	found.all = summaries(d, places, s.reason)
+	return work(ctx, d, found)
+}
+
+// count returns how many dead letters there are in these queues.
+func count(ctx context.Context, d *tasks.DeadLetters, queues []string) (int, error) {
+	sum := 0
+	for _, q := range queues {
+		n, err := d.Count(ctx, q)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
 }
 
 // deadQueues returns asynq's queues to look at: all, or those that belong to the named queue,
@@ -75,43 +94,57 @@ func (a *app) deadQueues(d *tasks.DeadLetters, name string) ([]string, error) {
 // place is where a dead letter is.
 type place struct{ queue, id string }
 
-func findAll(ctx context.Context, d *tasks.DeadLetters, queues []string) ([]place, error) {
-	var all []place
-	for _, queue := range queues {
-		ids, err := d.IDs(ctx, queue)
-		if err != nil {
-			return nil, err
-		}
-		for _, id := range ids {
-			all = append(all, place{queue, id})
+// everyPlace yields the places of all dead letters of these queues. It ends with an error.
+func everyPlace(ctx context.Context, d *tasks.DeadLetters, queues []string) iter.Seq2[place, error] {
+	return func(yield func(place, error) bool) {
+		for _, queue := range queues {
+			for id, err := range d.EachID(ctx, queue) {
+				if !yield(place{queue, id}, err) || err != nil {
+					return
+				}
+			}
 		}
 	}
-	return all, nil
+}
+
+func listed(places []place) iter.Seq2[place, error] {
+	return func(yield func(place, error) bool) {
+		for _, p := range places {
+			if !yield(p, nil) {
+				return
+			}
+		}
+	}
 }
 
 // shortestPrefix is how much of an ID has to be given.
 const shortestPrefix = 4
 
 // pick returns the dead letters with these IDs, or with IDs that begin so.
-func pick(all []place, ids []string) ([]place, error) {
-	var picked []place
-	for _, id := range ids {
-		var exact, begun []place
-		for _, p := range all {
+func pick(all iter.Seq2[place, error], ids []string) ([]place, error) {
+	exact, begun := make([][]place, len(ids)), make([][]place, len(ids))
+	for p, err := range all {
+		if err != nil {
+			return nil, err
+		}
+		for i, id := range ids {
 			switch {
 			case p.id == id:
-				exact = append(exact, p)
+				exact[i] = append(exact[i], p)
 			case len(id) >= shortestPrefix && strings.HasPrefix(p.id, id):
-				begun = append(begun, p)
+				begun[i] = append(begun[i], p)
 			}
 		}
+	}
+	var picked []place
+	for i, id := range ids {
 		switch {
-		case len(exact) > 0:
-			picked = append(picked, exact...)
-		case len(begun) == 1:
-			picked = append(picked, begun...)
-		case len(begun) > 1:
-			return nil, cli.Exitf(cli.ExitData, "%s: %d dead letters have an ID that begins so: give more of it", id, len(begun))
+		case len(exact[i]) > 0:
+			picked = append(picked, exact[i]...)
+		case len(begun[i]) == 1:
+			picked = append(picked, begun[i]...)
+		case len(begun[i]) > 1:
+			return nil, cli.Exitf(cli.ExitData, "%s: %d dead letters have an ID that begins so: give more of it", id, len(begun[i]))
 		default:
 			return nil, cli.Exitf(cli.ExitData, "%s: %w", id, tasks.ErrNotDead)
 		}
@@ -119,20 +152,22 @@ func pick(all []place, ids []string) ([]place, error) {
 	return picked, nil
 }
 
-// summaries reads the letters whose reason contains a text.
-func summaries(d *tasks.DeadLetters, places []place, reason string) ([]*tasks.DeadLetter, error) {
-	var letters []*tasks.DeadLetter
-	for _, p := range places {
-		l, err := d.Summary(p.queue, p.id)
-		if errors.Is(err, tasks.ErrNotDead) {
-			continue // replayed meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
-		if strings.Contains(l.Reason, reason) {
-			letters = append(letters, l)
+// summaries reads the letters whose reason contains a text, one after the other.
+func summaries(d *tasks.DeadLetters, places iter.Seq2[place, error], reason string) iter.Seq2[*tasks.DeadLetter, error] {
+	return func(yield func(*tasks.DeadLetter, error) bool) {
+		for p, err := range places {
+			var l *tasks.DeadLetter
+			if err == nil {
+				l, err = d.Summary(p.queue, p.id)
+			}
+			switch {
+			case errors.Is(err, tasks.ErrNotDead): // replayed meanwhile
+			case err != nil:
+				yield(nil, err)
+				return
+			case strings.Contains(l.Reason, reason) && !yield(l, nil):
+				return
+			}
 		}
 	}
-	return letters, nil
 }

@@ -257,22 +257,11 @@ const (
 // a while, nor a lock that has to go with it.
 func vanishes(message string) bool {
 	for len(message) > 0 {
-		tag, n := uvarint(message)
-		value, m := uvarint(message[n:])
-		if n == 0 || m == 0 {
+		number, value, n := field(message)
+		if n == 0 || value > 0 && (number == fieldUniqueKey || number == fieldRetention) {
 			return false
 		}
-		if number := tag >> 3; value > 0 && (number == fieldUniqueKey || number == fieldRetention) {
-			return false
-		}
-		message = message[n+m:]
-		switch kind := tag & 7; {
-		case kind == 0: // a number
-		case kind == 2 && value <= uint64(len(message)): // as many bytes
-			message = message[value:]
-		default:
-			return false
-		}
+		message = message[n:]
 	}
 	return true
 }

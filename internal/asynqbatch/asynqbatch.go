@@ -9,6 +9,9 @@
 //	acknowledge a task    for all tasks that end at the same moment
 //	recover a task        only after its lease was taken over, so that of several servers one does it
 //
+// A fourth one, which archives a task, loses the numbers by which it would drop others (archive.go), and a task's time-out is
+// kept from asynq (timeout.go).
+//
 // Everything else passes through. What is in Redis before and after is what asynq itself would have left: the same
 // keys, lists, leases and numbers. So asynq's client and inspector, asynqmon, asynq's command line, and servers
 // without this package work on the same queues and see no difference. A script that is not known any more, in
@@ -49,15 +52,16 @@ type Config struct {
 
 // Client makes asynq servers on one Redis.
 type Client struct {
-	redis redis.UniversalClient
-	acks  *acknowledger
-	cut   *cut
-	cfg   Config
+	redis  redis.UniversalClient
+	acks   *acknowledger
+	claims *claims
+	cut    *cut
+	cfg    Config
 }
 
 // New returns a Client on the given Redis, which it does not close.
 func New(client redis.UniversalClient, cfg Config) *Client {
-	return &Client{redis: client, acks: newAcknowledger(client), cut: newCut(), cfg: cfg}
+	return &Client{redis: client, acks: newAcknowledger(client), claims: newClaims(), cut: newCut(), cfg: cfg}
 }
 
 // TaskKey is where asynq keeps the record of a task.
@@ -79,6 +83,10 @@ type ServerConfig struct {
 	// Eager reports whether an empty queue is asked again after a millisecond, instead of after CheckInterval.
 	// Nil is always.
 	Eager func() bool
+
+	// Limit returns how many tasks the server may have, of all that it has room for. While that is none it asks Redis
+	// for nothing. Nil is no limit.
+	Limit func(all int) int
 }
 
 // NewServer returns a server that is not started yet.
@@ -86,9 +94,14 @@ func (c *Client) NewServer(cfg ServerConfig) *Server {
 	if cfg.Eager == nil {
 		cfg.Eager = func() bool { return true }
 	}
+	if cfg.Limit == nil {
+		cfg.Limit = func(all int) int { return all }
+	}
 	cfg.Logger = newLogger(c.cfg.Logger)
 	s := newSlots(cfg.Concurrency)
 	f := newFetcher(c.redis, s, cfg.Eager, c.cfg.LostField)
+	f.limit = cfg.Limit
+	f.note = c.claims.add
 	return &Server{asynq: asynq.NewServerFromRedisClient(cutClient{c.broker(f), c.cut.off}, cfg.Config), slots: s, fetcher: f}
 }
 
@@ -102,6 +115,14 @@ func (s *Server) Stop() {
 		s.asynq.Stop()
 		s.fetcher.close(context.Background())
 	})
+}
+
+// Unbegun takes the tasks that were fetched and that asynq has not asked for yet, and returns their keys: the caller gives them
+// back. What asynq has asked for its handlers have begun then.
+func (s *Server) Unbegun() []string {
+	keys := s.fetcher.takeAll()
+	s.slots.settle()
+	return keys
 }
 
 // Shutdown waits for the handlers, as long as the configuration says, and ends the server. Whoever calls it, it has
@@ -129,8 +150,13 @@ func (c *Client) broker(f *fetcher) *broker { return &broker{c.redis, c, f} }
 
 // EvalSha implements redis.Scripter.
 func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	if answer := b.asleep(keys, args); answer != nil {
-		return answer
+	if b.fetcher.waiting() == 0 { // what was fetched is taken
+		if answer := answerAsleep(b.client.cfg.Asleep, keys, args); answer != nil {
+			return answer
+		}
+	}
+	if b.client.claims.settled(keys) {
+		return redis.NewCmdResult("OK", nil)
 	}
 	switch {
 	case fetchesTask(keys, args):
@@ -138,12 +164,15 @@ func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ..
 		if err != nil {
 			return redis.NewCmdResult(nil, err)
 		}
-		b.took(keys[fetchPending])
+		if b.client.cfg.Took != nil {
+			queue, _ := queueOf(keys[fetchPending])
+			b.client.cfg.Took(queue)
+		}
 		b.client.acks.fetched(task)
 		if b.client.cfg.Fetched != nil {
 			b.client.cfg.Fetched(task.key(), task.lost)
 		}
-		return redis.NewCmdResult(task.message, nil)
+		return redis.NewCmdResult(withoutTimeout(task.message), nil)
 	case endsTask(keys, args):
 		return redis.NewCmdResult("OK", b.client.acks.asynqEnds(ctx, keys, args))
 	case recoversTask(ctx, keys):
@@ -154,5 +183,13 @@ func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ..
 		b.client.cfg.Logger.Warn().Any("task", args[0]).Int("lost_leases", lost).
 			Msg("the worker that had this task died, or was cut off from Redis: another one goes on with it")
 	}
-	return b.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	return b.UniversalClient.EvalSha(ctx, sha, keys, changed(keys, args)...)
 }
+
+// Eval implements redis.Scripter, for a script that Redis does not have yet.
+func (b *broker) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
+	return b.UniversalClient.Eval(ctx, script, keys, changed(keys, args)...)
+}
+
+// changed are the arguments with which a script of asynq's that passes through is run.
+func changed(keys []string, args []any) []any { return untrimmed(keys, withTimeouts(keys, args)) }

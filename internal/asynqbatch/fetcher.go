@@ -21,7 +21,11 @@ type fetcher struct {
 	redis redis.UniversalClient
 	slots *slots
 	eager func() bool // an empty list is asked again soon
-	lost  string      // the field of a task's record with the number of lost leases
+	limit func(all int) int
+	note  func(fetched)
+	lost  string // the field of a task's record with the number of lost leases
+
+	asking sync.Mutex // Redis for tasks
 
 	mu         sync.Mutex
 	prefetched map[string][]fetched // what asynq has not asked for yet, by the key of the list it waited in
@@ -58,7 +62,7 @@ const (
 func newFetcher(client redis.UniversalClient, slots *slots, eager func() bool, lostField string) *fetcher {
 	return &fetcher{
 		redis: client, slots: slots, eager: eager, lost: lostField,
-		prefetched: map[string][]fetched{}, empty: map[string]time.Time{},
+		prefetched: map[string][]fetched{}, empty: map[string]time.Time{}, limit: func(all int) int { return all }, note: func(fetched) {},
 	}
 }
 
@@ -102,7 +106,14 @@ return tasks`)
 // fetch does what asynq's script does with these keys and arguments: it returns the next task of
 // a queue, or redis.Nil.
 func (f *fetcher) fetch(ctx context.Context, keys []string, lease, prefix any) (fetched, error) {
+	f.asking.Lock()
+	defer f.asking.Unlock()
 	list := keys[fetchPending]
+	most := f.limit(f.slots.all)
+	if most == 0 {
+		f.close(ctx)
+		return fetched{}, redis.Nil
+	}
 	next, stale, ok := f.pop(list)
 	f.giveBack(ctx, stale)
 	if ok {
@@ -113,6 +124,11 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, lease, prefix any) (
 		return fetched{}, redis.Nil
 	}
 	n := f.slots.wait()
+	if most < f.slots.all {
+		if n = min(n, most-f.slots.used()); n <= 0 {
+			return fetched{}, redis.Nil
+		}
+	}
 	answer, err := fetchScript.Run(ctx, f.redis, keys, lease, prefix, n, f.lost).StringSlice()
 	if err != nil {
 		<-time.After(CheckInterval) // asynq asks again at once
@@ -131,6 +147,7 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, lease, prefix any) (
 	for i := 0; i+fetchedFields <= len(answer); i += fetchedFields {
 		lost, _ := strconv.Atoi(answer[i+2])
 		next := fetched{id: answer[i], message: answer[i+1], lost: lost, at: now, keys: keys, lease: lease, prefix: prefix}
+		f.note(next)
 		if i == 0 {
 			first = next
 			continue
@@ -207,6 +224,21 @@ func (f *fetcher) waiting() int {
 		n += len(tasks)
 	}
 	return n
+}
+
+// takeAll takes what asynq has not asked for and returns the keys of it, when Redis is not being asked for more.
+func (f *fetcher) takeAll() (keys []string) {
+	f.asking.Lock()
+	defer f.asking.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, tasks := range f.prefetched {
+		for _, t := range tasks {
+			keys = append(keys, t.key())
+		}
+	}
+	clear(f.prefetched)
+	return keys
 }
 
 // close gives back what asynq has not asked for. It asks for nothing any more.

@@ -12,29 +12,22 @@ import (
 // due, and now and then for those that are kept no longer. For a queue of which somebody knows that it has nothing, these
 // are answered here. The tasks whose leases are over it lists once a minute; that is left to it.
 
-// asleep answers asynq's question about a queue that is known to have nothing, as Redis would. It is nil for all else.
-func (b *broker) asleep(keys []string, args []any) *redis.Cmd {
-	if b.client.cfg.Asleep == nil || len(keys) == 0 {
+// answerAsleep answers asynq's question about a queue that is asleep, as Redis would. It is nil for all else.
+func answerAsleep(asleep func(queue string) bool, keys []string, args []any) *redis.Cmd {
+	if asleep == nil || len(keys) == 0 {
 		return nil
 	}
-	switch {
-	case fetchesTask(keys, args):
-		if b.client.cfg.Asleep(queueOf(keys[0])) {
-			return redis.NewCmdResult(nil, redis.Nil)
-		}
-	case forwardsTasks(keys, args), deletesExpired(keys, args):
-		if b.client.cfg.Asleep(queueOf(keys[0])) {
-			return redis.NewCmdResult(int64(0), nil)
-		}
+	fetches := fetchesTask(keys, args)
+	if !fetches && !forwardsTasks(keys, args) && !deletesExpired(keys, args) {
+		return nil
 	}
-	return nil
-}
-
-// took notes that a task was taken from a list of a queue.
-func (b *broker) took(list string) {
-	if b.client.cfg.Took != nil {
-		b.client.cfg.Took(queueOf(list))
+	switch queue, _ := queueOf(keys[0]); {
+	case !asleep(queue):
+		return nil
+	case fetches:
+		return redis.NewCmdResult(nil, redis.Nil)
 	}
+	return redis.NewCmdResult(int64(0), nil)
 }
 
 // forwardsTasks reports whether a script moves tasks that have come due to the list of pending ones. The arguments are
@@ -48,16 +41,6 @@ func forwardsTasks(keys []string, args []any) bool {
 // the time, what their keys begin with, and how many are deleted at most.
 func deletesExpired(keys []string, args []any) bool {
 	return len(keys) == 1 && len(args) == 3 && strings.HasSuffix(keys[0], "}:completed")
-}
-
-// queueOf is the name of the queue that has that key, "" if none has.
-func queueOf(key string) string {
-	_, rest, ok := strings.Cut(key, "{")
-	name, _, closed := strings.Cut(rest, "}")
-	if !ok || !closed {
-		return ""
-	}
-	return name
 }
 
 // expiredAtOnce is how many tasks are deleted in one script, as asynq has it.
@@ -74,8 +57,9 @@ return table.getn(ids)`)
 
 // DeleteExpired deletes those completed tasks of a queue that are kept no longer, as a server of that queue would.
 func DeleteExpired(ctx context.Context, client redis.UniversalClient, queue string, now time.Time) error {
+	prefix := "asynq:{" + queue + "}:"
 	for {
-		n, err := deleteExpiredScript.Run(ctx, client, []string{"asynq:{" + queue + "}:completed"}, now.Unix(), TaskKey(queue, ""), expiredAtOnce).Int()
+		n, err := deleteExpiredScript.Run(ctx, client, []string{prefix + "completed"}, now.Unix(), prefix+"t:", expiredAtOnce).Int()
 		if err != nil || n < expiredAtOnce {
 			return err
 		}

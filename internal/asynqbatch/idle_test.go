@@ -2,6 +2,7 @@ package asynqbatch
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -154,5 +155,36 @@ func TestServedQueues(t *testing.T) {
 	server.Shutdown()
 	if served, err := ServedQueues(t.Context(), client); err != nil || len(served) != 0 {
 		t.Errorf("after its end: %v, %v", served, err)
+	}
+}
+
+// What was fetched before its queue fell asleep is taken all the same.
+func TestBroker_asleep_prefetched(t *testing.T) {
+	t.Parallel()
+	client := redistest.Start(t, redistest.Options{}).Client(t)
+	ctx := t.Context()
+	producer := asynq.NewClientFromRedisClient(client)
+	for range 3 {
+		if _, err := producer.EnqueueContext(ctx, asynq.NewTask("mail", nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asleep := false
+	b := newBroker(client, 10, nil)
+	b.client.cfg.Asleep = func(string) bool { return asleep }
+	take := func() error {
+		return b.EvalSha(ctx, "any", fetchKeysOf("default"), time.Now().Add(time.Minute).Unix(), TaskKey("default", "")).Err()
+	}
+	for i := range 3 {
+		if err := take(); err != nil {
+			t.Fatalf("task %d: %v", i, err)
+		}
+		asleep = true
+	}
+	if _, err := producer.EnqueueContext(ctx, asynq.NewTask("mail", nil)); err != nil {
+		t.Fatal(err)
+	}
+	if err := take(); !errors.Is(err, redis.Nil) {
+		t.Errorf("a queue that is asleep was asked: %v", err)
 	}
 }

@@ -72,6 +72,30 @@ func (s *slots) leave() {
 	}
 }
 
+// settleFor is how long asynq may take until a handler begins a task, at most.
+const settleFor = 50 * time.Millisecond
+
+// settle waits until handlers have begun what asynq was given.
+func (s *slots) settle() {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(settleFor); time.Now().Before(end); <-tick.C {
+		s.mu.Lock()
+		all := len(s.given) == 0
+		s.mu.Unlock()
+		if all {
+			return
+		}
+	}
+}
+
+// used is how many slots are not free.
+func (s *slots) used() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all - s.free()
+}
+
 // free is how many slots are free. A task that asynq has had for long is one that it gives to no
 // handler: it cannot be read. s.mu is held.
 func (s *slots) free() int {

@@ -137,7 +137,7 @@ func exitCode(err error) int {
 		return ExitData
 	case errors.As(err, &send) && send.Class == mailer.Unavailable:
 		return ExitUnavailable
-	case errors.As(err, &send) && send.Class == mailer.Temporary:
+	case errors.As(err, &send) && (send.Class == mailer.Temporary || send.Class == mailer.Unknown):
 		return ExitTempFail
 	}
 	return ExitSoftware

@@ -13,6 +13,7 @@ import (
 	"github.com/hibiken/asynqmon"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redact"
 )
 
@@ -22,9 +23,9 @@ const (
 	maxReading  = 2   // calls that do so at the same time: the memory is the mail's
 )
 
-// monitor is asynqmon below monitorPath, with three changes: its page asks no other server
+// monitor is asynqmon below monitorPath, with four changes: its page asks no other server
 // for fonts, runs only its own scripts, and masks the addresses that mail servers repeat
-// in their refusals.
+// in their refusals; and what is archived there makes asynq drop no dead letter.
 type monitor struct {
 	asynqmon http.Handler
 	view     redact.View
@@ -42,7 +43,7 @@ func (c sharedClient) MakeRedisClient() any { return c.UniversalClient }
 func newMonitor(client redis.UniversalClient, v redact.View, mayWrite bool) *monitor {
 	m := &monitor{view: v, turns: make(chan struct{}, maxReading), asynqmon: asynqmon.New(asynqmon.Options{
 		RootPath:         strings.TrimSuffix(monitorPath, "/"),
-		RedisConnOpt:     sharedClient{client},
+		RedisConnOpt:     sharedClient{asynqbatch.ArchiveClient(client)},
 		PayloadFormatter: asynqmon.PayloadFormatterFunc(formatter{v}.payload),
 		ResultFormatter:  asynqmon.ResultFormatterFunc(formatter{v}.result),
 		ReadOnly:         !mayWrite,

@@ -8,6 +8,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // TestMonitor: asynqmon shows who, what and how much; no body, and no address in full, not
@@ -101,4 +106,39 @@ func TestMonitor_turns(t *testing.T) {
 	<-reading
 	letGo <- struct{}{}
 	calls.Wait()
+}
+
+// Archive all, with more than asynq keeps: all are dead letters.
+func TestMonitor_archiveAll(t *testing.T) {
+	t.Parallel()
+	const n = 12_000
+	client := connect(t, redistest.Start(t, redistest.Options{}).URL())
+	queue := tasks.NewQueue(client, tasks.QueueConfig{BulkSize: 1, Defaults: mailer.Defaults{Hostname: "h.example"}})
+	var wait sync.WaitGroup
+	for range 4 {
+		wait.Go(func() {
+			for range n / 4 {
+				m := &mailer.EmailMessage{Subject: "x", FromEmail: "a@x.example", To: []string{"b@x.example"}}
+				if _, err := queue.Enqueue(t.Context(), m); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wait.Wait()
+	s := serve(t, Config{Redis: client, AllowWrite: true})
+	reply, body := do(t, s, http.MethodPost, "/monitor/api/queues/default/pending_tasks:archive_all", header("Sec-Fetch-Site", "same-origin"))
+	if reply.StatusCode != http.StatusOK && reply.StatusCode != http.StatusNoContent {
+		t.Fatalf("%s: %s", reply.Status, body)
+	}
+	letters := tasks.NewDeadLetters(client)
+	ids, err := letters.IDs(t.Context(), "default")
+	if err != nil || len(ids) != n {
+		t.Fatalf("%d dead letters (%v), want %d", len(ids), err, n)
+	}
+	l, err := letters.Get("default", ids[0])
+	if err != nil || l.Reason != "archived by hand" || time.Since(l.At) > time.Minute {
+		t.Errorf("%+v, %v", l, err)
+	}
 }

@@ -143,10 +143,12 @@ func TestTryWrite_cluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range c.Masters {
-		node := s.Client(t)
-		if stats := node.Info(t.Context(), "commandstats").Val(); !strings.Contains(stats, "cmdstat_set:calls=1,") {
+		if stats := s.Client(t).Info(t.Context(), "commandstats").Val(); !strings.Contains(stats, "cmdstat_set:calls=1,") {
 			t.Errorf("%s was not written to, or more than once: %s", s.Addr(), stats)
 		}
+	}
+	for _, s := range c.Masters {
+		node := s.Client(t)
 		node.ConfigSet(t.Context(), "maxmemory", "1")
 		var refused *RefusedError
 		if err := TryWrite(t.Context(), client); !errors.As(err, &refused) || refused.Server != s.Addr() {

@@ -19,23 +19,27 @@ import (
 
 // Connect returns a client for the Redis at rawURL, whose forms tasks.Connect documents. It opens no connection yet.
 //
-// asynq's own parser drops the user name, so the URL is read here and asynq is handed the client.
+// A command of it ends at the deadline of its context. asynq's own parser drops the user name, so the URL is read here
+// and asynq is handed the client.
 func Connect(rawURL string) (redis.UniversalClient, error) {
 	opts, err := parseURL(rawURL)
 	if err != nil {
 		return nil, err
 	}
+	opts.ContextTimeoutEnabled = true
 	return redis.NewUniversalClient(opts), nil
 }
 
 // ConnectWorker is Connect for a process that must outlive a restart of Redis: its commands are tried again for
 // about half a minute before they fail. A task whose completion cannot be recorded is delivered again, so this is
-// what keeps a short outage from doubling mail.
+// what keeps a short outage from doubling mail. Deadlines do not end them: asynq tries to write outcomes down with
+// contexts that are over.
 func ConnectWorker(rawURL string) (redis.UniversalClient, error) {
-	client, err := Connect(rawURL)
+	opts, err := parseURL(rawURL)
 	if err != nil {
 		return nil, err
 	}
+	client := redis.NewUniversalClient(opts)
 	client.AddHook(retryHook{total: 30 * time.Second, first: 50 * time.Millisecond, max: 500 * time.Millisecond})
 	return client, nil
 }

@@ -12,15 +12,19 @@ import (
 // step is where a hand-over fails that Redis does not take: before any mail server is asked.
 const step mailer.Step = "redis"
 
-// Unavailable is the error of a Redis that cannot be reached or refuses to write. What
-// asynq and go-redis wrap around the cause helps nobody.
+// Unavailable is the error of a Redis that cannot be reached or refuses to write.
 func Unavailable(err error) error {
+	return &mailer.SendError{Class: mailer.Unavailable, Step: step, Err: cause(err)}
+}
+
+// cause is an error without what asynq and go-redis wrap around it, which helps nobody.
+func cause(err error) error {
 	var network *net.OpError
 	var reply redis.Error
 	if errors.As(err, &network) {
-		err = network
+		return network
 	} else if errors.As(err, &reply) {
-		err = reply
+		return reply
 	}
-	return &mailer.SendError{Class: mailer.Unavailable, Step: step, Err: err}
+	return err
 }

@@ -15,7 +15,15 @@ type Mailbox struct {
 
 	// Verbatim is what the header shows instead of Name and Addr, where the author's
 	// spelling holds more than these two: comments, or a name that is encoded already.
+	// It is ASCII. Where not all of it would be, it is empty and the two are here.
 	Verbatim string
+	Encoded  bool     // Name is encoded words
+	Comments []string // each without its parentheses
+
+	// Opens is the name of the group (RFC 5322, 3.4) that begins here, or "", and Closes is true
+	// where one ends. An empty group is a Mailbox without an address that does both.
+	Opens  string
+	Closes bool
 }
 
 // IsUTF8 reports whether the local part is not ASCII, so that the next hop must offer SMTPUTF8
@@ -62,13 +70,14 @@ type addressParser struct {
 	rest   string // what is still to be read of it
 	reason string // why it cannot be read, or ""
 
-	words   []string // of the name, or of an address without angle brackets
-	start   int      // where the last one begins
-	quoted  bool     // one of the words was quoted
-	gaps    bool     // there was white space or a comment between two words
-	comment bool
-	angle   bool   // there were angle brackets
-	spec    string // what they hold
+	words  []string // of the name, or of an address without angle brackets
+	start  int      // where the last one begins
+	quoted bool     // one of the words was quoted
+	gaps   bool     // there was white space or a comment between two words
+	angle  bool     // there were angle brackets
+	spec   string   // what they hold
+
+	comments []string
 }
 
 func (p *addressParser) read() {
@@ -162,8 +171,8 @@ func (p *addressParser) skipComment() {
 			depth++
 		case ')':
 			if depth--; depth == 0 {
+				p.comments = append(p.comments, p.rest[1:i])
 				p.rest = p.rest[i+1:]
-				p.comment = true
 				return
 			}
 		}
@@ -208,7 +217,11 @@ func (p *addressParser) finish(s string) (m Mailbox, reason string) {
 	if m.Addr, reason = parseSpec(spec); reason != "" {
 		return m, reason
 	}
-	if charset.IsASCII(s) && (p.comment || strings.Contains(m.Name, "=?") && !p.quoted) {
+	encoded := strings.Contains(m.Name, "=?") && !p.quoted
+	switch {
+	case !charset.IsASCII(s):
+		m.Comments, m.Encoded = p.comments, encoded && charset.IsASCII(m.Name)
+	case len(p.comments) > 0 || encoded:
 		m.Verbatim = s
 	}
 	return m, ""
@@ -245,8 +258,11 @@ func (p *addressParser) displayName() (name, reason string) {
 }
 
 // unquote returns what a quoted string, with its quotes, says.
-func unquote(s string) string {
-	s = s[1 : len(s)-1]
+func unquote(s string) string { return Unescape(s[1 : len(s)-1]) }
+
+// Unescape returns what the inside of a quoted string or of a comment says: a backslash there
+// belongs to the character behind it.
+func Unescape(s string) string {
 	if strings.IndexByte(s, '\\') < 0 {
 		return s
 	}

@@ -123,19 +123,23 @@ func (h *Header) words(text, suffix string) {
 	}
 }
 
-// encoded appends a text as encoded words.
-func (h *Header) encoded(e charset.Words, text string) {
+// encoded appends a text as encoded words, between two brackets or "".
+func (h *Header) encoded(e charset.Words, opening, text, closing string) {
 	for text != "" {
-		before := len(text)
+		before, mark := len(text), len(h.Buf)
 		h.coded = true
 		h.Buf = append(h.Buf, ' ')
-		h.Buf, text = e.Next(h.Buf, text, min(charset.MaxWord, charset.MaxWordLine-h.column()))
+		h.Buf = append(h.Buf, opening...)
+		h.Buf, text = e.Next(h.Buf, text, min(charset.MaxWord, charset.MaxWordLine-h.column()-len(closing)))
 		if len(text) == before { // no room
-			h.Buf = h.Buf[:len(h.Buf)-1]
+			h.Buf = h.Buf[:mark]
 			h.fold()
+		} else {
+			opening = ""
 		}
 		h.fresh = false
 	}
+	h.Buf = append(h.Buf, closing...)
 }
 
 // Text writes a whole field of free text (RFC 5322, 3.6.5): as it is if it is
@@ -145,7 +149,7 @@ func (h *Header) Text(name, field, value string, cs charset.Charset) {
 	if charset.IsASCII(value) {
 		h.words(value, "")
 	} else {
-		h.encoded(charset.NewWords(cs, value, false), value)
+		h.encoded(charset.NewWords(cs, value, false), "", value, "")
 	}
 	h.End()
 }
@@ -158,7 +162,7 @@ func (h *Header) Subject(value string, cs charset.Charset) {
 		return
 	}
 	h.Begin("Subject", "subject")
-	h.encoded(charset.NewWords(cs, value, false), value)
+	h.encoded(charset.NewWords(cs, value, false), "", value, "")
 	h.End()
 }
 
@@ -216,21 +220,79 @@ func (h *Header) restore(mark int) {
 }
 
 func (h *Header) mailbox(box address.Mailbox, comma string, cs charset.Charset) {
-	switch name := box.Name; {
-	case box.Verbatim != "":
-		h.words(box.Verbatim, comma)
-		return
-	case name == "":
-		h.Put(" ", box.Addr+comma)
-		return
-	case !charset.IsASCII(name) || hasLongWord(name):
-		h.encoded(charset.NewWords(cs, name, true), name)
-	case isPhrase(name):
-		h.words(name, "")
-	default:
-		h.words(address.Quote(name), "")
+	if box.Closes {
+		comma = ";" + comma
 	}
-	h.Put(" ", "<"+box.Addr+">"+comma)
+	switch {
+	case box.Opens == "":
+	case box.Addr == "":
+		h.Words(box.Opens, ":"+comma, cs)
+		return
+	default:
+		h.Words(box.Opens, ":", cs)
+	}
+	end := comma
+	if len(box.Comments) > 0 {
+		end = ""
+	}
+	switch {
+	case box.Verbatim != "":
+		h.words(box.Verbatim, end)
+	case box.Name == "":
+		h.Put(" ", box.Addr+end)
+	default:
+		if box.Encoded {
+			h.words(box.Name, "")
+		} else {
+			h.Phrase(box.Name, "", cs)
+		}
+		h.Put(" ", "<"+box.Addr+">"+end)
+	}
+	for i, comment := range box.Comments {
+		if i == len(box.Comments)-1 {
+			end = comma
+		}
+		h.Comment(comment, end, cs)
+	}
+}
+
+// Phrase appends the words of a name (RFC 5322, 3.2.5), which is what a reader sees: in quotes or
+// encoded if they have to be. suffix is the special behind it, or "".
+func (h *Header) Phrase(name, suffix string, cs charset.Charset) {
+	switch {
+	case !charset.IsASCII(name) || hasLongWord(name):
+		h.encoded(charset.NewWords(cs, name, true), "", name, "")
+		if suffix != "" {
+			h.Put(" ", suffix) // an encoded word stands alone (RFC 2047, 5)
+		}
+	case isPhrase(name):
+		h.words(name, suffix)
+	default:
+		h.words(address.Quote(name), suffix)
+	}
+}
+
+// Words appends a text that may be folded at its white space: as it is if it is ASCII, else as
+// the encoded words of a phrase.
+func (h *Header) Words(text, suffix string, cs charset.Charset) {
+	switch {
+	case !charset.IsASCII(text):
+		h.Phrase(text, suffix, cs)
+	case suffix != "" && strings.HasSuffix(text, "?="):
+		h.words(text, " "+suffix)
+	default:
+		h.words(text, suffix)
+	}
+}
+
+// Comment appends a comment (RFC 5322, 3.2.2). comment is what stands between its parentheses.
+func (h *Header) Comment(comment, suffix string, cs charset.Charset) {
+	if charset.IsASCII(comment) {
+		h.words("("+comment+")", suffix)
+		return
+	}
+	text := strings.Trim(address.Unescape(comment), " \t")
+	h.encoded(charset.NewWords(cs, text, true), "(", text, ")"+suffix)
 }
 
 // isPhrase reports whether a name can do without quotes. One that looks like an

@@ -7,8 +7,8 @@ import (
 	"mime"
 	"strings"
 
-	"github.com/mailpouch/mailpouch/mailer/internal/address"
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
+	"github.com/mailpouch/mailpouch/mailer/internal/headerfield"
 	"github.com/mailpouch/mailpouch/mailer/internal/mimewriter"
 )
 
@@ -191,13 +191,9 @@ func (r *Rewriter) field(f Field) bool {
 	if strings.HasPrefix(strings.ToLower(f.Name), "content-") {
 		return r.contentField(f.Name, value)
 	}
-	if address.IsHeader(f.Name) {
-		if _, _, reason := address.Check(value); reason == "" {
-			r.Addresses(f.Name, f.Name, address.All(value), charset.UTF8())
-			return true
-		}
+	if reason := headerfield.Write(&r.Header, f.Name, f.Name, value, charset.UTF8()); reason != "" {
+		r.Text(f.Name, f.Name, value, charset.UTF8()) // what cannot be read is text to all who read it
 	}
-	r.Text(f.Name, f.Name, value, charset.UTF8())
 	return true
 }
 

@@ -16,10 +16,10 @@ import (
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
-// watch knows which dispatchers have mail. A worker may have a mailer for each of a thousand customers, most
+// watcher knows which dispatchers have mail. A worker may have a mailer for each of a thousand customers, most
 // of whom send nothing most of the time: their dispatchers are asleep, and one watcher looks at all their queues. It also
 // says that the worker lives, and finds parts of its queues that its settings do not know.
-type watch struct {
+type watcher struct {
 	redis       redis.UniversalClient
 	log         zerolog.Logger
 	queues      *queuewatch.Watcher
@@ -28,14 +28,11 @@ type watch struct {
 	unserved    map[string]bool // queues that were complained of
 }
 
-// restAfter is how long a dispatcher runs its asynq servers without having mail.
-const restAfter = 30 * time.Second
-
 // maxShards is the greatest number of parts that is believed: the greatest that the settings allow.
 const maxShards = 64
 
-func newWatch(client redis.UniversalClient, cfg WorkerConfig, dispatchers map[string]*dispatcher) *watch {
-	w := &watch{redis: client, log: *cfg.Logger, dispatchers: dispatchers, self: presence.New(), unserved: map[string]bool{}}
+func newWatcher(client redis.UniversalClient, cfg WorkerConfig, dispatchers map[string]*dispatcher) *watcher {
+	w := &watcher{redis: client, log: *cfg.Logger, dispatchers: dispatchers, self: presence.New(), unserved: map[string]bool{}}
 	w.self.Mailers = slices.Sorted(maps.Keys(cfg.Mailers))
 	w.self.Queues = slices.Sorted(maps.Keys(cfg.Queues))
 	w.self.Shards = cfg.Shards
@@ -46,14 +43,14 @@ func newWatch(client redis.UniversalClient, cfg WorkerConfig, dispatchers map[st
 }
 
 // found wakes the dispatcher of a queue.
-func (w *watch) found(queue string) {
+func (w *watcher) found(queue string) {
 	if d := w.dispatchers[wire.ParseQueueName(queue).Mailer]; d != nil {
-		d.servers.wake()
+		d.servers.Wake()
 	}
 }
 
 // run watches until ctx ends. Redis may not answer then, so it does not wait for that.
-func (w *watch) run(ctx context.Context) {
+func (w *watcher) run(ctx context.Context) {
 	w.add()
 	var all sync.WaitGroup
 	all.Go(func() { w.queues.Run(ctx) })
@@ -63,7 +60,7 @@ func (w *watch) run(ctx context.Context) {
 }
 
 // add has all queues watched.
-func (w *watch) add() {
+func (w *watcher) add() {
 	for mailer, d := range w.dispatchers {
 		w.queues.Add(mailer == "", d.queueNames()...)
 	}
@@ -84,21 +81,21 @@ func every(ctx context.Context, pause time.Duration, do func()) {
 
 // rest lets dispatchers rest that have no mail. One whose servers took a task just when they were told to
 // end has mail, and wakes again.
-func (w *watch) rest() {
+func (w *watcher) rest() {
 	for _, d := range w.dispatchers {
 		asleep := func() bool {
 			return d.held() == nil && !slices.ContainsFunc(d.queueNames(), func(name string) bool { return !w.queues.Asleep(name) })
 		}
-		if d.servers.awake() {
-			d.servers.rest(asleep)
+		if d.servers.Awake() {
+			d.servers.Rest(asleep)
 		} else if d.held() == nil && !asleep() {
-			d.servers.wake()
+			d.servers.Wake()
 		}
 	}
 }
 
 // announce says that the worker lives, until it does no more.
-func (w *watch) announce(ctx context.Context) {
+func (w *watcher) announce(ctx context.Context) {
 	wrote := false
 	n := 0
 	every(ctx, presence.Every, func() {
@@ -122,7 +119,7 @@ func (w *watch) announce(ctx context.Context) {
 }
 
 // names are asynq's names of all queues that the worker serves.
-func (w *watch) names() []string {
+func (w *watcher) names() []string {
 	var all []string
 	for _, d := range w.dispatchers {
 		all = append(all, d.queueNames()...)
@@ -132,7 +129,7 @@ func (w *watch) names() []string {
 
 // look looks at the names of all queues: for parts of its own that programs have made and the settings here do not know,
 // and for queues with tasks that no worker serves.
-func (w *watch) look(ctx context.Context) error {
+func (w *watcher) look(ctx context.Context) error {
 	names, err := w.redis.SMembers(ctx, wire.QueuesKey).Result()
 	if err != nil {
 		return err
@@ -156,7 +153,7 @@ func (w *watch) look(ctx context.Context) error {
 }
 
 // serve serves so many parts of each queue.
-func (w *watch) serve(shards int) {
+func (w *watcher) serve(shards int) {
 	w.log.Warn().Int("parts", shards).Int("set_here", w.self.Shards).
 		Msg("programs divide their queues into more parts than this worker was told: it serves them too (EMAIL_QUEUE_SHARDS)")
 	w.self.Shards = shards
@@ -165,12 +162,12 @@ func (w *watch) serve(shards int) {
 	}
 	w.add()
 	for _, d := range w.dispatchers {
-		d.servers.renew()
+		d.servers.Renew()
 	}
 }
 
 // complain logs, once for each queue, that it has tasks and that no worker takes them.
-func (w *watch) complain(ctx context.Context, queues []string) error {
+func (w *watcher) complain(ctx context.Context, queues []string) error {
 	waiting, err := withTasks(ctx, w.redis, queues)
 	if err != nil || len(waiting) == 0 {
 		return err

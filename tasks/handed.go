@@ -1,0 +1,148 @@
+package tasks
+
+import (
+	"sync"
+	"time"
+)
+
+// handed are the tasks of one mailer that handlers have. What no sender has begun may have to go back: the relay takes
+// no mail here, and another worker may reach it. All of it goes back at once, to the head of the queues and in
+// the old order: asynq's retry set would put it behind everything else.
+//
+//	handler   waits for memory ...... hold -> goBack -+
+//	handler   waits for a sender .... hold -> goBack -+-> one script, then all return
+//	handler   is on the wire ........ hold -> stays          goBack, if the relay has taken nothing
+type handed struct {
+	// unbegun takes what no handler has yet, if all is to go back. giveBack gives tasks back.
+	unbegun  func() (keys []string, all bool)
+	giveBack func(keys []string)
+
+	turn sync.Mutex // of the one who gives back for all
+
+	mu      sync.Mutex
+	tasks   map[*handedTask]struct{}
+	changed chan struct{} // holds a token when one has left, or has said that it stays
+}
+
+// handedTask is a task that a handler has.
+type handedTask struct {
+	of    *handed
+	key   string
+	state handedState // of.mu is held
+}
+
+type handedState int
+
+const (
+	handedWaits  handedState = iota // it may go back
+	handedStays                     // it is on the wire, or is to run alone
+	handedLeaves                    // it is to go back
+	handedIsGone                    // it is back, or another one's
+)
+
+// gatherFor is how long the others are waited for that are to go back too, at most: those of which a handler is about
+// to end take their time.
+const gatherFor = 200 * time.Millisecond
+
+func newHanded(unbegun func() ([]string, bool), giveBack func([]string)) *handed {
+	return &handed{unbegun: unbegun, giveBack: giveBack, tasks: map[*handedTask]struct{}{}, changed: make(chan struct{}, 1)}
+}
+
+// begin notes that a handler has begun a task. end has to be called when it returns.
+func (h *handed) begin(key string) *handedTask {
+	t := &handedTask{of: h, key: key}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tasks[t] = struct{}{}
+	return t
+}
+
+func (t *handedTask) end() {
+	t.of.mu.Lock()
+	defer t.of.mu.Unlock()
+	delete(t.of.tasks, t)
+	t.of.notify()
+}
+
+// stays says that the task cannot go back now.
+func (t *handedTask) stays() { t.become(handedStays) }
+
+// goBack returns when the task is in its queue again, with all others that go back at the same time.
+func (t *handedTask) goBack() {
+	t.become(handedLeaves)
+	h := t.of
+	h.turn.Lock()
+	defer h.turn.Unlock()
+	if !h.isGone(t) {
+		h.together()
+	}
+}
+
+func (h *handed) isGone(t *handedTask) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return t.state == handedIsGone
+}
+
+func (t *handedTask) become(s handedState) {
+	t.of.mu.Lock()
+	defer t.of.mu.Unlock()
+	t.state = s
+	t.of.notify()
+}
+
+// notify wakes the one who gives back. h.mu is held.
+func (h *handed) notify() {
+	select {
+	case h.changed <- struct{}{}:
+	default:
+	}
+}
+
+// count is how many tasks the handlers have.
+func (h *handed) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.tasks)
+}
+
+// together gives back what is to go back.
+func (h *handed) together() {
+	keys, all := h.unbegun()
+	if all {
+		h.gather()
+	}
+	h.mu.Lock()
+	for t := range h.tasks {
+		if t.state == handedLeaves {
+			t.state = handedIsGone
+			keys = append(keys, t.key)
+		}
+	}
+	h.mu.Unlock()
+	h.giveBack(keys)
+}
+
+// gather waits until all have said whether they go back.
+func (h *handed) gather() {
+	timer := time.NewTimer(gatherFor)
+	defer timer.Stop()
+	for h.undecided() {
+		select {
+		case <-h.changed:
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+func (h *handed) undecided() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for t := range h.tasks {
+		if t.state == handedWaits {
+			return true
+		}
+	}
+	return false
+}

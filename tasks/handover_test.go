@@ -1,0 +1,220 @@
+package tasks
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// soon is how long a hand-over of half a second may take on a busy machine. Without regard for its context it takes
+// five seconds at least, and mostly more than ten.
+const soon = 4 * time.Second
+
+// handsOver hands a message over within half a second, and checks the class of the error and what it says.
+func handsOver(t *testing.T, ctx context.Context, q *Queue, m *mailer.EmailMessage, class mailer.Class, says ...string) { //nolint:revive // t comes first
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, err := q.Enqueue(ctx, m)
+	if took := time.Since(start); took > soon {
+		t.Errorf("returned after %v", took)
+	}
+	wantFailure(t, err, class, says...)
+}
+
+func wantFailure(t *testing.T, err error, class mailer.Class, says ...string) {
+	t.Helper()
+	if err == nil || mailer.ClassOf(err) != class {
+		t.Errorf("%v: of class %v, want %v", err, mailer.ClassOf(err), class)
+		return
+	}
+	for _, s := range says {
+		if !strings.Contains(err.Error(), s) {
+			t.Errorf("%q, want %q in it", err, s)
+		}
+	}
+}
+
+// programClients are the clients that programs have.
+func programClients(t *testing.T, s *redistest.Server) map[string]redis.UniversalClient {
+	t.Helper()
+	connected, err := Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = connected.Close() })
+	return map[string]redis.UniversalClient{"of Connect": connected, "its own": s.Client(t)}
+}
+
+const (
+	saysMaybe = "redis: the message may have been queued (to hand it over again is safe with an idempotency key): "
+	saysNot   = "redis: not queued: "
+)
+
+// A hand-over ends with its context while Redis hangs, and says that the message may have been queued: it has.
+func TestEnqueue_redisHangs(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t, redistest.Options{})
+	for name, client := range programClients(t, s) {
+		q := NewQueue(client, QueueConfig{}).With(Options{Queue: strings.ReplaceAll(name, " ", "-"), IdempotencyKey: name})
+		if _, err := q.With(Options{Queue: q.cfg.Options.Queue, ProcessIn: time.Hour}).Enqueue(t.Context(), message("first@example.com")); err != nil { // a connection is open
+			t.Fatal(err)
+		}
+		m := message("ann@example.com")
+		s.Pause()
+		handsOver(t, t.Context(), q, m, mailer.Unknown, saysMaybe, "context deadline exceeded")
+		cancelled, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(100*time.Millisecond, cancel)
+		start := time.Now()
+		_, err := q.Enqueue(cancelled, m)
+		if wantFailure(t, err, mailer.Unknown, saysMaybe, "context canceled"); time.Since(start) > soon {
+			t.Errorf("%s: cancelled, and returned after %v", name, time.Since(start))
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v, want context.Canceled in it", name, err)
+		}
+		s.Resume()
+		id, err := q.Enqueue(t.Context(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := "asynq:{" + q.cfg.Options.Queue + "}:pending"
+		if ids := s.Client(t).LRange(t.Context(), list, 0, -1).Val(); len(ids) != 1 || ids[0] != id {
+			t.Errorf("%s: queued: %v, want %s once", name, ids, id)
+		}
+	}
+}
+
+// What was never written to Redis was not queued, and that is said.
+func TestEnqueue_notQueued(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t, redistest.Options{})
+	admin := s.Client(t)
+	if err := admin.Ping(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for name, client := range programClients(t, s) {
+		q := NewQueue(client, QueueConfig{})
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		handsOver(t, ended, q, message("a@example.com"), mailer.Unavailable, saysNot+"context canceled")
+
+		s.Pause() // no connection is open, and none can be
+		handsOver(t, t.Context(), q, message("b@example.com"), mailer.Unavailable, saysNot)
+		s.Resume()
+
+		if _, err := q.Enqueue(t.Context(), message("first@example.com")); err != nil {
+			t.Fatal(err)
+		}
+		big := message("c@example.com")
+		big.Attachments = []mailer.Attachment{{Filename: "big", Content: bytes.Repeat([]byte(name), 100_000)}}
+		s.Pause()
+		handsOver(t, t.Context(), q, big, mailer.Unavailable, saysNot)
+		s.Resume()
+
+		if err := admin.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+			t.Fatal(err)
+		}
+		handsOver(t, t.Context(), q, message("d@example.com"), mailer.Unavailable, saysNot+"OOM command not allowed")
+		admin.ConfigSet(t.Context(), "maxmemory", "0")
+	}
+	if n := admin.LLen(t.Context(), "asynq:{default}:pending").Val(); n != 2 {
+		t.Errorf("%d messages were queued, want the 2 that were accepted", n)
+	}
+	clients := programClients(t, s)
+	s.Kill()
+	for _, client := range clients {
+		handsOver(t, t.Context(), NewQueue(client, QueueConfig{}), message("e@example.com"), mailer.Unavailable, saysNot)
+		_, err := NewQueue(client, QueueConfig{}).Enqueue(t.Context(), message("f@example.com"))
+		wantFailure(t, err, mailer.Unavailable, saysNot+"dial tcp", "connection refused")
+	}
+}
+
+// One that waits for a connection until its time is up was not queued, whatever the one before it was.
+func TestEnqueue_noConnection(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t, redistest.Options{})
+	client := redis.NewClient(&redis.Options{Addr: s.Addr(), PoolSize: 1})
+	defer func() { _ = client.Close() }()
+	q := NewQueue(client, QueueConfig{})
+	if _, err := q.Enqueue(t.Context(), message("first@example.com")); err != nil {
+		t.Fatal(err)
+	}
+	s.Pause()
+	first := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_, err := q.Enqueue(ctx, message("a@example.com"))
+		first <- err
+	}()
+	for client.PoolStats().IdleConns > 0 {
+		<-time.After(time.Millisecond)
+	}
+	handsOver(t, t.Context(), q, message("b@example.com"), mailer.Unavailable, saysNot+"context deadline exceeded")
+	cancel()
+	wantFailure(t, <-first, mailer.Unknown, saysMaybe)
+}
+
+// A hand-over whose answer was lost may have been queued, also if Redis is gone when it is tried again.
+func TestEnqueue_answerLost(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"of Connect", "its own"} {
+		s := redistest.Start(t, redistest.Options{})
+		q := NewQueue(programClients(t, s)[name], QueueConfig{BulkSize: 1})
+		if _, err := q.Enqueue(t.Context(), message("first@example.com")); err != nil {
+			t.Fatal(err)
+		}
+		s.Pause()
+		result := make(chan error, 1)
+		go func() {
+			_, err := q.SendMessages(t.Context(), []*mailer.EmailMessage{message("a@example.com"), message("b@example.com")})
+			result <- err
+		}()
+		<-time.After(200 * time.Millisecond) // it is sent, or else what follows is an error of another class
+		s.Kill()
+		var all mailer.SendErrors
+		if err := <-result; !errors.As(err, &all) || len(all) != 2 {
+			t.Fatalf("%s: %v", name, err)
+		}
+		wantFailure(t, all[0], mailer.Unknown, saysMaybe)
+		wantFailure(t, all[1], mailer.Unavailable, "not queued: Redis has not answered for a message before this one")
+	}
+}
+
+// The same with a cluster, whose client follows the nodes by itself.
+func TestEnqueue_clusterHangs(t *testing.T) {
+	t.Parallel()
+	c := redistest.StartCluster(t, 3, redistest.Options{})
+	connected, err := Connect(c.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = connected.Close() }()
+	for name, client := range map[string]redis.UniversalClient{"of Connect": connected, "its own": c.Client(t)} {
+		q := NewQueue(client, QueueConfig{})
+		if _, err := q.Enqueue(t.Context(), message("first@example.com")); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range c.Masters {
+			s.Pause()
+		}
+		start := time.Now()
+		handsOver(t, t.Context(), q, message("ann@example.com"), mailer.Unknown, saysMaybe)
+		if name == "" || time.Since(start) > soon {
+			t.Errorf("%s: %v", name, time.Since(start))
+		}
+		for _, s := range c.Masters {
+			s.Resume()
+		}
+		c.WaitReady()
+	}
+}
