@@ -102,6 +102,7 @@ func handWritten() []djangoCase {
 		{name: "non-ASCII file name", message: base(attach("une pi\u00e8ce jointe.html", "<p>\u4e94</p>\n", "text/html"))},
 		{name: "file name with quotes", message: base(attach("a \"b\" \\c.txt", "a\n", "text/plain"))},
 		{name: "long file name", message: base(attach(strings.Repeat("name ", 40)+".txt", "a\n", "text/plain"))},
+		{name: "longest file name", message: base(attach(strings.Repeat("\u65e5", 251)+".pdf", "%PDF-1", ""))},
 		{name: "Japanese file name", message: base(attach("\u65e5\u672c\u8a9e\u306e\u30d5\u30a1\u30a4\u30eb.pdf", "%PDF-1", ""))},
 		{name: "attached message", message: base(attach("m.eml", eml, "message/rfc822"))},
 		{name: "attached message by name", message: base(attach("m.eml", eml, ""))},

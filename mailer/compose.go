@@ -3,6 +3,8 @@ package mailer
 import (
 	"errors"
 	"slices"
+	"strconv"
+	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/address"
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
@@ -140,9 +142,12 @@ func (m *EmailMessage) checkTexts() error {
 	return nil
 }
 
-// maxFilename is a little more than the 255 bytes that file systems take, and short enough for
-// one line when every byte of it is percent-encoded.
-const maxFilename = 300
+// Most bytes of a file name and of a content ID. File systems take names of 255 characters, each of up
+// to four bytes.
+const (
+	maxFilename  = 255 * utf8.UTFMax
+	maxContentID = 300
+)
 
 func checkAttachment(i int, a Attachment) error {
 	field := indexed("attachments", i, "filename")
@@ -150,11 +155,11 @@ func checkAttachment(i int, a Attachment) error {
 		return err
 	}
 	if len(a.Filename) > maxFilename {
-		return &InvalidMessageError{Field: field, Reason: "is longer than 300 bytes"}
+		return &InvalidMessageError{Field: field, Reason: "is longer than " + strconv.Itoa(maxFilename) + " bytes"}
 	}
 	field = indexed("attachments", i, "content_id")
-	if len(a.ContentID) > maxFilename {
-		return &InvalidMessageError{Field: field, Reason: "is longer than 300 bytes"}
+	if len(a.ContentID) > maxContentID {
+		return &InvalidMessageError{Field: field, Reason: "is longer than " + strconv.Itoa(maxContentID) + " bytes"}
 	}
 	return checkContentID(field, a.ContentID)
 }
@@ -165,7 +170,7 @@ func (m *EmailMessage) writeHeader(h *mimewriter.Header, headers []namedHeader, 
 		name, field string
 		boxes       []address.Mailbox
 	}{
-		{"From", "from_email", a.from}, {"Sender", "", m.missingSender(a)},
+		{"From", "from_email", a.from}, {"Sender", "from_email", m.missingSender("From", a)},
 		{"To", "to", a.to}, {"Cc", "cc", a.cc}, {"Reply-To", "reply_to", a.replyTo},
 	} {
 		if err := m.writeAddresses(h, f.name, f.field, f.boxes, cs); err != nil {
@@ -180,9 +185,18 @@ func (m *EmailMessage) writeHeader(h *mimewriter.Header, headers []namedHeader, 
 		switch other.canonical {
 		case "From", "Sender", "To", "Cc", "Reply-To", "Date", "Message-Id", "Bcc", "Resent-Bcc", "Return-Path":
 			continue
+		case "Resent-Sender":
+			if resent, _, _ := m.override("Resent-From"); !isBlank(resent) {
+				continue // it stands beside it
+			}
 		}
 		if err := writeField(h, other.name, headerField(other.name), other.value, cs); err != nil {
 			return err
+		}
+		if other.canonical == "Resent-From" && !isBlank(other.value) {
+			if err := m.writeAddresses(h, "Resent-Sender", "from_email", m.missingSender("Resent-From", a), cs); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -196,12 +210,12 @@ func writeField(h *mimewriter.Header, name, field, value string, cs charset.Char
 	return nil
 }
 
-// writeAddresses writes From, Sender, To, Cc or Reply-To, or what Headers has instead. An empty
+// writeAddresses writes From, Sender, To, Cc, Reply-To or Resent-Sender, or what Headers has instead. An empty
 // To, Cc or Reply-To there leaves the field out. An empty From does not, because every message has
 // one, nor an empty Sender, where it is needed.
 func (m *EmailMessage) writeAddresses(h *mimewriter.Header, name, field string, boxes []address.Mailbox, cs charset.Charset) error {
 	value, theirs, ok := m.override(name)
-	if ok && (name != "From" && name != "Sender" || !isBlank(value)) {
+	if needed := name == "From" || name == "Sender" || name == "Resent-Sender"; ok && (!needed || !isBlank(value)) {
 		return writeField(h, name, theirs, value, cs)
 	}
 	if len(boxes) > 0 {
@@ -210,11 +224,11 @@ func (m *EmailMessage) writeAddresses(h *mimewriter.Header, name, field string, 
 	return nil
 }
 
-// missingSender is the Sender of a message by several authors, who are in Headers["From"]: such a
-// message has to say which one of them, or who else, has sent it (RFC 5322, 3.6.2). It is empty
-// for other messages.
-func (m *EmailMessage) missingSender(a addresses) []address.Mailbox {
-	from, _, _ := m.override("From")
+// missingSender is the Sender of a message by several authors, who are in the From of Headers: such a
+// message has to say which one of them, or who else, has sent it (RFC 5322, 3.6.2, and 3.6.6 for
+// Resent-From). It is empty for other messages.
+func (m *EmailMessage) missingSender(name string, a addresses) []address.Mailbox {
+	from, _, _ := m.override(name)
 	if n, _, _ := address.Check(from); n < 2 {
 		return nil
 	}
@@ -223,8 +237,7 @@ func (m *EmailMessage) missingSender(a addresses) []address.Mailbox {
 	}
 	for box := range address.All(from) {
 		if box.Addr != "" {
-			box.Opens, box.Closes = "", false
-			return []address.Mailbox{box}
+			return []address.Mailbox{box.Alone()}
 		}
 	}
 	return nil

@@ -142,15 +142,13 @@ func checkLengths(t testing.TB, rendered string) {
 func TestHeader_foldingOfParts(t *testing.T) {
 	t.Parallel()
 	for n := range lengths() {
-		if n > 300 {
-			break
-		}
+		id := min(n, 300)
 		for _, c := range []string{"a", "a b", "\u00fc", `"`} {
 			name := strings.Repeat(c, n/len(c))
-			m := message(withAlternative("<p>", "text/html; x="+strings.Repeat("v", max(n-20, 1))), func(m *mailer.EmailMessage) {
+			m := message(withAlternative("<p>", "text/html; x="+strings.Repeat("v", max(id-20, 1))), func(m *mailer.EmailMessage) {
 				m.Attachments = []mailer.Attachment{
-					{Filename: name, Content: []byte("x"), Mimetype: "application/x-a; p=" + strings.Repeat("p", max(n-40, 1)) + "; q=1"},
-					{Filename: "b", ContentID: strings.Repeat("i", n), Content: []byte("y")},
+					{Filename: name, Content: []byte("x"), Mimetype: "application/x-a; p=" + strings.Repeat("p", max(id-40, 1)) + "; q=1"},
+					{Filename: "b", ContentID: strings.Repeat("i", id), Content: []byte("y")},
 				}
 			})
 			rendered := render(t, m)

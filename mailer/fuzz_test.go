@@ -151,7 +151,7 @@ func FuzzJSON(f *testing.F) {
 func FuzzUnmarshalJSON(f *testing.F) {
 	for _, s := range []string{
 		`{}`, `null`, `[]`, `{"subject": "a\u00e9\ud83d\ude00\n\/", "to": ["a", null], "cc": null, "headers": {"X": "1"}}`,
-		`{"attachments": [{"content": "YQ==", "filename": "a"}], "alternatives": [{"content": "x", "mimetype": "text/html"}]}`,
+		`{"attachments": [{"content": "YQ==", "filename": "a"}, {"content": null}], "alternatives": [{"content": "x", "mimetype": "text/html"}]}`,
 		`{"fail_silently": true, "date": "2026-01-02T03:04:05Z"}`, `{"subject": "\ud800"}`, `{"subject"`, `{"subject": "a\`, `{"body": 1}`, `{"x": 1}`, `{} {}`,
 	} {
 		f.Add([]byte(s))

@@ -4,6 +4,7 @@ import (
 	"mime"
 	"net/mail"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -190,10 +191,14 @@ func TestHeader_filename(t *testing.T) {
 		{"beyond ASCII", "r\u00e9sum\u00e9 1.pdf", "attachment; filename*=utf-8''r%C3%A9sum%C3%A9%201.pdf", "r_sum_ 1.pdf"},
 		{"percent", "100%\u00fc*'.pdf", "attachment; filename*=utf-8''100%25%C3%BC%2A%27.pdf", "100%_*'.pdf"},
 		{"long", strings.Repeat("\u65e5", 90) + ".pdf", "attachment;\r\n filename*=utf-8''" + strings.Repeat("%E6%97%A5", 90) + ".pdf", strings.Repeat("_", 90) + ".pdf"},
+		{"longest", strings.Repeat("\U0001f600", 255), continuation(255, "%F0%9F%98%80"), strings.Repeat("_", 255)},
+		{"longest in ASCII", strings.Repeat("a", 1020), continuation(1020, "a"), ""},
+		{"longest of quotes", strings.Repeat(`"`, 500), continuation(500, "%22"), ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			rendered := render(t, message(withAttachment(mailer.Attachment{Filename: tt.filename, Content: []byte("%PDF-1")})))
+			checkLengths(t, rendered)
 			if !strings.Contains(rendered, "Content-Disposition: "+tt.want+"\r\n") {
 				t.Errorf("want %q in:\n%s", tt.want, rendered)
 			}
@@ -206,6 +211,22 @@ func TestHeader_filename(t *testing.T) {
 			}
 		})
 	}
+}
+
+// continuation is a file name of n equal characters, in lines of at most 78 bytes (RFC 2231, 3).
+func continuation(n int, char string) string {
+	var b strings.Builder
+	b.WriteString("attachment")
+	for i := 0; n > 0; i++ {
+		line := "filename*" + strconv.Itoa(i) + "*="
+		if i == 0 {
+			line += "utf-8''"
+		}
+		fits := min((78-len(" ;")-len(line))/len(char), n)
+		n -= fits
+		b.WriteString(";\r\n " + line + strings.Repeat(char, fits))
+	}
+	return b.String()
 }
 
 // decoder reads every charset that messages are written in.

@@ -149,6 +149,26 @@ func TestHeader_sender(t *testing.T) {
 	}
 }
 
+// So has one that several people resend (RFC 5322, 3.6.6).
+func TestHeader_resentSender(t *testing.T) {
+	const resent = "Ann <ann@example.com>, b@example.com"
+	for _, tt := range []struct {
+		headers map[string]string
+		want    string
+	}{
+		{map[string]string{"Resent-From": "ann@example.com"}, ""},
+		{map[string]string{"Resent-From": resent}, "from@example.com"},
+		{map[string]string{"Resent-From": resent, "Resent-Sender": ""}, "from@example.com"},
+		{map[string]string{"Resent-From": resent, "resent-sender": "c@example.com"}, "c@example.com"},
+		{map[string]string{"Resent-From": "", "Resent-Sender": "c@example.com"}, "c@example.com"},
+	} {
+		rendered := render(t, message(func(m *mailer.EmailMessage) { m.Headers = tt.headers }))
+		if got := rawHeader(t, rendered, "Resent-Sender"); got != tt.want || strings.Count(rendered, "Resent-Sender:") > 1 {
+			t.Errorf("%v: got %q, want %q", tt.headers, got, tt.want)
+		}
+	}
+}
+
 // An ID without angle brackets gets them where it is fixed, so that all who name the message agree.
 func TestWithDefaults_completesMessageID(t *testing.T) {
 	for _, m := range []*mailer.EmailMessage{

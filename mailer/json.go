@@ -171,7 +171,8 @@ func (e *jsonEncoder) date(t time.Time) {
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote. A key may be missing, and null is the same as a
-// missing key. An unknown key is refused, and so is text that is not valid Unicode. The error is
+// missing key. Only the content of an attachment or an alternative has to be there: without it,
+// it would go out empty. An unknown key is refused, and so is text that is not valid Unicode. The error is
 // an *InvalidMessageError that names the field, or "message" if data is not JSON. It leaves m as
 // it was.
 func (m *EmailMessage) UnmarshalJSON(data []byte) error {
@@ -248,12 +249,14 @@ func (d jsonDecoder) headers() map[string]string {
 func (d jsonDecoder) attachments() (all []Attachment) {
 	d.List("attachments", func(i int) {
 		var a Attachment
+		found := false
 		d.Object("attachments["+strconv.Itoa(i)+"]", func(key string) {
 			field := indexed("attachments", i, printable(key))
 			switch key {
 			case "filename":
 				a.Filename = d.Text(field)
 			case "content":
+				found = d.needed(field, "base64")
 				a.Content = d.Base64(field)
 			case "mimetype":
 				a.Mimetype = d.Text(field)
@@ -263,6 +266,7 @@ func (d jsonDecoder) attachments() (all []Attachment) {
 				d.Fail(field, "is no field of an attachment")
 			}
 		})
+		d.missing(found, "attachments", i)
 		all = append(all, a)
 	})
 	return all
@@ -271,10 +275,12 @@ func (d jsonDecoder) attachments() (all []Attachment) {
 func (d jsonDecoder) alternatives() (all []Alternative) {
 	d.List("alternatives", func(i int) {
 		var a Alternative
+		found := false
 		d.Object("alternatives["+strconv.Itoa(i)+"]", func(key string) {
 			field := indexed("alternatives", i, printable(key))
 			switch key {
 			case "content":
+				found = d.needed(field, "a string")
 				a.Content = d.Text(field)
 			case "mimetype":
 				a.Mimetype = d.Text(field)
@@ -282,9 +288,25 @@ func (d jsonDecoder) alternatives() (all []Alternative) {
 				d.Fail(field, "is no field of an alternative")
 			}
 		})
+		d.missing(found, "alternatives", i)
 		all = append(all, a)
 	})
 	return all
+}
+
+// needed refuses null for the content of a part.
+func (d jsonDecoder) needed(field, want string) bool {
+	if d.Null() {
+		d.Fail(field, "is null, not "+want)
+	}
+	return true
+}
+
+// missing refuses an entry of a list whose content was not found.
+func (d jsonDecoder) missing(found bool, list string, i int) {
+	if !found {
+		d.Fail(indexed(list, i, "content"), "is missing")
+	}
 }
 
 func (d jsonDecoder) date() time.Time {

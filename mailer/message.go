@@ -60,7 +60,9 @@ type EmailMessage struct {
 }
 
 // Attachment is a file that travels with a message, or, with a ContentID, an image
-// that its HTML shows as cid:ContentID.
+// that its HTML shows as cid:ContentID. A file of text in UTF-8 travels in the charset of the
+// message, with CRLF for its line ends, unless it or its Mimetype names a charset. All other
+// files keep their bytes.
 type Attachment struct {
 	Filename  string `json:"filename"`
 	Content   []byte `json:"content"`

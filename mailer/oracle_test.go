@@ -156,21 +156,24 @@ func wantFields(m *mailer.EmailMessage) map[string]func(t testing.TB, name, valu
 			want[name] = sameText(value)
 		}
 	}
-	if _, given := want["Sender"]; !given {
-		switch n := authors(m); {
+	for from, sender := range map[string]string{"From": "Sender", "Resent-From": "Resent-Sender"} {
+		if _, given := want[sender]; given {
+			continue
+		}
+		switch n := authors(m, from); {
 		case n > 1:
-			want["Sender"] = sameAddresses([]string{m.FromEmail})
+			want[sender] = sameAddresses([]string{m.FromEmail})
 		case n < 0: // net/mail cannot count them
-			want["Sender"] = nil
+			want[sender] = nil
 		}
 	}
 	return want
 }
 
-// authors is how many addresses the From of Headers has, or -1.
-func authors(m *mailer.EmailMessage) int {
+// authors is how many addresses the field from of Headers has, or -1.
+func authors(m *mailer.EmailMessage, from string) int {
 	for name, value := range m.Headers {
-		if canonical(name) != "From" || isBlank(value) {
+		if canonical(name) != from || isBlank(value) {
 			continue
 		}
 		list, err := addressParser().ParseList(value)

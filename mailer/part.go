@@ -73,7 +73,8 @@ func attachmentPart(a Attachment, media mimewriter.MediaType, cs charset.Charset
 
 // attachText sets the charset of an attached text. The author gives the text in UTF-8, and it is
 // sent in the charset of the message. If its type names another charset, the text is already in
-// that one. What is not text after all is left alone.
+// that one. If the text itself names one, it has its bytes: in another charset, or with other line
+// ends, it would not be the same file. What is not text after all is left alone.
 func (p *part) attachText(cs charset.Charset) {
 	if name := p.media.Param("charset"); name != "" {
 		declared, ok := charset.Lookup(name)
@@ -85,10 +86,18 @@ func (p *part) attachText(cs charset.Charset) {
 			return
 		}
 		cs = declared
+	} else if name, ok := charset.Named(p.media.Value, p.content); ok {
+		if name != "" {
+			p.media = p.media.With("charset", name)
+		}
+		return
 	}
 	if !utf8.Valid(p.content) || bytes.IndexByte(p.content, 0) >= 0 {
 		p.media = mimewriter.MediaType{Value: mimewriter.OctetStream}
 		return
+	}
+	if charset.IsUTF8Format(p.media.Value) {
+		cs = charset.UTF8()
 	}
 	if !cs.IsUTF8() {
 		cs, p.content = cs.OrUTF8(string(p.content), "")

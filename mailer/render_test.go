@@ -213,6 +213,73 @@ func TestWriteTo_attachment(t *testing.T) {
 	}
 }
 
+// A file that begins with text and goes on with something else gets the encoding that is best for all of it.
+func TestWriteTo_wholeContentDecides(t *testing.T) {
+	text := strings.Repeat("name,price; ", 8<<10)
+	binary := strings.Repeat("\x00\x9c\xfe\xff\x07\xc3", 64<<10)
+	for _, tt := range []struct {
+		content, encoding string
+		most              float64 // of its size
+	}{
+		{text + binary, "base64", 1.38},
+		{binary[:1<<10] + text + text, "quoted-printable", 1.25},
+	} {
+		rendered := render(t, message(withAttachment(mailer.Attachment{Filename: "a.bin", Content: []byte(tt.content), Mimetype: "application/x-a"})))
+		if n := parse(t, rendered).leaf(1); n.encoding != tt.encoding || n.content != tt.content {
+			t.Errorf("got %s, and %d bytes of %d", n.encoding, len(n.content), len(tt.content))
+		}
+		if grown := float64(len(rendered)) / float64(len(tt.content)); grown > tt.most {
+			t.Errorf("grew %.2f times", grown)
+		}
+	}
+}
+
+// An attached text that names its charset keeps its bytes, whatever the charset of the message is. Others
+// travel as text of the message.
+func TestWriteTo_attachmentNamesCharset(t *testing.T) {
+	const umlaut = "J\u00f6rg\n"
+	tests := []struct {
+		name     string
+		filename string
+		content  string
+		charset  string // of the part
+		want     string // decoded, if not the content
+	}{
+		{"XML", "a.xml", `<?xml version="1.0" encoding="UTF-8"?><a>` + umlaut + "</a>\n", "UTF-8", ""},
+		{"XML in another charset", "a.xml", "<?xml version='1.0'\n encoding = 'windows-1252' standalone='yes'?><a>J\xf6rg\n</a>", "windows-1252", ""},
+		{"XML in an unknown charset", "a.xml", `<?xml version="1.0" encoding="klingon"?><a>` + "\xf6\xff\n</a>", "klingon", ""},
+		{"XML in what is no charset", "a.xml", `<?xml version="1.0" encoding="a;b c"?><a>` + "\xf6\n</a>", "a", ""},
+		{"XML with a mark", "a.xml", "\xef\xbb\xbf<a>" + umlaut + "</a>", "utf-8", ""},
+		{"XML that says nothing", "a.xml", "<a>" + umlaut + "</a>\n", "utf-8", "<a>J\u00f6rg\r\n</a>\r\n"},
+		{"XML that says only its version", "a.xml", `<?xml version="1.0"?><a>` + umlaut, "utf-8", `<?xml version="1.0"?><a>` + "J\u00f6rg\r\n"},
+		{"HTML", "a.html", "<!DOCTYPE html>\n<html><head><META name=x><Meta Charset=utf-8>" + umlaut, "utf-8", ""},
+		{"HTML of old", "a.htm", `<meta http-equiv="Content-Type" content="text/html; charset=Shift_JIS">` + "\x93\xfa\n", "shift_jis", ""},
+		{"HTML that says nothing", "a.html", "<p>" + umlaut, "ISO-8859-1", "<p>J\xf6rg\r\n"},
+		{"HTML that only speaks of it", "a.html", "<p>charset=utf-8" + umlaut, "ISO-8859-1", "<p>charset=utf-8J\xf6rg\r\n"},
+		{"CSS", "a.css", `@charset "utf-8";` + umlaut, "utf-8", ""},
+		{"CSV with a mark", "a.csv", "\xef\xbb\xbfname;\n" + umlaut, "utf-8", ""},
+		{"CSV in UTF-16", "a.csv", "\xff\xfea\x00\n\x00", "utf-16", ""},
+		{"CSV", "a.csv", umlaut, "ISO-8859-1", "J\xf6rg\r\n"},
+		{"text", "a.txt", umlaut, "ISO-8859-1", "J\xf6rg\r\n"},
+		{"calendar", "a.ics", "BEGIN:VCALENDAR\r\nSUMMARY:" + umlaut, "utf-8", "BEGIN:VCALENDAR\r\nSUMMARY:J\u00f6rg\r\n"},
+		{"card", "a.vcf", "BEGIN:VCARD\r\nN;CHARSET=UTF-8:" + umlaut, "utf-8", "BEGIN:VCARD\r\nN;CHARSET=UTF-8:J\u00f6rg\r\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m := message(withAttachment(mailer.Attachment{Filename: tt.filename, Content: []byte(tt.content)}))
+			m.Charset = "iso-8859-1"
+			n := parse(t, render(t, m)).leaf(1)
+			want := tt.want
+			if want == "" {
+				want = tt.content
+			}
+			if n.params["charset"] != tt.charset || n.content != want || !strings.HasPrefix(n.media, "text/") {
+				t.Errorf("got %q in %s, %s, want %q in %s", n.content, n.media, n.params["charset"], want, tt.charset)
+			}
+		})
+	}
+}
+
 func TestWriteTo_otherAlternatives(t *testing.T) {
 	m := message(withAlternative("{\"a\":\n1}", "application/json; charset=utf-8"), withAlternative("Subject: a\n\nb", "message/rfc822"))
 	root := parse(t, render(t, m))

@@ -139,7 +139,7 @@ func TestValidate(t *testing.T) {
 		{"attachment is a multipart", withAttachment(mailer.Attachment{Mimetype: "Multipart/Mixed"}), "attachments[0].mimetype", false},
 		{"newline hidden in a type", withAttachment(mailer.Attachment{Mimetype: "text/plain; x*=utf-8''a%0D%0Ab"}), "attachments[0].mimetype", true},
 		{"type that is too long", withAttachment(mailer.Attachment{Mimetype: "image/" + strings.Repeat("x", 400)}), "attachments[0].mimetype", false},
-		{"file name that is too long", withAttachment(mailer.Attachment{Filename: strings.Repeat("x", 400)}), "attachments[0].filename", false},
+		{"file name that is too long", withAttachment(mailer.Attachment{Filename: strings.Repeat("x", 1021)}), "attachments[0].filename", false},
 		{"content id with blank", withAttachment(mailer.Attachment{ContentID: "a b"}), "attachments[0].content_id", false},
 		{"content id in brackets", withAttachment(mailer.Attachment{ContentID: "<a>"}), "", false},
 		{"content id in half brackets", withAttachment(mailer.Attachment{ContentID: "<a"}), "attachments[0].content_id", false},
@@ -162,6 +162,9 @@ func TestValidate(t *testing.T) {
 		{"group without an end", withHeader("To", "A: a@example.com"), "headers[To]", false},
 		{"group in a group", withHeader("To", "A: B: a@example.com;;"), "headers[To]", false},
 		{"group in a blind copy", withHeader("Bcc", "A: a@example.com;"), "headers[Bcc]", false},
+		{"sender that is too long for its line", func(m *mailer.EmailMessage) {
+			m.FromEmail, m.Headers["From"] = "a@example.com ("+strings.Repeat("n", 1000)+")", "a@example.com, b@example.com"
+		}, "from_email", false},
 		{"two senders in one", withHeader("Sender", "a@example.com, b@example.com"), "headers[Sender]", false},
 		{"date before mail", func(m *mailer.EmailMessage) { m.Date = time.Date(1, 2, 3, 4, 5, 6, 0, time.UTC) }, "date", false},
 		{"date of five digits", func(m *mailer.EmailMessage) { m.Date = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "date", false},

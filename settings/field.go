@@ -78,6 +78,9 @@ func (f field) decode(set bool) error {
 		{Name: f.def.Name, Type: f.def.Type, Tag: reflect.StructTag(tag)},
 	}))
 	if err := envconfig.Process("", one.Interface()); err != nil {
+		if link := linked(f.name, os.Getenv(f.name)); link != "" {
+			return errors.New(link)
+		}
 		return f.explain(err)
 	}
 	f.value.Set(one.Elem().Field(0))

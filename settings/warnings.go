@@ -107,12 +107,15 @@ func (s Settings) warnTLS(w *Problems) {
 // project does not read. Variables without that prefix belong to other programs.
 func (s Settings) unknown(environ []string) []string {
 	known := s.variables()
-	var warnings []string
+	var names []string
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, prefix) || slices.Contains(known, name) || s.isOfBadName(name) {
-			continue
+		if strings.HasPrefix(name, prefix) && !slices.Contains(known, name) && !s.isOfBadName(name) {
+			names = append(names, name)
 		}
+	}
+	names, warnings := serviceLinks(names)
+	for _, name := range names {
 		warnings = append(warnings, name+": is not a setting and has no effect"+s.guess(name, known))
 	}
 	slices.Sort(warnings)

@@ -18,7 +18,7 @@ const (
 
 // breaker is the circuit breaker between the senders and a relay. While the relay takes no mail it is
 // tripped: messages wait, nothing hammers the relay, and after growing pauses one
-// sender at a time is let through to probe it.
+// sender at a time is let through to probe it, with one connection and one message.
 //
 //	          trip                    probe, then reset
 //	reset ----------> tripped, pause ------------------> reset
@@ -29,7 +29,8 @@ type breaker struct {
 	reason  error           // why it is tripped; nil: it is not
 	trouble error           // why it was tripped last, until the relay has judged a message again
 	resets  chan struct{}   // closed when a tripped breaker is reset
-	trips   chan struct{}   // closed while it is tripped
+	trips   chan struct{}   // closed while it is tripped and asks for no message
+	asks    bool            // a probe has a connection, and tries or wants a message
 	probe   chan struct{}   // holds a token when a probe is due
 	timer   *time.Timer     // puts the token there; nil: a probe is due or under way
 	pause   time.Duration   // before the next probe; grows until a message is accepted
@@ -75,23 +76,39 @@ func (b *breaker) tripped() bool {
 	return b.reason != nil
 }
 
-// tripping is closed while the breaker is tripped: what waits for the relay then is to wait in Redis.
+// tripping is closed while what waits for the relay is to wait in Redis.
 func (b *breaker) tripping() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.trips
 }
 
-// doubtful reports whether the breaker was reset and the relay has not judged a message since: it is tried
-// with one.
-func (b *breaker) doubtful() bool {
+// holds reports whether what waits for the relay is to wait in Redis: all, while it takes no mail.
+func (b *breaker) holds() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.reason == nil && b.trouble != nil
+	return b.reason != nil && !b.asks
 }
 
-// trip holds everybody back, and reports whether the trouble begins here.
-func (b *breaker) trip(reason error, probed bool) (begins bool) {
+// ask lets one message through to the sender that probes, which has a connection by now.
+func (b *breaker) ask() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reason != nil && !b.asks {
+		b.asks, b.trips = true, make(chan struct{})
+	}
+}
+
+// asking reports whether a sender probes the relay with one message, or waits for one.
+func (b *breaker) asking() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.asks
+}
+
+// trip holds everybody back, and reports whether the trouble begins here. after, if not zero, is when to
+// probe, instead of the usual pause.
+func (b *breaker) trip(reason error, probed bool, after time.Duration) (begins bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	begins = b.trouble == nil
@@ -100,11 +117,17 @@ func (b *breaker) trip(reason error, probed bool) (begins bool) {
 	b.reason, b.trouble = reason, reason
 	if first {
 		b.resets = make(chan struct{})
+	}
+	if first || b.asks {
+		b.asks = false
 		close(b.trips)
 	}
 	if first || probed {
-		b.pause = min(max(2*b.pause, probeMin), probeMax)
-		b.timer = time.AfterFunc(b.pause, b.due)
+		if after == 0 {
+			b.pause = min(max(2*b.pause, probeMin), probeMax)
+			after = b.pause
+		}
+		b.timer = time.AfterFunc(after, b.due)
 	}
 	return begins
 }
@@ -125,7 +148,10 @@ func (b *breaker) reset() {
 	if b.reason != nil {
 		b.reason = nil
 		close(b.resets)
-		b.trips = make(chan struct{})
+		if !b.asks {
+			b.trips = make(chan struct{})
+		}
+		b.asks = false
 	}
 }
 
@@ -187,6 +213,13 @@ func (b *breaker) relayRefuses(name string, err error) bool {
 		return false
 	}
 	return e.Code == 421 || e.Code/10 == 53
+}
+
+// blames reports whether the message with that name was refused while others passed.
+func (b *breaker) blames(name string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.blamed[name]
 }
 
 // aboutMessage reports whether a message had been spoken of at that step.

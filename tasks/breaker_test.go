@@ -31,10 +31,10 @@ func TestBreaker_probes(t *testing.T) {
 		b := newBreaker()
 		defer b.stop()
 		down := errors.New("connection refused")
-		if !b.trip(down, false) {
+		if !b.trip(down, false, 0) {
 			t.Error("first trip: false, want true")
 		}
-		if b.trip(down, false) {
+		if b.trip(down, false, 0) {
 			t.Error("second trip by another sender: true, want false")
 		}
 		others := make(chan bool)
@@ -42,7 +42,7 @@ func TestBreaker_probes(t *testing.T) {
 			go func() {
 				probe, ok := b.wait(t.Context())
 				for probe {
-					b.trip(down, true)
+					b.trip(down, true, 0)
 					probe, ok = b.wait(t.Context())
 				}
 				others <- ok
@@ -95,12 +95,12 @@ func TestBreaker_pauseAfterReset(t *testing.T) {
 	t.Parallel()
 	b := newBreaker()
 	defer b.stop()
-	b.trip(errors.New("421"), false)
+	b.trip(errors.New("421"), false, 0)
 	if b.works() {
 		t.Error("a relay that is known to take nothing works")
 	}
 	b.reset()
-	if b.trip(errors.New("421"), false) {
+	if b.trip(errors.New("421"), false, 0) {
 		t.Error("the same trouble began twice")
 	}
 	if b.pause != 2*probeMin {
@@ -108,7 +108,7 @@ func TestBreaker_pauseAfterReset(t *testing.T) {
 	}
 	b.reset()
 	b.accepted()
-	b.trip(errors.New("421"), false)
+	b.trip(errors.New("421"), false, 0)
 	if b.pause != probeMin {
 		t.Errorf("pause after an accepted message = %v, want %v", b.pause, probeMin)
 	}

@@ -5,10 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -32,27 +33,56 @@ var ErrTooLate = errors.New("too late to cancel")
 var ErrNoTask = errors.New("no such task")
 
 // Cancel takes a message back by the ID that Enqueue returned, from the queue that
-// Options name. Nil means that it has not been sent and will not be: it was waiting, or
+// Options name, in whichever part of it and for whichever mailer it waits. Nil means that it has not been
+// sent and will not be: it was waiting, or
 // a worker that has it will drop it. Else the error is ErrTooLate, ErrNoTask, or
-// reports that Redis could not be asked. An idempotency key is free again afterwards.
+// reports that Redis could not be asked. An idempotency key is free again afterwards, whether a worker
+// has the message yet or not.
 func (q *Queue) Cancel(ctx context.Context, id string) error {
-	name := q.queueOf(id)
-	err := q.cancel(ctx, name, id)
-	for shard := 1; errors.Is(err, ErrNoTask) && name.Shard > 0 && shard <= q.cfg.Shards; shard++ {
-		name.Shard = shard // what came of another task is where that was
-		err = q.cancel(ctx, name, id)
+	for range movingFor / movingPause {
+		err := q.cancelAnywhere(ctx, id)
+		if !errors.Is(err, errMoving) {
+			return err
+		}
+		select { // it is elsewhere soon, or a dead letter
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(movingPause):
+		}
 	}
-	if err == nil || name.Mailer != "" || !errors.Is(err, ErrNoTask) && !errors.Is(err, ErrTooLate) {
+	return tooLate(id)
+}
+
+// A message that moves from one queue to another one is between them for a round trip or two. Where its
+// worker has died meanwhile, it takes a minute or two.
+const (
+	movingFor   = time.Second
+	movingPause = 20 * time.Millisecond
+)
+
+// errMoving reports that a message is about to move, or to become a dead letter.
+var errMoving = fmt.Errorf("%w: it is about to move", ErrTooLate)
+
+func tooLate(id string) error {
+	return fmt.Errorf("tasks: %s: %w: it is on the wire, or has ended", id, ErrTooLate)
+}
+
+// cancelAnywhere looks for the task where its ID says first, and then wherever else it may be:
+// what came of another task is in the part of the queue where that was, a message that was handed over
+// when there were fewer parts is where it was then, and a worker puts a message for a named mailer
+// into a queue of that mailer's if its producer did not know of the mailer.
+func (q *Queue) cancelAnywhere(ctx context.Context, id string) error {
+	first := q.queueOf(id)
+	err := q.cancel(ctx, first, id)
+	if !errors.Is(err, ErrNoTask) && !(errors.Is(err, ErrTooLate) && first.Mailer == "") {
 		return err
 	}
-	// A message for a named mailer waits in a queue of that mailer's: a worker puts it
-	// there if we did not know of the mailer.
-	others, listErr := q.namesakes(name)
-	if listErr != nil {
-		return listErr
+	places, readErr := q.placesOf(ctx, first, id)
+	if readErr != nil {
+		return readErr
 	}
-	for _, other := range others {
-		switch otherErr := q.cancel(ctx, other, id); {
+	for _, place := range places {
+		switch otherErr := q.cancel(ctx, place, id); {
 		case otherErr == nil:
 			return nil
 		case !errors.Is(otherErr, ErrNoTask):
@@ -62,79 +92,87 @@ func (q *Queue) Cancel(ctx context.Context, id string) error {
 	return err
 }
 
-// namesakes are the queues of the same name for named mailers, all parts of them.
-func (q *Queue) namesakes(name wire.QueueName) ([]wire.QueueName, error) {
-	all, err := asynq.NewInspectorFromRedisClient(q.redis).Queues()
+// placesOf are the queues of the same name that have a task with the ID, or the bulk task of
+// a message with that ID, but first.
+func (q *Queue) placesOf(ctx context.Context, first wire.QueueName, id string) ([]wire.QueueName, error) {
+	all, err := queueNames(ctx, q.redis)
+	if err != nil {
+		return nil, err
+	}
+	whole := wire.QueueName{Mailer: first.Mailer, Queue: first.Queue}
+	for shard := range q.cfg.Shards + 1 {
+		whole.Shard = shard
+		all = append(all, whole)
+	}
+	var places []wire.QueueName
+	for _, place := range all {
+		place.Bulk = false
+		if place.Queue == first.Queue && place != first && (first.Mailer == "" || place.Mailer == "" || place.Mailer == first.Mailer) && !slices.Contains(places, place) {
+			places = append(places, place)
+		}
+	}
+	counts := make([]*redis.IntCmd, 0, 2*len(places))
+	task, _, inBulk := wire.SplitID(id)
+	_, err = q.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, place := range places {
+			counts = append(counts, p.Exists(ctx, asynqbatch.TaskKey(place.String(), id)))
+			if place.Bulk = true; inBulk {
+				counts = append(counts, p.Exists(ctx, asynqbatch.TaskKey(place.String(), task)))
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, redisconn.Unavailable(err)
 	}
-	var others []wire.QueueName
-	for _, asynqs := range all {
-		other := wire.ParseQueueName(asynqs)
-		if other.Mailer != "" && other.Queue == name.Queue && !other.Bulk {
-			others = append(others, other)
+	each := 1
+	if inBulk {
+		each = 2
+	}
+	var found []wire.QueueName
+	for i, place := range places {
+		if slices.ContainsFunc(counts[i*each:(i+1)*each], func(c *redis.IntCmd) bool { return c.Val() > 0 }) {
+			found = append(found, place)
 		}
 	}
-	return others, nil
+	return found, nil
 }
-
-// cancelScript returns what became of the task at KEYS[1] with the ID ARGV[1]. Waiting
-// tasks are deleted. KEYS[5] tells a worker that still has one, though it lost its lease.
-const cancelScript = `
-local state, wire, sent, next = unpack(redis.call("HMGET", KEYS[1],
-  "state", "` + wire.FieldWire + `", "` + wire.FieldSent + `", "` + wire.FieldReplayed + `"))
-if next then return "replayed:" .. next end
-if not state then return "none" end
-if wire or sent then return "late" end
-if state == "active" then
-  redis.call("HSET", KEYS[1], "` + wire.FieldCancelled + `", "1")
-elseif state == "pending" then
-  redis.call("LREM", KEYS[2], 1, ARGV[1])
-  redis.call("DEL", KEYS[1])
-elseif state == "scheduled" then
-  redis.call("ZREM", KEYS[3], ARGV[1])
-  redis.call("DEL", KEYS[1])
-elseif state == "retry" then
-  redis.call("ZREM", KEYS[4], ARGV[1])
-  redis.call("DEL", KEYS[1])
-else
-  return "late"
-end
-redis.call("SET", KEYS[5], "1", "EX", ARGV[2])
-return "cancelled"`
 
 // cancel looks for a task of the message's own first: one of a bulk task may have become
 // that.
-func (q *Queue) cancel(ctx context.Context, name wire.QueueName, id string) error {
-	queue := name.String()
-	prefix := "asynq:{" + queue + "}:"
-	keys := []string{asynqbatch.TaskKey(queue, id), prefix + "pending", prefix + "scheduled", prefix + "retry", wire.CancelledKey(queue, id)}
-	answer, err := q.redis.Eval(ctx, cancelScript, keys, id, q.cancelledFor()).Text()
+func (q *Queue) cancel(ctx context.Context, place wire.QueueName, id string) error {
+	answer, err := takeBack(ctx, q.redis, place, id, q.heldFor())
 	if err != nil {
-		return redisconn.Unavailable(err)
+		return err
 	}
-	next, replayed := strings.CutPrefix(answer, "replayed:")
-	if replayed {
-		return q.cancel(ctx, name, next)
+	if next, replaced := strings.CutPrefix(answer, "replaced:"); replaced {
+		return q.cancel(ctx, place, next)
 	}
 	if task, index, ok := wire.SplitID(id); ok && answer == "none" {
-		name.Bulk = true
-		if answer, err = q.cancelInBulk(ctx, name.String(), task, index); err != nil {
+		place.Bulk = true
+		if answer, err = q.cancelInBulk(ctx, place, task, index); err != nil {
 			return err
 		}
 	}
 	switch answer {
 	case "none":
 		return fmt.Errorf("tasks: %s: %w", id, ErrNoTask)
+	case "decided":
+		return errMoving
 	case "late":
-		return fmt.Errorf("tasks: %s: %w: it is on the wire, or has ended", id, ErrTooLate)
+		return tooLate(id)
+	}
+	if place.Mailer != "" && isOnceID(id) {
+		from := place
+		from.Mailer = "" // it was forwarded, if there is one
+		return leaveMark(ctx, q.redis, from, id, "", nextID(id), q.heldFor())
 	}
 	return nil
 }
 
-// cancelledFor is how long, in seconds, a worker can still have a task that was
-// cancelled: none holds one for longer than its time-out.
-func (q *Queue) cancelledFor() int { return int(2*q.cfg.TaskTimeout/time.Second) + 1 }
+// heldFor is how long a worker can still have a task that was cancelled: by its own settings, which a program
+// does not know, and none holds one for a day.
+func (q *Queue) heldFor() time.Duration { return max(2*q.cfg.TaskTimeout, heldAtMost) }
 
 // cancelInBulkScript is cancelScript for a message of the bulk task at KEYS[1]. The task
 // stays; the worker leaves the message out.
@@ -146,21 +184,18 @@ redis.call("HSET", KEYS[1], ARGV[3], "1")
 redis.call("SET", KEYS[2], "1", "EX", ARGV[4])
 return "cancelled"`
 
-func (q *Queue) cancelInBulk(ctx context.Context, queue, task string, index int) (string, error) {
-	info, err := asynq.NewInspectorFromRedisClient(q.redis).GetTaskInfo(queue, task)
-	if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
+func (q *Queue) cancelInBulk(ctx context.Context, place wire.QueueName, task string, index int) (string, error) {
+	records, err := readRecords(ctx, q.redis, task, place)
+	if err != nil || len(records) == 0 {
+		return "none", err
+	}
+	if index >= bytes.Count(records[0].Payload, []byte("\n")) {
 		return "none", nil
 	}
-	if err != nil {
-		return "", redisconn.Unavailable(err)
-	}
-	if index >= bytes.Count(info.Payload, []byte("\n")) {
-		return "none", nil
-	}
-	id := wire.MessageID(task, index)
+	id, queue := wire.MessageID(task, index), place.String()
 	slot := id[len(task):]
 	keys := []string{asynqbatch.TaskKey(queue, task), wire.CancelledKey(queue, id)}
-	answer, err := q.redis.Eval(ctx, cancelInBulkScript, keys, wire.FieldWire+slot, wire.FieldSent+slot, wire.FieldCancelled+slot, q.cancelledFor()).Text()
+	answer, err := q.redis.Eval(ctx, cancelInBulkScript, keys, wire.FieldWire+slot, wire.FieldSent+slot, wire.FieldCancelled+slot, seconds(q.heldFor())).Text()
 	if err != nil {
 		return "", redisconn.Unavailable(err)
 	}

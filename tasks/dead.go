@@ -39,13 +39,18 @@ func rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason
 // is a dead letter because a person has archived it, has a reason too.
 func wholeReason(ctx context.Context, client redis.UniversalClient, info *asynq.TaskInfo) (string, error) {
 	noted, err := client.HGet(ctx, asynqbatch.TaskKey(info.Queue, info.ID), wire.FieldReason).Result()
-	switch {
-	case err != nil && !errors.Is(err, redis.Nil):
+	if err != nil && !errors.Is(err, redis.Nil) {
 		return "", redisconn.Unavailable(err)
-	case err == nil && (info.LastErr == "" || redact.Reason(noted, false) == info.LastErr):
-		return noted, nil
 	}
-	return info.LastErr, nil
+	return reasonOf(noted, info.LastErr), nil
+}
+
+// reasonOf is wholeReason of what is noted and what asynq has.
+func reasonOf(noted, lastErr string) string {
+	if lastErr == "" || redact.Reason(noted, false) == lastErr {
+		return noted
+	}
+	return lastErr
 }
 
 // DeadLetter is a message, or those of its recipients, that could not be delivered and
@@ -57,8 +62,9 @@ type DeadLetter struct {
 	Tries  int       // that the message had
 	At     time.Time // of the last one
 
-	// Message is nil if the task could not be read; Payload is what it holds.
+	// Message is nil if the task could not be read, or has many messages; Payload is what it holds.
 	Message    *mailer.EmailMessage
+	Messages   int      // of a task of bulk mail that is a dead letter as a whole; 0 for others
 	Recipients []string // bare addresses: those of the message that it did not reach
 	Payload    []byte
 
@@ -173,7 +179,9 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 			return nil, err
 		}
 	}
-	if p, err := wire.Decode(info.Payload, info.Headers); err == nil {
+	if info.Type == wire.TaskTypeBulk {
+		summarizeBulk(l, info.Payload)
+	} else if p, err := wire.Decode(info.Payload, info.Headers); err == nil {
 		l.Message, l.Recipients = p.Message, p.Recipients
 		if l.Tries += p.Spent; p.Refused != "" && p.Spent > 0 {
 			l.Tries = p.Spent // it was refused in another task; this one was not tried

@@ -56,6 +56,14 @@ func newTaskMessage(ctx context.Context, task *asynq.Task) *taskMessage {
 // tries is how many the message had before this one.
 func (t *taskMessage) tries() int { return t.retried + t.payload.Spent }
 
+// base is what the names of all that comes of the message begin with.
+func (t *taskMessage) base() string {
+	if t.payload == nil {
+		return t.id
+	}
+	return t.payload.BaseID(t.id)
+}
+
 func (t *taskMessage) attempt() attempt {
 	a := attempt{
 		now: t.started, due: t.payload.DueAt,
@@ -144,6 +152,8 @@ type delivery struct {
 	outcome  outcome
 	state    atomic.Int32
 	unwanted atomic.Bool // the handler waits for it to leave the wire only
+	urgent   bool        // it came by the priority channel
+	spared   bool        // the relay has said goodbye to it as it had no room for another connection
 	span     *span
 
 	// The ledger's.
@@ -169,7 +179,7 @@ const (
 func newDelivery(t *taskMessage, done chan<- *delivery) *delivery {
 	d := &delivery{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
-		key: t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.id), token: t.token, span: t.span,
+		key: t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.base()), token: t.token, span: t.span,
 	}
 	d.unwanted.Store(t.alone) // what waits for its relay does not wait alone
 	if d.generation = t.payload.Generation(); d.generation != "" {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redact"
@@ -58,6 +60,7 @@ type dispatcher struct {
 	breaker *breaker
 	alone   *isolation
 	handed  *handed
+	pool    *connections
 	busy    busy
 	senders []*sender
 	begun   atomic.Bool  // the senders run
@@ -155,30 +158,31 @@ func (d *dispatcher) names(shard int, bulk bool) map[string]int {
 
 // addSenders makes the connections, the one for the priority queue last. before is how many senders the
 // worker has already.
-func (d *dispatcher) addSenders(p policy, ledger *ledger, before int) error {
+func (d *dispatcher) addSenders(client redis.UniversalClient, p policy, ledger *ledger, before int) error {
 	d.policy = p
+	log := *d.cfg.Logger
+	if d.mailer != "" {
+		log = log.With().Str("mailer", d.mailer).Logger()
+	}
+	d.pool = newConnections(d.mailer, client, d.cfg, log)
 	for range d.connections {
-		if err := d.addSender(ledger, before, d.normal, d.priority); err != nil {
+		if err := d.addSender(ledger, before, log, false); err != nil {
 			return err
 		}
 	}
 	if d.priority == nil {
 		return nil
 	}
-	return d.addSender(ledger, before, nil, d.priority)
+	return d.addSender(ledger, before, log, true)
 }
 
-func (d *dispatcher) addSender(ledger *ledger, before int, normal, priority chan []*delivery) error {
+func (d *dispatcher) addSender(ledger *ledger, before int, log zerolog.Logger, dedicated bool) error {
 	backend, err := d.cfg.Connect(d.mailer)
 	if err != nil {
 		return err
 	}
-	log := *d.cfg.Logger
-	if d.mailer != "" {
-		log = log.With().Str("mailer", d.mailer).Logger()
-	}
 	d.senders = append(d.senders, &sender{
-		backend: backend, normal: normal, priority: priority, share: d.share,
+		backend: backend, conn: d.pool.add(backend, dedicated), normal: d.normal, priority: d.priority, dedicated: dedicated, share: d.share,
 		breaker: d.breaker, busy: &d.busy, ledger: ledger, policy: d.policy, log: log, view: redact.View{Addresses: d.cfg.ShowAddresses},
 		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout,
 		inHand: d.handed.count, observers: d.cfg.Observers, tracer: d.cfg.Tracer, mailer: d.mailer, number: before + len(d.senders) + 1,
@@ -190,9 +194,12 @@ func (d *dispatcher) addSender(ledger *ledger, before int, normal, priority chan
 // is called.
 func (d *dispatcher) start(stop, work context.Context, client *asynqbatch.Client, handler asynq.Handler, senders *sync.WaitGroup) {
 	begin := func() {
-		for _, s := range d.senders {
-			senders.Go(func() { s.run(stop, work) })
-		}
+		senders.Go(func() {
+			d.pool.logins.start(stop)
+			for _, s := range d.senders {
+				senders.Go(func() { s.run(stop, work) })
+			}
+		})
 		d.begun.Store(true)
 	}
 	d.servers = asynqbatch.NewOnDemand(begin, func() []*asynqbatch.Server {
@@ -223,9 +230,9 @@ func (d *dispatcher) queueNames() []string {
 // with any: others may reach it. When it may be back one message is tried, before all come again.
 func (d *dispatcher) fetches(all int) int {
 	switch {
-	case d.breaker.tripped(), d.alone.busy():
+	case d.breaker.holds(), d.alone.busy():
 		return 0
-	case d.breaker.doubtful():
+	case d.breaker.asking():
 		return 1
 	}
 	return all
@@ -233,7 +240,7 @@ func (d *dispatcher) fetches(all int) int {
 
 // unbegun takes the tasks that no handler has yet, if what is not on the wire is to go back.
 func (d *dispatcher) unbegun() (keys []string, all bool) {
-	if !d.breaker.tripped() && !d.alone.busy() {
+	if !d.breaker.holds() && !d.alone.busy() {
 		return nil, false
 	}
 	for _, s := range d.servers.Current() {
@@ -245,7 +252,7 @@ func (d *dispatcher) unbegun() (keys []string, all bool) {
 // goesBack returns why a task is to go back that is not on the wire, nil if it is not.
 func (d *dispatcher) goesBack() error {
 	switch {
-	case d.breaker.tripped():
+	case d.breaker.holds():
 		return givenBack(BackHeld)
 	case closed(d.alone.roomNeeded()):
 		return givenBack(BackAlone)

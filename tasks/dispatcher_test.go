@@ -66,7 +66,8 @@ func TestSender_share(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		normal, priority := make(chan []*delivery), make(chan []*delivery)
-		s := &sender{breaker: newBreaker(), normal: normal, priority: priority, share: l.share, batchSize: 1}
+		pool := newConnections("", nil, WorkerConfig{}, zerolog.Nop())
+		s := &sender{breaker: newBreaker(), conn: pool.add(&line{}, false), normal: normal, priority: priority, share: l.share, batchSize: 1}
 		stop, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		offer := func(c chan<- []*delivery, d *delivery) {
@@ -84,7 +85,7 @@ func TestSender_share(t *testing.T) {
 		count := map[*delivery]int{}
 		for range 2000 {
 			synctest.Wait() // until both are waiting
-			for _, d := range s.next(stop) {
+			for _, d := range s.next(stop, stop) {
 				count[d]++
 			}
 		}

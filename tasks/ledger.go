@@ -550,7 +550,7 @@ return ""`
 // another outcome instead of o if there is one in Redis: it was cancelled, or an earlier
 // try has sent it.
 func (l *ledger) decided(ctx context.Context, t *taskMessage, o outcome) (outcome, error) {
-	keys := []string{t.key, wire.CancelledKey(t.queue, t.id)}
+	keys := []string{t.key, wire.CancelledKey(t.queue, t.base())}
 	answer, err := l.redis.Eval(ctx, decideScript, keys, wire.FieldWire+t.suffix, wire.FieldCancelled+t.suffix, wire.FieldSent+t.suffix).Text()
 	if err != nil {
 		return o, redisconn.Unavailable(err)

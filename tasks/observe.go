@@ -22,6 +22,11 @@ type Observer struct {
 	Outcome func(Outcome)                     // a try of a message has ended
 	Held    func(mailer string, reason error) // a mailer's relay takes no mail; nil: it does again
 	Back    func(GivenBack)                   // a task was given back untried
+	Swept   func(Swept)                       // dead letters were made of what no worker had in hand
+
+	// Connections is how many connections a mailer's relay is found to allow at once, of those that
+	// the worker would open.
+	Connections func(mailer string, allowed, wanted int)
 }
 
 // observers calls each of several observers.
@@ -57,6 +62,30 @@ func (l observers) back(b GivenBack) {
 			o.Back(b)
 		}
 	}
+}
+
+func (l observers) connections(mailer string, allowed, wanted int) {
+	for _, o := range l {
+		if o.Connections != nil {
+			o.Connections(mailer, allowed, wanted)
+		}
+	}
+}
+
+func (l observers) swept(s Swept) {
+	for _, o := range l {
+		if o.Swept != nil {
+			o.Swept(s)
+		}
+	}
+}
+
+// Swept is tasks of which a worker has made dead letters where they waited in Redis.
+type Swept struct {
+	Queue  string // as the producer named it
+	Mailer string // "" for the default one
+	Why    string // "expired": their time was up; "lost": no list of their queue named them
+	Tasks  int
 }
 
 // Batch is what one sender sent at once.

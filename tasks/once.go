@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -18,7 +20,9 @@ import (
 // once: its task's ID derives from the key, and asynq takes no second task with an ID
 // that it has. The task stays for a while after it was sent (asynq's retention), and
 // so does the ID. One command of Redis decides, so it does not matter how many
-// programs hand over at the same time, or which of them dies in between.
+// programs hand over at the same time, or which of them dies in between. The task is in the
+// undivided queue, whatever parts there are: a place that followed from their number would
+// be another one for programs that know of more of them.
 //
 // What a kept key costs is the task's record in Redis, 3 kB for a message of 2 kB,
 // for the time of the window.
@@ -50,30 +54,42 @@ func (e *DeadLetterError) Error() string {
 // stepQueue is where a hand-over fails that Redis would have taken.
 const stepQueue mailer.Step = "queue"
 
+// isOnceID reports whether a task's ID is that of a message that was handed over once, or derives
+// from it. Others are random, in capitals.
+func isOnceID(id string) bool {
+	return strings.HasPrefix(id, keyPrefix) || strings.HasPrefix(id, uniquePrefix)
+}
+
 // onceTask is the task of a message that is handed over once.
 type onceTask struct {
 	redis  redis.UniversalClient
-	queue  string
+	place  wire.QueueName   // where it goes
+	others []wire.QueueName // where an earlier one may be
 	id     string
-	key    string // the idempotency key, if there is one
-	digest string // of the message
+	using  string        // the mailer that the message names
+	key    string        // the idempotency key, if there is one
+	digest string        // of the message
+	held   time.Duration // how long a worker can have it
+	kept   time.Duration // how long from now its mark is needed, if it is handed over again
 }
 
 // handOver calls put, which is to enqueue the task, unless an earlier hand-over of the same
 // message has. It returns the ID of the task. look is to look for that one first.
-func (t onceTask) handOver(ctx context.Context, look bool, put func() error) (id string, err error) {
+func (t onceTask) handOver(ctx context.Context, look bool, put func(id string) error) (id string, err error) {
+	if found, err := t.elsewhere(ctx); err != nil || found != nil {
+		return t.judge(found, err)
+	}
+	id = t.id
 	for range 5 { // an earlier task may end just when it is looked at
 		if look {
-			found, err := t.earlier(ctx, t.id)
-			if err != nil {
-				return "", err
+			found, free, err := t.resolve(ctx, t.place, t.id)
+			if err != nil || found != nil {
+				return t.judge(found, err)
 			}
-			if found != nil {
-				return found.ID, t.judge(ctx, found)
-			}
+			id = free
 		}
-		if err := put(); !errors.Is(err, asynq.ErrTaskIDConflict) {
-			return t.id, err
+		if err := put(id); !errors.Is(err, asynq.ErrTaskIDConflict) {
+			return id, err
 		}
 		look = true
 	}
@@ -81,60 +97,94 @@ func (t onceTask) handOver(ctx context.Context, look bool, put func() error) (id
 	return "", &mailer.SendError{Class: mailer.Temporary, Step: stepQueue, Err: err}
 }
 
-// judge decides what an earlier task with the same ID means for a hand-over.
-func (t onceTask) judge(ctx context.Context, found *asynq.TaskInfo) error {
-	var err error
+// judge decides what an earlier task means for a hand-over.
+func (t onceTask) judge(found *record, err error) (id string, _ error) {
+	if err != nil {
+		return "", err
+	}
 	if s, bad := wire.DecodeMeta(found.Payload); bad != nil || s.Digest != t.digest {
-		err = &IdempotencyError{Key: t.key, ID: found.ID}
-	} else if found.State == asynq.TaskStateArchived {
-		reason, failed := wholeReason(ctx, t.redis, found)
-		if failed != nil {
-			return failed
-		}
-		err = &DeadLetterError{ID: found.ID, Queue: found.Queue, Reason: reason}
+		err = &IdempotencyError{Key: t.key, ID: found.id}
+	} else if found.state == "archived" {
+		err = &DeadLetterError{ID: found.id, Queue: found.place.String(), Reason: reasonOf(found.reason, found.LastErr)}
 	}
 	if err != nil {
-		return &mailer.SendError{Class: mailer.Permanent, Step: stepQueue, Err: err}
+		return found.id, &mailer.SendError{Class: mailer.Permanent, Step: stepQueue, Err: err}
 	}
-	return nil
+	return found.id, nil
 }
 
-// earlier returns the task with an ID, or the one that took its place when it was
-// replayed. It is nil if that is gone, and then the ID is free.
-func (t onceTask) earlier(ctx context.Context, id string) (*asynq.TaskInfo, error) {
-	next, err := t.redis.HGet(ctx, asynqbatch.TaskKey(t.queue, id), wire.FieldReplayed).Result()
-	switch {
-	case err == nil:
-		found, err := t.earlier(ctx, next)
-		if found == nil && err == nil {
-			err = t.setFree(ctx, id, next)
-		}
-		return found, err
-	case !errors.Is(err, redis.Nil):
-		return nil, redisconn.Unavailable(err)
-	}
-	inspector := asynq.NewInspectorFromRedisClient(t.redis)
-	look := func() (*asynq.TaskInfo, error) { return inspector.GetTaskInfo(t.queue, id) }
-	info, err := redisconn.Within(ctx, look)
-	if errors.Is(err, asynq.ErrQueueNotFound) && t.redis.SAdd(ctx, wire.QueuesKey, t.queue).Err() == nil {
-		info, err = redisconn.Within(ctx, look) // asynq's set of names may have been lost
-	}
-	if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
+// elsewhere returns the earlier task if it is not in its place: it was forwarded, or a program has put it
+// there that knows the mailers and this one does not, or one of the time when a key's place was a part of the queue.
+func (t onceTask) elsewhere(ctx context.Context) (*record, error) {
+	if len(t.others) == 0 {
 		return nil, nil
 	}
+	records, err := readRecords(ctx, t.redis, t.id, t.others...)
 	if err != nil {
-		return nil, redisconn.Unavailable(err)
+		return nil, err
 	}
-	return info, nil
+	for _, r := range records {
+		if found, _, err := t.resolve(ctx, r.place, t.id); err != nil || found != nil {
+			return found, err
+		}
+	}
+	return nil, nil
 }
 
-// setFreeScript removes a mark that still says the same.
-const setFreeScript = `
-if redis.call("HGET", KEYS[1], ARGV[1]) == ARGV[2] then redis.call("DEL", KEYS[1]) end
-return 0`
+// resolve returns the task with an ID in a place, or the one that took its place there or, if it was
+// forwarded, where that went. If there is none, free is the ID that the next task has.
+func (t onceTask) resolve(ctx context.Context, place wire.QueueName, id string) (found *record, free string, err error) {
+	records, err := readRecords(ctx, t.redis, id, place)
+	if err != nil || len(records) == 0 {
+		return nil, id, err
+	}
+	r := records[0]
+	switch {
+	case r.next != "":
+		found, free, err = t.resolve(ctx, place, r.next)
+		if found != nil || err != nil {
+			return found, free, err
+		}
+		if r.cancelled { // a worker may have it yet
+			return nil, free, t.keep(ctx, place, id)
+		}
+		return nil, id, setFree(ctx, t.redis, place, id, r.next)
+	case r.cancelled: // a program of an older version has told its worker, and that is all
+		if _, err := takeBack(ctx, t.redis, place, id, t.held); err != nil {
+			return nil, "", err
+		}
+		return nil, id, nil // if it is not free, that is seen when the task is put there
+	}
+	if t.using == "" || place.Mailer != "" || r.state != "completed" && !r.decided {
+		return &r, "", nil
+	}
+	return t.resolveForwarded(ctx, r)
+}
 
-func (t onceTask) setFree(ctx context.Context, id, next string) error {
-	if err := t.redis.Eval(ctx, setFreeScript, []string{asynqbatch.TaskKey(t.queue, id)}, wire.FieldReplayed, next).Err(); err != nil {
+// resolveForwarded is resolve for a task in the queue of those who do not know the mailers: it has gone, or is
+// about to go, to the queue of its mailer.
+func (t onceTask) resolveForwarded(ctx context.Context, r record) (found *record, free string, err error) {
+	to := r.place
+	to.Mailer = t.using
+	found, free, err = t.resolve(ctx, to, r.id)
+	if found != nil || err != nil {
+		return found, free, err
+	}
+	if r.state != "completed" { // it is on its way, unless it was cancelled where it has arrived
+		cancelled, err := wasTakenBack(ctx, t.redis, to, r.base())
+		if err != nil || !cancelled {
+			return &r, "", err
+		}
+	}
+	if free != r.id { // cancelled there
+		return nil, free, leaveMark(ctx, t.redis, r.place, r.id, "", free, t.kept)
+	}
+	return nil, r.id, setFree(ctx, t.redis, r.place, r.id, "")
+}
+
+// keep makes a mark last for as long as the task that is about to take its place.
+func (t onceTask) keep(ctx context.Context, place wire.QueueName, id string) error {
+	if err := t.redis.Expire(ctx, asynqbatch.TaskKey(place.String(), id), t.kept).Err(); err != nil {
 		return redisconn.Unavailable(err)
 	}
 	return nil

@@ -141,13 +141,19 @@ func shortHash(parts ...string) string {
 	return strings.ToLower(base32.StdEncoding.EncodeToString(h.Sum(nil)[:15]))
 }
 
+// The beginnings of IDs that derive from a key, or from a digest.
+const (
+	keyPrefix    = "key-"
+	uniquePrefix = "unique-"
+)
+
 // onceID is the ID of the task for a key, or for a digest. Each mailer has keys of its
 // own, as it has queues of its own.
 func (o Options) onceID(digest string) string {
 	if o.IdempotencyKey == "" {
-		return "unique-" + shortHash(o.Using, digest)
+		return uniquePrefix + shortHash(o.Using, digest)
 	}
-	return "key-" + readable(o.IdempotencyKey) + "-" + shortHash(o.Using, o.IdempotencyKey)
+	return keyPrefix + readable(o.IdempotencyKey) + "-" + shortHash(o.Using, o.IdempotencyKey)
 }
 
 // readable is as much of a key as a person needs to find its task.

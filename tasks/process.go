@@ -40,7 +40,6 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
 		return errGivenBack
 	}
 	defer release()
-	defer w.asynq.Forget(t.key)
 	defer func() {
 		if errors.Is(ctx.Err(), context.Canceled) && w.isolation.stopping.Err() == nil {
 			w.isolation.forgive(ctx, t.key) // its lease was lost
@@ -98,7 +97,7 @@ func (w *Worker) processAlone(ctx context.Context, t *taskMessage, via *dispatch
 	defer cancel()
 	defer context.AfterFunc(w.isolation.stopping, cancel)()
 	t.handed.stays()
-	if via.breaker.tripped() {
+	if via.breaker.holds() {
 		return givenBack(BackHeld)
 	}
 	leave, ok := w.isolation.enterAlone(ctx)
@@ -106,7 +105,7 @@ func (w *Worker) processAlone(ctx context.Context, t *taskMessage, via *dispatch
 		return givenBack(BackAlone)
 	}
 	defer leave()
-	if via.breaker.tripped() {
+	if via.breaker.holds() {
 		return givenBack(BackHeld)
 	}
 	w.log.Warn().Str("task", t.id).Str("queue", t.queue).Int("lost_leases", lost).

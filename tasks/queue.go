@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -67,6 +68,7 @@ type Queue struct {
 	client *producer
 	cfg    QueueConfig
 	open   *atomic.Bool
+	queues *knownQueues
 }
 
 var (
@@ -83,7 +85,7 @@ func NewQueue(client redis.UniversalClient, cfg QueueConfig) *Queue {
 	cfg.BulkSize = cmp.Or(cfg.BulkSize, 100)
 	cfg.IdempotencyWindow = cmp.Or(cfg.IdempotencyWindow, 24*time.Hour)
 	client = redisconn.ForProgram(client)
-	return &Queue{redis: client, client: newProducer(client), cfg: cfg, open: new(atomic.Bool)}
+	return &Queue{redis: client, client: newProducer(client), cfg: cfg, open: new(atomic.Bool), queues: new(knownQueues)}
 }
 
 // With returns a queue that hands over with these options instead of the configured ones.
@@ -125,9 +127,13 @@ func (q *Queue) checkMailer(name string) error {
 
 // queueOf is the queue of asynq's that the task with an ID waits in. A named mailer has
 // queues of its own. A producer that does not know the mailers puts the message
-// into the plain queue, from which a worker forwards it.
+// into the plain queue, from which a worker forwards it. What is handed over once is in no part of
+// the queue but in the whole one, whose name all programs know.
 func (q *Queue) queueOf(id string) wire.QueueName {
-	n := wire.QueueName{Queue: cmp.Or(q.cfg.Options.Queue, "default"), Shard: wire.ShardOf(id, q.cfg.Shards)}
+	n := wire.QueueName{Queue: cmp.Or(q.cfg.Options.Queue, "default")}
+	if !isOnceID(id) {
+		n.Shard = wire.ShardOf(id, q.cfg.Shards)
+	}
 	if q.cfg.Mailers != nil {
 		n.Mailer = q.cfg.Options.Using
 	}
@@ -248,7 +254,7 @@ func (q *Queue) prepare(m *mailer.EmailMessage) (*wire.Payload, mailer.Result) {
 	}
 	p := &wire.Payload{
 		Meta: wire.Meta{
-			Using: o.Using, DueAt: due.UTC().Truncate(time.Millisecond), Recipients: only,
+			Using: o.Using, DueAt: wire.Due(due), Recipients: only,
 			AtMostOnce: o.AtMostOnce, KeepResult: o.Retention > 0,
 		},
 		Message: m,
@@ -311,17 +317,75 @@ func (q *Queue) handOverOnce(ctx context.Context, p *wire.Payload) (string, erro
 	if p.Digest, err = digest(p.Message, o); err != nil {
 		return "", &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
 	}
+	p.DueAt = wire.DueOnce(p.DueAt)
 	id := o.onceID(p.Digest)
 	name := q.queueOf(id)
+	others, err := q.elsewhere(ctx, name)
+	if err != nil {
+		return "", err
+	}
 	opts := q.taskOptions(name.String(), p.DueAt)
-	t := onceTask{redis: q.redis, queue: name.String(), id: id, key: o.IdempotencyKey, digest: p.Digest}
+	t := onceTask{
+		redis: q.redis, place: name, others: others, id: id, using: o.Using, key: o.IdempotencyKey, digest: p.Digest,
+		held: q.heldFor(), kept: max(time.Until(p.DueAt), 0) + replayedFor + o.kept(q.cfg.IdempotencyWindow),
+	}
 	look := len(p.Blobs) > 0 // big attachments need not travel twice
-	return t.handOver(ctx, look, func() error {
+	id, err = t.handOver(ctx, look, func(id string) error {
 		return traced(ctx, q.cfg.Tracer, name.Queue, id, func(ctx context.Context, headers map[string]string) error {
 			p.Headers = headers
 			return put(ctx, q.client, p, id, opts...)
 		})
 	})
+	if err != nil {
+		return "", err
+	}
+	return id, nil
+}
+
+// elsewhere are the other queues that may have the task of a message that is to be handed over once:
+// parts of the queue, from the time when such tasks were in these, and that of the mailer, or of those who do not know it.
+func (q *Queue) elsewhere(ctx context.Context, place wire.QueueName) ([]wire.QueueName, error) {
+	using := q.cfg.Options.Using
+	others, err := q.queues.matching(ctx, q.redis, func(name wire.QueueName) bool {
+		return name.Queue == place.Queue && (name.Mailer == using || name.Mailer == "") && name != place
+	})
+	if using != "" && place.Mailer == "" {
+		to := place
+		if to.Mailer = using; !slices.Contains(others, to) {
+			others = append(others, to)
+		}
+	}
+	return others, err
+}
+
+// knownQueues are the names of all queues, which seldom change.
+type knownQueues struct {
+	mu    sync.Mutex
+	names []wire.QueueName
+	asked time.Time
+}
+
+// knownFor is how long they are not asked for again.
+const knownFor = time.Minute
+
+// matching returns those that match, but none of bulk mail.
+func (k *knownQueues) matching(ctx context.Context, client redis.UniversalClient, match func(wire.QueueName) bool) ([]wire.QueueName, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.asked.IsZero() || time.Since(k.asked) > knownFor {
+		names, err := queueNames(ctx, client)
+		if err != nil {
+			return nil, err
+		}
+		k.names, k.asked = names, time.Now()
+	}
+	var names []wire.QueueName
+	for _, name := range k.names {
+		if !name.Bulk && match(name) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 // handOverMany enqueues messages as one task under the given ID. That the ID is there
@@ -346,7 +410,7 @@ func (q *Queue) taskOptions(queue string, due time.Time) []asynq.Option {
 	if o.MaxRetry != nil {
 		maxRetry = *o.MaxRetry
 	}
-	opts := []asynq.Option{asynq.MaxRetry(maxRetry + spareRetry), asynq.Timeout(q.cfg.TaskTimeout), asynq.ProcessAt(due), asynq.Queue(queue)}
+	opts := []asynq.Option{asynq.MaxRetry(maxRetry + spareRetry), asynq.Timeout(q.cfg.TaskTimeout), asynq.ProcessAt(wire.Due(due)), asynq.Queue(queue)}
 	if kept := o.kept(q.cfg.IdempotencyWindow); kept > 0 {
 		opts = append(opts, asynq.Retention(kept))
 	}

@@ -30,8 +30,8 @@ func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, err
 		_, err := d.Summary(queue, id)
 		return "", err
 	}
-	if info.Type == wire.TaskTypeBulk { // which only a person puts there: it goes on as it is, with what it has of the ledger
-		return id, d.runBulk(ctx, queue, id)
+	if info.Type == wire.TaskTypeBulk {
+		return id, d.replayBulk(ctx, info)
 	}
 	old, err := wire.Decode(info.Payload, info.Headers)
 	if err != nil {
@@ -108,28 +108,6 @@ if redis.call("EXISTS", KEYS[4]) == 1 then return "before" end
 redis.call("HSET", KEYS[4], "msg", ARGV[3], "state", "pending", "pending_since", ARGV[4])
 redis.call("LPUSH", KEYS[5], ARGV[2])
 return "done"`)
-
-// runBulkScript puts the dead letter ARGV[1] back into the list KEYS[4], as it is. Its record
-// is KEYS[3]. It returns how many it has found.
-var runBulkScript = redis.NewScript(`
-local n = redis.call("ZREM", KEYS[1], ARGV[1]) + redis.call("ZREM", KEYS[2], ARGV[1])
-if n > 0 and redis.call("EXISTS", KEYS[3]) == 1 then
-  redis.call("HSET", KEYS[3], "state", "pending", "pending_since", ARGV[2])
-  redis.call("LPUSH", KEYS[4], ARGV[1])
-end
-return n`)
-
-func (d *DeadLetters) runBulk(ctx context.Context, queue, id string) error {
-	keys := []string{archiveKey(queue), wire.DeadKey(queue), asynqbatch.TaskKey(queue, id), pendingKey(queue)}
-	n, err := runBulkScript.Run(ctx, d.redis, keys, id, time.Now().UnixNano()).Int()
-	if err != nil {
-		return redisconn.Unavailable(err)
-	}
-	if n == 0 {
-		return fmt.Errorf("tasks: %s: %w", id, ErrNotDead)
-	}
-	return nil
-}
 
 // deleteScript removes the dead letter ARGV[1] from both lists, and its record.
 var deleteScript = redis.NewScript(`

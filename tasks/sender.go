@@ -21,11 +21,15 @@ import (
 // there is little to do.
 type sender struct {
 	backend      mailer.Backend
-	normal       <-chan []*delivery // nil for the sender of the priority queue
-	priority     <-chan []*delivery // nil if there is one queue
-	remaining    []*delivery        // taken, but too many for the last batch
-	share        float64            // of its batches that a sender with both begins with priority mail
+	conn         *connection
+	normal       chan []*delivery
+	priority     chan []*delivery // nil if there is one queue
+	dedicated    bool             // to the priority channel
+	remaining    []*delivery      // taken, but too many for the last batch
+	share        float64          // of its batches that a sender with both begins with priority mail
 	breaker      *breaker
+	probing      bool   // it is this sender that finds out whether the relay takes mail again
+	carried      string // the connection that has carried an accepted message, the last one
 	busy         *busy
 	ledger       *ledger
 	policy       policy
@@ -49,66 +53,102 @@ func (s *sender) run(stop, work context.Context) {
 		}
 	}()
 	for s.ready(stop, work) {
-		batch := s.next(stop)
-		for len(batch) > 0 && !s.breaker.tripped() {
+		batch := s.next(stop, work)
+		for len(batch) > 0 && (s.probing || !s.breaker.tripped()) {
 			if stop.Err() != nil {
 				return // the handlers still hold these tasks and give them back
 			}
-			batch = s.send(work, batch)
+			n := len(batch)
+			if s.probing {
+				n = 1
+			}
+			batch = append(s.send(work, batch[:n]), batch[n:]...)
+			if s.conn.isParked() {
+				batch = s.handBack(stop, batch)
+			}
 		}
-		if s.breaker.tripped() {
+		if s.breaker.tripped() && !s.probing {
 			s.remaining = nil // as what is left of the batch, the handlers give these back
 		}
 	}
 }
 
 // next waits for one delivery and takes what else is waiting, up to a batch. Where both channels
-// have mail, chance decides by the queues' weights which is first. It returns nothing if there is nothing
-// to try a relay with that may be back: then it is taken to be.
-func (s *sender) next(stop context.Context) []*delivery {
+// have mail, chance decides by the queues' weights which is first. While the relay allows no
+// connection for this sender it takes nothing. It returns nothing if the mailer is held meanwhile, and if
+// there is nothing to probe a relay with that greets us: then it is taken to be back.
+func (s *sender) next(stop, work context.Context) []*delivery {
 	var quiet <-chan time.Time
-	if s.breaker.doubtful() {
+	if s.probing {
 		timer := time.NewTimer(quietFor)
 		defer timer.Stop()
 		quiet = timer.C
 	}
-	first, second := s.normal, s.priority
-	if first == nil || second != nil && rand.Float64() < s.share { //nolint:gosec // fairness needs no cryptographic chance
-		first, second = second, first
-	}
-	batch := s.take(s.add(nil, s.remaining), first)
-	if len(batch) == 0 {
-		select {
-		case <-stop.Done():
-			return nil
-		case deliveries := <-first:
-			batch = s.add(batch, deliveries)
-		case deliveries := <-second:
-			batch = s.add(batch, deliveries)
-		case <-quiet:
-			if s.inHand() == 0 {
-				s.works()
+	for {
+		s.conn.await(stop, work)
+		first, second, changed := s.channels()
+		batch := s.take(s.add(nil, s.remaining), first)
+		if len(batch) == 0 {
+			select {
+			case <-stop.Done():
+				return nil
+			case <-s.breaker.tripping():
+				return nil
+			case <-changed:
+				continue
+			case deliveries := <-first:
+				batch = s.add(batch, s.from(first, deliveries))
+			case deliveries := <-second:
+				batch = s.add(batch, s.from(second, deliveries))
+			case <-quiet:
+				if s.inHand() == 0 {
+					s.works()
+				}
+				return nil
 			}
-			return nil
+		}
+		return s.take(s.take(batch, first), second)
+	}
+}
+
+// channels are those to take from. A sender that is dedicated to one takes from the other too while the relay
+// allows no connection but its own; changed, for such a sender, is closed when that may have changed.
+func (s *sender) channels() (first, second chan []*delivery, changed <-chan struct{}) {
+	first, second = s.normal, s.priority
+	if s.dedicated && !s.probing { // a probe takes what there is
+		var all bool
+		if all, changed = s.conn.servesAll(); !all {
+			return s.priority, nil, changed
 		}
 	}
-	return s.take(s.take(batch, first), second)
+	if second != nil && rand.Float64() < s.share { //nolint:gosec // fairness needs no cryptographic chance
+		first, second = second, first
+	}
+	return first, second, changed
 }
 
 // quietFor is how long a relay that may be back waits for a message, until nothing is held any more: there is none.
 const quietFor = time.Second
 
 // take adds what is waiting, up to a batch.
-func (s *sender) take(batch []*delivery, from <-chan []*delivery) []*delivery {
+func (s *sender) take(batch []*delivery, from chan []*delivery) []*delivery {
 	for len(batch) < s.batchSize {
 		select {
 		case deliveries := <-from:
-			batch = s.add(batch, deliveries)
+			batch = s.add(batch, s.from(from, deliveries))
 		default:
 			return batch
 		}
 	}
 	return batch
+}
+
+// from notes which channel deliveries came by.
+func (s *sender) from(channel chan []*delivery, deliveries []*delivery) []*delivery {
+	for _, d := range deliveries {
+		d.urgent = channel == s.priority
+	}
+	return deliveries
 }
 
 // add adds deliveries to a batch. Those that are too many for it wait for the next one.
@@ -118,9 +158,48 @@ func (s *sender) add(batch, deliveries []*delivery) []*delivery {
 	return append(batch, deliveries[:n]...)
 }
 
+// handBack offers what this sender has to the others, which have connections. It returns what is left
+// when the sender may open one after all.
+func (s *sender) handBack(stop context.Context, batch []*delivery) []*delivery {
+	var urgent, other []*delivery
+	for _, d := range slices.Concat(batch, s.remaining) {
+		if d.urgent {
+			urgent = append(urgent, d)
+		} else {
+			other = append(other, d)
+		}
+	}
+	s.remaining = nil
+	for len(urgent)+len(other) > 0 {
+		ok, changed := s.conn.mayOpen()
+		if ok {
+			return s.add(nil, append(urgent, other...))
+		}
+		var normal, priority chan []*delivery
+		if len(other) > 0 {
+			normal = s.normal
+		}
+		if len(urgent) > 0 {
+			priority = s.priority
+		}
+		select {
+		case normal <- other:
+			other = nil
+		case priority <- urgent:
+			urgent = nil
+		case <-changed:
+		case <-s.breaker.tripping():
+			return nil // the handlers give them back
+		case <-stop.Done():
+			return nil
+		}
+	}
+	return nil
+}
+
 // ready returns true when the relay may be used, and probes it when that is due.
 func (s *sender) ready(stop, work context.Context) bool {
-	for {
+	for !s.probing {
 		probe, ok := s.breaker.wait(stop)
 		if !ok {
 			return false
@@ -128,14 +207,24 @@ func (s *sender) ready(stop, work context.Context) bool {
 		if !probe {
 			return true
 		}
-		if _, err := s.backend.Open(work); err != nil {
-			s.breaker.trip(err, true)
-			s.log.Warn().Str("error", s.view.Reason(err.Error())).Msg("relay still takes no mail")
+		if err := s.conn.Open(work); err != nil {
+			s.stillHeld(err)
 			continue
 		}
-		s.breaker.reset()
-		return true
+		s.probing = true
+		s.breaker.ask()
 	}
+	return true
+}
+
+// stillHeld notes that a probe has failed.
+func (s *sender) stillHeld(err error) {
+	s.probing = false
+	if isParked(err) {
+		err = s.breaker.held() // it was not the relay that was asked
+	}
+	s.breaker.trip(err, true, s.conn.pool.loginPause())
+	s.log.Warn().Str("error", s.view.Reason(err.Error())).Msg("relay still takes no mail")
 }
 
 // send puts the batch on the wire and returns the deliveries that wait for the relay.
@@ -159,6 +248,7 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 		s.busy.note(time.Now())
 		if slices.ContainsFunc(group, func(r mailer.Report) bool { return r.Err == nil && !r.Skipped }) {
 			s.breaker.accepted()
+			s.conn.pool.hasAccepted()
 		}
 		tried := make([]*delivery, 0, len(group))
 		for _, r := range group {
@@ -188,16 +278,35 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 		s.works()
 	}
 	// A batch of which some messages were judged is tried on at once, over a new connection.
-	if len(held) == len(deliveries) && work.Err() == nil && s.breaker.trip(reason, false) {
+	if len(held) == len(deliveries) && work.Err() == nil {
+		s.takesNone(reason)
+	}
+	return held
+}
+
+// takesNone notes that the relay has taken no message of a batch.
+func (s *sender) takesNone(reason error) {
+	switch {
+	case s.probing:
+		s.stillHeld(reason)
+	case isParked(reason): // it takes those of others
+	case s.breaker.trip(reason, false, s.conn.pool.loginPause()):
+		s.conn.pool.held()
 		s.observers.held(s.mailer, reason)
 		s.log.Error().Str("error", s.view.Reason(reason.Error())).Msg("relay takes no mail: holding all messages until it does")
 	}
-	return held
 }
 
 // judge decides on a delivery that has its result. One that waits for the relay is put back.
 func (s *sender) judge(d *delivery, r mailer.Result) (why error, wait bool) {
 	r = redact.Result(r, d.message)
+	if r.Err == nil {
+		s.carried = r.Connection
+	}
+	if isParked(r.Err) || s.spare(d, r) {
+		d.putBack()
+		return parkedError(), true
+	}
 	if mailer.ClassOf(r.Err) == mailer.Unavailable && !s.breaker.relayRefuses(d.name(), r.Err) {
 		r.Err = temporary(r.Err)
 	}
@@ -209,6 +318,19 @@ func (s *sender) judge(d *delivery, r mailer.Result) (why error, wait bool) {
 	}
 	d.outcome = outcome{result: r, verdict: v, sender: s.number}
 	return nil, false
+}
+
+// spare reports whether a delivery is to go on over another connection: the relay has said goodbye to it on one that
+// had carried nothing, and others are open. It may have no room for another connection; if it
+// does not want the message it says so again.
+func (s *sender) spare(d *delivery, r mailer.Result) bool {
+	var e *mailer.SendError
+	if d.spared || !errors.As(r.Err, &e) || e.Code != 421 || e.Step != mailer.StepMail ||
+		r.Connection == "" || r.Connection == s.carried || s.breaker.blames(d.name()) {
+		return false
+	}
+	d.spared = s.conn.refusedMail(r.Err)
+	return d.spared
 }
 
 // temporary is the error as one of the message alone.
@@ -224,6 +346,10 @@ func temporary(err error) error {
 
 // works reports to everybody that the relay takes mail again, if it did not.
 func (s *sender) works() {
+	if s.probing {
+		s.probing = false
+		s.breaker.reset()
+	}
 	if s.breaker.works() {
 		s.observers.held(s.mailer, nil)
 		s.log.Info().Msg("relay is back")
@@ -277,7 +403,7 @@ func (s *sender) guarded(ctx context.Context, batch mailer.Batch) (err error) {
 			err = errors.New("tasks: the backend panicked: " + what)
 		}
 	}()
-	if _, err := s.backend.Open(ctx); err != nil {
+	if err := s.conn.Open(ctx); err != nil {
 		return err
 	}
 	mailer.SendBatch(ctx, s.backend, batch)

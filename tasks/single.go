@@ -186,26 +186,48 @@ func (w *Worker) forward(ctx context.Context, t *taskMessage, via *dispatcher) (
 	if err != nil || !o.forwarded {
 		return o, err
 	}
-	opts, err := w.movingOptions(t, via)
+	to := t.name
+	to.Mailer = via.mailer
+	// If it was there before, and its worker died when it had put it there, it may have been cancelled.
+	if cancelled, err := wasTakenBack(ctx, w.redis, to, t.base()); err != nil || cancelled {
+		return outcome{verdict: verdict{action: drop}}, err
+	}
+	opts, err := w.movingOptions(t, to)
 	if err != nil {
 		return o, err
 	}
-	err = enqueue(ctx, w.client, t.payload, t.id, opts...)
-	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost
+	if t.payload.Digest == "" {
+		err = enqueue(ctx, w.client, t.payload, t.id, opts...)
+	} else {
+		err = w.forwardOnce(ctx, t, to, opts)
+	}
+	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost, or the key belongs to another message
 		return outcome{verdict: w.policy.decide(err, t.attempt())}, nil
 	}
 	return o, err
 }
 
+// forwardOnce puts a message that is to be handed over once where its mailer's are. If that has
+// it already, even as a dead letter, nothing is left to do.
+func (w *Worker) forwardOnce(ctx context.Context, t *taskMessage, to wire.QueueName, opts []asynq.Option) error {
+	once := onceTask{
+		redis: w.redis, place: to, id: t.id, key: t.id, using: t.payload.Using, digest: t.payload.Digest,
+		held: heldAtMost, kept: w.cfg.MaxAge + replayedFor,
+	}
+	_, err := once.handOver(ctx, false, func(id string) error { return put(ctx, w.client, t.payload, id, opts...) })
+	if dead := new(DeadLetterError); errors.As(err, &dead) {
+		return nil
+	}
+	return err
+}
+
 // movingOptions are the options of a task that goes on in the queue of another mailer.
-func (w *Worker) movingOptions(t *taskMessage, via *dispatcher) ([]asynq.Option, error) {
+func (w *Worker) movingOptions(t *taskMessage, to wire.QueueName) ([]asynq.Option, error) {
 	info, err := asynq.NewInspectorFromRedisClient(w.redis).GetTaskInfo(t.queue, t.id)
 	if err != nil {
 		return nil, redisconn.Unavailable(err)
 	}
-	name := t.name
-	name.Mailer = via.mailer
-	opts := []asynq.Option{asynq.Queue(name.String()), asynq.MaxRetry(info.MaxRetry), asynq.Timeout(info.Timeout)}
+	opts := []asynq.Option{asynq.Queue(to.String()), asynq.MaxRetry(info.MaxRetry), asynq.Timeout(info.Timeout)}
 	if info.Retention > 0 {
 		opts = append(opts, asynq.Retention(info.Retention))
 	}

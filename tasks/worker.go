@@ -56,7 +56,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	}
 	w.watch = newWatcher(client, cfg, w.dispatchers)
 	w.asynq = asynqbatch.New(client, asynqbatch.Config{
-		LostField: wire.FieldLost, Fetched: w.isolation.fetched, Logger: *cfg.Logger,
+		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Fetched: w.isolation.fetched, Logger: *cfg.Logger,
 		Asleep: w.watch.queues.Asleep, Took: w.watch.queues.Took,
 	})
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
@@ -66,7 +66,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	}
 	senders := 0
 	for _, d := range w.dispatchers {
-		if err := d.addSenders(w.policy, w.ledger, senders); err != nil {
+		if err := d.addSenders(client, w.policy, w.ledger, senders); err != nil {
 			return nil, fmt.Errorf("tasks: backend: %w", err)
 		}
 		senders += len(d.senders)
@@ -115,6 +115,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer letGo()
 	var keeper sync.WaitGroup
 	keeper.Go(func() { w.blobs.store.Run(keeping) })
+	keeper.Go(func() { w.newSweeper().Run(ctx) })
 	for _, d := range w.dispatchers {
 		d.start(ctx, work, w.asynq, w, &senders)
 	}

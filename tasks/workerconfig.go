@@ -70,7 +70,8 @@ type WorkerConfig struct {
 	Observers []Observer
 	Tracer    Tracer // no traces if nil
 
-	restAfter time.Duration // how long a mailer's asynq servers run without mail
+	restAfter  time.Duration // how long a mailer's asynq servers run without mail
+	sweepEvery time.Duration // how often a queue is looked at for expired mail: sweep.Config.Every
 }
 
 func (c WorkerConfig) withDefaults() WorkerConfig {

@@ -3,6 +3,7 @@ package smtp
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/mailpouch/mailpouch/mailer"
@@ -13,6 +14,7 @@ import (
 type Backend struct {
 	cfg     Config
 	dialer  dialer
+	via     func(ctx context.Context, connect func() error) error // nil: connections are opened at once
 	session session // the one that runs, or the last one, whose buffers are used again
 
 	open     bool       // between Open and Close
@@ -24,6 +26,7 @@ type Backend struct {
 var (
 	_ mailer.Backend     = (*Backend)(nil)
 	_ mailer.BatchSender = (*Backend)(nil)
+	_ mailer.Connector   = (*Backend)(nil)
 )
 
 // New returns a Backend. It reads the files that cfg names and opens no connection.
@@ -57,6 +60,17 @@ func (b *Backend) Open(ctx context.Context) (opened bool, err error) {
 // AddHooks makes the backend tell h as well as those that it has. It must be called before
 // the backend is used.
 func (b *Backend) AddHooks(h *Hooks) { b.cfg.Hooks = b.cfg.Hooks.and(h) }
+
+// ConnectVia implements mailer.Connector.
+func (b *Backend) ConnectVia(via func(ctx context.Context, connect func() error) error) { b.via = via }
+
+// Account implements mailer.Connector.
+func (b *Backend) Account() string {
+	if !b.cfg.login() {
+		return ""
+	}
+	return b.cfg.Username + " at " + strings.Join(b.cfg.Addrs, " ")
+}
 
 // Close says goodbye to the server and closes the connection. Nothing that the server
 // answers to that is an error.
@@ -133,7 +147,23 @@ func (b *Backend) acquire(ctx context.Context) (*conn, error) {
 			return c, nil
 		}
 	}
-	return b.dialer.connect(ctx)
+	return b.connect(ctx)
+}
+
+// connect opens a connection, when whoever has asked for that lets it.
+func (b *Backend) connect(ctx context.Context) (c *conn, err error) {
+	if b.via == nil {
+		return b.dialer.connect(ctx)
+	}
+	err = b.via(ctx, func() (err error) {
+		c, err = b.dialer.connect(ctx)
+		return err
+	})
+	if err != nil && c != nil {
+		c.quit(CloseDone)
+		c = nil
+	}
+	return c, err
 }
 
 // release keeps a connection that is in order until the next use.

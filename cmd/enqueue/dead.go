@@ -124,8 +124,11 @@ func (a *app) deadList(_ context.Context, _ *tasks.DeadLetters, found letters) e
 			return errors.Join(t.Flush(), err)
 		}
 		subject := "(cannot be read)"
-		if l.Message != nil {
+		switch {
+		case l.Message != nil:
 			subject = cmp.Or(l.Message.Subject, l.Message.RawHeader("Subject"))
+		case l.Messages > 0:
+			subject = fmt.Sprintf("(%d messages of bulk mail)", l.Messages)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", cli.Line(l.ID), cli.Line(l.Queue), l.At.Format(time.DateTime), l.Tries,
 			shorten(strings.Join(l.Recipients, ","), 40), shorten(subject, 40), shorten(l.Reason, 100))

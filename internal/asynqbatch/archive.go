@@ -91,15 +91,15 @@ func (a *archiver) archiveOne(ctx context.Context, keys []string, args []any, do
 	if n, err := done.Int(); err != nil || n != 1 {
 		return done
 	}
-	queue, _ := queueOf(keys[1])
+	queue, _ := queueAndList(keys[1])
 	if err := MakeRoom(ctx, a.UniversalClient, queue, keys[0], ByHand); err != nil {
 		return redis.NewCmdResult(nil, err)
 	}
 	return done
 }
 
-// queueOf is the queue that a key of asynq's is about, and what the key is.
-func queueOf(key string) (queue, what string) {
+// queueAndList is the queue that a key of asynq's is about, and what the key is.
+func queueAndList(key string) (queue, what string) {
 	queue, what, _ = strings.Cut(strings.TrimPrefix(key, "asynq:{"), "}:")
 	return queue, what
 }
@@ -161,7 +161,7 @@ return #ids`)
 
 // archiveAll makes dead letters of all tasks that are in a list of a queue now, and returns how many.
 func archiveAll(ctx context.Context, client redis.UniversalClient, list string) (int, error) {
-	queue, what := queueOf(list)
+	queue, what := queueAndList(list)
 	var all *redis.IntCmd
 	if what == "pending" {
 		all = client.LLen(ctx, list)

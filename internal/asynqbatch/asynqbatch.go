@@ -2,70 +2,55 @@
 //
 // It is made for asynq v0.26.0, and it is the only place that knows asynq's Lua scripts, its key layout and the
 // fields of its protocol buffers. asynq fetches one task at a time and acknowledges each by itself: two round trips
-// for every task. An asynq server runs its scripts on a Redis client that it is given, so the client is where that
-// changes. Of all the scripts that a server runs, three are known here by their keys and arguments:
+// for every task. And it takes a task for a worker's own as long as that worker's clock says so. An asynq server runs
+// its scripts on a Redis client that it is given, so the client is where that changes:
 //
-//	fetch a task          for as many tasks as the server has free slots; the next ones wait here until asynq asks
+//	fetch a task          for as many tasks as the server has free slots; the next ones wait here until asynq asks.
+//	                      Each fetch writes a random owner into the records of its tasks
 //	acknowledge a task    for all tasks that end at the same moment
-//	recover a task        only after its lease was taken over, so that of several servers one does it
+//	end, retry, archive,  only if the record has the owner of our fetch still. What is another worker's by now
+//	  requeue, extend       is left alone
+//	recover a task        only if its lease is over still, so that of several servers one does it
+//	forward a task        when it is due by the clock of Redis. That clock alone also says when a lease is over
 //
-// A fourth one, which archives a task, loses the numbers by which it would drop others (archive.go), and a task's time-out is
-// kept from asynq (timeout.go).
+// The moves of a task are scripts of ours that compare the owner (moves.go). Archiving a task drops no other (archive.go), and
+// a task's time-out is kept from asynq (timeout.go). Everything else passes through. What is in Redis before and after is what
+// asynq itself would have left: the same keys, lists, leases and numbers, and one more field in the record of a task that is
+// active. So asynq's client and inspector, asynqmon, asynq's command line, and servers without this package work on the same
+// queues and see no difference; what such servers do to a task compares nothing. A script that is not known any more, in another version of asynq, passes through too: that costs speed
+// and the protection, never mail. A test fails then. The scripts read Redis's clock and write: that takes
+// replication of what they did, which Redis has had as its default since version 5.
 //
-// Everything else passes through. What is in Redis before and after is what asynq itself would have left: the same
-// keys, lists, leases and numbers. So asynq's client and inspector, asynqmon, asynq's command line, and servers
-// without this package work on the same queues and see no difference. A script that is not known any more, in
-// another version of asynq, passes through too: that costs speed and the protection of a recovered task, never mail.
-// A test fails then.
-//
-//	asynq.Server -> broker -+-> fetcher       (slots: how many tasks to fetch)
-//	                        +-> acknowledger <- Client.Acknowledge, by whoever knows first that a task is done
-//	                        +-> takeOver
+//	asynq.Server -> broker -+-> fetcher   (slots: how many tasks to fetch)
+//	                        +-> move, and steps <- Client.Do, by whoever knows first what becomes of a task
 //	                        +-> Redis
+//	                   claims: which tasks are ours, and until when there is no need to ask
 package asynqbatch
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
-	"github.com/rs/zerolog"
 )
-
-// Config says what a Client adds to asynq.
-type Config struct {
-	// LostField is the field of a task's record in which its lost leases are counted. asynq leaves fields alone
-	// that it does not know.
-	LostField string
-
-	// Fetched is called for each task before asynq gets it, with how many leases the task has lost.
-	Fetched func(key string, lost int)
-
-	// Asleep reports whether a queue is known to have nothing to do: then asynq is told so, and Redis is not asked.
-	// Took is called when a task is taken from a queue. Both may be nil.
-	Asleep func(queue string) bool
-	Took   func(queue string)
-
-	Logger zerolog.Logger
-}
 
 // Client makes asynq servers on one Redis.
 type Client struct {
-	redis  redis.UniversalClient
-	acks   *acknowledger
-	claims *claims
-	cut    *cut
-	cfg    Config
+	*base
+	steps *steps
+	cut   *cut
 }
 
 // New returns a Client on the given Redis, which it does not close.
 func New(client redis.UniversalClient, cfg Config) *Client {
-	return &Client{redis: client, acks: newAcknowledger(client), claims: newClaims(), cut: newCut(), cfg: cfg}
+	if cfg.Clock == nil {
+		cfg.Clock = systemClock()
+	}
+	b := &base{redis: client, cfg: cfg, claims: newClaims(cfg.Clock)}
+	return &Client{b, newSteps(b), newCut()}
 }
-
-// TaskKey is where asynq keeps the record of a task.
-func TaskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
 
 // Server is an asynq server that fetches and acknowledges many tasks in a round trip.
 type Server struct {
@@ -99,9 +84,8 @@ func (c *Client) NewServer(cfg ServerConfig) *Server {
 	}
 	cfg.Logger = newLogger(c.cfg.Logger)
 	s := newSlots(cfg.Concurrency)
-	f := newFetcher(c.redis, s, cfg.Eager, c.cfg.LostField)
+	f := newFetcher(c.base, s, cfg.Eager)
 	f.limit = cfg.Limit
-	f.note = c.claims.add
 	return &Server{asynq: asynq.NewServerFromRedisClient(cutClient{c.broker(f), c.cut.off}, cfg.Config), slots: s, fetcher: f}
 }
 
@@ -117,6 +101,9 @@ func (s *Server) Stop() {
 	})
 }
 
+// InHand is how many tasks the server has fetched that no handler has ended.
+func (s *Server) InHand() int { return s.slots.taken() + s.fetcher.waiting() }
+
 // Unbegun takes the tasks that were fetched and that asynq has not asked for yet, and returns their keys: the caller gives them
 // back. What asynq has asked for its handlers have begun then.
 func (s *Server) Unbegun() []string {
@@ -129,67 +116,43 @@ func (s *Server) Unbegun() []string {
 // ended then: asynq's own does not wait for one that is under way.
 func (s *Server) Shutdown() { s.end.Do(s.asynq.Shutdown) }
 
-// InHand is how many tasks the server has fetched that no handler has ended.
-func (s *Server) InHand() int { return s.slots.taken() + s.fetcher.waiting() }
+// Do does steps to the records of tasks, and returns what came of each when Redis has answered. Those that are
+// asked for together are done in their order, in one round trip for each queue. If ctx ends first they may be done later.
+func (c *Client) Do(ctx context.Context, wanted []Step) []Answer { return c.steps.do(ctx, wanted) }
+
+// ErrNotFetched is the error for a task that only asynq may acknowledge: it is not ours, or asynq keeps something of it.
+var ErrNotFetched = errors.New("asynqbatch: only asynq may acknowledge this task")
 
 // Acknowledge acknowledges the tasks with these keys before their handlers return, and returns an error for each. It
 // returns when Redis has answered. After an error other than ErrNotFetched a task may have ended all the same.
-func (c *Client) Acknowledge(keys []string) []error { return c.acks.acknowledge(keys) }
-
-// Forget forgets a task that nobody will acknowledge any more but asynq. A handler calls it when it returns.
-func (c *Client) Forget(key string) { c.acks.forget(key) }
-
-// broker is the Redis client that an asynq server uses. asynq offers no other place where its scripts can be changed.
-type broker struct {
-	redis.UniversalClient
-	client  *Client
-	fetcher *fetcher
-}
-
-func (c *Client) broker(f *fetcher) *broker { return &broker{c.redis, c, f} }
-
-// EvalSha implements redis.Scripter.
-func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	if b.fetcher.waiting() == 0 { // what was fetched is taken
-		if answer := answerAsleep(b.client.cfg.Asleep, keys, args); answer != nil {
-			return answer
+func (c *Client) Acknowledge(keys []string) []error {
+	errs := make([]error, len(keys))
+	var ends []Step
+	var at []int
+	for i, key := range keys {
+		if t, ok := c.claims.get(key); ok && t.ends {
+			ends, at = append(ends, Step{Name: stepEnd, Key: key}), append(at, i)
+		} else {
+			errs[i] = ErrNotFetched
 		}
 	}
-	if b.client.claims.settled(keys) {
-		return redis.NewCmdResult("OK", nil)
+	for n, a := range c.Do(context.Background(), ends) {
+		if errs[at[n]] = a.Err; a.Err == nil && a.Text != "ended" {
+			errs[at[n]] = errNotActive
+		}
 	}
-	switch {
-	case fetchesTask(keys, args):
-		task, err := b.fetcher.fetch(ctx, keys, args[0], args[1])
-		if err != nil {
-			return redis.NewCmdResult(nil, err)
-		}
-		if b.client.cfg.Took != nil {
-			queue, _ := queueOf(keys[fetchPending])
-			b.client.cfg.Took(queue)
-		}
-		b.client.acks.fetched(task)
-		if b.client.cfg.Fetched != nil {
-			b.client.cfg.Fetched(task.key(), task.lost)
-		}
-		return redis.NewCmdResult(withoutTimeout(task.message), nil)
-	case endsTask(keys, args):
-		return redis.NewCmdResult("OK", b.client.acks.asynqEnds(ctx, keys, args))
-	case recoversTask(ctx, keys):
-		lost, mine, err := takeOver(ctx, b.UniversalClient, keys[recoverLease], keys[recoverTask], args[0], b.client.cfg.LostField)
-		if err != nil || !mine {
-			return redis.NewCmdResult("OK", err)
-		}
-		b.client.cfg.Logger.Warn().Any("task", args[0]).Int("lost_leases", lost).
-			Msg("the worker that had this task died, or was cut off from Redis: another one goes on with it")
-	}
-	return b.UniversalClient.EvalSha(ctx, sha, keys, changed(keys, args)...)
+	return errs
 }
 
-// Eval implements redis.Scripter, for a script that Redis does not have yet.
-func (b *broker) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
-	return b.UniversalClient.Eval(ctx, script, keys, changed(keys, args)...)
-}
+// Sure reports whether a task is surely this process's for ten seconds yet, whatever other workers do and whoever has
+// slept meanwhile. If not it may still be: a step of Do can tell.
+func (c *Client) Sure(key string) bool { return c.claims.sure(key) }
 
-// changed are the arguments with which a script of asynq's that passes through is run.
-func changed(keys []string, args []any) []any { return untrimmed(keys, withTimeouts(keys, args)) }
+// Owner is the token in the record of a task that this process has fetched, as long as it is this process's. It is "" for
+// others.
+func (c *Client) Owner(key string) string { return c.claims.owner(key) }
+
+// broker is what an asynq server uses as its Redis client.
+func (c *Client) broker(f *fetcher) *broker {
+	return &broker{UniversalClient: c.redis, base: c.base, steps: c.steps, fetcher: f}
+}

@@ -48,8 +48,17 @@ func newBroker(client redis.UniversalClient, slots int, eager func() bool) *brok
 	if eager == nil {
 		eager = func() bool { return true }
 	}
-	c := New(client, Config{LostField: "test:lost"})
-	return c.broker(newFetcher(client, newSlots(slots), eager, c.cfg.LostField))
+	return newBrokerAt(client, slots, eager, nil)
+}
+
+// newBrokerAt is newBroker with another clock.
+func newBrokerAt(client redis.UniversalClient, slots int, eager func() bool, clock Clock) *broker {
+	c := New(client, Config{
+		LostField: "test:lost", OwnerField: "test:owner", Clock: clock,
+		Steps: map[string]string{"end early": `if task.ours and task.ends and finish(task) then return "ended" end return ""`,
+			"mark": `if not task.ours then return "no" end redis.call("HSET", task.key, "mark", args[1]) renew(task) return "yes"`},
+	})
+	return c.broker(newFetcher(c.base, newSlots(slots), eager))
 }
 
 // The package is made for one version of asynq: after an update its scripts are to be read again.
@@ -234,7 +243,7 @@ func TestFetcher_stale(t *testing.T) {
 			s.fetcher.prefetched[list][i].at = time.Now().Add(-2 * prefetchedFor)
 		}
 	}
-	s.redis.ZIncrBy(t.Context(), "asynq:{default}:lease", 60, "3") // given out again
+	s.redis.HSet(t.Context(), TaskKey("default", "3"), "test:owner", "another") // given out again
 	s.fetcher.slots.all = 1
 	if !s.fetchOne(t, "default") { // 2 and 4 go back, and 2 is taken anew
 		t.Fatal("no task")
@@ -245,7 +254,7 @@ func TestFetcher_stale(t *testing.T) {
 }
 
 // Tasks that end are ended as asynq ends them, also when many end at the same time.
-func TestAcknowledger(t *testing.T) {
+func TestSteps(t *testing.T) {
 	t.Parallel()
 	const n = 50
 	plain, ours := newFixture(t, 10), newFixture(t, 10)
@@ -263,7 +272,7 @@ func TestAcknowledger(t *testing.T) {
 	run(plain, plain.redis)
 	run(ours, ours)
 	// asynq's scripts are known by their keys, and those may change.
-	if len(ours.client.acks.queues) == 0 {
+	if len(ours.steps.queues) == 0 {
 		t.Error("asynq's script that ends a task was not known")
 	}
 	if len(ours.fetcher.empty) == 0 {
@@ -287,29 +296,24 @@ func everything(t *testing.T, client *redis.Client) []string {
 	return all
 }
 
-// A task that is not active any more has not been ended here, nor one whose lease is over: it may be
-// another worker's. The others have.
-func TestAcknowledger_notActive(t *testing.T) {
+// A task that is not active any more has not been ended here, nor one that is another worker's. The others have.
+func TestSteps_notActive(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, 10)
 	s.enqueue(t, "default", 1, 4)
 	s.fetchOne(t, "default")
 	const list = "asynq:{default}:"
 	s.redis.LRem(t.Context(), list+"active", 0, "2")
+	s.redis.HSet(t.Context(), TaskKey("default", "4"), "test:owner", "another")
 	s.redis.Set(t.Context(), list+"processed", int64(math.MaxInt64-1), 0)
-	var group []*ack
+	var ends []Step
 	for _, id := range []string{"1", "2", "3", "4"} {
-		until := time.Now().Add(time.Minute)
-		if id == "4" {
-			until = time.Now()
-		}
-		group = append(group, newAck(id, TaskKey("default", id), until))
+		ends = append(ends, Step{Name: "end early", Key: TaskKey("default", id)})
 	}
-	s.client.acks.queue(list + "active").endAll(slices.Clone(group))
-	want := []error{nil, errNotActive, nil, context.DeadlineExceeded}
-	for i, e := range group {
-		if err := <-e.done; !errors.Is(err, want[i]) {
-			t.Errorf("task %s: %v, want %v", e.id, err, want[i])
+	want := []string{"ended", "", "ended", ""}
+	for i, a := range s.steps.do(t.Context(), ends) {
+		if a.Err != nil || a.Text != want[i] {
+			t.Errorf("task %d: %q, %v, want %q", i+1, a.Text, a.Err, want[i])
 		}
 	}
 	if n := s.redis.Exists(t.Context(), TaskKey("default", "1"), TaskKey("default", "3")).Val(); n != 0 {
@@ -325,60 +329,54 @@ func TestAcknowledger_notActive(t *testing.T) {
 }
 
 // A sender ends the task of its message, and asynq, which comes later, is told that it has ended.
-func TestAcknowledger_sender(t *testing.T) {
+func TestSteps_sender(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, 10)
 	s.enqueue(t, "default", 1, 3)
 	for range 3 {
 		s.fetchOne(t, "default")
 	}
-	list := "asynq:{default}:"
-	asynqEnds := func(id string) error {
-		keys := []string{list + "active", list + "lease", TaskKey("default", id), list + "processed:today", list + "processed"}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		return s.EvalSha(ctx, "sha", keys, id, time.Now().Add(time.Hour).Unix(), int64(math.MaxInt64)).Err()
+	one, two := TaskKey("default", "1"), TaskKey("default", "2")
+	if got := s.step(t, "end early", one); got != "ended" || s.redis.Exists(t.Context(), one).Val() != 0 {
+		t.Errorf("%s, want the task to have ended", got)
 	}
-	one, two, three := TaskKey("default", "1"), TaskKey("default", "2"), TaskKey("default", "3")
-	if err := s.client.acks.acknowledge([]string{one})[0]; err != nil || s.redis.Exists(t.Context(), one).Val() != 0 {
-		t.Errorf("%v, want the task to have ended", err)
-	}
-	s.client.acks.forget(one) // its handler has returned
-	if err := asynqEnds("1"); err != nil {
+	if err := s.asynqEnds(t, "1"); err != nil {
 		t.Errorf("%v: asynq should hear that it has ended", err)
 	}
-	s.redis.LRem(t.Context(), list+"active", 0, "2")
-	if err := s.client.acks.acknowledge([]string{two})[0]; !errors.Is(err, errNotActive) {
-		t.Errorf("%v, want that it is not active", err)
+	s.redis.LRem(t.Context(), "asynq:{default}:active", 0, "2")
+	if got := s.step(t, "end early", two); got != "" {
+		t.Errorf("%s, want that it is not active", got)
 	}
-	s.client.acks.forget(two)
-	if err := asynqEnds("2"); !errors.Is(err, errNotActive) {
+	if err := s.asynqEnds(t, "2"); !errors.Is(err, errNotActive) {
 		t.Errorf("%v: asynq should hear that it is not active", err)
 	}
-	s.client.acks.forget(three)
-	if err := s.client.acks.acknowledge([]string{three})[0]; !errors.Is(err, ErrNotFetched) {
-		t.Errorf("%v: nobody has this task any more", err)
-	}
-	if err := asynqEnds("3"); err != nil {
+	if err := s.asynqEnds(t, "3"); err != nil {
 		t.Error(err)
 	}
-	if got := s.redis.Get(t.Context(), list+"processed").Val(); got != "2" || len(s.client.acks.known) != 0 {
-		t.Errorf("processed %s, want 2; remembered: %v", got, s.client.acks.known)
+	delete(s.base.claims.byKey, two)
+	if got := s.redis.Get(t.Context(), "asynq:{default}:processed").Val(); got != "2" || len(s.base.claims.byKey) != 0 {
+		t.Errorf("processed %s, want 2; remembered: %v", got, s.base.claims.byKey)
 	}
 }
 
-// Near the end of its lease a task is asynq's to end, which knows whether the lease was prolonged.
-func TestAcknowledger_lease(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		e := newAcknowledger(&counter{asked: map[string]int{}})
-		lease := time.Now().Add(30 * time.Second).Unix()
-		e.fetched(fetched{id: "1", keys: fetchKeysOf("default"), lease: lease, prefix: TaskKey("default", "")})
-		<-time.After(30*time.Second - leaseMargin)
-		if err := e.acknowledge([]string{TaskKey("default", "1")})[0]; !errors.Is(err, ErrNotFetched) {
-			t.Errorf("%v, want no end with %v left", err, leaseMargin)
-		}
-	})
+// step does a step to a task.
+func (s fixture) step(t *testing.T, name, key string, args ...string) string {
+	t.Helper()
+	a := s.steps.do(t.Context(), []Step{{name, key, args}})[0]
+	if a.Err != nil {
+		t.Fatal(a.Err)
+	}
+	return a.Text
+}
+
+// asynqEnds asks as asynq does when a handler has returned.
+func (s fixture) asynqEnds(t *testing.T, id string) error {
+	t.Helper()
+	list := "asynq:{default}:"
+	keys := []string{list + "active", list + "lease", TaskKey("default", id), list + "processed:today", list + "processed"}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	return s.EvalSha(ctx, "sha", keys, id, time.Now().Add(time.Hour).Unix(), int64(math.MaxInt64)).Err()
 }
 
 // A task of which asynq keeps something is left to asynq.

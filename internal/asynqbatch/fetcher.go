@@ -2,6 +2,8 @@ package asynqbatch
 
 import (
 	"context"
+	"crypto/rand"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,12 +20,10 @@ import (
 //	Redis is asked: A1 A2 A3        -      -      B1 B2 ...
 //	prefetched:     A2 A3           A3     -      B2 ...
 type fetcher struct {
-	redis redis.UniversalClient
+	base  *base
 	slots *slots
 	eager func() bool // an empty list is asked again soon
 	limit func(all int) int
-	note  func(fetched)
-	lost  string // the field of a task's record with the number of lost leases
 
 	asking sync.Mutex // Redis for tasks
 
@@ -34,18 +34,9 @@ type fetcher struct {
 
 // fetched is a task that has been fetched.
 type fetched struct {
-	id, message string
-	lost        int // leases that it has lost
-	at          time.Time
-	keys        []string // of the script that fetched it
-	lease       any      // when it ends
-	prefix      any      // of the keys of tasks
-}
-
-// key is where asynq keeps the task.
-func (f fetched) key() string {
-	prefix, _ := f.prefix.(string)
-	return prefix + f.id
+	key, message string
+	lost         int // leases that it has lost
+	at           time.Time
 }
 
 const (
@@ -59,10 +50,10 @@ const (
 	emptyFor = time.Millisecond
 )
 
-func newFetcher(client redis.UniversalClient, slots *slots, eager func() bool, lostField string) *fetcher {
+func newFetcher(b *base, slots *slots, eager func() bool) *fetcher {
 	return &fetcher{
-		redis: client, slots: slots, eager: eager, lost: lostField,
-		prefetched: map[string][]fetched{}, empty: map[string]time.Time{}, limit: func(all int) int { return all }, note: func(fetched) {},
+		base: b, slots: slots, eager: eager, limit: func(all int) int { return all },
+		prefetched: map[string][]fetched{}, empty: map[string]time.Time{},
 	}
 }
 
@@ -75,37 +66,41 @@ const (
 	fetchKeys
 )
 
-// fetchesTask reports whether a script fetches the next task of a queue. The arguments are the end of the lease,
-// and what the keys of tasks begin with.
+// fetchesTask reports whether a script fetches the next task of a queue. The arguments are the end of the lease by
+// this machine's clock, which is not used, and what the keys of tasks begin with.
 func fetchesTask(keys []string, args []any) bool {
 	return len(keys) == fetchKeys && len(args) == 2 &&
 		strings.HasSuffix(keys[fetchPending], "}:pending") && strings.HasSuffix(keys[fetchPaused], "}:paused")
 }
 
-// fetchScript is what asynq does to fetch a task, for up to ARGV[3] of them. It returns their IDs, each
-// followed by the task, and by the number in its field ARGV[4].
+// fetchScript is what asynq does to fetch a task, for up to ARGV[3] of them, with a lease of ARGV[1] seconds by the clock
+// of Redis, and the owner ARGV[6] in the field ARGV[5]. It returns their IDs, each followed by the task, and by the
+// number in its field ARGV[4].
 var fetchScript = redis.NewScript(`
 local tasks = {}
 if redis.call("EXISTS", KEYS[2]) == 1 then return tasks end
+local lease = redis.call("TIME")[1] + ARGV[1]
 for _ = 1, tonumber(ARGV[3]) do
   local id = redis.call("RPOPLPUSH", KEYS[1], KEYS[3])
   if not id then break end
   local key = ARGV[2] .. id
-  redis.call("HSET", key, "state", "active")
-  redis.call("HDEL", key, "pending_since")
-  redis.call("ZADD", KEYS[4], ARGV[1], id)
   local message, lost = unpack(redis.call("HMGET", key, "msg", ARGV[4]))
   if message then
+    redis.call("HSET", key, "state", "active", ARGV[5], ARGV[6])
+    redis.call("HDEL", key, "pending_since")
+    redis.call("ZADD", KEYS[4], lease, id)
     tasks[#tasks + 1] = id
     tasks[#tasks + 1] = message
     tasks[#tasks + 1] = lost or "0"
+  else
+    redis.call("LREM", KEYS[3], 1, id) -- nothing is left of it but its name
   end
 end
 return tasks`)
 
-// fetch does what asynq's script does with these keys and arguments: it returns the next task of
-// a queue, or redis.Nil.
-func (f *fetcher) fetch(ctx context.Context, keys []string, lease, prefix any) (fetched, error) {
+// fetch does what asynq's script does with these keys: it returns the next task of a queue, or redis.Nil. prefix is
+// what the keys of tasks begin with.
+func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched, error) {
 	f.asking.Lock()
 	defer f.asking.Unlock()
 	list := keys[fetchPending]
@@ -123,13 +118,14 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, lease, prefix any) (
 	if !f.asks(list) {
 		return fetched{}, redis.Nil
 	}
-	n := f.slots.wait()
+	n, owner, asked := f.slots.wait(), rand.Text(), f.base.claims.clock()
 	if most < f.slots.all {
 		if n = min(n, most-f.slots.used()); n <= 0 {
 			return fetched{}, redis.Nil
 		}
 	}
-	answer, err := fetchScript.Run(ctx, f.redis, keys, lease, prefix, n, f.lost).StringSlice()
+	answer, err := fetchScript.Run(ctx, f.base.redis, keys,
+		int(leaseTime/time.Second), prefix, n, f.base.cfg.LostField, f.base.cfg.OwnerField, owner).StringSlice()
 	if err != nil {
 		<-time.After(CheckInterval) // asynq asks again at once
 		return fetched{}, err
@@ -146,8 +142,8 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, lease, prefix any) (
 	var first fetched
 	for i := 0; i+fetchedFields <= len(answer); i += fetchedFields {
 		lost, _ := strconv.Atoi(answer[i+2])
-		next := fetched{id: answer[i], message: answer[i+1], lost: lost, at: now, keys: keys, lease: lease, prefix: prefix}
-		f.note(next)
+		next := fetched{key: fmt.Sprint(prefix, answer[i]), message: answer[i+1], lost: lost, at: now}
+		f.base.claims.fetched(next.key, owner, vanishes(next.message), asked)
 		if i == 0 {
 			first = next
 			continue
@@ -193,28 +189,6 @@ func (f *fetcher) asks(list string) bool {
 	return len(f.prefetched) == 0 && (!ok || time.Since(since) >= pause)
 }
 
-// giveBackScript puts a task back to where it was fetched from, if its lease is still the one that
-// it got then.
-var giveBackScript = redis.NewScript(`
-local lease = redis.call("ZSCORE", KEYS[4], ARGV[3])
-if not lease or tonumber(lease) ~= tonumber(ARGV[1]) then return 0 end
-redis.call("LREM", KEYS[3], -1, ARGV[3])
-redis.call("ZREM", KEYS[4], ARGV[3])
-redis.call("RPUSH", KEYS[1], ARGV[3])
-redis.call("HSET", ARGV[2] .. ARGV[3], "state", "pending")
-return 1`)
-
-// giveBack gives tasks back that nobody has begun. Those that Redis does not hear of come back
-// when their leases are over.
-func (f *fetcher) giveBack(ctx context.Context, tasks []fetched) {
-	for i := len(tasks) - 1; i >= 0; i-- { // the first one is to be the next one again
-		t := tasks[i]
-		if giveBackScript.Run(ctx, f.redis, t.keys, t.lease, t.prefix, t.id).Err() != nil {
-			return
-		}
-	}
-}
-
 // waiting is how many tasks have been fetched that asynq has not asked for.
 func (f *fetcher) waiting() int {
 	f.mu.Lock()
@@ -234,7 +208,7 @@ func (f *fetcher) takeAll() (keys []string) {
 	defer f.mu.Unlock()
 	for _, tasks := range f.prefetched {
 		for _, t := range tasks {
-			keys = append(keys, t.key())
+			keys = append(keys, t.key)
 		}
 	}
 	clear(f.prefetched)
@@ -249,4 +223,17 @@ func (f *fetcher) close(ctx context.Context) {
 		f.giveBack(ctx, tasks)
 	}
 	clear(f.prefetched)
+}
+
+// giveBack gives tasks back that asynq was not given. Those that Redis does not hear of come back when their leases
+// are over.
+func (f *fetcher) giveBack(ctx context.Context, tasks []fetched) {
+	if len(tasks) == 0 {
+		return
+	}
+	keys := make([]string, len(tasks))
+	for i, t := range tasks {
+		keys[i] = t.key
+	}
+	_ = f.base.giveBack(ctx, keys, f.base.claims.drop)
 }

@@ -4,68 +4,74 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
-	"sync"
+
+	"github.com/redis/go-redis/v9"
 )
 
-// claims are the tasks that asynq was given, by their keys.
-type claims struct {
-	mu    sync.Mutex
-	tasks map[string]fetched
-	order map[string]uint64
-	back  map[string]int // were given back, and asynq does not know yet
-	n     uint64
-}
-
-func newClaims() *claims {
-	return &claims{tasks: map[string]fetched{}, order: map[string]uint64{}, back: map[string]int{}}
-}
-
-func (c *claims) add(t fetched) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.n++
-	c.tasks[t.key()], c.order[t.key()] = t, c.n
-}
-
-// settled reports whether asynq ends a task that was given back.
-func (c *claims) settled(keys []string) bool {
-	if len(keys) != 8 || !strings.HasSuffix(keys[3], "}:retry") {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.back[keys[0]] == 0 {
-		return false
-	}
-	if c.back[keys[0]]--; c.back[keys[0]] == 0 {
-		delete(c.back, keys[0])
-	}
-	return true
-}
+// giveBackScript puts tasks back at the head of the queue from which they were fetched, if they are still whose owner
+// is given: the IDs and owners are ARGV[2] and what follows, the records KEYS[4] and what follows. The first of them will
+// be the last one to be fetched again. It returns 1 for each that went back.
+var giveBackScript = redis.NewScript(`
+local now, back = redis.call("TIME"), {}
+for i = 4, #KEYS do
+  local id, owner, done = ARGV[2 * i - 6], ARGV[2 * i - 5], 0
+  local state, has = unpack(redis.call("HMGET", KEYS[i], "state", ARGV[1]))
+  if state == "active" and (has or "") == owner and redis.call("LREM", KEYS[2], -1, id) == 1 then
+    redis.call("ZREM", KEYS[3], id)
+    redis.call("RPUSH", KEYS[1], id)
+    redis.call("HSET", KEYS[i], "state", "pending", "pending_since", now[1] .. string.format("%06d", now[2]) .. "000")
+    redis.call("HDEL", KEYS[i], ARGV[1])
+    done = 1
+  end
+  back[i - 3] = done
+end
+return back`)
 
 // GiveBack puts tasks back that nobody has begun, at the head of their queues in the order in which they were
 // fetched. That costs them no try and no lease. Their handlers are to return then, with an error, which asynq hears and
-// Redis does not.
-func (c *Client) GiveBack(ctx context.Context, keys []string) error {
-	c.claims.mu.Lock()
-	slices.SortFunc(keys, func(a, b string) int { return int(c.claims.order[b]) - int(c.claims.order[a]) }) //nolint:gosec // few
-	tasks := make([]fetched, 0, len(keys))
+// Redis does not. Tasks that are not this process's any more are left alone. After an error some may have gone back all the
+// same; their handlers return as well, and asynq gives back what is still there.
+func (c *base) GiveBack(ctx context.Context, keys []string) error {
+	return c.giveBack(ctx, keys, c.claims.settle)
+}
+
+// mostBack is how many tasks one script gives back, at most: Redis does nothing else meanwhile.
+const mostBack = 500
+
+func (c *base) giveBack(ctx context.Context, keys []string, back func(key, owner string)) error {
+	type task struct {
+		key string
+		claim
+	}
+	queues := map[string][]task{}
 	for _, key := range keys {
-		if t, ok := c.claims.tasks[key]; ok {
-			tasks = append(tasks, t)
-			delete(c.claims.tasks, key)
+		if t, ok := c.claims.get(key); ok {
+			prefix, _ := queueOf(key)
+			queues[prefix] = append(queues[prefix], task{key, t})
 		}
 	}
-	c.claims.mu.Unlock()
 	var errs []error
-	for _, t := range tasks {
-		n, err := giveBackScript.Run(ctx, c.redis, t.keys, t.lease, t.prefix, t.id).Int()
-		errs = append(errs, err)
-		if n == 1 {
-			c.claims.mu.Lock()
-			c.claims.back[t.key()]++
-			c.claims.mu.Unlock()
+	for prefix, tasks := range queues {
+		slices.SortFunc(tasks, func(a, b task) int { return int(b.order) - int(a.order) }) //nolint:gosec // few fetches
+		for some := range slices.Chunk(tasks, mostBack) {
+			names := append(make([]string, 0, 3+len(some)), prefix+"pending", prefix+"active", prefix+"lease")
+			args := append(make([]any, 0, 1+2*len(some)), c.cfg.OwnerField)
+			for _, t := range some {
+				_, id := queueOf(t.key)
+				names, args = append(names, t.key), append(args, id, t.owner)
+			}
+			answer, err := giveBackScript.Run(ctx, c.redis, names, args...).Int64Slice()
+			if err != nil {
+				errs = append(errs, err)
+				break // what is older must not overtake what is younger
+			}
+			for i, t := range some {
+				if i < len(answer) && answer[i] == 1 {
+					back(t.key, t.owner)
+				} else {
+					c.claims.lost(t.key, t.owner)
+				}
+			}
 		}
 	}
 	return errors.Join(errs...)

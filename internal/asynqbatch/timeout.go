@@ -15,13 +15,8 @@ import (
 // never is added to a task's time-out. The sum is a time that tools can show.
 const never = 100 * 365 * 24 * time.Hour
 
-// The numbers of fields of asynq's protocol buffer of a task, and what asynq's client takes for a task that has
-// neither.
-const (
-	fieldTimeout   = 8
-	fieldDeadline  = 9
-	defaultTimeout = 30 * time.Minute
-)
+// defaultTimeout is what asynq's client gives a task that has neither a time-out nor a deadline.
+const defaultTimeout = 30 * time.Minute
 
 const neverSeconds = uint64(never / time.Second)
 
@@ -95,23 +90,4 @@ func cutTimeout(message string) (timeout uint64, rest string, ok bool) {
 
 func addTimeout(message string, seconds uint64) string {
 	return message + string(binary.AppendUvarint([]byte{fieldTimeout << 3}, seconds))
-}
-
-// field reads the first field of a protocol buffer: its number, its value if that is a number and else its length, and how
-// many bytes it takes, 0 if it cannot be read.
-func field(message string) (number, value uint64, length int) {
-	tag, n := uvarint(message)
-	value, m := uvarint(message[n:])
-	if n == 0 || m == 0 {
-		return 0, 0, 0
-	}
-	length = n + m
-	switch kind := tag & 7; {
-	case kind == 0: // a number
-	case kind == 2 && value <= uint64(len(message)-length): // as many bytes
-		length += int(value)
-	default:
-		return 0, 0, 0
-	}
-	return tag >> 3, value, length
 }

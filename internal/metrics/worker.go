@@ -21,6 +21,7 @@ type workerMetrics struct {
 
 	held  *prometheus.GaugeVec
 	holds *prometheus.CounterVec
+	swept *prometheus.CounterVec
 }
 
 func newWorkerMetrics(b *book) workerMetrics {
@@ -49,6 +50,9 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"1 while this worker holds a mailer's messages because its relay takes none, else 0.", "mailer"),
 		holds: b.counter("mailpouch_mailer_holds_total",
 			"How often a worker began to hold a mailer's messages, by the step that failed and the reply code.", "mailer", "step", "code"),
+		swept: b.counter("mailpouch_swept_total",
+			"Tasks of which dead letters were made where they waited in Redis: `expired`, their time was up; `lost`, they were in no list of their queue.",
+			"mailer", "queue", "why"),
 	}
 }
 
@@ -65,7 +69,11 @@ func label(a tasks.Action) string { return strings.ReplaceAll(string(a), " ", "_
 
 // Observer returns the observer for a worker.
 func (m *Metrics) Observer() tasks.Observer {
-	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack}
+	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Swept: m.sweptUp}
+}
+
+func (m *Metrics) sweptUp(s tasks.Swept) {
+	m.worker.swept.WithLabelValues(m.mailers.known(s.Mailer, defaultMailer), m.queues.known(s.Queue, ""), s.Why).Add(float64(s.Tasks))
 }
 
 func (m *Metrics) batch(b tasks.Batch) {

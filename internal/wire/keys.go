@@ -7,18 +7,23 @@ const (
 	FieldBegun = "mailpouch:begun" // at_most_once: the token of a try whose end is not known
 	FieldWire  = "mailpouch:wire"  // the token of a try that may have delivered the message: too late to cancel
 
+	FieldOwner = "mailpouch:owner" // of an active task: names the fetch whose it is
 	FieldLost  = "mailpouch:lost"  // how many leases of the task were lost
 	FieldAlone = "mailpouch:alone" // the runs of the message alone that have begun and not ended, a blank behind each
 
-	FieldCancelled = "mailpouch:cancelled" // "1": the worker that has the task is to drop it
+	FieldCancelled = "mailpouch:cancelled" // not empty: the worker that has the task is to drop it
 	FieldReason    = "mailpouch:reason"    // why the task is a dead letter, with addresses, which asynq's text of it has not
-	FieldReplayed  = "mailpouch:replayed"  // in place of the task: the ID of the one that a replay made of it
+	FieldReplayed  = "mailpouch:replayed"  // in place of the task: the ID of the one that a replay made of it, or of the key's next one
 )
+
+// Decided is in FieldWire while a message that was not on the wire moves on, or ends.
+const Decided = "decided"
 
 // DeadKey is a sorted set: the dead letters of a queue that asynq's own archive has no room for.
 func DeadKey(queue string) string { return "mailpouch:{" + queue + "}:dead" }
 
-// CancelledKey is there for a while after a task was cancelled.
+// CancelledKey is there for a while after a task was cancelled. Its ID is Meta.BaseID: an ID may
+// come back.
 func CancelledKey(queue, id string) string { return "mailpouch:{" + queue + "}:cancelled:" + id }
 
 // WakeChannel is where programs publish the name of a queue that they have put a task into, so that a worker looks
@@ -33,3 +38,6 @@ func WorkerKey(id string) string { return "mailpouch:worker:" + id }
 
 // QueuesKey is asynq's set of the names of queues: its inspector knows no others.
 const QueuesKey = "asynq:queues"
+
+// LoginsKey is what is known of the logins to an account, whose digest is given: when one was refused.
+func LoginsKey(digest string) string { return "mailpouch:{login:" + digest + "}" }

@@ -8,7 +8,9 @@ import (
 	stdlog "log"
 	"maps"
 	"os"
+	"os/signal"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -55,10 +57,12 @@ func printableValue(value any) any {
 
 // adopt sends the logs of libraries that log for the whole process into our log: go-redis,
 // whose lines come back as errors too, and the standard library's log, which asynqmon uses.
+// And whoever reads the log may go away: the worker goes on without it, where SIGPIPE would end it with mail on the wire.
 func adopt(w io.Writer, log zerolog.Logger) {
 	if w != os.Stderr {
 		return // a command inside another program, to which they belong
 	}
+	signal.Ignore(syscall.SIGPIPE)
 	redis.SetLogger(redisLog{log})
 	stdlog.SetFlags(0)
 	stdlog.SetOutput(log)

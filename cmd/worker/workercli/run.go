@@ -22,7 +22,8 @@ func runCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
 		Short: "Deliver mail until told to stop",
 		Long: `Deliver mail until told to stop. SIGTERM, SIGINT or SIGHUP ends it in order: it takes
 nothing new, ends what is on the wire and gives the rest back to the queue. A
-second signal ends it at once.`,
+second signal ends it at once. A SIGHUP or SIGINT that is ignored when it starts
+stays ignored, as nohup wants it.`,
 		Example: `  worker run
   REDIS_URL=redis://cache.example.com:6379/0 EMAIL_HOST=smtp.example.com worker run
   EMAIL_QUEUE_BACKEND=console worker run`,

@@ -15,15 +15,36 @@ type Mailbox struct {
 
 	// Verbatim is what the header shows instead of Name and Addr, where the author's
 	// spelling holds more than these two: comments, or a name that is encoded already.
-	// It is ASCII. Where not all of it would be, it is empty and the two are here.
+	// It is ASCII. Where not all of it would be, it is empty and the two are in More.
 	Verbatim string
-	Encoded  bool     // Name is encoded words
+	More     *More // what few addresses have, or nil
+}
+
+// More is what an address may have beside a name.
+type More struct {
+	Encoded  bool     // the name is encoded words
 	Comments []string // each without its parentheses
 
-	// Opens is the name of the group (RFC 5322, 3.4) that begins here, or "", and Closes is true
-	// where one ends. An empty group is a Mailbox without an address that does both.
+	// Opens is the name of the group (RFC 5322, 3.4) that begins with this address, or "", and
+	// Closes is true where one ends. An empty group is a Mailbox without an address that does both.
 	Opens  string
 	Closes bool
+}
+
+// Alone returns the address without the group it may begin or end.
+func (b Mailbox) Alone() Mailbox {
+	if b.More != nil {
+		b.More = &More{Encoded: b.More.Encoded, Comments: b.More.Comments}
+	}
+	return b
+}
+
+// more returns a More to change.
+func (b *Mailbox) more() *More {
+	if b.More == nil {
+		b.More = &More{}
+	}
+	return b.More
 }
 
 // IsUTF8 reports whether the local part is not ASCII, so that the next hop must offer SMTPUTF8
@@ -219,10 +240,11 @@ func (p *addressParser) finish(s string) (m Mailbox, reason string) {
 	}
 	encoded := strings.Contains(m.Name, "=?") && !p.quoted
 	switch {
-	case !charset.IsASCII(s):
-		m.Comments, m.Encoded = p.comments, encoded && charset.IsASCII(m.Name)
-	case len(p.comments) > 0 || encoded:
+	case len(p.comments) == 0 && !encoded:
+	case charset.IsASCII(s):
 		m.Verbatim = s
+	default:
+		m.More = &More{Comments: p.comments, Encoded: encoded && charset.IsASCII(m.Name)}
 	}
 	return m, ""
 }

@@ -113,7 +113,7 @@ func cutGroup(list string) (g group, rest, reason string) {
 
 // each yields the members of the group, or one without an address if it has none.
 func (g *group) each(yield func(box Mailbox, reason string) bool) bool {
-	last := Mailbox{Opens: g.name}
+	last := Mailbox{More: &More{Opens: g.name}}
 	first := true
 	for box, reason := range Each(g.members) {
 		if reason != "" {
@@ -121,13 +121,13 @@ func (g *group) each(yield func(box Mailbox, reason string) bool) bool {
 			return false
 		}
 		if first {
-			box.Opens, first = g.name, false
+			box.more().Opens, first = g.name, false
 		} else if !yield(last, "") {
 			return false
 		}
 		last = box
 	}
-	last.Closes = true
+	last.more().Closes = true
 	return yield(last, "")
 }
 

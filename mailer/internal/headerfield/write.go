@@ -145,10 +145,14 @@ const reasonID = "is not an id such as <left@right>"
 
 // ID returns a message ID (RFC 5322, 3.6.4) with the angle brackets that it may lack.
 func ID(s string) (id, reason string) {
-	id, opened := strings.CutPrefix(strings.Trim(s, " \t"), "<")
+	whole := strings.Trim(s, " \t")
+	id, opened := strings.CutPrefix(whole, "<")
 	id, closed := strings.CutSuffix(id, ">")
-	if opened != closed || !isVisible(id) || !isLeftRight(id) {
+	switch {
+	case opened != closed || !isVisible(id) || !isLeftRight(id):
 		return "", reasonID
+	case opened:
+		return whole, ""
 	}
 	return "<" + id + ">", ""
 }
@@ -299,8 +303,10 @@ func listID(value string) (items []item, reason string) {
 		items = append(items, item{kind: phrase, text: box.Name})
 	}
 	items = append(items, item{text: "<" + box.Addr + ">"})
-	for _, c := range box.Comments {
-		items = append(items, item{kind: comment, text: c})
+	if box.More != nil {
+		for _, c := range box.More.Comments {
+			items = append(items, item{kind: comment, text: c})
+		}
 	}
 	return items, ""
 }

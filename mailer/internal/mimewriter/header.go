@@ -2,10 +2,12 @@ package mimewriter
 
 import (
 	"bytes"
+	"fmt"
 	"iter"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/address"
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
@@ -220,19 +222,23 @@ func (h *Header) restore(mark int) {
 }
 
 func (h *Header) mailbox(box address.Mailbox, comma string, cs charset.Charset) {
-	if box.Closes {
+	var more address.More
+	if box.More != nil {
+		more = *box.More
+	}
+	if more.Closes {
 		comma = ";" + comma
 	}
 	switch {
-	case box.Opens == "":
+	case more.Opens == "":
 	case box.Addr == "":
-		h.Words(box.Opens, ":"+comma, cs)
+		h.Words(more.Opens, ":"+comma, cs)
 		return
 	default:
-		h.Words(box.Opens, ":", cs)
+		h.Words(more.Opens, ":", cs)
 	}
 	end := comma
-	if len(box.Comments) > 0 {
+	if len(more.Comments) > 0 {
 		end = ""
 	}
 	switch {
@@ -241,15 +247,15 @@ func (h *Header) mailbox(box address.Mailbox, comma string, cs charset.Charset) 
 	case box.Name == "":
 		h.Put(" ", box.Addr+end)
 	default:
-		if box.Encoded {
+		if more.Encoded {
 			h.words(box.Name, "")
 		} else {
 			h.Phrase(box.Name, "", cs)
 		}
 		h.Put(" ", "<"+box.Addr+">"+end)
 	}
-	for i, comment := range box.Comments {
-		if i == len(box.Comments)-1 {
+	for i, comment := range more.Comments {
+		if i == len(more.Comments)-1 {
 			end = comma
 		}
 		h.Comment(comment, end, cs)
@@ -316,17 +322,51 @@ func isPhrase(name string) bool {
 
 // Param appends "; name=value", or what RFC 2231 has for a value beyond ASCII. So does one
 // with a control character, which a percent-encoded value of a raw message may hold: no
-// quotes would keep a line end in it from ending the field.
+// quotes would keep a line end in it from ending the field. A value that is too long for a line
+// goes on in several (RFC 2231, 3).
 func (h *Header) Param(name, value string) {
+	const longest = MaxLine - len(" *=;")
+	plain := charset.IsASCII(value) && charset.IsClean(value, charset.WithoutTab)
+	written := value
+	switch {
+	case !plain:
+		written = extended + percentEncode(value)
+	case !isToken(value):
+		written = address.Quote(value)
+	}
 	h.Buf = append(h.Buf, ';')
 	switch {
-	case !charset.IsASCII(value) || !charset.IsClean(value, charset.WithoutTab):
-		value = "utf-8''" + percentEncode(value)
-		name += "*"
-	case !isToken(value):
-		value = address.Quote(value)
+	case len(name)+len(written) > longest:
+		h.continued(name, value)
+	case plain:
+		h.Put(" ", name+"="+written)
+	default:
+		h.Put(" ", name+"*="+written)
 	}
-	h.Put(" ", name+"="+value)
+}
+
+// extended begins a value beyond ASCII (RFC 2231, 4).
+const extended = "utf-8''"
+
+// continued appends a parameter in pieces of whole characters, each on a line of its own.
+func (h *Header) continued(name, value string) {
+	start := extended
+	for i := 0; value != ""; i++ {
+		piece := fmt.Sprintf("%s*%d*=%s", name, i, start)
+		for value != "" {
+			_, size := utf8.DecodeRuneInString(value)
+			char := percentEncode(value[:size])
+			if len(" ;")+len(piece)+len(char) > maxFoldedLine {
+				break
+			}
+			piece, value = piece+char, value[size:]
+		}
+		if i > 0 {
+			h.Buf = append(h.Buf, ';')
+		}
+		h.Put(" ", piece)
+		start = ""
+	}
 }
 
 // percentEncode leaves the attribute-char of RFC 2231, section 7, as they are.

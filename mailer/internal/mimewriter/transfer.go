@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"io"
 	"iter"
+	"math/bits"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
 )
@@ -21,20 +22,118 @@ const (
 	Base64          Encoding = "base64"
 )
 
-// Choose returns the shortest encoding that content can have. Content in
+// Choose returns the shortest encoding that content can have, by all of it. Content in
 // Lines is text, whose line ends become CRLF. That of other content must come
 // out as they went in, and mail systems are free with line ends, so they
 // have to be encoded.
 func Choose(content []byte, inLines bool) Encoding {
-	if IsSevenBit(content, inLines) {
-		return SevenBit
+	m := measurement{ahead: len(content)}
+	if !inLines {
+		m.line(content)
+		m.binary = m.binary || bytes.ContainsAny(content, "\r\n")
+		return m.shortest()
 	}
-	const sample = 64 << 10 // a long content is judged by its beginning
-	content = content[:min(len(content), sample)]
-	if quotedLen(content, inLines) <= base64Len(len(content)) {
+	for line, ended := range Lines(content) {
+		m.line(line)
+		if ended {
+			m.ends++
+			m.ahead--
+		}
+		if m.clear {
+			break
+		}
+	}
+	return m.shortest()
+}
+
+// measurement is what one pass over a content finds.
+type measurement struct {
+	plain   int // bytes so far, without those of line ends
+	special int // how many of them take three in quoted-printable
+	breaks  int // lines that quoted-printable adds
+	ends    int // line ends so far
+	ahead   int // bytes that are not measured yet
+
+	binary bool // cannot be 7bit
+	clear  bool // it is base64, whatever follows
+}
+
+// line measures a line. A long one is measured in pieces, until all is clear.
+func (m *measurement) line(line []byte) {
+	const piece = 4 << 10
+	before := m.special
+	m.binary = m.binary || len(line) > MaxLine
+	for rest := line; len(rest) > 0 && !m.clear; {
+		n := min(len(rest), piece)
+		special, notText := countSpecial(rest[:n])
+		rest = rest[n:]
+		m.plain += n
+		m.ahead -= n
+		m.special += special
+		m.binary = m.binary || notText
+		// Even if all that is ahead were line ends, each of them two bytes. (base64 is in steps of three.)
+		most := m.plain + 2*(m.ends+m.ahead)
+		m.clear = m.binary && 2*m.special > base64Len(most+3)-most
+	}
+	if n := len(line); n > 0 && charset.IsSpace(line[n-1]) {
+		m.special++
+	}
+	// What is encoded is not cut in two, so lines with it are a little shorter. 74 is their length in
+	// the mean: to know it would take a look at each byte.
+	switch special := m.special - before; {
+	case len(line)+2*special <= maxQuoted:
+	case special == 0:
+		m.breaks += (len(line) - 1) / maxQuoted
+	default:
+		m.breaks += (len(line) + 2*special - 1) / (maxQuoted - 1)
+	}
+}
+
+func (m *measurement) shortest() Encoding {
+	plain := m.plain + m.ends*len("\r\n")
+	switch {
+	case !m.binary:
+		return SevenBit
+	case !m.clear && plain+2*m.special+m.breaks*len("=\r\n") <= base64Len(plain):
 		return QuotedPrintable
 	}
 	return Base64
+}
+
+// countSpecial counts the bytes that do not stand for themselves in quoted-printable, and reports
+// whether b has a NUL or a byte above 127.
+//
+// It looks at eight bytes at a time, and has no branch for what they are. In a word of 7-bit bytes a
+// sum with 0x7f sets the highest bit of all bytes but 0, and so tells, after an XOR, which bytes are
+// some character. No such sum reaches the next byte.
+func countSpecial(b []byte) (n int, notText bool) {
+	const (
+		each = 0x0101010101010101
+		high = 0x80 * each
+	)
+	above, filled := uint64(0), uint64(high)
+	count := func(x uint64) int {
+		low := x &^ high
+		printable := low + (0x80-' ')*each
+		del := low + (0x80-0x7f)*each
+		notEqual := low ^ '='*each + 0x7f*each
+		notTab := low ^ '\t'*each + 0x7f*each
+		above |= x
+		filled &= x | (low + 0x7f*each)
+		return bits.OnesCount64((x | del | ^notEqual | ^printable&notTab) & high)
+	}
+	i := 0
+	for ; i+8 <= len(b); i += 8 {
+		n += count(binary.LittleEndian.Uint64(b[i:]))
+	}
+	if i < len(b) {
+		x := uint64(' ' * each) // a blank is not special
+		for _, c := range b[i:] {
+			x = x<<8 | uint64(c)
+		}
+		n += count(x)
+	}
+	return n, above&high != 0 || filled&high != high
 }
 
 // IsSevenBit reports whether content can be written as it is: ASCII without NUL in lines of
@@ -250,45 +349,6 @@ func literals(line []byte, most int) int {
 		}
 	}
 	return most
-}
-
-// quotedLen is how much quoted writes.
-func quotedLen(content []byte, inLines bool) int {
-	if !inLines {
-		return quotedLineLen(content)
-	}
-	n := 0
-	for line, ended := range Lines(content) {
-		n += quotedLineLen(line)
-		if ended {
-			n += len("\r\n")
-		}
-	}
-	return n
-}
-
-func quotedLineLen(line []byte) int {
-	n, col := 0, 0
-	for len(line) > 0 {
-		run := literals(line, len(line))
-		line = line[run:]
-		n += run
-		col += run
-		if col > maxQuoted {
-			breaks := (col - 1) / maxQuoted
-			n += breaks * len("=\r\n")
-			col -= breaks * maxQuoted
-		}
-		if len(line) > 0 {
-			if col += len("=XX"); col > maxQuoted {
-				n += len("=\r\n")
-				col = len("=XX")
-			}
-			n += len("=XX")
-			line = line[1:]
-		}
-	}
-	return n
 }
 
 // base64Line is how many octets make one line of 76 characters.

@@ -11,59 +11,82 @@ import (
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 )
 
-// A lease that is over is taken over once, and one that is not is left alone. Who has a task
+// A task whose lease is over is recovered once, and one whose lease is not is left alone. Who has a task
 // in hand gives it back without that.
-func TestTakeOver(t *testing.T) {
+func TestMove_recover(t *testing.T) {
 	t.Parallel()
 	client := redistest.Start(t, redistest.Options{}).Client(t)
 	b := newBroker(client, 1, nil)
-	script := redis.NewScript(`return redis.call("HINCRBY", KEYS[1], "runs", 1)`)
+	script := redis.NewScript("return 'asynq has not been asked'")
 	tests := []struct {
 		name  string
 		lease time.Duration // from now
 		limit bool          // the caller has the task
 		list  string
-		runs  int
+		moved bool
 	}{
-		{"over", -time.Minute, false, "retry", 1},
-		{"over, tries used up", -time.Minute, false, "archived", 1},
-		{"just over", -10 * time.Second, false, "retry", 0},
-		{"given out again", 30 * time.Second, false, "retry", 0},
-		{"in hand", 30 * time.Second, true, "retry", 2},
+		{"over", -time.Minute, false, "retry", true},
+		{"over, tries used up", -time.Minute, false, "archived", true},
+		{"just over", -10 * time.Second, false, "retry", false},
+		{"given out again", 30 * time.Second, false, "retry", false},
+		{"in hand", 30 * time.Second, true, "retry", true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			queue := "asynq:{" + tt.name + "}:"
-			keys := []string{queue + "t:X", queue + "active", queue + "lease", queue + tt.list}
-			client.ZAdd(t.Context(), keys[2], redis.Z{Score: float64(time.Now().Add(tt.lease).Unix()), Member: "X"})
+			keys := []string{queue + "t:X", queue + "active", queue + "lease", queue + tt.list, "a", "b", "c", "d"}
+			args := []any{"X", "message", time.Now().Unix(), time.Now().Add(time.Hour).Unix(), false, int64(9)}
+			if tt.list == "archived" {
+				keys, args = append(keys, queue+"t:"), []any{"X", "message", time.Now().Unix(), 0, 10, time.Now().Add(time.Hour).Unix(), int64(9)}
+			}
 			ctx := context.Background() //nolint:usetesting // as asynq has it: without a deadline
 			if tt.limit {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeout(ctx, time.Minute)
 				defer cancel()
 			}
+			times := 0
 			for range 2 {
-				if err := script.Run(ctx, b, keys, "X").Err(); err != nil {
+				client.LPush(ctx, keys[1], "X")
+				client.HSet(ctx, keys[0], "msg", "message", "state", "active")
+				if times == 0 {
+					client.ZAdd(ctx, keys[2], redis.Z{Score: float64(time.Now().Add(tt.lease).Unix()), Member: "X"})
+				}
+				if err := script.Run(ctx, b, keys, args...).Err(); err != nil {
 					t.Fatal(err)
 				}
+				if client.LLen(ctx, keys[1]).Val() == 0 {
+					times++
+				}
+				client.Del(ctx, keys[1])
 			}
-			if got, _ := client.HGet(t.Context(), keys[0], "runs").Int(); got != tt.runs {
-				t.Errorf("the task was given back %d times, want %d", got, tt.runs)
+			want := 0
+			if tt.moved {
+				want = 1
+			}
+			if tt.limit {
+				want = 2
+			}
+			if times != want {
+				t.Errorf("the task was moved %d times, want %d", times, want)
+			}
+			if n := client.ZCard(ctx, keys[3]).Val(); (n == 1) != tt.moved {
+				t.Errorf("%d tasks in the list %s", n, tt.list)
 			}
 		})
 	}
 }
 
 // asynq's script that recovers a task is known by its keys, and those may change.
-func TestTakeOver_known(t *testing.T) {
+func TestMove_recoverKnown(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, 1)
 	s.enqueue(t, "default", 1, 1)
 	s.fetchOne(t, "default")
 	s.redis.ZAdd(t.Context(), "asynq:{default}:lease", redis.Z{Score: float64(time.Now().Add(-time.Hour).Unix()), Member: "1"})
 	lost := make(chan int, 1)
-	c := New(s.redis, Config{LostField: "test:lost", Fetched: func(_ string, n int) { lost <- n }})
+	c := New(s.redis, Config{LostField: "test:lost", OwnerField: "test:owner", Fetched: func(_ string, n int) { lost <- n }})
 	server := c.NewServer(ServerConfig{Config: asynq.Config{
 		Concurrency: 1, LogLevel: asynq.FatalLevel, DelayedTaskCheckInterval: 10 * time.Millisecond, TaskCheckInterval: 10 * time.Millisecond,
 		RetryDelayFunc: func(int, error, *asynq.Task) time.Duration { return 0 },

@@ -1,0 +1,39 @@
+package asynqbatch
+
+import (
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+)
+
+// Config says what a Client adds to asynq.
+type Config struct {
+	// LostField is the field of a task's record in which its lost leases are counted, and OwnerField the one that has
+	// the owner of an active task. asynq leaves fields alone that it does not know.
+	LostField, OwnerField string
+
+	// Steps are the functions that Client.Do knows, by their names: bodies in Lua. See Step.
+	Steps map[string]string
+
+	// Fetched is called for each task before asynq gets it, with how many leases the task has lost.
+	Fetched func(key string, lost int)
+
+	// Asleep reports whether a queue is known to have nothing to do: then asynq is told so, and Redis is not asked.
+	// Took is called when a task is taken from a queue. Both may be nil.
+	Asleep func(queue string) bool
+	Took   func(queue string)
+
+	Logger zerolog.Logger
+
+	// Clock is the system's if nil: one that counts the time for which the machine was suspended, where there is one.
+	Clock Clock
+}
+
+// TaskKey is where asynq keeps the record of a task.
+func TaskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
+
+// base is what all parts of a Client work on.
+type base struct {
+	redis  redis.UniversalClient
+	cfg    Config
+	claims *claims
+}

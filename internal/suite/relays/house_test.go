@@ -1,0 +1,144 @@
+package relays
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/mailpouch/mailpouch/backends/smtp"
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+// house is a Redis, and workers that deliver what waits there to one relay.
+type house struct {
+	t     *testing.T
+	redis *redistest.Server
+	queue *tasks.Queue
+	sent  int
+
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+func newHouse(t *testing.T, bulk int) *house {
+	t.Helper()
+	h := &house{t: t, redis: redistest.Start(t, redistest.Options{})}
+	h.queue = tasks.NewQueue(h.redis.Client(t), tasks.QueueConfig{BulkSize: bulk})
+	return h
+}
+
+// newHouseOn is another one with the same Redis.
+func newHouseOn(other *house) *house {
+	return &house{t: other.t, redis: other.redis, queue: other.queue, sent: 1_000_000}
+}
+
+// send queues n messages.
+func (h *house) send(n int, queue string) {
+	h.t.Helper()
+	messages := make([]*mailer.EmailMessage, n)
+	for i := range messages {
+		h.sent++
+		messages[i] = &mailer.EmailMessage{
+			Subject: "hello", Body: "It works.", FromEmail: "shop@example.com", To: []string{"ann@example.com"},
+			MessageID: fmt.Sprintf("<%d@app.example>", h.sent),
+		}
+	}
+	if _, err := h.queue.With(tasks.Options{Queue: queue}).SendMessages(h.t.Context(), messages); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// Write is for the workers' log.
+func (h *house) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.log.Write(p)
+}
+
+// logged counts the lines of the log with that text.
+func (h *house) logged(text string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return strings.Count(h.log.String(), text)
+}
+
+// worker starts a worker until stop is called or the test ends.
+func (h *house) worker(cfg smtp.Config, connections int, queues map[string]int) (w *tasks.Worker, stop func()) {
+	h.t.Helper()
+	log := zerolog.New(h).With().Timestamp().Logger().Level(zerolog.DebugLevel)
+	w, err := tasks.NewWorker(h.redis.Client(h.t), tasks.WorkerConfig{
+		Connect:     func(string) (mailer.Backend, error) { return smtp.New(cfg) },
+		Connections: connections, Queues: queues, Logger: &log,
+		RetryMin: 10 * time.Millisecond, RetryMax: 20 * time.Millisecond,
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			h.t.Errorf("Run: %v", err)
+		}
+	})
+	h.t.Cleanup(stop)
+	h.t.Cleanup(func() {
+		if h.t.Failed() {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			text := h.log.String()
+			h.t.Logf("log:\n%s", text[:min(len(text), 6000)])
+		}
+	})
+	return w, stop
+}
+
+// wait waits until the relay has taken n messages, and returns how long that took.
+func (h *house) wait(r *relay, n int, limit time.Duration) time.Duration {
+	h.t.Helper()
+	began := time.Now()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for i := range n {
+		select {
+		case <-r.arrived:
+		case <-timer.C:
+			h.t.Fatalf("%d of %d messages arrived within %v", i, n, limit)
+		}
+	}
+	return time.Since(began)
+}
+
+// once checks that the relay has taken everything, and once.
+func (h *house) once(r *relay) {
+	h.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.taken) != h.sent {
+		h.t.Errorf("%d messages delivered, want %d", len(r.taken), h.sent)
+	}
+	for id, n := range r.taken {
+		if n != 1 {
+			h.t.Errorf("%s was delivered %d times", id, n)
+		}
+	}
+}
+
+func (h *house) eventually(what string, limit time.Duration, ok func() bool) {
+	h.t.Helper()
+	for end := time.Now().Add(limit); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			h.t.Fatalf("not within %v: %s", limit, what)
+		}
+	}
+}

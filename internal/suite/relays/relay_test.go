@@ -1,0 +1,210 @@
+package relays
+
+import (
+	"bufio"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// refusal is how a relay refuses a connection that is one too many.
+type refusal struct {
+	at    string // "greeting", "EHLO" or "MAIL"
+	reply string // "": it hangs up
+}
+
+// relay is a mail server with limits. Its fields may be changed while it runs, under mu.
+type relay struct {
+	mu       sync.Mutex
+	allowed  int           // connections at once; 0: any number
+	refuse   refusal       // of those that are too many
+	password string        // "": nobody need log in
+	wantsTLS bool          // it takes no mail, and has no STARTTLS either
+	slow     time.Duration // before the reply to a message
+
+	addr     string
+	open     int
+	connects int
+	commands map[string]int
+	failed   []time.Time    // refused logins
+	taken    map[string]int // Message-IDs
+	arrived  chan string
+	conns    map[net.Conn]bool
+}
+
+func startRelay(t *testing.T, r *relay) *relay {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.addr = l.Addr().String()
+	r.taken, r.commands, r.conns = map[string]int{}, map[string]int{}, map[net.Conn]bool{}
+	r.arrived = make(chan string, 100_000)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() { r.serve(c) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		r.cut()
+		running.Wait()
+	})
+	return r
+}
+
+// cut ends all connections.
+func (r *relay) cut() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := range r.conns {
+		_ = c.Close()
+	}
+}
+
+func (r *relay) change(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f()
+}
+
+// enter counts a connection, and reports whether it is one too many.
+func (r *relay) enter(c net.Conn) (tooMany bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.conns[c] = true
+	r.connects++
+	r.open++
+	return r.allowed > 0 && r.open > r.allowed
+}
+
+func (r *relay) leave(c net.Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.conns, c)
+	r.open--
+}
+
+func (r *relay) serve(c net.Conn) {
+	defer func() { _ = c.Close() }()
+	tooMany := r.enter(c)
+	defer r.leave(c)
+	in := bufio.NewReader(c)
+	say := func(line string) bool {
+		_, err := fmt.Fprint(c, line+"\r\n")
+		return err == nil
+	}
+	refused := func(at string) bool {
+		if !tooMany || r.refuse.at != at {
+			return false
+		}
+		if r.refuse.reply != "" {
+			say(r.refuse.reply)
+		}
+		return true
+	}
+	if refused("greeting") || !say("220 relay.example ESMTP") {
+		return
+	}
+	loggedIn := false
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return
+		}
+		verb, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		r.change(func() { r.commands[verb]++ })
+		if refused(verb) {
+			return
+		}
+		reply := "250 2.0.0 Ok"
+		switch verb {
+		case "EHLO":
+			reply = "250-relay.example\r\n250-PIPELINING\r\n250 AUTH PLAIN"
+		case "AUTH":
+			if loggedIn = r.login(rest); loggedIn {
+				reply = "235 2.7.0 welcome"
+			} else {
+				reply = "535 5.7.8 authentication failed"
+			}
+		case "MAIL":
+			if r.refusesMail(loggedIn) {
+				reply = "530 5.7.0 Must issue a STARTTLS command first"
+			}
+		case "DATA":
+			if r.refusesMail(loggedIn) {
+				reply = "503 5.5.1 MAIL first"
+				break
+			}
+			if !say("354 go on") || !r.message(in) {
+				return
+			}
+		case "QUIT":
+			say("221 2.0.0 Bye")
+			return
+		}
+		if !say(reply) {
+			return
+		}
+	}
+}
+
+func (r *relay) refusesMail(loggedIn bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.wantsTLS || r.password != "" && !loggedIn
+}
+
+func (r *relay) login(rest string) bool {
+	_, initial, _ := strings.Cut(rest, " ")
+	plain, _ := base64.StdEncoding.DecodeString(initial)
+	parts := strings.Split(string(plain), "\x00")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if parts[len(parts)-1] == r.password {
+		return true
+	}
+	r.failed = append(r.failed, time.Now())
+	return false
+}
+
+// message reads one, and takes it.
+func (r *relay) message(in *bufio.Reader) bool {
+	id := ""
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return false
+		}
+		if name, value, _ := strings.Cut(line, ": "); strings.EqualFold(name, "Message-ID") && id == "" {
+			id = strings.TrimSpace(value)
+		}
+		if line == ".\r\n" {
+			break
+		}
+	}
+	r.mu.Lock()
+	slow := r.slow
+	r.mu.Unlock()
+	time.Sleep(slow)
+	r.change(func() { r.taken[id]++ })
+	r.arrived <- id
+	return true
+}
+
+// failures is how many logins were refused.
+func (r *relay) failures() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.failed)
+}

@@ -1,0 +1,502 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+
+	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// The pauses between attempts to open one more connection than the relay has allowed before.
+const (
+	growMin = 30 * time.Second
+	growMax = 10 * time.Minute
+)
+
+// opened is how long after one connection was opened others may be at the same time. Later, one is first
+// and the others wait for what becomes of it.
+const opened = 10 * time.Second
+
+// lively is how long after a message was accepted the mailer has use for another connection, and
+// how often that is looked at.
+const (
+	lively     = 5 * time.Second
+	livelyPoll = time.Second
+)
+
+// loginRecheck is how long a worker waits at most until it asks whether another one was let in.
+const loginRecheck = time.Minute
+
+// errParked is why a sender has no connection while others have: the relay allows no more.
+var errParked = errors.New("tasks: the relay allows no further connection for now")
+
+// errLoginPause is why a login is not even tried.
+var errLoginPause = errors.New("a login to this account was refused just now, and each further one could lock it")
+
+// connections decides which of a mailer's senders may open a connection, and when.
+//
+// One is opened first, login included. Only when that has worked the others are, at the same time:
+// a wrong password costs one refused login, however many connections there are to be.
+//
+// A relay that refuses a further connection while others work does not take mail any less. Its sender
+// is parked: it hands back what it has, to the others, and takes nothing until there is a place for
+// it. Now and then one of the parked, without mail, tries whether the relay allows one more.
+type connections struct {
+	mailer    string
+	logins    *logins
+	log       zerolog.Logger
+	view      redact.View
+	observers observers
+
+	mu       sync.Mutex
+	all      []*connection
+	allowed  int           // how many the relay is believed to allow: all of them until it refuses one
+	doubt    *limit        // what was believed before it refused one; nil if messages were accepted since
+	said     int           // the number that was logged last
+	first    *turn         // that the others wait for
+	sure     time.Time     // when a connection was opened last, if none was refused since
+	accepted time.Time     // when a message was, last
+	due      time.Time     // when one more connection may be tried than are allowed
+	pause    time.Duration // before the next such attempt
+	scout    *connection   // of who makes it
+	changed  chan struct{} // closed, and replaced, when one who waits may go on
+
+	loggedIn bool      // the last login has worked
+	refused  error     // or why it was refused
+	loginDue time.Time // until when none is tried
+}
+
+// limit is how many connections are believed to be allowed, and the pause before another attempt.
+type limit struct {
+	allowed int
+	pause   time.Duration
+}
+
+// turn is the opening of a connection that others wait for.
+type turn struct {
+	ended chan struct{}
+	err   error // that of the others too, if it is not nil
+}
+
+// connection is that of one sender. Its fields are guarded by pool.mu.
+type connection struct {
+	pool      *connections
+	backend   mailer.Backend
+	dedicated bool // to the priority channel
+	open      bool // as far as is known: who has opened one may open it again
+	opening   bool // the first time
+	parked    bool
+}
+
+func newConnections(mailerName string, client redis.UniversalClient, cfg WorkerConfig, log zerolog.Logger) *connections {
+	return &connections{
+		mailer: mailerName, logins: &logins{redis: client}, log: log, view: redact.View{Addresses: cfg.ShowAddresses}, observers: cfg.Observers,
+		changed: make(chan struct{}),
+	}
+}
+
+// add adds a sender's connection, which the backend opens.
+func (p *connections) add(b mailer.Backend, dedicated bool) *connection {
+	c := &connection{pool: p, backend: b, dedicated: dedicated}
+	if via, ok := b.(mailer.Connector); ok {
+		via.ConnectVia(c.via)
+		p.logins.of(via.Account())
+	}
+	p.all = append(p.all, c)
+	p.allowed, p.said = len(p.all), len(p.all)
+	return c
+}
+
+// Open opens the connection, if it is not open.
+func (c *connection) Open(ctx context.Context) error {
+	open := func() error {
+		_, err := c.backend.Open(ctx)
+		return err
+	}
+	if _, ok := c.backend.(mailer.Connector); ok {
+		return open()
+	}
+	return c.via(ctx, open)
+}
+
+// via opens the connection with connect, if and when it may be opened.
+func (c *connection) via(ctx context.Context, connect func() error) error {
+	p := c.pool
+	first, agree, err := p.enter(ctx, c)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if agree {
+		err = p.mayLogIn(ctx)
+	}
+	if err == nil {
+		if err = connect(); agree || loginRefused(err) {
+			p.loginEnded(ctx, err)
+		}
+	}
+	return p.leave(ctx, c, first, began, err)
+}
+
+// enter waits until c may be opened. first, if not nil, is that of c, which others wait for; agree
+// tells whether there is to be an agreement on the login.
+func (p *connections) enter(ctx context.Context, c *connection) (first *turn, agree bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		agree = p.logins.key != "" && (p.refused != nil || p.count() == 0)
+		switch {
+		case p.refused != nil && time.Now().Before(p.loginDue):
+			return nil, agree, p.withoutLogin(c)
+		case !c.open && p.scout != c && p.taken() >= p.allowed:
+			c.parked = true
+			return nil, agree, parkedError()
+		case p.first == nil:
+			c.opening = !c.open
+			if agree || time.Since(p.sure) >= opened {
+				p.first = &turn{ended: make(chan struct{})}
+				return p.first, agree, nil
+			}
+			return nil, agree, nil
+		}
+		other := p.first
+		p.mu.Unlock()
+		select {
+		case <-other.ended:
+			err = other.err
+		case <-ctx.Done():
+			err = mailer.ContextErr(ctx)
+		}
+		p.mu.Lock()
+		if err != nil {
+			return nil, agree, err
+		}
+	}
+}
+
+// leave judges how the opening of c has ended.
+func (p *connections) leave(ctx context.Context, c *connection, first *turn, began time.Time, err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.opening = false
+	switch {
+	case err == nil:
+		p.hasOpened(c)
+	case ctx.Err() != nil: // it was not the relay that ended it
+		c.open = false
+		if p.scout == c {
+			p.scout = nil
+		}
+	default:
+		c.open, p.sure = false, time.Time{}
+		err = p.failed(c, err, isTimeout(err) && !p.accepted.After(began))
+	}
+	if first != nil {
+		p.first = nil
+		if err != nil && !isParked(err) && ctx.Err() == nil {
+			first.err = err
+		}
+		close(first.ended)
+	}
+	p.wake()
+	return err
+}
+
+// hasOpened notes that c is open.
+func (p *connections) hasOpened(c *connection) {
+	c.open, c.parked = true, false
+	p.sure = time.Now()
+	if p.scout == c {
+		p.scout, p.pause, p.due = nil, 0, p.sure // the next one may try
+	}
+	p.loggedIn, p.refused = true, nil
+	if n := p.count(); n > p.allowed {
+		p.allowed = n
+		if p.doubt == nil {
+			p.say()
+		}
+	}
+}
+
+// withoutLogin is failed for a connection that is not tried, since logins have to wait.
+func (p *connections) withoutLogin(c *connection) error {
+	c.open = false
+	others := p.count()
+	if others == 0 {
+		return p.refused
+	}
+	p.allowed, c.parked = others, true
+	if p.loginDue.After(p.due) {
+		p.due = p.loginDue
+	}
+	return parkedError()
+}
+
+// failed notes that c could not be opened. While other connections are open that is the business of c
+// alone, which is parked then. silent: the relay has not refused, but said nothing, to anybody.
+func (p *connections) failed(c *connection, err error, silent bool) error {
+	others := p.count()
+	if others == 0 || silent {
+		for _, other := range p.all {
+			other.open = false
+		}
+		p.forget()
+		return err
+	}
+	if p.doubt == nil {
+		p.doubt = &limit{p.allowed, p.pause}
+	}
+	if p.scout == c {
+		p.scout = nil
+	}
+	p.allowed = min(others, p.allowed)
+	if now := time.Now(); !now.Before(p.due) { // the first one of several
+		p.pause = min(max(2*p.pause, growMin), growMax)
+		p.due = now.Add(p.pause)
+	}
+	if p.loginDue.After(p.due) {
+		p.due = p.loginDue
+	}
+	p.log.Debug().Str("error", p.view.Reason(err.Error())).Int("open", others).Msg("a further connection was refused")
+	c.parked = true
+	return parkedError()
+}
+
+func parkedError() error {
+	return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: errParked}
+}
+
+func isParked(err error) bool { return errors.Is(err, errParked) }
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// forget takes back what was believed of the relay's limit if nothing was accepted since: no other
+// connection works either.
+func (p *connections) forget() {
+	p.scout = nil
+	if p.doubt != nil {
+		p.allowed, p.pause, p.due = p.doubt.allowed, p.doubt.pause, time.Time{}
+		p.doubt = nil
+	}
+	p.wake()
+}
+
+// held notes that the relay takes no mail at all.
+func (p *connections) held() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forget()
+}
+
+// hasAccepted notes that the relay has accepted a message, and so that connections work while others are refused.
+func (p *connections) hasAccepted() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.accepted = time.Now()
+	if p.doubt != nil && p.taken() == p.count() {
+		p.doubt = nil
+		p.say()
+	}
+}
+
+// say tells people how many connections the relay allows, if that is news.
+func (p *connections) say() {
+	wanted := len(p.all)
+	p.observers.connections(p.mailer, p.allowed, wanted)
+	if p.allowed == p.said || p.allowed > p.said && p.allowed < wanted {
+		return // while it grows only the end of it is of interest
+	}
+	p.said = p.allowed
+	if p.allowed == wanted {
+		p.log.Info().Int("connections", wanted).Msg("relay allows all connections again")
+		return
+	}
+	p.log.Warn().Int("allowed", p.allowed).Int("connections", wanted).
+		Msg("relay allows fewer connections at once than are configured: going on with those, and trying one more now and then")
+}
+
+// count is how many connections are open.
+func (p *connections) count() int {
+	n := 0
+	for _, c := range p.all {
+		if c.open {
+			n++
+		}
+	}
+	return n
+}
+
+// taken is how many are open or about to be.
+func (p *connections) taken() int {
+	n := 0
+	for _, c := range p.all {
+		if c.open || c.opening {
+			n++
+		}
+	}
+	return n
+}
+
+// wake lets those look again who wait for a change.
+func (p *connections) wake() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// refusedMail notes that the relay has said goodbye to the first message on a new connection, and
+// reports whether that was for the connection's sake: others are open. Some relays say so late that they
+// allow no more.
+func (c *connection) refusedMail(err error) bool {
+	p := c.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was := c.open
+	if c.open = false; p.count() == 0 {
+		c.open = was
+		return false
+	}
+	p.sure = time.Time{}
+	_ = p.failed(c, err, false)
+	return true
+}
+
+// isParked reports whether the sender has no connection because others have all that are allowed.
+func (c *connection) isParked() bool {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	return c.parked
+}
+
+// mayOpen reports whether the sender has a connection or may open one. If not, changed is closed when it
+// may look again.
+func (c *connection) mayOpen() (ok bool, changed <-chan struct{}) {
+	p := c.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ok = c.open || p.taken() < p.allowed
+	c.parked = c.parked && !ok
+	return ok, p.changed
+}
+
+// await waits until the sender has a connection or may open one. Who waits tries, when that is due and
+// the mailer has use for it, whether the relay allows one more.
+func (c *connection) await(stop, work context.Context) {
+	for stop.Err() == nil {
+		ok, changed := c.mayOpen()
+		if ok {
+			return
+		}
+		after, try := c.attempt()
+		if try {
+			_ = c.Open(work)
+			continue
+		}
+		var timer <-chan time.Time
+		if after > 0 {
+			timer = time.After(after)
+		}
+		select {
+		case <-stop.Done():
+		case <-changed:
+		case <-timer:
+		}
+	}
+}
+
+// attempt reports whether c is to try whether there is room for it, or after what time to look again; 0: not
+// before a change.
+func (c *connection) attempt() (after time.Duration, try bool) {
+	p := c.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if wait := time.Until(p.due); wait > 0 {
+		return wait, false
+	}
+	if p.scout == nil {
+		p.scout = c
+	}
+	if p.scout != c {
+		return 0, false
+	}
+	return livelyPoll, time.Since(p.accepted) < lively
+}
+
+// servesAll reports whether the connection that is dedicated to the priority channel has to take all mail, since
+// the relay allows no other one. changed is closed when that may have changed.
+func (c *connection) servesAll() (all bool, changed <-chan struct{}) {
+	p := c.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	other := slices.ContainsFunc(p.all, func(o *connection) bool { return !o.dedicated && (o.open || o.opening) })
+	return c.open && !other && p.taken() >= p.allowed, p.changed
+}
+
+// mayLogIn waits until no other worker is about to log in to the same account. The error says that
+// none may, for a while.
+func (p *connections) mayLogIn(ctx context.Context) error {
+	p.mu.Lock()
+	loggedIn := p.loggedIn
+	p.mu.Unlock()
+	wait, err := p.logins.wait(ctx, loggedIn)
+	if err != nil {
+		return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: err}
+	}
+	if wait == 0 {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	why := p.refused
+	if why == nil {
+		why = &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepAuth, Err: errLoginPause}
+	}
+	p.pauseLogins(wait, why)
+	return why
+}
+
+// pauseLogins lets nobody log in for a while.
+func (p *connections) pauseLogins(wait time.Duration, why error) {
+	p.refused, p.loginDue = why, time.Now().Add(min(wait, loginRecheck))
+}
+
+// loginEnded tells the other workers what became of a login.
+func (p *connections) loginEnded(ctx context.Context, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginPoll*20)
+	defer cancel()
+	switch {
+	case err == nil:
+		p.logins.worked(ctx)
+	case loginRefused(err):
+		wait := p.logins.wasRefused(ctx)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.loggedIn = false
+		p.pauseLogins(wait, fmt.Errorf("%w (the next login is tried %v after this one)", err, wait))
+	default:
+		p.logins.ended(ctx)
+	}
+}
+
+// loginRefused reports whether a server has refused user and password.
+func loginRefused(err error) bool {
+	var e *mailer.SendError
+	return errors.As(err, &e) && e.Step == mailer.StepAuth && e.Code/100 == 5
+}
+
+// loginPause is how long no login is tried yet.
+func (p *connections) loginPause() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(time.Until(p.loginDue), 0)
+}

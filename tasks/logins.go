@@ -1,0 +1,154 @@
+package tasks
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/wire"
+)
+
+// The pauses after a refused login, of all workers together: a server that counts them locks the account.
+const (
+	loginPauseMin = 30 * time.Second
+	loginPauseMax = 10 * time.Minute
+)
+
+// How long a worker that tries to log in keeps the others from it, at most, and how often these
+// look whether it is through.
+const (
+	loginLease = 30 * time.Second
+	loginPoll  = 150 * time.Millisecond
+)
+
+// loginsKept is how long refusals are remembered of an account that nobody tries any more.
+const loginsKept = time.Hour
+
+// logins agrees with the workers of other processes on who logs in to an account, and when. Only
+// those take part that have no working login: who is logged in goes on. One of them tries. If it is
+// refused, all wait, 30 s at first and twice as long after each further refusal; once one is let in
+// the others follow.
+//
+// Redis has times and counts under a digest of the server's and the user's name, and nothing that is made of
+// the password: whoever read it there could try passwords against it without the server. So
+// it is not known whose password was refused. A worker whose own password has not been refused
+// may have a better one, as after its correction: it need not wait for the whole pause, only for 30 s
+// after the last refusal. That is a worker which was started after that refusal, and
+// one whose last login has worked.
+type logins struct {
+	redis redis.UniversalClient
+	key   string // "" if there is no login
+	began string // refusals of the account when the worker started
+}
+
+// of says which account it is, "" for none.
+func (l *logins) of(account string) {
+	if account != "" {
+		digest := sha256.Sum256([]byte(account))
+		l.key = wire.LoginsKey(hex.EncodeToString(digest[:8]))
+	}
+}
+
+// start notes which refusals were before this worker.
+func (l *logins) start(ctx context.Context) {
+	if l.key == "" {
+		return
+	}
+	began, err := l.redis.HGet(ctx, l.key, "refusals").Result()
+	if errors.Is(err, redis.Nil) {
+		began = "0"
+	}
+	l.began = began
+}
+
+// askScript answers how many milliseconds to wait, and whether that is because another worker is
+// trying right now. Without a wait the caller is the one who tries.
+//
+// ARGV: the refusals that the caller knows of, which were before it; "1" if its last login has worked;
+// the lease; the shortest pause; how long to remember.
+var askScript = redis.NewScript(`
+local clock = redis.call("TIME")
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local v = redis.call("HMGET", KEYS[1], "refusals", "last", "until", "trying", "worked")
+local refusals, last, pause = v[1] or "0", tonumber(v[2] or "0"), tonumber(v[3] or "0")
+local trying, worked = tonumber(v[4] or "0"), tonumber(v[5] or "0")
+local short = tonumber(ARGV[4])
+if trying > now then return {trying - now, 1} end
+local trusted = ARGV[2] == "1" or ARGV[1] == refusals
+if trusted and worked > last and now - worked < short then return {0, 0} end
+if trusted then pause = math.min(pause, last + short) end
+if pause > now then return {pause - now, 0} end
+redis.call("HSET", KEYS[1], "trying", now + ARGV[3])
+redis.call("PEXPIRE", KEYS[1], ARGV[5])
+return {0, 0}`)
+
+// wait returns how long nobody may try to log in; 0 if this worker may now, and is to report
+// how that ended. loggedIn tells whether its last login has worked.
+func (l *logins) wait(ctx context.Context, loggedIn bool) (time.Duration, error) {
+	accepted := "0"
+	if loggedIn {
+		accepted = "1"
+	}
+	for {
+		answer, err := askScript.Run(ctx, l.redis, []string{l.key}, l.began, accepted,
+			loginLease.Milliseconds(), loginPauseMin.Milliseconds(), loginsKept.Milliseconds()).Int64Slice()
+		if err != nil {
+			return 0, redisconn.Unavailable(err)
+		}
+		if pause := time.Duration(answer[0]) * time.Millisecond; answer[1] == 0 {
+			return pause, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		case <-time.After(loginPoll):
+		}
+	}
+}
+
+// refusedScript returns the pause in milliseconds. ARGV: the shortest and the longest pause, how long to remember.
+var refusedScript = redis.NewScript(`
+local clock = redis.call("TIME")
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local inARow = redis.call("HINCRBY", KEYS[1], "inarow", 1)
+local pause = math.min(ARGV[1] * 2 ^ math.min(inARow - 1, 20), tonumber(ARGV[2]))
+redis.call("HINCRBY", KEYS[1], "refusals", 1)
+redis.call("HSET", KEYS[1], "last", now, "until", now + pause)
+redis.call("HDEL", KEYS[1], "trying")
+redis.call("PEXPIRE", KEYS[1], ARGV[3])
+return pause`)
+
+// wasRefused reports a refused login, and returns how long nobody may try again.
+func (l *logins) wasRefused(ctx context.Context) time.Duration {
+	pause, err := refusedScript.Run(ctx, l.redis, []string{l.key},
+		loginPauseMin.Milliseconds(), loginPauseMax.Milliseconds(), loginsKept.Milliseconds()).Int64()
+	if err != nil {
+		return loginPauseMin
+	}
+	return time.Duration(pause) * time.Millisecond
+}
+
+// workedScript lets those go on that wait, and begins the pauses anew. ARGV: the shortest pause, how long to remember.
+var workedScript = redis.NewScript(`
+local clock = redis.call("TIME")
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local last = tonumber(redis.call("HGET", KEYS[1], "last") or "0")
+redis.call("HSET", KEYS[1], "worked", now, "inarow", 0, "until", last + ARGV[1])
+redis.call("HDEL", KEYS[1], "trying")
+redis.call("PEXPIRE", KEYS[1], ARGV[2])
+return 0`)
+
+// worked reports a login that worked, after a wait.
+func (l *logins) worked(ctx context.Context) {
+	_ = workedScript.Run(ctx, l.redis, []string{l.key}, loginPauseMin.Milliseconds(), loginsKept.Milliseconds()).Err() // else the lease ends it
+}
+
+// ended reports that it did not come to a login, after a wait.
+func (l *logins) ended(ctx context.Context) {
+	_ = l.redis.HDel(ctx, l.key, "trying").Err()
+}
