@@ -21,13 +21,19 @@ func answerAsleep(asleep func(queue string) bool, keys []string, args []any) *re
 	if !fetches && !forwardsTasks(keys, args) && !deletesExpired(keys, args) {
 		return nil
 	}
-	switch queue, _ := queueOf(keys[0]); {
-	case !asleep(queue):
+	switch {
+	case !asleep(nameIn(keys[0])):
 		return nil
 	case fetches:
 		return redis.NewCmdResult(nil, redis.Nil)
 	}
 	return redis.NewCmdResult(int64(0), nil)
+}
+
+// nameIn is the name of the queue that has that key.
+func nameIn(key string) string {
+	name, _, _ := strings.Cut(strings.TrimPrefix(key, "asynq:{"), "}")
+	return name
 }
 
 // forwardsTasks reports whether a script moves tasks that have come due to the list of pending ones. The arguments are

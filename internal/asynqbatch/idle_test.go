@@ -171,7 +171,7 @@ func TestBroker_asleep_prefetched(t *testing.T) {
 	}
 	asleep := false
 	b := newBroker(client, 10, nil)
-	b.client.cfg.Asleep = func(string) bool { return asleep }
+	b.base.cfg.Asleep = func(string) bool { return asleep }
 	take := func() error {
 		return b.EvalSha(ctx, "any", fetchKeysOf("default"), time.Now().Add(time.Minute).Unix(), TaskKey("default", "")).Err()
 	}

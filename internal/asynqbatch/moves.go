@@ -101,8 +101,7 @@ func (b *broker) fetch(ctx context.Context, keys []string, args []any) *redis.Cm
 		return redis.NewCmdResult(nil, err)
 	}
 	if b.base.cfg.Took != nil {
-		queue, _ := queueOf(task.key)
-		b.base.cfg.Took(queue)
+		b.base.cfg.Took(nameIn(task.key))
 	}
 	if b.base.cfg.Fetched != nil {
 		b.base.cfg.Fetched(task.key, task.lost)
