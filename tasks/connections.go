@@ -32,6 +32,10 @@ const (
 	livelyPoll = time.Second
 )
 
+// settled is how long after the last refusal it is said how many connections the relay allows: one that
+// refuses at MAIL does so one after the other.
+const settled = 500 * time.Millisecond
+
 // loginRecheck is how long a worker waits at most until it asks whether another one was let in.
 const loginRecheck = time.Minute
 
@@ -74,10 +78,11 @@ type connections struct {
 	loginDue time.Time // until when none is tried
 }
 
-// limit is how many connections are believed to be allowed, and the pause before another attempt.
+// limit is how many connections were believed to be allowed, and the pause before another attempt.
 type limit struct {
 	allowed int
 	pause   time.Duration
+	last    time.Time // when the relay refused one since
 }
 
 // turn is the opening of a connection that others wait for.
@@ -252,13 +257,14 @@ func (p *connections) failed(c *connection, err error, silent bool) error {
 		return err
 	}
 	if p.doubt == nil {
-		p.doubt = &limit{p.allowed, p.pause}
+		p.doubt = &limit{allowed: p.allowed, pause: p.pause}
 	}
 	if p.scout == c {
 		p.scout = nil
 	}
 	p.allowed = min(others, p.allowed)
-	if now := time.Now(); !now.Before(p.due) { // the first one of several
+	p.doubt.last = time.Now()
+	if now := p.doubt.last; !now.Before(p.due) { // the first one of several
 		p.pause = min(max(2*p.pause, growMin), growMax)
 		p.due = now.Add(p.pause)
 	}
@@ -304,7 +310,7 @@ func (p *connections) hasAccepted() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.accepted = time.Now()
-	if p.doubt != nil && p.taken() == p.count() {
+	if p.doubt != nil && p.accepted.Sub(p.doubt.last) >= settled {
 		p.doubt = nil
 		p.say()
 	}

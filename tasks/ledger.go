@@ -237,10 +237,11 @@ func (l *ledger) finish(deliveries []*delivery) bool {
 	if len(entries) == 0 {
 		return true
 	}
-	l.unwritten.add(entries...)
 	written := make(chan bool, len(entries))
 	for _, d := range entries {
-		d.written = written
+		if d.written = written; d.onceToken != "" {
+			l.unwritten.add(d)
+		}
 	}
 	l.outcomes.Add(entries...)
 	known := true

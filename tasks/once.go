@@ -105,7 +105,7 @@ func (t onceTask) judge(found *record, err error) (id string, _ error) {
 	if s, bad := wire.DecodeMeta(found.Payload); bad != nil || s.Digest != t.digest {
 		err = &IdempotencyError{Key: t.key, ID: found.id}
 	} else if found.state == "archived" {
-		err = &DeadLetterError{ID: found.id, Queue: found.place.String(), Reason: reasonOf(found.reason, found.LastErr)}
+		err = &DeadLetterError{ID: found.id, Queue: found.place.String(), Reason: reasonOf(found.reason, found.LastError)}
 	}
 	if err != nil {
 		return found.id, &mailer.SendError{Class: mailer.Permanent, Step: stepQueue, Err: err}

@@ -44,8 +44,9 @@ func readRecords(ctx context.Context, client redis.UniversalClient, id string, p
 			fields[n], _ = v.(string)
 		}
 		if fields[0] != "" {
+			message, _ := asynqbatch.ReadMessage(fields[1]) // what cannot be read is empty
 			found = append(found, record{
-				Message: asynqbatch.ReadMessage(fields[1]), place: place, id: id, state: fields[0],
+				Message: message, place: place, id: id, state: fields[0],
 				next: fields[2], cancelled: fields[3] != "", reason: fields[4], decided: fields[5] == wire.Decided,
 			})
 		}

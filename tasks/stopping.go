@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 )
@@ -26,13 +31,14 @@ const (
 var errNotStopped = errors.New("tasks: stopped with messages unfinished: another worker takes them over within " +
 	"two minutes, and may send what the relay has not answered a second time")
 
-// redisAway returns a channel that is closed when a worker that ends has nothing to wait for but a Redis that is away.
-// release ends it. The goroutine that asks Redis ends then too, or when Redis or the client lets go of it.
-func (w *Worker) redisAway() (away <-chan struct{}, release context.CancelFunc) {
+// redisAway returns a channel that is closed when Redis has taken no write for a moment and quiet reports that there is
+// nothing else to wait for. release ends it. The goroutine that asks Redis ends then too, or when Redis or the client
+// lets go of it.
+func redisAway(client redis.UniversalClient, quiet func() bool) (away <-chan struct{}, release context.CancelFunc) {
 	ctx, release := context.WithCancel(context.Background())
 	var last atomic.Int64 // when Redis has taken a write
 	last.Store(time.Now().UnixNano())
-	go askRedis(ctx, w.redis, &last)
+	go askRedis(ctx, client, &last)
 	gone := make(chan struct{})
 	go func() {
 		look := time.NewTicker(lookEvery)
@@ -43,7 +49,7 @@ func (w *Worker) redisAway() (away <-chan struct{}, release context.CancelFunc) 
 				return
 			case <-look.C:
 			}
-			if time.Since(time.Unix(0, last.Load())) > silentFor && !w.wires() && !w.ledger.unwritten.any() {
+			if time.Since(time.Unix(0, last.Load())) > silentFor && quiet() {
 				close(gone)
 				return
 			}
@@ -65,57 +71,80 @@ func askRedis(ctx context.Context, client redis.UniversalClient, last *atomic.In
 	}
 }
 
-// wires reports whether a sender waits for its relay.
-func (w *Worker) wires() bool {
-	for _, d := range w.dispatchers {
-		if d.busy.wires.Load() > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// cutOff ends asynq's servers though Redis does not answer them. What waits for Redis beside them ends when the client
-// is closed.
-func (w *Worker) cutOff() {
-	w.asynq.CutOff()
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		w.each(func(d *dispatcher) { d.servers.Shutdown() })
-	}()
-	select {
-	case <-ended:
-	case <-time.After(2 * givingBack): // it is still about to subscribe to cancellations, and cannot be told
-	}
-}
-
 // shownTasks is how many tasks are named in one line of the log.
 const shownTasks = 10
 
-// stoppedWithout says what a worker leaves behind that ends without Redis, and that had so many tasks in hand when it
-// was told to. The error is nil if that is nothing that could be sent twice.
-func (w *Worker) stoppedWithout(inHand int) error {
-	if inHand > 0 {
-		w.log.Warn().Int("tasks", inHand).
-			Msg("stopped while Redis is away: what this worker had in hand could not be given back, and another one takes it over within two minutes")
-	} else {
-		w.log.Info().Msg("worker stopped, while Redis is away")
+// stoppedWithout logs that a worker ends without Redis, and what it had in hand when it was told to.
+func stoppedWithout(log zerolog.Logger, inHand int) {
+	if inHand == 0 {
+		log.Info().Msg("worker stopped, while Redis is away")
+		return
 	}
-	return w.sayUnwritten()
+	log.Warn().Int("tasks", inHand).
+		Msg("stopped while Redis is away: what this worker had in hand could not be given back, and another one takes it over within two minutes")
 }
 
-// sayUnwritten is the error of a worker that could not tell Redis what the relay has accepted.
-func (w *Worker) sayUnwritten() error {
-	ids := w.ledger.unwritten.ids()
+// say is the error of a worker that ends and could not tell Redis what the relay has accepted, nil if there is nothing like
+// that. It logs of which tasks.
+func (u *unwritten) say(log zerolog.Logger) error {
+	ids := u.ids()
 	if len(ids) == 0 {
 		return nil
 	}
-	w.log.Error().Int("messages", len(ids)).Strs("tasks", ids[:min(len(ids), shownTasks)]).
+	log.Error().Int("messages", len(ids)).Strs("tasks", ids[:min(len(ids), shownTasks)]).
 		Msg("the relay's answers to these messages could not be written to Redis: another worker may send them a second time")
 	for _, id := range ids {
-		w.log.Debug().Str("task", id).Msg("the relay's answer could not be written to Redis")
+		log.Debug().Str("task", id).Msg("the relay's answer could not be written to Redis")
 	}
 	return redisconn.Unavailable(fmt.Errorf("tasks: stopped while Redis is away: it does not know the outcomes of %d messages, "+
 		"which another worker may send a second time", len(ids)))
+}
+
+// unwritten knows of which messages the outcome is still to be written to Redis: accepted ones, until Redis knows that,
+// and at_most_once ones whose mark is to be taken back. While there are some a worker does not end of itself, for
+// another one would send them again, or make dead letters of them. The zero value is ready for use.
+type unwritten struct {
+	mu       sync.Mutex
+	messages map[string]string // task IDs, by the names of deliveries
+}
+
+func (u *unwritten) add(deliveries ...*delivery) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.messages == nil {
+		u.messages = map[string]string{}
+	}
+	for _, d := range deliveries {
+		u.messages[d.name()] = d.key[strings.Index(d.key, "}:t:")+len("}:t:"):] + d.suffix
+	}
+}
+
+// written notes that Redis knows, or that nobody will try to tell it again.
+func (u *unwritten) written(deliveries ...*delivery) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, d := range deliveries {
+		delete(u.messages, d.name())
+	}
+}
+
+// restored notes that Redis knows all of these, by their names.
+func (u *unwritten) restored(names map[string]string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	maps.DeleteFunc(u.messages, func(name, _ string) bool { return names[name] != "" })
+}
+
+// any reports whether there are some.
+func (u *unwritten) any() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.messages) > 0
+}
+
+// ids are the IDs of their tasks.
+func (u *unwritten) ids() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Sorted(maps.Values(u.messages))
 }

@@ -74,10 +74,14 @@ func TestWorker_stopsWithoutRedis(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%d in hand", name, held), func(t *testing.T) {
 				t.Parallel()
 				h := newHouse(t, redistest.Options{AppendOnly: redistest.Always})
-				h.relay.down = func() error { return sendError(mailer.Unavailable, 421, "later") }
+				answer := make(chan struct{})
+				h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+					<-answer
+					return mailer.Result{Err: sendError(mailer.Temporary, 451, "later")} // which need not be written
+				}
 				log := &lineCounter{}
 				cfg := h.config()
-				cfg.Logger = log.logger()
+				cfg.Logger, cfg.Connections, cfg.BatchSize, cfg.Concurrency = log.logger(), 1, 1, 40
 				end, done := h.run(cfg)
 				if held > 0 {
 					h.send(held, nil)
@@ -86,10 +90,11 @@ func TestWorker_stopsWithoutRedis(t *testing.T) {
 				h.eventually("all are in hand", func() bool { return held == 0 || h.info().Active == held })
 				away(h.Server)
 				end()
+				close(answer)
 				if err := ends(t, done); err != nil {
 					t.Errorf("Run: %v, want none: nothing can be sent twice", err)
 				}
-				said := strings.Contains(strings.Join(log.all(), "\n"), fmt.Sprintf(`"tasks":%d`, held))
+				said := strings.Contains(strings.Join(log.all(), "\n"), "could not be given back")
 				if said != (held > 0) {
 					t.Errorf("%d in hand, and the log says:\n%s", held, strings.Join(log.all(), "\n"))
 				}
@@ -99,7 +104,7 @@ func TestWorker_stopsWithoutRedis(t *testing.T) {
 				h.Kill()
 				h.Restart()
 				giveBackOrphans(t, h.Client(t))
-				h.relay.down = nil
+				h.relay.answer = nil
 				h.start(h.config())
 				h.wait(held)
 				h.once(held)

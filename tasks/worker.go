@@ -124,12 +124,12 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.log.Info().Int("connections", w.cfg.Connections).Int("batch_size", w.cfg.BatchSize).Msg("worker started")
 
 	<-ctx.Done()
+	inHand := w.inFlight.len()
 	w.log.Info().Msg("worker stopping: takes nothing new, ends what is on the wire")
 	timer := time.AfterFunc(w.cfg.ShutdownTimeout, abort)
 	defer timer.Stop()
 	w.isolation.stop()
-	inHand := w.inFlight.len()
-	away, release := w.redisAway()
+	away, release := redisAway(w.redis, func() bool { return !w.wires() && !w.ledger.unwritten.any() })
 	defer release()
 	stopped := make(chan struct{})
 	go func() {
@@ -149,15 +149,16 @@ func (w *Worker) Run(ctx context.Context) error {
 	select {
 	case <-stopped:
 		w.log.Info().Msg("worker stopped")
-		return w.sayUnwritten()
+		return w.ledger.unwritten.say(w.log)
 	case <-away:
 		w.cutOff()
-		return w.stoppedWithout(inHand)
+		stoppedWithout(w.log, inHand)
+		return w.ledger.unwritten.say(w.log)
 	case <-time.After(w.cfg.ShutdownTimeout + 5*givingBack):
 		// Redis does not answer, or the relay is silent about a message that it has.
 		// Waiting longer for either helps nobody.
 		w.cutOff()
-		if err := w.sayUnwritten(); err != nil {
+		if err := w.ledger.unwritten.say(w.log); err != nil {
 			return err
 		}
 		return errNotStopped
@@ -171,4 +172,29 @@ func (w *Worker) each(do func(*dispatcher)) {
 		all.Go(func() { do(d) })
 	}
 	all.Wait()
+}
+
+// wires reports whether a sender waits for its relay.
+func (w *Worker) wires() bool {
+	for _, d := range w.dispatchers {
+		if d.busy.wires.Load() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// cutOff ends asynq's servers though Redis does not answer them. What waits for Redis beside them ends when the client
+// is closed.
+func (w *Worker) cutOff() {
+	w.asynq.CutOff()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.each(func(d *dispatcher) { d.servers.Shutdown() })
+	}()
+	select {
+	case <-ended:
+	case <-time.After(2 * givingBack): // it is still about to subscribe to cancellations, and cannot be told
+	}
 }

@@ -52,6 +52,10 @@ func New(client redis.UniversalClient, cfg Config) *Client {
 	return &Client{b, newSteps(b), newCut()}
 }
 
+// CutOff has all commands of the servers fail from now on, also those that wait for Redis. Shutdown then takes no
+// longer than the configuration gives the handlers. What Redis does not hear of comes back when its lease is over.
+func (c *Client) CutOff() { c.cut.once.Do(func() { close(c.cut.off) }) }
+
 // Server is an asynq server that fetches and acknowledges many tasks in a round trip.
 type Server struct {
 	asynq   *asynq.Server

@@ -2,7 +2,6 @@ package asynqbatch
 
 import (
 	"context"
-	"errors"
 	"sync"
 
 	"github.com/redis/go-redis/v9"
@@ -16,13 +15,7 @@ type cut struct {
 	off  chan struct{} // closed when all commands are to fail
 }
 
-var errCut = errors.New("asynqbatch: the worker ends, and Redis is away")
-
 func newCut() *cut { return &cut{off: make(chan struct{})} }
-
-// CutOff has all commands of the servers fail from now on, also those that wait for Redis. Shutdown then takes no
-// longer than the configuration gives the handlers. What Redis does not hear of comes back when its lease is over.
-func (c *Client) CutOff() { c.cut.once.Do(func() { close(c.cut.off) }) }
 
 // cutClient is a client whose commands end when they are cut off: those that asynq's servers use.
 type cutClient struct {

@@ -1,6 +1,7 @@
 package asynqbatch
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -63,6 +64,9 @@ func (l *limiter) line(now time.Time, text string) (string, bool) {
 func endedBefore(text string) bool {
 	return strings.HasPrefix(text, "Could not remove task") && strings.Contains(text, "NOT FOUND")
 }
+
+// errCut is the error of commands that are cut off: asynq complains of each.
+var errCut = errors.New("asynqbatch: the worker ends, and Redis is away")
 
 // logger gives asynq's own messages to zerolog. What it warns of for each task that
 // becomes a dead letter or is given back is expected, or logged better by us.

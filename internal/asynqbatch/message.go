@@ -8,7 +8,8 @@ import (
 // Message is what asynq's protocol buffer of a task says, as far as anybody but asynq asks.
 type Message struct {
 	Type      string
-	LastError string
+	Payload   []byte
+	LastError string // the text of the last failure
 	Retention time.Duration
 }
 
@@ -43,6 +44,8 @@ func ReadMessage(message string) (m Message, ok bool) {
 		switch tag >> 3 { // of fields that are there twice, the last one counts
 		case fieldType:
 			m.Type = data
+		case fieldPayload:
+			m.Payload = []byte(data)
 		case fieldError:
 			m.LastError = data
 		case fieldRetention:

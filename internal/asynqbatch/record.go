@@ -1,44 +1,5 @@
 package asynqbatch
 
-// Message is what asynq's record of a task says of it, as far as others than asynq need it.
-type Message struct {
-	Payload []byte
-	LastErr string // the text of the last failure
-}
-
-// The numbers of these fields in asynq's protocol buffer of a task.
-const (
-	fieldPayload = 2
-	fieldLastErr = 7
-)
-
-// ReadMessage reads the field "msg" of a task's record. What it cannot read is empty.
-func ReadMessage(message string) Message {
-	var m Message
-	for len(message) > 0 {
-		tag, n := uvarint(message)
-		value, k := uvarint(message[n:])
-		if n == 0 || k == 0 {
-			return m
-		}
-		message = message[n+k:]
-		if tag&7 != 2 { // a number
-			continue
-		}
-		if value > uint64(len(message)) {
-			return m
-		}
-		switch tag >> 3 {
-		case fieldPayload:
-			m.Payload = []byte(message[:value])
-		case fieldLastErr:
-			m.LastErr = message[:value]
-		}
-		message = message[value:]
-	}
-	return m
-}
-
 // ListKeys are the keys of the record of a task and of the lists that it may be in, for scripts with TakeOutLua.
 func ListKeys(queue, id string) []string {
 	list := "asynq:{" + queue + "}:"

@@ -17,11 +17,12 @@ func TestReadMessage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m := ReadMessage(string(data)); string(m.Payload) != "pay\x00load" || m.LastErr != "" {
+	m, ok := ReadMessage(string(data))
+	if !ok || string(m.Payload) != "pay\x00load" || m.LastError != "" || m.Type != "type" || m.Retention != time.Hour {
 		t.Errorf("%+v", m)
 	}
 	for n := range data {
-		if m := ReadMessage(string(data[:n])); len(m.Payload) > len("pay\x00load") {
+		if m, _ := ReadMessage(string(data[:n])); len(m.Payload) > len("pay\x00load") {
 			t.Errorf("of %d bytes: %+v", n, m)
 		}
 	}
@@ -45,9 +46,9 @@ func TestReadMessage_lastErr(t *testing.T) {
 		if err != nil || info.State != asynq.TaskStateArchived {
 			continue
 		}
-		m := ReadMessage(s.redis.HGet(t.Context(), TaskKey("default", "1"), "msg").Val())
-		if m.LastErr != info.LastErr || m.LastErr == "" {
-			t.Errorf("%q, want %q", m.LastErr, info.LastErr)
+		m, _ := ReadMessage(s.redis.HGet(t.Context(), TaskKey("default", "1"), "msg").Val())
+		if m.LastError != info.LastErr || m.LastError == "" {
+			t.Errorf("%q, want %q", m.LastError, info.LastErr)
 		}
 		return
 	}

@@ -85,6 +85,7 @@ func (m *Metrics) Handler() http.Handler {
 func (m *Metrics) begin() {
 	for _, mailer := range m.mailers {
 		m.worker.held.WithLabelValues(mailer)
+		m.worker.short.WithLabelValues(mailer)
 		for _, queue := range m.queues {
 			for _, action := range actions() {
 				m.worker.messages.WithLabelValues(mailer, queue, label(action))

@@ -206,6 +206,7 @@ func TestReal(t *testing.T) {
 		`mailpouch_recipients_refused_total{class="temporary",code="451",mailer="default"}`: 5,
 		`mailpouch_mailer_held{mailer="default"}`:                                           0,
 		`mailpouch_mailer_held{mailer="marketing"}`:                                         1,
+		`mailpouch_mailer_connections_missing{mailer="default"}`:                            0,
 		`mailpouch_mailer_holds_total{code="none",mailer="marketing",step="connect"}`:       1,
 		`mailpouch_queue_wait_seconds_count{mailer="default",queue="default"}`:              35,
 		`mailpouch_queue_wait_seconds_count{mailer="default",queue="bulk"}`:                 5,

@@ -20,6 +20,7 @@ type workerMetrics struct {
 	batches, batchTime *prometheus.HistogramVec
 
 	held  *prometheus.GaugeVec
+	short *prometheus.GaugeVec
 	holds *prometheus.CounterVec
 	swept *prometheus.CounterVec
 }
@@ -48,6 +49,8 @@ func newWorkerMetrics(b *book) workerMetrics {
 		batchTime: b.histogram("mailpouch_batch_seconds", "How long a connection took for what it took at once.", stepBuckets(), "mailer"),
 		held: b.gauge("mailpouch_mailer_held",
 			"1 while this worker holds a mailer's messages because its relay takes none, else 0.", "mailer"),
+		short: b.gauge("mailpouch_mailer_connections_missing",
+			"Connections that this worker would open to a mailer's relay and that the relay does not allow, so that it goes on with fewer.", "mailer"),
 		holds: b.counter("mailpouch_mailer_holds_total",
 			"How often a worker began to hold a mailer's messages, by the step that failed and the reply code.", "mailer", "step", "code"),
 		swept: b.counter("mailpouch_swept_total",
@@ -69,7 +72,7 @@ func label(a tasks.Action) string { return strings.ReplaceAll(string(a), " ", "_
 
 // Observer returns the observer for a worker.
 func (m *Metrics) Observer() tasks.Observer {
-	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Swept: m.sweptUp}
+	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Connections: m.connections, Swept: m.sweptUp}
 }
 
 func (m *Metrics) sweptUp(s tasks.Swept) {
@@ -121,6 +124,10 @@ func (m *Metrics) heldBack(name string, reason error) {
 	}
 	m.worker.held.WithLabelValues(name).Set(1)
 	m.worker.holds.WithLabelValues(name, step(reason), code(reason)).Inc()
+}
+
+func (m *Metrics) connections(name string, allowed, wanted int) {
+	m.worker.short.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(wanted - allowed))
 }
 
 // class is the class of an error, as the value of a label. The error may be a relay's reply,

@@ -32,6 +32,8 @@ type mailerState struct {
 	flow
 	open      int // connections
 	opened    int // since the start
+	allowed   int // by the relay, if those are fewer than wanted; else 0
+	wanted    int // with allowed
 	lastBatch int
 	batches   int
 	batched   int       // messages in them
@@ -77,7 +79,7 @@ func NewState(names ...string) *State {
 
 // Observer is what the worker tells.
 func (s *State) Observer() tasks.Observer {
-	return tasks.Observer{Batch: s.batch, Outcome: s.outcome, Held: s.held}
+	return tasks.Observer{Batch: s.batch, Outcome: s.outcome, Held: s.held, Connections: s.allows}
 }
 
 // Hooks are what the smtp backends of a mailer tell, "" being the default one.
@@ -137,6 +139,15 @@ func (s *State) held(name string, reason error) {
 	m.heldSince = m.heldFirst
 	m.heldWhy = reason.Error()
 	m.lastError, m.errorAt = m.heldWhy, s.now()
+}
+
+func (s *State) allows(name string, allowed, wanted int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.mailer(name)
+	if m.allowed, m.wanted = allowed, wanted; allowed == wanted {
+		m.allowed, m.wanted = 0, 0
+	}
 }
 
 func (s *State) outcome(out tasks.Outcome) {

@@ -119,6 +119,26 @@ func TestState_failuresRing(t *testing.T) {
 	}
 }
 
+func TestState_allows(t *testing.T) {
+	t.Parallel()
+	s, _ := clocked("marketing")
+	allows := func() (allowed, wanted int) {
+		m := s.snapshot(redact.View{}).Mailers[1]
+		return m.Allowed, m.Wanted
+	}
+	if a, w := allows(); a != 0 || w != 0 {
+		t.Errorf("%d of %d connections allowed before any was refused, want nothing", a, w)
+	}
+	s.allows("marketing", 3, 5)
+	if a, w := allows(); a != 3 || w != 5 {
+		t.Errorf("%d of %d connections allowed, want 3 of 5", a, w)
+	}
+	s.allows("marketing", 5, 5)
+	if a, w := allows(); a != 0 || w != 0 {
+		t.Errorf("%d of %d connections allowed when all are, want nothing", a, w)
+	}
+}
+
 func TestState_held(t *testing.T) {
 	t.Parallel()
 	s, pass := clocked("marketing")

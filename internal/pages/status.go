@@ -46,8 +46,10 @@ type mailerStatus struct {
 	Name      string     `json:"name"`
 	Flow      flow       `json:"flow"`
 	Rate      float64    `json:"rate"`
-	Open      int        `json:"open"`   // connections
-	Opened    int        `json:"opened"` // since the start
+	Open      int        `json:"open"`              // connections
+	Opened    int        `json:"opened"`            // since the start
+	Allowed   int        `json:"allowed,omitempty"` // by the relay, if those are fewer than wanted
+	Wanted    int        `json:"wanted,omitempty"`
 	LastBatch int        `json:"last_batch"`
 	MeanBatch float64    `json:"mean_batch"`
 	HeldSince *time.Time `json:"held_since,omitempty"`
@@ -156,7 +158,7 @@ func (s *State) snapshot(v redact.View) status {
 
 func (m *mailerState) status(name string, now time.Time, v redact.View) mailerStatus {
 	return mailerStatus{
-		Name: name, Flow: m.flow, Rate: m.rate(now), Open: m.open, Opened: m.opened,
+		Name: name, Flow: m.flow, Rate: m.rate(now), Open: m.open, Opened: m.opened, Allowed: m.allowed, Wanted: m.wanted,
 		LastBatch: m.lastBatch, MeanBatch: float64(m.batched) / float64(max(m.batches, 1)),
 		HeldSince: notZero(m.heldSince), HeldWhy: v.Text(m.heldWhy, maxReason),
 		LastError: v.Text(m.lastError, maxReason), ErrorAt: notZero(m.errorAt),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,8 @@ type house struct {
 	redis *redistest.Server
 	queue *tasks.Queue
 	sent  int
+
+	allowed atomic.Int64 // connections, as observers hear
 
 	mu  sync.Mutex
 	log bytes.Buffer
@@ -77,7 +80,8 @@ func (h *house) worker(cfg smtp.Config, connections int, queues map[string]int) 
 	w, err := tasks.NewWorker(h.redis.Client(h.t), tasks.WorkerConfig{
 		Connect:     func(string) (mailer.Backend, error) { return smtp.New(cfg) },
 		Connections: connections, Queues: queues, Logger: &log,
-		RetryMin: 10 * time.Millisecond, RetryMax: 20 * time.Millisecond,
+		Observers: []tasks.Observer{{Connections: func(_ string, allowed, _ int) { h.allowed.Store(int64(allowed)) }}},
+		RetryMin:  10 * time.Millisecond, RetryMax: 20 * time.Millisecond,
 	})
 	if err != nil {
 		h.t.Fatal(err)

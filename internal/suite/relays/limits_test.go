@@ -41,6 +41,9 @@ func TestLimit(t *testing.T) {
 				if r.connects > 12 {
 					t.Errorf("%d connections opened", r.connects)
 				}
+				if n := h.allowed.Load(); n != int64(allowed) {
+					t.Errorf("observers hear that %d connections are allowed, want %d", n, allowed)
+				}
 				if n := h.logged("takes no mail"); n != 0 {
 					t.Errorf("%d times held", n)
 				}
@@ -112,6 +115,11 @@ func TestLimit_postfix(t *testing.T) {
 		t.Fatal(err)
 	}
 	took := time.Since(began)
+	time.Sleep(time.Second) // what was learned of the limit is believed then
+	h.send(1, "")
+	if err := p.Wait(t.Context(), 401); err != nil {
+		t.Fatal(err)
+	}
 	stop() // before Connections opens one more
 	n, err := p.Connections(t.Context())
 	if err != nil {

@@ -34,22 +34,6 @@ func TestLogin_wrongPassword(t *testing.T) {
 	}
 }
 
-// The pauses grow.
-func TestLogin_pauses(t *testing.T) {
-	t.Parallel()
-	h := newHouse(t, 10)
-	r := startRelay(t, &relay{password: "new"})
-	h.send(10, "")
-	h.worker(account(r, "old"), 4, nil)
-	h.worker(account(r, "old"), 4, nil)
-	h.eventually("three refused logins", 3*time.Minute, func() bool { return r.failures() == 3 })
-	for i, want := range []time.Duration{30 * time.Second, 60 * time.Second} {
-		if pause := r.failed[i+1].Sub(r.failed[i]); pause < want-time.Second {
-			t.Errorf("pause %d: %v, want at least %v", i, pause, want)
-		}
-	}
-}
-
 // A worker with a password that the relay refuses does not stop one that is logged in, also when that has to
 // log in again.
 func TestLogin_othersGoOn(t *testing.T) {
@@ -74,23 +58,6 @@ func TestLogin_othersGoOn(t *testing.T) {
 		t.Errorf("%d logins refused, want 1", n)
 	}
 	stop()
-}
-
-// Who is restarted with a better password does not wait for the pauses of the old one.
-func TestLogin_corrected(t *testing.T) {
-	t.Parallel()
-	h := newHouse(t, 10)
-	r := startRelay(t, &relay{password: "right"})
-	h.send(10, "")
-	_, stop := h.worker(account(r, "stale"), 4, nil)
-	h.eventually("two refused logins", time.Minute, func() bool { return r.failures() == 2 })
-	stop() // the next login is a minute away
-	_, stop = h.worker(account(r, "right"), 4, nil)
-	if took := h.wait(r, 10, time.Minute); took > 45*time.Second {
-		t.Errorf("the mail went out after %v", took)
-	}
-	stop()
-	h.once(r)
 }
 
 // While a relay takes no mail, a probe opens one connection and sends one message.
