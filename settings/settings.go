@@ -60,6 +60,8 @@ type SMTP struct {
 	CAFile     string `envconfig:"EMAIL_SSL_CAFILE" mailer:"own" desc:"PEM file of the authorities to trust instead of the system's"`
 	ServerName string `envconfig:"EMAIL_SSL_SERVER_NAME" mailer:"own" desc:"name that the server's certificate must be for; EMAIL_HOST if empty"`
 
+	AuthMechanisms Mechanisms `envconfig:"EMAIL_AUTH_MECHANISMS" mailer:"own" desc:"ways to log in that may be used, in this order: SCRAM-SHA-256, CRAM-MD5, PLAIN, LOGIN if empty. For a server that offers one which does not work"`
+
 	AllowInsecureAuth bool `envconfig:"EMAIL_ALLOW_INSECURE_AUTH" mailer:"own" default:"false" desc:"allow the password to go to another machine without TLS"`
 
 	Timeout     Seconds       `envconfig:"EMAIL_TIMEOUT" mailer:"shared" default:"1m" min:"1ms" desc:"how long connecting and each command may take; a plain number is seconds"`

@@ -52,7 +52,8 @@ type QueueConfig struct {
 
 	// Shards is in how many parts, each in a place of its own, the queues are, so that the
 	// masters of a Redis Cluster share the work: in one piece if zero or 1. It may
-	// grow, if WorkerConfig.Shards grows first.
+	// grow, if WorkerConfig.Shards grows first. What is handed over once (Options.IdempotencyKey,
+	// Options.Unique) is in no part but in the whole queue, so that a key is the same key for all.
 	Shards int
 
 	Tracer Tracer // no traces if nil
@@ -402,6 +403,10 @@ func (q *Queue) handOverMany(ctx context.Context, payloads []*wire.Payload, id s
 	}
 	return err
 }
+
+// heldFor is how long a worker can still have a task that was cancelled: by its own settings, which a program
+// does not know, and none holds one for a day.
+func (q *Queue) heldFor() time.Duration { return max(2*q.cfg.TaskTimeout, heldAtMost) }
 
 // taskOptions are asynq's options of a task in the given queue.
 func (q *Queue) taskOptions(queue string, due time.Time) []asynq.Option {

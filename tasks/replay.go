@@ -82,11 +82,6 @@ func encodeAgain(p *wire.Payload, letter *asynq.TaskInfo, id string) ([]byte, er
 		asynq.MaxRetry(letter.MaxRetry), asynq.Timeout(letter.Timeout), asynq.Retention(letter.Retention))
 }
 
-// replayedFor is how long a dead letter with a key that is replayed leaves a mark in its
-// place, so that the key stays taken: longer than the new task waits. The new one cannot
-// have the ID itself: it is another task for whoever was told of the first one.
-const replayedFor = 30 * 24 * time.Hour
-
 func pendingKey(queue string) string { return "asynq:{" + queue + "}:pending" }
 
 // replayScript takes the dead letter ARGV[1], with the record KEYS[3], out of the lists

@@ -136,15 +136,23 @@ func (w *watcher) look(ctx context.Context) error {
 	}
 	whole := w.self
 	whole.Shards = maxShards
-	shards := w.self.Shards
-	var others []string
+	var parts, others []string
 	for _, name := range names {
 		switch parsed := wire.ParseQueueName(name); {
 		case parsed.String() == name && whole.Serves(parsed):
-			shards = max(shards, parsed.Shard)
+			if parsed.Shard > w.self.Shards {
+				parts = append(parts, name)
+			}
 		case !w.unserved[name]:
 			others = append(others, name)
 		}
+	}
+	if parts, err = withTasks(ctx, w.redis, parts); err != nil {
+		return err
+	}
+	shards := w.self.Shards
+	for _, name := range parts { // those that are empty may be of a time when there were more
+		shards = max(shards, wire.ParseQueueName(name).Shard)
 	}
 	if shards > w.self.Shards {
 		w.serve(shards)

@@ -30,7 +30,9 @@ func queueWarnings(ctx context.Context, s settings.Settings) []string {
 	for _, q := range queues {
 		name := wire.ParseQueueName(q.Name)
 		ours := s.Worker.Queues[name.Queue] > 0 && (name.Mailer == "" || slices.Contains(s.Mailers(), name.Mailer))
-		if ours {
+		if ours && q.Waiting+q.Scheduled+q.Retry == 0 {
+			continue
+		} else if ours {
 			parts = max(parts, name.Shard)
 		} else if q.Unserved() {
 			warnings = append(warnings, fmt.Sprintf("queue %s: %d tasks wait, no worker that runs takes them, and one with these settings would not either: "+

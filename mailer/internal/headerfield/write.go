@@ -138,7 +138,12 @@ func inner(part string, opening byte) (text string, ok bool) {
 // isVisible reports whether s is ASCII with no white space and no angle bracket in it, and not
 // empty.
 func isVisible(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '<' || r == '>' })
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c > '~' || c == '<' || c == '>' {
+			return false
+		}
+	}
+	return s != ""
 }
 
 const reasonID = "is not an id such as <left@right>"
@@ -160,7 +165,7 @@ func ID(s string) (id, reason string) {
 // isLeftRight reports whether s is a left and a right side with an @ between them. It allows more
 // than the grammar: some programs have always made IDs with colons, slashes and dots anywhere.
 func isLeftRight(s string) bool {
-	at := 0 // of the @
+	var at int // of the @
 	if s[0] == '"' {
 		at = address.Closed(s)
 	} else if at = strings.IndexByte(s, '@'); at > 0 && strings.ContainsAny(s[:at], "()[],;\\\"") {
