@@ -55,6 +55,13 @@ func (h *house) start(cfg WorkerConfig) (stop func()) {
 // startOn is start on a client that the test has prepared.
 func (h *house) startOn(client redis.UniversalClient, cfg WorkerConfig) (stop func()) {
 	h.t.Helper()
+	_, stop = h.startWorker(client, cfg)
+	return stop
+}
+
+// startWorker is startOn for a test that looks into the worker.
+func (h *house) startWorker(client redis.UniversalClient, cfg WorkerConfig) (w *Worker, stop func()) {
+	h.t.Helper()
 	w, err := NewWorker(client, cfg)
 	if err != nil {
 		h.t.Fatal(err)
@@ -70,7 +77,7 @@ func (h *house) startOn(client redis.UniversalClient, cfg WorkerConfig) (stop fu
 		_ = client.Close()
 	})
 	h.t.Cleanup(stop)
-	return stop
+	return w, stop
 }
 
 // send queues n messages with the Message-IDs <0@t> to <n-1@t>.

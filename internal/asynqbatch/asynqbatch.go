@@ -62,6 +62,7 @@ type Server struct {
 	asynq   *asynq.Server
 	slots   *slots
 	fetcher *fetcher
+	stop    sync.Once
 	end     sync.Once
 }
 
@@ -96,11 +97,17 @@ func (c *Client) NewServer(cfg ServerConfig) *Server {
 // Start starts to fetch tasks and to give them to the handler.
 func (s *Server) Start(h asynq.Handler) error { return s.asynq.Start(s.slots.handler(h)) }
 
-// Stop makes the server fetch no more tasks. What no handler has begun goes back to its queue.
+// Stop makes the server fetch no more tasks. What no handler has begun goes back to its queue. Whoever calls it, it
+// returns when that is done.
 func (s *Server) Stop() {
-	s.asynq.Stop()
-	s.fetcher.close(context.Background())
+	s.stop.Do(func() {
+		s.asynq.Stop()
+		s.fetcher.close(context.Background())
+	})
 }
+
+// InHand is how many tasks the server has fetched that no handler has ended.
+func (s *Server) InHand() int { return s.slots.taken() + s.fetcher.waiting() }
 
 // Unbegun takes the tasks that were fetched and that asynq has not asked for yet, and returns their keys: the caller gives them
 // back. What asynq has asked for its handlers have begun then.

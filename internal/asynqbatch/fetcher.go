@@ -190,6 +190,17 @@ func (f *fetcher) asks(list string) bool {
 	return len(f.prefetched) == 0 && (!ok || time.Since(since) >= pause)
 }
 
+// waiting is how many tasks have been fetched that asynq has not asked for.
+func (f *fetcher) waiting() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, tasks := range f.prefetched {
+		n += len(tasks)
+	}
+	return n
+}
+
 // takeAll takes what asynq has not asked for and returns the keys of it, when Redis is not being asked for more.
 func (f *fetcher) takeAll() (keys []string) {
 	f.asking.Lock()

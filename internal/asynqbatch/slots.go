@@ -105,6 +105,13 @@ func (s *slots) free() int {
 	return s.all - s.busy - len(s.given)
 }
 
+// taken is how many slots are not free.
+func (s *slots) taken() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all - s.free()
+}
+
 // wait returns for how many tasks there are free slots, at least one. If there are few it waits a
 // moment for more: the handlers have all other tasks to go on with.
 func (s *slots) wait() int {

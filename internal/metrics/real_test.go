@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -228,6 +229,7 @@ func TestReal(t *testing.T) {
 		`asynq_queue_size{queue="default"}`:                                            6,
 		`asynq_queue_paused_total{queue="bulk"}`:                                       0,
 		`mailpouch_queue_oldest_seconds{queue="default"}`:                              0,
+		`mailpouch_queue_workers{queue="default"}`:                                     1,
 	} {
 		if value, ok := got[series]; !ok || value != want {
 			t.Errorf("%s is %v (there: %v), want %v", series, value, ok, want)
@@ -337,7 +339,7 @@ func TestACL(t *testing.T) {
 		if err := admin.Do(t.Context(), words...).Err(); err != nil {
 			t.Fatal(err)
 		}
-		if err := admin.SAdd(t.Context(), "asynq:queues", "default").Err(); err != nil {
+		if err := cmp.Or(admin.SAdd(t.Context(), "asynq:queues", "default").Err(), admin.Set(t.Context(), "asynq:{default}:processed", 1, 0).Err()); err != nil {
 			t.Fatal(err)
 		}
 		client, err := redisconn.ConnectStatus("redis://" + name + ":SECRET@" + redis.Addr())
