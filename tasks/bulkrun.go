@@ -138,7 +138,7 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 		chunks = append(chunks, chunk)
 	}
 	var failure error
-	over, room, tripping := inTime.Done(), r.w.roomFor(r.task), via.breaker.tripping()
+	over, room, tripping := inTime.Done(), r.w.roomFor(r.task), via.holdsNow()
 	giveBack := func(reason BackReason) {
 		over, room, tripping, chunks, why = nil, nil, nil, nil, reason
 		failure = r.back(via, why)
@@ -148,7 +148,7 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 			}
 		}
 		if left > 0 {
-			r.task.handed.stays()
+			r.task.stays()
 		}
 	}
 	for left > 0 {

@@ -27,6 +27,8 @@ import (
 
 func archiveKey(queue string) string { return "asynq:{" + queue + "}:archived" }
 
+func pendingKey(queue string) string { return "asynq:{" + queue + "}:pending" }
+
 // rescue comes before a task is archived. It moves the dead letters of its queue that asynq
 // would soon drop, and notes the whole reason, for asynq gets it without addresses.
 func rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason string) error {

@@ -53,6 +53,9 @@ func newTaskMessage(ctx context.Context, task *asynq.Task) *taskMessage {
 	return t
 }
 
+// stays says that the task cannot go back to its queue now.
+func (t *taskMessage) stays() { t.handed.stays() }
+
 // tries is how many the message had before this one.
 func (t *taskMessage) tries() int { return t.retried + t.payload.Spent }
 
@@ -299,7 +302,11 @@ func (d *delivery) putBack() {
 // has an outcome, or is put back.
 func (d *delivery) giveUp() bool {
 	d.unwanted.Store(true)
-	return d.state.CompareAndSwap(deliveryWaiting, deliveryGivenUp)
+	if !d.state.CompareAndSwap(deliveryWaiting, deliveryGivenUp) {
+		return false
+	}
+	d.message = nil // a sender may have the delivery for long, and not look at it
+	return true
 }
 
 // claim takes the deliveries for the wire that their handlers have not given up.

@@ -115,6 +115,14 @@ type Swept struct {
 	Tasks  int
 }
 
+// GivenBack is a task that a worker gave back untried, or a bulk task that it did not end.
+type GivenBack struct {
+	Reason BackReason
+	TaskID string
+	Queue  string
+	Mailer string // "" for the default one
+}
+
 // Batch is what one sender sent at once.
 type Batch struct {
 	Mailer   string // "" for the default one

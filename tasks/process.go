@@ -100,8 +100,8 @@ func (w *Worker) processAlone(ctx context.Context, t *taskMessage, via *dispatch
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.isolation.stopping, cancel)()
-	t.handed.stays()
-	if via.breaker.holds() {
+	t.stays()
+	if via.holds() {
 		return givenBack(BackHeld)
 	}
 	leave, ok := w.isolation.enterAlone(ctx)
@@ -109,7 +109,7 @@ func (w *Worker) processAlone(ctx context.Context, t *taskMessage, via *dispatch
 		return givenBack(BackAlone)
 	}
 	defer leave()
-	if via.breaker.holds() {
+	if via.holds() {
 		return givenBack(BackHeld)
 	}
 	w.log.Warn().Str("task", t.id).Str("queue", t.queue).Int("lost_leases", lost).

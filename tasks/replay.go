@@ -83,8 +83,6 @@ func encodeAgain(p *wire.Payload, letter *asynq.TaskInfo, id string) ([]byte, er
 		asynq.MaxRetry(letter.MaxRetry), asynq.Timeout(letter.Timeout), asynq.Retention(letter.Retention))
 }
 
-func pendingKey(queue string) string { return "asynq:{" + queue + "}:pending" }
-
 // replayScript takes the dead letter ARGV[1], with the record KEYS[3], out of the lists
 // KEYS[1] and KEYS[2], and puts the task ARGV[3] with the ID ARGV[2] into the list KEYS[5] and
 // its record KEYS[4]. With ARGV[5] it leaves a mark in the place of the letter, for ARGV[6] seconds.

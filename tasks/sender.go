@@ -36,7 +36,9 @@ type sender struct {
 	policy       policy
 	batchSize    int
 	batchTimeout time.Duration
+	openPatience time.Duration
 	inHand       func() int // tasks that handlers have
+	opened       error      // why there is no connection for the batch
 	observers    observers
 	tracer       Tracer
 	mailer       string
@@ -81,10 +83,11 @@ func (s *sender) run(stop, work context.Context) {
 // there is nothing to probe a relay with that greets us: then it is taken to be back.
 func (s *sender) next(stop, work context.Context) []*delivery {
 	var quiet <-chan time.Time
+	tripping := s.breaker.tripping()
 	if s.probing {
 		timer := time.NewTimer(quietFor)
 		defer timer.Stop()
-		quiet = timer.C
+		quiet, tripping = timer.C, nil
 	}
 	for {
 		s.conn.await(stop, work)
@@ -94,7 +97,7 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 			select {
 			case <-stop.Done():
 				return nil
-			case <-s.breaker.tripping():
+			case <-tripping:
 				return nil
 			case <-changed:
 				continue
@@ -233,6 +236,7 @@ func (s *sender) stillHeld(err error) {
 func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery) {
 	ctx, cancel := context.WithTimeout(work, s.batchTimeout)
 	defer cancel()
+	s.opened = s.open(ctx) // before the messages are taken for the wire: until then they may go back
 	deliveries, err := s.unsent(ctx, claim(batch))
 	if err != nil {
 		s.log.Error().Err(err).Msg("no mail is sent until Redis answers")
@@ -469,17 +473,44 @@ var errNoReport = errors.New("tasks: the backend said nothing of this message")
 func (s *sender) guarded(ctx context.Context, batch mailer.Batch) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			what := panicked(p)
-			s.log.Error().Bytes("stack", debug.Stack()).Msg("the backend panicked: " + what)
-			_ = s.backend.Close() // whatever was half said on it is not said further
-			err = errors.New("tasks: the backend panicked: " + what)
+			err = s.panicked(p)
 		}
 	}()
-	if err := s.conn.Open(ctx); err != nil {
+	if s.opened != nil {
+		return s.opened
+	}
+	if err := s.conn.Open(ctx); err != nil { // it is open, unless it was closed just now
 		return err
 	}
 	mailer.SendBatch(ctx, s.backend, batch)
 	return errNoReport
+}
+
+// panicked closes a backend that has panicked and returns the error of its messages.
+func (s *sender) panicked(p any) error {
+	what := panicked(p)
+	s.log.Error().Bytes("stack", debug.Stack()).Msg("the backend panicked: " + what)
+	_ = s.backend.Close() // whatever was half said on it is not said further
+	return errors.New("tasks: the backend panicked: " + what)
+}
+
+// open opens the connection, if it is not open. While none of the mailer's is, and that takes long, messages go back: a
+// relay that is silent, or behind a firewall that is, would keep them from other workers for as long as EMAIL_TIMEOUT.
+func (s *sender) open(ctx context.Context) (err error) {
+	attempt := new(opening)
+	timer := time.AfterFunc(s.openPatience, func() {
+		if !s.conn.othersOpen() {
+			s.breaker.takesLong(attempt)
+		}
+	})
+	defer func() {
+		timer.Stop()
+		s.breaker.ended(attempt)
+		if p := recover(); p != nil {
+			err = s.panicked(p)
+		}
+	}()
+	return s.conn.Open(ctx)
 }
 
 // unsent asks the ledger which of the claimed deliveries may be sent, and puts all of them

@@ -30,6 +30,7 @@ type Worker struct {
 	rounds      *rounds
 	strangers   *strangers
 	isolation   *isolation
+	watch       *watcher
 	reporter
 }
 
@@ -54,8 +55,10 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		rounds:      newRounds(*cfg.Logger),
 		reporter:    reporter{redact.View{Addresses: cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
+	w.watch = newWatcher(client, cfg, w.dispatchers)
 	w.asynq = asynqbatch.New(client, asynqbatch.Config{
 		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Steps: steps(), Fetched: w.isolation.fetched, Logger: *cfg.Logger, Clock: cfg.clock,
+		Asleep: w.watch.queues.Asleep, Took: w.watch.queues.Took,
 	})
 	w.isolation.owner = w.asynq.Owner
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
@@ -129,10 +132,10 @@ func (w *Worker) Run(ctx context.Context) error {
 		newSweeper(w.redis, w.inRedis(), w.cfg.RetryMax, w.cfg.sweepEvery, w.log, w.observers).Run(ctx)
 	})
 	for _, d := range w.dispatchers {
-		if err := d.start(ctx, work, w.asynq, w, &senders); err != nil {
-			return fmt.Errorf("tasks: %w", err)
-		}
+		d.start(ctx, work, w.asynq, w, &senders)
 	}
+	var watching sync.WaitGroup
+	watching.Go(func() { w.watch.run(ctx) })
 	w.log.Info().Int("connections", w.cfg.Connections).Int("batch_size", w.cfg.BatchSize).Msg("worker started")
 
 	<-ctx.Done()
@@ -146,16 +149,17 @@ func (w *Worker) Run(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		w.eachServer((*asynqbatch.Server).Stop)
+		w.each(func(d *dispatcher) { d.servers.End() })
 		senders.Wait()
 		for _, d := range w.dispatchers {
 			d.stop()
 		}
 		w.ledger.end()
 		ledger.Wait()
-		w.eachServer((*asynqbatch.Server).Shutdown) // gives back what no sender took
+		w.each(func(d *dispatcher) { d.servers.Shutdown() }) // gives back what no sender took
 		letGo()
 		keeper.Wait()
+		watching.Wait()
 	}()
 	select {
 	case <-stopped:
@@ -176,13 +180,11 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 }
 
-// eachServer does something with all asynq servers at the same time.
-func (w *Worker) eachServer(do func(*asynqbatch.Server)) {
+// each does something with all dispatchers at the same time.
+func (w *Worker) each(do func(*dispatcher)) {
 	var all sync.WaitGroup
 	for _, d := range w.dispatchers {
-		for _, server := range d.servers {
-			all.Go(func() { do(server) })
-		}
+		all.Go(func() { do(d) })
 	}
 	all.Wait()
 }
@@ -204,7 +206,7 @@ func (w *Worker) cutOff() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		w.eachServer((*asynqbatch.Server).Shutdown)
+		w.each(func(d *dispatcher) { d.servers.Shutdown() })
 	}()
 	select {
 	case <-ended:

@@ -13,11 +13,12 @@
 //	recover a task        only if its lease is over still, so that of several servers one does it
 //	forward a task        when it is due by the clock of Redis. That clock alone also says when a lease is over
 //
-// The moves of a task are scripts of ours that compare the owner (moves.go). Archiving a task drops no other (archive.go), and
-// a task's time-out is kept from asynq (timeout.go). Everything else passes through. What is in Redis before and after is what
-// asynq itself would have left: the same keys, lists, leases and numbers, and one more field in the record of a task that is
-// active. So asynq's client and inspector, asynqmon, asynq's command line, and servers without this package work on the same
-// queues and see no difference; what such servers do to a task compares nothing. A script that is not known any more, in another version of asynq, passes through too: that costs speed
+// The moves of a task are scripts of ours that compare the owner; see moves.go. A task's time-out is kept from asynq
+// (timeout.go), and what would drop dead letters drops none (archive.go). Everything else passes through. What is in
+// Redis before and after is what asynq itself would have left: the same keys, lists, leases and numbers, and one more
+// field in the record of a task that is active. So asynq's client and inspector, asynqmon, asynq's command line, and
+// servers without this package work on the same queues and see no difference; what such servers do to a task
+// compares nothing. A script that is not known any more, in another version of asynq, passes through too: that costs speed
 // and the protection, never mail. A test fails then. The scripts read Redis's clock and write: that takes
 // replication of what they did, which Redis has had as its default since version 5.
 //
@@ -60,6 +61,7 @@ type Server struct {
 	asynq   *asynq.Server
 	slots   *slots
 	fetcher *fetcher
+	stop    sync.Once
 	end     sync.Once
 }
 
@@ -94,11 +96,17 @@ func (c *Client) NewServer(cfg ServerConfig) *Server {
 // Start starts to fetch tasks and to give them to the handler.
 func (s *Server) Start(h asynq.Handler) error { return s.asynq.Start(s.slots.handler(h)) }
 
-// Stop makes the server fetch no more tasks. What no handler has begun goes back to its queue.
+// Stop makes the server fetch no more tasks. What no handler has begun goes back to its queue. Whoever calls it, it
+// returns when that is done.
 func (s *Server) Stop() {
-	s.asynq.Stop()
-	s.fetcher.close(context.Background())
+	s.stop.Do(func() {
+		s.asynq.Stop()
+		s.fetcher.close(context.Background())
+	})
 }
+
+// InHand is how many tasks the server has fetched that no handler has ended.
+func (s *Server) InHand() int { return s.slots.taken() + s.fetcher.waiting() }
 
 // Unbegun takes the tasks that were fetched and that asynq has not asked for yet, and returns their keys: the caller gives them
 // back. What asynq has asked for its handlers have begun then.

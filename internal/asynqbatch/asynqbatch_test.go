@@ -36,7 +36,7 @@ func (c *counter) EvalSha(_ context.Context, _ string, keys []string, _ ...any) 
 		return redis.NewCmdResult(nil, c.err)
 	}
 	if c.full {
-		return redis.NewCmdResult([]any{"id", "task", "0"}, nil)
+		return redis.NewCmdResult([]any{"id", "task", "0", ""}, nil)
 	}
 	return redis.NewCmdResult([]any{}, nil)
 }

@@ -20,6 +20,7 @@ type workerMetrics struct {
 
 	batches, batchTime *prometheus.HistogramVec
 
+	back           *prometheus.CounterVec
 	held, short    *prometheus.GaugeVec
 	skew           *prometheus.GaugeVec
 	holds          *prometheus.CounterVec
@@ -50,12 +51,18 @@ func newWorkerMetrics(b *book) workerMetrics {
 		batchTime: b.histogram("mailpouch_batch_seconds", "How long a connection took for what it took at once.", stepBuckets(), "mailer"),
 		skew: b.gauge("mailpouch_clock_skew_seconds",
 			"How far the clock of this worker's machine is ahead of that of Redis; negative if it is behind. Measured at the start and every minute."),
+		back: b.counter("mailpouch_given_back_total",
+			"Tasks that went back to their queue untried, without a try spent: `held` (the relay takes no mail here, another worker may reach it), "+
+				"`alone` (a task that has killed workers runs alone). What follows should not happen often: `time` (no connection was free for "+
+				"EMAIL_TASK_TIMEOUT), `memory` (nor memory), `contents` (Redis did not give out an attachment or a body), `redis` (what became of "+
+				"the message could not be written down), `foreign` (the task is another program's, or a newer version's).",
+			"mailer", "queue", "reason"),
 		held: b.gauge("mailpouch_mailer_held",
-			"1 while this worker holds a mailer's messages because its relay takes none, else 0.", "mailer"),
+			"1 while this worker takes none of a mailer's messages because its relay takes none, else 0.", "mailer"),
 		short: b.gauge("mailpouch_mailer_connections_missing",
 			"Connections that this worker would open to a mailer's relay and that the relay does not allow, so that it goes on with fewer.", "mailer"),
 		holds: b.counter("mailpouch_mailer_holds_total",
-			"How often a worker began to hold a mailer's messages, by the step that failed and the reply code.", "mailer", "step", "code"),
+			"How often a worker began to hold a mailer, by the step that failed and the reply code.", "mailer", "step", "code"),
 		swept: b.counter("mailpouch_swept_total",
 			"Tasks of which dead letters were made where they waited in Redis: `expired`, their time was up; `lost`, they were in no list of their queue.",
 			"mailer", "queue", "why"),
@@ -78,7 +85,8 @@ func label(a tasks.Action) string { return strings.ReplaceAll(string(a), " ", "_
 // Observer returns the observer for a worker.
 func (m *Metrics) Observer() tasks.Observer {
 	return tasks.Observer{
-		Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Skew: m.skewed, Connections: m.connections, Swept: m.sweptUp, Foreign: m.putOff,
+		Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Back: m.givenBack, Skew: m.skewed,
+		Connections: m.connections, Swept: m.sweptUp, Foreign: m.putOff,
 	}
 }
 
@@ -135,6 +143,21 @@ func (m *Metrics) heldBack(name string, reason error) {
 	}
 	m.worker.held.WithLabelValues(name).Set(1)
 	m.worker.holds.WithLabelValues(name, step(reason), code(reason)).Inc()
+}
+
+// reasons are all for which a task goes back untried.
+func reasons() []tasks.BackReason {
+	return []tasks.BackReason{
+		tasks.BackHeld, tasks.BackAlone, tasks.BackTime, tasks.BackMemory, tasks.BackContents, tasks.BackRedis, tasks.BackForeign,
+	}
+}
+
+func (m *Metrics) givenBack(b tasks.GivenBack) {
+	reason := other
+	if slices.Contains(reasons(), b.Reason) {
+		reason = string(b.Reason)
+	}
+	m.worker.back.WithLabelValues(m.mailers.known(b.Mailer, defaultMailer), m.queues.known(b.Queue, ""), reason).Inc()
 }
 
 func (m *Metrics) connections(name string, allowed, wanted int) {

@@ -27,5 +27,18 @@ func DeadKey(queue string) string { return "mailpouch:{" + queue + "}:dead" }
 // come back.
 func CancelledKey(queue, id string) string { return "mailpouch:{" + queue + "}:cancelled:" + id }
 
+// WakeChannel is where programs publish the name of a queue that they have put a task into, so that a worker looks
+// at it soon. It is a hint: nothing depends on it but how soon the task is seen.
+const WakeChannel = "mailpouch:wake"
+
+// WorkersKey is the set of the IDs of workers that live, and of some that do no more: those without a WorkerKey.
+const WorkersKey = "mailpouch:workers"
+
+// WorkerKey is there while a worker lives.
+func WorkerKey(id string) string { return "mailpouch:worker:" + id }
+
+// QueuesKey is asynq's set of the names of queues: its inspector knows no others.
+const QueuesKey = "asynq:queues"
+
 // LoginsKey is what is known of the logins to an account, whose digest is given: when one was refused.
 func LoginsKey(digest string) string { return "mailpouch:{login:" + digest + "}" }

@@ -53,6 +53,9 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry) err
 		fmt.Fprintln(std.Out, "  "+cli.Line(line))
 	}
 	ready := redisErr == nil
+	if ready {
+		printWarnings(std.Out, queueWarnings(ctx, s))
+	}
 	for _, name := range append([]string{""}, s.Mailers()...) {
 		var warnings []string
 		named, err := s.Named(name)
