@@ -128,7 +128,7 @@ func TestMailers_oneDown(t *testing.T) {
 	h.send(500, nil) // more than the worker has at once
 	held := watch(&cfg)
 	h.start(cfg)
-	<-held
+	_ = <-held
 	h.eventually("what the worker had is back", func() bool { return h.info().Pending == 500 })
 
 	b, err := h.queue.Using("marketing")
