@@ -12,7 +12,7 @@ import (
 // one. A browser reads them; mail programs, Python and iconv do not. A strictness says which
 // codes these are.
 type strictness struct {
-	scan    func(b []byte, good func(pair uint16) bool) bool // over the double-byte characters of b
+	scan    func(b []byte, good func(row, cell byte) bool) bool // over the double-byte characters of b
 	refused []area
 	runes   *unicode.RangeTable // characters that are refused, where that is shorter to say; or nil
 
@@ -103,8 +103,7 @@ func (s *strictness) allows(text string, b []byte) bool {
 	case s.runes != nil:
 		return !strings.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf && unicode.Is(s.runes, r) })
 	}
-	return !strings.ContainsAny(text, s.controls) && s.scan(b, func(pair uint16) bool {
-		row, cell := byte(pair>>8), byte(pair)
+	return !strings.ContainsAny(text, s.controls) && s.scan(b, func(row, cell byte) bool {
 		for _, a := range s.refused {
 			if a.rows[0] <= row && row <= a.rows[1] && a.cells[0] <= cell && cell <= a.cells[1] {
 				return false
@@ -117,16 +116,16 @@ func (s *strictness) allows(text string, b []byte) bool {
 // scanPairs is for charsets where a high byte begins a character of two bytes. (EUC-JP has
 // characters of three, which x/text does not write. Its half-width katakana, of 0x8e and another
 // byte, are good.)
-func scanPairs(b []byte, good func(pair uint16) bool) bool {
+func scanPairs(b []byte, good func(row, cell byte) bool) bool {
 	for i := 0; i < len(b); i++ {
 		if b[i] < utf8.RuneSelf {
 			continue
 		}
-		pair := uint16(b[i]) << 8
+		row, cell := b[i], byte(0)
 		if i++; i < len(b) {
-			pair |= uint16(b[i])
+			cell = b[i]
 		}
-		if !good(pair) {
+		if !good(row, cell) {
 			return false
 		}
 	}
@@ -134,12 +133,12 @@ func scanPairs(b []byte, good func(pair uint16) bool) bool {
 }
 
 // scanShiftJIS steps over half-width katakana, which are single bytes.
-func scanShiftJIS(b []byte, good func(pair uint16) bool) bool {
+func scanShiftJIS(b []byte, good func(row, cell byte) bool) bool {
 	for i := 0; i+1 < len(b); i++ {
 		if b[i] < utf8.RuneSelf || 0xa1 <= b[i] && b[i] <= 0xdf {
 			continue
 		}
-		if !good(uint16(b[i])<<8 | uint16(b[i+1])) {
+		if !good(b[i], b[i+1]) {
 			return false
 		}
 		i++
@@ -148,7 +147,7 @@ func scanShiftJIS(b []byte, good func(pair uint16) bool) bool {
 }
 
 // scanISO2022JP refuses half-width katakana, which ISO-2022-JP for mail (RFC 1468) does not have.
-func scanISO2022JP(b []byte, good func(pair uint16) bool) bool {
+func scanISO2022JP(b []byte, good func(row, cell byte) bool) bool {
 	double := false
 	for i := 0; i < len(b); i++ {
 		switch {
@@ -159,7 +158,7 @@ func scanISO2022JP(b []byte, good func(pair uint16) bool) bool {
 			double = b[i+1] == '$'
 			i += 2
 		case double && i+1 < len(b):
-			if !good(uint16(b[i])<<8 | uint16(b[i+1]) | 0x8080) {
+			if !good(b[i]|0x80, b[i+1]|0x80) {
 				return false
 			}
 			i++

@@ -160,7 +160,7 @@ func ID(s string) (id, reason string) {
 // isLeftRight reports whether s is a left and a right side with an @ between them. It allows more
 // than the grammar: some programs have always made IDs with colons, slashes and dots anywhere.
 func isLeftRight(s string) bool {
-	at := 0 // of the @
+	var at int // of the @
 	if s[0] == '"' {
 		at = address.Closed(s)
 	} else if at = strings.IndexByte(s, '@'); at > 0 && strings.ContainsAny(s[:at], "()[],;\\\"") {
