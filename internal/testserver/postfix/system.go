@@ -16,7 +16,7 @@ type system struct {
 	sendmail string // its command of that name
 	owner    string // user that owns the queue
 	uid      int    // of owner
-	mailbox testserver.Account
+	mailbox  testserver.Account
 }
 
 func needPostfix(t testing.TB) system {

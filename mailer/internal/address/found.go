@@ -100,7 +100,7 @@ func foundIn(entry string) iter.Seq2[Mailbox, string] {
 			return
 		}
 		for i, word := range p.words {
-			addr, reason := parseSpec(strings.TrimSuffix(word, "."))
+			addr, reason := foundSpec(word)
 			box := Mailbox{Addr: addr}
 			if i == len(p.words)-1 && len(p.comments) > 0 {
 				box.More = &More{Comments: p.comments}
@@ -120,7 +120,7 @@ func (p *addressParser) foundAngle() (m Mailbox, reason string) {
 			spec = spec[route+1:]
 		}
 	}
-	if m.Addr, reason = parseSpec(strings.TrimSuffix(strings.Trim(spec, " \t"), ".")); reason != "" {
+	if m.Addr, reason = foundSpec(strings.Trim(spec, " \t")); reason != "" {
 		return m, reason
 	}
 	var name strings.Builder
@@ -139,6 +139,17 @@ func (p *addressParser) foundAngle() (m Mailbox, reason string) {
 		m.More = &More{Comments: p.comments, Encoded: encoded}
 	}
 	return m, ""
+}
+
+// foundSpec is parseSpec without the dot at the end of a domain.
+func foundSpec(spec string) (addr, reason string) {
+	if strings.Contains(spec, "@") && !strings.HasSuffix(spec, "@.") {
+		spec = strings.TrimSuffix(spec, ".")
+	}
+	if strings.Contains(spec, "\t") { // in quotes: the envelope has no place for it
+		return "", reasonAddress
+	}
+	return parseSpec(spec)
 }
 
 func allAddresses(words []string) bool {

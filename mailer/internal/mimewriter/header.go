@@ -92,13 +92,15 @@ func isBlankBytes(line []byte) bool {
 // all programs that read mail expect that.
 func (h *Header) Put(gap, word string) {
 	limit := maxFoldedLine
-	if h.coded {
+	coded := h.KeepWords && strings.HasPrefix(word, "=?") && strings.Contains(word, "?=")
+	if h.coded || coded {
 		limit = charset.MaxWordLine
 	}
 	if !h.fresh && h.column()+len(gap)+len(word) > limit {
 		h.fold()
 	}
 	h.fresh = false
+	h.coded = h.coded || coded
 	h.Buf = append(h.Buf, gap...)
 	h.Buf = append(h.Buf, word...)
 }
@@ -191,7 +193,7 @@ func (h *Header) text(opening, text, closing string, phrase bool, cs charset.Cha
 			}
 			h.coded = true
 			h.Put(" ", opening+word+end)
-			opening = ""
+			opening, h.coded = "", true // also if that has begun a line
 		}
 		text = after
 	}
@@ -287,10 +289,10 @@ func (h *Header) mailbox(box address.Mailbox, comma string, cs charset.Charset) 
 		h.Put(" ", box.Addr+end)
 	default:
 		switch {
-		case more.Encoded && charset.IsASCII(box.Name):
-			h.words(box.Name, "")
 		case more.Encoded && h.KeepWords:
 			h.text("", box.Name, "", true, cs)
+		case more.Encoded && charset.IsASCII(box.Name):
+			h.words(box.Name, "")
 		default:
 			h.Phrase(box.Name, "", cs)
 		}

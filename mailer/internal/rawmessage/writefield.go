@@ -43,6 +43,9 @@ func writeField(h *mimewriter.Header, f Field, whatever bool) (reason string) {
 			return fmt.Sprintf("has a field %s that breaks its grammar", f.Name)
 		}
 		writeParameters(h, f.Name, value)
+		if len(h.Buf)-mark > maxContentType {
+			return fmt.Sprintf("has a %s of more than %d bytes once it is encoded: shorten it", f.Name, maxContentType)
+		}
 	case headerfield.HoldsAddresses(f.Name):
 		writeAddresses(h, f.Name, value)
 	default:
@@ -164,6 +167,6 @@ func continued(value string) (first string, params map[string]string, ok bool) {
 func isToken(name string) bool {
 	const longest = 60
 	return name != "" && len(name) <= longest && !strings.ContainsFunc(name, func(r rune) bool {
-		return r <= ' ' || r > '~' || strings.ContainsRune(`()<>@,;:\"/[]?=*'%`, r)
+		return r <= ' ' || r > '~' || strings.ContainsRune(`()<>@,;:\"/[]?=*`, r)
 	})
 }
