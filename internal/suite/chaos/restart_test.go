@@ -124,7 +124,7 @@ func TestStop_redisAway(t *testing.T) {
 			server := redistest.Start(t, redistest.Options{})
 			s := ours(t, server.URL(), startRelay(t, *seedFlag, faults{}))
 			logs := t.TempDir()
-			fleet := startFleet(t, s, 1, logs, time.Minute)
+			fleet := startFleet(t, s, plan{workers: 1}, logs, time.Minute)
 			w := fleet.take(0)
 			says := func(line string) func() bool {
 				return func() bool {
