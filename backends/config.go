@@ -36,6 +36,7 @@ func smtpConfig(s settings.Settings) smtp.Config {
 		Hostname:          ascii(s.Message.Hostname),
 		Username:          c.User,
 		Password:          c.Password.Reveal(),
+		AuthMechanisms:    c.AuthMechanisms,
 		AllowInsecureAuth: c.AllowInsecureAuth,
 		ServerName:        ascii(c.ServerName),
 		CAFile:            c.CAFile,

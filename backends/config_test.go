@@ -62,11 +62,31 @@ func TestSMTPConfig_Complete(t *testing.T) {
 			*f = settings.NewSecret("x")
 		case *settings.Hosts:
 			*f = settings.Hosts{"x"}
+		case *settings.Mechanisms:
+			*f = settings.Mechanisms{"LOGIN"}
 		default:
 			t.Fatalf("this test cannot change a %T", f)
 		}
 		if reflect.DeepEqual(smtpConfig(s), base) {
 			t.Errorf("SMTP.%s has no effect", fields.Field(i).Name)
+		}
+	}
+}
+
+// What settings take as a mechanism is what the backend knows, and no more.
+func TestSMTPConfig_Mechanisms(t *testing.T) {
+	var m settings.Mechanisms
+	if err := m.UnmarshalText([]byte("scram-sha-256 CRAM-MD5, plain,LOGIN")); err != nil || len(m) != 4 {
+		t.Fatalf("%v, %v", m, err)
+	}
+	s := settings.Default()
+	s.SMTP.User, s.SMTP.Password, s.SMTP.AuthMechanisms = "u", settings.NewSecret("p"), m
+	if _, err := smtp.New(smtpConfig(s)); err != nil {
+		t.Error(err)
+	}
+	for _, unknown := range []string{"NTLM", "XOAUTH2", "PLAIN;LOGIN"} {
+		if err := m.UnmarshalText([]byte(unknown)); err == nil {
+			t.Errorf("%s is accepted", unknown)
 		}
 	}
 }

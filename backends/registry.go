@@ -47,11 +47,11 @@ const queueName = "queue"
 //		return locmem.New(locmem.Config{Outbox: outbox, Defaults: backends.Defaults(s)})
 //	}}
 func Builtin() Registry {
-	outbox := new(locmem.Outbox)
+	outbox, logins := new(locmem.Outbox), new(smtp.Logins)
 	return Registry{
 		"smtp": {
 			Schemes: []string{"smtp", "smtp+starttls", "smtps"},
-			New:     func(s settings.Settings) (mailer.Backend, error) { return SMTP(s, nil) },
+			New:     func(s settings.Settings) (mailer.Backend, error) { return SMTP(s, logins, nil) },
 		},
 		"console": {
 			Schemes: []string{"console"},
@@ -72,11 +72,11 @@ func Builtin() Registry {
 	}
 }
 
-// SMTP makes the smtp backend. trace, if not nil, is called with each line of its
+// SMTP makes the smtp backend. Those that log in to the same server share logins. trace, if not nil, is called with each line of its
 // conversations, as smtp.Config.Trace says.
-func SMTP(s settings.Settings, trace func(line string)) (mailer.Backend, error) {
+func SMTP(s settings.Settings, logins *smtp.Logins, trace func(line string)) (mailer.Backend, error) {
 	config := smtpConfig(s)
-	config.Trace = trace
+	config.Trace, config.Logins = trace, logins
 	return backend(smtp.New(config))
 }
 

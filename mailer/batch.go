@@ -5,7 +5,7 @@ import "context"
 // BatchSender is implemented by backends that learn a message's fate before the batch is
 // through, and that can be told at the last moment not to send a message any more.
 type BatchSender interface {
-	// SendBatch is SendMessages with each result reported as it becomes known. Begin and
+	// SendBatch is SendMessages with each result reported as it becomes known. Begin, Commit and
 	// Report are called from one goroutine at a time, and not after SendBatch has returned.
 	SendBatch(ctx context.Context, b Batch)
 }
@@ -24,6 +24,19 @@ type Batch struct {
 	// messages in one call asks for those of the call before it.
 	Begin func(i int) error
 
+	// Commit, if not nil, is asked at the last moment before anything of a message can be accepted: for SMTP before
+	// its body is written. An error is that message's result, as it is, and it must not be accepted: a backend that
+	// cannot take back what it has said of the message cuts the connection. What was accepted before stays accepted, and
+	// the others go on.
+	//
+	// Between Commit and the message's Report a process that dies leaves the message in doubt. So a backend reports what
+	// it knows before it asks, asks for no more messages than it sends before it waits for a result, and asks for
+	// each after its Begin. It may ask again for a message, and the last answer counts; it does so where it had to wait
+	// since it asked. Commit may take as long as a round trip to a database. What was accepted for some recipients
+	// goes on to the others without asking. A backend that sends several messages in one call asks for those of the call
+	// before it.
+	Commit func(i int) error
+
 	// Report gets the results as they become known, each index once and all of them before
 	// SendBatch returns. Results that become known together come in one call. If the process
 	// dies, what was accepted and not yet reported may be sent twice, so a backend reports
@@ -37,7 +50,7 @@ type Report struct {
 	Result
 }
 
-// SendBatch sends the batch through b. If b is not a BatchSender, Begin is asked for every message
+// SendBatch sends the batch through b. If b is not a BatchSender, Begin and Commit are asked for every message
 // before the first one is sent, and the results are reported when all are sent.
 func SendBatch(ctx context.Context, b Backend, batch Batch) {
 	if s, ok := b.(BatchSender); ok {
@@ -47,7 +60,11 @@ func SendBatch(ctx context.Context, b Backend, batch Batch) {
 	var refused, rest []Report
 	messages := make([]*EmailMessage, 0, len(batch.Messages))
 	for i, m := range batch.Messages {
-		if err := batch.begin(i); err != nil {
+		err := batch.begin(i)
+		if err == nil {
+			err = batch.commit(i)
+		}
+		if err != nil {
 			refused = append(refused, Report{i, Result{Err: err}})
 			continue
 		}
@@ -74,6 +91,14 @@ func (b Batch) begin(i int) error {
 	return b.Begin(i)
 }
 
+// commit asks Commit, if there is one, about a message.
+func (b Batch) commit(i int) error {
+	if b.Commit == nil {
+		return nil
+	}
+	return b.Commit(i)
+}
+
 // Collect sends the messages as one batch and returns what Backend.SendMessages has to return, so
 // that a BatchSender's SendMessages can be one call of it.
 func Collect(ctx context.Context, s BatchSender, messages []*EmailMessage) (sent int, err error) {
@@ -96,7 +121,7 @@ func Collect(ctx context.Context, s BatchSender, messages []*EmailMessage) (sent
 
 // Deliver is the SendBatch of a backend that sends one message after the other. The backend only
 // adds put, which sends one message. For each message Deliver fills in defaults, checks it, opens
-// b if necessary, asks Begin, calls put with the message and its envelope, and reports the
+// b if necessary, asks Begin and Commit, calls put with the message and its envelope, and reports the
 // result before it goes on. At the end it closes b if it was not open before.
 //
 // A message that cannot be sent or has no recipient does not open b and is not put. Once ctx is
@@ -142,6 +167,9 @@ func (d *delivery) deliver(ctx context.Context, i int, m *EmailMessage) Result {
 		return Result{Err: err}
 	}
 	if err := d.batch.begin(i); err != nil {
+		return Result{Err: err}
+	}
+	if err := d.batch.commit(i); err != nil {
 		return Result{Err: err}
 	}
 	return d.put(m, to)

@@ -43,6 +43,9 @@ func (m *EmailMessage) compose(buf []byte) (*draft, error) {
 		return nil, err
 	}
 	if len(m.Raw) > 0 {
+		if err := checkContentID("message_id", m.MessageID); err != nil { // it may be whatever the message has
+			return nil, err
+		}
 		d.raw, err = m.composeRaw(buf, a, headers, d.cs)
 		return d, err
 	}
@@ -118,9 +121,6 @@ func parsePartType(field, s string) (mimewriter.MediaType, error) {
 // checkTexts checks everything that is neither an address nor a type.
 func (m *EmailMessage) checkTexts() error {
 	if err := checkText("subject", m.Subject, charset.WithTab); err != nil {
-		return err
-	}
-	if err := m.checkMessageID(); err != nil {
 		return err
 	}
 	if err := checkDate(m.Date); err != nil {
@@ -256,7 +256,15 @@ func (m *EmailMessage) writeIdentity(h *mimewriter.Header, cs charset.Charset) e
 	if !ok || id == "" {
 		id, field = m.MessageID, "message_id"
 	}
-	return writeField(h, "Message-ID", field, id, cs)
+	if id == "" {
+		return nil
+	}
+	whole, reason := headerfield.ID(id)
+	if reason != "" {
+		return fieldError(field, id, reason)
+	}
+	h.Text("Message-ID", field, whole, cs)
+	return nil
 }
 
 // Validate checks that the message can be rendered and addressed. An error is a

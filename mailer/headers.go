@@ -39,10 +39,6 @@ func checkHeaders(headers []namedHeader) error {
 			return &InvalidMessageError{Field: headerField(h.name), Reason: "is there twice, in different letter case"}
 		case h.canonical == "Subject", h.canonical == "Mime-Version", strings.HasPrefix(h.canonical, "Content-"):
 			return &InvalidMessageError{Field: headerField(h.name), Reason: "is written from the fields of the message and cannot be set"}
-		case h.canonical == "Message-Id":
-			if err := checkIDText(headerField(h.name), h.value); err != nil {
-				return err
-			}
 		}
 		previous = h.name
 	}

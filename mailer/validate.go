@@ -8,7 +8,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
-	"github.com/mailpouch/mailpouch/mailer/internal/headerfield"
 )
 
 const reasonUTF8 = "is not valid UTF-8"
@@ -91,26 +90,6 @@ func checkContentID(field, id string) error {
 		return fieldError(field, id, "is not an id such as <left@right>")
 	}
 	return checkVisible(field, inner)
-}
-
-// checkMessageID accepts a message ID, with or without angle brackets. That of a raw message is only
-// to find it again, and may be what stands in the message.
-func (m *EmailMessage) checkMessageID() error {
-	if len(m.Raw) > 0 {
-		return checkContentID("message_id", m.MessageID)
-	}
-	return checkIDText("message_id", m.MessageID)
-}
-
-// checkIDText accepts a message ID or nothing.
-func checkIDText(field, id string) error {
-	if id == "" {
-		return nil
-	}
-	if _, reason := headerfield.ID(id); reason != "" || !charset.IsClean(id, charset.WithoutTab) {
-		return fieldError(field, id, reason)
-	}
-	return nil
 }
 
 // checkDate accepts what a Date field can hold (RFC 5322, 3.3).

@@ -68,7 +68,7 @@ func TestLoad(t *testing.T) {
 		"DEFAULT_CHARSET": "iso-8859-15", "EMAIL_USE_LOCALTIME": "True", "EMAIL_HOSTNAME": "web1.example.com",
 		"EMAIL_HOST": "mx1.example.com, 2001:db8::1", "EMAIL_PORT": "465", "EMAIL_HOST_USER": "u",
 		"EMAIL_HOST_PASSWORD": "a: #b ", "EMAIL_USE_SSL": "1", "EMAIL_SSL_CERTFILE": pem, "EMAIL_SSL_KEYFILE": pem,
-		"EMAIL_SSL_CAFILE": pem, "EMAIL_SSL_SERVER_NAME": "relay", "EMAIL_ALLOW_INSECURE_AUTH": "true",
+		"EMAIL_SSL_CAFILE": pem, "EMAIL_SSL_SERVER_NAME": "relay", "EMAIL_ALLOW_INSECURE_AUTH": "true", "EMAIL_AUTH_MECHANISMS": "plain, LOGIN,plain",
 		"EMAIL_TIMEOUT": "2.5", "EMAIL_DATA_TIMEOUT": "11m", "EMAIL_PIPELINING": "OFF", "EMAIL_CHUNKING": "auto",
 		"EMAIL_CONNECTION_IDLE": "30s", "EMAIL_CONNECTION_MAX_MESSAGES": "7", "EMAIL_CONNECTION_MAX_BYTES": "8",
 		"EMAIL_CONNECTION_MAX_AGE": "9m", "REDIS_URL": "rediss://u:pw@r:6380/1", "EMAIL_QUEUE": "bulk",
@@ -90,7 +90,7 @@ func TestLoad(t *testing.T) {
 		},
 		SMTP: SMTP{
 			Hosts: Hosts{"mx1.example.com", "2001:db8::1"}, Port: 465, User: "u", Password: NewSecret("a: #b "),
-			UseSSL: true, CertFile: pem, KeyFile: pem, CAFile: pem, ServerName: "relay", AllowInsecureAuth: true,
+			UseSSL: true, CertFile: pem, KeyFile: pem, CAFile: pem, ServerName: "relay", AllowInsecureAuth: true, AuthMechanisms: Mechanisms{"PLAIN", "LOGIN"},
 			Timeout: Seconds(2500 * time.Millisecond), DataTimeout: 11 * time.Minute,
 			Pipelining: "off", Chunking: "auto",
 			IdleTimeout: 30 * time.Second, MaxMessages: 7, MaxBytes: 8, MaxAge: 9 * time.Minute,

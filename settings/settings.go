@@ -60,6 +60,8 @@ type SMTP struct {
 	CAFile     string `envconfig:"EMAIL_SSL_CAFILE" mailer:"own" desc:"PEM file of the authorities to trust instead of the system's"`
 	ServerName string `envconfig:"EMAIL_SSL_SERVER_NAME" mailer:"own" desc:"name that the server's certificate must be for; EMAIL_HOST if empty"`
 
+	AuthMechanisms Mechanisms `envconfig:"EMAIL_AUTH_MECHANISMS" mailer:"own" desc:"ways to log in that may be used, in this order: SCRAM-SHA-256, CRAM-MD5, PLAIN, LOGIN if empty. For a server that offers one which does not work"`
+
 	AllowInsecureAuth bool `envconfig:"EMAIL_ALLOW_INSECURE_AUTH" mailer:"own" default:"false" desc:"allow the password to go to another machine without TLS"`
 
 	Timeout     Seconds       `envconfig:"EMAIL_TIMEOUT" mailer:"shared" default:"1m" min:"1ms" desc:"how long connecting and each command may take; a plain number is seconds"`
@@ -79,7 +81,7 @@ type Queue struct {
 	RedisURL    URL           `envconfig:"REDIS_URL" default:"redis://127.0.0.1:6379/0" desc:"the Redis that keeps the queue: redis://, rediss:// (TLS), unix:// or redis-sentinel://host:26379?master=NAME; several hosts are separated by commas"`
 	Name        string        `envconfig:"EMAIL_QUEUE" default:"default" desc:"queue that messages are put in"`
 	MaxRetry    int           `envconfig:"EMAIL_MAX_RETRY" default:"25" min:"0" max:"1000" desc:"tries after the first one before a message becomes a dead letter"`
-	TaskTimeout time.Duration `envconfig:"EMAIL_TASK_TIMEOUT" default:"30m" min:"1s" desc:"how long a worker may hold a message, waiting and sending; at least EMAIL_DATA_TIMEOUT plus twice EMAIL_BATCH_TIMEOUT"`
+	TaskTimeout time.Duration `envconfig:"EMAIL_TASK_TIMEOUT" default:"30m" min:"1s" desc:"how long a worker keeps a message that it cannot send before it gives it back to the queue; the worker's own setting counts, not that of the program that handed the message over; at least EMAIL_DATA_TIMEOUT plus twice EMAIL_BATCH_TIMEOUT"`
 
 	BulkSize int `envconfig:"EMAIL_MASS_SIZE" default:"100" min:"1" max:"1000" desc:"how many of the messages that are handed over together share a task, at most; 1 gives each message its own"`
 	Shards   int `envconfig:"EMAIL_QUEUE_SHARDS" default:"1" min:"1" max:"64" desc:"parts that each queue is divided into, so that the masters of a Redis Cluster share the work; raise it for the workers first, then for the programs that queue"`

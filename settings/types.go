@@ -68,6 +68,29 @@ func checkHost(host string) error {
 	return fmt.Errorf("%q is not the name or the IP address of a host; the port has its own setting", host)
 }
 
+// Mechanisms are ways to log in, in order of preference. They are those of the smtp backend that
+// go with a password.
+type Mechanisms []string
+
+// UnmarshalText reads names separated by commas or blanks, in any case.
+func (m *Mechanisms) UnmarshalText(text []byte) error {
+	known := []string{"SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN"}
+	var all Mechanisms
+	for _, name := range strings.Fields(strings.ReplaceAll(strings.ToUpper(string(text)), ",", " ")) {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("%q is none of %s", name, strings.Join(known, ", "))
+		}
+		if !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	*m = all
+	return nil
+}
+
+// String writes the names separated by commas.
+func (m Mechanisms) String() string { return strings.Join(m, ",") }
+
 // Addresses is a list of mail addresses, with or without display names.
 type Addresses []string
 

@@ -217,10 +217,11 @@ func TestCancel_thenAgain(t *testing.T) {
 				id, goOn := s.bring(h, o)
 				h.cancels(id, nil)
 				again := h.first(about(subject), o)
-				if again == id && s.name != "replayed" { // there it is the replay that may be a worker's
+				if again == id {
 					t.Errorf("%s again, which may be a worker's yet", id)
 				}
 				h.again(about(subject), o, again, nil)
+				h.cancels(id, ErrNoTask) // it does not mean the second one
 				goOn()
 				h.eventually("all are sent, and the first one is gone", func() bool {
 					info := h.info()
@@ -299,5 +300,58 @@ func TestCancel_lostReply(t *testing.T) {
 			}
 			h.empty()
 		})
+	}
+}
+
+// A task that a person deletes with asynq's tools sets its key free, wherever it has gone to.
+func TestIdempotencyKey_deletedByHand(t *testing.T) {
+	t.Parallel()
+	h, cfg := forwarding(t)
+	for _, o := range []Options{{IdempotencyKey: "order 7"}, {IdempotencyKey: "order 7", Using: "marketing"}} {
+		id := h.first(about("a"), o)
+		h.activate(id) // so that it leaves a mark
+		h.cancels(id, nil)
+		second := h.first(about("a"), o)
+		if err := inspect(t, h.Server).DeleteTask("default", second); err != nil {
+			t.Fatal(err)
+		}
+		third := h.first(about("b"), o)
+		h.again(about("b"), o, third, nil)
+		queue := "default"
+		if o.Using != "" {
+			h.forwardByHand(third, "completed")
+			queue = "marketing.default"
+		}
+		if err := inspect(t, h.Server).DeleteTask(queue, third); err != nil {
+			t.Fatal(err)
+		}
+		h.first(about("c"+o.Using), o)
+	}
+	h.start(cfg)
+	h.wait(2)
+	h.noneTwice(2)
+}
+
+// What is cancelled in one queue is not cancelled in another one, whose keys are its own though the IDs are the same.
+func TestCancel_sameKeyInTwoQueues(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	o := Options{IdempotencyKey: "order 7"}
+	in := o
+	in.Queue = "bulk"
+	id := h.first(about("a"), o)
+	if other := h.first(about("b"), in); other != id {
+		t.Fatalf("%s and %s", other, id)
+	}
+	h.cancels(id, nil)
+	h.cancels(id, ErrNoTask)
+	h.again(about("b"), in, id, nil)
+	cfg := h.config()
+	cfg.Queues = map[string]int{"default": 1, "bulk": 1}
+	h.start(cfg)
+	h.wait(1)
+	h.eventually("kept", func() bool { return h.stateIn("bulk", id) == "completed" })
+	if got := h.subjects(); got["b"] != 1 || len(got) != 1 {
+		t.Errorf("sent: %v", got)
 	}
 }

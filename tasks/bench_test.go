@@ -15,9 +15,9 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
-	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -34,8 +34,14 @@ func (s sink) SendMessages(ctx context.Context, messages []*mailer.EmailMessage)
 func (s sink) SendBatch(_ context.Context, b mailer.Batch) {
 	group := make([]mailer.Report, 1)
 	for i, m := range b.Messages {
-		_, err := m.WriteTo(discard{})
-		s.accepted.Add(1)
+		err := b.Begin(i)
+		if err == nil {
+			err = b.Commit(i)
+		}
+		if err == nil {
+			_, err = m.WriteTo(discard{})
+			s.accepted.Add(1)
+		}
 		group[0] = mailer.Report{Index: i, Result: mailer.Result{Err: err}}
 		b.Report(group)
 	}
@@ -158,8 +164,7 @@ func BenchmarkDrain(b *testing.B) {
 	}
 	free := func(b *testing.B, client redis.UniversalClient, n int) {
 		b.Helper()
-		client.AddHook(freeLedger{})
-		drainWorker(b, client, n, func(w *Worker) { w.ledger.acks = freeAcks{} })
+		drainWorker(b, client, n, func(w *Worker) { w.ledger.records = freeRecords{} })
 	}
 	for name, bulkSize := range map[string]int{"worker": 1, "worker, bulk mail": 100} {
 		b.Run(name, func(b *testing.B) { run(b, bulkSize, worker) })
@@ -201,33 +206,14 @@ func runWorker(b *testing.B, client redis.UniversalClient, cfg WorkerConfig, cha
 	}
 }
 
-// freeAcks acknowledges tasks without asking Redis.
-type freeAcks struct{}
+// freeRecords does steps without asking Redis: what a worker would do that keeps no ledger.
+type freeRecords struct{}
 
-func (freeAcks) Acknowledge(keys []string) []error { return make([]error, len(keys)) }
-
-// freeLedger answers the ledger's questions without asking Redis: what a worker would
-// do that keeps no ledger.
-type freeLedger struct{}
-
-func (freeLedger) DialHook(next redis.DialHook) redis.DialHook          { return next }
-func (freeLedger) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
-
-func (freeLedger) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if !has(cmds, "hmget", "state") && !has(cmds, "hset", wire.FieldSent) && !isRecord(cmds) {
-			return next(ctx, cmds)
-		}
-		for _, c := range cmds {
-			if asked, ok := c.(*redis.SliceCmd); ok {
-				answers := make([]any, len(c.Args())-2)
-				answers[0] = "active"
-				asked.SetVal(answers)
-			}
-		}
-		return nil
-	}
+func (freeRecords) Do(_ context.Context, wanted []asynqbatch.Step) []asynqbatch.Answer {
+	return make([]asynqbatch.Answer, len(wanted))
 }
+
+func (freeRecords) Sure(string) bool { return true }
 
 // ownCPU is the processor time that this process has used, in seconds.
 func ownCPU(b *testing.B) float64 {
@@ -244,12 +230,6 @@ func ownCPU(b *testing.B) float64 {
 func redisCPU(b *testing.B, client *redis.Client) float64 {
 	b.Helper()
 	return info(b, client, "cpu", "used_cpu_user") + info(b, client, "cpu", "used_cpu_sys")
-}
-
-// isRecord reports whether the commands are the ledger's, of messages of bulk tasks.
-func isRecord(cmds []redis.Cmder) bool {
-	field, _ := cmds[0].Args()[min(2, len(cmds[0].Args())-1)].(string)
-	return strings.HasPrefix(field, wire.FieldSent)
 }
 
 // BenchmarkIdleLatency is the time from the hand-over to the acceptance on a worker

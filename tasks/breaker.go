@@ -26,17 +26,20 @@ const (
 //	                     +------+
 type breaker struct {
 	mu      sync.Mutex
-	reason  error           // why it is tripped; nil: it is not
-	trouble error           // why it was tripped last, until the relay has judged a message again
-	resets  chan struct{}   // closed when a tripped breaker is reset
-	trips   chan struct{}   // closed while it is tripped and asks for no message
-	asks    bool            // a probe has a connection, and tries or wants a message
-	probe   chan struct{}   // holds a token when a probe is due
-	timer   *time.Timer     // puts the token there; nil: a probe is due or under way
-	pause   time.Duration   // before the next probe; grows until a message is accepted
-	refused []string        // the messages refused one after the other, none accepted in between
-	passes  bool            // a message has been accepted since it was tripped last
-	blamed  map[string]bool // the messages refused while others passed
+	reason  error             // why it is tripped; nil: it is not
+	trouble error             // why it was tripped last, until the relay has judged a message again
+	resets  chan struct{}     // closed when a tripped breaker is reset
+	trips   chan struct{}     // closed when it is tripped, and replaced when it is reset
+	asks    bool              // a probe has a connection, and tries or wants a message
+	opening map[*opening]bool // what opens the only connections, for long
+	holding bool              // what waits for the relay is to wait in Redis
+	lets    chan struct{}     // closed while that is so
+	probe   chan struct{}     // holds a token when a probe is due
+	timer   *time.Timer       // puts the token there; nil: a probe is due or under way
+	pause   time.Duration     // before the next probe; grows until a message is accepted
+	refused []string          // the messages refused one after the other, none accepted in between
+	passes  bool              // a message has been accepted since it was tripped last
+	blamed  map[string]bool   // the messages refused while others passed
 }
 
 // inARow is how many different messages a relay has to refuse one after the other, in words
@@ -47,7 +50,9 @@ const inARow = 3
 const maxBlamed = 1000
 
 func newBreaker() *breaker {
-	return &breaker{probe: make(chan struct{}, 1), trips: make(chan struct{}), blamed: map[string]bool{}}
+	return &breaker{
+		probe: make(chan struct{}, 1), trips: make(chan struct{}), lets: make(chan struct{}), opening: map[*opening]bool{}, blamed: map[string]bool{},
+	}
 }
 
 // wait returns when the caller may use the relay. probe says that the breaker is still
@@ -76,27 +81,67 @@ func (b *breaker) tripped() bool {
 	return b.reason != nil
 }
 
-// tripping is closed while what waits for the relay is to wait in Redis.
+// tripping is closed when the breaker is tripped.
 func (b *breaker) tripping() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.trips
 }
 
-// holds reports whether what waits for the relay is to wait in Redis: all, while it takes no mail.
+// holds reports whether what waits for the relay is to wait in Redis, where other workers find it: all, while the
+// relay takes no mail, and while it is not known for long whether a connection to it can be opened.
 func (b *breaker) holds() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.reason != nil && !b.asks
+	return b.holding
+}
+
+// holdsNow is closed while holds is true.
+func (b *breaker) holdsNow() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lets
+}
+
+// update is called when what holds depends on has changed. b.mu is held.
+func (b *breaker) update() {
+	holding := b.reason != nil && !b.asks || len(b.opening) > 0
+	switch {
+	case holding && !b.holding:
+		close(b.lets)
+	case !holding && b.holding:
+		b.lets = make(chan struct{})
+	}
+	b.holding = holding
 }
 
 // ask lets one message through to the sender that probes, which has a connection by now.
 func (b *breaker) ask() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.reason != nil && !b.asks {
-		b.asks, b.trips = true, make(chan struct{})
+	b.asks = b.reason != nil
+	b.update()
+}
+
+// opening is an attempt to open a connection.
+type opening struct{ over bool }
+
+// takesLong notes that an attempt to open the only connection takes long. ended is called when it is over.
+func (b *breaker) takesLong(o *opening) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !o.over {
+		b.opening[o] = true
+		b.update()
 	}
+}
+
+func (b *breaker) ended(o *opening) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	o.over = true
+	delete(b.opening, o)
+	b.update()
 }
 
 // asking reports whether a sender probes the relay with one message, or waits for one.
@@ -117,11 +162,10 @@ func (b *breaker) trip(reason error, probed bool, after time.Duration) (begins b
 	b.reason, b.trouble = reason, reason
 	if first {
 		b.resets = make(chan struct{})
-	}
-	if first || b.asks {
-		b.asks = false
 		close(b.trips)
 	}
+	b.asks = false
+	b.update()
 	if first || probed {
 		if after == 0 {
 			b.pause = min(max(2*b.pause, probeMin), probeMax)
@@ -148,10 +192,9 @@ func (b *breaker) reset() {
 	if b.reason != nil {
 		b.reason = nil
 		close(b.resets)
-		if !b.asks {
-			b.trips = make(chan struct{})
-		}
+		b.trips = make(chan struct{})
 		b.asks = false
+		b.update()
 	}
 }
 

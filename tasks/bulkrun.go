@@ -138,7 +138,7 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 		chunks = append(chunks, chunk)
 	}
 	var failure error
-	over, room, tripping := inTime.Done(), r.w.roomFor(r.task), via.breaker.tripping()
+	over, room, tripping := inTime.Done(), r.w.roomFor(r.task), via.holdsNow()
 	giveBack := func(reason BackReason) {
 		over, room, tripping, chunks, why = nil, nil, nil, nil, reason
 		failure = r.back(via, why)
@@ -148,7 +148,7 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 			}
 		}
 		if left > 0 {
-			r.task.handed.stays()
+			r.task.stays()
 		}
 	}
 	for left > 0 {
@@ -162,8 +162,13 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 			chunks = chunks[1:]
 		case d := <-done:
 			left--
-			if d.outcome.verdict.action == hold { // put back, when time was up
-				failure = r.back(via, why)
+			if d.outcome.lost { // and so are the others
+				giveBack(BackRedis)
+				failure = errNotOurs
+			} else if d.outcome.verdict.action == hold { // put back, when time was up
+				if !errors.Is(failure, errNotOurs) {
+					failure = r.back(via, why)
+				}
 			} else if err := r.settle(ctx, r.messages[d.index], d.outcome); err != nil {
 				failure = err
 			}
@@ -183,7 +188,9 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 func (r *bulkRun) settle(ctx context.Context, m *taskMessage, o outcome) error {
 	if o.forwarded || o.verdict.action == deadLetter && o.result.Err == nil { // it was not on the wire
 		var err error
-		if o, err = r.w.ledger.decided(ctx, m, o); err != nil {
+		if o, err = r.w.ledger.decided(ctx, m, o); errors.Is(err, errNotOurs) {
+			return err
+		} else if err != nil {
 			return givenBack(BackRedis)
 		}
 	}
@@ -198,7 +205,11 @@ func (r *bulkRun) settle(ctx context.Context, m *taskMessage, o outcome) error {
 		r.finished++
 		return nil
 	}
-	if err := r.moveOn(ctx, m, o); err != nil {
+	o, err := r.moveOn(ctx, m, o)
+	switch {
+	case errors.Is(err, errNotOurs):
+		return err
+	case err != nil:
 		r.w.log.Error().Err(err).Str("task", m.id).Msg("given back: what became of the message cannot be written down")
 		return givenBack(BackRedis)
 	}
@@ -213,43 +224,46 @@ func (r *bulkRun) settle(ctx context.Context, m *taskMessage, o outcome) error {
 	return nil
 }
 
-// moveOn makes tasks of what is left of a message.
-func (r *bulkRun) moveOn(ctx context.Context, m *taskMessage, o outcome) error {
+// moveOn makes tasks of what is left of a message. The outcome may turn out to be another one: it was cancelled.
+func (r *bulkRun) moveOn(ctx context.Context, m *taskMessage, o outcome) (outcome, error) {
 	switch {
 	case m.payload == nil:
-		return r.leave(ctx, m, wire.Remainder{}, 0)
+		return r.leave(ctx, m, o, wire.Remainder{}, 0)
 	case o.verdict.action == retry:
-		return r.leave(ctx, m, wire.Remainder{Spent: m.payload.Spent + 1}, o.verdict.delay)
+		return r.leave(ctx, m, o, wire.Remainder{Spent: m.payload.Spent + 1}, o.verdict.delay)
 	case o.verdict.action == deadLetter:
-		return r.leave(ctx, m, wire.Remainder{Spent: m.payload.Spent + 1, Refused: redact.Reason(o.verdict.reason.Error(), true)}, 0)
+		return r.leave(ctx, m, o, wire.Remainder{Spent: m.payload.Spent + 1, Refused: redact.Reason(o.verdict.reason.Error(), true)}, 0)
 	case o.forwarded:
-		return r.leave(ctx, m, wire.Remainder{Forwarded: true}, 0)
+		return r.leave(ctx, m, o, wire.Remainder{Forwarded: true}, 0)
 	case len(o.result.Refused) > 0:
 		if err := r.w.keepRefused(ctx, m, o.result.Refused); err != nil {
-			return err
+			return o, err
 		}
-		return r.w.ledger.note(ctx, m, wire.Record{Reply: o.result.Reply})
+		return o, r.w.ledger.note(ctx, m, wire.Record{Reply: o.result.Reply})
 	case o.verdict.reason != nil: // it has failed silently, once
-		return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
+		return o, r.w.ledger.note(ctx, m, wire.Record{Moved: true})
 	}
-	return nil
+	return o, nil
 }
-
-var errTaken = errors.New("another worker has the task")
 
 // leave makes a task of a message. How it goes on is noted in the ledger first: a worker
 // that dies in between leaves that to the next run of the bulk task, and two workers that
-// have it at the same time do it once.
-func (r *bulkRun) leave(ctx context.Context, m *taskMessage, how wire.Remainder, delay time.Duration) error {
-	ours, err := r.w.ledger.leaves(ctx, m, how)
-	if err != nil {
-		return err
+// have it at the same time do it once. One that was cancelled is dropped.
+func (r *bulkRun) leave(ctx context.Context, m *taskMessage, o outcome, how wire.Remainder, delay time.Duration) (outcome, error) {
+	left, other, err := r.w.ledger.leaves(ctx, m, how)
+	switch {
+	case err != nil:
+		return o, err
+	case left:
+		return o, r.goOn(ctx, m, how, delay)
+	case other.verdict.action == drop:
+		return other, nil
 	}
-	if !ours {
-		return errTaken
-	}
-	return r.goOn(ctx, m, how, delay)
+	return o, errTaken
 }
+
+// errTaken is the error for a message about which another run of its bulk task has decided.
+var errTaken = errors.New("another run of the task has decided about the message")
 
 // goOnAgain is goOn for a message that an earlier run had begun to make a task of. If that
 // was there it may have been cancelled.

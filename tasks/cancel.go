@@ -170,10 +170,6 @@ func (q *Queue) cancel(ctx context.Context, place wire.QueueName, id string) err
 	return nil
 }
 
-// heldFor is how long a worker can still have a task that was cancelled: by its own settings, which a program
-// does not know, and none holds one for a day.
-func (q *Queue) heldFor() time.Duration { return max(2*q.cfg.TaskTimeout, heldAtMost) }
-
 // cancelInBulkScript is cancelScript for a message of the bulk task at KEYS[1]. The task
 // stays; the worker leaves the message out.
 const cancelInBulkScript = `

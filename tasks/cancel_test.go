@@ -12,7 +12,6 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
-	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
@@ -115,7 +114,7 @@ func TestCancel_active(t *testing.T) {
 	defer release()
 	waiting := h.handOver("1", Options{})
 	kept := h.handOver("2", Options{Retention: time.Hour})
-	h.eventually("three active tasks", func() bool { return h.info().Active == 3 })
+	h.eventually("the worker has all", func() bool { return h.info().Active == 3 })
 	h.cancels(onWire, ErrTooLate)
 	h.cancels(waiting, nil)
 	h.cancels(waiting, nil) // as often as one likes
@@ -167,12 +166,11 @@ func TestCancel_held(t *testing.T) {
 	first := h.handOver("0", Options{})
 	h.start(h.config())
 	<-tried
-	h.eventually("the task off the wire", func() bool {
-		return !h.Client(t).HExists(t.Context(), asynqbatch.TaskKey("default", first), wire.FieldWire).Val()
+	h.eventually("the task off the wire, and in Redis", func() bool {
+		return h.info().Pending == 1 && !h.Client(t).HExists(t.Context(), asynqbatch.TaskKey("default", first), wire.FieldWire).Val()
 	})
 	second := h.handOver("1", Options{})
 	h.handOver("2", Options{})
-	h.eventually("three active tasks", func() bool { return h.info().Active == 3 })
 	h.cancels(first, nil)
 	h.cancels(second, nil)
 	down.Store(false)
@@ -234,16 +232,16 @@ func TestCancel_leaseLost(t *testing.T) {
 	id := h.handOver("0", Options{})
 	h.cancels(id, nil)
 	cancelled, forgotten := newTry(id), newTry("forgotten")
-	l := newLedger(client, nil, zerolog.Nop())
-	left, err := l.unsent(t.Context(), []*delivery{cancelled, forgotten})
+	l := newTestLedger(client)
+	l.records = surely{l.records}
+	left, err := l.unsent(t.Context(), []*delivery{cancelled, forgotten}, 2)
 	if err != nil || len(left) != 1 || left[0] != forgotten {
 		t.Fatalf("unsent = %v, %v, want the forgotten one", left, err)
 	}
 	if o := cancelled.outcome; o.verdict.action != drop {
 		t.Errorf("the cancelled one: %+v", o)
 	}
-	forgotten.outcome, forgotten.record, forgotten.written = outcome{}, "{}", make(chan bool, 1)
-	l.write(left)
+	l.finish(left, nil)
 	h.nothing()
 }
 
@@ -254,12 +252,12 @@ func TestOffWire_ofAnotherTry(t *testing.T) {
 	client := h.Client(t)
 	key := asynqbatch.TaskKey("default", h.handOver("0", Options{}))
 	client.HSet(t.Context(), key, wire.FieldWire, "new")
-	l := newLedger(client, nil, zerolog.Nop())
-	l.released(t.Context(), []*delivery{{key: key, token: "old"}})
+	l := newTestLedger(client)
+	l.released([]*delivery{{key: key, token: "old", marked: true}})
 	if got := client.HGet(t.Context(), key, wire.FieldWire).Val(); got != "new" {
 		t.Errorf("wire mark %q, want the new try's", got)
 	}
-	l.released(t.Context(), []*delivery{{key: key, token: "new"}})
+	l.released([]*delivery{{key: key, token: "new", marked: true}})
 	if client.HExists(t.Context(), key, wire.FieldWire).Val() {
 		t.Error("the mark is still there")
 	}
@@ -321,23 +319,22 @@ type between struct {
 	do func()
 }
 
-func (between) DialHook(next redis.DialHook) redis.DialHook          { return next }
-func (between) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (between) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (b between) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if b.n == 0 {
+			b.do()
+		}
+		err := next(ctx, cmd)
+		if b.n == 1 {
+			b.do()
+		}
+		return err
+	}
+}
 
 func (b between) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		for i := range len(cmds) + 1 {
-			if i == b.n {
-				b.do()
-			}
-			if i < len(cmds) {
-				if err := next(ctx, cmds[i:i+1]); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}
+	return next
 }
 
 // At whatever moment of a worker's look into the ledger a cancellation comes, one of
@@ -347,7 +344,7 @@ func TestCancel_everyMoment(t *testing.T) {
 	h := newHouse(t, redistest.Options{})
 	var won [2]int
 	for _, once := range []string{"", "T"} {
-		for n := range 3 + len(once) { // one more than there are commands
+		for n := range 2 { // before the one command and after it
 			id := h.handOver("0", Options{})
 			key := asynqbatch.TaskKey("default", id)
 			client := h.Client(t)
@@ -356,7 +353,7 @@ func TestCancel_everyMoment(t *testing.T) {
 			client.AddHook(between{n, func() { err = h.queue.Cancel(t.Context(), id) }})
 			d := newTry(id)
 			d.onceToken = once
-			left, ledgerErr := newLedger(client, nil, zerolog.Nop()).unsent(t.Context(), []*delivery{d})
+			left, ledgerErr := newTestLedger(client).unsent(t.Context(), []*delivery{d}, 1)
 			switch {
 			case ledgerErr != nil:
 				t.Error(ledgerErr)

@@ -377,6 +377,13 @@ func (c *connection) refusedMail(err error) bool {
 	return true
 }
 
+// othersOpen reports whether the mailer has open connections.
+func (c *connection) othersOpen() bool {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	return c.pool.count() > 0
+}
+
 // isParked reports whether the sender has no connection because others have all that are allowed.
 func (c *connection) isParked() bool {
 	c.pool.mu.Lock()

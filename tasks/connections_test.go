@@ -43,7 +43,7 @@ type hub struct {
 	takes   int   // connections at once
 	down    error // what it says to all
 	open    int
-	dialing int
+	ringing int
 	most    int // dialled at the same time
 	dials   []time.Time
 }
@@ -51,13 +51,13 @@ type hub struct {
 func (h *hub) dial() error {
 	h.mu.Lock()
 	h.dials = append(h.dials, time.Now())
-	h.dialing++
-	h.most = max(h.most, h.dialing)
+	h.ringing++
+	h.most = max(h.most, h.ringing)
 	h.mu.Unlock()
 	time.Sleep(100 * time.Millisecond) // fake time
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.dialing--
+	h.ringing--
 	switch {
 	case h.down != nil:
 		return h.down

@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,8 @@ import (
 // archive. The task's record stays where it is; only the list that names it changes.
 
 func archiveKey(queue string) string { return "asynq:{" + queue + "}:archived" }
+
+func pendingKey(queue string) string { return "asynq:{" + queue + "}:pending" }
 
 // rescue comes before a task is archived. It moves the dead letters of its queue that asynq
 // would soon drop, and notes the whole reason, for asynq gets it without addresses.
@@ -98,18 +101,6 @@ func (d *DeadLetters) Queues() ([]string, error) {
 	}
 	slices.Sort(queues)
 	return queues, nil
-}
-
-// IDs returns the dead letters of a queue by the IDs of their tasks, oldest first.
-func (d *DeadLetters) IDs(ctx context.Context, queue string) ([]string, error) {
-	var ids []string
-	for id, err := range d.EachID(ctx, queue) {
-		if err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
-	}
-	return ids, nil
 }
 
 // Count returns how many dead letters a queue has: the number to alarm on.
@@ -195,6 +186,22 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 		}
 	}
 	return l, nil
+}
+
+// summarizeBulk fills in what the payloads of a bulk task say. It is a dead letter as a whole if all its messages have
+// expired while it waited, or if a person has archived it.
+func summarizeBulk(l *DeadLetter, payload []byte) {
+	for line := range bytes.Lines(payload) {
+		l.Messages++
+		o, _ := wire.ReadOutline(line)
+		to := o.Recipients
+		for _, list := range [][]string{o.To, o.Cc, o.Bcc} {
+			if len(o.Recipients) == 0 {
+				to = append(to, list...)
+			}
+		}
+		l.Recipients = append(l.Recipients, to...)
+	}
 }
 
 // archivedAt is when a task became a dead letter.

@@ -11,6 +11,18 @@ import (
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
+// IDs returns the dead letters of a queue by the IDs of their tasks, oldest first.
+func (d *DeadLetters) IDs(ctx context.Context, queue string) ([]string, error) {
+	var ids []string
+	for id, err := range d.EachID(ctx, queue) {
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
 // deadPage is how many dead letters are asked for in a round trip.
 const deadPage = 500
 

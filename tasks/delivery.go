@@ -53,6 +53,9 @@ func newTaskMessage(ctx context.Context, task *asynq.Task) *taskMessage {
 	return t
 }
 
+// stays says that the task cannot go back to its queue now.
+func (t *taskMessage) stays() { t.handed.stays() }
+
 // tries is how many the message had before this one.
 func (t *taskMessage) tries() int { return t.retried + t.payload.Spent }
 
@@ -157,15 +160,16 @@ type delivery struct {
 	span     *span
 
 	// The ledger's.
-	key        string      // of the task in Redis
-	suffix     string      // what the fields of this message there end in; "" if it has the task to itself
-	cancelled  string      // the key that is there if the task was cancelled
-	token      string      // names this try
-	onceToken  string      // the same if the message is at_most_once; "" for others
-	gone       bool        // the task was not in Redis when the try began
-	generation string      // tells the tasks apart that have this ID one after the other; "" for an ID used once
-	record     string      // to be written before the handler gets the outcome
-	written    chan<- bool // gets whether Redis knows the outcome; has room for that
+	key        string // of the task in Redis
+	suffix     string // what the fields of this message there end in; "" if it has the task to itself
+	cancelled  string // the key that is there if the task was cancelled
+	token      string // names this try
+	onceToken  string // the same if the message is at_most_once; "" for others
+	marked     bool   // it may be written: from then on it may have been delivered
+	over       bool   // it has ended before it was sent
+	gone       bool   // the task is not in Redis, which has forgotten it
+	generation string // tells the tasks apart that have this ID one after the other; "" for an ID used once
+	record     string // of the accepted message
 }
 
 // A delivery waits until a sender claims it for the wire or its handler gives it up,
@@ -191,9 +195,79 @@ func newDelivery(t *taskMessage, done chan<- *delivery) *delivery {
 	return d
 }
 
-// endsTask reports whether the task of the message, which was accepted, ends with that.
-func (d *delivery) endsTask() bool {
-	return d.suffix == "" && !d.gone && d.onceToken == "" && len(d.outcome.result.Refused) == 0
+// step is what is to be done to the task's record for the delivery.
+func (d *delivery) step(name string) asynqbatch.Step {
+	s := asynqbatch.Step{Name: name, Key: d.key}
+	switch name {
+	case stepAccepted:
+		ends := ""
+		if d.suffix == "" && d.onceToken == "" && len(d.outcome.result.Refused) == 0 {
+			ends = "1" // with the message the task is done
+		}
+		s.Args = []string{d.suffix, d.record, d.generation, ends}
+	case stepRelease:
+		m := d.releases()
+		s.Args = []string{d.suffix, m.wire, m.begun}
+	default:
+		s.Args = []string{d.suffix, d.cancelled, d.token, d.onceToken}
+	}
+	return s
+}
+
+func stepsOf(name string, deliveries []*delivery) []asynqbatch.Step {
+	list := make([]asynqbatch.Step, len(deliveries))
+	for i, d := range deliveries {
+		list[i] = d.step(name)
+	}
+	return list
+}
+
+// askAll is the step that asks for deliveries of one task.
+func askAll(run []*delivery) asynqbatch.Step {
+	s := asynqbatch.Step{Name: stepAsk, Key: run[0].key, Args: make([]string, len(run))}
+	for i, d := range run {
+		s.Args[i] = d.suffix
+	}
+	return s
+}
+
+// runs yields the deliveries by their tasks: those of one task stand together.
+func runs(deliveries []*delivery) iter.Seq[[]*delivery] {
+	return func(yield func([]*delivery) bool) {
+		for len(deliveries) > 0 {
+			n := 1
+			for n < len(deliveries) && deliveries[n].key == deliveries[0].key {
+				n++
+			}
+			if !yield(deliveries[:n]) {
+				return
+			}
+			deliveries = deliveries[n:]
+		}
+	}
+}
+
+// mark is what a try that may have delivered its message has left in the task's record: its tokens.
+type mark struct{ wire, begun string }
+
+// releases is what is to be taken back of the mark: of a try that is put back all, and of one that has an outcome
+// what that says. The end of an at_most_once try is known, and it was no delivery. And if the same task tries again,
+// the message can be cancelled until then. A message of a bulk task becomes a task of its own, where it
+// can be cancelled.
+func (d *delivery) releases() mark {
+	e := d.outcome.result.Err
+	if e == nil {
+		return mark{d.token, d.onceToken}
+	}
+	var m mark
+	if mailer.ClassOf(e) != mailer.Unknown {
+		m.begun = d.onceToken
+	}
+	var failure *mailer.SendError
+	if d.suffix == "" && d.outcome.verdict.action == retry && errors.As(e, &failure) && failure.Class == mailer.Temporary {
+		m.wire = d.token
+	}
+	return m
 }
 
 // name is what the ledger remembers the message by.
@@ -228,15 +302,11 @@ func (d *delivery) putBack() {
 // has an outcome, or is put back.
 func (d *delivery) giveUp() bool {
 	d.unwanted.Store(true)
-	return d.state.CompareAndSwap(deliveryWaiting, deliveryGivenUp)
-}
-
-// undelivered reports whether it is known that the try delivered nothing and the same task
-// tries again: until then the message can be cancelled there. A message of a bulk task
-// becomes a task of its own, where it can be cancelled then.
-func (d *delivery) undelivered() bool {
-	var e *mailer.SendError
-	return d.suffix == "" && d.outcome.verdict.action == retry && errors.As(d.outcome.result.Err, &e) && e.Class == mailer.Temporary
+	if !d.state.CompareAndSwap(deliveryWaiting, deliveryGivenUp) {
+		return false
+	}
+	d.message = nil // a sender may have the delivery for long, and not look at it
+	return true
 }
 
 // claim takes the deliveries for the wire that their handlers have not given up.
@@ -248,22 +318,6 @@ func claim(batch []*delivery) []*delivery {
 		}
 	}
 	return deliveries
-}
-
-// runs yields the deliveries by their tasks: those of one task stand together.
-func runs(deliveries []*delivery) iter.Seq[[]*delivery] {
-	return func(yield func([]*delivery) bool) {
-		for len(deliveries) > 0 {
-			n := 1
-			for n < len(deliveries) && deliveries[n].key == deliveries[0].key {
-				n++
-			}
-			if !yield(deliveries[:n]) {
-				return
-			}
-			deliveries = deliveries[n:]
-		}
-	}
 }
 
 func messages(deliveries []*delivery) []*mailer.EmailMessage {
@@ -280,6 +334,7 @@ type outcome struct {
 	verdict verdict
 
 	sender    int             // which one tried; 0: none
+	lost      bool            // the task is another worker's: nothing is to be done about it here
 	again     bool            // the message had been sent before, and was not sent again
 	forwarded bool            // the task went on to another queue
 	moved     bool            // an earlier run of the bulk task has made a task of the message

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -62,13 +63,16 @@ type dispatcher struct {
 	pool    *connections
 	busy    busy
 	senders []*sender
-	servers []*asynqbatch.Server
+	begun   atomic.Bool  // the senders run
+	shards  atomic.Int32 // parts of its queues: the configured ones, or more that were found
+	servers *asynqbatch.OnDemand
 }
 
 func newDispatcher(mailer string, connections int, cfg WorkerConfig, alone *isolation, giveBack func(keys []string)) *dispatcher {
 	d := &dispatcher{cfg: cfg, mailer: mailer, connections: connections, normal: make(chan []*delivery), breaker: newBreaker(), alone: alone}
 	d.handed = newHanded(d.unbegun, giveBack)
 	d.memory, d.priorityMemory = newBudgets(cfg.Memory, 1+len(cfg.Mailers), connections, len(cfg.Queues) > 1)
+	d.shards.Store(int32(cfg.Shards)) //nolint:gosec // there are few
 	if len(d.cfg.Queues) < 2 {
 		return d
 	}
@@ -103,12 +107,13 @@ func (d *dispatcher) isPriority(queue wire.QueueName) bool {
 // these big ones only so many are active as keep the senders busy. Each is spread over all.
 func (d *dispatcher) serverConfigs() []asynqbatch.ServerConfig {
 	concurrency := d.concurrency()
-	parts := max(d.cfg.Shards, 1)
+	shards := int(d.shards.Load())
+	parts := max(shards, 1)
 	whole := d.names(0, false) // a queue that is in parts now may have been in one piece
 	var configs []asynqbatch.ServerConfig
 	for shard := range parts {
 		queues := whole
-		if d.cfg.Shards > 0 {
+		if shards > 0 {
 			queues = d.names(shard+1, false)
 		}
 		if shard == 0 {
@@ -117,7 +122,7 @@ func (d *dispatcher) serverConfigs() []asynqbatch.ServerConfig {
 		configs = append(configs, d.serverConfig(queues, max(concurrency/parts, 1)))
 	}
 	priority, bulk := map[string]int{}, d.names(0, true)
-	for shard := range d.cfg.Shards + 1 {
+	for shard := range shards + 1 {
 		priority[wire.QueueName{Mailer: d.mailer, Queue: d.top, Shard: shard}.String()] = 1
 		maps.Copy(bulk, d.names(shard, true))
 	}
@@ -179,29 +184,46 @@ func (d *dispatcher) addSender(ledger *ledger, before int, log zerolog.Logger, d
 	d.senders = append(d.senders, &sender{
 		backend: backend, conn: d.pool.add(backend, dedicated), normal: d.normal, priority: d.priority, dedicated: dedicated, share: d.share,
 		breaker: d.breaker, busy: &d.busy, ledger: ledger, policy: d.policy, log: log, view: redact.View{Addresses: d.cfg.ShowAddresses},
-		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout,
+		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout, openPatience: d.cfg.openPatience,
 		inHand: d.handed.count, observers: d.cfg.Observers, tracer: d.cfg.Tracer, mailer: d.mailer, number: before + len(d.senders) + 1,
 	})
 	return nil
 }
 
-// start starts the senders and the asynq servers, which give their tasks to the handler.
-func (d *dispatcher) start(stop, work context.Context, client *asynqbatch.Client, handler asynq.Handler, senders *sync.WaitGroup) error {
-	d.pool.logins.start(stop)
-	for _, s := range d.senders {
-		senders.Go(func() { s.run(stop, work) })
+// start makes the senders and the asynq servers ready, which give their tasks to the handler. They run when wake
+// is called.
+func (d *dispatcher) start(stop, work context.Context, client *asynqbatch.Client, handler asynq.Handler, senders *sync.WaitGroup) {
+	begin := func() {
+		senders.Go(func() {
+			d.pool.logins.start(stop)
+			for _, s := range d.senders {
+				senders.Go(func() { s.run(stop, work) })
+			}
+		})
+		d.begun.Store(true)
 	}
-	var servers []*asynqbatch.Server
-	for _, c := range d.serverConfigs() {
-		servers = append(servers, client.NewServer(c))
-	}
-	d.servers = servers
-	for _, s := range servers {
-		if err := s.Start(handler); err != nil {
-			return err
+	d.servers = asynqbatch.NewOnDemand(begin, func() []*asynqbatch.Server {
+		var all []*asynqbatch.Server
+		for _, c := range d.serverConfigs() {
+			s := client.NewServer(c)
+			if err := s.Start(handler); err != nil {
+				d.cfg.Logger.Error().Err(err).Msg("an asynq server does not start") // one that is new always does
+			}
+			all = append(all, s)
+		}
+		return all
+	})
+}
+
+// queueNames are asynq's names of all queues of the mailer.
+func (d *dispatcher) queueNames() []string {
+	var all []string
+	for shard := range int(d.shards.Load()) + 1 {
+		for _, bulk := range []bool{false, true} {
+			all = slices.AppendSeq(all, maps.Keys(d.names(shard, bulk)))
 		}
 	}
-	return nil
+	return all
 }
 
 // fetches is how many tasks a server may have that has room for so many. While the relay takes no mail there is nothing to be done
@@ -221,11 +243,15 @@ func (d *dispatcher) unbegun() (keys []string, all bool) {
 	if !d.breaker.holds() && !d.alone.busy() {
 		return nil, false
 	}
-	for _, s := range d.servers {
+	for _, s := range d.servers.Current() {
 		keys = append(keys, s.Unbegun()...)
 	}
 	return keys, true
 }
+
+// holds reports whether what waits for the relay is to wait in Redis, and holdsNow is closed while that is so.
+func (d *dispatcher) holds() bool               { return d.breaker.holds() }
+func (d *dispatcher) holdsNow() <-chan struct{} { return d.breaker.holdsNow() }
 
 // goesBack returns why a task is to go back that is not on the wire, nil if it is not.
 func (d *dispatcher) goesBack() error {
@@ -250,7 +276,7 @@ func closed(c <-chan struct{}) bool {
 // untilBack is ctx until what is not on the wire is to go back. It is for what seldom waits.
 func (d *dispatcher) untilBack(ctx context.Context, alone bool) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	tripping, room := d.breaker.tripping(), d.alone.roomNeeded()
+	tripping, room := d.breaker.holdsNow(), d.alone.roomNeeded()
 	if alone {
 		room = nil
 	}
@@ -302,5 +328,12 @@ func (d *dispatcher) room(ctx context.Context, t *taskMessage, messages ...*task
 // held returns why the relay takes no mail, nil if it does.
 func (d *dispatcher) held() error { return d.breaker.held() }
 
-// stop ends what the senders leave behind.
-func (d *dispatcher) stop() { d.breaker.stop() }
+// stop ends what the senders leave behind, and what they would have closed if they had run.
+func (d *dispatcher) stop() {
+	d.breaker.stop()
+	if !d.begun.Load() {
+		for _, s := range d.senders {
+			_ = s.backend.Close()
+		}
+	}
+}

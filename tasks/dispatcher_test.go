@@ -125,9 +125,11 @@ func TestMailers_oneDown(t *testing.T) {
 		return h.relay.connect(name)
 	}
 	h.queue = NewQueue(h.Client(t), QueueConfig{BulkSize: 1, Mailers: []string{"marketing"}})
-	h.send(500, nil) // more than the worker holds at once
+	h.send(500, nil) // more than the worker has at once
+	held := watch(&cfg)
 	h.start(cfg)
-	h.eventually("the relay is found to be down", func() bool { return h.info().Active == cfg.Connections*cfg.BatchSize })
+	<-held
+	h.eventually("what the worker had is back", func() bool { return h.info().Pending == 500 })
 
 	b, err := h.queue.Using("marketing")
 	if err != nil {

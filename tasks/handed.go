@@ -42,7 +42,7 @@ const (
 
 // gatherFor is how long the others are waited for that are to go back too, at most: those of which a handler is about
 // to end take their time.
-const gatherFor = 200 * time.Millisecond
+const gatherFor = 2 * time.Second
 
 func newHanded(unbegun func() ([]string, bool), giveBack func([]string)) *handed {
 	return &handed{unbegun: unbegun, giveBack: giveBack, tasks: map[*handedTask]struct{}{}, changed: make(chan struct{}, 1)}

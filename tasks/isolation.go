@@ -34,7 +34,8 @@ const (
 type isolation struct {
 	redis redis.UniversalClient
 	log   zerolog.Logger
-	runs  *semaphore.Weighted // each run has one of it; one that is alone has all
+	runs  *semaphore.Weighted     // each run has one of it; one that is alone has all
+	owner func(key string) string // of a task that this process has: asynqbatch.Client.Owner
 
 	mu       sync.Mutex
 	suspects map[string]int // by the keys of tasks that are about to run: how many leases they have lost
@@ -51,6 +52,7 @@ const allRuns = 1 << 30
 func newIsolation(client redis.UniversalClient, log zerolog.Logger) *isolation {
 	i := &isolation{
 		redis: client, log: log, runs: semaphore.NewWeighted(allRuns), suspects: map[string]int{}, needed: make(chan struct{}),
+		owner: func(string) string { return "" },
 	}
 	i.stopping, i.stop = context.WithCancel(context.Background())
 	return i
@@ -134,9 +136,12 @@ func (i *isolation) busy() bool {
 }
 
 // beginScript notes in the task at KEYS[1] that the run ARGV[2] begins, among the runs in
-// the field ARGV[1], and returns how many are there already: ARGV[3] are too many.
+// the field ARGV[1], and returns how many are there already: ARGV[3] are too many. It returns -1 if the owner
+// of the task is not ARGV[4], and 0 if it is not there.
 const beginScript = `
-if redis.call("EXISTS", KEYS[1]) == 0 then return 0 end
+local state, owner = unpack(redis.call("HMGET", KEYS[1], "state", "` + wire.FieldOwner + `"))
+if not state then return 0 end
+if (owner or "") ~= ARGV[4] then return -1 end
 local begun = redis.call("HGET", KEYS[1], ARGV[1]) or ""
 local _, n = string.gsub(begun, " ", "")
 if n < tonumber(ARGV[3]) then redis.call("HSET", KEYS[1], ARGV[1], begun .. ARGV[2] .. " ") end
@@ -156,9 +161,12 @@ return 0`
 // many have begun and not ended it does not begin, and died is how many.
 func (i *isolation) begin(ctx context.Context, t *taskMessage) (token string, died int, err error) {
 	token = rand.Text()[:12]
-	died, err = i.redis.Eval(ctx, beginScript, []string{t.key}, wire.FieldAlone+t.suffix, token, fatalRuns).Int()
-	if err != nil {
+	died, err = i.redis.Eval(ctx, beginScript, []string{t.key}, wire.FieldAlone+t.suffix, token, fatalRuns, i.owner(t.key)).Int()
+	switch {
+	case err != nil:
 		return "", 0, errGivenBack
+	case died < 0:
+		return "", 0, errNotOurs
 	}
 	if died < fatalRuns {
 		died = 0
@@ -200,7 +208,7 @@ func (i *isolation) ended(ctx context.Context, t *taskMessage, token string, pro
 // forgive takes back that the task lost a lease: it was taken away from this process, which
 // lives.
 func (i *isolation) forgive(ctx context.Context, key string) {
-	const script = `if redis.call("EXISTS", KEYS[1]) == 1 then redis.call("HINCRBY", KEYS[1], ARGV[1], -1) end return 0`
+	const script = `if redis.call("HEXISTS", KEYS[1], "state") == 1 then redis.call("HINCRBY", KEYS[1], ARGV[1], -1) end return 0`
 	if err := i.redis.Eval(context.WithoutCancel(ctx), script, []string{key}, wire.FieldLost).Err(); err != nil {
 		i.log.Debug().Err(redisconn.Unavailable(err)).Msg("a lost lease stays counted")
 	}

@@ -14,10 +14,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
-	"github.com/mailpouch/mailpouch/internal/batcher"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
-	"github.com/mailpouch/mailpouch/mailer"
 )
 
 // ledger remembers which messages the relay has accepted, from the relay's reply to
@@ -30,17 +28,20 @@ import (
 // accepted meanwhile. What could not be written is kept in memory, where this worker
 // looks first, and written when Redis is back.
 //
-//	unsent    may it be sent? mark it as on the wire      Redis: sent? begun? cancelled?
-//	          ... MAIL, RCPT, DATA, the reply: 250 ...
-//	finish    remember it, then end its task, or          memory, then Redis
-//	          write an entry
+//	unsent    which of a batch may be sent? mark the first       Redis: ours? sent? begun? cancelled?
+//	          ... MAIL, RCPT, DATA ...
+//	commit    may it be accepted now?                            marked, and surely ours: else Redis again
+//	          ... the body, the reply: 250 ...
+//	finish    remember it, then end its task or write an entry,  memory, then Redis
+//	          and mark the next one
 //	          ... the handler returns, asynq ends the task and the entry with it
+//
+// A mark says that a message may have been delivered. It belongs to one that is about to be written, and rides in
+// the round trip that records the one before.
 type ledger struct {
-	redis redis.UniversalClient
-	acks  acknowledger
-	log   zerolog.Logger
-
-	outcomes *batcher.Batcher[*delivery] // to be written down, then given to their handlers
+	redis   redis.UniversalClient
+	records records
+	log     zerolog.Logger
 
 	mu      sync.Mutex
 	wake    chan struct{} // holds a token when Redis is to be written to again, or when it is to end
@@ -53,11 +54,6 @@ type ledger struct {
 	unwritten unwritten
 }
 
-// acknowledger ends tasks, in one round trip: an asynqbatch.Client.
-type acknowledger interface {
-	Acknowledge(keys []string) []error
-}
-
 // remember is how many messages a worker remembers by itself: the last seconds at full
 // speed. While Redis is away nothing more is sent, so what it may have missed or, after
 // a failover, forgotten is among them.
@@ -67,158 +63,134 @@ const remember = 50_000
 // the task as soon as Redis is back.
 const restorePause = 100 * time.Millisecond
 
-func newLedger(client redis.UniversalClient, acks acknowledger, log zerolog.Logger) *ledger {
-	l := &ledger{redis: client, acks: acks, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
-	l.outcomes = batcher.New(l.write)
-	return l
+func newLedger(client redis.UniversalClient, r records, log zerolog.Logger) *ledger {
+	return &ledger{redis: client, records: r, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
 }
 
 // errBegun is what became of an at_most_once message whose earlier try has no known end.
 var errBegun = errors.New("an earlier try was cut off: the message may have been delivered (at_most_once)")
 
 // unsent returns the deliveries that may be sent, and settles the others: those that were
-// accepted before, at_most_once ones that may have been, and cancelled ones. It asks
-// Redis once for all of them, and makes it too late to cancel them. If Redis does not
-// answer, nothing may be sent.
-func (l *ledger) unsent(ctx context.Context, deliveries []*delivery) ([]*delivery, error) {
-	notes, err := l.ask(ctx, deliveries)
+// accepted before, at_most_once ones that may have been, cancelled ones, and those of tasks that are another
+// worker's by now. It asks Redis once for all of them, and marks the first ones, so many as are marked. If Redis does
+// not answer, nothing may be sent.
+func (l *ledger) unsent(ctx context.Context, deliveries []*delivery, marked int) ([]*delivery, error) {
+	left := slices.DeleteFunc(slices.Clone(deliveries), l.sentHere)
+	marked = min(marked, len(left))
+	wanted := make([]asynqbatch.Step, 0, len(left))
+	for _, d := range left[:marked] {
+		wanted = append(wanted, d.step(stepMark))
+	}
+	var together [][]*delivery
+	for run := range runs(left[marked:]) {
+		together = append(together, run)
+		wanted = append(wanted, askAll(run))
+	}
+	answers := l.records.Do(ctx, wanted)
+	err := l.judgeAll(left[:marked], answers[:marked], true)
+	var more []*delivery // of which there is something to say
+	for i, a := range answers[marked:] {
+		if a.Err != nil {
+			err = a.Err
+		} else if a.Text != "" {
+			more = append(more, together[i]...)
+		}
+	}
+	if err == nil {
+		err = l.judgeAll(more, l.records.Do(ctx, stepsOf(stepLook, more)), false)
+	}
 	if err != nil {
 		l.missed()
 		return nil, redisconn.Unavailable(err)
 	}
-	if err := l.tidy(ctx, deliveries, notes); err != nil {
-		return nil, err
-	}
-	left := make([]*delivery, 0, len(deliveries))
+	return slices.DeleteFunc(left, func(d *delivery) bool { return d.over }), nil
+}
+
+// judgeAll notes what Redis says of deliveries. It returns the error of one of which it says nothing.
+func (l *ledger) judgeAll(deliveries []*delivery, answers []asynqbatch.Answer, marked bool) (err error) {
 	for i, d := range deliveries {
-		if !l.settle(d, notes[i]) {
-			left = append(left, d)
+		if a := answers[i]; a.Err != nil {
+			err = a.Err
+		} else {
+			l.judge(d, a.Text, marked)
 		}
 	}
-	return left, nil
+	return err
 }
 
-// note is what the ledger has of one message.
-type note struct {
-	sent, begun string
-	cancelled   bool
-}
-
-// ask marks the messages as on the wire and returns what the ledger has of them. Messages
-// of one task are asked for together.
-func (l *ledger) ask(ctx context.Context, deliveries []*delivery) ([]note, error) {
-	var answers []*redis.SliceCmd
-	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for run := range runs(deliveries) {
-			marks, fields := make([]any, 0, 2*len(run)), make([]string, 0, 1+3*len(run))
-			fields = append(fields, "state")
-			for _, d := range run {
-				if d.onceToken != "" {
-					p.HSetNX(ctx, d.key, wire.FieldBegun+d.suffix, d.onceToken)
-				}
-				marks = append(marks, wire.FieldWire+d.suffix, d.token)
-				fields = append(fields, wire.FieldSent+d.suffix, wire.FieldBegun+d.suffix, wire.FieldCancelled+d.suffix)
-			}
-			p.HSet(ctx, run[0].key, marks...) // before cancelled is read
-			answers = append(answers, p.HMGet(ctx, run[0].key, fields...))
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	notes := make([]note, 0, len(deliveries))
-	for run := range runs(deliveries) {
-		fields := answers[0].Val()
-		answers = answers[1:]
-		for i, d := range run {
-			d.gone = text(fields, 0) == ""
-			notes = append(notes, note{
-				sent: text(fields, 3*i+1), begun: text(fields, 3*i+2), cancelled: text(fields, 3*i+3) != "",
-			})
-		}
-	}
-	return notes, nil
-}
-
-// tidy removes what unsent has written for tasks that are not there any more, and says
-// which of them were cancelled. The others are sent: Redis may have forgotten them.
-func (l *ledger) tidy(ctx context.Context, deliveries []*delivery, notes []note) error {
-	answers := map[int]*redis.Cmd{}
-	if !slices.ContainsFunc(deliveries, func(d *delivery) bool { return d.gone }) {
-		return nil
-	}
-	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, d := range deliveries {
-			if d.gone {
-				answers[i] = p.Eval(ctx, goneScript, []string{d.key, d.cancelled})
-			}
-		}
-		return nil
-	})
-	if err != nil {
+// mark marks messages that are about to be written, and settles those that may not be.
+func (l *ledger) mark(ctx context.Context, deliveries []*delivery) error {
+	if err := l.judgeAll(deliveries, l.records.Do(ctx, stepsOf(stepMark, deliveries)), true); err != nil {
 		l.missed()
 		return redisconn.Unavailable(err)
-	}
-	for i, a := range answers {
-		notes[i].cancelled, _ = a.Bool()
 	}
 	return nil
 }
 
-// released takes back that a try has begun: the relay took nothing.
-func (l *ledger) released(ctx context.Context, deliveries []*delivery) {
-	if len(deliveries) == 0 {
-		return
-	}
-	ctx = context.WithoutCancel(ctx) // the batch's time may be up
-	once := slices.DeleteFunc(slices.Clone(deliveries), func(d *delivery) bool { return d.onceToken == "" })
-	l.unwritten.add(once...)
-	defer l.unwritten.written(once...)
-	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, d := range deliveries {
-			offWire(ctx, p, d)
-			if d.onceToken != "" {
-				p.HDel(ctx, d.key, wire.FieldBegun+d.suffix)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		l.missed() // if this worker ends now, another one takes these for doubtful
+// committed reports whether the message of a delivery is marked, and its task surely this worker's for a while yet.
+func (l *ledger) committed(d *delivery) bool {
+	return d.marked && l.records.Sure(d.key)
+}
+
+// judge notes what Redis says of a delivery. A task that is not there has ended elsewhere, unless it was surely ours all
+// the time: then Redis has forgotten it.
+func (l *ledger) judge(d *delivery, said string, marked bool) {
+	switch d.gone = said == sayGone; {
+	case said == "", d.gone && l.records.Sure(d.key):
+		d.marked = d.marked || marked
+	default:
+		l.settle(d, said)
 	}
 }
 
-func text(fields []any, i int) string {
-	if i < len(fields) {
-		s, _ := fields[i].(string)
-		return s
+// sentHere settles a delivery whose message this worker remembers as sent.
+func (l *ledger) sentHere(d *delivery) bool {
+	record, ok := l.remembered(d.name())
+	if ok {
+		l.settle(d, saySent+record)
 	}
-	return ""
+	return ok
 }
 
-// settle ends a delivery whose message must not be sent any more: it was sent, or it was
-// cancelled, or an at_most_once try that is not this one has begun and left no word of
-// its end.
-func (l *ledger) settle(d *delivery, n note) bool {
-	if known, ok := l.remembered(d.name()); ok {
-		n.sent = known
-	}
-	switch {
-	case n.sent != "":
-		o, err := outcomeOf(n.sent)
-		if err != nil {
+// settle ends a delivery whose message must not be sent any more.
+func (l *ledger) settle(d *delivery, said string) {
+	o := outcome{lost: true}
+	if record, sent := strings.CutPrefix(said, saySent); sent {
+		var err error
+		if o, err = outcomeOf(record); err != nil {
 			l.log.Error().Err(err).Msg("ledger entry that cannot be read: the message counts as sent")
 		}
-		d.end(o)
-	case n.cancelled:
-		d.end(outcome{verdict: verdict{action: drop}})
-	case d.onceToken != "" && n.begun != d.onceToken:
-		d.end(outcome{verdict: verdict{action: deadLetter, reason: errBegun}})
-	default:
-		return false
 	}
-	return true
+	switch said {
+	case sayCancelled:
+		o = outcome{verdict: verdict{action: drop}}
+	case sayBegun:
+		o = outcome{verdict: verdict{action: deadLetter, reason: errBegun}}
+	}
+	d.over = true
+	d.end(o)
+}
+
+// released takes back that tries may have delivered their messages: the relay took nothing.
+func (l *ledger) released(deliveries []*delivery) {
+	var wanted []asynqbatch.Step
+	for _, d := range deliveries {
+		if !d.marked {
+			continue
+		}
+		if d.onceToken != "" {
+			l.unwritten.add(d)
+			defer l.unwritten.written(d)
+		}
+		d.marked = false
+		wanted = append(wanted, d.step(stepRelease))
+	}
+	for _, a := range l.records.Do(context.Background(), wanted) { // the batch's time may be up
+		if a.Err != nil {
+			l.missed() // if this worker ends now, another one takes these for doubtful
+			return
+		}
+	}
 }
 
 func (l *ledger) remembered(key string) (string, bool) {
@@ -228,65 +200,72 @@ func (l *ledger) remembered(key string) (string, bool) {
 	return r, ok
 }
 
-// finish writes outcomes down, where that is called for, and gives them to the handlers. It
-// returns when that is done: a sender goes on to its next messages when Redis knows of
-// the last ones, so that only what it had on the wire is sent twice if the worker is
-// killed. It is false if Redis could not be written to.
-func (l *ledger) finish(deliveries []*delivery) bool {
-	entries := l.acknowledge(deliveries)
-	if len(entries) == 0 {
-		return true
-	}
-	written := make(chan bool, len(entries))
-	for _, d := range entries {
-		if d.written = written; d.onceToken != "" {
-			l.unwritten.add(d)
-		}
-	}
-	l.outcomes.Add(entries...)
-	known := true
-	for range entries {
-		known = <-written && known
-	}
-	return known
-}
-
-// acknowledge finishes the deliveries that need no entry, or whose task's end is as good as one. It
-// returns the others.
-func (l *ledger) acknowledge(deliveries []*delivery) (entries []*delivery) {
-	var ends []*delivery
+// finish writes outcomes down, where that is called for, gives them to the handlers, and marks the next messages, all
+// in one round trip. It returns when that is done: a sender goes on to its next message when Redis knows of the last one,
+// so that only what it had on the wire is sent twice if the worker is killed. It is false if Redis could not be written to.
+func (l *ledger) finish(deliveries, next []*delivery) bool {
+	var wanted []asynqbatch.Step
+	var told []*delivery
 	for _, d := range deliveries {
-		accepted := d.outcome.result.Err == nil && d.outcome.verdict.action == complete && !d.outcome.result.Skipped
-		if accepted {
-			l.accepted(d)
-		}
-		switch {
-		case accepted && d.endsTask():
-			ends = append(ends, d)
-		case accepted, d.onceToken != "", d.undelivered():
-			entries = append(entries, d)
-		default:
-			d.end(d.outcome)
-		}
-	}
-	if len(ends) == 0 {
-		return entries
-	}
-	keys := make([]string, len(ends))
-	for i, d := range ends {
-		keys[i] = d.key
-	}
-	for i, err := range l.acks.Acknowledge(keys) {
-		d := ends[i]
-		if err == nil {
-			l.unwritten.written(d)
+		name, ok := l.stepOf(d)
+		if !ok {
 			d.end(d.outcome)
 			continue
 		}
-		d.gone = !errors.Is(err, asynqbatch.ErrNotFetched) // by now, if only the reply was lost
-		entries = append(entries, d)
+		if name == stepRelease && d.onceToken != "" {
+			l.unwritten.add(d)
+		}
+		wanted, told = append(wanted, d.step(name)), append(told, d)
 	}
-	return entries
+	for _, d := range next {
+		wanted = append(wanted, d.step(stepMark))
+	}
+	known := true
+	var again []*delivery
+	for i, a := range l.records.Do(context.Background(), wanted) { // a batch whose time is up is written down too
+		switch marks := i - len(told); {
+		case marks >= 0 && a.Err == nil:
+			l.judge(next[marks], a.Text, true)
+		case marks >= 0:
+			known = false
+		case a.Err != nil && wanted[i].Name == stepAccepted:
+			again = append(again, told[i])
+		default:
+			l.unwritten.written(told[i])
+			known = l.finished(told[i], wanted[i].Name, a) && known
+		}
+	}
+	return l.write(again) && known
+}
+
+// stepOf is what is to be done to the record for the outcome of a delivery, if anything is.
+func (l *ledger) stepOf(d *delivery) (name string, ok bool) {
+	switch r, v := d.outcome.result, d.outcome.verdict; {
+	case r.Err == nil && v.action == complete && !r.Skipped:
+		l.accepted(d)
+		return stepAccepted, true
+	case d.marked && !r.Skipped && d.releases() != (mark{}):
+		return stepRelease, true
+	case !d.marked && d.suffix == "" && (v.action == deadLetter || v.action == complete && r.Err != nil):
+		return stepDecide, true // it can have been cancelled until now
+	}
+	return "", false
+}
+
+// finished ends a delivery whose step was done, or failed.
+func (l *ledger) finished(d *delivery, name string, a asynqbatch.Answer) (known bool) {
+	switch {
+	case a.Err != nil:
+		l.missed()
+		if name == stepDecide {
+			d.outcome = outcome{verdict: verdict{action: hold}}
+		}
+	case name == stepDecide && a.Text != "" && !(a.Text == sayGone && l.records.Sure(d.key)):
+		l.settle(d, a.Text)
+		return true
+	}
+	d.end(d.outcome)
+	return a.Err == nil
 }
 
 // accepted notes that the relay has accepted a message.
@@ -350,66 +329,31 @@ func (l *ledger) end() {
 	l.signal()
 }
 
-// write writes the outcomes in one round trip and lets their tasks end. They end
-// also if Redis is away, for they are remembered here.
-func (l *ledger) write(deliveries []*delivery) {
-	ctx := context.Background() // a batch whose time is up is written down too
+// write writes the entries of accepted messages without ending their tasks, after that has failed, and gives
+// them to their handlers also if Redis is away, for they are remembered here.
+func (l *ledger) write(deliveries []*delivery) (known bool) {
+	if len(deliveries) == 0 {
+		return true
+	}
+	ctx := context.Background()
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for run := range runs(deliveries) {
-			writeRun(ctx, p, run)
+		for _, d := range deliveries {
+			p.Eval(ctx, restoreScript, []string{d.key}, wire.FieldSent+d.suffix, d.record, d.generation, wire.FieldWire+d.suffix)
 		}
 		return nil
 	})
+	if err == nil {
+		l.unwritten.written(deliveries...)
+	}
 	for _, d := range deliveries {
-		written := d.written
-		if err == nil || d.record == "" {
-			l.unwritten.written(d)
-		}
 		d.end(d.outcome)
-		written <- err == nil
 	}
 	if err != nil {
 		l.failed(err, len(deliveries))
-		return
+		return false
 	}
 	l.restore(ctx)
-}
-
-// writeRun writes the outcomes of messages of one task.
-func writeRun(ctx context.Context, p redis.Pipeliner, deliveries []*delivery) {
-	var sent []any // fields and records
-	for _, d := range deliveries {
-		switch {
-		case d.record != "" && d.gone:
-			p.Eval(ctx, restoreScript, []string{d.key}, wire.FieldSent+d.suffix, d.record, d.generation, wire.FieldWire+d.suffix)
-		case d.record != "":
-			sent = append(sent, wire.FieldSent+d.suffix, d.record)
-		case d.onceToken != "" && mailer.ClassOf(d.outcome.result.Err) != mailer.Unknown:
-			p.HDel(ctx, d.key, wire.FieldBegun+d.suffix) // this try's end is known, and it was no delivery
-		}
-		if d.undelivered() {
-			offWire(ctx, p, d)
-		}
-	}
-	if len(sent) > 0 {
-		p.HSet(ctx, deliveries[0].key, sent...)
-	}
-}
-
-// goneScript tidies up after a worker that has marked a task which is not there, and
-// returns 1 if the task was cancelled.
-const goneScript = `
-if redis.call("HEXISTS", KEYS[1], "state") == 0 then redis.call("DEL", KEYS[1]) end
-return redis.call("EXISTS", KEYS[2])`
-
-// offWireScript takes back that a try is on the wire, unless another one is.
-const offWireScript = `
-if redis.call("HGET", KEYS[1], ARGV[1]) == ARGV[2] then redis.call("HDEL", KEYS[1], ARGV[1]) end
-return 0`
-
-// offWire adds the command that takes back what unsent has written for a delivery.
-func offWire(ctx context.Context, p redis.Pipeliner, d *delivery) {
-	p.Eval(ctx, offWireScript, []string{d.key}, wire.FieldWire+d.suffix, d.token)
+	return true
 }
 
 // missed notes that Redis may not have what was written: it was away, and what answers
@@ -426,7 +370,7 @@ func (l *ledger) missed() {
 // restoreScript adds an entry to a task that is still there: the one with the generation
 // ARGV[3] in its wire mark ARGV[4], if that is not empty.
 const restoreScript = `
-if redis.call("EXISTS", KEYS[1]) == 0 then return 0 end
+if redis.call("HEXISTS", KEYS[1], "state") == 0 then return 0 end
 local wire = redis.call("HGET", KEYS[1], ARGV[4]) or ""
 if string.sub(wire, 1, #ARGV[3]) == ARGV[3] then redis.call("HSETNX", KEYS[1], ARGV[1], ARGV[2]) end
 return 0`
@@ -458,7 +402,7 @@ func (l *ledger) restore(ctx context.Context) {
 
 // noteScript writes an entry of a task that is there.
 const noteScript = `
-if redis.call("EXISTS", KEYS[1]) == 1 then redis.call("HSET", KEYS[1], ARGV[1], ARGV[2]) end
+if redis.call("HEXISTS", KEYS[1], "state") == 1 then redis.call("HSET", KEYS[1], ARGV[1], ARGV[2]) end
 return 0`
 
 // note writes an entry for a message.
@@ -474,27 +418,33 @@ func (l *ledger) note(ctx context.Context, t *taskMessage, r wire.Record) error 
 	return nil
 }
 
-// leaveScript writes the entry of a message that is about to leave its bulk task, if the try
-// ARGV[3] has it still, and it has no entry.
-const leaveScript = `
-if redis.call("EXISTS", KEYS[1]) == 0 then return 1 end
-local wire, sent = unpack(redis.call("HMGET", KEYS[1], ARGV[1], ARGV[2]))
-if sent or wire ~= ARGV[3] and wire ~= "decided" then return 0 end
-redis.call("HSET", KEYS[1], ARGV[2], ARGV[4])
-return 1`
-
-// leaves notes how a message is to go on. It is false if another run of its bulk task
-// decides about it: asynq has given that out again.
-func (l *ledger) leaves(ctx context.Context, t *taskMessage, how wire.Remainder) (bool, error) {
+// leaves notes how a message is to go on that leaves its bulk task. It returns another outcome if there is one in
+// Redis: it was cancelled, or the bulk task is another worker's, or another run has decided about the message.
+func (l *ledger) leaves(ctx context.Context, t *taskMessage, how wire.Remainder) (left bool, o outcome, err error) {
 	data, err := json.Marshal(wire.Record{Moved: true, Rest: &how})
 	if err != nil {
-		return false, err
+		return false, o, err
 	}
-	ours, err := l.redis.Eval(ctx, leaveScript, []string{t.key}, wire.FieldWire+t.suffix, wire.FieldSent+t.suffix, t.token, string(data)).Bool()
-	if err != nil {
-		return false, redisconn.Unavailable(err)
+	return l.decide(ctx, t, stepLeave, string(data))
+}
+
+// decide does the step decide or leave. left is false if something else has become of the message.
+func (l *ledger) decide(ctx context.Context, t *taskMessage, name string, args ...string) (left bool, o outcome, err error) {
+	step := asynqbatch.Step{Name: name, Key: t.key, Args: append([]string{t.suffix, wire.CancelledKey(t.queue, t.base())}, args...)}
+	a := l.records.Do(ctx, []asynqbatch.Step{step})[0]
+	record, sent := strings.CutPrefix(a.Text, saySent)
+	switch {
+	case a.Err != nil:
+		return false, o, redisconn.Unavailable(a.Err)
+	case a.Text == "", a.Text == sayGone && l.records.Sure(t.key):
+		return true, o, nil
+	case a.Text == sayCancelled:
+		return false, outcome{verdict: verdict{action: drop}}, nil
+	case sent:
+		o, err = outcomeOf(record)
+		return false, o, err
 	}
-	return ours, nil
+	return false, o, errNotOurs
 }
 
 // hasLeft notes in the bulk task that a message comes from that it has left: what is on its way
@@ -533,34 +483,13 @@ func (l *ledger) correct(t *taskMessage, data string) {
 	}
 }
 
-// decideScript is the worker's side of cancelScript for a message that ends, or moves on,
-// without being on the wire: from now on it is too late. It returns what else
-// has become of the message before.
-const decideScript = `
-local state, cancelled, sent = unpack(redis.call("HMGET", KEYS[1], "state", ARGV[2], ARGV[3]))
-if not state then
-  if redis.call("EXISTS", KEYS[2]) == 1 then return "cancelled" end
-  return ""
-end
-if sent then return "sent:" .. sent end
-if cancelled then return "cancelled" end
-redis.call("HSET", KEYS[1], ARGV[1], "decided")
-return ""`
-
 // decided makes it too late to cancel a message that was not on the wire. It returns
 // another outcome instead of o if there is one in Redis: it was cancelled, or an earlier
-// try has sent it.
+// try has sent it. The error is errNotOurs if the task is another worker's.
 func (l *ledger) decided(ctx context.Context, t *taskMessage, o outcome) (outcome, error) {
-	keys := []string{t.key, wire.CancelledKey(t.queue, t.base())}
-	answer, err := l.redis.Eval(ctx, decideScript, keys, wire.FieldWire+t.suffix, wire.FieldCancelled+t.suffix, wire.FieldSent+t.suffix).Text()
-	if err != nil {
-		return o, redisconn.Unavailable(err)
+	left, other, err := l.decide(ctx, t, stepDecide)
+	if err != nil || left {
+		return o, err
 	}
-	if answer == "cancelled" {
-		return outcome{verdict: verdict{action: drop}}, nil
-	}
-	if sent, ok := strings.CutPrefix(answer, "sent:"); ok {
-		return outcomeOf(sent)
-	}
-	return o, nil
+	return other, nil
 }

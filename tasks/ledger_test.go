@@ -105,6 +105,20 @@ func has(cmds []redis.Cmder, name string, arg string) bool {
 	})
 }
 
+// asynqs reports whether a command is a script of asynq's, with that argument, and not one that does the ledger's steps.
+func asynqs(cmds []redis.Cmder, arg string) bool {
+	if !has(cmds, "evalsha", arg) {
+		return false
+	}
+	return !slices.ContainsFunc(cmds, func(c redis.Cmder) bool {
+		return slices.ContainsFunc(c.Args(), func(a any) bool {
+			header, ok := a.(string)
+			name, _, _ := strings.Cut(header, " ")
+			return ok && name != header && steps()[name] != ""
+		})
+	})
+}
+
 // recoverTasks puts active tasks back, as asynq does when their leases have run out.
 func recoverTasks(t *testing.T, h *house) {
 	t.Helper()
@@ -173,6 +187,25 @@ func newTry(id string) *delivery {
 	return &delivery{key: asynqbatch.TaskKey("default", id), cancelled: wire.CancelledKey("default", id), token: "T", done: make(chan *delivery, 1)}
 }
 
+// newTestLedger is a ledger on a Redis, of a worker that has fetched nothing by itself: a task without an owner is its own.
+func newTestLedger(client redis.UniversalClient) *ledger {
+	records := asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Steps: steps()})
+	return newLedger(client, records, zerolog.Nop())
+}
+
+// surely is for a ledger whose tasks are surely its worker's, whatever Redis says.
+type surely struct{ records }
+
+func (surely) Sure(string) bool { return true }
+
+// activate makes a task one that a worker has.
+func activate(t *testing.T, client redis.UniversalClient, key string) {
+	t.Helper()
+	if err := client.HSet(t.Context(), key, "state", "active").Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // What could not be written is written when Redis is back, and remembered until then.
 func TestLedger_redisAway(t *testing.T) {
 	t.Parallel()
@@ -184,25 +217,24 @@ func TestLedger_redisAway(t *testing.T) {
 	client := h.Client(t)
 	var away atomic.Bool
 	client.AddHook(cut{func([]redis.Cmder) bool { return away.Load() }})
-	l := newLedger(client, nil, zerolog.Nop())
+	l := newTestLedger(client)
 	accepted := outcome{result: mailer.Result{Reply: "250 Ok"}}
 
 	away.Store(true)
 	d := newTry(id)
-	d.written = make(chan bool, 1)
 	d.outcome, d.record = accepted, `{"reply":"250 Ok"}`
 	l.remember(d.key, d.record)
-	l.write([]*delivery{d})
+	l.finish([]*delivery{d}, nil)
 	if o := d.outcome; o.result.Reply != "250 Ok" {
 		t.Errorf("the handler got %+v", o)
 	}
-	if _, err := l.unsent(t.Context(), []*delivery{newTry(id)}); mailer.ClassOf(err) != mailer.Unavailable {
+	if _, err := l.unsent(t.Context(), []*delivery{newTry("another")}, 1); mailer.ClassOf(err) != mailer.Unavailable {
 		t.Errorf("unsent while Redis is away: %v, want an error, for nothing may be sent", err)
 	}
 
 	away.Store(false)
 	again := newTry(id)
-	left, err := l.unsent(t.Context(), []*delivery{again})
+	left, err := l.unsent(t.Context(), []*delivery{again}, 1)
 	if err != nil || len(left) != 0 {
 		t.Fatalf("unsent = %d jobs, %v: this worker has sent the message", len(left), err)
 	}
@@ -211,7 +243,7 @@ func TestLedger_redisAway(t *testing.T) {
 	}
 	other := newTry("gone") // a task that has ended meanwhile
 	l.remember(other.key, "{}")
-	l.write(nil)
+	l.restore(t.Context())
 	reader := h.Client(t)
 	if got := reader.HGet(t.Context(), asynqbatch.TaskKey("default", id), wire.FieldSent).Val(); got != `{"reply":"250 Ok"}` {
 		t.Errorf("entry %q after Redis came back", got)

@@ -21,8 +21,10 @@ type Observer struct {
 	Batch   func(Batch)                       // a sender has sent a batch
 	Outcome func(Outcome)                     // a try of a message has ended
 	Held    func(mailer string, reason error) // a mailer's relay takes no mail; nil: it does again
+	Skew    func(ahead time.Duration)         // how far this machine's clock is ahead of that of Redis, measured now
 	Back    func(GivenBack)                   // a task was given back untried
 	Swept   func(Swept)                       // dead letters were made of what no worker had in hand
+	Foreign func(Foreign)                     // a task that is not this worker's was put off
 
 	// Connections is how many connections a mailer's relay is found to allow at once, of those that
 	// the worker would open.
@@ -56,6 +58,14 @@ func (l observers) held(mailer string, reason error) {
 	}
 }
 
+func (l observers) skew(ahead time.Duration) {
+	for _, o := range l {
+		if o.Skew != nil {
+			o.Skew(ahead)
+		}
+	}
+}
+
 func (l observers) back(b GivenBack) {
 	for _, o := range l {
 		if o.Back != nil {
@@ -80,12 +90,37 @@ func (l observers) swept(s Swept) {
 	}
 }
 
+func (l observers) foreign(why Foreign) {
+	for _, o := range l {
+		if o.Foreign != nil {
+			o.Foreign(why)
+		}
+	}
+}
+
+// Foreign is why a task is not this worker's.
+type Foreign string
+
+// The reasons.
+const (
+	ForeignType    Foreign = "type"    // it is no task of ours
+	ForeignVersion Foreign = "version" // its payload is of a newer version
+)
+
 // Swept is tasks of which a worker has made dead letters where they waited in Redis.
 type Swept struct {
 	Queue  string // as the producer named it
 	Mailer string // "" for the default one
 	Why    string // "expired": their time was up; "lost": no list of their queue named them
 	Tasks  int
+}
+
+// GivenBack is a task that a worker gave back untried, or a bulk task that it did not end.
+type GivenBack struct {
+	Reason BackReason
+	TaskID string
+	Queue  string
+	Mailer string // "" for the default one
 }
 
 // Batch is what one sender sent at once.

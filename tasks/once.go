@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -54,12 +53,6 @@ func (e *DeadLetterError) Error() string {
 // stepQueue is where a hand-over fails that Redis would have taken.
 const stepQueue mailer.Step = "queue"
 
-// isOnceID reports whether a task's ID is that of a message that was handed over once, or derives
-// from it. Others are random, in capitals.
-func isOnceID(id string) bool {
-	return strings.HasPrefix(id, keyPrefix) || strings.HasPrefix(id, uniquePrefix)
-}
-
 // onceTask is the task of a message that is handed over once.
 type onceTask struct {
 	redis  redis.UniversalClient
@@ -76,17 +69,20 @@ type onceTask struct {
 // handOver calls put, which is to enqueue the task, unless an earlier hand-over of the same
 // message has. It returns the ID of the task. look is to look for that one first.
 func (t onceTask) handOver(ctx context.Context, look bool, put func(id string) error) (id string, err error) {
-	if found, err := t.elsewhere(ctx); err != nil || found != nil {
-		return t.judge(found, err)
+	found, first, err := t.elsewhere(ctx)
+	if err != nil || found != nil {
+		return t.judge(ctx, found, err)
 	}
-	id = t.id
+	id, look = first, look || first != t.id
 	for range 5 { // an earlier task may end just when it is looked at
 		if look {
 			found, free, err := t.resolve(ctx, t.place, t.id)
 			if err != nil || found != nil {
-				return t.judge(found, err)
+				return t.judge(ctx, found, err)
 			}
-			id = free
+			if id = free; free == t.id {
+				id = first
+			}
 		}
 		if err := put(id); !errors.Is(err, asynq.ErrTaskIDConflict) {
 			return id, err
@@ -98,9 +94,9 @@ func (t onceTask) handOver(ctx context.Context, look bool, put func(id string) e
 }
 
 // judge decides what an earlier task means for a hand-over.
-func (t onceTask) judge(found *record, err error) (id string, _ error) {
+func (t onceTask) judge(ctx context.Context, found *record, err error) (id string, _ error) {
 	if err != nil {
-		return "", err
+		return "", redisconn.NotQueued(ctx, err)
 	}
 	if s, bad := wire.DecodeMeta(found.Payload); bad != nil || s.Digest != t.digest {
 		err = &IdempotencyError{Key: t.key, ID: found.id}
@@ -115,20 +111,26 @@ func (t onceTask) judge(found *record, err error) (id string, _ error) {
 
 // elsewhere returns the earlier task if it is not in its place: it was forwarded, or a program has put it
 // there that knows the mailers and this one does not, or one of the time when a key's place was a part of the queue.
-func (t onceTask) elsewhere(ctx context.Context) (*record, error) {
+// If there is none, free is the ID that the next task has.
+func (t onceTask) elsewhere(ctx context.Context) (found *record, free string, err error) {
 	if len(t.others) == 0 {
-		return nil, nil
+		return nil, t.id, nil
 	}
 	records, err := readRecords(ctx, t.redis, t.id, t.others...)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
+	last := t.id
 	for _, r := range records {
-		if found, _, err := t.resolve(ctx, r.place, t.id); err != nil || found != nil {
-			return found, err
+		found, free, err := t.resolve(ctx, r.place, t.id)
+		if err != nil || found != nil {
+			return found, "", err
+		}
+		if free != t.id { // cancelled there
+			last = free
 		}
 	}
-	return nil, nil
+	return nil, last, nil
 }
 
 // resolve returns the task with an ID in a place, or the one that took its place there or, if it was
@@ -145,7 +147,7 @@ func (t onceTask) resolve(ctx context.Context, place wire.QueueName, id string) 
 		if found != nil || err != nil {
 			return found, free, err
 		}
-		if r.cancelled { // a worker may have it yet
+		if r.cancelled || free != r.next { // a worker may have it yet, or what a replay has made of it
 			return nil, free, t.keep(ctx, place, id)
 		}
 		return nil, id, setFree(ctx, t.redis, place, id, r.next)

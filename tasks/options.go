@@ -29,7 +29,7 @@ type Options struct {
 	// IdempotencyKey names the hand-over of one message: the queue takes it once, however
 	// often it is handed over while the key is remembered, and returns the first task's
 	// ID each time. That ends the window after the message was sent, or when it is
-	// cancelled. Another message with the same key is an IdempotencyError, one whose task
+	// cancelled: handed over again it gets a task of its own, with another ID. Another message with the same key is an IdempotencyError, one whose task
 	// is a dead letter a DeadLetterError. Each queue of each mailer has its own keys. The
 	// task's ID shows the beginning of the key. At most 255 bytes, no control characters.
 	IdempotencyKey string
@@ -146,6 +146,12 @@ const (
 	keyPrefix    = "key-"
 	uniquePrefix = "unique-"
 )
+
+// isOnceID reports whether a task's ID is that of a message that was handed over once, or derives
+// from it. Others are random, in capitals.
+func isOnceID(id string) bool {
+	return strings.HasPrefix(id, keyPrefix) || strings.HasPrefix(id, uniquePrefix)
+}
 
 // onceID is the ID of the task for a key, or for a digest. Each mailer has keys of its
 // own, as it has queues of its own.

@@ -173,6 +173,23 @@ func (e *deadLetterError) Is(target error) bool { return target == asynq.SkipRet
 // errGivenBack returns a task that was not tried, at no cost.
 var errGivenBack = errors.New("given back untried")
 
+// errNotOurs leaves a task alone that another worker has by now. asynq hears that it is given back; Redis hears nothing.
+var errNotOurs = fmt.Errorf("another worker has the task: %w", errGivenBack)
+
+// BackReason is why a worker gave a task back that it had not tried.
+type BackReason string
+
+// The reasons.
+const (
+	BackHeld     BackReason = "held"     // the relay takes no mail here: another worker may reach it
+	BackAlone    BackReason = "alone"    // a task that has killed workers is to run alone
+	BackTime     BackReason = "time"     // no connection was free for it for WorkerConfig.TaskTimeout
+	BackMemory   BackReason = "memory"   // there was no memory for it for so long
+	BackContents BackReason = "contents" // Redis did not give out its attachments or bodies
+	BackRedis    BackReason = "redis"    // what becomes of it could not be written down
+	BackForeign  BackReason = "foreign"  // it is another program's, or a newer version's
+)
+
 // givenBackError is errGivenBack with its reason, and how long the task rests.
 type givenBackError struct {
 	why   BackReason

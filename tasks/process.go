@@ -33,24 +33,28 @@ func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) (err error) 
 	return w.process(ctx, task)
 }
 
-func (w *Worker) process(ctx context.Context, task *asynq.Task) error {
+func (w *Worker) process(ctx context.Context, task *asynq.Task) (err error) {
 	t := newTaskMessage(ctx, task)
 	release, ok := w.inFlight.take(ctx, t.key)
 	if !ok {
 		return errGivenBack
 	}
 	defer release()
+	if why, what := foreign(task); why != "" {
+		return w.strangers.putOff(ctx, t, why, what)
+	}
 	defer func() {
-		if errors.Is(ctx.Err(), context.Canceled) && w.isolation.stopping.Err() == nil {
+		lost := errors.Is(ctx.Err(), context.Canceled) && w.isolation.stopping.Err() == nil
+		if lost || errors.Is(err, errNotOurs) {
 			w.isolation.forgive(ctx, t.key) // its lease was lost
 		}
 	}()
 	via := w.dispatchers[t.name.Mailer]
 	t.handed = via.handed.begin(t.key)
 	defer t.handed.end()
-	err := w.processIn(ctx, t, via)
+	err = w.processIn(ctx, t, via)
 	switch {
-	case ctx.Err() != nil: // the task is not ours any more
+	case ctx.Err() != nil, errors.Is(err, errNotOurs): // the task is not ours any more
 	case errors.Is(err, errGivenBack):
 		return w.goBack(t, err)
 	default:
@@ -96,8 +100,8 @@ func (w *Worker) processAlone(ctx context.Context, t *taskMessage, via *dispatch
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.isolation.stopping, cancel)()
-	t.handed.stays()
-	if via.breaker.holds() {
+	t.stays()
+	if via.holds() {
 		return givenBack(BackHeld)
 	}
 	leave, ok := w.isolation.enterAlone(ctx)
@@ -105,7 +109,7 @@ func (w *Worker) processAlone(ctx context.Context, t *taskMessage, via *dispatch
 		return givenBack(BackAlone)
 	}
 	defer leave()
-	if via.breaker.holds() {
+	if via.holds() {
 		return givenBack(BackHeld)
 	}
 	w.log.Warn().Str("task", t.id).Str("queue", t.queue).Int("lost_leases", lost).

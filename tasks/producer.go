@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/queuewatch"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -19,10 +20,11 @@ import (
 type producer struct {
 	*asynq.Client
 	contents contents
+	hints    *queuewatch.Hints
 }
 
 func newProducer(client redis.UniversalClient) *producer {
-	return &producer{asynq.NewClientFromRedisClient(client), newContents(client, 0, zerolog.Nop())}
+	return &producer{asynq.NewClientFromRedisClient(client), newContents(client, 0, zerolog.Nop()), queuewatch.NewHints(client)}
 }
 
 // enqueue puts one task under the given ID into Redis. That the ID is there already
@@ -53,7 +55,10 @@ func put(ctx context.Context, client *producer, p *wire.Payload, id string, opts
 // redisconn.ForProgram says, and of class Unavailable otherwise.
 func putTask(ctx context.Context, client *producer, task *asynq.Task, id string, opts ...asynq.Option) error {
 	watched, handover := redisconn.Watch(ctx)
-	_, err := client.EnqueueContext(watched, task, append(opts, asynq.TaskID(id))...)
+	info, err := client.EnqueueContext(watched, task, append(opts, asynq.TaskID(id))...)
+	if err == nil {
+		client.hints.Queued(ctx, info.Queue, info.State == asynq.TaskStatePending)
+	}
 	if err == nil || errors.Is(err, asynq.ErrTaskIDConflict) {
 		return err
 	}

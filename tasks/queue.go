@@ -52,7 +52,8 @@ type QueueConfig struct {
 
 	// Shards is in how many parts, each in a place of its own, the queues are, so that the
 	// masters of a Redis Cluster share the work: in one piece if zero or 1. It may
-	// grow, if WorkerConfig.Shards grows first.
+	// grow, if WorkerConfig.Shards grows first. What is handed over once (Options.IdempotencyKey,
+	// Options.Unique) is in no part but in the whole queue, so that a key is the same key for all.
 	Shards int
 
 	Tracer Tracer // no traces if nil
@@ -178,8 +179,8 @@ func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessag
 }
 
 // SendBatch implements mailer.BatchSender. The Reply of a Result is the ID of the message's
-// task, or its own ID in a task of many: Cancel takes either. Begin is asked when a message
-// is added to its task.
+// task, or its own ID in a task of many: Cancel takes either. Begin and Commit are asked when a
+// message is added to its task.
 func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 	b := &bulk{
 		most: q.cfg.BulkSize, results: batch.Report,
@@ -192,8 +193,11 @@ func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 			continue
 		}
 		p, r := q.prepare(m)
-		if p != nil && batch.Begin != nil {
-			if err := batch.Begin(i); err != nil {
+		for _, ask := range []func(int) error{batch.Begin, batch.Commit} {
+			if p == nil || ask == nil {
+				continue
+			}
+			if err := ask(i); err != nil {
 				p, r = nil, mailer.Result{Err: err}
 			}
 		}
@@ -322,7 +326,7 @@ func (q *Queue) handOverOnce(ctx context.Context, p *wire.Payload) (string, erro
 	name := q.queueOf(id)
 	others, err := q.elsewhere(ctx, name)
 	if err != nil {
-		return "", err
+		return "", redisconn.NotQueued(ctx, err)
 	}
 	opts := q.taskOptions(name.String(), p.DueAt)
 	t := onceTask{
@@ -402,6 +406,10 @@ func (q *Queue) handOverMany(ctx context.Context, payloads []*wire.Payload, id s
 	}
 	return err
 }
+
+// heldFor is how long a worker can still have a task that was cancelled: by its own settings, which a program
+// does not know, and none holds one for a day.
+func (q *Queue) heldFor() time.Duration { return max(2*q.cfg.TaskTimeout, heldAtMost) }
 
 // taskOptions are asynq's options of a task in the given queue.
 func (q *Queue) taskOptions(queue string, due time.Time) []asynq.Option {

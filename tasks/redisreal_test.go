@@ -183,8 +183,11 @@ func replayDead(t *testing.T, h *realHouse, id string) {
 	}
 	defer func() { _ = client.Close() }()
 	d := NewDeadLetters(client)
-	if queues, err := d.Queues(); err != nil || len(queues) != len(pathQueues) {
-		t.Errorf("Queues = %v, %v", queues, err)
+	queues, err := d.Queues()
+	for name := range pathQueues {
+		if err != nil || !slices.Contains(queues, name) {
+			t.Errorf("Queues = %v, %v", queues, err)
+		}
 	}
 	if ids, err := d.IDs(t.Context(), "default"); err != nil || !slices.Equal(ids, []string{id}) {
 		t.Errorf("IDs = %v, %v, want %s", ids, err, id)

@@ -106,8 +106,11 @@ func (l *line) send(ctx context.Context, b mailer.Batch, i int, m *mailer.EmailM
 	if ctx.Err() != nil {
 		return mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepMail, Err: ctx.Err()}}
 	}
-	if b.Begin != nil {
-		if err := b.Begin(i); err != nil {
+	for _, ask := range []func(int) error{b.Begin, b.Commit} {
+		if ask == nil {
+			continue
+		}
+		if err := ask(i); err != nil {
 			return mailer.Result{Err: err}
 		}
 	}

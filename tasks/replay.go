@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -82,13 +83,6 @@ func encodeAgain(p *wire.Payload, letter *asynq.TaskInfo, id string) ([]byte, er
 		asynq.MaxRetry(letter.MaxRetry), asynq.Timeout(letter.Timeout), asynq.Retention(letter.Retention))
 }
 
-// replayedFor is how long a dead letter with a key that is replayed leaves a mark in its
-// place, so that the key stays taken: longer than the new task waits. The new one cannot
-// have the ID itself: it is another task for whoever was told of the first one.
-const replayedFor = 30 * 24 * time.Hour
-
-func pendingKey(queue string) string { return "asynq:{" + queue + "}:pending" }
-
 // replayScript takes the dead letter ARGV[1], with the record KEYS[3], out of the lists
 // KEYS[1] and KEYS[2], and puts the task ARGV[3] with the ID ARGV[2] into the list KEYS[5] and
 // its record KEYS[4]. With ARGV[5] it leaves a mark in the place of the letter, for ARGV[6] seconds.
@@ -108,6 +102,44 @@ if redis.call("EXISTS", KEYS[4]) == 1 then return "before" end
 redis.call("HSET", KEYS[4], "msg", ARGV[3], "state", "pending", "pending_since", ARGV[4])
 redis.call("LPUSH", KEYS[5], ARGV[2])
 return "done"`)
+
+// replayBulkScript puts the dead letter ARGV[1] back into the list KEYS[4], where it waits since ARGV[2]. Its record is
+// KEYS[3], and ARGV[3] is appended to its message. It returns how many it has found.
+var replayBulkScript = redis.NewScript(`
+local n = redis.call("ZREM", KEYS[1], ARGV[1]) + redis.call("ZREM", KEYS[2], ARGV[1])
+local msg = redis.call("HGET", KEYS[3], "msg")
+if n > 0 and msg then
+  redis.call("HSET", KEYS[3], "state", "pending", "pending_since", ARGV[2], "msg", msg .. ARGV[3])
+  redis.call("LPUSH", KEYS[4], ARGV[1])
+end
+return n`)
+
+// replayBulk is Replay for a bulk task. It stays the same task: what of it was sent, cancelled or moved on stays so.
+func (d *DeadLetters) replayBulk(ctx context.Context, info *asynq.TaskInfo) error {
+	now := time.Now()
+	var lines []byte
+	for line := range bytes.Lines(info.Payload) {
+		p, err := wire.Decode(line, info.Headers)
+		if err != nil {
+			lines = append(lines, line...) // a worker makes a dead letter of it
+			continue
+		}
+		p.DueAt, p.Deadline = wire.Due(now), nil
+		if lines, err = p.Append(lines); err != nil {
+			return err
+		}
+		lines = append(lines, '\n')
+	}
+	keys := []string{archiveKey(info.Queue), wire.DeadKey(info.Queue), asynqbatch.TaskKey(info.Queue, info.ID), pendingKey(info.Queue)}
+	n, err := replayBulkScript.Run(ctx, d.redis, keys, info.ID, now.UnixNano(), asynqbatch.WithPayload(lines)).Int()
+	if err != nil {
+		return redisconn.Unavailable(err)
+	}
+	if n == 0 {
+		return fmt.Errorf("tasks: %s: %w", info.ID, ErrNotDead)
+	}
+	return nil
+}
 
 // deleteScript removes the dead letter ARGV[1] from both lists, and its record.
 var deleteScript = redis.NewScript(`

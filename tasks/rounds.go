@@ -12,30 +12,9 @@ import (
 // A task that could not even be tried goes back to its queue, at no cost. What comes back again and again would
 // go round for ever, so its pauses grow, and it is said once what is missing.
 
-// BackReason is why a worker gave a task back that it had not tried.
-type BackReason string
-
-// The reasons.
-const (
-	BackHeld     BackReason = "held"     // the relay takes no mail here: another worker may reach it
-	BackAlone    BackReason = "alone"    // a task that has killed workers is to run alone
-	BackTime     BackReason = "time"     // no connection was free for it for WorkerConfig.TaskTimeout
-	BackMemory   BackReason = "memory"   // there was no memory for it for so long
-	BackContents BackReason = "contents" // Redis did not give out its attachments or bodies
-	BackRedis    BackReason = "redis"    // what becomes of it could not be written down
-)
-
-// GivenBack is a task that a worker gave back untried, or a bulk task that it did not end.
-type GivenBack struct {
-	Reason BackReason
-	TaskID string
-	Queue  string
-	Mailer string // "" for the default one
-}
-
 // advice is what to do about tasks that come back for a reason again and again.
-func (r BackReason) advice() string {
-	switch r {
+func advice(why BackReason) string {
+	switch why {
 	case BackTime:
 		return "messages find no free connection for so long that they go back to their queue, again and again: " +
 			"look whether the relay is slow, and raise EMAIL_CONNECTIONS or start more workers"
@@ -46,7 +25,7 @@ func (r BackReason) advice() string {
 	case BackRedis:
 		return "messages go back to their queue again and again, for Redis does not take down what became of them: " +
 			"look at Redis and its log (is it full, or a read-only replica?)"
-	case BackHeld, BackAlone:
+	case BackHeld, BackAlone, BackForeign:
 	}
 	return "messages go back to their queue untried again and again"
 }
@@ -94,7 +73,7 @@ func (r *rounds) again(key string, name wire.QueueName, why BackReason, progress
 	r.tasks[key] = t
 	if t.n >= manyRounds && now.Sub(r.warned[why]) >= wordsEvery {
 		r.warned[why] = now
-		r.log.Warn().Str("task", key).Str("queue", name.Queue).Str("mailer", name.Mailer).Int("times", t.n).Msg(why.advice())
+		r.log.Warn().Str("task", key).Str("queue", name.Queue).Str("mailer", name.Mailer).Int("times", t.n).Msg(advice(why))
 	}
 	return roundPause(t.n)
 }

@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -35,11 +36,14 @@ type sender struct {
 	policy       policy
 	batchSize    int
 	batchTimeout time.Duration
+	openPatience time.Duration
 	inHand       func() int // tasks that handlers have
+	opened       error      // why there is no connection for the batch
 	observers    observers
 	tracer       Tracer
 	mailer       string
 	number       int // among the worker's senders, from 1
+	window       int // how many messages its backend had under way at once in the last batch
 	log          zerolog.Logger
 	view         redact.View
 }
@@ -79,10 +83,11 @@ func (s *sender) run(stop, work context.Context) {
 // there is nothing to probe a relay with that greets us: then it is taken to be back.
 func (s *sender) next(stop, work context.Context) []*delivery {
 	var quiet <-chan time.Time
+	tripping := s.breaker.tripping()
 	if s.probing {
 		timer := time.NewTimer(quietFor)
 		defer timer.Stop()
-		quiet = timer.C
+		quiet, tripping = timer.C, nil
 	}
 	for {
 		s.conn.await(stop, work)
@@ -92,7 +97,7 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 			select {
 			case <-stop.Done():
 				return nil
-			case <-s.breaker.tripping():
+			case <-tripping:
 				return nil
 			case <-changed:
 				continue
@@ -231,6 +236,7 @@ func (s *sender) stillHeld(err error) {
 func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery) {
 	ctx, cancel := context.WithTimeout(work, s.batchTimeout)
 	defer cancel()
+	s.opened = s.open(ctx) // before the messages are taken for the wire: until then they may go back
 	deliveries, err := s.unsent(ctx, claim(batch))
 	if err != nil {
 		s.log.Error().Err(err).Msg("no mail is sent until Redis answers")
@@ -242,43 +248,64 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 	}
 	start := time.Now()
 	stats := Batch{Mailer: s.mailer, Sender: s.number, Size: len(deliveries)}
-	var reason error
-	s.busy.wires.Add(1)
-	s.sendEach(s.withSpans(ctx, deliveries), deliveries, func(group []mailer.Report) {
+	marks := newMarks(deliveries)
+	var reason, away error
+	report := func(group []mailer.Report) {
 		s.busy.note(time.Now())
 		if slices.ContainsFunc(group, func(r mailer.Report) bool { return r.Err == nil && !r.Skipped }) {
 			s.breaker.accepted()
 			s.conn.pool.hasAccepted()
 		}
-		tried := make([]*delivery, 0, len(group))
+		tried, waiting := make([]*delivery, 0, len(group)), []*delivery(nil)
 		for _, r := range group {
 			d := deliveries[r.Index]
-			if why, wait := s.judge(d, r.Result); wait {
+			switch why, wait := s.judge(d, r.Result); {
+			case d.over: // it has ended when its turn came
+			case wait:
 				reason = why
-				held = append(held, d)
-				continue
+				waiting = append(waiting, d)
+			default:
+				if r.Err == nil {
+					stats.Accepted++
+				}
+				tried = append(tried, d)
 			}
-			if r.Err == nil {
-				stats.Accepted++
-			}
-			tried = append(tried, d)
 		}
+		s.putBack(waiting)
+		held = append(held, waiting...)
 		s.busy.wires.Add(-1) // the relay waits for us now
-		known := s.ledger.finish(tried)
+		known := s.ledger.finish(tried, marks.after(group))
 		s.busy.wires.Add(1)
 		if !known {
 			cancel() // the others wait until Redis is back
 		}
+	}
+	s.busy.wires.Add(1)
+	s.sendEach(s.withSpans(ctx, deliveries), mailer.Batch{
+		Messages: messages(deliveries),
+		Begin:    s.inTime(deliveries),
+		Commit: func(i int) error {
+			err := s.commit(ctx, marks, i)
+			if errors.As(err, new(*unknownError)) {
+				away = err
+				cancel() // as above
+			}
+			return err
+		},
+		Report: report,
 	})
 	s.busy.wires.Add(-1)
+	s.window = marks.most
 	stats.Duration = time.Since(start)
 	s.observers.batch(stats)
-	s.ledger.released(ctx, held)
 	if len(held) < len(deliveries) {
 		s.works()
 	}
 	// A batch of which some messages were judged is tried on at once, over a new connection.
-	if len(held) == len(deliveries) && work.Err() == nil {
+	if away != nil {
+		s.log.Error().Err(away).Msg("no mail is sent until Redis answers")
+		s.pause(work)
+	} else if len(held) == len(deliveries) && work.Err() == nil {
 		s.takesNone(reason)
 	}
 	return held
@@ -297,14 +324,60 @@ func (s *sender) takesNone(reason error) {
 	}
 }
 
-// judge decides on a delivery that has its result. One that waits for the relay is put back.
+// putBack puts deliveries back of which nothing was accepted. First their marks go: another worker may be given the
+// tasks as soon as they are back.
+func (s *sender) putBack(deliveries []*delivery) {
+	s.ledger.released(deliveries)
+	for _, d := range deliveries {
+		d.putBack()
+	}
+}
+
+// commit marks a message that is about to be written, and those behind it that will soon be, unless it is marked and its task
+// is surely ours. The error is why it is not to be written.
+func (s *sender) commit(ctx context.Context, m *marks, i int) error {
+	d := m.deliveries[i]
+	var err error
+	for tries := 0; tries < 3 && !d.over && !s.ledger.committed(d); tries++ { // it may have stood still while it asked
+		if err = s.ledger.mark(ctx, m.from(i)); err != nil {
+			break
+		}
+	}
+	switch {
+	case d.over:
+		return errOver
+	case !s.ledger.committed(d):
+		return &unknownError{cmp.Or(err, errTooSlow)}
+	}
+	m.commit(i)
+	return nil
+}
+
+// errTooSlow is why a message is not sent although Redis has answered.
+var errTooSlow = errors.New("tasks: Redis takes so long to answer that its answer says nothing of now")
+
+// errOver is the result of a message that has ended before it was sent.
+var errOver = errors.New("tasks: not to be sent any more")
+
+// unknownError is the result of a message that could not be marked. It waits until Redis is back.
+type unknownError struct{ cause error }
+
+func (e *unknownError) Error() string { return e.cause.Error() }
+func (e *unknownError) Unwrap() error { return e.cause }
+
+// judge decides on a delivery that has its result. wait says that it waits for the relay, or for Redis.
 func (s *sender) judge(d *delivery, r mailer.Result) (why error, wait bool) {
+	if d.over {
+		return nil, false
+	}
+	if errors.As(r.Err, new(*unknownError)) {
+		return r.Err, true
+	}
 	r = redact.Result(r, d.message)
 	if r.Err == nil {
 		s.carried = r.Connection
 	}
 	if isParked(r.Err) || s.spare(d, r) {
-		d.putBack()
 		return parkedError(), true
 	}
 	if mailer.ClassOf(r.Err) == mailer.Unavailable && !s.breaker.relayRefuses(d.name(), r.Err) {
@@ -313,7 +386,6 @@ func (s *sender) judge(d *delivery, r mailer.Result) (why error, wait bool) {
 	d.attempt.now = time.Now()
 	v := s.policy.decide(r.Err, d.attempt)
 	if v.action == hold {
-		d.putBack()
 		return v.reason, true
 	}
 	d.outcome = outcome{result: r, verdict: v, sender: s.number}
@@ -359,8 +431,8 @@ func (s *sender) works() {
 // sendEach opens the backend first, so that its connection outlives the batch, and
 // sees to it that every message is reported once, whatever the backend does: a
 // message that makes a backend panic costs itself a try and not the worker its life.
-func (s *sender) sendEach(ctx context.Context, deliveries []*delivery, report func([]mailer.Report)) {
-	reported := make([]bool, len(deliveries))
+func (s *sender) sendEach(ctx context.Context, batch mailer.Batch) {
+	reported, report := make([]bool, len(batch.Messages)), batch.Report
 	once := func(group []mailer.Report) {
 		group = slices.DeleteFunc(group, func(r mailer.Report) bool {
 			again := reported[r.Index]
@@ -371,17 +443,21 @@ func (s *sender) sendEach(ctx context.Context, deliveries []*delivery, report fu
 			report(group)
 		}
 	}
-	err := s.guarded(ctx, mailer.Batch{Messages: messages(deliveries), Begin: s.inTime(deliveries), Report: once})
-	for i := range deliveries {
+	batch.Report = once
+	err := s.guarded(ctx, batch)
+	for i := range batch.Messages {
 		if !reported[i] {
 			once([]mailer.Report{{Index: i, Result: mailer.Result{Err: err}}})
 		}
 	}
 }
 
-// inTime refuses a message whose time is up when it is its turn.
+// inTime refuses a message whose time is up when it is its turn, or that has ended.
 func (s *sender) inTime(deliveries []*delivery) func(i int) error {
 	return func(i int) error {
+		if deliveries[i].over {
+			return errOver
+		}
 		a := deliveries[i].attempt
 		a.now = time.Now()
 		if reason := s.policy.expired(a, 0); reason != nil {
@@ -397,17 +473,44 @@ var errNoReport = errors.New("tasks: the backend said nothing of this message")
 func (s *sender) guarded(ctx context.Context, batch mailer.Batch) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			what := panicked(p)
-			s.log.Error().Bytes("stack", debug.Stack()).Msg("the backend panicked: " + what)
-			_ = s.backend.Close() // whatever was half said on it is not said further
-			err = errors.New("tasks: the backend panicked: " + what)
+			err = s.panicked(p)
 		}
 	}()
-	if err := s.conn.Open(ctx); err != nil {
+	if s.opened != nil {
+		return s.opened
+	}
+	if err := s.conn.Open(ctx); err != nil { // it is open, unless it was closed just now
 		return err
 	}
 	mailer.SendBatch(ctx, s.backend, batch)
 	return errNoReport
+}
+
+// panicked closes a backend that has panicked and returns the error of its messages.
+func (s *sender) panicked(p any) error {
+	what := panicked(p)
+	s.log.Error().Bytes("stack", debug.Stack()).Msg("the backend panicked: " + what)
+	_ = s.backend.Close() // whatever was half said on it is not said further
+	return errors.New("tasks: the backend panicked: " + what)
+}
+
+// open opens the connection, if it is not open. While none of the mailer's is, and that takes long, messages go back: a
+// relay that is silent, or behind a firewall that is, would keep them from other workers for as long as EMAIL_TIMEOUT.
+func (s *sender) open(ctx context.Context) (err error) {
+	attempt := new(opening)
+	timer := time.AfterFunc(s.openPatience, func() {
+		if !s.conn.othersOpen() {
+			s.breaker.takesLong(attempt)
+		}
+	})
+	defer func() {
+		timer.Stop()
+		s.breaker.ended(attempt)
+		if p := recover(); p != nil {
+			err = s.panicked(p)
+		}
+	}()
+	return s.conn.Open(ctx)
 }
 
 // unsent asks the ledger which of the claimed deliveries may be sent, and puts all of them
@@ -416,11 +519,9 @@ func (s *sender) unsent(ctx context.Context, deliveries []*delivery) ([]*deliver
 	if len(deliveries) == 0 {
 		return nil, nil
 	}
-	left, err := s.ledger.unsent(ctx, deliveries)
+	left, err := s.ledger.unsent(ctx, deliveries, max(s.window, 1))
 	if err != nil {
-		for _, d := range deliveries {
-			d.putBack()
-		}
+		s.putBack(slices.DeleteFunc(slices.Clone(deliveries), func(d *delivery) bool { return d.over }))
 	}
 	return left, err
 }

@@ -79,7 +79,7 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 	} else if err != nil {
 		return outcome{verdict: w.policy.decide(err, t.attempt())}, nil
 	}
-	done, room, tripping := make(chan *delivery, 1), w.roomFor(t), via.breaker.tripping()
+	done, room, tripping := make(chan *delivery, 1), w.roomFor(t), via.holdsNow()
 	d := newDelivery(t, done)
 	select {
 	case via.channel(t.name) <- []*delivery{d}:
@@ -104,8 +104,11 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 		if d.giveUp() {
 			return w.outOfTime(t, via, why)
 		}
-		t.handed.stays()
+		t.stays()
 		<-done
+	}
+	if d.outcome.lost {
+		return outcome{}, errNotOurs
 	}
 	if d.outcome.verdict.action == hold { // it was put back, and is wanted back
 		return w.outOfTime(t, via, why)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -85,7 +86,7 @@ func TestWorker_stopsWithoutRedis(t *testing.T) {
 				if held > 0 {
 					h.send(held, nil)
 				}
-				h.eventually("it has started", func() bool { return h.Client(t).ZCard(t.Context(), "asynq:servers").Val() == 2 })
+				h.eventually("it has started", func() bool { return h.Client(t).SCard(t.Context(), wire.WorkersKey).Val() == 1 })
 				h.eventually("all are in hand", func() bool { return held == 0 || h.info().Active == held })
 				away(h.Server)
 				end()

@@ -98,7 +98,7 @@ func TestWorker_expiredInRedis(t *testing.T) {
 	for queue, want := range map[string]bool{
 		"default": true, "critical": true, "alerts.default": true, "alerts.default:mass~2": true, "default~7": true, "bulk": false, "others.default": false,
 	} {
-		if got := w.serves(queue); got != want {
+		if got := w.inRedis().serves(queue); got != want {
 			t.Errorf("serves(%q) = %v", queue, got)
 		}
 	}
@@ -119,7 +119,7 @@ func TestWorker_expiredInRedis(t *testing.T) {
 		{wire.Meta{DueAt: now, Refused: "550 no"}, "550 no"},
 	} {
 		reason := ""
-		if err := w.expiredInRedis("", tt.meta, now); err != nil {
+		if err := w.inRedis().expired("", tt.meta, now); err != nil {
 			reason = err.Error()
 		}
 		if !strings.Contains(reason, tt.want) || (reason == "") != (tt.want == "") {

@@ -28,10 +28,10 @@ import (
 // takeBackScript takes back the task ARGV[1] and returns what became of it:
 //
 //	cancelled    it has not been sent and will not be
-//	replaced:ID  its place is a mark, which names the next task
+//	replaced:ID  it was replayed, as that task
 //	decided      it is about to move, or to become a dead letter
 //	late         it is on the wire, or has ended
-//	none         there is no such task
+//	none         there is no such task, or it was cancelled before
 //
 // ARGV[2] is this very call, so that it can be repeated when its reply was lost, ARGV[3] for how many
 // seconds a worker can still have the task, and ARGV[4] the ID of the key's next task, if the
@@ -41,6 +41,7 @@ local state, wire, sent, next, cancelled = unpack(redis.call("HMGET", KEYS[1],
   "state", "` + wire.FieldWire + `", "` + wire.FieldSent + `", "` + wire.FieldReplayed + `", "` + wire.FieldCancelled + `"))
 if next then
   if cancelled == ARGV[2] then return "cancelled" end
+  if cancelled then return "none" end
   return "replaced:" .. next
 end
 if not state then
@@ -94,6 +95,11 @@ func wasTakenBack(ctx context.Context, client redis.UniversalClient, place wire.
 	}
 	return n > 0, nil
 }
+
+// replayedFor is how long a dead letter with a key that is replayed leaves a mark in its
+// place, so that the key stays taken: longer than the new task waits. The new one cannot
+// have the ID itself: it is another task for whoever was told of the first one.
+const replayedFor = 30 * 24 * time.Hour
 
 // heldAtMost is longer than any worker has a task in hand.
 const heldAtMost = 24 * time.Hour

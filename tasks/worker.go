@@ -28,7 +28,9 @@ type Worker struct {
 	dispatchers map[string]*dispatcher // by mailer
 	inFlight    inFlight
 	rounds      *rounds
+	strangers   *strangers
 	isolation   *isolation
+	watch       *watcher
 	reporter
 }
 
@@ -53,8 +55,14 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		rounds:      newRounds(*cfg.Logger),
 		reporter:    reporter{redact.View{Addresses: cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
-	w.asynq = asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Fetched: w.isolation.fetched, Logger: *cfg.Logger})
+	w.watch = newWatcher(client, cfg, w.dispatchers)
+	w.asynq = asynqbatch.New(client, asynqbatch.Config{
+		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Steps: steps(), Fetched: w.isolation.fetched, Logger: *cfg.Logger, Clock: cfg.clock,
+		Asleep: w.watch.queues.Asleep, Took: w.watch.queues.Took,
+	})
+	w.isolation.owner = w.asynq.Owner
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
+	w.strangers = newStrangers(w.asynq, *cfg.Logger, cfg.Observers)
 	w.dispatchers[""] = newDispatcher("", cfg.Connections, cfg, w.isolation, w.giveBack)
 	for name, connections := range cfg.Mailers {
 		w.dispatchers[name] = newDispatcher(name, cmp.Or(connections, cfg.Connections), cfg, w.isolation, w.giveBack)
@@ -94,6 +102,15 @@ func (w *Worker) Held() map[string]error {
 	return held
 }
 
+// inRedis is what the worker knows of mail that waits in Redis.
+func (w *Worker) inRedis() inRedis {
+	m := inRedis{queues: w.cfg.Queues, held: map[string]func() error{}, policy: w.policy}
+	for name, d := range w.dispatchers {
+		m.held[name] = d.held
+	}
+	return m
+}
+
 // Run works until ctx ends and then stops in an order that neither loses nor doubles a
 // message: take nothing new, end what is on the wire, give all others back.
 func (w *Worker) Run(ctx context.Context) error {
@@ -110,12 +127,15 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer letGo()
 	var keeper sync.WaitGroup
 	keeper.Go(func() { w.blobs.store.Run(keeping) })
-	keeper.Go(func() { w.newSweeper().Run(ctx) })
+	keeper.Go(func() { watchSkew(keeping, w.redis, w.cfg.Observers, *w.cfg.Logger) })
+	keeper.Go(func() {
+		newSweeper(w.redis, w.inRedis(), w.cfg.RetryMax, w.cfg.sweepEvery, w.log, w.observers).Run(ctx)
+	})
 	for _, d := range w.dispatchers {
-		if err := d.start(ctx, work, w.asynq, w, &senders); err != nil {
-			return fmt.Errorf("tasks: %w", err)
-		}
+		d.start(ctx, work, w.asynq, w, &senders)
 	}
+	var watching sync.WaitGroup
+	watching.Go(func() { w.watch.run(ctx) })
 	w.log.Info().Int("connections", w.cfg.Connections).Int("batch_size", w.cfg.BatchSize).Msg("worker started")
 
 	<-ctx.Done()
@@ -129,16 +149,17 @@ func (w *Worker) Run(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		w.eachServer((*asynqbatch.Server).Stop)
+		w.each(func(d *dispatcher) { d.servers.End() })
 		senders.Wait()
 		for _, d := range w.dispatchers {
 			d.stop()
 		}
 		w.ledger.end()
 		ledger.Wait()
-		w.eachServer((*asynqbatch.Server).Shutdown) // gives back what no sender took
+		w.each(func(d *dispatcher) { d.servers.Shutdown() }) // gives back what no sender took
 		letGo()
 		keeper.Wait()
+		watching.Wait()
 	}()
 	select {
 	case <-stopped:
@@ -159,13 +180,11 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 }
 
-// eachServer does something with all asynq servers at the same time.
-func (w *Worker) eachServer(do func(*asynqbatch.Server)) {
+// each does something with all dispatchers at the same time.
+func (w *Worker) each(do func(*dispatcher)) {
 	var all sync.WaitGroup
 	for _, d := range w.dispatchers {
-		for _, server := range d.servers {
-			all.Go(func() { do(server) })
-		}
+		all.Go(func() { do(d) })
 	}
 	all.Wait()
 }
@@ -187,7 +206,7 @@ func (w *Worker) cutOff() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		w.eachServer((*asynqbatch.Server).Shutdown)
+		w.each(func(d *dispatcher) { d.servers.Shutdown() })
 	}()
 	select {
 	case <-ended:

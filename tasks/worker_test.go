@@ -55,6 +55,13 @@ func (h *house) start(cfg WorkerConfig) (stop func()) {
 // startOn is start on a client that the test has prepared.
 func (h *house) startOn(client redis.UniversalClient, cfg WorkerConfig) (stop func()) {
 	h.t.Helper()
+	_, stop = h.startWorker(client, cfg)
+	return stop
+}
+
+// startWorker is startOn for a test that looks into the worker.
+func (h *house) startWorker(client redis.UniversalClient, cfg WorkerConfig) (w *Worker, stop func()) {
+	h.t.Helper()
 	w, err := NewWorker(client, cfg)
 	if err != nil {
 		h.t.Fatal(err)
@@ -70,7 +77,7 @@ func (h *house) startOn(client redis.UniversalClient, cfg WorkerConfig) (stop fu
 		_ = client.Close()
 	})
 	h.t.Cleanup(stop)
-	return stop
+	return w, stop
 }
 
 // send queues n messages with the Message-IDs <0@t> to <n-1@t>.
@@ -585,8 +592,8 @@ func TestWorker_allPutOff(t *testing.T) {
 	h.start(cfg)
 	<-held
 	tries := 0
-	h.eventually("all are in hand", func() bool { return h.info().Active == n })
-	list, err := inspect(t, h.Server).ListActiveTasks("default", asynq.PageSize(n))
+	h.eventually("all are in Redis", func() bool { return h.info().Pending == n })
+	list, err := inspect(t, h.Server).ListPendingTasks("default", asynq.PageSize(n))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -599,9 +606,8 @@ func TestWorker_allPutOff(t *testing.T) {
 	h.once(0)
 }
 
-// A message that waits for its relay in a worker's hands is a dead letter when its time is up,
-// not when the relay is back.
-func TestWorker_expiresInHand(t *testing.T) {
+// A message that waits for its relay is a dead letter when its time is up, not when the relay is back.
+func TestWorker_expiresHeld(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(h *house, cfg *WorkerConfig){
 		"deadline": func(h *house, _ *WorkerConfig) {
@@ -620,13 +626,27 @@ func TestWorker_expiresInHand(t *testing.T) {
 				return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: errors.New("connection refused")}
 			}
 			cfg := h.config()
+			cfg.sweepEvery = 50 * time.Millisecond // it waits in Redis while the relay is away
 			change(h, &cfg)
 			h.send(20, nil)
 			h.start(cfg)
-			h.eventually("twenty dead letters", func() bool { return h.info().Archived == 20 })
-			for _, letter := range h.archived() {
-				if !strings.HasPrefix(letter.LastErr, "not sent ") || !strings.Contains(letter.LastErr, "connection refused") {
-					t.Errorf("reason = %q", letter.LastErr)
+			queue, want := "default", 20
+			if name == "in a bulk task" {
+				queue, want = "default:mass", 1 // which expires as a whole
+			}
+			var letters []*asynq.TaskInfo
+			h.eventually("all are dead letters", func() bool {
+				letters, _ = inspect(t, h.Server).ListArchivedTasks(queue)
+				return len(letters) == want
+			})
+			d := NewDeadLetters(h.Client(t))
+			for _, letter := range letters {
+				l, err := d.Get(queue, letter.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !strings.HasPrefix(l.Reason, "not sent ") || !strings.Contains(l.Reason, "connection refused") {
+					t.Errorf("reason = %q", l.Reason)
 				}
 			}
 		})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -38,8 +39,8 @@ type WorkerConfig struct {
 	// part is sent alone. Messages of up to 64 kB do not count.
 	Memory int
 
-	// Shards is how many parts each queue is in, as QueueConfig.Shards says: at least
-	// what any producer has. What is still in the queue in one piece is taken too.
+	// Shards is how many parts each queue is in, as QueueConfig.Shards says. What is still in the queue in one piece is
+	// taken too, and parts that producers have beyond that are found within a few seconds.
 	Shards int
 
 	RetryMin time.Duration // shortest pause before another try: 5 s if zero
@@ -67,10 +68,14 @@ type WorkerConfig struct {
 	Logger        *zerolog.Logger // no logs if nil
 	ShowAddresses bool            // log mail addresses in full, instead of their first letter and their domain
 
+	openPatience time.Duration // how long the only connection may take to open until messages go back: 2 s if zero
+
 	Observers []Observer
 	Tracer    Tracer // no traces if nil
 
-	sweepEvery time.Duration // how often a queue is looked at for expired mail: sweep.Config.Every
+	clock      asynqbatch.Clock // the system's if nil; for tests
+	restAfter  time.Duration    // how long a mailer's asynq servers run without mail
+	sweepEvery time.Duration    // how often a queue is looked at for expired mail: sweep.Config.Every
 }
 
 func (c WorkerConfig) withDefaults() WorkerConfig {
@@ -102,6 +107,8 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	defaults(&c.TaskTimeout, 30*time.Minute)
 	c.TaskTimeout = max(c.TaskTimeout, c.ReplyTimeout+2*c.BatchTimeout)
 	defaults(&c.ShutdownTimeout, 150*time.Second)
+	defaults(&c.openPatience, 2*time.Second)
+	defaults(&c.restAfter, 30*time.Second)
 	if c.Logger == nil {
 		c.Logger = new(zerolog.Nop())
 	}

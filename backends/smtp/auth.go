@@ -29,9 +29,10 @@ var (
 		"use EMAIL_USE_TLS or EMAIL_USE_SSL, or allow it explicitly")
 )
 
-// login authenticates us. It tries one mechanism, the
-// first of ours that the server offers, and the next only if the server does not
-// know that one after all: each refused password counts against the account.
+// login authenticates us. It tries one mechanism: the one that has worked before, or the
+// first of ours that the server offers. The next one is tried where the server offers a mechanism and does not
+// know it after all, and once, as Logins says, where it refuses the password with one. It is not where
+// the server has failed to prove who it is.
 func (c *conn) login(ctx context.Context) error {
 	if len(c.ext.auth) == 0 {
 		return unavailable(mailer.StepAuth, errNoAuth)
@@ -39,19 +40,66 @@ func (c *conn) login(ctx context.Context) error {
 	if !c.cfg.AllowInsecureAuth && !c.link.IsEncrypted() && !isLocal(c.link.RemoteAddr()) {
 		return unavailable(mailer.StepAuth, errInsecureAuth)
 	}
-	err := unavailable(mailer.StepAuth, fmt.Errorf("no mechanism in common: the server offers %s, and we may use %s",
-		transport.Printable(strings.Join(c.ext.auth, " ")), strings.Join(c.cfg.AuthMechanisms, " ")))
-	for _, mech := range c.cfg.AuthMechanisms {
-		if !slices.Contains(c.ext.auth, mech) {
-			continue
+	common := slices.DeleteFunc(slices.Clone(c.cfg.AuthMechanisms), func(mech string) bool { return !slices.Contains(c.ext.auth, mech) })
+	if len(common) == 0 {
+		return unavailable(mailer.StepAuth, fmt.Errorf("no mechanism in common: the server offers %s, and we may use %s",
+			transport.Printable(strings.Join(c.ext.auth, " ")), strings.Join(c.cfg.AuthMechanisms, " ")))
+	}
+	var order []string
+	c.known(func(k *knownLogin) { order = k.order(common) })
+	var refusals []*mailer.SendError
+	for _, mech := range order {
+		err := c.loginWith(ctx, mech)
+		if err == nil {
+			c.known(func(k *knownLogin) { k.worked(mech) })
+			return nil
 		}
-		err = c.loginWith(ctx, mech)
 		var refused *mailer.SendError
-		if !errors.As(err, &refused) || refused.Code != 504 && refused.Code != 534 {
+		if !errors.As(err, &refused) || refused.Code == 0 {
 			return err
 		}
+		refusals = append(refusals, refused)
+		if !c.tryNext(mech, refused.Code, len(common)) {
+			break
+		}
 	}
-	return err
+	return loginError(refusals)
+}
+
+// known calls f with what is known of our login at this server.
+func (c *conn) known(f func(*knownLogin)) { c.cfg.Logins.of(c.addr, c.cfg.Username, c.cfg.Password, f) }
+
+// tryNext reports whether another of so many mechanisms may be tried after one was refused.
+func (c *conn) tryNext(mech string, code, of int) bool {
+	switch code {
+	case 500, 501, 502, 503, 504: // it does not know this one, or not in this form
+		return true
+	case 534, 553: // it wants another one; 553 is Naver's word for that
+		return true
+	case 535:
+		another := false
+		c.known(func(k *knownLogin) { another = k.wrong(mech, of) })
+		return another
+	}
+	return false
+}
+
+// loginError is the last refusal, with those before it in its text.
+func loginError(refusals []*mailer.SendError) error {
+	last := *refusals[len(refusals)-1]
+	for _, r := range refusals {
+		if r.Code == 535 { // of several it is this one that counts against the account
+			last.Code, last.Enhanced = r.Code, r.Enhanced
+		}
+	}
+	if len(refusals) > 1 {
+		answers := make([]string, 0, len(refusals))
+		for _, r := range refusals {
+			answers = append(answers, strings.Join(strings.Fields(strconv.Itoa(r.Code)+" "+r.Enhanced+" "+r.Text), " "))
+		}
+		last.Text = "no mechanism works: " + strings.Join(answers, "; ")
+	}
+	return &last
 }
 
 // isLocal reports whether what is said to a cannot be heard outside this machine.
@@ -136,7 +184,7 @@ func (c *conn) respond(client sasl.Client, r *transport.Reply, initial []byte) (
 	answer := initial
 	if initial == nil {
 		challenge, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(r.Text)))
-		if err == nil {
+		if err == nil || auth.IsPrompted(client) {
 			answer, err = client.Next(challenge)
 		}
 		if err != nil {

@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/md5"
@@ -129,7 +130,7 @@ func TestBackend_login(t *testing.T) {
 		{"long token", "XOAUTH2", func(cfg *Config) {
 			cfg.TokenSource = func(context.Context) (string, error) { return long, nil }
 		}, "XOAUTH2", "sent"},
-		{"wrong password is tried once", "PLAIN LOGIN CRAM-MD5", func(cfg *Config) { cfg.Password = "other" }, "CRAM-MD5", "unavailable"},
+		{"wrong password is tried twice", "PLAIN LOGIN CRAM-MD5", func(cfg *Config) { cfg.Password = "other" }, "CRAM-MD5,PLAIN", "unavailable"},
 		{"next if one is not known after all", "CRAM-MD5 PLAIN", func(cfg *Config) { cfg.Hostname = "no-cram.example" }, "CRAM-MD5,PLAIN", "sent"},
 		{"not offered", "", nil, "", "unavailable"},
 		{"only unknown", "NTLM GSSAPI", nil, "", "unavailable"},
@@ -196,8 +197,8 @@ func TestBackend_loginFaults(t *testing.T) {
 	}{
 		{"535 5.7.8 wrong: " + password + " " + b64("\x00me\x00"+password), 535, 1},
 		{"454 4.7.0 later", 454, 1},
-		{"334 not*base64", 0, 1},
-		{"334", 0, 1},
+		{"334 not*base64", 500, 1}, // it is answered, and the peer takes that for a command
+		{"334", 500, 1},
 	} {
 		t.Run(tt.reply[:3], func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -208,6 +209,9 @@ func TestBackend_loginFaults(t *testing.T) {
 				cfg.Username, cfg.Password, cfg.AllowInsecureAuth = "me", password, true
 				cfg.Addrs = []string{"one.example", "two.example"}
 				results := sendAll(t, newBackend(t, cfg), letters(2))
+				if strings.HasPrefix(tt.reply, "334") {
+					p.forgive() // the answer, which it has asked for
+				}
 				s := sendError(t, results[1].Err)
 				if s.Class != mailer.Unavailable || s.Step != mailer.StepAuth || s.Code != tt.code || p.conns != tt.conns {
 					t.Errorf("got %v with %d connections", s, p.conns)
@@ -217,6 +221,105 @@ func TestBackend_loginFaults(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestBackend_loginNext: a mechanism that the server offers and that does not work is got round. What worked is
+// remembered. The password is refused twice at most in a process, and then once for each attempt.
+func TestBackend_loginNext(t *testing.T) {
+	const password = "hunter2hunter2"
+	works := func(mech string) map[string]string { return map[string]string{mech: "235 2.7.0 welcome"} }
+	for _, tt := range []struct {
+		name, offer string
+		replies     map[string]string // by mechanism; 535 for others
+		used        []string          // in three attempts to connect
+		want        string
+	}{
+		{"CRAM-MD5 refuses all passwords", "CRAM-MD5 PLAIN LOGIN", works("PLAIN"), []string{"CRAM-MD5 PLAIN", "PLAIN", "PLAIN"}, "sent"},
+		{"SCRAM refuses all passwords", "SCRAM-SHA-256 PLAIN", works("PLAIN"), []string{"SCRAM-SHA-256 PLAIN", "PLAIN", "PLAIN"}, "sent"},
+		{"PLAIN is not known", "PLAIN LOGIN", map[string]string{"PLAIN": "502 5.5.1 no", "LOGIN": "235 ok"}, []string{"PLAIN LOGIN", "LOGIN", "LOGIN"}, "sent"},
+		{"PLAIN is not in its form", "PLAIN LOGIN", map[string]string{"PLAIN": "504 5.5.4 no", "LOGIN": "235 ok"}, []string{"PLAIN LOGIN", "LOGIN", "LOGIN"}, "sent"},
+		{"553", "PLAIN LOGIN", map[string]string{"PLAIN": "553 5.7.1 no", "LOGIN": "235 ok"}, []string{"PLAIN LOGIN", "LOGIN", "LOGIN"}, "sent"},
+		{"534", "PLAIN LOGIN", map[string]string{"PLAIN": "534 5.7.9 no", "LOGIN": "235 ok"}, []string{"PLAIN LOGIN", "LOGIN", "LOGIN"}, "sent"},
+		{"the third works", "CRAM-MD5 PLAIN LOGIN", works("LOGIN"), []string{"CRAM-MD5 PLAIN", "LOGIN", "LOGIN"}, "sent"},
+		{"wrong password", "CRAM-MD5 PLAIN LOGIN", nil, []string{"CRAM-MD5 PLAIN", "LOGIN", "CRAM-MD5"}, "unavailable"},
+		{"wrong password, none known but one", "CRAM-MD5 PLAIN", map[string]string{"CRAM-MD5": "502 no"}, []string{"CRAM-MD5 PLAIN", "CRAM-MD5 PLAIN", "CRAM-MD5 PLAIN"}, "unavailable"},
+		{"not now", "PLAIN LOGIN", map[string]string{"PLAIN": "454 4.7.0 not now"}, []string{"PLAIN", "PLAIN", "PLAIN"}, "unavailable"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPeer(t, "AUTH "+tt.offer)
+				p.refuseAuth = func(mech string) string { return cmp.Or(tt.replies[mech], "535 5.7.8 no "+password) }
+				cfg := testConfig(t, p)
+				cfg.Username, cfg.Password, cfg.AllowInsecureAuth, cfg.Logins = "me", password, true, new(Logins)
+				var results []mailer.Result
+				for i, want := range tt.used {
+					before := len(p.commands)
+					results = sendAll(t, newBackend(t, cfg), letters(1)) // another one each time
+					var used []string
+					for _, c := range p.commands[before:] {
+						if mech, ok := strings.CutPrefix(c, "AUTH "); ok {
+							mech, _, _ = strings.Cut(mech, " ")
+							used = append(used, mech)
+						}
+					}
+					if got := strings.Join(used, " "); got != want {
+						t.Errorf("attempt %d used %q, want %q", i, got, want)
+					}
+				}
+				if got := fates(results); got != tt.want {
+					t.Errorf("in the end %s, want %s: %v", got, tt.want, results[0].Err)
+				}
+			})
+		})
+	}
+}
+
+// TestBackend_loginError: the error says what each mechanism was answered.
+func TestBackend_loginError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeer(t, "AUTH CRAM-MD5 PLAIN LOGIN")
+		p.refuseAuth = func(mech string) string {
+			return map[string]string{"CRAM-MD5": "504 5.5.4 not offered", "PLAIN": "535 5.7.8 wrong", "LOGIN": "502 5.5.1 unknown"}[mech]
+		}
+		cfg := testConfig(t, p)
+		cfg.Username, cfg.Password, cfg.AllowInsecureAuth = "me", "hunter2hunter2", true
+		s := sendError(t, sendAll(t, newBackend(t, cfg), letters(1))[0].Err)
+		want := "AUTH: 535 5.7.8 no mechanism works: 504 5.5.4 not offered (CRAM-MD5 as me); 535 5.7.8 wrong (PLAIN as me); 502 5.5.1 unknown (LOGIN as me)"
+		if s.Error() != want || s.Class != mailer.Unavailable {
+			t.Errorf("got  %v\nwant %s", s, want)
+		}
+	})
+}
+
+// TestBackend_loginPrompts: what LOGIN's prompts say, and how, means nothing, and PLAIN goes on with a server that
+// asks for what it has.
+func TestBackend_loginPrompts(t *testing.T) {
+	for name, prompts := range map[string][]string{
+		"usual":          {"VXNlcm5hbWU6", "UGFzc3dvcmQ6"},
+		"other words":    {b64("Who are you?"), b64("Say the word")},
+		"not base64":     {"Username:", "Password:"},
+		"without its =":  {"VXNlcg", "UGFzcw"},
+		"nothing at all": {"", ""},
+	} {
+		for _, mech := range []string{"LOGIN", "PLAIN"} {
+			t.Run(mech+" "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p := newPeer(t, "AUTH "+mech)
+					p.prompts = prompts
+					want := []string{"me", "hunter2hunter2"}
+					if mech == "PLAIN" {
+						p.prompts, want = prompts[:1], []string{"\x00me\x00hunter2hunter2"}
+					}
+					p.answered = func(answers []string) bool { return slices.Equal(answers, want) }
+					cfg := testConfig(t, p)
+					cfg.Username, cfg.Password, cfg.AllowInsecureAuth = "me", "hunter2hunter2", true
+					if results := sendAll(t, newBackend(t, cfg), letters(1)); fates(results) != "sent" {
+						t.Errorf("got %v", results[0].Err)
+					}
+				})
+			})
+		}
 	}
 }
 

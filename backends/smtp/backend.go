@@ -15,7 +15,7 @@ type Backend struct {
 	cfg     Config
 	dialer  dialer
 	via     func(ctx context.Context, connect func() error) error // nil: connections are opened at once
-	session session // the one that runs, or the last one, whose buffers are used again
+	session session                                               // the one that runs, or the last one, whose buffers are used again
 
 	open     bool       // between Open and Close
 	conn     *conn      // nil, or idle

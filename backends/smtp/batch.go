@@ -99,6 +99,15 @@ func (b *batch) admit(m *message) bool {
 	return err == nil
 }
 
+// commit asks whether the message may be accepted now. The error, if not nil, is its result. As with admit, one that was
+// accepted for some recipients is not asked for.
+func (b *batch) commit(m *message) error {
+	if b.given.Commit == nil || m.reply != "" {
+		return nil
+	}
+	return b.given.Commit(m.index)
+}
+
 // finish ends a message whose transactions are over.
 func (b *batch) finish(m *message) { b.end(m, m.result()) }
 

@@ -74,6 +74,10 @@ type Config struct {
 	// OAUTHBEARER, XOAUTH2.
 	AuthMechanisms []string
 
+	// Logins is what backends know of the logins that were tried. Those that log in to the same server
+	// should share one. Default: one of its own.
+	Logins *Logins
+
 	// AllowInsecureAuth lets the login go over a connection without TLS to another
 	// machine. To this machine (loopback, unix) it always may.
 	AllowInsecureAuth bool
@@ -205,7 +209,10 @@ func (c Config) complete() (Config, error) {
 	c.Chunking = cmp.Or(c.Chunking, Off)
 	c.Window = cmp.Or(c.Window, 16)
 	c.WindowBytes = cmp.Or(c.WindowBytes, 4<<20)
-	if c.AuthMechanisms == nil {
+	if c.Logins == nil {
+		c.Logins = new(Logins)
+	}
+	if len(c.AuthMechanisms) == 0 {
 		c.AuthMechanisms = c.knownMechanisms()
 	}
 	return c, errors.Join(c.checkNetwork(), c.checkLogin(), c.checkLimits(), c.checkDSN())

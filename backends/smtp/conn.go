@@ -69,14 +69,22 @@ func (c *conn) listen() {
 
 // encrypt goes on over TLS.
 func (c *conn) encrypt(ctx context.Context, t *tls.Config) error {
+	t = t.Clone()
 	if t.ServerName == "" {
-		t = t.Clone()
 		t.ServerName = c.host
+	}
+	agreed := false // on version and cipher suite: the server has shown its certificate
+	t.VerifyConnection = func(tls.ConnectionState) error {
+		agreed = true
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.CommandTimeout)
 	defer cancel()
 	state, err := c.link.Encrypt(ctx, t)
-	if err != nil {
+	switch {
+	case err != nil && !agreed:
+		return &noAgreementError{err}
+	case err != nil:
 		return err
 	}
 	c.listen()
@@ -84,6 +92,11 @@ func (c *conn) encrypt(ctx context.Context, t *tls.Config) error {
 	c.trace("*: ", c.about.TLS+" with "+c.about.CipherSuite)
 	return nil
 }
+
+// noAgreementError is why a handshake failed before the server has shown its certificate.
+type noAgreementError struct{ error }
+
+func (e *noAgreementError) Unwrap() error { return e.error }
 
 // do sends one command and reads its reply.
 func (c *conn) do(line string) (*transport.Reply, error) {
@@ -215,7 +228,7 @@ func closeReason(err error, interrupted bool) CloseReason {
 	switch {
 	case errors.As(err, &refused) && refused.Code == 421:
 		return Close421
-	case errors.Is(err, transport.ErrStopped), interrupted && transport.IsTimeout(err):
+	case errors.Is(err, transport.ErrStopped), errors.Is(err, errTakenBack), interrupted && transport.IsTimeout(err):
 		return CloseStopped
 	case transport.IsTimeout(err):
 		return CloseTimeout

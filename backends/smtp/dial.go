@@ -129,7 +129,7 @@ func hostOf(addr string) string {
 func (c *conn) greet(ctx context.Context, t *tls.Config, name string, event *Connected) error {
 	if c.cfg.TLS == TLSImplicit {
 		if err := timed(&event.TLS, func() error { return c.encrypt(ctx, t) }); err != nil {
-			return unavailable(mailer.StepTLS, hintPlain(err))
+			return unavailable(mailer.StepTLS, hintPlain(hintOld(err)))
 		}
 	}
 	if err := timed(&event.Greeting, c.greeting); err != nil {
@@ -208,7 +208,7 @@ func (c *conn) upgrade(ctx context.Context, t *tls.Config) error {
 		return unavailable(mailer.StepTLS, errInjected)
 	}
 	if err := c.encrypt(ctx, t); err != nil {
-		return unavailable(mailer.StepTLS, err)
+		return unavailable(mailer.StepTLS, hintOld(err))
 	}
 	return nil
 }
@@ -218,6 +218,32 @@ func hintPlain(err error) error {
 	var record tls.RecordHeaderError
 	if errors.As(err, &record) && bytes.HasPrefix(record.RecordHeader[:], []byte("220")) {
 		return fmt.Errorf("the server speaks plain SMTP first: use STARTTLS (EMAIL_USE_TLS), not TLS at once (EMAIL_USE_SSL): %w", err)
+	}
+	return err
+}
+
+// hintOld explains a handshake that has failed before the server has shown its certificate. Servers that only know what
+// Go has given up say no more than an alert (RFC 8446, 6.2), or go on with a version that we refuse.
+func hintOld(err error) error {
+	const handshakeFailure, protocolVersion, insufficientSecurity = 40, 70, 71
+	var early *noAgreementError
+	if !errors.As(err, &early) {
+		return err
+	}
+	err = early.error
+	var remote *net.OpError
+	if !errors.As(err, &remote) || remote.Op != "remote error" {
+		if strings.HasPrefix(err.Error(), "tls: server selected unsupported protocol version") { // it has no type
+			return fmt.Errorf("the server knows no version of TLS from 1.2 on: %w", err)
+		}
+		return err
+	}
+	switch remote.Err.Error() { // of the alert's own type, which is not exported
+	case tls.AlertError(handshakeFailure).Error(), tls.AlertError(insufficientSecurity).Error():
+		return fmt.Errorf("the server and we have no key exchange in common: it seems to know only old ones (RSA or DHE, not ECDHE), "+
+			"or to want a cipher that is given up: %w", err)
+	case tls.AlertError(protocolVersion).Error():
+		return fmt.Errorf("the server knows no version of TLS from 1.2 on: %w", err)
 	}
 	return err
 }

@@ -15,6 +15,7 @@ var (
 	errUnsolicited = errors.New("the server speaks out of turn")
 	errNoChunks    = errors.New("the server offers CHUNKING and does not know BDAT")
 	errPanic       = errors.New("a panic while sending")
+	errTakenBack   = errors.New("a message that the server was ready for is not to be sent any more")
 )
 
 // maxFruitless is how many connections in a row may break without the server having

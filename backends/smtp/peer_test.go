@@ -27,6 +27,10 @@ type peer struct {
 	tls    *tls.Config
 	auth   func(mech, initial string, ask func(challenge string) string) bool
 
+	refuseAuth func(mech string) string    // instead of auth: the reply to AUTH
+	prompts    []string                    // instead of auth: what it asks, as it is,
+	answered   func(answers []string) bool // and whether the answers are right
+
 	t        *testing.T
 	implicit bool // TLS from the start
 	lmtp     bool
@@ -291,6 +295,22 @@ func (c *peerConn) command(verb, rest string) {
 }
 
 func (c *peerConn) authenticate(rest string) {
+	if mech, _, _ := strings.Cut(rest, " "); c.peer.refuseAuth != nil {
+		reply := c.peer.refuseAuth(mech)
+		_, _ = io.WriteString(c.conn, reply+"\r\n")
+		return
+	}
+	if c.peer.prompts != nil {
+		reply, answers := "535 5.7.8 no", []string(nil)
+		for _, prompt := range c.peer.prompts {
+			answers = append(answers, c.askAs(prompt))
+		}
+		if c.peer.answered(answers) {
+			reply = "235 2.7.0 welcome"
+		}
+		_, _ = io.WriteString(c.conn, reply+"\r\n")
+		return
+	}
 	if c.peer.script != nil || c.peer.auth == nil {
 		c.say(event{step: "AUTH"}, "235 2.7.0 welcome")
 		return
@@ -305,7 +325,12 @@ func (c *peerConn) authenticate(rest string) {
 
 // ask sends a challenge and returns the answer.
 func (c *peerConn) ask(challenge string) string {
-	_, _ = io.WriteString(c.conn, "334 "+base64.StdEncoding.EncodeToString([]byte(challenge))+"\r\n")
+	return c.askAs(base64.StdEncoding.EncodeToString([]byte(challenge)))
+}
+
+// askAs is ask with a challenge as it is.
+func (c *peerConn) askAs(challenge string) string {
+	_, _ = io.WriteString(c.conn, "334 "+challenge+"\r\n")
 	line, err := c.r.ReadString('\n')
 	if err != nil {
 		panic(stop{})

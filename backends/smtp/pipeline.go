@@ -126,9 +126,12 @@ func (s *session) each(send func(*message) error) error {
 // small: if the connection breaks, one message may have been accepted without our knowing,
 // and the envelope behind it has cost nothing.
 //
-// A strict session waits for each reply instead, and is otherwise the same.
+// Whether a message may be accepted is asked right before its body, when it is known what became of the one before. If
+// it may not, the server, which is ready for the body, can only be left.
+//
+// A strict session waits for each reply instead, and asks before DATA too, and is otherwise the same.
 func (s *session) pipeline(m *message) error {
-	if err := s.envelope(m); err != nil {
+	if left, err := s.envelope(m); err != nil || !left {
 		return err
 	}
 	return s.content(m)
@@ -148,7 +151,7 @@ func (s *session) take() (*message, error) {
 		if m == nil {
 			return nil, nil
 		}
-		if !s.batch.admit(m) {
+		if !s.batch.admit(m) || s.chunks && !s.commit(m) {
 			continue
 		}
 		m.begin(s.c.about)
@@ -165,20 +168,24 @@ func (s *session) take() (*message, error) {
 }
 
 // envelope says MAIL, RCPT and DATA and waits for the replies, those to what was
-// queued before included.
-func (s *session) envelope(m *message) error {
+// queued before included. left is false if the message has ended with that.
+func (s *session) envelope(m *message) (left bool, err error) {
 	if err := s.recipients(m, s.c.unclean); err != nil {
-		return err
+		return true, err
 	}
 	if s.strict && m.failed() {
-		return nil
+		return true, nil
+	}
+	if s.strict && !s.commit(m) {
+		s.c.unclean = true
+		return false, nil
 	}
 	if err := s.send(command{verb: verbData, message: m}, "DATA"); err != nil {
-		return err
+		return true, err
 	}
 	s.flush()
 	s.batch.peek() // renders the next message while the server is busy
-	return s.await()
+	return true, s.await()
 }
 
 // recipients says MAIL and RCPT. After a transaction that was broken off it says RSET
@@ -221,6 +228,9 @@ func (s *session) content(m *message) error {
 		// and what the server says to that changes nothing.
 		s.dismiss(m)
 		return s.sendEnd(command{verb: verbNothing}, 1)
+	}
+	if !s.commit(m) {
+		return errTakenBack
 	}
 	if s.c.replies.Buffered() > 0 { // an answer to a message that has not been written
 		s.pending = append(s.pending, command{verb: verbEnd, message: m})
@@ -336,7 +346,7 @@ func xtext(s string) string {
 //	                                    a is settled, and there is room for one more
 //
 // All that was sent to its end and is not answered is in doubt if the connection breaks,
-// which is the price of it.
+// which is the price of it. Whether a message may be accepted is asked before it is queued.
 //
 // RSET comes before each, for the state after a refused BDAT is
 // indeterminate (RFC 3030, 2), and a reply to it could come too late.
@@ -421,6 +431,9 @@ func (s *session) probe(m *message) error {
 		return nil
 	}
 	s.c.chunks = true
+	if !s.commit(m) {
+		return nil // RSET comes next
+	}
 	s.lastChunk(m, m.body[first:])
 	return nil
 }

@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"slices"
 	"time"
 
 	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
@@ -185,6 +186,23 @@ func (s *session) report() {
 	if s.batch.report() && s.timed {
 		s.last = time.Now() // that may have taken a while
 	}
+}
+
+// commit asks whether m, whose body is next, may be accepted, after all that is known was reported. If not the message
+// has ended. Asking may take a while, of which the server knows nothing.
+func (s *session) commit(m *message) bool {
+	s.report()
+	err := s.batch.commit(m)
+	if s.timed {
+		s.last = time.Now()
+	}
+	if err == nil {
+		return true
+	}
+	s.begun = slices.DeleteFunc(s.begun, func(b *message) bool { return b == m })
+	s.c.settled++ // it did not fail for the connection's sake
+	s.batch.end(m, mailer.Result{Err: err, Connection: m.connection()})
+	return false
 }
 
 func (s *session) pop() {

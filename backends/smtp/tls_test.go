@@ -108,7 +108,9 @@ func TestBackend_TLS(t *testing.T) {
 			old := newPKI(p.t, time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC))
 			p.tls, cfg.CAFile = old.server, old.caFile
 		}, "unavailable unavailable", "expired"},
-		{"TLS 1.1", TLSStart, func(_ *Config, p *peer, _ pki) { p.tls.MaxVersion = tls.VersionTLS11 }, "unavailable unavailable", "protocol version"},
+		{"TLS 1.1", TLSStart, func(_ *Config, p *peer, _ pki) { p.tls.MaxVersion = tls.VersionTLS11 }, "unavailable unavailable", "no version of TLS from 1.2 on"},
+		{"old key exchange", TLSStart, oldKeyExchange, "unavailable unavailable", "only old ones (RSA or DHE, not ECDHE)"},
+		{"old key exchange, implicit", TLSImplicit, oldKeyExchange, "unavailable unavailable", "only old ones (RSA or DHE, not ECDHE)"},
 		{"TLS 1.2", TLSStart, func(_ *Config, p *peer, _ pki) { p.tls.MaxVersion = tls.VersionTLS12 }, "sent sent", ""},
 		{"client certificate", TLSStart, func(cfg *Config, p *peer, k pki) {
 			p.tls.ClientAuth = tls.RequireAndVerifyClientCert
@@ -117,7 +119,7 @@ func TestBackend_TLS(t *testing.T) {
 		{"client certificate missing", TLSStart, func(_ *Config, p *peer, _ pki) {
 			// With TLS 1.3 the refusal comes behind the handshake.
 			p.tls.ClientAuth, p.tls.MaxVersion = tls.RequireAndVerifyClientCert, tls.VersionTLS12
-		}, "unavailable unavailable", "handshake failure"},
+		}, "unavailable unavailable", "TLS: remote error: tls: handshake failure"}, // nothing about key exchange
 		{"no TLS behind STARTTLS", TLSStart, func(_ *Config, p *peer, _ pki) {
 			p.script = func(at event) string { return map[string]string{"STARTTLS": "220 go ahead"}[at.step] }
 			p.tls = nil
@@ -149,6 +151,11 @@ func TestBackend_TLS(t *testing.T) {
 			})
 		})
 	}
+}
+
+// oldKeyExchange makes a server that encrypts keys with RSA and knows no other way.
+func oldKeyExchange(_ *Config, p *peer, _ pki) {
+	p.tls.MaxVersion, p.tls.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}
 }
 
 // TestBackend_TLSHints: the two ways to get the mode of TLS wrong are explained.

@@ -13,8 +13,8 @@ import (
 // asynq's archive holds dead letters, and asynq trims it without a word: to 10,000 tasks of a queue and 90 days,
 // whenever it archives another one. A worker's server deletes the records of what it drops; an inspector, which asynqmon
 // and asynq's command line use, leaves them in Redis, where no list names them any more. So none of asynq's scripts
-// that archive a task runs here as it is: what asynq asks for happens without the trimming, and what is more than
-// asynq may have is moved to a sorted set of ours beside the archive, wire.DeadKey.
+// that archive a task runs here as it is: a server has one of ours (moves.go), and an inspector's have other arguments.
+// What is more than asynq may have is moved to a sorted set of ours beside the archive, wire.DeadKey.
 
 const (
 	// ArchiveLimit is how many dead letters of a queue stay in asynq's archive. asynq has room for 8,000 more: for
@@ -30,12 +30,10 @@ const (
 // ByHand is why a task is a dead letter that a person has archived.
 const ByHand = "archived by hand"
 
-// untrimmed returns the arguments of a script of asynq's, changed if it archives tasks, so that it drops none.
+// untrimmed returns the arguments of an inspector's script, changed if that archives tasks, so that it drops none.
 func untrimmed(keys []string, args []any) []any {
-	at := -1 // of the time before which tasks are dropped; behind it is how many are kept
+	var at int // of the time before which tasks are dropped; behind it is how many are kept
 	switch {
-	case len(keys) == 9 && len(args) == 7 && strings.HasSuffix(keys[3], "}:archived"): // of an active task
-		at = 3
 	case len(keys) == 3 && len(args) == 6 && archivesOne(keys):
 		at = 2
 	case len(keys) == 3 && len(args) == 5 && archivesOne(keys): // of a group

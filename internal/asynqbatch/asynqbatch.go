@@ -13,11 +13,12 @@
 //	recover a task        only if its lease is over still, so that of several servers one does it
 //	forward a task        when it is due by the clock of Redis. That clock alone also says when a lease is over
 //
-// The moves of a task are scripts of ours that compare the owner (moves.go). Archiving a task drops no other (archive.go), and
-// a task's time-out is kept from asynq (timeout.go). Everything else passes through. What is in Redis before and after is what
-// asynq itself would have left: the same keys, lists, leases and numbers, and one more field in the record of a task that is
-// active. So asynq's client and inspector, asynqmon, asynq's command line, and servers without this package work on the same
-// queues and see no difference; what such servers do to a task compares nothing. A script that is not known any more, in another version of asynq, passes through too: that costs speed
+// The moves of a task are scripts of ours that compare the owner; see moves.go. A task's time-out is kept from asynq
+// (timeout.go), and what would drop dead letters drops none (archive.go). Everything else passes through. What is in
+// Redis before and after is what asynq itself would have left: the same keys, lists, leases and numbers, and one more
+// field in the record of a task that is active. So asynq's client and inspector, asynqmon, asynq's command line, and
+// servers without this package work on the same queues and see no difference; what such servers do to a task
+// compares nothing. A script that is not known any more, in another version of asynq, passes through too: that costs speed
 // and the protection, never mail. A test fails then. The scripts read Redis's clock and write: that takes
 // replication of what they did, which Redis has had as its default since version 5.
 //
@@ -29,7 +30,6 @@ package asynqbatch
 
 import (
 	"context"
-	"errors"
 	"sync"
 
 	"github.com/hibiken/asynq"
@@ -61,6 +61,7 @@ type Server struct {
 	asynq   *asynq.Server
 	slots   *slots
 	fetcher *fetcher
+	stop    sync.Once
 	end     sync.Once
 }
 
@@ -95,11 +96,17 @@ func (c *Client) NewServer(cfg ServerConfig) *Server {
 // Start starts to fetch tasks and to give them to the handler.
 func (s *Server) Start(h asynq.Handler) error { return s.asynq.Start(s.slots.handler(h)) }
 
-// Stop makes the server fetch no more tasks. What no handler has begun goes back to its queue.
+// Stop makes the server fetch no more tasks. What no handler has begun goes back to its queue. Whoever calls it, it
+// returns when that is done.
 func (s *Server) Stop() {
-	s.asynq.Stop()
-	s.fetcher.close(context.Background())
+	s.stop.Do(func() {
+		s.asynq.Stop()
+		s.fetcher.close(context.Background())
+	})
 }
+
+// InHand is how many tasks the server has fetched that no handler has ended.
+func (s *Server) InHand() int { return s.slots.taken() + s.fetcher.waiting() }
 
 // Unbegun takes the tasks that were fetched and that asynq has not asked for yet, and returns their keys: the caller gives them
 // back. What asynq has asked for its handlers have begun then.
@@ -116,30 +123,6 @@ func (s *Server) Shutdown() { s.end.Do(s.asynq.Shutdown) }
 // Do does steps to the records of tasks, and returns what came of each when Redis has answered. Those that are
 // asked for together are done in their order, in one round trip for each queue. If ctx ends first they may be done later.
 func (c *Client) Do(ctx context.Context, wanted []Step) []Answer { return c.steps.do(ctx, wanted) }
-
-// ErrNotFetched is the error for a task that only asynq may acknowledge: it is not ours, or asynq keeps something of it.
-var ErrNotFetched = errors.New("asynqbatch: only asynq may acknowledge this task")
-
-// Acknowledge acknowledges the tasks with these keys before their handlers return, and returns an error for each. It
-// returns when Redis has answered. After an error other than ErrNotFetched a task may have ended all the same.
-func (c *Client) Acknowledge(keys []string) []error {
-	errs := make([]error, len(keys))
-	var ends []Step
-	var at []int
-	for i, key := range keys {
-		if t, ok := c.claims.get(key); ok && t.ends {
-			ends, at = append(ends, Step{Name: stepEnd, Key: key}), append(at, i)
-		} else {
-			errs[i] = ErrNotFetched
-		}
-	}
-	for n, a := range c.Do(context.Background(), ends) {
-		if errs[at[n]] = a.Err; a.Err == nil && a.Text != "ended" {
-			errs[at[n]] = errNotActive
-		}
-	}
-	return errs
-}
 
 // Sure reports whether a task is surely this process's for ten seconds yet, whatever other workers do and whoever has
 // slept meanwhile. If not it may still be: a step of Do can tell.

@@ -36,7 +36,7 @@ func (c *counter) EvalSha(_ context.Context, _ string, keys []string, _ ...any) 
 		return redis.NewCmdResult(nil, c.err)
 	}
 	if c.full {
-		return redis.NewCmdResult([]any{"id", "task", "0"}, nil)
+		return redis.NewCmdResult([]any{"id", "task", "0", ""}, nil)
 	}
 	return redis.NewCmdResult([]any{}, nil)
 }
@@ -55,8 +55,8 @@ func newBroker(client redis.UniversalClient, slots int, eager func() bool) *brok
 func newBrokerAt(client redis.UniversalClient, slots int, eager func() bool, clock Clock) *broker {
 	c := New(client, Config{
 		LostField: "test:lost", OwnerField: "test:owner", Clock: clock,
-		Steps: map[string]string{"end early": `if task.ours and task.ends and finish(task) then return "ended" end return ""`,
-			"mark": `if not task.ours then return "no" end redis.call("HSET", task.key, "mark", args[1]) renew(task) return "yes"`},
+		Steps: map[string]string{"finish": `look(task) if task.ours and task.ends and finish(task) then return "ended" end return ""`,
+			"mark": `look(task) if not task.ours then return "no" end redis.call("HSET", task.key, "mark", args[1]) renew(task) return "yes"`},
 	})
 	return c.broker(newFetcher(c.base, newSlots(slots), eager))
 }
@@ -308,7 +308,7 @@ func TestSteps_notActive(t *testing.T) {
 	s.redis.Set(t.Context(), list+"processed", int64(math.MaxInt64-1), 0)
 	var ends []Step
 	for _, id := range []string{"1", "2", "3", "4"} {
-		ends = append(ends, Step{Name: "end early", Key: TaskKey("default", id)})
+		ends = append(ends, Step{Name: "finish", Key: TaskKey("default", id)})
 	}
 	want := []string{"ended", "", "ended", ""}
 	for i, a := range s.steps.do(t.Context(), ends) {
@@ -337,14 +337,14 @@ func TestSteps_sender(t *testing.T) {
 		s.fetchOne(t, "default")
 	}
 	one, two := TaskKey("default", "1"), TaskKey("default", "2")
-	if got := s.step(t, "end early", one); got != "ended" || s.redis.Exists(t.Context(), one).Val() != 0 {
+	if got := s.step(t, "finish", one); got != "ended" || s.redis.Exists(t.Context(), one).Val() != 0 {
 		t.Errorf("%s, want the task to have ended", got)
 	}
 	if err := s.asynqEnds(t, "1"); err != nil {
 		t.Errorf("%v: asynq should hear that it has ended", err)
 	}
 	s.redis.LRem(t.Context(), "asynq:{default}:active", 0, "2")
-	if got := s.step(t, "end early", two); got != "" {
+	if got := s.step(t, "finish", two); got != "" {
 		t.Errorf("%s, want that it is not active", got)
 	}
 	if err := s.asynqEnds(t, "2"); !errors.Is(err, errNotActive) {

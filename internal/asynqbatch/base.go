@@ -17,6 +17,11 @@ type Config struct {
 	// Fetched is called for each task before asynq gets it, with how many leases the task has lost.
 	Fetched func(key string, lost int)
 
+	// Asleep reports whether a queue is known to have nothing to do: then asynq is told so, and Redis is not asked.
+	// Took is called when a task is taken from a queue. Both may be nil.
+	Asleep func(queue string) bool
+	Took   func(queue string)
+
 	Logger zerolog.Logger
 
 	// Clock is the system's if nil: one that counts the time for which the machine was suspended, where there is one.

@@ -28,6 +28,7 @@ type claims struct {
 type claim struct {
 	owner   string        // the token in its record
 	order   uint64        // of the fetch, among all
+	since   string        // when it came into its queue, in asynq's words
 	until   time.Duration // it is ours until then, at least
 	ends    bool          // nothing is to be kept of it when it has ended: no retention, no lock
 	settled bool          // it has ended or was given back, and asynq has yet to hear of it
@@ -50,11 +51,11 @@ func newClaims(clock Clock) *claims {
 }
 
 // fetched notes a task that Redis was asked for at that time.
-func (c *claims) fetched(key, owner string, ends bool, asked time.Duration) {
+func (c *claims) fetched(key string, next claim, asked time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fetches++
-	next := claim{owner: owner, order: c.fetches, until: asked + leaseTime, ends: ends}
+	next.order, next.until = c.fetches, asked+leaseTime
 	if last, ok := c.byKey[key]; ok && c.clock() < last.until+leaseTime { // asynq says nothing of a task whose lease is over
 		next.earlier = last.earlier
 		if last.settled {
@@ -102,8 +103,16 @@ func (c *claims) sure(key string) bool {
 }
 
 // confirmed notes that a task with that owner is ours until then. lost notes that it is another's.
+// A task of which nothing is known was fetched by a script that this package does not know.
 func (c *claims) confirmed(key, owner string, until time.Duration) {
-	c.change(key, owner, func(t *claim) { t.until = max(t.until, until) })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, ok := c.byKey[key]
+	if ok && t.owner != owner || !ok && owner != "" {
+		return
+	}
+	t.until = max(t.until, until)
+	c.byKey[key] = t
 }
 
 func (c *claims) lost(key, owner string) {

@@ -299,7 +299,7 @@ func TestClaims_purge(t *testing.T) {
 	var now time.Duration
 	c := newClaims(func() time.Duration { return now })
 	for i := range 10 * fewClaims {
-		c.fetched(fmt.Sprint(i), "a", true, now)
+		c.fetched(fmt.Sprint(i), claim{owner: "a", ends: true}, now)
 		now += time.Second / 10
 	}
 	if n := len(c.byKey); n > 3*fewClaims {

@@ -74,8 +74,8 @@ func fetchesTask(keys []string, args []any) bool {
 }
 
 // fetchScript is what asynq does to fetch a task, for up to ARGV[3] of them, with a lease of ARGV[1] seconds by the clock
-// of Redis, and the owner ARGV[6] in the field ARGV[5]. It returns their IDs, each followed by the task, and by the
-// number in its field ARGV[4].
+// of Redis, and the owner ARGV[6] in the field ARGV[5]. It returns their IDs, each followed by the task, by the
+// number in its field ARGV[4], and by since when it was pending.
 var fetchScript = redis.NewScript(`
 local tasks = {}
 if redis.call("EXISTS", KEYS[2]) == 1 then return tasks end
@@ -84,7 +84,7 @@ for _ = 1, tonumber(ARGV[3]) do
   local id = redis.call("RPOPLPUSH", KEYS[1], KEYS[3])
   if not id then break end
   local key = ARGV[2] .. id
-  local message, lost = unpack(redis.call("HMGET", key, "msg", ARGV[4]))
+  local message, lost, since = unpack(redis.call("HMGET", key, "msg", ARGV[4], "pending_since"))
   if message then
     redis.call("HSET", key, "state", "active", ARGV[5], ARGV[6])
     redis.call("HDEL", key, "pending_since")
@@ -92,6 +92,7 @@ for _ = 1, tonumber(ARGV[3]) do
     tasks[#tasks + 1] = id
     tasks[#tasks + 1] = message
     tasks[#tasks + 1] = lost or "0"
+    tasks[#tasks + 1] = since or ""
   else
     redis.call("LREM", KEYS[3], 1, id) -- nothing is left of it but its name
   end
@@ -143,7 +144,7 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched
 	for i := 0; i+fetchedFields <= len(answer); i += fetchedFields {
 		lost, _ := strconv.Atoi(answer[i+2])
 		next := fetched{key: fmt.Sprint(prefix, answer[i]), message: answer[i+1], lost: lost, at: now}
-		f.base.claims.fetched(next.key, owner, vanishes(next.message), asked)
+		f.base.claims.fetched(next.key, claim{owner: owner, ends: vanishes(next.message), since: answer[i+3]}, asked)
 		if i == 0 {
 			first = next
 			continue
@@ -155,7 +156,7 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched
 }
 
 // fetchedFields is what fetchScript returns of each task.
-const fetchedFields = 3
+const fetchedFields = 4
 
 // pop returns what has been fetched from a list already, and what has waited for asynq for too long.
 func (f *fetcher) pop(list string) (next fetched, stale []fetched, ok bool) {
@@ -187,6 +188,17 @@ func (f *fetcher) asks(list string) bool {
 	}
 	since, ok := f.empty[list]
 	return len(f.prefetched) == 0 && (!ok || time.Since(since) >= pause)
+}
+
+// waiting is how many tasks have been fetched that asynq has not asked for.
+func (f *fetcher) waiting() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, tasks := range f.prefetched {
+		n += len(tasks)
+	}
+	return n
 }
 
 // takeAll takes what asynq has not asked for and returns the keys of it, when Redis is not being asked for more.

@@ -9,17 +9,19 @@ import (
 )
 
 // giveBackScript puts tasks back at the head of the queue from which they were fetched, if they are still whose owner
-// is given: the IDs and owners are ARGV[2] and what follows, the records KEYS[4] and what follows. The first of them will
-// be the last one to be fetched again. It returns 1 for each that went back.
+// is given: the IDs, the owners, and since when they were pending are ARGV[2] and what follows, the records KEYS[4] and what
+// follows. The first of them will be the last one to be fetched again. It returns 1 for each that went back. They have
+// waited since they came, not since they came back: that is what latencies are measured by.
 var giveBackScript = redis.NewScript(`
 local now, back = redis.call("TIME"), {}
 for i = 4, #KEYS do
-  local id, owner, done = ARGV[2 * i - 6], ARGV[2 * i - 5], 0
+  local id, owner, since, done = ARGV[3 * i - 10], ARGV[3 * i - 9], ARGV[3 * i - 8], 0
   local state, has = unpack(redis.call("HMGET", KEYS[i], "state", ARGV[1]))
   if state == "active" and (has or "") == owner and redis.call("LREM", KEYS[2], -1, id) == 1 then
     redis.call("ZREM", KEYS[3], id)
     redis.call("RPUSH", KEYS[1], id)
-    redis.call("HSET", KEYS[i], "state", "pending", "pending_since", now[1] .. string.format("%06d", now[2]) .. "000")
+    if since == "" then since = now[1] .. string.format("%06d", now[2]) .. "000" end
+    redis.call("HSET", KEYS[i], "state", "pending", "pending_since", since)
     redis.call("HDEL", KEYS[i], ARGV[1])
     done = 1
   end
@@ -55,10 +57,10 @@ func (c *base) giveBack(ctx context.Context, keys []string, back func(key, owner
 		slices.SortFunc(tasks, func(a, b task) int { return int(b.order) - int(a.order) }) //nolint:gosec // few fetches
 		for some := range slices.Chunk(tasks, mostBack) {
 			names := append(make([]string, 0, 3+len(some)), prefix+"pending", prefix+"active", prefix+"lease")
-			args := append(make([]any, 0, 1+2*len(some)), c.cfg.OwnerField)
+			args := append(make([]any, 0, 1+3*len(some)), c.cfg.OwnerField)
 			for _, t := range some {
 				_, id := queueOf(t.key)
-				names, args = append(names, t.key), append(args, id, t.owner)
+				names, args = append(names, t.key), append(args, id, t.owner, t.since)
 			}
 			answer, err := giveBackScript.Run(ctx, c.redis, names, args...).Int64Slice()
 			if err != nil {

@@ -83,6 +83,11 @@ type broker struct {
 
 // EvalSha implements redis.Scripter.
 func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	if b.fetcher.waiting() == 0 { // what was fetched is taken
+		if answer := answerAsleep(b.base.cfg.Asleep, keys, args); answer != nil {
+			return answer
+		}
+	}
 	if m := moveOf(keys, args); m != noMove {
 		return b.run(ctx, m, keys, args)
 	}
@@ -94,6 +99,9 @@ func (b *broker) fetch(ctx context.Context, keys []string, args []any) *redis.Cm
 	task, err := b.fetcher.fetch(ctx, keys, args[1])
 	if err != nil {
 		return redis.NewCmdResult(nil, err)
+	}
+	if b.base.cfg.Took != nil {
+		b.base.cfg.Took(nameIn(task.key))
 	}
 	if b.base.cfg.Fetched != nil {
 		b.base.cfg.Fetched(task.key, task.lost)

@@ -73,7 +73,7 @@ func (s *slots) leave() {
 }
 
 // settleFor is how long asynq may take until a handler begins a task, at most.
-const settleFor = 50 * time.Millisecond
+const settleFor = 500 * time.Millisecond
 
 // settle waits until handlers have begun what asynq was given.
 func (s *slots) settle() {
@@ -103,6 +103,13 @@ func (s *slots) free() int {
 		s.given = s.given[1:]
 	}
 	return s.all - s.busy - len(s.given)
+}
+
+// taken is how many slots are not free.
+func (s *slots) taken() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all - s.free()
 }
 
 // wait returns for how many tasks there are free slots, at least one. If there are few it waits a

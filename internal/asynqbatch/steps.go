@@ -7,8 +7,10 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -25,12 +27,17 @@ import (
 //
 // So the mark of a sender's next message costs no round trip of its own.
 //
-// The function gets a table and its arguments. The table has the task's id and key; there, whether its record is there;
-// ours, whether it is active and this process fetched it last; and ends, whether nothing is to be kept of it. It may call
-// renew(task), after which its lease lasts for 20 seconds at least, and finish(task), which ends it as asynq does and
-// reports whether it was active. It returns a text.
+// The function gets a table with the task's id and key, and its arguments. It may call
+//
+//	look(task, field, ...)  returns these fields of the record, in a table from 3 on, and sets task.there, whether the
+//	                        record is there, and task.ours, whether the task is active and this process fetched it last
+//	renew(task)             after look: its lease lasts for 20 seconds from now, at least
+//	finish(task)            after look: ends the task as asynq does, and reports whether it was active. Only if task.ends:
+//	                        otherwise asynq keeps something of it
+//
+// It returns a text.
 type Step struct {
-	Name string
+	Name string // letters and digits
 	Key  string // of the task
 	Args []string
 }
@@ -56,10 +63,15 @@ type steps struct {
 // step is a Step under way.
 type step struct {
 	Step
-	id     string
 	claim  claim
-	done   chan struct{}
-	answer Answer
+	answer *Answer
+	call   *call
+}
+
+// call is one call of do.
+type call struct {
+	left atomic.Int64  // steps
+	done chan struct{} // closed when there are none
 }
 
 func newSteps(b *base) *steps {
@@ -69,65 +81,67 @@ func newSteps(b *base) *steps {
 // renewedFor is what is left of a lease after renew, at least.
 const renewedFor = 20 * time.Second
 
-// What stepsScript answers of a task, beside the step's text.
+// What stepsScript says of a task, in the first byte of its answer.
 const (
-	stepGone    = iota // it has no record
-	stepOurs           // it is ours
-	stepRenewed        // and for renewedFor, at least
-	stepEnded          // it was ours, and has ended
-	stepOther          // it is not ours
+	stepGone    = '0' + iota // it has no record
+	stepOurs                 // it is ours
+	stepRenewed              // and for renewedFor, at least
+	stepEnded                // it was ours, and has ended
+	stepOther                // it is not ours
 )
 
-// stepsScript does steps to tasks of one queue: KEYS[5] and what follows are their records, before these are the list of
-// active tasks, the leases, and asynq's two numbers of tasks. Each has in ARGV its name, its ID, its owner, 1 if
-// nothing is to be kept of it, how many arguments follow, and these. It answers a number and a text for each.
+// stepsScript does steps to tasks of one queue. KEYS are the list of active tasks, the leases, and asynq's two numbers of
+// tasks. Each step has in ARGV a header: its name, what of "e" (nothing is to be kept of the task) and "r" (its lease may
+// be over soon) holds, how many arguments follow, the owner, and the ID. What Redis has to read costs as much as what it has to do,
+// so that is one argument. It answers a byte and a text for each.
 func stepsScript(functions map[string]string) *redis.Script {
 	var lua strings.Builder
 	lua.WriteString(`
-local time, at, count, answers = tonumber(redis.call("TIME")[1]), 4, 0, {}
+local call, time, count, answers = redis.call, nil, 0, {}
+local function look(task, ...)
+  local fields = call("HMGET", task.key, "state", ARGV[3], ...)
+  task.there = fields[1] ~= false
+  task.ours = fields[1] == "active" and (fields[2] or "") == task.owner
+  task.answer = task.ours and "1" or task.there and "4" or "0"
+  return fields
+end
 local function renew(task)
-  local ends = redis.call("ZSCORE", KEYS[2], task.id)
-  if not ends or tonumber(ends) < time + 20 then redis.call("ZADD", KEYS[2], time + 30, task.id) end
-  task.answer = 2
+  if not task.soon then return end
+  time = time or tonumber(call("TIME")[1])
+  local ends = call("ZSCORE", KEYS[2], task.id)
+  if not ends or tonumber(ends) < time + 20 then call("ZADD", KEYS[2], time + 30, task.id) end
+  task.answer = "2"
 end
 local function finish(task)
-  if redis.call("LREM", KEYS[1], -1, task.id) == 0 then return false end
-  redis.call("ZREM", KEYS[2], task.id)
-  redis.call("DEL", task.key)
-  count, task.answer, task.ours, task.there = count + 1, 3, false, false
+  if call("LREM", KEYS[1], -1, task.id) == 0 then return false end
+  call("ZREM", KEYS[2], task.id)
+  call("DEL", task.key)
+  count, task.answer = count + 1, "3"
   return true
 end
 local steps = {}
-steps["` + stepEnd + `"] = function(task) if task.ours and finish(task) then return "ended" end return "" end
+steps["` + stepEnd + `"] = function(task) look(task) if task.ours and finish(task) then return "ended" end return "" end
 `)
 	for _, name := range slices.Sorted(maps.Keys(functions)) {
 		fmt.Fprintf(&lua, "steps[%q] = function(task, args)%s\nend\n", name, functions[name])
 	}
 	lua.WriteString(`
-local last
-for i = 5, #KEYS do
-  local key, owner, n = KEYS[i], ARGV[at + 2], tonumber(ARGV[at + 4])
-  local task = last
-  if not last or last.key ~= key or last.owner ~= owner then
-    local state, has = unpack(redis.call("HMGET", key, "state", ARGV[3]))
-    task = {id = ARGV[at + 1], key = key, owner = owner, there = state ~= false}
-    task.ours = state == "active" and (has or "") == owner
-    task.ends = ARGV[at + 3] == "1"
-    last = task
-  end
-  task.answer = task.ours and 1 or task.there and 4 or 0
+local at = 5
+while at <= #ARGV do
+  local name, flags, n, owner, id = string.match(ARGV[at], "^(%w+) (%a*) (%d+) (%w*) (.*)$")
+  local task = {id = id, key = ARGV[4] .. id, owner = owner, ends = flags == "e" or flags == "er", soon = flags == "r" or flags == "er"}
   local args = {}
-  for j = 1, n do args[j] = ARGV[at + 4 + j] end
-  local text = steps[ARGV[at]](task, args)
-  answers[2 * (i - 4) - 1], answers[2 * (i - 4)] = tostring(task.answer), text
-  at = at + 5 + n
+  for j = 1, tonumber(n) do args[j] = ARGV[at + j] end
+  local text = steps[name](task, args)
+  answers[#answers + 1] = (task.answer or "4") .. text
+  at = at + 1 + #args
 end
 if count > 0 then
-  if redis.call("INCRBY", KEYS[3], count) == count then redis.call("EXPIREAT", KEYS[3], ARGV[1]) end
-  if tonumber(redis.call("GET", KEYS[4]) or 0) + count >= tonumber(ARGV[2]) then
-    redis.call("SET", KEYS[4], count)
+  if call("INCRBY", KEYS[3], count) == count then call("EXPIREAT", KEYS[3], ARGV[1]) end
+  if tonumber(call("GET", KEYS[4]) or 0) + count >= tonumber(ARGV[2]) then
+    call("SET", KEYS[4], count)
   else
-    redis.call("INCRBY", KEYS[4], count)
+    call("INCRBY", KEYS[4], count)
   end
 end
 return answers`)
@@ -136,31 +150,46 @@ return answers`)
 
 // do does steps and waits for their answers, or until ctx ends.
 func (s *steps) do(ctx context.Context, wanted []Step) []Answer {
-	these := make([]*step, len(wanted))
-	queues := make(map[string][]*step, 1)
+	if len(wanted) == 0 {
+		return nil
+	}
+	answers, c := make([]Answer, len(wanted)), &call{done: make(chan struct{})}
+	c.left.Store(int64(len(wanted)))
+	these := make([]step, len(wanted))
+	var queues map[string][]*step
+	prefix, _ := queueOf(wanted[0].Key)
+	some := make([]*step, 0, len(wanted))
 	for i, w := range wanted {
-		prefix, id := queueOf(w.Key)
 		t, _ := s.claims.get(w.Key)
-		these[i] = &step{Step: w, id: id, claim: t, done: make(chan struct{})}
-		queues[prefix] = append(queues[prefix], these[i])
-	}
-	for prefix, some := range queues {
-		if b := s.queue(prefix); len(queues) > 1 || ctx.Done() != nil {
-			go b.Add(some...) // it may do them, and others, before it returns
-		} else {
-			b.Add(some...)
+		these[i] = step{Step: w, claim: t, answer: &answers[i], call: c}
+		if strings.HasPrefix(w.Key, prefix) {
+			some = append(some, &these[i])
+			continue
 		}
-	}
-	answers := make([]Answer, len(wanted))
-	for i, t := range these {
-		select {
-		case <-t.done:
-			answers[i] = t.answer
-		case <-ctx.Done():
-			answers[i].Err = ctx.Err()
+		if queues == nil {
+			queues = map[string][]*step{}
 		}
+		other, _ := queueOf(w.Key)
+		queues[other] = append(queues[other], &these[i])
 	}
-	return answers
+	for other, others := range queues {
+		go s.queue(other).Add(others...) // it may do them, and others, before it returns
+	}
+	if ctx.Done() != nil {
+		go s.queue(prefix).Add(some...)
+	} else {
+		s.queue(prefix).Add(some...)
+	}
+	select {
+	case <-c.done:
+		return answers
+	case <-ctx.Done():
+		failed := make([]Answer, len(wanted)) // the others may come yet
+		for i := range failed {
+			failed[i].Err = ctx.Err()
+		}
+		return failed
+	}
 }
 
 // queue gathers the steps of tasks whose keys begin with prefix.
@@ -186,7 +215,7 @@ func (s *steps) run(prefix string, these []*step) {
 	for len(these) > 0 {
 		n, args := 0, 0
 		for n < len(these) && (n == 0 || args < mostArgs) {
-			args += 6 + len(these[n].Args)
+			args += 1 + len(these[n].Args)
 			n++
 		}
 		s.runSome(prefix, these[:n])
@@ -204,43 +233,54 @@ var errNoAnswer = errors.New("asynqbatch: Redis has not answered as its script d
 
 func (s *steps) runSome(prefix string, these []*step) {
 	now, asked := time.Now(), s.claims.clock()
-	keys := append(make([]string, 0, 4+len(these)),
-		prefix+"active", prefix+"lease", prefix+"processed:"+now.UTC().Format(time.DateOnly), prefix+"processed")
-	args := append(make([]any, 0, 3+8*len(these)), now.Add(statsFor).Unix(), mostTasks, s.cfg.OwnerField)
+	keys := []string{prefix + "active", prefix + "lease", prefix + "processed:" + now.UTC().Format(time.DateOnly), prefix + "processed"}
+	args := append(make([]any, 0, 4+5*len(these)), now.Add(statsFor).Unix(), mostTasks, s.cfg.OwnerField, prefix+"t:")
 	for _, t := range these {
-		ends := 0
-		if t.claim.ends {
-			ends = 1
-		}
-		keys = append(keys, t.Key)
-		args = append(args, t.Name, t.id, t.claim.owner, ends, len(t.Args))
+		_, id := queueOf(t.Key)
+		args = append(args, t.Name+" "+t.claim.flags(asked)+" "+strconv.Itoa(len(t.Args))+" "+t.claim.owner+" "+id)
 		for _, a := range t.Args {
 			args = append(args, a)
 		}
 	}
 	answers, err := s.script.Run(context.Background(), s.redis, keys, args...).StringSlice()
-	if err == nil && len(answers) != 2*len(these) {
+	if err == nil && (len(answers) != len(these) || slices.Contains(answers, "")) {
 		err = errNoAnswer
 	}
 	for i, t := range these {
 		if err != nil {
 			t.answer.Err = err
 		} else {
-			s.answered(t, answers[2*i], asked)
-			t.answer.Text = answers[2*i+1]
+			s.answered(t, answers[i][0], asked)
+			t.answer.Text = answers[i][1:]
 		}
-		close(t.done)
+		if t.call.left.Add(-1) == 0 {
+			close(t.call.done)
+		}
 	}
 }
 
+// flags are what stepsScript needs to know of the task at that time.
+func (t claim) flags(now time.Duration) string {
+	soon := t.until < now+renewedFor
+	switch {
+	case t.ends && soon:
+		return "er"
+	case t.ends:
+		return "e"
+	case soon:
+		return "r"
+	}
+	return ""
+}
+
 // answered notes what Redis says of a task whose step it was asked for at that time.
-func (s *steps) answered(t *step, answer string, asked time.Duration) {
+func (s *steps) answered(t *step, answer byte, asked time.Duration) {
 	switch answer {
-	case fmt.Sprint(stepRenewed):
+	case stepRenewed:
 		s.claims.confirmed(t.Key, t.claim.owner, asked+renewedFor)
-	case fmt.Sprint(stepOther):
+	case stepOther:
 		s.claims.lost(t.Key, t.claim.owner)
-	case fmt.Sprint(stepEnded):
+	case stepEnded:
 		s.claims.settle(t.Key, t.claim.owner)
 	}
 }

@@ -24,6 +24,7 @@ func TestLabels(t *testing.T) {
 		})
 		o.Batch(tasks.Batch{Mailer: name})
 		o.Held(name, errors.New(name))
+		o.Back(tasks.GivenBack{Reason: tasks.BackReason(name), Queue: name, Mailer: name})
 		m.Hooks(name).Reused(t.Context(), &smtp.Conn{}, 0)
 	}
 	for _, d := range difference(seriesOf(t, m), before) {

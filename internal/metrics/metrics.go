@@ -90,6 +90,9 @@ func (m *Metrics) begin() {
 			for _, action := range actions() {
 				m.worker.messages.WithLabelValues(mailer, queue, label(action))
 			}
+			for _, reason := range reasons() {
+				m.worker.back.WithLabelValues(mailer, queue, string(reason))
+			}
 		}
 		m.smtp.begin(mailer)
 	}

@@ -29,7 +29,7 @@ type queueCollector struct {
 	timeout time.Duration
 
 	up, writable, took                   desc
-	workers, dead, oldest                desc
+	workers, dead, oldest, served        desc
 	tasks, size, latency, memory, paused desc
 	processed, failed                    desc
 
@@ -53,6 +53,8 @@ func newQueueCollector(b *book, client redis.UniversalClient, timeout time.Durat
 			"Messages in a queue that could not be delivered and that nobody has dealt with: the number to alarm on.", "queue"),
 		oldest: b.desc(gauge, "mailpouch_queue_oldest_seconds",
 			"How long the oldest task that could be taken waits, those that are late because no worker runs included.", "queue"),
+		served: b.desc(gauge, "mailpouch_queue_workers",
+			"Worker processes that serve a queue. 0 where tasks wait: no worker takes them.", "queue"),
 		tasks:   b.desc(gauge, "asynq_tasks_enqueued_total", "Tasks in a queue: `active`, `pending`, `scheduled`, `retry`, `archived`, `completed`.", "queue", "state"),
 		size:    b.desc(gauge, "asynq_queue_size", "Tasks in a queue, of all states.", "queue"),
 		latency: b.desc(gauge, "asynq_queue_latency_seconds", "How long the oldest pending task waits.", "queue"),
@@ -67,7 +69,7 @@ func newQueueCollector(b *book, client redis.UniversalClient, timeout time.Durat
 // Describe implements prometheus.Collector.
 func (c *queueCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []desc{
-		c.up, c.writable, c.took, c.workers, c.dead, c.oldest,
+		c.up, c.writable, c.took, c.workers, c.dead, c.oldest, c.served,
 		c.tasks, c.size, c.latency, c.memory, c.paused, c.processed, c.failed,
 	} {
 		ch <- d.Desc
@@ -133,6 +135,7 @@ func (c *queueCollector) collect(ch chan<- prometheus.Metric, q queuestats.Stats
 	ch <- c.processed.is(float64(q.Processed), q.Name)
 	ch <- c.failed.is(float64(q.Failed), q.Name)
 	ch <- c.dead.is(float64(q.Dead), q.Name)
+	ch <- c.served.is(float64(q.Workers), q.Name)
 	ch <- c.oldest.is(q.Oldest(now).Seconds(), q.Name)
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -19,10 +20,11 @@ type workerMetrics struct {
 
 	batches, batchTime *prometheus.HistogramVec
 
-	held  *prometheus.GaugeVec
-	short *prometheus.GaugeVec
-	holds *prometheus.CounterVec
-	swept *prometheus.CounterVec
+	back           *prometheus.CounterVec
+	held, short    *prometheus.GaugeVec
+	skew           *prometheus.GaugeVec
+	holds          *prometheus.CounterVec
+	swept, foreign *prometheus.CounterVec
 }
 
 func newWorkerMetrics(b *book) workerMetrics {
@@ -47,15 +49,25 @@ func newWorkerMetrics(b *book) workerMetrics {
 		batches: b.histogram("mailpouch_batch_messages", "Messages that a connection took at once.",
 			[]float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}, "mailer"),
 		batchTime: b.histogram("mailpouch_batch_seconds", "How long a connection took for what it took at once.", stepBuckets(), "mailer"),
+		skew: b.gauge("mailpouch_clock_skew_seconds",
+			"How far the clock of this worker's machine is ahead of that of Redis; negative if it is behind. Measured at the start and every minute."),
+		back: b.counter("mailpouch_given_back_total",
+			"Tasks that went back to their queue untried, without a try spent: `held` (the relay takes no mail here, another worker may reach it), "+
+				"`alone` (a task that has killed workers runs alone). What follows should not happen often: `time` (no connection was free for "+
+				"EMAIL_TASK_TIMEOUT), `memory` (nor memory), `contents` (Redis did not give out an attachment or a body), `redis` (what became of "+
+				"the message could not be written down), `foreign` (the task is another program's, or a newer version's).",
+			"mailer", "queue", "reason"),
 		held: b.gauge("mailpouch_mailer_held",
-			"1 while this worker holds a mailer's messages because its relay takes none, else 0.", "mailer"),
+			"1 while this worker takes none of a mailer's messages because its relay takes none, else 0.", "mailer"),
 		short: b.gauge("mailpouch_mailer_connections_missing",
 			"Connections that this worker would open to a mailer's relay and that the relay does not allow, so that it goes on with fewer.", "mailer"),
 		holds: b.counter("mailpouch_mailer_holds_total",
-			"How often a worker began to hold a mailer's messages, by the step that failed and the reply code.", "mailer", "step", "code"),
+			"How often a worker began to hold a mailer, by the step that failed and the reply code.", "mailer", "step", "code"),
 		swept: b.counter("mailpouch_swept_total",
 			"Tasks of which dead letters were made where they waited in Redis: `expired`, their time was up; `lost`, they were in no list of their queue.",
 			"mailer", "queue", "why"),
+		foreign: b.counter("mailpouch_foreign_tasks_total",
+			"How often a worker put a task off that is not its own: `type`, of another program; `version`, of a newer version of this one.", "why"),
 	}
 }
 
@@ -72,8 +84,13 @@ func label(a tasks.Action) string { return strings.ReplaceAll(string(a), " ", "_
 
 // Observer returns the observer for a worker.
 func (m *Metrics) Observer() tasks.Observer {
-	return tasks.Observer{Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Connections: m.connections, Swept: m.sweptUp}
+	return tasks.Observer{
+		Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Back: m.givenBack, Skew: m.skewed,
+		Connections: m.connections, Swept: m.sweptUp, Foreign: m.putOff,
+	}
 }
+
+func (m *Metrics) putOff(why tasks.Foreign) { m.worker.foreign.WithLabelValues(string(why)).Inc() }
 
 func (m *Metrics) sweptUp(s tasks.Swept) {
 	m.worker.swept.WithLabelValues(m.mailers.known(s.Mailer, defaultMailer), m.queues.known(s.Queue, ""), s.Why).Add(float64(s.Tasks))
@@ -116,6 +133,8 @@ func (m *Metrics) outcome(o tasks.Outcome) {
 	}
 }
 
+func (m *Metrics) skewed(ahead time.Duration) { m.worker.skew.WithLabelValues().Set(ahead.Seconds()) }
+
 func (m *Metrics) heldBack(name string, reason error) {
 	name = m.mailers.known(name, defaultMailer)
 	if reason == nil {
@@ -124,6 +143,21 @@ func (m *Metrics) heldBack(name string, reason error) {
 	}
 	m.worker.held.WithLabelValues(name).Set(1)
 	m.worker.holds.WithLabelValues(name, step(reason), code(reason)).Inc()
+}
+
+// reasons are all for which a task goes back untried.
+func reasons() []tasks.BackReason {
+	return []tasks.BackReason{
+		tasks.BackHeld, tasks.BackAlone, tasks.BackTime, tasks.BackMemory, tasks.BackContents, tasks.BackRedis, tasks.BackForeign,
+	}
+}
+
+func (m *Metrics) givenBack(b tasks.GivenBack) {
+	reason := other
+	if slices.Contains(reasons(), b.Reason) {
+		reason = string(b.Reason)
+	}
+	m.worker.back.WithLabelValues(m.mailers.known(b.Mailer, defaultMailer), m.queues.known(b.Queue, ""), reason).Inc()
 }
 
 func (m *Metrics) connections(name string, allowed, wanted int) {

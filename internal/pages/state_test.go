@@ -195,24 +195,24 @@ func TestAddUp(t *testing.T) {
 	now := s.now()
 	s.outcome(sent("default", ""))
 	got := addUp([]queuestats.Queue{
-		{Name: "default", Waiting: 1, Retry: 2, Since: now.Add(-time.Second)},
-		{Name: wire.QueueName{Queue: "default", Bulk: true}.String(), Waiting: 3, Dead: 1, Since: now.Add(-time.Minute)},
+		{Name: "default", Workers: 2, Waiting: 1, Retry: 2, Since: now.Add(-time.Second)},
+		{Name: wire.QueueName{Queue: "default", Bulk: true}.String(), Workers: 1, Waiting: 3, Dead: 1, Since: now.Add(-time.Minute)},
 		{Name: wire.QueueName{Queue: "default", Shard: 2}.String(), InFlight: 5, Paused: true},
 		{Name: wire.QueueName{Mailer: "marketing", Queue: "bulk"}.String(), Scheduled: 7},
 		{Name: "forgotten", Waiting: 9},
-		{Name: "<script>", Waiting: 1},
+		{Name: "<script>", Workers: 1, Waiting: 1},
 	}, map[string]int{"critical": 6, "default": 3}, now.Add(time.Second), s)
 	var rows []string
 	for _, q := range got {
-		rows = append(rows, fmt.Sprintf("%s/%s %d %v %d %d %d %d paused=%v served=%v %d parts",
-			q.Mailer, q.Name, q.Waiting, q.Oldest, q.InHand, q.Scheduled, q.Retry, q.Dead, q.Paused, q.Served, len(q.Parts)))
+		rows = append(rows, fmt.Sprintf("%s/%s %d %v %d %d %d %d paused=%v served=%v by none=%v %d parts",
+			q.Mailer, q.Name, q.Waiting, q.Oldest, q.InHand, q.Scheduled, q.Retry, q.Dead, q.Paused, q.Served, q.Unserved, len(q.Parts)))
 	}
 	want := []string{
-		"/critical 0 0 0 0 0 0 paused=false served=true 0 parts",
-		"/default 4 61 5 0 2 1 paused=true served=true 3 parts",
-		"/<script> 1 0 0 0 0 0 paused=false served=false 1 parts",
-		"/forgotten 9 0 0 0 0 0 paused=false served=false 1 parts",
-		"marketing/bulk 0 0 0 7 0 0 paused=false served=false 1 parts",
+		"/critical 0 0 0 0 0 0 paused=false served=true by none=[] 0 parts",
+		"/default 4 61 5 0 2 1 paused=true served=true by none=[] 3 parts",
+		"/<script> 1 0 0 0 0 0 paused=false served=false by none=[] 1 parts",
+		"/forgotten 9 0 0 0 0 0 paused=false served=false by none=[forgotten] 1 parts",
+		"marketing/bulk 0 0 0 7 0 0 paused=false served=false by none=[marketing.bulk] 1 parts",
 	}
 	if !slices.Equal(rows, want) {
 		t.Errorf("got\n%q\nwant\n%q", rows, want)

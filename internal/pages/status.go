@@ -62,10 +62,11 @@ type mailerStatus struct {
 type queueStatus struct {
 	counts
 
-	Mailer string       `json:"mailer,omitempty"`
-	Rate   float64      `json:"rate"`
-	Served bool         `json:"served"` // by this worker
-	Parts  []partStatus `json:"parts"`
+	Mailer   string       `json:"mailer,omitempty"`
+	Rate     float64      `json:"rate"`
+	Served   bool         `json:"served"`             // by this worker
+	Unserved []string     `json:"unserved,omitempty"` // asynq's names of its parts in which tasks wait that no worker takes
+	Parts    []partStatus `json:"parts"`
 }
 
 type partStatus struct {
@@ -207,6 +208,9 @@ func addUp(all []queuestats.Queue, served map[string]int, now time.Time, s *Stat
 		r := row(wire.QueueName{Mailer: name.Mailer, Queue: name.Queue})
 		part := countsOf(q, now)
 		r.add(part)
+		if q.Unserved() {
+			r.Unserved = append(r.Unserved, q.Name)
+		}
 		r.Parts = append(r.Parts, partStatus{
 			counts: part, Mass: name.Bulk, Link: monitorPath + "queues/" + url.PathEscape(q.Name),
 		})

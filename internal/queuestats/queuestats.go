@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/presence"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
@@ -28,18 +29,22 @@ type Queue struct {
 	Dead      int    // dead letters
 	Paused    bool   // by a person: nothing is taken from it
 
+	// Workers is how many worker processes that live serve the queue. Where none of ours does and tasks
+	// wait, asynq servers of other programs count, as one.
+	Workers int
+
 	// Since is when the oldest of those that wait began to: zero if none waits.
 	Since time.Time
 }
 
-// Read returns what is in every queue that is in Redis, by name. It takes three
-// round trips, however many queues there are, and reads no message.
+// Read returns what is in every queue that is in Redis, by name. It takes six round trips, and two more where no
+// worker serves what waits, however many queues there are, and reads no message. A queue in which nothing ever was is
+// left out: workers write the names of all that they serve.
 func Read(ctx context.Context, client redis.UniversalClient) ([]Queue, error) {
-	names, err := client.SMembers(ctx, "asynq:queues").Result()
+	names, err := used(ctx, client)
 	if err != nil {
-		return nil, redisconn.Unavailable(err)
+		return nil, err
 	}
-	slices.Sort(names)
 	all := make([]Queue, len(names))
 	oldest := make([]*redis.StringCmd, len(names))
 	pipe := client.Pipeline()
@@ -54,8 +59,71 @@ func Read(ctx context.Context, client redis.UniversalClient) ([]Queue, error) {
 		all[i].Name = name
 		read[i](&all[i])
 	}
-	return all, readSince(ctx, client, all, oldest)
+	if err := readSince(ctx, client, all, oldest); err != nil {
+		return nil, err
+	}
+	return all, readWorkers(ctx, client, all)
 }
+
+// used returns the names of the queues that have something, or had.
+func used(ctx context.Context, client redis.UniversalClient) ([]string, error) {
+	names, err := client.SMembers(ctx, wire.QueuesKey).Result()
+	if err != nil {
+		return nil, redisconn.Unavailable(err)
+	}
+	slices.Sort(names)
+	exist := make([]*redis.IntCmd, len(names))
+	pipe := client.Pipeline()
+	for i, name := range names {
+		prefix := "asynq:{" + name + "}:"
+		exist[i] = pipe.Exists(ctx, prefix+"pending", prefix+"active", prefix+"scheduled", prefix+"retry", prefix+"archived",
+			prefix+"completed", prefix+"processed", prefix+"paused", wire.DeadKey(name))
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, redisconn.Unavailable(err)
+	}
+	left := names[:0]
+	for i, name := range names {
+		if exist[i].Val() > 0 {
+			left = append(left, name)
+		}
+	}
+	return left, nil
+}
+
+// readWorkers asks which workers serve the queues.
+func readWorkers(ctx context.Context, client redis.UniversalClient, all []Queue) error {
+	workers, err := presence.Read(ctx, client)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	unserved := false
+	for i := range all {
+		name := wire.ParseQueueName(all[i].Name)
+		for _, w := range workers {
+			if w.Serves(name) {
+				all[i].Workers++
+			}
+		}
+		unserved = unserved || all[i].Unserved()
+	}
+	if !unserved {
+		return nil
+	}
+	foreign, err := asynqbatch.ServedQueues(ctx, client)
+	if err != nil {
+		return redisconn.Unavailable(err)
+	}
+	for i := range all {
+		if all[i].Unserved() && foreign[all[i].Name] {
+			all[i].Workers = 1
+		}
+	}
+	return nil
+}
+
+// Unserved reports whether tasks wait in the queue and no worker serves it.
+func (q Queue) Unserved() bool { return q.Workers == 0 && q.Waiting+q.Scheduled+q.Retry > 0 }
 
 // countQueue asks for what is in one queue. read takes the answers over after the round trip.
 func countQueue(ctx context.Context, pipe redis.Pipeliner, name string) (read func(*Queue), oldest *redis.StringCmd) {

@@ -3,12 +3,11 @@ package queuestats
 import (
 	"context"
 	"errors"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/presence"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 )
 
@@ -36,8 +35,8 @@ func (s Stats) Oldest(now time.Time) time.Duration {
 	return late
 }
 
-// ReadStats returns the numbers of every queue that is in Redis, by name. It takes four
-// round trips, however many queues there are, reads no message, and every command takes
+// ReadStats returns the numbers of every queue that is in Redis, by name. It takes seven
+// round trips, or nine, however many queues there are, reads no message, and every command takes
 // Redis the same short time however many tasks there are.
 func ReadStats(ctx context.Context, client redis.UniversalClient) ([]Stats, error) {
 	status, err := Read(ctx, client)
@@ -82,19 +81,9 @@ func statQueue(ctx context.Context, pipe redis.Pipeliner, q *Stats) (read func()
 	}
 }
 
-// CountWorkers counts the worker processes that have shown signs of life lately: a few
-// seconds, as asynq has it.
+// CountWorkers counts the worker processes that have said lately that they live. Processes of the same host name and
+// number, as containers have them, are counted each.
 func CountWorkers(ctx context.Context, client redis.UniversalClient) (int, error) {
-	alive := &redis.ZRangeBy{Min: strconv.FormatInt(time.Now().Unix(), 10), Max: "+inf"}
-	servers, err := client.ZRangeByScore(ctx, "asynq:servers", alive).Result()
-	if err != nil {
-		return 0, redisconn.Unavailable(err)
-	}
-	processes := map[string]bool{}
-	for _, key := range servers { // asynq:servers:{host:process:server}, several of a worker
-		if i := strings.LastIndexByte(key, ':'); i >= 0 {
-			processes[key[:i]] = true
-		}
-	}
-	return len(processes), nil
+	workers, err := presence.Read(ctx, client)
+	return len(workers), err
 }

@@ -1,16 +1,21 @@
 package queuestats_test
 
 import (
+	"context"
+	"maps"
 	"slices"
 	"strconv"
 	"testing"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/presence"
 	"github.com/mailpouch/mailpouch/internal/queuestats"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -55,20 +60,61 @@ func TestReadStats(t *testing.T) {
 	}
 }
 
-// TestCountWorkers: a worker has several servers of asynq's, and one that is dead is none.
+// TestCountWorkers: each process counts, whatever its host and number, and one that is dead does not.
 func TestCountWorkers(t *testing.T) {
 	client := redistest.Start(t, redistest.Options{}).Client(t)
-	now := time.Now().Unix()
-	for key, until := range map[string]int64{
-		"asynq:servers:{one:1:aaaa}": now + 10, "asynq:servers:{one:1:bbbb}": now + 10,
-		"asynq:servers:{one:2:cccc}": now + 10, "asynq:servers:{two:1:dddd}": now - 10,
-	} {
-		if err := client.ZAdd(t.Context(), "asynq:servers", redis.Z{Score: float64(until), Member: key}).Err(); err != nil {
+	one, two, dead := presence.New(), presence.New(), presence.New()
+	for _, w := range []presence.Worker{one, two, dead} {
+		if err := presence.Announce(t.Context(), client, w, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
+	client.Del(t.Context(), wire.WorkerKey(dead.ID)) // as Redis does when its time is over
 	if n, err := queuestats.CountWorkers(t.Context(), client); n != 2 || err != nil {
 		t.Errorf("%d workers, want 2 (%v)", n, err)
+	}
+}
+
+// TestRead_workers: a queue tells how many workers serve it, ours and those of other programs.
+func TestRead_workers(t *testing.T) {
+	client := redistest.Start(t, redistest.Options{}).Client(t)
+	ctx := t.Context()
+	ours := presence.New()
+	ours.Queues, ours.Shards = []string{"default"}, 2
+	if err := presence.Announce(ctx, client, ours, []string{"default", "never-used"}); err != nil {
+		t.Fatal(err)
+	}
+	server := asynq.NewServerFromRedisClient(client, asynq.Config{
+		Queues: map[string]int{"images": 1}, ShutdownTimeout: time.Second, LogLevel: asynq.FatalLevel,
+	})
+	if err := server.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error { return nil })); err != nil {
+		t.Fatal(err)
+	}
+	defer server.Shutdown()
+	for deadline := time.Now().Add(10 * time.Second); client.ZCard(ctx, "asynq:servers").Val() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("asynq's server does not start")
+		}
+	}
+	producer := asynq.NewClientFromRedisClient(client)
+	for _, name := range []string{"default", "default~2", "default~3", "images", "marketing.default"} {
+		if _, err := producer.EnqueueContext(ctx, asynq.NewTask("x", nil), asynq.Queue(name), asynq.ProcessIn(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := queuestats.Read(ctx, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int{}
+	for _, q := range all {
+		if got[q.Name] = q.Workers; q.Unserved() != (q.Workers == 0) {
+			t.Errorf("%+v", q)
+		}
+	}
+	want := map[string]int{"default": 1, "default~2": 1, "default~3": 0, "images": 1, "marketing.default": 0}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

@@ -3,6 +3,7 @@ package sweep
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -186,14 +187,14 @@ func (s *Sweeper) reason(queue, heads string, now time.Time) error {
 // buryScript makes dead letters of tasks in KEYS[1], if they are still there, among those from ARGV[2] to ARGV[3], and
 // were neither sent nor cancelled: a worker that takes one at the same time has it, or the script has. KEYS[2] is
 // asynq's archive. From ARGV[5] on there are the IDs, what each message gets at its end, and the reason. Of a list it
-// first overwrites what goes, for Redis looks through a list from its end for each that it removes, but once for all
-// that are the same. It returns how many there were.
+// first overwrites what goes, for Redis looks through a list from one of its ends for each that it removes, but once for
+// all that are the same. It returns how many there were.
 var buryScript = redis.NewScript(`
-local list, place = redis.call("TYPE", KEYS[1]).ok == "list", {}
+local list, place, nearEnd = redis.call("TYPE", KEYS[1]).ok == "list", {}, true
 if list then
-  local first = tonumber(ARGV[2])
   local length = redis.call("LLEN", KEYS[1])
-  first = math.max(first + length, 0)
+  local first = math.max(tonumber(ARGV[2]) + length, 0)
+  nearEnd = first > length / 2
   for i, id in ipairs(redis.call("LRANGE", KEYS[1], first, ARGV[3])) do place[id] = first + i - 1 end
 end
 local now, n = redis.call("TIME")[1], 0
@@ -210,21 +211,21 @@ for i = 5, #ARGV, 3 do
       there = redis.call("ZREM", KEYS[1], id) == 1
     end
     if there then
-      redis.call("HSET", key, "state", "archived", "msg", msg .. ARGV[i + 1], "` + wire.FieldReason + `", ARGV[i + 2], "` + wire.FieldWire + `", "decided")
+      redis.call("HSET", key, "state", "archived", "msg", msg .. ARGV[i + 1], "` + wire.FieldReason + `", ARGV[i + 2], "` + wire.FieldWire + `", "` + wire.Decided + `")
       redis.call("HDEL", key, "pending_since")
       redis.call("ZADD", KEYS[2], now, id)
       n = n + 1
     end
   end
 end
-if list and n > 0 then redis.call("LREM", KEYS[1], -n, "") end
+if list and n > 0 then redis.call("LREM", KEYS[1], nearEnd and -n or n, "") end
 return n`)
 
 // bury makes dead letters of tasks of a page that have expired, and returns of how many.
 func (s *Sweeper) bury(ctx context.Context, queue, state string, at, size int64, tasks []expired) (int, error) {
 	const margin = 50 // some may have been taken, or given back
 	from, to := window(state, max(at-margin, 0), size+2*margin)
-	args := []any{asynqbatch.TaskKey(queue, ""), from, to, state}
+	args := append(make([]any, 0, 4+3*len(tasks)), asynqbatch.TaskKey(queue, ""), from, to, state)
 	for _, t := range tasks {
 		args = append(args, t.id, asynqbatch.Failed(redact.Reason(t.reason, false), time.Now()), t.reason)
 	}
@@ -234,4 +235,10 @@ func (s *Sweeper) bury(ctx context.Context, queue, state string, at, size int64,
 		return 0, err
 	}
 	return n, asynqbatch.MakeRoom(ctx, s.redis, queue, asynqbatch.TaskKey(queue, ""), "")
+}
+
+// seconds reads a time in seconds.
+func seconds(text string) (time.Time, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	return time.Unix(n, 0), err
 }

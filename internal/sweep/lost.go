@@ -108,7 +108,8 @@ func (f *search) scan(ctx context.Context, node redis.UniversalClient) error {
 // whether it is one that may be lost: not one that has ended, nor the mark of a replay.
 const luaRecord = `
 local function record(key)
-  local r = redis.call("HMGET", key, "state", "pending_since", "` + wire.FieldReplayed + `", "` + wire.FieldSent + `", "` + wire.FieldCancelled + `", "` + wire.FieldWire + `")
+  local r = redis.call("HMGET", key, "state", "pending_since", "` + wire.FieldReplayed + `", "` + wire.FieldSent + `", "` + wire.FieldCancelled + `", "` + wire.FieldWire + `",
+    "` + wire.FieldOwner + `")
   local state = r[1]
   if r[3] or not (state == "pending" or state == "active" or state == "scheduled" or state == "retry" or state == "archived") then return nil end
   return state, r[2], r
@@ -154,7 +155,7 @@ return lost`)
 
 // screen marks those of the tasks that are lost as far as it can tell.
 func (f *search) screen(ctx context.Context, queue string, ids []string) error {
-	args := []any{asynqbatch.TaskKey(queue, ""), f.cfg.short, f.cfg.minAge.Seconds()}
+	args := append(make([]any, 0, 3+len(ids)), asynqbatch.TaskKey(queue, ""), f.cfg.short, f.cfg.minAge.Seconds())
 	for _, id := range ids {
 		args = append(args, id)
 	}
@@ -205,8 +206,8 @@ local function isLost(state, id, most)
   return redis.call("ZSCORE", state == "retry" and KEYS[4] or KEYS[3], id) and 0 or 1
 end
 local function written(r)
-  for i = 1, 6 do r[i] = r[i] or "" end
-  return table.concat(r, "\n", 1, 6)
+  for i = 1, 7 do r[i] = r[i] or "" end
+  return table.concat(r, "\n", 1, 7)
 end
 `
 
@@ -308,7 +309,7 @@ elseif ARGV[4] == "ended" then
 else
   redis.call("HSET", KEYS[7], "state", "archived", "msg", redis.call("HGET", KEYS[7], "msg") .. ARGV[5])
   if ARGV[6] ~= "" then redis.call("HSET", KEYS[7], "` + wire.FieldReason + `", ARGV[6]) end
-  redis.call("HDEL", KEYS[7], "pending_since")
+  redis.call("HDEL", KEYS[7], "pending_since", "` + wire.FieldOwner + `")
   redis.call("ZADD", KEYS[5], now, ARGV[1])
 end
 return 1`)
@@ -325,7 +326,7 @@ func (f *search) buryLost(ctx context.Context, queue, id, was string) (buried bo
 	}
 	message, _ := asynqbatch.ReadMessage(msg)
 	how := []any{"ended", int64(message.Retention / time.Second), ""}
-	fields := strings.SplitN(was, "\n", 6) // as luaRecord has them
+	fields := strings.SplitN(was, "\n", 7) // as luaRecord has them
 	switch sent, cancelled := fields[3] != "", fields[4] != ""; {
 	case cancelled && !sent:
 		how[1] = 0
@@ -354,7 +355,7 @@ func reasonOf(state, last, onWire string) string {
 		return asynqbatch.ByHand
 	}
 	reason := fmt.Sprintf("it was %s, and in no list of its queue: nobody would have sent it", state)
-	if onWire != "" && onWire != "decided" {
+	if onWire != "" && onWire != wire.Decided {
 		reason += "; an earlier try may have delivered it"
 	}
 	if last != "" {

@@ -50,7 +50,7 @@ func testLost(t *testing.T, waiting int) {
 		h.put(fmt.Sprint("in hand ", i), wire.TaskType, mail, asynq.Queue("busy"))
 	}
 	for range waiting {
-		h.redis.RPopLPush(t.Context(), "asynq:{busy}:pending", "asynq:{busy}:active")
+		h.redis.LMove(t.Context(), "asynq:{busy}:pending", "asynq:{busy}:active", "right", "left")
 	}
 	for i := range waiting {
 		h.redis.HSet(t.Context(), fmt.Sprint("asynq:{busy}:t:in hand ", i), "state", "active")
@@ -190,7 +190,7 @@ func (r *relay) SendBatch(_ context.Context, b mailer.Batch) {
 		case result.Err != nil:
 		case r.away.Load():
 			result.Err = &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepMail, Code: 421, Text: "away"}
-		case rand.N(10) == 0: //nolint:gosec // which ones does not matter
+		case rand.N(10) == 0:
 			result.Err = &mailer.SendError{Class: mailer.Temporary, Step: mailer.StepMail, Code: 450, Text: "later"}
 		default:
 			result.Reply = "250 Ok"
@@ -232,7 +232,7 @@ func TestLost_underLoad(t *testing.T) {
 	for range 3 {
 		all.Go(func() {
 			for ctx.Err() == nil { // each worker lives for a while
-				life, end := context.WithTimeout(ctx, 300*time.Millisecond+rand.N(700*time.Millisecond)) //nolint:gosec // how long does not matter
+				life, end := context.WithTimeout(ctx, 300*time.Millisecond+rand.N(700*time.Millisecond))
 				work(life, t, server, r)
 				end()
 			}
@@ -240,7 +240,7 @@ func TestLost_underLoad(t *testing.T) {
 	}
 	all.Go(func() {
 		for ctx.Err() == nil {
-			r.away.Store(rand.N(3) == 0) //nolint:gosec // when does not matter
+			r.away.Store(rand.N(3) == 0)
 			select {
 			case <-ctx.Done():
 			case <-time.After(100 * time.Millisecond):

@@ -4,8 +4,6 @@ import (
 	"context"
 	"hash/maphash"
 	"slices"
-	"strconv"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -93,10 +91,4 @@ func nodes(ctx context.Context, client redis.UniversalClient) ([]redis.Universal
 		all = append(all, node)
 	}
 	return all, err
-}
-
-// seconds reads a time in seconds.
-func seconds(text string) (time.Time, error) {
-	n, err := strconv.ParseInt(text, 10, 64)
-	return time.Unix(n, 0), err
 }

@@ -1,5 +1,11 @@
 package wire
 
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+)
+
 // LuaHeads is a function for scripts of Redis that decide about tasks without reading their messages. heads(msg) takes
 // asynq's record of a task of ours and returns what DecodeHead reads of each of its payloads, a line each; it returns
 // nil for a task of another type, and for what it cannot read.
@@ -30,3 +36,23 @@ func DecodeHead(line string) (Meta, error) { return DecodeMeta([]byte(line + str
 
 // Current reports whether this program's version of payloads is the one that s is of.
 func (s *Meta) Current() bool { return s.Version == version }
+
+// Newer reports whether the payload of a task, or one of its lines, is of a newer version than this program can read, and
+// of which one.
+func Newer(payload []byte) (v int, ok bool) {
+	for line := range bytes.Lines(payload) {
+		if bytes.HasPrefix(line, currentHead) {
+			continue
+		}
+		var head struct {
+			Version lenient[int] `json:"version"`
+		}
+		if json.Unmarshal(line, &head) == nil && head.Version.is > version {
+			return head.Version.is, true
+		}
+	}
+	return 0, false
+}
+
+// currentHead is how each payload of this program begins.
+var currentHead = fmt.Appendf(nil, `{"version":%d,`, version)

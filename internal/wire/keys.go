@@ -13,6 +13,7 @@ const (
 
 	FieldCancelled = "mailpouch:cancelled" // not empty: the worker that has the task is to drop it
 	FieldReason    = "mailpouch:reason"    // why the task is a dead letter, with addresses, which asynq's text of it has not
+	FieldPutOff    = "mailpouch:putoff"    // how often workers have put the task off that they can do nothing with
 	FieldReplayed  = "mailpouch:replayed"  // in place of the task: the ID of the one that a replay made of it, or of the key's next one
 )
 
@@ -25,6 +26,19 @@ func DeadKey(queue string) string { return "mailpouch:{" + queue + "}:dead" }
 // CancelledKey is there for a while after a task was cancelled. Its ID is Meta.BaseID: an ID may
 // come back.
 func CancelledKey(queue, id string) string { return "mailpouch:{" + queue + "}:cancelled:" + id }
+
+// WakeChannel is where programs publish the name of a queue that they have put a task into, so that a worker looks
+// at it soon. It is a hint: nothing depends on it but how soon the task is seen.
+const WakeChannel = "mailpouch:wake"
+
+// WorkersKey is the set of the IDs of workers that live, and of some that do no more: those without a WorkerKey.
+const WorkersKey = "mailpouch:workers"
+
+// WorkerKey is there while a worker lives.
+func WorkerKey(id string) string { return "mailpouch:worker:" + id }
+
+// QueuesKey is asynq's set of the names of queues: its inspector knows no others.
+const QueuesKey = "asynq:queues"
 
 // LoginsKey is what is known of the logins to an account, whose digest is given: when one was refused.
 func LoginsKey(digest string) string { return "mailpouch:{login:" + digest + "}" }

@@ -58,6 +58,12 @@ const (
 	asksLate          fault = "asks Begin when the message is sent"
 	asksTooLate       fault = "asks Begin when the message is reported"
 	asksAtOnce        fault = "asks Begin for all messages at once"
+	ignoresCommit     fault = "does not ask Commit"
+	sendsCommitted    fault = "sends a message that Commit refuses"
+	rewordsCommit     fault = "replaces the error of Commit"
+	commitsFirst      fault = "asks Commit before Begin"
+	commitsLate       fault = "asks Commit when the message is sent"
+	commitsAtOnce     fault = "asks Commit for all messages at once"
 	ignoresDoneOpen   fault = "Open with a context that is done opens"
 	ignoresDone       fault = "SendMessages with a context that is done sends"
 	swallowsDone      fault = "SendMessages with a context that is done says nothing"
@@ -189,7 +195,7 @@ func (b *reference) SendBatch(ctx context.Context, batch mailer.Batch) {
 		batch.Report([]mailer.Report{{Index: len(batch.Messages)}})
 	}
 	open := b.open
-	b.send(ctx, mailer.Batch{Messages: batch.Messages, Begin: b.begin(batch), Report: func(group []mailer.Report) {
+	b.send(ctx, mailer.Batch{Messages: batch.Messages, Begin: b.begin(batch), Commit: b.commit(batch), Report: func(group []mailer.Report) {
 		r := group[0]
 		switch {
 		case r.Skipped && b.has(reportsSome):
@@ -246,6 +252,30 @@ func (b *reference) begin(batch mailer.Batch) func(i int) error {
 	}
 }
 
+// commit is the Commit of a batch, with what is wrong about asking it.
+func (b *reference) commit(batch mailer.Batch) func(i int) error {
+	if batch.Commit == nil || b.has(ignoresCommit) {
+		return nil
+	}
+	asked := false
+	return func(i int) error {
+		if b.has(commitsAtOnce) && !asked {
+			for n := range batch.Messages {
+				_ = batch.Commit(n)
+			}
+		}
+		asked = true
+		err := batch.Commit(i)
+		switch {
+		case b.has(sendsCommitted):
+			return nil
+		case err != nil && b.has(rewordsCommit):
+			return errors.New("refused")
+		}
+		return err
+	}
+}
+
 // send is the body of SendMessages and SendBatch.
 func (b *reference) send(ctx context.Context, batch mailer.Batch) {
 	report := func(i int, r mailer.Result) { batch.Report([]mailer.Report{{Index: i, Result: r}}) }
@@ -258,14 +288,17 @@ func (b *reference) send(ctx context.Context, batch mailer.Batch) {
 			report(i, mailer.Result{Err: errors.New("not tried")})
 			continue
 		}
-		r := b.one(ctx, m, func() error {
-			if batch.Begin == nil {
-				return nil
+		ask := func(question func(int) error) func() error {
+			return func() error {
+				if question == nil {
+					return nil
+				}
+				err := question(i)
+				refused = refused || err != nil
+				return err
 			}
-			err := batch.Begin(i)
-			refused = refused || err != nil
-			return err
-		})
+		}
+		r := b.one(ctx, m, ask(batch.Begin), ask(batch.Commit))
 		if b.has(firstBatchOnly) && i >= 100 {
 			b.mails = b.mails[:len(b.mails)-1]
 		}
@@ -283,7 +316,7 @@ func (b *reference) send(ctx context.Context, batch mailer.Batch) {
 	}
 }
 
-func (b *reference) one(ctx context.Context, m *mailer.EmailMessage, begin func() error) mailer.Result {
+func (b *reference) one(ctx context.Context, m *mailer.EmailMessage, begin, commit func() error) mailer.Result {
 	m = b.complete(m)
 	if err := b.validate(m); err != nil {
 		switch b.fault {
@@ -307,6 +340,14 @@ func (b *reference) one(ctx context.Context, m *mailer.EmailMessage, begin func(
 	if _, err := b.Open(context.WithoutCancel(ctx)); err != nil {
 		return mailer.Result{Err: err}
 	}
+	if b.has(commitsFirst) {
+		_ = commit()
+	}
+	if b.has(commitsLate) {
+		r := b.deliver(m, envelope)
+		_ = commit()
+		return r
+	}
 	if b.has(asksLate) {
 		r := b.deliver(m, envelope)
 		_ = begin()
@@ -319,6 +360,9 @@ func (b *reference) one(ctx context.Context, m *mailer.EmailMessage, begin func(
 		case rewordsRefused:
 			err = errors.New("refused")
 		}
+		return mailer.Result{Err: err}
+	}
+	if err := commit(); err != nil {
 		return mailer.Result{Err: err}
 	}
 	return b.deliver(m, envelope)

@@ -92,12 +92,72 @@ func senderChecks() []check {
 			run: func(p *probe) {
 				const many = 300
 				reported := 0
-				p.sendBatchTo(samples(many), func(i int) error {
+				p.sendBatchTo(mailer.Batch{Messages: samples(many), Begin: func(i int) error {
 					if i == many-1 && reported == 0 {
 						p.failf("Begin was asked for all of %d messages before any was reported", many)
 					}
 					return nil
-				}, func(mailer.Report) { reported++ })
+				}}, func(mailer.Report) { reported++ })
+			},
+		},
+		{
+			name:  "commit_refuses",
+			rule:  "Commit is asked before anything of a message can be accepted: one that it refuses is not accepted and has that error, and the others are sent",
+			needs: needBatchSender,
+			run: func(p *probe) {
+				no := map[int]error{0: errors.New("another's"), 3: errors.New("too late")}
+				batch := mixedSamples()
+				batch = append(batch, sample(4), sample(5))
+				want := p.render(sample(4), sample(5))
+				results := p.sendAsking(mailer.Batch{Messages: batch, Commit: func(i int) error { return no[i] }})
+				for i, r := range results {
+					switch {
+					case no[i] != nil:
+						p.refusedWith(i, r, no[i])
+					case i > 3 && (r.Err != nil || r.Skipped):
+						p.failf("message %d: %v, Skipped is %t; want it sent", i, r.Err, r.Skipped)
+					}
+				}
+				p.arrived(want...)
+			},
+		},
+		{
+			name:  "commit_order",
+			rule:  "Commit is asked for each message that is sent, after its Begin and before its Report",
+			needs: needBatchSender,
+			run: func(p *probe) {
+				begun, committed := map[int]bool{}, map[int]bool{}
+				p.sendBatchTo(mailer.Batch{
+					Messages: mixedSamples(),
+					Begin:    func(i int) error { begun[i] = true; return nil },
+					Commit: func(i int) error {
+						if committed[i] = true; !begun[i] {
+							p.failf("Commit was asked for message %d before Begin", i)
+						}
+						return nil
+					},
+				}, func(r mailer.Report) {
+					if r.Err == nil && !r.Skipped && !committed[r.Index] {
+						p.failf("message %d was accepted, and Commit was not asked for it", r.Index)
+					}
+				})
+			},
+		},
+		{
+			name:  "commit_turn",
+			rule:  "Commit is asked at the last moment, and what is known is reported before it is asked: no more messages are in doubt than are under way",
+			needs: needTurns,
+			run: func(p *probe) {
+				const many, window = 300, 150
+				doubt, most := map[int]bool{}, 0
+				p.sendBatchTo(mailer.Batch{Messages: samples(many), Commit: func(i int) error {
+					doubt[i] = true
+					most = max(most, len(doubt))
+					return nil
+				}}, func(r mailer.Report) { delete(doubt, r.Index) })
+				if most > window {
+					p.failf("Commit was asked for %d of %d messages before any of these was reported", most, many)
+				}
 			},
 		},
 	}
@@ -127,19 +187,23 @@ func sendRefusedToBegin(p *probe) {
 	p.arrived(want...)
 }
 
-// refusedWith compares the result of a message with the error of Begin.
+// refusedWith compares the result of a message with the error of Begin or Commit.
 func (p *probe) refusedWith(i int, r mailer.Result, no error) {
 	if !errors.Is(r.Err, no) || mailer.ClassOf(r.Err) != mailer.ClassOf(no) {
-		p.failf("message %d: the error is %v, want that of Begin: %v", i, r.Err, no)
+		p.failf("message %d: the error is %v, want that of Begin or Commit: %v", i, r.Err, no)
 	}
 }
 
 // sendBatch sends a batch and returns the results, of which there must be one for each
 // message.
 func (p *probe) sendBatch(batch []*mailer.EmailMessage, begin func(i int) error) []mailer.Result {
-	results := make([]mailer.Result, len(batch))
-	times := make([]int, len(batch))
-	p.sendBatchTo(batch, begin, func(r mailer.Report) {
+	return p.sendAsking(mailer.Batch{Messages: batch, Begin: begin})
+}
+
+func (p *probe) sendAsking(batch mailer.Batch) []mailer.Result {
+	results := make([]mailer.Result, len(batch.Messages))
+	times := make([]int, len(batch.Messages))
+	p.sendBatchTo(batch, func(r mailer.Report) {
 		results[r.Index] = r.Result
 		times[r.Index]++
 	})
@@ -152,17 +216,15 @@ func (p *probe) sendBatch(batch []*mailer.EmailMessage, begin func(i int) error)
 }
 
 // sendBatchTo sends a batch and reports the results that are of a message in it.
-func (p *probe) sendBatchTo(batch []*mailer.EmailMessage, begin func(i int) error, report func(mailer.Report)) {
-	p.Backend.(mailer.BatchSender).SendBatch(p.ctx, mailer.Batch{
-		Messages: batch, Begin: begin,
-		Report: func(group []mailer.Report) {
-			for _, r := range group {
-				if r.Index < 0 || r.Index >= len(batch) {
-					p.failf("report for message %d of %d", r.Index, len(batch))
-					continue
-				}
-				report(r)
+func (p *probe) sendBatchTo(batch mailer.Batch, report func(mailer.Report)) {
+	batch.Report = func(group []mailer.Report) {
+		for _, r := range group {
+			if r.Index < 0 || r.Index >= len(batch.Messages) {
+				p.failf("report for message %d of %d", r.Index, len(batch.Messages))
+				continue
 			}
-		},
-	})
+			report(r)
+		}
+	}
+	p.Backend.(mailer.BatchSender).SendBatch(p.ctx, batch)
 }

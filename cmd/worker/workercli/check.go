@@ -14,6 +14,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
@@ -52,6 +53,9 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry) err
 		fmt.Fprintln(std.Out, "  "+cli.Line(line))
 	}
 	ready := redisErr == nil
+	if ready {
+		printWarnings(std.Out, queueWarnings(ctx, s))
+	}
 	for _, name := range append([]string{""}, s.Mailers()...) {
 		var warnings []string
 		named, err := s.Named(name)
@@ -94,6 +98,7 @@ func backendAddress(s settings.Settings) string {
 // tryTimeout bounds each of the two tries.
 const tryTimeout = 15 * time.Second
 
+// tryRedis also looks who else uses it.
 func tryRedis(ctx context.Context, s settings.Settings) (redisconn.CheckResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
@@ -102,7 +107,16 @@ func tryRedis(ctx context.Context, s settings.Settings) (redisconn.CheckResult, 
 		return redisconn.CheckResult{}, err
 	}
 	defer func() { _ = client.Close() }()
-	return redisconn.Check(ctx, client)
+	found, err := redisconn.Check(ctx, client)
+	if err != nil {
+		return found, err
+	}
+	neighbours, err := queuestats.Neighbours(ctx, client)
+	if err != nil { // it may not be allowed to look, and works all the same
+		found.Notes = append(found.Notes, "whether other programs use asynq there could not be seen: "+err.Error())
+	}
+	found.Warnings = append(found.Warnings, neighbours...)
+	return found, nil
 }
 
 // tryBackend connects, and asks whether mail from our senders is taken.

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
@@ -94,6 +95,15 @@ func TestCheck(t *testing.T) {
 	}
 
 	t.Setenv("EMAIL_QUEUE_BACKEND", "dummy")
+	if strings.Contains(got.out, "another program") {
+		t.Errorf("check saw another program:\n%s", got.out)
+	}
+	if _, err := asynq.NewClientFromRedisClient(server.Client(t)).EnqueueContext(t.Context(), asynq.NewTask("report:make", nil)); err != nil {
+		t.Fatal(err)
+	}
+	if got := worker(t.Context(), t, backends.Builtin(), "check"); !strings.Contains(got.out, "\n  warning: another program's tasks are in this Redis: in default (report:make)") {
+		t.Errorf("check did not see another program's task:\n%s", got.out)
+	}
 	if got := worker(t.Context(), t, backends.Builtin(), "check"); got.code != 0 || !strings.Contains(got.out, "Backend dummy: ok") {
 		t.Errorf("exit code %d with all in order\n%s%s", got.code, got.out, got.err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/backends"
+	"github.com/mailpouch/mailpouch/backends/smtp"
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -85,14 +86,14 @@ func traced(registry backends.Registry, log zerolog.Logger, s settings.Log) back
 	registry = maps.Clone(registry)
 	var last atomic.Int64
 	log, show := log.Level(zerolog.InfoLevel), s.ShowAddresses // it was asked for
-	smtp := registry["smtp"]
-	smtp.New = func(s settings.Settings) (mailer.Backend, error) {
+	entry, logins := registry["smtp"], new(smtp.Logins)
+	entry.New = func(s settings.Settings) (mailer.Backend, error) {
 		number := last.Add(1)
-		return backends.SMTP(s, func(line string) {
+		return backends.SMTP(s, logins, func(line string) {
 			log.Info().Int64("smtp", number).Msg(redact.Text(line, maxTraced, show))
 		})
 	}
-	registry["smtp"] = smtp
+	registry["smtp"] = entry
 	return registry
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // A rolling restart of all workers under load, several times, is not to be seen in what
@@ -132,7 +133,7 @@ func TestStop_redisAway(t *testing.T) {
 				}
 			}
 			client := server.Client(t)
-			if !waitFor(t.Context(), says("worker started")) || !waitFor(t.Context(), func() bool { return client.ZCard(t.Context(), "asynq:servers").Val() > 0 }) {
+			if !waitFor(t.Context(), says("worker started")) || !waitFor(t.Context(), func() bool { return client.SCard(t.Context(), wire.WorkersKey).Val() > 0 }) {
 				t.Fatal("the worker does not start")
 			}
 			away(server)

@@ -138,7 +138,12 @@ func inner(part string, opening byte) (text string, ok bool) {
 // isVisible reports whether s is ASCII with no white space and no angle bracket in it, and not
 // empty.
 func isVisible(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '<' || r == '>' })
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c > '~' || c == '<' || c == '>' {
+			return false
+		}
+	}
+	return s != ""
 }
 
 const reasonID = "is not an id such as <left@right>"

@@ -27,10 +27,12 @@ const (
 // out as they went in, and mail systems are free with line ends, so they
 // have to be encoded.
 func Choose(content []byte, inLines bool) Encoding {
+	if IsSevenBit(content, inLines) {
+		return SevenBit
+	}
 	m := measurement{ahead: len(content)}
 	if !inLines {
 		m.line(content)
-		m.binary = m.binary || bytes.ContainsAny(content, "\r\n")
 		return m.shortest()
 	}
 	for line, ended := range Lines(content) {
@@ -46,7 +48,7 @@ func Choose(content []byte, inLines bool) Encoding {
 	return m.shortest()
 }
 
-// measurement is what one pass over a content finds.
+// measurement is what one pass over a content finds that is not 7bit.
 type measurement struct {
 	plain   int // bytes so far, without those of line ends
 	special int // how many of them take three in quoted-printable
@@ -54,26 +56,22 @@ type measurement struct {
 	ends    int // line ends so far
 	ahead   int // bytes that are not measured yet
 
-	binary bool // cannot be 7bit
-	clear  bool // it is base64, whatever follows
+	clear bool // it is base64, whatever follows
 }
 
 // line measures a line. A long one is measured in pieces, until all is clear.
 func (m *measurement) line(line []byte) {
 	const piece = 4 << 10
 	before := m.special
-	m.binary = m.binary || len(line) > MaxLine
 	for rest := line; len(rest) > 0 && !m.clear; {
 		n := min(len(rest), piece)
-		special, notText := countSpecial(rest[:n])
+		m.special += countSpecial(rest[:n])
 		rest = rest[n:]
 		m.plain += n
 		m.ahead -= n
-		m.special += special
-		m.binary = m.binary || notText
 		// Even if all that is ahead were line ends, each of them two bytes. (base64 is in steps of three.)
 		most := m.plain + 2*(m.ends+m.ahead)
-		m.clear = m.binary && 2*m.special > base64Len(most+3)-most
+		m.clear = 2*m.special > base64Len(most+3)-most
 	}
 	if n := len(line); n > 0 && charset.IsSpace(line[n-1]) {
 		m.special++
@@ -91,35 +89,28 @@ func (m *measurement) line(line []byte) {
 
 func (m *measurement) shortest() Encoding {
 	plain := m.plain + m.ends*len("\r\n")
-	switch {
-	case !m.binary:
-		return SevenBit
-	case !m.clear && plain+2*m.special+m.breaks*len("=\r\n") <= base64Len(plain):
-		return QuotedPrintable
+	if m.clear || plain+2*m.special+m.breaks*len("=\r\n") > base64Len(plain) {
+		return Base64
 	}
-	return Base64
+	return QuotedPrintable
 }
 
-// countSpecial counts the bytes that do not stand for themselves in quoted-printable, and reports
-// whether b has a NUL or a byte above 127.
+// countSpecial counts the bytes that do not stand for themselves in quoted-printable.
 //
 // It looks at eight bytes at a time, and has no branch for what they are. In a word of 7-bit bytes a
 // sum with 0x7f sets the highest bit of all bytes but 0, and so tells, after an XOR, which bytes are
 // some character. No such sum reaches the next byte.
-func countSpecial(b []byte) (n int, notText bool) {
+func countSpecial(b []byte) (n int) {
 	const (
 		each = 0x0101010101010101
 		high = 0x80 * each
 	)
-	above, filled := uint64(0), uint64(high)
 	count := func(x uint64) int {
 		low := x &^ high
 		printable := low + (0x80-' ')*each
 		del := low + (0x80-0x7f)*each
 		notEqual := low ^ '='*each + 0x7f*each
 		notTab := low ^ '\t'*each + 0x7f*each
-		above |= x
-		filled &= x | (low + 0x7f*each)
 		return bits.OnesCount64((x | del | ^notEqual | ^printable&notTab) & high)
 	}
 	i := 0
@@ -133,7 +124,7 @@ func countSpecial(b []byte) (n int, notText bool) {
 		}
 		n += count(x)
 	}
-	return n, above&high != 0 || filled&high != high
+	return n
 }
 
 // IsSevenBit reports whether content can be written as it is: ASCII without NUL in lines of

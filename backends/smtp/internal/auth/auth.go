@@ -82,8 +82,32 @@ func Verify(client sasl.Client) error {
 
 func newScramClient(c Credentials) (sasl.Client, error) { return newScram(c.Username, c.Secret) }
 
+// IsPrompted reports whether challenges to client are mere prompts, whose text means nothing: some
+// servers do not even encode it.
+func IsPrompted(client sasl.Client) bool {
+	switch client.(type) {
+	case *plain, *loginClient:
+		return true
+	}
+	return false
+}
+
+// plain is RFC 4616. A server that asks, though it has the initial response, gets it again.
+type plain struct{ response []byte }
+
 func newPlain(c Credentials) (sasl.Client, error) {
-	return sasl.NewPlainClient("", c.Username, c.Secret), nil
+	return &plain{[]byte("\x00" + c.Username + "\x00" + c.Secret)}, nil
+}
+
+func (m *plain) Start() (mech string, initial []byte, err error) { return "PLAIN", m.response, nil }
+
+func (m *plain) Next([]byte) ([]byte, error) {
+	if m.response == nil {
+		return nil, errChallenge
+	}
+	answer := m.response
+	m.response = nil
+	return answer, nil
 }
 
 func newBearer(c Credentials) (sasl.Client, error) {

@@ -1,0 +1,282 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// window is a worker's sender and a backend that has so many messages under way at once.
+type window struct {
+	m      *marks
+	size   int
+	trips  int // round trips for marks alone
+	doubt  int // marked and not reported, at most
+	report []mailer.Report
+}
+
+func (w *window) mark(list []*delivery) {
+	for _, d := range list {
+		d.marked = true
+	}
+	n := 0
+	for i, d := range w.m.deliveries {
+		if d.marked && !w.m.reported[i] {
+			n++
+		}
+	}
+	w.doubt = max(w.doubt, n)
+}
+
+// batch sends a batch whose first messages are marked.
+func (w *window) batch(n, marked int) {
+	deliveries := make([]*delivery, n)
+	for i := range deliveries {
+		deliveries[i] = &delivery{}
+	}
+	w.m, w.trips, w.doubt = newMarks(deliveries), 0, 0
+	w.mark(deliveries[:min(marked, n)])
+	reported := 0
+	for i := range n {
+		if i-reported == w.size { // as many as the server answers together
+			group := make([]mailer.Report, (w.size+1)/2)
+			for k := range group {
+				group[k].Index = reported + k
+			}
+			reported += len(group)
+			w.mark(w.m.after(group))
+		}
+		if !deliveries[i].marked {
+			w.trips++
+			w.mark(w.m.from(i))
+		}
+		w.m.commit(i)
+	}
+}
+
+// Messages are marked as late as can be, and with the report of others: one ahead where one is under way, and no more than are
+// under way where there are several. What a backend has under way is found out within few round trips, and known then.
+func TestMarks(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ size, trips, doubt int }{{1, 0, 1}, {2, 1, 2}, {16, 4, 16}, {100, 7, 100}} {
+		w := &window{size: tt.size}
+		for n, first := range []int{1, 0} {
+			if n == 1 {
+				first = w.m.most
+			}
+			w.batch(100, first)
+			trips := tt.trips
+			if n == 1 {
+				trips = 0
+			}
+			if w.trips > trips || w.doubt > tt.doubt || w.m.most != tt.size {
+				t.Errorf("batch %d, %d under way: %d round trips, want %d at most; %d in doubt, want %d at most; seen %d", n, tt.size, w.trips, trips, w.doubt, tt.doubt, w.m.most)
+			}
+		}
+		w.size = 1 // the next connection knows no CHUNKING
+		if w.batch(100, w.m.most); w.trips != 0 || w.m.most != 1 {
+			t.Errorf("after %d under way: %d round trips, seen %d", tt.size, w.trips, w.m.most)
+		}
+	}
+}
+
+// gate is a relay that lets a message wait until the test says so.
+type gate struct {
+	at      string // Message-ID
+	reached chan struct{}
+	goOn    chan struct{}
+	once    sync.Once
+}
+
+func newGate(at string) *gate {
+	return &gate{at: at, reached: make(chan struct{}), goOn: make(chan struct{})}
+}
+
+func (g *gate) answer(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+	if m.MessageID == g.at {
+		g.once.Do(func() {
+			close(g.reached)
+			<-g.goOn
+		})
+	}
+	return mailer.Result{}
+}
+
+// A message of a slow batch can be cancelled until right before it is sent, in a task of its own and in one of many.
+func TestCancel_inBatch(t *testing.T) {
+	t.Parallel()
+	for name, size := range map[string]int{"single": 1, "bulk": 100} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, redistest.Options{})
+			h.queue = NewQueue(h.Client(t), QueueConfig{BulkSize: size})
+			ids := make([]string, 100)
+			messages := make([]*mailer.EmailMessage, len(ids))
+			for i := range messages {
+				messages[i] = mail(fmt.Sprint(i))
+			}
+			h.queue.SendBatch(t.Context(), mailer.Batch{Messages: messages, Report: func(group []mailer.Report) {
+				for _, r := range group {
+					ids[r.Index] = r.Reply
+				}
+			}})
+			g := newGate("<50@t>")
+			h.relay.answer = g.answer
+			cfg := h.config()
+			cfg.Connections, cfg.Concurrency = 1, 100
+			stop := h.start(cfg)
+			<-g.reached
+			for i, want := range map[int]error{80: nil, 51: nil, 99: nil, 50: ErrTooLate} {
+				if err := h.queue.Cancel(t.Context(), ids[i]); !errors.Is(err, want) {
+					t.Errorf("message %d: %v, want %v: message 50 is on the wire", i, err, want)
+				}
+			}
+			close(g.goOn)
+			h.wait(97)
+			h.eventually("nothing is left", func() bool { return len(h.Client(t).Keys(t.Context(), "asynq:*:t:*").Val()) == 0 })
+			stop()
+			got := h.relay.ids()
+			for i := range ids {
+				want := 1
+				if i == 80 || i == 51 || i == 99 {
+					want = 0
+				}
+				if n := got[fmt.Sprintf("<%d@t>", i)]; n != want {
+					t.Errorf("message %d was delivered %d times, want %d", i, n, want)
+				}
+			}
+		})
+	}
+}
+
+// A machine sleeps in the middle of a batch, which the process notices by its clock alone. What another worker has by then
+// is dropped from the batch and left alone, in Redis too; what nobody has taken goes on.
+func TestSuspend_midBatch(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		size  int
+		taken bool // by another worker, meanwhile
+		ended bool // and it is done with them
+	}{
+		{"nobody came, single", 1, false, false},
+		{"nobody came, bulk", 100, false, false},
+		{"taken over, single", 1, true, false},
+		{"taken over, bulk", 100, true, false},
+		{"taken over and done, single", 1, true, true},
+		{"taken over and done, bulk", 100, true, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, redistest.Options{})
+			client := h.Client(t)
+			h.queue = NewQueue(client, QueueConfig{BulkSize: tt.size})
+			messages := make([]*mailer.EmailMessage, 60)
+			for i := range messages {
+				messages[i] = mail(fmt.Sprint(i))
+			}
+			if n, err := h.queue.SendMessages(t.Context(), messages); n != len(messages) {
+				t.Fatal(err)
+			}
+			g := newGate("<20@t>")
+			h.relay.answer = g.answer
+			var slept atomic.Int64
+			start := time.Now()
+			cfg := h.config()
+			cfg.Connections, cfg.Concurrency = 1, 100
+			cfg.clock = func() time.Duration { return time.Since(start) + time.Duration(slept.Load()) }
+			stop := h.start(cfg)
+			<-g.reached
+			sent := len(messages)
+			if tt.taken {
+				sent = len(h.relay.all()) + 1 // with the one that is on the wire
+			}
+			slept.Store(int64(80 * time.Second))
+			keys := client.Keys(t.Context(), "asynq:*:t:*").Val()
+			for _, key := range keys {
+				switch {
+				case tt.ended:
+					queue, id, _ := strings.Cut(key, ":t:")
+					client.Del(t.Context(), key)
+					client.LRem(t.Context(), queue+":active", 0, id)
+					client.ZRem(t.Context(), queue+":lease", id)
+				case tt.taken:
+					client.HSet(t.Context(), key, wire.FieldOwner, "another")
+				}
+			}
+			close(g.goOn)
+			h.wait(sent)
+			if !tt.taken {
+				h.eventually("nothing is left", func() bool { return len(h.Client(t).Keys(t.Context(), "asynq:*:t:*").Val()) == 0 })
+			}
+			stop()
+			if all := h.relay.all(); len(all) != sent {
+				t.Errorf("%d messages sent, want %d", len(all), sent)
+			}
+			h.once(sent)
+			left := client.Keys(t.Context(), "asynq:*:t:*").Val()
+			if tt.ended && len(left) > 0 {
+				t.Errorf("records are there again: %v", left)
+			}
+			if !tt.taken || tt.ended {
+				return
+			}
+			for _, key := range keys {
+				fields := client.HGetAll(t.Context(), key).Val()
+				if fields["state"] != "active" || fields[wire.FieldOwner] != "another" {
+					t.Errorf("the other worker's task is %s, of %q", fields["state"], fields[wire.FieldOwner])
+				}
+			}
+		})
+	}
+}
+
+// No step brings back the record of a task that has ended elsewhere, and none but that of an acceptance writes into
+// another worker's.
+func TestSteps_late(t *testing.T) {
+	t.Parallel()
+	client := redistest.Start(t, redistest.Options{}).Client(t)
+	records := asynqbatch.New(client, asynqbatch.Config{LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Steps: steps()})
+	l := newLedger(client, records, *new(WorkerConfig).withDefaults().Logger)
+	d := newTry("gone")
+	d.record, d.onceToken = "{}", "T"
+	i := newIsolation(client, l.log)
+	defer i.stop()
+	tk := &taskMessage{key: d.key, queue: "default", id: "gone", payload: &wire.Payload{}}
+	late := func() {
+		for name := range steps() {
+			if a := records.Do(t.Context(), []asynqbatch.Step{d.step(name)})[0]; a.Err != nil {
+				t.Errorf("%s: %v", name, a.Err)
+			}
+		}
+		l.remember(d.name(), d.record)
+		l.missed()
+		l.restore(t.Context())
+		_ = l.note(t.Context(), tk, wire.Record{})
+		_, _ = i.run(t.Context(), tk, func() error { return nil })
+		i.forgive(t.Context(), d.key)
+		_ = rescue(t.Context(), client, "default", "gone", "why")
+	}
+	if late(); client.Exists(t.Context(), d.key).Val() != 0 {
+		t.Errorf("a record is there again: %v", client.HGetAll(t.Context(), d.key).Val())
+	}
+	client.HSet(t.Context(), d.key, "state", "active", "msg", "m", wire.FieldOwner, "another", wire.FieldWire, "theirs", wire.FieldBegun, "theirs")
+	late()
+	got := client.HGetAll(t.Context(), d.key).Val()
+	if got[wire.FieldWire] != "theirs" || got[wire.FieldBegun] != "theirs" || got[wire.FieldAlone] != "" || got["state"] != "active" {
+		t.Errorf("another worker's record is now %v", got)
+	}
+	if got[wire.FieldSent] == "" {
+		t.Error("the other worker does not hear that the message was accepted")
+	}
+}
