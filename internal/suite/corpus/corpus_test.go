@@ -2,7 +2,6 @@ package corpus
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -32,7 +31,7 @@ func TestCorpus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { relay.Close() })
+	t.Cleanup(func() { _ = relay.Close() })
 	s := newSite(t, relay.Addr())
 	sent := map[string]string{} // the file, by the recipient
 	refused := 0
@@ -165,12 +164,12 @@ func newSite(t *testing.T, relay string) *site {
 // enqueueRaw queues a file, and returns why it was refused, or "".
 func (s *site) enqueueRaw(file, to string) (reason string) {
 	s.t.Helper()
-	in, err := os.Open(file) //nolint:gosec // the tool's user names the directory
+	in, err := os.Open(file)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer func() { _ = in.Close() }()
-	c := exec.CommandContext(s.t.Context(), filepath.Join(s.bin, "enqueue"), "raw", "-i", "-f", "corpus@example.com", to) //nolint:gosec // our own program
+	c := exec.CommandContext(s.t.Context(), filepath.Join(s.bin, "enqueue"), "raw", "-i", "-f", "corpus@example.com", to)
 	c.Env, c.Stdin = s.env, in
 	out, err := c.CombinedOutput()
 	const badData = 65
@@ -187,7 +186,7 @@ func (s *site) enqueueRaw(file, to string) (reason string) {
 // worker starts a worker process. stop ends it and waits for its end.
 func (s *site) worker() (stop func()) {
 	s.t.Helper()
-	c := exec.CommandContext(context.WithoutCancel(s.t.Context()), filepath.Join(s.bin, "worker"), "run") //nolint:gosec // our own program
+	c := exec.CommandContext(s.t.Context(), filepath.Join(s.bin, "worker"), "run")
 	c.Env = s.env
 	var log bytes.Buffer
 	c.Stderr = &log
