@@ -56,6 +56,10 @@ test: deps ## Run all tests, on a real Redis, Postfix and Django
 chaos: deps ## Break everything for about ten minutes and count the mails (SEED=n CHUNKING=auto)
 	$(GO) test ./internal/suite/chaos -v -run '^TestChaos$$' -count=1 -timeout 30m -chaos.full -chaos.seed $(SEED) -chaos.chunking $(CHUNKING)
 
+.PHONY: corpus
+corpus: deps ## Send every .eml of DIR through raw, queue, worker and a mail server, and compare (DIR=directory)
+	$(GO) test ./internal/suite/corpus -v -run '^TestCorpus$$' -count=1 -timeout 30m -corpus.dir $(abspath $(or $(DIR),$(error DIR=directory is missing)))
+
 .PHONY: deps
 deps:
 	@./.ci/deps

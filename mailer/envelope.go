@@ -182,8 +182,14 @@ func (m *EmailMessage) rawUTF8() bool {
 		if !headerfield.HoldsAddresses(f.Name) || charset.IsASCII(f.Text) {
 			return false
 		}
-		_, utf8, reason := address.Check(f.UTF8())
-		return reason == "" && utf8
+		utf8 := false
+		for box, reason := range address.Found(f.UTF8()) {
+			if reason != "" {
+				return false
+			}
+			utf8 = utf8 || box.IsUTF8()
+		}
+		return utf8
 	})
 }
 

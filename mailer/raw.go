@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/address"
+	"github.com/mailpouch/mailpouch/mailer/internal/charset"
 	"github.com/mailpouch/mailpouch/mailer/internal/rawmessage"
 )
 
@@ -16,15 +17,19 @@ import (
 //   - line ends become CRLF
 //   - Bcc, Resent-Bcc and Return-Path are left out
 //   - From, Date and Message-ID are put in front where they are missing
+//   - blanks before the colon of a field are left out
 //   - header fields with bytes above 127 become encoded words, as in our own messages, because
-//     not all servers on a message's way have SMTPUTF8
+//     not all servers on a message's way have SMTPUTF8; what was encoded already stays so
+//   - a header line of more than 998 octets is folded, or broken where it cannot be
 //   - if a line of the body has more than 998 octets (RFC 5322, 2.1.1), parts with such lines
-//     or with octets above 127 are encoded anew, as RFC 6152 lets a relay do. A message with
-//     a signed part is refused then.
+//     or with octets above 127 are encoded anew, as RFC 6152 lets a relay do
+//
+// What a signature covers is not changed: a message is refused that would need it.
 
 // ParseRaw returns an EmailMessage that sends a finished message (RFC 5322). Its Raw is data. Its
 // To has the bare addresses in the To, Cc and Bcc of data or, if data was resent, in the newest
-// Resent-To, Resent-Cc and Resent-Bcc (RFC 5322, 3.6.6). Its FromEmail is the address in Sender
+// Resent-To, Resent-Cc and Resent-Bcc (RFC 5322, 3.6.6). They are read as Postfix reads them: a name may
+// look like an address, and a domain may end in a dot. Its FromEmail is the address in Sender
 // or From, or in those of the resending, and empty if there is none. An error is a
 // *BadHeaderError or an *InvalidMessageError.
 func ParseRaw(data []byte) (*EmailMessage, error) {
@@ -42,11 +47,13 @@ func ParseRaw(data []byte) (*EmailMessage, error) {
 			if !strings.EqualFold(f.Name, prefix+name) {
 				continue
 			}
-			for box, reason := range address.Each(address.Ungroup(f.UTF8())) {
+			for box, reason := range address.Found(f.UTF8()) {
 				if reason != "" {
 					return nil, &InvalidMessageError{Field: "raw", Reason: "the field " + f.Name + " " + reason}
 				}
-				m.To = append(m.To, box.Addr)
+				if box.Addr != "" { // an empty group
+					m.To = append(m.To, box.Addr)
+				}
 			}
 		}
 	}
@@ -56,16 +63,21 @@ func ParseRaw(data []byte) (*EmailMessage, error) {
 		if at < 0 {
 			continue
 		}
-		authors := fields[at].UTF8()
-		if n, _, reason := address.Check(authors); reason == "" && n > 0 {
-			for box := range address.All(authors) {
+		for box, reason := range address.Found(fields[at].UTF8()) {
+			if reason == "" && box.Addr != "" {
 				m.FromEmail = box.Addr
-				break
 			}
+			break
 		}
 	}
 	return m, nil
 }
+
+// QualifyRaw returns data, a finished message (RFC 5322), with domain behind each address of its From,
+// Sender, Reply-To, To and Cc, and of those of a resending, that has none: "root" is "root@domain" then,
+// as it is for sendmail. A message with a signature that could cover its header (DKIM, S/MIME, OpenPGP)
+// is returned as it is, and so is what is no message.
+func QualifyRaw(data []byte, domain string) []byte { return rawmessage.Qualify(data, domain) }
 
 // RawHeader returns the value of the first field of that name in the header of Raw, unfolded and
 // with its encoded words decoded, or "".
@@ -74,7 +86,7 @@ func (m *EmailMessage) RawHeader(name string) string {
 	for _, f := range fields {
 		if strings.EqualFold(f.Name, name) {
 			text := f.UTF8()
-			if decoded, err := new(mime.WordDecoder).DecodeHeader(text); err == nil {
+			if decoded, err := (&mime.WordDecoder{CharsetReader: charset.NewReader}).DecodeHeader(text); err == nil {
 				return decoded
 			}
 			return text

@@ -114,6 +114,7 @@ func TestCancel_active(t *testing.T) {
 	defer release()
 	waiting := h.handOver("1", Options{})
 	kept := h.handOver("2", Options{Retention: time.Hour})
+	h.eventually("the worker has all", func() bool { return h.info().Active == 3 })
 	h.cancels(onWire, ErrTooLate)
 	h.cancels(waiting, nil)
 	h.cancels(waiting, nil) // as often as one likes

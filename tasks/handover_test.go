@@ -66,7 +66,11 @@ func TestEnqueue_redisHangs(t *testing.T) {
 	s := redistest.Start(t, redistest.Options{})
 	for name, client := range programClients(t, s) {
 		q := NewQueue(client, QueueConfig{}).With(Options{Queue: strings.ReplaceAll(name, " ", "-"), IdempotencyKey: name})
-		if _, err := q.With(Options{Queue: q.cfg.Options.Queue, ProcessIn: time.Hour}).Enqueue(t.Context(), message("first@example.com")); err != nil { // a connection is open
+		first := q.With(Options{Queue: q.cfg.Options.Queue, ProcessIn: time.Hour, IdempotencyKey: name + " first"})
+		s.Pause()
+		handsOver(t, t.Context(), first, message("first@example.com"), mailer.Unavailable, saysNot, "context deadline exceeded") // it asks which queues there are
+		s.Resume()
+		if _, err := first.Enqueue(t.Context(), message("first@example.com")); err != nil { // a connection is open
 			t.Fatal(err)
 		}
 		m := message("ann@example.com")

@@ -118,7 +118,8 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local inARow = redis.call("HINCRBY", KEYS[1], "inarow", 1)
 local pause = math.min(ARGV[1] * 2 ^ math.min(inARow - 1, 20), tonumber(ARGV[2]))
 redis.call("HINCRBY", KEYS[1], "refusals", 1)
-redis.call("HSET", KEYS[1], "last", now, "until", now + pause)
+local worked = tonumber(redis.call("HGET", KEYS[1], "worked") or "0")
+redis.call("HSET", KEYS[1], "last", math.max(now, worked), "until", now + pause)
 redis.call("HDEL", KEYS[1], "trying")
 redis.call("PEXPIRE", KEYS[1], ARGV[3])
 return pause`)
@@ -133,12 +134,13 @@ func (l *logins) wasRefused(ctx context.Context) time.Duration {
 	return time.Duration(pause) * time.Millisecond
 }
 
-// workedScript lets those go on that wait, and begins the pauses anew. ARGV: the shortest pause, how long to remember.
+// workedScript lets those go on that wait, and begins the pauses anew. The later of a refusal and a login has the later time, also
+// within a millisecond. ARGV: the shortest pause, how long to remember.
 var workedScript = redis.NewScript(`
 local clock = redis.call("TIME")
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local last = tonumber(redis.call("HGET", KEYS[1], "last") or "0")
-redis.call("HSET", KEYS[1], "worked", now, "inarow", 0, "until", last + ARGV[1])
+redis.call("HSET", KEYS[1], "worked", math.max(now, last + 1), "inarow", 0, "until", last + ARGV[1])
 redis.call("HDEL", KEYS[1], "trying")
 redis.call("PEXPIRE", KEYS[1], ARGV[2])
 return 0`)

@@ -71,14 +71,14 @@ type onceTask struct {
 func (t onceTask) handOver(ctx context.Context, look bool, put func(id string) error) (id string, err error) {
 	found, first, err := t.elsewhere(ctx)
 	if err != nil || found != nil {
-		return t.judge(found, err)
+		return t.judge(ctx, found, err)
 	}
 	id, look = first, look || first != t.id
 	for range 5 { // an earlier task may end just when it is looked at
 		if look {
 			found, free, err := t.resolve(ctx, t.place, t.id)
 			if err != nil || found != nil {
-				return t.judge(found, err)
+				return t.judge(ctx, found, err)
 			}
 			if id = free; free == t.id {
 				id = first
@@ -94,9 +94,9 @@ func (t onceTask) handOver(ctx context.Context, look bool, put func(id string) e
 }
 
 // judge decides what an earlier task means for a hand-over.
-func (t onceTask) judge(found *record, err error) (id string, _ error) {
+func (t onceTask) judge(ctx context.Context, found *record, err error) (id string, _ error) {
 	if err != nil {
-		return "", err
+		return "", redisconn.NotQueued(ctx, err)
 	}
 	if s, bad := wire.DecodeMeta(found.Payload); bad != nil || s.Digest != t.digest {
 		err = &IdempotencyError{Key: t.key, ID: found.id}

@@ -326,7 +326,7 @@ func (q *Queue) handOverOnce(ctx context.Context, p *wire.Payload) (string, erro
 	name := q.queueOf(id)
 	others, err := q.elsewhere(ctx, name)
 	if err != nil {
-		return "", err
+		return "", redisconn.NotQueued(ctx, err)
 	}
 	opts := q.taskOptions(name.String(), p.DueAt)
 	t := onceTask{

@@ -45,9 +45,14 @@ refused with exit code 64 where more would be needed than to take one message
 or at --. The queue's own options have two dashes.
 
 Without -f the sender is DEFAULT_FROM_EMAIL if that is set, else the user at this
-machine. Recipients without a domain get the machine's name (EMAIL_HOSTNAME).
-From, Date and Message-ID are added if missing. What does not begin with a header
-is taken for a body.
+machine. Addresses without a domain get the machine's name (EMAIL_HOSTNAME), in the
+header too (From, Sender, Reply-To, To, Cc) unless the message is signed. From, Date
+and Message-ID are added if missing. What does not begin with a header is taken for
+a body.
+
+What mail cannot carry as it is, text beyond ASCII in the header and lines of more
+than 998 bytes, is encoded so that a reader sees the same. What a signature covers
+(DKIM, S/MIME, OpenPGP) is never changed: a message that would need it is refused.
 
 Called as "sendmail" the program is this command, so it can stand in for another
 sendmail: ln -s "$(command -v enqueue)" /usr/sbin/sendmail. Programs that clear the
@@ -108,6 +113,7 @@ func (a *app) readMessage(s submission) (*mailer.EmailMessage, error) {
 	if err != nil {
 		return nil, err
 	}
+	raw = mailer.QualifyRaw(raw, a.settings.Message.Hostname)
 	m := &mailer.EmailMessage{Raw: raw}
 	if s.fromHeader {
 		if m, err = mailer.ParseRaw(raw); err != nil {
@@ -130,8 +136,12 @@ func (a *app) readMessage(s submission) (*mailer.EmailMessage, error) {
 	return m, a.setSender(m, s)
 }
 
-// qualified gives an address without a domain that of this machine.
+// qualified gives an address without a domain that of this machine. A dot at the end of a domain is
+// left out.
 func (a *app) qualified(address string) string {
+	if strings.Contains(address, "@") && !strings.ContainsAny(address, `"<(`) {
+		return strings.TrimSuffix(strings.TrimSpace(address), ".")
+	}
 	if strings.ContainsAny(address, "@<") || strings.TrimSpace(address) == "" {
 		return address
 	}
@@ -228,7 +238,10 @@ func withEmptyLine(raw []byte) []byte {
 	return append(append(bytes.Clone(raw[:at]), '\n'), raw[at:]...)
 }
 
+// isField reports whether a header field begins with this line. There may be blanks before the colon
+// (RFC 5322, 4.5.1).
 func isField(line []byte) bool {
 	name, _, found := bytes.Cut(line, []byte(":"))
+	name = bytes.TrimRight(name, " \t")
 	return found && len(name) > 0 && !bytes.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' })
 }

@@ -135,7 +135,7 @@ func TestRaw(t *testing.T) {
 			"ann@example.com", "bob@example.com root@app.example.com", head + "To: x@example.com\n\nbody\n"},
 		{"with -i a dot ends nothing", "-i x@example.com", head + "\n.\nbody\n", runningUser(t) + "@app.example.com", "x@example.com", head + "\n.\nbody\n"},
 		{"recipients of the header", "-t -f ann@example.com", head + "To: a@example.com\nCc: B <b@example.com>, c\nBcc: d@example.com\n\n",
-			"ann@example.com", "a@example.com b@example.com c@app.example.com d@example.com", head + "To: a@example.com\nCc: B <b@example.com>, c\n\n"},
+			"ann@example.com", "a@example.com b@example.com c@app.example.com d@example.com", head + "To: a@example.com\nCc: B <b@example.com>, c@app.example.com\n\n"},
 		{"of both", "-t -f ann@example.com more@example.com", head + "To: a@example.com\n\n", "ann@example.com", "a@example.com more@example.com", head + "To: a@example.com\n\n"},
 		{"of the resent message", "-t -f ann@example.com", "Resent-To: r@example.com\n" + head + "To: a@example.com\n\n",
 			"ann@example.com", "r@example.com", "Resent-To: r@example.com\n" + head + "To: a@example.com\n\n"},

@@ -302,3 +302,11 @@ func (c programClient) HGet(ctx context.Context, key, field string) *redis.Strin
 func (c programClient) Ping(ctx context.Context) *redis.StatusCmd {
 	return redis.NewStatusResult(Within(ctx, func() (string, error) { return c.UniversalClient.Ping(ctx).Result() }))
 }
+
+func (c programClient) SMembers(ctx context.Context, key string) *redis.StringSliceCmd {
+	return redis.NewStringSliceResult(Within(ctx, func() ([]string, error) { return c.UniversalClient.SMembers(ctx, key).Result() }))
+}
+
+func (c programClient) Pipelined(ctx context.Context, fill func(redis.Pipeliner) error) ([]redis.Cmder, error) {
+	return Within(ctx, func() ([]redis.Cmder, error) { return c.UniversalClient.Pipelined(ctx, fill) })
+}

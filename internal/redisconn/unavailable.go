@@ -21,10 +21,14 @@ func Unavailable(err error) error {
 func cause(err error) error {
 	var network *net.OpError
 	var reply redis.Error
-	if errors.As(err, &network) {
+	var known *mailer.SendError
+	switch {
+	case errors.As(err, &network):
 		return network
-	} else if errors.As(err, &reply) {
+	case errors.As(err, &reply):
 		return reply
+	case errors.As(err, &known) && known.Step == step:
+		return known.Err
 	}
 	return err
 }

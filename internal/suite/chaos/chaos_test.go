@@ -44,7 +44,7 @@ func TestChaos(t *testing.T) {
 	var us, them []*report
 	t.Run("both", func(t *testing.T) {
 		t.Run("mailpouch", func(t *testing.T) { t.Parallel(); us = run(t, full(), our) })
-		t.Run("usual", func(t *testing.T) { t.Parallel(); them = run(t, full().singly(), baselineStack) })
+		t.Run("usual", func(t *testing.T) { t.Parallel(); them = run(t, full().usual(), baselineStack) })
 	})
 	if us == nil || them == nil {
 		t.Fatal("a run did not come to its end")
@@ -62,7 +62,7 @@ func run(t *testing.T, p plan, with func(*testing.T, string, *relay) *stack) []*
 	relay := startRelay(t, *seedFlag, p.relay)
 	s := with(t, server.URL(), relay)
 	l := newLoad(s, p)
-	fleet := startFleet(t, s, p.workers, logsOf(t, s), 4*time.Minute)
+	fleet := startFleet(t, s, p, logsOf(t, s), 4*time.Minute)
 
 	start, happened := time.Now(), map[action]int{}
 	var producing sync.WaitGroup
@@ -71,7 +71,7 @@ func run(t *testing.T, p plan, with func(*testing.T, string, *relay) *stack) []*
 		if !until(ctx, start.Add(e.at)) {
 			break
 		}
-		act(e, server, relay, fleet)
+		act(e, p, server, relay, fleet)
 		happened[e.do]++
 	}
 	producing.Wait()
@@ -79,7 +79,7 @@ func run(t *testing.T, p plan, with func(*testing.T, string, *relay) *stack) []*
 	finished := waitFor(ctx, func() bool { return idle(inspector) })
 	took := time.Since(start)
 	fleet.stop()
-	happened[killWorker], happened[termWorker] = fleet.ends()
+	happened[killWorker], happened[termWorker], happened[stallWorker] = fleet.ends()
 	reports := newReports(t, l, relay, fleet, inspector)
 	for _, r := range reports {
 		r.took, r.finished, r.happened = took, finished, happened
@@ -111,12 +111,14 @@ func until(ctx context.Context, at time.Time) bool {
 	}
 }
 
-func act(e event, server *redistest.Server, relay *relay, fleet *fleet) {
+func act(e event, p plan, server *redistest.Server, relay *relay, fleet *fleet) {
 	switch e.do {
 	case killWorker:
 		fleet.kill(e.slot)
 	case termWorker:
 		fleet.term(e.slot)
+	case stallWorker:
+		fleet.stall(e.slot, p.stall)
 	case crashRedis:
 		server.Kill()
 	case startRedis:

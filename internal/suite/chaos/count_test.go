@@ -11,12 +11,22 @@ import (
 func TestCountCopies(t *testing.T) {
 	t.Parallel()
 	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
-	killed := map[string]time.Time{"killed": noon}
+	later, before := noon.Add(time.Second), noon.Add(-time.Second)
+	of := trouble{
+		killed:  map[string]time.Time{"killed": noon},
+		stalled: []stalled{{"stalled", noon, noon.Add(time.Minute)}},
+	}
+	// stood is a copy over a connection of a worker that stood still for the minute after noon.
+	stood := func(at time.Time, others ...time.Time) keptCopy {
+		kept := append(slices.Clone(others), at)
+		slices.SortFunc(kept, time.Time.Compare)
+		return keptCopy{line: &line{worker: "stalled", kept: kept}, at: at, nth: 1 + slices.Index(kept, at)}
+	}
+	minute := noon.Add(time.Minute)
 	on := func(worker string, nth, kept int, ended time.Time) keptCopy {
-		return keptCopy{line: &line{worker: worker, kept: kept, ended: ended}, nth: nth}
+		return keptCopy{line: &line{worker: worker, kept: make([]time.Time, kept), ended: ended}, nth: nth}
 	}
 	cut := func(l keptCopy) keptCopy { l.cutOff = true; return l }
-	later, before := noon.Add(time.Second), noon.Add(-time.Second)
 	fine := on("other", 3, 9, later)
 	tests := []struct {
 		name             string
@@ -37,13 +47,18 @@ func TestCountCopies(t *testing.T) {
 		{"the last but two, where two may be in doubt", []keptCopy{on("killed", 7, 9, later), fine}, 1, 0, 0, true, 2},
 		{"over a connection that ended before the kill", []keptCopy{on("killed", 9, 9, before), fine}, 1, 0, 0, true, 0},
 		{"one excuse for three copies", []keptCopy{cut(fine), fine, fine}, 2, 1, 0, true, 0},
+		{"on the wire when its worker stood still", []keptCopy{stood(later, minute.Add(1)), fine}, 1, 0, 0, false, 0},
+		{"the last but one before that", []keptCopy{stood(before.Add(-1), before), fine}, 1, 0, 0, true, 0},
+		{"about to be sent when its worker stood still", []keptCopy{fine, stood(minute.Add(1), before)}, 1, 0, 0, false, 0},
+		{"the second one after that", []keptCopy{fine, stood(minute.Add(2), minute.Add(1))}, 1, 0, 0, true, 0},
+		{"about to be sent, after two", []keptCopy{fine, fine, stood(minute.Add(1))}, 2, 0, 0, true, 0},
 		{"two for three", []keptCopy{cut(fine), on("killed", 9, 9, later), fine}, 2, 1, 1, false, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			r := &report{stack: &stack{window: cmp.Or(tt.window, 1)}}
-			r.countCopies(1, tt.copies, killed)
+			r.countCopies(1, tt.copies, of)
 			if r.twice != tt.twice || r.cutOff != tt.cutOff || r.lastWord != tt.lastWord || len(r.strange) > 0 != tt.strange {
 				t.Errorf("%d too many, %d cut off, %d last, strange %v", r.twice, r.cutOff, r.lastWord, r.strange)
 			}
@@ -54,7 +69,7 @@ func TestCountCopies(t *testing.T) {
 // Every message of a plan is handed over once, in one way.
 func TestPlan_bulks(t *testing.T) {
 	t.Parallel()
-	for _, p := range []plan{full(), short(), full().singly(), {mails: 700, together: 600, bulkSize: 250, span: time.Minute}} {
+	for _, p := range []plan{full(), short(), full().usual(), {mails: 700, together: 600, bulkSize: 250, span: time.Minute}} {
 		var numbers []int
 		for _, l := range append(p.singles(), p.bulks()...) {
 			if l.at < 0 || l.at >= p.span {

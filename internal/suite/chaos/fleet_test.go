@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -20,11 +21,14 @@ type fleet struct {
 	patient time.Duration
 
 	mu      sync.Mutex
+	clocks  []time.Duration // of the workers, by their slots
+	usable  int             // the workers in slots from here on cannot reach the relay
 	slots   []*worker
 	started int
 	fates   map[string]string // how each worker ended, by its name
 	crashed int               // workers that ended by themselves
 	killed  []killed
+	stalled []*stalled
 	termed  int
 	ending  bool
 	procs   sync.WaitGroup
@@ -45,15 +49,24 @@ type killed struct {
 	at   time.Time
 }
 
+// stalled is a worker that stood still.
+type stalled struct {
+	name     string
+	from, to time.Time // to is zero as long as it does
+}
+
 // sigkilled is the fate of a worker that was killed.
 const sigkilled = "signal: killed"
 
-// startFleet starts n workers. A worker may take as long as patient to stop.
-func startFleet(t *testing.T, s *stack, n int, logs string, patient time.Duration) *fleet {
+// startFleet starts the workers of a plan. A worker may take as long as patient to stop.
+func startFleet(t *testing.T, s *stack, p plan, logs string, patient time.Duration) *fleet {
 	t.Helper()
-	f := &fleet{t: t, stack: s, logs: logs, patient: patient, slots: make([]*worker, n), fates: map[string]string{}}
+	f := &fleet{
+		t: t, stack: s, logs: logs, patient: patient, clocks: p.clocks, usable: p.workers,
+		slots: make([]*worker, p.workers+p.stranded), fates: map[string]string{},
+	}
 	t.Cleanup(f.clear)
-	for slot := range n {
+	for slot := range f.slots {
 		f.start(slot)
 	}
 	return f
@@ -68,7 +81,11 @@ func (f *fleet) start(slot int) {
 	}
 	f.started++
 	w := &worker{name: fmt.Sprintf("w%d.example.com", f.started), slot: slot, gone: make(chan struct{})}
-	w.cmd = f.stack.command(w.name)
+	setup := setup{name: w.name, stranded: slot >= f.usable}
+	if slot < len(f.clocks) {
+		setup.clock = f.clocks[slot]
+	}
+	w.cmd = f.stack.command(setup)
 	log, err := os.Create(filepath.Join(f.logs, w.name+".log"))
 	if err != nil {
 		f.t.Error(err)
@@ -132,6 +149,66 @@ func (f *fleet) term(slot int) {
 	f.start(slot)
 }
 
+// stall makes the worker of a slot stand still for a while, as a laptop that is closed does, or a virtual machine that is moved.
+func (f *fleet) stall(slot int, d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w := f.slots[slot]
+	if w == nil || w.told || f.stands(w.name) {
+		return
+	}
+	s := &stalled{name: w.name, from: time.Now()}
+	if err := pause(w.cmd.Process); err != nil {
+		return // it has just ended
+	}
+	f.stalled = append(f.stalled, s)
+	f.procs.Go(func() {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-w.gone: // killed meanwhile
+		case <-timer.C:
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		s.to = time.Now()
+		_ = resume(w.cmd.Process)
+	})
+}
+
+// trouble is what happened to workers that may excuse a second copy.
+type trouble struct {
+	killed  map[string]time.Time // when, by their names
+	stalled []stalled
+}
+
+// trouble is to be called when the workers have ended.
+func (f *fleet) trouble() trouble {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	of := trouble{killed: map[string]time.Time{}}
+	for _, k := range f.killed {
+		of.killed[k.name] = k.at
+	}
+	for _, s := range f.stalled {
+		of.stalled = append(of.stalled, *s)
+	}
+	return of
+}
+
+func (of trouble) stopped(c keptCopy, window int) bool {
+	return slices.ContainsFunc(of.stalled, func(s stalled) bool { return s.name == c.line.worker && c.stopped(s, window) })
+}
+
+func (of trouble) resumed(c keptCopy, window int) bool {
+	return slices.ContainsFunc(of.stalled, func(s stalled) bool { return s.name == c.line.worker && c.resumed(s, window) })
+}
+
+// stands reports whether a worker stands still. f.mu is held.
+func (f *fleet) stands(name string) bool {
+	return slices.ContainsFunc(f.stalled, func(s *stalled) bool { return s.name == name && s.to.IsZero() })
+}
+
 // take notes that a slot's worker is about to be ended. It is nil if that ended by
 // itself and has no successor yet.
 func (f *fleet) take(slot int) *worker {
@@ -186,8 +263,8 @@ func (f *fleet) clear() {
 	f.procs.Wait()
 }
 
-// ends counts the workers that SIGKILL has ended, and those that stopped because of SIGTERM.
-func (f *fleet) ends() (killed, termed int) {
+// ends counts the workers that SIGKILL has ended, those that stopped because of SIGTERM, and those that stood still.
+func (f *fleet) ends() (killed, termed, stalled int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, k := range f.killed {
@@ -195,7 +272,7 @@ func (f *fleet) ends() (killed, termed int) {
 			killed++
 		}
 	}
-	return killed, f.termed
+	return killed, f.termed, len(f.stalled)
 }
 
 // ended counts how the workers ended, but for the ways given.

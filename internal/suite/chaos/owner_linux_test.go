@@ -47,7 +47,7 @@ func newOwned(t *testing.T, mails, bulk int, slowest time.Duration, o tasks.Opti
 			t.Fatalf("handed over %d of %d, %v", n, len(some), err)
 		}
 	}
-	w.fleet = startFleet(t, w.stack, 0, t.TempDir(), time.Minute)
+	w.fleet = startFleet(t, w.stack, plan{}, t.TempDir(), time.Minute)
 	return w
 }
 
@@ -56,14 +56,15 @@ func (w *owned) start(env ...string) *worker {
 	w.t.Helper()
 	command := w.stack.command
 	defer func() { w.stack.command = command }()
-	w.stack.command = func(name string) *exec.Cmd {
-		cmd := command(name)
+	w.stack.command = func(s setup) *exec.Cmd {
+		cmd := command(s)
 		cmd.Env = append(cmd.Env, env...)
 		return cmd
 	}
 	w.fleet.mu.Lock()
 	slot := len(w.fleet.slots)
 	w.fleet.slots = append(w.fleet.slots, nil)
+	w.fleet.usable = slot + 1
 	w.fleet.mu.Unlock()
 	w.fleet.start(slot)
 	return w.fleet.slots[slot]
@@ -153,13 +154,6 @@ func TestClocksDiffer(t *testing.T) {
 	t.Parallel()
 	const mails = 300
 	w := newOwned(t, mails, mails/3, 150*time.Millisecond, tasks.Options{})
-	bin := clock.Build(t, "../../../cmd/worker")
-	command := w.stack.command
-	w.stack.command = func(name string) *exec.Cmd {
-		cmd := command(name)
-		cmd.Path, cmd.Args[0] = bin, bin
-		return cmd
-	}
 	w.start(clock.Offset(-90 * time.Second))
 	w.wait(10)
 	w.start()

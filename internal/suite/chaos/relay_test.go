@@ -45,9 +45,9 @@ func (f faults) refuses(number int) bool {
 
 // line is one connection, as the books have it.
 type line struct {
-	worker string    // what the client called itself in EHLO
-	ended  time.Time // zero while it is open
-	kept   int       // messages that came over it and were kept
+	worker string      // what the client called itself in EHLO
+	ended  time.Time   // zero while it is open
+	kept   []time.Time // when messages came over it that were kept
 }
 
 // keptCopy is a copy of a message that the relay kept.
@@ -210,8 +210,9 @@ func (r *relay) pause() time.Duration {
 func (r *relay) keep(number int, l keptCopy) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l.line.kept++
-	l.nth, l.at = l.line.kept, time.Now()
+	l.at = time.Now()
+	l.line.kept = append(l.line.kept, l.at)
+	l.nth = len(l.line.kept)
 	r.copies[number] = append(r.copies[number], l)
 	close(r.changed)
 	r.changed = make(chan struct{})
@@ -235,7 +236,33 @@ func (r *relay) delivered() (n int, next <-chan struct{}) {
 // lastAt reports whether the copy is one of the last that were kept of those that came over
 // a line which was open at a time.
 func (l keptCopy) lastAt(at time.Time, window int) bool {
-	return l.nth > l.line.kept-window && (l.line.ended.IsZero() || l.line.ended.After(at))
+	return l.nth > len(l.line.kept)-window && l.line.openAt(at)
+}
+
+// stopped reports whether the copy is one of those that were on the wire of a worker when it stood still: one of the last that
+// were kept until it went on.
+func (l keptCopy) stopped(s stalled, window int) bool {
+	return l.line.openAt(s.from) && !l.at.After(s.to) && l.nth > l.line.keptUntil(s.to)-window
+}
+
+// resumed reports whether the copy is one of the first that a worker sent after it stood still: it may have been about to send it
+// when it stopped.
+func (l keptCopy) resumed(s stalled, window int) bool {
+	return l.line.openAt(s.from) && l.at.After(s.to) && l.nth <= l.line.keptUntil(s.to)+window
+}
+
+// openAt reports whether the connection had not ended at a time.
+func (l *line) openAt(at time.Time) bool { return l.ended.IsZero() || l.ended.After(at) }
+
+// keptUntil is how many messages had been kept by a time.
+func (l *line) keptUntil(at time.Time) int {
+	n := 0
+	for _, kept := range l.kept {
+		if !kept.After(at) {
+			n++
+		}
+	}
+	return n
 }
 
 // books returns all copies, those of each message in the order in which they came.

@@ -42,14 +42,14 @@ func TestRollingRestart(t *testing.T) {
 // what it held arrives once all the same.
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
-	p := plan{mails: 20, span: 100 * time.Millisecond, producers: 1}
+	p := plan{mails: 20, workers: 1, span: 100 * time.Millisecond, producers: 1}
 	server := redistest.Start(t, redistest.Options{AppendOnly: redistest.Always})
 	relay := startRelay(t, *seedFlag, faults{})
 	relay.setMute(true)
 	s := ours(t, server.URL(), relay)
 	l := newLoad(s, p)
 	logs := t.TempDir()
-	fleet := startFleet(t, s, 1, logs, time.Minute)
+	fleet := startFleet(t, s, p, logs, time.Minute)
 	l.run(t.Context())
 	<-relay.held
 
@@ -124,7 +124,7 @@ func TestStop_redisAway(t *testing.T) {
 			server := redistest.Start(t, redistest.Options{})
 			s := ours(t, server.URL(), startRelay(t, *seedFlag, faults{}))
 			logs := t.TempDir()
-			fleet := startFleet(t, s, 1, logs, time.Minute)
+			fleet := startFleet(t, s, plan{workers: 1}, logs, time.Minute)
 			w := fleet.take(0)
 			says := func(line string) func() bool {
 				return func() bool {

@@ -19,19 +19,25 @@ type plan struct {
 	killsEnd  time.Duration // within this time from the start, span if zero
 	terms     int           // workers ended with SIGTERM
 	renew     time.Duration // when each worker is replaced once more, if not zero
+	stalls    int           // workers that stand still (SIGSTOP)
+	stall     time.Duration // for which each does: longer than a lease, so that others take its tasks over
 	crashes   int           // of Redis, killed and restarted
 	silence   time.Duration // for which Redis is paused, once
 	absence   time.Duration // for which the relay is away, once
 	deadline  time.Duration // for everything
 	relay     faults
 	producers int
+
+	clocks   []time.Duration // by how much the clocks of the workers are ahead, by their slots
+	stranded int             // workers beside the others that cannot reach the relay
 }
 
 // full is what the promise is held against.
 func full() plan {
 	return plan{
 		mails: 20_000, together: 10_000, bulkSize: 250, workers: 3, span: 4 * time.Minute, kills: 30, terms: 30, crashes: 5,
-		silence: 40 * time.Second, absence: 30 * time.Second, deadline: 20 * time.Minute, producers: 4,
+		silence: 40 * time.Second, absence: 30 * time.Second, stalls: 6, stall: 75 * time.Second,
+		clocks: []time.Duration{90 * time.Second, 0, -90 * time.Second}, stranded: 1, deadline: 20 * time.Minute, producers: 4,
 		relay: faults{laterEvery: 50, cutOneIn: 60, refuseOne: 200, slowest: 80 * time.Millisecond},
 	}
 }
@@ -41,14 +47,16 @@ func full() plan {
 func short() plan {
 	return plan{
 		mails: 2_000, together: 1_000, bulkSize: 250, workers: 3, span: 20 * time.Second, kills: 3, killsEnd: 4 * time.Second, terms: 4,
-		renew: 68 * time.Second, crashes: 1, deadline: 8 * time.Minute, producers: 4,
+		renew: 68 * time.Second, crashes: 1, stalls: 1, stall: 75 * time.Second,
+		clocks: []time.Duration{90 * time.Second, 0, -90 * time.Second}, stranded: 1, deadline: 8 * time.Minute, producers: 4,
 		relay: faults{laterEvery: 50, cutOneIn: 60, refuseOne: 200, slowest: 60 * time.Millisecond},
 	}
 }
 
-// singly is the plan for those who hand each message over by itself.
-func (p plan) singly() plan {
-	p.together = 0
+// usual is the plan for the worker that people usually write: each message is handed over by itself, and no worker has a
+// wrong clock or cannot reach the relay. With these it loses mail by the thousand, and there is nothing left to compare.
+func (p plan) usual() plan {
+	p.together, p.clocks, p.stranded = 0, nil, 0
 	return p
 }
 
@@ -58,6 +66,7 @@ type action string
 const (
 	killWorker  action = "kill worker"
 	termWorker  action = "stop worker"
+	stallWorker action = "worker stands still"
 	crashRedis  action = "kill redis"
 	startRedis  action = "start redis"
 	pauseRedis  action = "pause redis"
@@ -88,6 +97,9 @@ func (p plan) schedule(seed uint64) []event {
 	}
 	for range p.terms {
 		events = append(events, event{within(time.Second, p.span), termWorker, rng.IntN(p.workers)})
+	}
+	for range p.stalls {
+		events = append(events, event{within(time.Second, max(p.span-p.stall, p.span/4)), stallWorker, rng.IntN(p.workers)})
 	}
 	for slot := range p.workers {
 		if p.renew > 0 {

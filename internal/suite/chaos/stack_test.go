@@ -8,7 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +16,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/testserver/clock"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -32,14 +33,21 @@ type stack struct {
 	// is nil for a stack that has no such way.
 	enqueueAll func(ctx context.Context, numbers []int) (tasks []string, errs []error)
 
-	// command is a worker process that calls itself name in EHLO.
-	command func(name string) *exec.Cmd
+	// command is a worker process.
+	command func(setup) *exec.Cmd
 
 	// window is how many messages may be in doubt on one connection when its worker dies.
 	window int
 
 	// sum is what the bytes of a message have to be, nil if only that does not matter.
 	sum func(number int) [sha256.Size]byte
+}
+
+// setup says how one worker differs from the others.
+type setup struct {
+	name     string        // what it calls itself in EHLO
+	clock    time.Duration // how far its clock is ahead
+	stranded bool          // it cannot reach the relay
 }
 
 const hour = time.Hour // completed tasks stay that long, to be counted
@@ -60,11 +68,7 @@ func message(n int) *mailer.EmailMessage {
 // ours is this project: tasks.Queue and the worker command.
 func ours(t *testing.T, redisURL string, relay *relay) *stack {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "worker")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../../cmd/worker")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	bin := clock.Build(t, "../../../cmd/worker")
 	client, err := tasks.Connect(redisURL)
 	if err != nil {
 		t.Fatal(err)
@@ -103,9 +107,12 @@ func ours(t *testing.T, redisURL string, relay *relay) *stack {
 			}})
 			return ids, errs
 		},
-		command: func(name string) *exec.Cmd {
+		command: func(w setup) *exec.Cmd {
 			cmd := exec.Command(bin, "run")
-			cmd.Env = append(env, "EMAIL_HOSTNAME="+name)
+			cmd.Env = append(slices.Clone(env), "EMAIL_HOSTNAME="+w.name, clock.Offset(w.clock))
+			if w.stranded {
+				cmd.Env = append(cmd.Env, "EMAIL_PORT=1") // nobody listens there
+			}
 			return cmd
 		},
 		sum: func(number int) [sha256.Size]byte {
@@ -125,8 +132,8 @@ func chunking(t *testing.T, redisURL string, relay *relay) *stack {
 	s := ours(t, redisURL, relay)
 	command := s.command
 	s.name, s.window = s.name+", chunking", 16
-	s.command = func(name string) *exec.Cmd {
-		cmd := command(name)
+	s.command = func(w setup) *exec.Cmd {
+		cmd := command(w)
 		cmd.Env = append(cmd.Env, "EMAIL_CHUNKING=auto")
 		return cmd
 	}
@@ -167,9 +174,9 @@ func baselineStack(t *testing.T, redisURL string, relay *relay) *stack {
 			}
 			return id, err
 		},
-		command: func(name string) *exec.Cmd {
+		command: func(w setup) *exec.Cmd {
 			cmd := exec.Command(self)
-			cmd.Env = append(plainEnvironment(), baselineEnv+"="+name, "REDIS_ADDR="+o.Addr, "SMTP_ADDR="+relay.addr)
+			cmd.Env = append(plainEnvironment(), baselineEnv+"="+w.name, "REDIS_ADDR="+o.Addr, "SMTP_ADDR="+relay.addr)
 			return cmd
 		},
 	}

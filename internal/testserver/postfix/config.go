@@ -81,6 +81,7 @@ func (s *Server) writeConfig() error {
 func (s *Server) masterCf() string {
 	lines := []string{
 		fmt.Sprintf("%s inet n - n - 100 smtpd", s.Addr()),
+		"pickup unix n - n 60 1 pickup",
 		"cleanup unix n - n - 0 cleanup",
 		"qmgr unix n - n 300 1 qmgr",
 		"rewrite unix - - n - - trivial-rewrite",

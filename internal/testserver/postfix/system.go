@@ -12,10 +12,11 @@ import (
 
 // system is what we need to know of the installed Postfix.
 type system struct {
-	daemons string // directory of its daemons
-	owner   string // user that owns the queue
-	uid     int    // of owner
-	mailbox testserver.Account
+	daemons  string // directory of its daemons
+	sendmail string // its command of that name
+	owner    string // user that owns the queue
+	uid      int    // of owner
+	mailbox  testserver.Account
 }
 
 func needPostfix(t testing.TB) system {
@@ -36,15 +37,15 @@ func needPostfix(t testing.TB) system {
 
 // ask takes Postfix's built-in defaults, not those of the system's main.cf.
 func ask(postconf string) (system, error) {
-	out, err := exec.Command(postconf, "-d", "-h", "daemon_directory", "mail_owner").Output()
+	out, err := exec.Command(postconf, "-d", "-h", "daemon_directory", "sendmail_path", "mail_owner").Output()
 	if err != nil {
 		return system{}, fmt.Errorf("postconf: %w", err)
 	}
 	fields := strings.Fields(string(out))
-	if len(fields) != 2 {
+	if len(fields) != 3 {
 		return system{}, fmt.Errorf("postconf: unexpected output %q", out)
 	}
-	sys := system{daemons: fields[0], owner: fields[1]}
+	sys := system{daemons: fields[0], sendmail: fields[1], owner: fields[2]}
 	owner, err := testserver.LookupAccount(sys.owner)
 	if err != nil {
 		return system{}, err

@@ -22,7 +22,7 @@ type Mailbox struct {
 
 // More is what an address may have beside a name.
 type More struct {
-	Encoded  bool     // the name is encoded words
+	Encoded  bool     // the name has encoded words
 	Comments []string // each without its parentheses
 
 	// Opens is the name of the group (RFC 5322, 3.4) that begins with this address, or "", and
@@ -244,7 +244,7 @@ func (p *addressParser) finish(s string) (m Mailbox, reason string) {
 	case charset.IsASCII(s):
 		m.Verbatim = s
 	default:
-		m.More = &More{Comments: p.comments, Encoded: encoded && charset.IsASCII(m.Name)}
+		m.More = &More{Comments: p.comments, Encoded: encoded}
 	}
 	return m, ""
 }

@@ -47,11 +47,13 @@ func Each(list string) iter.Seq2[Mailbox, string] {
 
 // Entries yields the mailboxes of an address list that may have groups in it, and the groups that
 // are empty. If one cannot be read, it yields the reason and stops.
-func Entries(list string) iter.Seq2[Mailbox, string] {
+func Entries(list string) iter.Seq2[Mailbox, string] { return entries(list, Each) }
+
+func entries(list string, each func(list string) iter.Seq2[Mailbox, string]) iter.Seq2[Mailbox, string] {
 	return func(yield func(box Mailbox, reason string) bool) {
 		for list != "" {
 			g, rest, reason := cutGroup(list)
-			for box, reason := range Each(g.before) {
+			for box, reason := range each(g.before) {
 				if !yield(box, reason) || reason != "" {
 					return
 				}
@@ -60,7 +62,7 @@ func Entries(list string) iter.Seq2[Mailbox, string] {
 				yield(Mailbox{}, reason)
 				return
 			}
-			if g.name != "" && !g.each(yield) {
+			if g.name != "" && !g.each(each, yield) {
 				return
 			}
 			list = rest
@@ -112,10 +114,10 @@ func cutGroup(list string) (g group, rest, reason string) {
 }
 
 // each yields the members of the group, or one without an address if it has none.
-func (g *group) each(yield func(box Mailbox, reason string) bool) bool {
+func (g *group) each(each func(list string) iter.Seq2[Mailbox, string], yield func(box Mailbox, reason string) bool) bool {
 	last := Mailbox{More: &More{Opens: g.name}}
 	first := true
-	for box, reason := range Each(g.members) {
+	for box, reason := range each(g.members) {
 		if reason != "" {
 			yield(Mailbox{}, reason)
 			return false
@@ -196,32 +198,6 @@ func Unique(list []string, key func(string) string) []string {
 // may have (RFC 5322, 3.6.3).
 func IsBlindCopy(name string) bool {
 	return strings.EqualFold(name, "Bcc") || strings.EqualFold(name, "Resent-Bcc")
-}
-
-// Ungroup takes the groups out of an address list (RFC 5322, 3.4): "name: a, b;"
-// becomes "a, b,". A list that cannot be read is returned as it is from there on.
-func Ungroup(list string) string {
-	out := make([]byte, 0, len(list))
-	start := 0 // of the current entry, in out
-	for list != "" {
-		n := 1
-		switch list[0] {
-		case '"', '(', '<', '[':
-			if n = Closed(list); n == 0 {
-				return string(out) + list
-			}
-			out = append(out, list[:n]...)
-		case ':': // what stood before it is the group's name
-			out = out[:start]
-		case ';', ',':
-			out = append(out, ',')
-			start = len(out)
-		default:
-			out = append(out, list[0])
-		}
-		list = list[n:]
-	}
-	return string(out)
 }
 
 // Closed returns the length of the quoted string, comment, address in angle brackets or address

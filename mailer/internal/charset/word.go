@@ -125,4 +125,41 @@ func (e Words) appendWord(dst, b []byte) []byte {
 	return append(dst, "?="...)
 }
 
+// CutWord cuts a text around its first encoded word. If it has none, word is "" and before is all of
+// it.
+func CutWord(text string) (before, word, after string) {
+	for at := 0; ; {
+		i := strings.Index(text[at:], "=?")
+		if i < 0 {
+			return text, "", ""
+		}
+		at += i
+		if n := wordLen(text[at:]); n > 0 {
+			return text[:at], text[at : at+n], text[at+n:]
+		}
+		at += len("=?")
+	}
+}
+
+// wordLen returns the length of the encoded word that s begins with, or 0 if it is none. It may be
+// longer than one may be: it is another program's.
+func wordLen(s string) int {
+	name := strings.IndexByte(s[2:], '?')
+	if name <= 0 || name > maxCharsetName || strings.ContainsFunc(s[2:2+name], isNoToken) {
+		return 0
+	}
+	at := 2 + name // of the second question mark
+	if len(s) < at+len("?q??=") || strings.IndexByte("bBqQ", s[at+1]) < 0 || s[at+2] != '?' {
+		return 0
+	}
+	start := at + len("?q?")
+	end := strings.IndexByte(s[start:], '?')
+	if end < 0 || !strings.HasPrefix(s[start+end:], "?=") || strings.ContainsFunc(s[start:start+end], isNoToken) {
+		return 0
+	}
+	return start + end + len("?=")
+}
+
+func isNoToken(r rune) bool { return r <= ' ' || r > '~' }
+
 const upperHex = "0123456789ABCDEF"

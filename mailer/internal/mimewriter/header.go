@@ -27,6 +27,10 @@ type Header struct {
 	Buf  []byte
 	Long string // the first field with a line over MaxLine, as errors call the field, or ""
 
+	// KeepWords is for texts of another program: the encoded words in one that has more to be encoded
+	// stay as they are.
+	KeepWords bool
+
 	line  int    // where the current line begins in Buf
 	fresh bool   // the current field has nothing but its name yet
 	coded bool   // the current line has an encoded word
@@ -88,13 +92,15 @@ func isBlankBytes(line []byte) bool {
 // all programs that read mail expect that.
 func (h *Header) Put(gap, word string) {
 	limit := maxFoldedLine
-	if h.coded {
+	coded := h.KeepWords && strings.HasPrefix(word, "=?") && strings.Contains(word, "?=")
+	if h.coded || coded {
 		limit = charset.MaxWordLine
 	}
 	if !h.fresh && h.column()+len(gap)+len(word) > limit {
 		h.fold()
 	}
 	h.fresh = false
+	h.coded = h.coded || coded
 	h.Buf = append(h.Buf, gap...)
 	h.Buf = append(h.Buf, word...)
 }
@@ -151,9 +157,46 @@ func (h *Header) Text(name, field, value string, cs charset.Charset) {
 	if charset.IsASCII(value) {
 		h.words(value, "")
 	} else {
-		h.encoded(charset.NewWords(cs, value, false), "", value, "")
+		h.text("", value, "", false, cs)
 	}
 	h.End()
+}
+
+// Encoded writes a whole field of free text as encoded words, whose words may be of any length.
+func (h *Header) Encoded(name, field, value string, cs charset.Charset) {
+	h.Begin(name, field)
+	h.text("", value, "", false, cs)
+	h.End()
+}
+
+// text appends a text as encoded words, between two brackets or "". White space between two encoded
+// words is none (RFC 2047, 6.2), so what stands beside one that is kept has its own inside.
+func (h *Header) text(opening, text, closing string, phrase bool, cs charset.Charset) {
+	if !h.KeepWords || !strings.Contains(text, "=?") {
+		h.encoded(charset.NewWords(cs, text, phrase), opening, text, closing)
+		return
+	}
+	text = strings.Trim(text, " \t")
+	for text != "" {
+		before, word, after := charset.CutWord(text)
+		end := closing
+		if word != "" {
+			end = ""
+		}
+		if strings.Trim(before, " \t") != "" {
+			h.encoded(charset.NewWords(cs, before, phrase), opening, before, end)
+			opening = ""
+		}
+		if word != "" {
+			if after == "" {
+				end = closing
+			}
+			h.coded = true
+			h.Put(" ", opening+word+end)
+			opening, h.coded = "", true // also if that has begun a line
+		}
+		text = after
+	}
 }
 
 // Subject is text whose words may be of any length: it is read by people only,
@@ -163,9 +206,7 @@ func (h *Header) Subject(value string, cs charset.Charset) {
 		h.Text("Subject", "subject", value, cs)
 		return
 	}
-	h.Begin("Subject", "subject")
-	h.encoded(charset.NewWords(cs, value, false), "", value, "")
-	h.End()
+	h.Encoded("Subject", "subject", value, cs)
 }
 
 // hasLongWord reports whether s has a word, or a gap between words, that might make
@@ -247,9 +288,12 @@ func (h *Header) mailbox(box address.Mailbox, comma string, cs charset.Charset) 
 	case box.Name == "":
 		h.Put(" ", box.Addr+end)
 	default:
-		if more.Encoded {
+		switch {
+		case more.Encoded && h.KeepWords:
+			h.text("", box.Name, "", true, cs)
+		case more.Encoded && charset.IsASCII(box.Name):
 			h.words(box.Name, "")
-		} else {
+		default:
 			h.Phrase(box.Name, "", cs)
 		}
 		h.Put(" ", "<"+box.Addr+">"+end)
@@ -283,7 +327,10 @@ func (h *Header) Phrase(name, suffix string, cs charset.Charset) {
 func (h *Header) Words(text, suffix string, cs charset.Charset) {
 	switch {
 	case !charset.IsASCII(text):
-		h.Phrase(text, suffix, cs)
+		h.text("", text, "", true, cs)
+		if suffix != "" {
+			h.Put(" ", suffix)
+		}
 	case suffix != "" && strings.HasSuffix(text, "?="):
 		h.words(text, " "+suffix)
 	default:
@@ -298,7 +345,7 @@ func (h *Header) Comment(comment, suffix string, cs charset.Charset) {
 		return
 	}
 	text := strings.Trim(address.Unescape(comment), " \t")
-	h.encoded(charset.NewWords(cs, text, true), "(", text, ")"+suffix)
+	h.text("(", text, ")"+suffix, true, cs)
 }
 
 // isPhrase reports whether a name can do without quotes. One that looks like an
@@ -319,6 +366,9 @@ func isPhrase(name string) bool {
 	}
 	return true
 }
+
+// Suffix appends what belongs to the last word.
+func (h *Header) Suffix(s string) { h.Buf = append(h.Buf, s...) }
 
 // Param appends "; name=value", or what RFC 2231 has for a value beyond ASCII. So does one
 // with a control character, which a percent-encoded value of a raw message may hold: no
@@ -352,14 +402,14 @@ const extended = "utf-8''"
 func (h *Header) continued(name, value string) {
 	start := extended
 	for i := 0; value != ""; i++ {
-		piece := fmt.Sprintf("%s*%d*=%s", name, i, start)
+		piece, some := fmt.Sprintf("%s*%d*=%s", name, i, start), false // one character at least, however long the name is
 		for value != "" {
 			_, size := utf8.DecodeRuneInString(value)
 			char := percentEncode(value[:size])
-			if len(" ;")+len(piece)+len(char) > maxFoldedLine {
+			if full := len(" ;")+len(piece)+len(char) > maxFoldedLine; full && some {
 				break
 			}
-			piece, value = piece+char, value[size:]
+			piece, value, some = piece+char, value[size:], true
 		}
 		if i > 0 {
 			h.Buf = append(h.Buf, ';')

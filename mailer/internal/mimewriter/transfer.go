@@ -276,6 +276,13 @@ func (o *Writer) Content(content []byte, inLines bool, encoding Encoding) {
 	}
 }
 
+// Line ends a line that is in Buf with s.
+func (o *Writer) Line(s string) {
+	o.Buf = append(o.Buf, s...)
+	o.Buf = append(o.Buf, "\r\n"...)
+	o.flushIfFull()
+}
+
 // plain writes text as it is, but for its line ends.
 func (o *Writer) plain(text []byte, inLines bool) {
 	if !inLines {

@@ -6,16 +6,18 @@ import (
 	"iter"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
 )
 
 // Field is a header field as it was read: name, colon and value, with the line ends in it.
-// It is a part of the header, of which there is one copy.
+// It is a part of the header, of which there is one copy. Only what stands between the name and the
+// colon (RFC 5322, 4.5.1) is left out.
 type Field struct {
 	Name string
 	Text string
+
+	charset string // of what is not UTF-8, or "" if the message does not say
 }
 
 // Lines yields the lines of the field without their ends, the first one with the name. It leaves
@@ -69,17 +71,19 @@ const (
 	maxRawParts  = 1_000     // parts, and levels of them
 )
 
+// maxDepth is how deep messages and multiparts may be nested to be rewritten: what is inside is
+// searched for boundaries once for each level around it.
+const maxDepth = 20
+
+// maxContentType is how long a Content-Type may be to be taken apart. Each of its parameters
+// costs many times its length in memory.
+const maxContentType = 10_000
+
 const reasonNoHeader = "does not begin with header fields and an empty line"
 
-// Split cuts an entity, a message or a part of one, into its header fields and its body. reason
-// is "", or what is wrong with the header: it is not one, or has more than a header may have.
-func Split(raw []byte) (fields Fields, body []byte, reason string) {
-	end, body, n, reason := measureHeader(raw)
-	if reason != "" {
-		return nil, nil, reason
-	}
-	header := string(raw[:end])
-	fields = make(Fields, 0, n)
+// splitHeader cuts a header that was measured into its n fields.
+func splitHeader(header string, n int) Fields {
+	fields := make(Fields, 0, n)
 	start := 0 // of the current field
 	for at := 0; at < len(header); {
 		next := len(header)
@@ -87,18 +91,29 @@ func Split(raw []byte) (fields Fields, body []byte, reason string) {
 			next = at + i + 1
 		}
 		if next == len(header) || !charset.IsSpace(header[next]) {
-			text := header[start:next]
-			fields = append(fields, Field{text[:strings.IndexByte(text, ':')], text})
+			fields = append(fields, newField(header[start:next]))
 			start = next
 		}
 		at = next
 	}
-	return fields, body, ""
+	return fields
+}
+
+// newField makes a field of its text. Blanks before the colon end the header to some who read it.
+func newField(text string) Field {
+	colon := strings.IndexByte(text, ':')
+	name := strings.TrimRight(text[:colon], " \t")
+	if len(name) < colon {
+		text = name + text[colon:]
+	}
+	return Field{Name: name, Text: text}
 }
 
 // measureHeader finds where the header of an entity ends, its body, and how many fields there
-// are. It keeps nothing, so that a header may be of any size before it is refused.
-func measureHeader(raw []byte) (end int, body []byte, fields int, reason string) {
+// are. It keeps nothing, so that a header may be of any size before it is refused. A line that is no
+// field ends the header of a part, which then has it in its body, and there is no header if the part
+// begins so; in a message it is a reason.
+func measureHeader(raw []byte, isPart bool) (end int, body []byte, fields int, reason string) {
 	for end < len(raw) {
 		line, next := raw[end:], len(raw)
 		if i := bytes.IndexByte(line, '\n'); i >= 0 {
@@ -109,21 +124,26 @@ func measureHeader(raw []byte) (end int, body []byte, fields int, reason string)
 			return end, raw[next:], fields, headerReason(end, fields)
 		}
 		if !charset.IsSpace(line[0]) || fields == 0 {
-			if n := bytes.IndexByte(line, ':'); n <= 0 || !isFieldName(line[:n]) {
+			if name, _, found := bytes.Cut(line, []byte(":")); !found || !isFieldName(name) {
+				if isPart {
+					return end, raw[end:], fields, headerReason(end, fields)
+				}
 				return 0, nil, 0, reasonNoHeader
 			}
 			fields++
 		}
 		end = next
 	}
-	if fields == 0 {
+	if fields == 0 && !isPart {
 		return 0, nil, 0, reasonNoHeader
 	}
 	return end, nil, fields, headerReason(end, fields)
 }
 
-// isFieldName reports whether name is a field name (RFC 5322, 2.2).
+// isFieldName reports whether name is a field name (RFC 5322, 2.2), which may have blanks behind it
+// (4.5.1).
 func isFieldName(name []byte) bool {
+	name = bytes.TrimRight(name, " \t")
 	for _, c := range name {
 		if c <= ' ' || c > '~' || c == ':' {
 			return false
@@ -141,25 +161,6 @@ func headerReason(size, fields int) string {
 		return fmt.Sprintf("has a header of %d fields, at most %d are allowed: leave some out", fields, maxRawFields)
 	}
 	return ""
-}
-
-// UTF8 returns the field's value, unfolded, in UTF-8.
-func (f Field) UTF8() string {
-	value := f.value()
-	if !utf8.ValidString(value) {
-		return fromLatin1(value)
-	}
-	return value
-}
-
-// fromLatin1 reads octets that are not UTF-8 as what they most often are.
-func fromLatin1(s string) string {
-	var b strings.Builder
-	b.Grow(len(s) + len(s)/8)
-	for i := range len(s) {
-		b.WriteRune(rune(s[i]))
-	}
-	return b.String()
 }
 
 // Resent returns the fields of the newest resending: they stand together, each once,

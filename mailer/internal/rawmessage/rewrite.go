@@ -2,13 +2,9 @@ package rawmessage
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
-	"mime"
 	"strings"
 
-	"github.com/mailpouch/mailpouch/mailer/internal/charset"
-	"github.com/mailpouch/mailpouch/mailer/internal/headerfield"
 	"github.com/mailpouch/mailpouch/mailer/internal/mimewriter"
 )
 
@@ -20,8 +16,10 @@ func SevenBit(media mimewriter.MediaType, content []byte) ([]byte, bool) {
 		return nil, false
 	}
 	var b bytes.Buffer
-	r := Rewriter{Writer: mimewriter.NewWriter(&b, mimewriter.Buffers{}, nil)}
-	if !r.entity(content, "text/plain", 0) {
+	r := Rewriter{Writer: mimewriter.NewWriter(&b, mimewriter.Buffers{}, nil), strict: true}
+	r.KeepWords = true
+	fields, body, reason := Split(content)
+	if reason != "" || !r.content(fields, body, "text/plain", 0) {
 		return nil, false
 	}
 	_, _ = r.Flush() // a bytes.Buffer takes everything
@@ -32,53 +30,78 @@ func SevenBit(media mimewriter.MediaType, content []byte) ([]byte, bool) {
 // is too long. It is for one message.
 type Rewriter struct {
 	mimewriter.Writer
-	KeepSigned bool   // a message with a signed part is not rewritten
-	Reason     string // why the message cannot be rewritten, or "" if there is no more to say
+	KeepSigned bool   // what a signature covers is not rewritten
+	Reason     string // why the message cannot be rewritten
 
-	parts int // how many there were up to now
+	strict  bool            // what breaks the rules is refused, because it can be sent in another way
+	parts   int             // how many there were up to now
+	charset string          // of the message's text, if it names one
+	covered map[string]bool // the fields that its signatures cover, by their names in lower case
 }
 
 // Rewrite writes the header and the body of a message, encoded anew where they have to be. It
 // returns false if that cannot be done; what was written is then of no use.
 func (r *Rewriter) Rewrite(fields Fields, body []byte) bool {
+	r.KeepWords = true
+	if r.KeepSigned {
+		if signed := fields.named("DKIM-Signature"); signed {
+			return r.refuse("has a line of more than 998 octets and a DKIM-Signature, which would be broken if the body was encoded anew")
+		}
+	}
+	r.charset = declaredCharset(fields, body, 0)
 	return r.content(fields, body, "text/plain", 0)
 }
 
 // WriteHeader writes only the header and the empty line after it, for a body that stays as it
 // is. It returns false if a field cannot be written.
-func (r *Rewriter) WriteHeader(fields Fields) bool { return r.fields(fields, "") }
+func (r *Rewriter) WriteHeader(fields Fields) bool {
+	r.KeepWords = true
+	if r.KeepSigned {
+		r.covered = coveredFields(fields)
+	}
+	return r.fields(fields, "")
+}
 
-// maxDepth is how deep messages and multiparts may be nested to be rewritten: what is inside is
-// searched for boundaries once for each level around it.
-const maxDepth = 20
+// refuse says why the message cannot be rewritten.
+func (r *Rewriter) refuse(format string, args ...any) bool {
+	if r.Reason == "" {
+		r.Reason = fmt.Sprintf(format, args...)
+	}
+	return false
+}
 
 // entity writes a message or a part of one: its header, which says what the body is,
 // and the body.
 func (r *Rewriter) entity(raw []byte, defaultType string, depth int) bool {
 	if depth > maxDepth {
-		r.Reason = fmt.Sprintf("has to be encoded anew, which takes a nesting of at most %d levels", maxDepth)
-		return false
+		return r.refuse("has to be encoded anew, which takes a nesting of at most %d levels", maxDepth)
 	}
-	fields, body, reason := Split(raw)
-	return reason == "" && r.content(fields, body, defaultType, depth)
+	fields, body, reason := split(raw, true)
+	if reason != "" {
+		return r.refuse("has a part that %s", reason)
+	}
+	fields.setCharset(r.charset)
+	return r.content(fields, body, defaultType, depth)
 }
 
 // content writes an entity that has been split.
 func (r *Rewriter) content(fields Fields, body []byte, defaultType string, depth int) bool {
-	contentType := fields.Get("Content-Type")
-	if len(contentType) > maxContentType {
-		return false
+	value := fields.Get("Content-Type")
+	if len(value) > maxContentType {
+		return r.refuse("has to be encoded anew, which takes a Content-Type of at most %d bytes", maxContentType)
 	}
-	media, params, err := mime.ParseMediaType(cmp.Or(contentType, defaultType))
-	if err != nil {
-		media = cmp.Or(media, "text/plain") // what a reader takes it for (RFC 2045, 5.2)
-	}
-	encoded := isEncoded(fields.Get("Content-Transfer-Encoding"))
+	media, params := contentType(value, defaultType)
+	encoding := transferEncoding(fields.Get("Content-Transfer-Encoding"))
+	encoded := isEncoded(encoding)
 	switch {
 	case media == "multipart/signed" && r.KeepSigned:
-		return false
-	case strings.HasPrefix(media, "multipart/"):
-		return !encoded && r.fields(fields, mimewriter.SevenBit) && r.multipart(body, media, params["boundary"], depth)
+		if !mimewriter.IsSevenBit(body, true) {
+			return r.refuse("has a signed part with a line of more than 998 octets or with octets above 127, and has to be encoded anew, which would break the signature")
+		}
+		return r.fields(fields, "") && r.body(body, true, mimewriter.SevenBit)
+	case strings.HasPrefix(media, "multipart/") && hasParts(body, params["boundary"]):
+		// A transfer encoding of a multipart is none (RFC 2045, 6.4): nobody reads it so.
+		return r.fields(fields, mimewriter.SevenBit) && r.multipart(body, media, params["boundary"], depth)
 	case media == "message/rfc822" && !encoded:
 		return r.fields(fields, mimewriter.SevenBit) && r.entity(body, "text/plain", depth+1)
 	case mimewriter.IsSevenBit(body, true):
@@ -86,17 +109,30 @@ func (r *Rewriter) content(fields Fields, body []byte, defaultType string, depth
 			return r.fields(fields, mimewriter.SevenBit) && r.body(body, true, mimewriter.SevenBit)
 		}
 		return r.fields(fields, "") && r.body(body, true, mimewriter.SevenBit)
+	case encoding == "base64" && !r.strict:
+		return r.fields(fields, "") && r.wrapped(body, wrapBase64)
+	case encoding == "quoted-printable" && !r.strict:
+		return r.fields(fields, "") && r.wrapped(body, wrapQuoted)
+	case encoded:
+		return r.refuse("has a part in the transfer encoding %.40q with a line of more than 998 octets or with octets above 127, and only base64 and quoted-printable can be wrapped anew", encoding)
+	case strings.HasPrefix(media, "multipart/"):
+		return r.refuse("has a multipart without parts, whose text cannot be encoded anew: it has a line of more than 998 octets or octets above 127")
 	}
 	inLines := strings.HasPrefix(media, "text/")
-	encoding := mimewriter.QuotedPrintable // text stays readable
+	choice := mimewriter.QuotedPrintable // text stays readable
 	if !inLines {
-		encoding = mimewriter.Choose(body, false)
+		choice = mimewriter.Choose(body, false)
 	}
-	return !encoded && r.fields(fields, encoding) && r.body(body, inLines, encoding)
+	return r.fields(fields, choice) && r.body(body, inLines, choice)
 }
 
 func (r *Rewriter) body(body []byte, inLines bool, encoding mimewriter.Encoding) bool {
 	r.Content(body, inLines, encoding)
+	return true
+}
+
+func (r *Rewriter) wrapped(body []byte, wrap func(w *mimewriter.Writer, body []byte)) bool {
+	wrap(&r.Writer, body)
 	return true
 }
 
@@ -108,8 +144,8 @@ func (r *Rewriter) multipart(body []byte, media, boundary string, depth int) boo
 		defaultType = "message/rfc822"
 	}
 	parts := splitMultipart(body, boundary)
-	if r.parts += len(parts); boundary == "" || len(parts) == 0 || r.parts > maxRawParts {
-		return false
+	if r.parts += len(parts); r.parts > maxRawParts {
+		return r.refuse("has more than %d parts", maxRawParts)
 	}
 	for i, p := range parts {
 		if i > 0 {
@@ -122,35 +158,6 @@ func (r *Rewriter) multipart(body []byte, media, boundary string, depth int) boo
 	}
 	r.Buf = append(r.Buf, "\r\n--"+boundary+"--\r\n"...)
 	return true
-}
-
-// splitMultipart returns what stands between the boundaries, of no more parts than are too many.
-func splitMultipart(body []byte, boundary string) (parts [][]byte) {
-	delimiter := []byte("--" + boundary)
-	start := -1 // of the current part
-	for pos := 0; pos < len(body); {
-		line, end := body[pos:], len(body)
-		if i := bytes.IndexByte(line, '\n'); i >= 0 {
-			line, end = line[:i], pos+i+1
-		}
-		rest, found := bytes.CutPrefix(bytes.TrimRight(line, " \t\r"), delimiter)
-		last := string(rest) == "--"
-		if found && (last || len(rest) == 0) {
-			if start >= 0 {
-				// The line end before a boundary belongs to the boundary.
-				parts = append(parts, bytes.TrimSuffix(bytes.TrimSuffix(body[start:pos], []byte("\n")), []byte("\r")))
-			}
-			if last || len(parts) > maxRawParts {
-				return parts
-			}
-			start = end
-		}
-		pos = end
-	}
-	if start >= 0 {
-		parts = append(parts, body[start:])
-	}
-	return parts
 }
 
 // fields writes a header and the empty line after it. An encoding, if given, is
@@ -171,51 +178,21 @@ func (r *Rewriter) fields(fields Fields, encoding mimewriter.Encoding) bool {
 	return true
 }
 
-// field writes a field: unchanged if mail can carry it so, else encoded as
-// a field of our own would be.
+// field writes a field: unchanged if mail can carry it so, else encoded as a field of our own would
+// be.
 func (r *Rewriter) field(f Field) bool {
-	if strings.Contains(strings.ReplaceAll(f.Text, "\r\n", ""), "\r") {
-		return false // a bare CR is a line end to some
-	}
-	if f.isSevenBit() {
+	switch {
+	case f.isSevenBit() && !f.hasStrayCR():
 		for line := range f.Lines() {
 			r.Buf = append(r.Buf, line...)
 			r.Buf = append(r.Buf, "\r\n"...)
 		}
 		return true
+	case r.covered[strings.ToLower(f.Name)]:
+		return r.refuse("has a DKIM-Signature over the field %.100s, which cannot be sent as it is: it has octets above 127 or a line of more than 998", f.Name)
 	}
-	value := f.UTF8()
-	if !charset.IsClean(value, charset.WithTab) {
-		return false
+	if reason := writeField(&r.Header, f, !r.strict); reason != "" {
+		return r.refuse("%s", reason)
 	}
-	if strings.HasPrefix(strings.ToLower(f.Name), "content-") {
-		return r.contentField(f.Name, value)
-	}
-	if reason := headerfield.Write(&r.Header, f.Name, f.Name, value, charset.UTF8()); reason != "" {
-		r.Text(f.Name, f.Name, value, charset.UTF8()) // what cannot be read is text to all who read it
-	}
-	return true
-}
-
-// isSevenBit reports whether the field can be written as it is.
-func (f Field) isSevenBit() bool {
-	for line := range f.Lines() {
-		if !charset.IsASCII(line) || len(line) > mimewriter.MaxLine || strings.IndexByte(line, 0) >= 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// contentField writes a field with parameters, such as the name of a file.
-func (r *Rewriter) contentField(name, value string) bool {
-	if len(value) > maxContentType {
-		return false
-	}
-	first, params, err := mime.ParseMediaType(value)
-	if err != nil || !charset.IsASCII(first) {
-		return false
-	}
-	r.ContentParams(name, mimewriter.NewMediaType(first, params))
 	return true
 }

@@ -4,16 +4,11 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"mime"
 	"strings"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
 	"github.com/mailpouch/mailpouch/mailer/internal/mimewriter"
 )
-
-// maxContentType is how long a Content-Type may be to be taken apart. Each of its parameters
-// costs many times its length in memory.
-const maxContentType = 10_000
 
 // StructureReason says why a raw message has more parts, or more in the header of one, than a
 // message may have, or "".
@@ -90,9 +85,10 @@ func (s *structure) line(line []byte) {
 func (s *structure) field(line []byte) {
 	name, value, found := bytes.Cut(line, []byte(":"))
 	if !found || !isFieldName(name) {
-		s.inHeader = false // there is no header
+		s.headerEnds() // what follows is the body
 		return
 	}
+	name = bytes.TrimRight(name, " \t")
 	s.fields++
 	s.last = nil
 	switch {
@@ -164,10 +160,7 @@ func (s *structure) headerEnds() {
 		s.reason = fmt.Sprintf("has a Content-Type of more than %d bytes, which is the most: shorten it", maxContentType)
 		return
 	}
-	media, params := s.defaultType, map[string]string(nil)
-	if s.contentType != "" {
-		media, params, _ = mime.ParseMediaType(s.contentType)
-	}
+	media, params := contentType(s.contentType, s.defaultType)
 	switch boundary := params["boundary"]; {
 	case strings.HasPrefix(media, "multipart/"):
 		if _, taken := s.index[boundary]; taken || boundary == "" {
@@ -181,13 +174,4 @@ func (s *structure) headerEnds() {
 	case media == "message/rfc822" && !isEncoded(s.encoding):
 		s.headerBegins("text/plain")
 	}
-}
-
-// isEncoded reports whether a Content-Transfer-Encoding changes the body.
-func isEncoded(encoding string) bool {
-	switch strings.ToLower(strings.Trim(encoding, " \t")) {
-	case "", "7bit", "8bit", "binary":
-		return false
-	}
-	return true
 }
