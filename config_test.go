@@ -60,8 +60,9 @@ func TestConfig_Filled(t *testing.T) {
 	for _, config := range []any{q, w} {
 		v := reflect.ValueOf(config)
 		for i := range v.NumField() {
-			if name := v.Type().Field(i).Name; v.Field(i).IsZero() != slices.Contains(callers, name) {
-				t.Errorf("%T.%s is %v", config, name, v.Field(i))
+			field := v.Type().Field(i)
+			if field.IsExported() && v.Field(i).IsZero() != slices.Contains(callers, field.Name) {
+				t.Errorf("%T.%s is %v", config, field.Name, v.Field(i))
 			}
 		}
 	}

@@ -74,7 +74,7 @@ func tooLate(id string) error {
 func (q *Queue) cancelAnywhere(ctx context.Context, id string) error {
 	first := q.queueOf(id)
 	err := q.cancel(ctx, first, id)
-	if !errors.Is(err, ErrNoTask) && !(errors.Is(err, ErrTooLate) && first.Mailer == "") {
+	if !errors.Is(err, ErrNoTask) && (!errors.Is(err, ErrTooLate) || first.Mailer != "") {
 		return err
 	}
 	places, readErr := q.placesOf(ctx, first, id)

@@ -203,8 +203,9 @@ func (d *dispatcher) start(stop, work context.Context, client *asynqbatch.Client
 		d.begun.Store(true)
 	}
 	d.servers = asynqbatch.NewOnDemand(begin, func() []*asynqbatch.Server {
-		var all []*asynqbatch.Server
-		for _, c := range d.serverConfigs() {
+		configs := d.serverConfigs()
+		all := make([]*asynqbatch.Server, 0, len(configs))
+		for _, c := range configs {
 			s := client.NewServer(c)
 			if err := s.Start(handler); err != nil {
 				d.cfg.Logger.Error().Err(err).Msg("an asynq server does not start") // one that is new always does

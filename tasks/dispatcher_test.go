@@ -128,7 +128,9 @@ func TestMailers_oneDown(t *testing.T) {
 	h.send(500, nil) // more than the worker has at once
 	held := watch(&cfg)
 	h.start(cfg)
-	<-held
+	if reason := <-held; reason == nil {
+		t.Fatal("held for no reason")
+	}
 	h.eventually("what the worker had is back", func() bool { return h.info().Pending == 500 })
 
 	b, err := h.queue.Using("marketing")

@@ -140,7 +140,9 @@ func TestHold_order(t *testing.T) {
 	stop := h.start(cfg)
 	h.eventually("120 tasks in hand", func() bool { return h.info().Active == 120 })
 	close(first)
-	<-held
+	if reason := <-held; reason == nil {
+		t.Fatal("held for no reason")
+	}
 	h.eventually("all are back", func() bool { return h.info().Pending == 300 })
 	if got := h.pending("default"); !slices.Equal(got, want) {
 		places := make([]int, len(got))
@@ -214,7 +216,9 @@ func TestHold_wholeFleet(t *testing.T) {
 			}
 			h.start(cfg)
 			if mail {
-				<-held
+				if reason := <-held; reason == nil {
+					t.Fatal("held for no reason")
+				}
 			}
 		}
 		if mail {
@@ -266,7 +270,9 @@ func TestHold_probeMessage(t *testing.T) {
 		}
 	}})
 	h.start(cfg)
-	<-held
+	if reason := <-held; reason == nil {
+		t.Fatal("held for no reason")
+	}
 	h.eventually("all is in Redis", func() bool { return h.info().Pending == 200 })
 	before, backBefore := asked.Load(), back.Load()
 	for range before {
@@ -295,7 +301,9 @@ func TestHold_nothingWaits(t *testing.T) {
 	cfg.Connect = away.connect
 	held := watch(&cfg)
 	h.start(cfg)
-	<-held
+	if reason := <-held; reason == nil {
+		t.Fatal("held for no reason")
+	}
 	h.eventually("it is in Redis", func() bool { return h.info().Pending == 1 })
 	if err := inspect(t, h.Server).DeleteTask("default", h.pending("default")[0]); err != nil {
 		t.Fatal(err)

@@ -260,7 +260,7 @@ func (l *ledger) finished(d *delivery, name string, a asynqbatch.Answer) (known 
 		if name == stepDecide {
 			d.outcome = outcome{verdict: verdict{action: hold}}
 		}
-	case name == stepDecide && a.Text != "" && !(a.Text == sayGone && l.records.Sure(d.key)):
+	case name == stepDecide && a.Text != "" && (a.Text != sayGone || !l.records.Sure(d.key)):
 		l.settle(d, a.Text)
 		return true
 	}

@@ -32,9 +32,8 @@ func (m *marks) from(i int) []*delivery {
 	if n < mostAhead {
 		n = min(n, mostAhead-len(m.under))
 	}
-	list := []*delivery{m.deliveries[i]}
 	m.next = max(m.next, i+1)
-	return append(list, m.ahead(n-1)...)
+	return append([]*delivery{m.deliveries[i]}, m.ahead(n-1)...)
 }
 
 // commit notes that a message is about to be written.

@@ -18,11 +18,10 @@ import (
 
 // window is a worker's sender and a backend that has so many messages under way at once.
 type window struct {
-	m      *marks
-	size   int
-	trips  int // round trips for marks alone
-	doubt  int // marked and not reported, at most
-	report []mailer.Report
+	m     *marks
+	size  int
+	trips int // round trips for marks alone
+	doubt int // marked and not reported, at most
 }
 
 func (w *window) mark(list []*delivery) {

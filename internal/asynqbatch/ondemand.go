@@ -63,6 +63,7 @@ func (g *OnDemand) Current() []*Server {
 	return g.all()
 }
 
+// Awake reports whether servers are running.
 func (g *OnDemand) Awake() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

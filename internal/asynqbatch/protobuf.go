@@ -40,8 +40,8 @@ func field(message string) (number, value uint64, length int) {
 	length = n + m
 	switch kind := tag & 7; {
 	case kind == 0: // a number
-	case kind == 2 && value <= uint64(len(message)-length): // as many bytes
-		length += int(value)
+	case kind == 2 && value <= uint64(len(message)-length): //nolint:gosec // as many bytes, which are not fewer than none
+		length += int(value) //nolint:gosec // no more than the message has
 	default:
 		return 0, 0, 0
 	}

@@ -20,6 +20,8 @@ import (
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	browsertest "github.com/mailpouch/mailpouch/internal/testserver/browser"
@@ -36,6 +38,7 @@ type scene struct {
 	state    *State
 	outcomes chan tasks.Outcome
 	held     chan string
+	client   redis.UniversalClient
 	queue    *tasks.Queue
 	server   *Server
 }
@@ -49,7 +52,7 @@ func newScene(t *testing.T) *scene {
 	}
 	t.Cleanup(func() { _ = client.Close() })
 	s := &scene{
-		T: t, state: NewState("marketing"), outcomes: make(chan tasks.Outcome, 1000), held: make(chan string, 10),
+		T: t, client: client, state: NewState("marketing"), outcomes: make(chan tasks.Outcome, 1000), held: make(chan string, 10),
 		queue: tasks.NewQueue(client, tasks.QueueConfig{Defaults: mailer.Defaults{Hostname: "shop.example"}, Mailers: []string{"marketing"}}),
 	}
 	worker, err := tasks.NewWorker(client, tasks.WorkerConfig{
@@ -140,6 +143,15 @@ func (s *scene) enqueue(o tasks.Options, to, subject string, n, ends int) {
 		case <-time.After(time.Minute):
 			s.Fatal("the worker does not come to an end")
 		}
+	}
+}
+
+// foreign puts a task into a queue as another program may, whatever the queue is called.
+func (s *scene) foreign(queue string) {
+	s.Helper()
+	client := asynq.NewClientFromRedisClient(s.client)
+	if _, err := client.Enqueue(asynq.NewTask("another:program", nil), asynq.Queue(queue)); err != nil {
+		s.Fatal(err)
 	}
 }
 
@@ -316,7 +328,7 @@ func TestBrowser_monitor(t *testing.T) {
 // What a mail server says, and what a queue is called, stays text.
 func TestBrowser_hostile(t *testing.T) {
 	s := newScene(t)
-	s.enqueue(tasks.Options{Queue: "<i>bulk"}, "evil%d@example.com", "<svg onload=document.title='owned'> %d", 1, 0)
+	s.foreign("<i>bulk")
 	s.enqueue(tasks.Options{}, "evil%d@example.com", "<svg onload=document.title='owned'> %d", 1, 1)
 	b := browsertest.Start(t)
 	for _, path := range []string{"", "monitor/queues/default?status=archived"} {

@@ -28,6 +28,7 @@ const (
 // in their refusals; and what is archived there makes asynq drop no dead letter.
 type monitor struct {
 	asynqmon http.Handler
+	info     http.Handler // asynqmon again, for its page of Redis
 	view     redact.View
 	index    []byte // its page
 	policy   string // Content-Security-Policy of that
@@ -41,13 +42,16 @@ type sharedClient struct{ redis.UniversalClient }
 func (c sharedClient) MakeRedisClient() any { return c.UniversalClient }
 
 func newMonitor(client redis.UniversalClient, v redact.View, mayWrite bool) *monitor {
+	root := strings.TrimSuffix(monitorPath, "/")
 	m := &monitor{view: v, turns: make(chan struct{}, maxReading), asynqmon: asynqmon.New(asynqmon.Options{
-		RootPath:         strings.TrimSuffix(monitorPath, "/"),
+		RootPath:         root,
 		RedisConnOpt:     sharedClient{asynqbatch.ArchiveClient(client)},
 		PayloadFormatter: asynqmon.PayloadFormatterFunc(formatter{v}.payload),
 		ResultFormatter:  asynqmon.ResultFormatterFunc(formatter{v}.result),
 		ReadOnly:         !mayWrite,
 	})}
+	// asynqmon asks about Redis only a client whose type it knows.
+	m.info = asynqmon.New(asynqmon.Options{RootPath: root, RedisConnOpt: sharedClient{client}, ReadOnly: true})
 	page := newRecorder()
 	r, _ := http.NewRequest(http.MethodGet, monitorPath, nil) //nolint:noctx // it goes nowhere
 	m.asynqmon.ServeHTTP(page, r)
@@ -91,8 +95,12 @@ func (m *monitor) api(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 		return
 	}
+	handler := m.asynqmon
+	if r.URL.Path == monitorPath+"api/redis_info" {
+		handler = m.info
+	}
 	reply := newRecorder()
-	m.asynqmon.ServeHTTP(reply, r)
+	handler.ServeHTTP(reply, r)
 	body := reply.body.Bytes()
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8") // an error of asynqmon's
 	var value any

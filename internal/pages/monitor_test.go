@@ -26,7 +26,7 @@ func TestMonitor(t *testing.T) {
 		"queues/default/retry_tasks":           "Greylisting",
 		"queues/default/scheduled_tasks":       "Reminder: invoice",
 		"queues/marketing.bulk/pending_tasks":  "News of the week",
-		"queues/marketing.bulk/active_tasks":   "News of the week",
+		"queues/marketing.bulk/active_tasks":   `"tasks":[]`, // what a held mailer had has gone back
 		"queues/critical/retry_tasks?size=1e9": "size",
 		"servers":                              "marketing.bulk",
 		"queues/nowhere/pending_tasks":         "",

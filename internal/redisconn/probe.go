@@ -30,7 +30,7 @@ func (e *RefusedError) Error() string {
 func (e *RefusedError) Unwrap() error { return e.Err }
 
 // refusals say what the code of a reply means for a queue.
-var refusals = map[string]string{
+var refusals = map[string]string{ //nolint:gosec // words for a person, no credentials
 	"READONLY":    "is a read-only replica and takes no mail: REDIS_URL has to name the master, or the sentinels",
 	"OOM":         "is full and takes no mail: raise its maxmemory, or see what fills it",
 	"MISCONF":     "cannot write to its disk and takes no mail: see its log, and the space on its disk",

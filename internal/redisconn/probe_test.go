@@ -34,7 +34,7 @@ func breakages() []breakage {
 	replicaOf := func(host, port string) func(*testing.T, *redistest.Server, *redis.Client) {
 		return func(t *testing.T, _ *redistest.Server, c *redis.Client) {
 			t.Helper()
-			if err := c.SlaveOf(t.Context(), host, port).Err(); err != nil {
+			if err := c.ReplicaOf(t.Context(), host, port).Err(); err != nil {
 				t.Fatal(err)
 			}
 		}
