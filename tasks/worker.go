@@ -5,14 +5,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/sweep"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
@@ -212,4 +215,103 @@ func (w *Worker) cutOff() {
 	case <-ended:
 	case <-time.After(2 * givingBack): // it is still about to subscribe to cancellations, and cannot be told
 	}
+}
+
+// inRedis is what a worker knows of mail that waits in Redis, and that it does not have in hand.
+type inRedis struct {
+	queues map[string]int
+	held   map[string]func() error // by mailer: why its relay takes no mail
+	policy policy
+}
+
+// newSweeper returns what makes dead letters of mail that waits in Redis until its time is up. While the relay is away
+// no worker may have that in hand.
+func newSweeper(client redis.UniversalClient, m inRedis, horizon, every time.Duration, log zerolog.Logger, told observers) *sweep.Sweeper {
+	return sweep.New(client, sweep.Config{
+		Serves: m.serves, Expired: m.expired, Horizon: horizon, Every: every, Logger: log,
+		Swept: func(queue string, why sweep.Why, tasks int) {
+			name := wire.ParseQueueName(queue)
+			told.swept(Swept{Queue: name.Queue, Mailer: name.Mailer, Why: string(why), Tasks: tasks})
+		},
+	})
+}
+
+// serves reports whether the worker takes from a queue of asynq's, or would if that had fewer parts.
+func (m inRedis) serves(queue string) bool {
+	name := wire.ParseQueueName(queue)
+	return m.held[name.Mailer] != nil && m.queues[name.Queue] > 0
+}
+
+// expired returns why a message may not be sent any more, and what it has waited for.
+func (m inRedis) expired(_ string, meta wire.Meta, now time.Time) error {
+	if meta.Refused != "" { // it is to be a dead letter, as soon as a worker takes it
+		return errors.New(meta.Refused)
+	}
+	a := attempt{now: now, due: meta.DueAt}
+	if meta.Deadline != nil {
+		a.deadline = *meta.Deadline
+	}
+	reason := m.policy.expired(a, 0)
+	if held := m.held[meta.Using]; reason != nil && held != nil {
+		if why := held(); why != nil {
+			return fmt.Errorf("%w: %w", reason, why)
+		}
+	}
+	return reason
+}
+
+// Leases and due times go by the clock of Redis alone, so a wrong clock here doubles and loses nothing. But retries,
+// deadlines and EMAIL_MAX_AGE are reckoned from it, and so is the time of every log line.
+
+const (
+	tolerable = 3 * time.Second // that clocks may differ without a word
+	skewEvery = time.Minute
+)
+
+// watchSkew measures how far this machine's clock is from that of Redis, now and every minute until ctx ends. It warns when the
+// two part, and says when they agree again.
+func watchSkew(ctx context.Context, client redis.UniversalClient, o observers, log zerolog.Logger) {
+	apart, forbidden := false, false
+	for {
+		ahead, err := skew(ctx, client, time.Now)
+		if err != nil && strings.HasPrefix(err.Error(), "NOPERM") && !forbidden {
+			forbidden = true
+			log.Error().Err(err).Msg("no mail is sent: the user of Redis needs the right to TIME, by which leases go (ACL: +time)")
+		}
+		if err == nil {
+			o.skew(ahead)
+			switch was := apart; {
+			case ahead.Abs() > tolerable && !was:
+				apart = true
+				log.Warn().Float64("ahead_seconds", ahead.Seconds()).
+					Msg("this machine's clock and that of Redis differ: mail is due by Redis's clock, deadlines by this one; set both by NTP")
+			case ahead.Abs() <= tolerable && was:
+				apart = false
+				log.Info().Msg("this machine's clock and that of Redis agree again")
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(skewEvery):
+		}
+	}
+}
+
+// skew is how far now is ahead of the clock of Redis. What Redis says is half a round trip old. Of a few answers the
+// fastest tells most.
+func skew(ctx context.Context, client redis.UniversalClient, now func() time.Time) (ahead time.Duration, err error) {
+	const asks = 3
+	best := time.Duration(-1)
+	for range asks {
+		asked := now()
+		theirs, err := client.Time(ctx).Result()
+		if err != nil {
+			return 0, err
+		}
+		if took := now().Sub(asked); best < 0 || took < best {
+			best, ahead = took, asked.Round(0).Add(took/2).Sub(theirs)
+		}
+	}
+	return ahead, nil
 }
