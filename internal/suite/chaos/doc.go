@@ -1,6 +1,6 @@
 // Package chaos proves the promise of the queue by breaking things: workers are
-// killed, Redis is restarted and silent, the mail server refuses, hangs up and goes
-// away, all from one seed, and in the end every message is counted. Half of them are
+// killed, stand still, have wrong clocks or cannot reach the mail server, Redis is restarted and silent, the mail server
+// refuses, hangs up and goes away, all from one seed, and in the end every message is counted. Half of them are
 // handed over in bulk, which travel as tasks of many.
 //
 // The same is done to the asynq worker that people usually write, for comparison. It is
