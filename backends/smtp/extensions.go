@@ -45,9 +45,18 @@ func (e *extensions) known() []extension {
 	}
 }
 
+// leastSize is the smallest limit that a server can mean: RFC 5321 (4.5.3.1.7) has every server take 64,000 octets, and
+// with less than this not even a header would pass.
+const leastSize = 1000
+
+// setSize reads the limit, in octets. One that cannot be meant, as in "SIZE 35 MB", is no limit: the server
+// says for itself what is too big for it.
 func (e *extensions) setSize(params []string) {
-	if len(params) > 0 {
-		e.size, _ = strconv.ParseInt(params[0], 10, 64)
+	if len(params) != 1 {
+		return
+	}
+	if size, err := strconv.ParseInt(params[0], 10, 64); err == nil && size >= leastSize {
+		e.size = size
 	}
 }
 

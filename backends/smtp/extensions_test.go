@@ -129,10 +129,10 @@ func TestExtensions_known(t *testing.T) {
 }
 
 func TestParseExtensions(t *testing.T) {
-	ext := parseExtensions([]byte("peer greets\nPIPELINING\nsize 100\nAUTH=LOGIN\nAUTH PLAIN cram-md5\n8BITMIME\nsmtputf8\nDSN\nSTARTTLS\nCHUNKING\nXFOO bar\n\n"))
+	ext := parseExtensions([]byte("peer greets\nPIPELINING\nsize 1000\nAUTH=LOGIN\nAUTH PLAIN cram-md5\n8BITMIME\nsmtputf8\nDSN\nSTARTTLS\nCHUNKING\nXFOO bar\n\n"))
 	want := extensions{
 		pipelining: true, chunking: true, eightBit: true, smtpUTF8: true, dsn: true, startTLS: true,
-		sized: true, size: 100, login: true, auth: []string{"LOGIN", "PLAIN", "CRAM-MD5"},
+		sized: true, size: 1000, login: true, auth: []string{"LOGIN", "PLAIN", "CRAM-MD5"},
 	}
 	if fmt.Sprint(ext) != fmt.Sprint(want) {
 		t.Errorf("got %+v", ext)
@@ -140,8 +140,10 @@ func TestParseExtensions(t *testing.T) {
 	if ext := parseExtensions([]byte("PIPELINING")); ext.pipelining {
 		t.Error("the greeting is no extension")
 	}
-	if ext := parseExtensions([]byte("x\nSIZE 99999999999999999999\nSIZE -1")); ext.size > 0 && ext.size < 1<<62 {
-		t.Errorf("size %d", ext.size)
+	for _, size := range []string{"99999999999999999999", "-1", "0", "", "35", "999", "35 MB", "35M", "1000000 octets"} { // none of these is a limit that is meant
+		if ext := parseExtensions([]byte("x\nSIZE " + size)); ext.size != 0 || !ext.sized {
+			t.Errorf("SIZE %s: %+v", size, ext)
+		}
 	}
 }
 
