@@ -3,6 +3,7 @@ package harness
 import (
 	"bufio"
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/presence"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -125,10 +127,16 @@ func (r *Redis) Left(ctx context.Context) (int, error) {
 	return left, nil
 }
 
-// AwaitWorker waits until asynq lists the process as an active server.
+// AwaitWorker waits until the process is there: a worker of ours says so in Redis, and starts its asynq servers when there
+// is mail; of another one asynq lists an active server.
 func (r *Redis) AwaitWorker(b *Bench, p *Process) {
 	b.Helper()
 	p.await(b, func() bool {
+		workers, err := presence.Read(b.Context(), r.Client)
+		b.Check(err)
+		if slices.ContainsFunc(workers, func(w presence.Worker) bool { return w.PID == p.PID() }) {
+			return true
+		}
 		servers, err := r.inspector.Servers()
 		b.Check(err)
 		for _, s := range servers {
