@@ -413,3 +413,28 @@ func TestRounds(t *testing.T) {
 		}
 	}
 }
+
+// A worker that is told to stop while it has a connection to try a held relay with, and no message for it, ends at once.
+func TestHold_stopsInProbe(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	h.send(1, nil)
+	away, back, tried := awayRelay()
+	cfg := h.config()
+	cfg.Connect, cfg.Connections, cfg.ShutdownTimeout = away.connect, 1, 5*time.Second
+	held := watch(&cfg)
+	stop := h.start(cfg)
+	if reason := <-held; reason == nil {
+		t.Fatal("not held")
+	}
+	h.eventually("it is in Redis", func() bool { return h.info().Pending == 1 })
+	if err := inspect(t, h.Server).DeleteTask("default", h.pending("default")[0]); err != nil {
+		t.Fatal(err)
+	}
+	back()
+	for len(tried) > 0 {
+		<-tried
+	}
+	<-tried
+	stop() // which fails if the worker does not end in time
+}

@@ -202,7 +202,7 @@ func (s *sender) handBack(stop context.Context, batch []*delivery) []*delivery {
 	return nil
 }
 
-// ready returns true when the relay may be used, and probes it when that is due.
+// ready returns true when the relay may be used, and probes it when that is due. It is false at the end.
 func (s *sender) ready(stop, work context.Context) bool {
 	for !s.probing {
 		probe, ok := s.breaker.wait(stop)
@@ -219,7 +219,7 @@ func (s *sender) ready(stop, work context.Context) bool {
 		s.probing = true
 		s.breaker.ask()
 	}
-	return true
+	return stop.Err() == nil
 }
 
 // stillHeld notes that a probe has failed.
