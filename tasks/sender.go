@@ -313,10 +313,12 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 		}
 		ended, waiting := make([]*delivery, 0, len(group)), []*delivery(nil)
 		for _, r := range group {
-			if deliveries[r.Index].over { // it has ended when its turn came
-				continue
+			d := deliveries[r.Index]
+			known, kept := s.session.sift(d, r.Result)
+			if kept {
+				s.ledger.released([]*delivery{d}) // nothing of it was accepted
 			}
-			for _, t := range s.session.sift(deliveries[r.Index], r.Result) {
+			for _, t := range known {
 				why, wait := s.judge(t.delivery, t.result)
 				if wait {
 					reason = why

@@ -25,10 +25,12 @@ import (
 // One connection at a time is tried so for a mailer. Those that meet the same meanwhile wait for what comes of it.
 
 // The pauses after which a reply that was about the messages may be tried so again, and after which one connection
-// carries more than the limit, to see whether that is still there. They double each time.
+// carries more than the limit, to see whether that is there. They double each time. What one trial says of a limit may be
+// chance, so that is looked at soon.
 const (
-	sessionPauseMin = 10 * time.Minute
-	sessionPauseMax = 6 * time.Hour
+	ownPauseMin   = 10 * time.Minute
+	limitPauseMin = time.Minute
+	tryPauseMax   = 6 * time.Hour
 )
 
 // trialPatience is how long a connection waits at most for what another one finds out.
@@ -36,6 +38,9 @@ const trialPatience = 10 * time.Second
 
 // lonePatience is how long a message that was put off waits for the one after it, whose reply may explain its own.
 const lonePatience = time.Second
+
+// sayingPause is how often a limit is logged at most.
+const sayingPause = time.Hour
 
 // maxOwn is how many replies are remembered that were about the messages.
 const maxOwn = 1000
@@ -48,12 +53,12 @@ type sessions struct {
 	mailer    string
 	log       zerolog.Logger
 	observers observers
-	now       func() time.Time
 
 	mu       sync.Mutex
 	most     int           // 0: no limit is known
 	reply    relayReply    // that says so
-	said     int           // the limit that was logged last
+	said     bool          // the limit was logged
+	saying   time.Time     // when another one may be
 	pause    time.Duration // before one connection carries more
 	due      time.Time     // when one may
 	explorer *session      // the one that does
@@ -89,7 +94,7 @@ type trial struct {
 }
 
 func newSessions(mailerName string, log zerolog.Logger, told observers) *sessions {
-	return &sessions{mailer: mailerName, log: log, observers: told, now: time.Now, own: map[relayReply]ownReply{}}
+	return &sessions{mailer: mailerName, log: log, observers: told, own: map[relayReply]ownReply{}}
 }
 
 // session is what a sender knows of its connection. One goroutine uses it.
@@ -139,12 +144,14 @@ func replyOf(err error) (r relayReply, ok bool) {
 
 // sift takes the result of a delivery and returns those that are to be judged now. What may be for the connection's
 // sake is kept until the next one is known.
-func (s *session) sift(d *delivery, r mailer.Result) []tried {
+func (s *session) sift(d *delivery, r mailer.Result) (known []tried, kept bool) {
+	if d.over { // it has ended when its turn came
+		return nil, false
+	}
 	var e *mailer.SendError
 	if r.Connection == "" || r.Err != nil && (!errors.As(r.Err, &e) || e.Code == 0) {
-		return []tried{{d, r}} // the relay has said nothing
+		return []tried{{d, r}}, false // the relay has said nothing
 	}
-	var known []tried
 	if r.Connection != s.id {
 		known = s.suspects
 		s.begin(r.Connection)
@@ -162,7 +169,7 @@ func (s *session) sift(d *delivery, r mailer.Result) []tried {
 		}
 		s.suspects = append(s.suspects, tried{d, r})
 		s.replace = len(s.suspects) > 1 || s.before != "" && s.before != d.name() || s.all.reached(s)
-		return known
+		return known, true
 	case r.Err == nil:
 		known = append(known, s.take()...)
 		s.before = ""
@@ -173,7 +180,7 @@ func (s *session) sift(d *delivery, r mailer.Result) []tried {
 	default: // refused for good, which says nothing of the connection
 		known = append(known, s.alone()...)
 	}
-	return append(known, tried{d, r})
+	return append(known, tried{d, r}), false
 }
 
 // begin begins with a new connection.
@@ -292,7 +299,7 @@ func (s *session) endTrial() {
 func (p *sessions) isOwn(r relayReply) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.now().Before(p.own[r].until)
+	return time.Now().Before(p.own[r].until)
 }
 
 func (p *sessions) limit() int {
@@ -319,7 +326,7 @@ func (p *sessions) suspect(s *session) (own bool, running <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.now().Before(p.own[s.reply].until):
+	case time.Now().Before(p.own[s.reply].until):
 		return true, nil
 	case p.isReached(s):
 		if p.explorer == s { // it is still there
@@ -345,8 +352,8 @@ func (p *sessions) end(t *trial) {
 		if len(p.own) >= maxOwn {
 			clear(p.own)
 		}
-		pause := min(max(2*p.own[t.reply].pause, sessionPauseMin), sessionPauseMax)
-		p.own[t.reply] = ownReply{p.now().Add(pause), pause}
+		pause := min(max(2*p.own[t.reply].pause, ownPauseMin), tryPauseMax)
+		p.own[t.reply] = ownReply{time.Now().Add(pause), pause}
 	case t.taken > 0:
 		delete(p.own, t.reply)
 		p.learn(t.reply, t.carried)
@@ -359,8 +366,8 @@ func (p *sessions) learn(r relayReply, most int) {
 	p.wait()
 	p.observers.sessionLimit(p.mailer, most)
 	line := p.log.Debug()
-	if p.said == 0 {
-		p.said, line = most, p.log.Warn()
+	if now := time.Now(); !p.said && !now.Before(p.saying) {
+		p.said, p.saying, line = true, now.Add(sayingPause), p.log.Warn()
 	}
 	line.Int("messages", most).Stringer("reply", r).
 		Msg("relay takes only so many messages over one connection: replacing connections in time")
@@ -369,15 +376,15 @@ func (p *sessions) learn(r relayReply, most int) {
 // wait puts off when one connection may carry more than the limit. p.mu is held.
 func (p *sessions) wait() {
 	p.explorer = nil
-	p.pause = min(max(2*p.pause, sessionPauseMin), sessionPauseMax)
-	p.due = p.now().Add(p.pause)
+	p.pause = min(max(2*p.pause, limitPauseMin), tryPauseMax)
+	p.due = time.Now().Add(p.pause)
 }
 
 // limits reports whether recipients that were put off with r after so many messages were so for the limit's sake.
 func (p *sessions) limits(r relayReply, carried int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.most == 0 || r != p.reply {
+	if p.most == 0 || r != p.reply || time.Now().Before(p.own[r].until) {
 		return false
 	}
 	if carried < p.most {
@@ -390,7 +397,7 @@ func (p *sessions) limits(r relayReply, carried int) bool {
 func (p *sessions) explores(s *session) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.explorer == nil && !p.now().Before(p.due) {
+	if p.explorer == nil && !time.Now().Before(p.due) {
 		p.explorer = s
 	}
 	return p.explorer == s
@@ -412,7 +419,11 @@ func (p *sessions) carried(s *session) {
 	if p.most == 0 || s.whole <= p.most {
 		return
 	}
-	p.log.Info().Int("messages", s.whole).Int("before", p.most).Msg("relay takes more messages over one connection than before")
-	p.most, p.said, p.explorer = 0, 0, nil
+	line := p.log.Debug()
+	if p.said {
+		line = p.log.Info()
+	}
+	line.Int("messages", s.whole).Int("before", p.most).Msg("relay takes more messages over one connection than before")
+	p.most, p.said, p.explorer = 0, false, nil
 	p.observers.sessionLimit(p.mailer, 0)
 }
