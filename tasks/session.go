@@ -171,9 +171,7 @@ func (s *session) sift(d *delivery, r mailer.Result) (known []tried, kept bool) 
 		s.replace = len(s.suspects) > 1 || s.before != "" && s.before != d.name() || s.all.reached(s)
 		return known, true
 	case r.Err == nil:
-		known = append(known, s.take()...)
-		s.before = ""
-		s.accepted(d, r)
+		known = append(known, s.accepted(d, r)...)
 	case deferred:
 		known = append(known, s.take()...)
 		s.before = ""
@@ -190,29 +188,42 @@ func (s *session) begin(id string) {
 	s.all.leaves(s)
 }
 
-// accepted notes that the connection has carried a message. If recipients were put off in the words of a known limit,
-// they are tried again at once.
-func (s *session) accepted(d *delivery, r mailer.Result) {
+// accepted notes that the relay has taken a message, and returns those that are to be judged now. If it has put recipients
+// off, that is the same as if it had put the message off. They are tried again at once if that seems to be for the connection's sake.
+func (s *session) accepted(d *delivery, r mailer.Result) (known []tried) {
 	s.took++
-	var off relayReply
-	partly := false
-	for _, e := range r.Refused {
-		if reply, ok := replyOf(e); ok {
-			off, partly = reply, true
-		}
-	}
-	if !partly {
+	reply, partly := partlyOff(r.Refused)
+	switch {
+	case !partly:
 		s.whole++
 		if s.trial != nil {
 			s.trial.taken++
 		}
 		s.all.carried(s)
-		return
-	}
-	if s.trial != nil && off == s.trial.reply {
+	case s.trial != nil && reply == s.trial.reply:
 		s.trial.again = true
+	case s.whole == 0 || d.fresh || s.all.isOwn(reply):
+	case s.all.limits(reply, s.whole):
+		d.soon = true
+	case reply == s.reply && s.pending():
+		d.soon, s.replace = true, true
+		return nil
+	default:
+		known, s.reply, s.before = s.take(), reply, d.name()
+		return known
 	}
-	d.soon = s.whole > 0 && s.all.limits(off, s.whole)
+	s.before = ""
+	return s.take()
+}
+
+// partlyOff returns the reply with which a relay has put recipients off.
+func partlyOff(refused []*mailer.SendError) (r relayReply, ok bool) {
+	for _, e := range refused {
+		if r, ok = replyOf(e); ok {
+			break
+		}
+	}
+	return r, ok
 }
 
 // take takes all that is not judged yet.
@@ -384,7 +395,7 @@ func (p *sessions) wait() {
 func (p *sessions) limits(r relayReply, carried int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.most == 0 || r != p.reply || time.Now().Before(p.own[r].until) {
+	if p.most == 0 || r != p.reply {
 		return false
 	}
 	if carried < p.most {
