@@ -39,6 +39,9 @@ const trialPatience = 10 * time.Second
 // lonePatience is how long a message that was put off waits for the one after it, whose reply may explain its own.
 const lonePatience = time.Second
 
+// mostTried is how many messages a trial has: where they are streamed, many are put off at once.
+const mostTried = 2
+
 // sayingPause is how often a limit is logged at most.
 const sayingPause = time.Hour
 
@@ -275,8 +278,10 @@ func (s *session) decide(ctx context.Context) (judged, again []tried) {
 		}
 	}
 	again = s.take()
-	for _, t := range again {
-		t.delivery.fresh = true
+	if s.trial != nil {
+		for _, t := range again[:s.trial.messages] {
+			t.delivery.fresh = true
+		}
 	}
 	return nil, again
 }
@@ -286,6 +291,8 @@ func (s *session) room(n int) (room int, replace bool) {
 	switch most := s.all.limit(); {
 	case s.trial != nil:
 		return min(n, s.trial.messages), true
+	case !s.replace && (s.pending() || s.before != ""): // the next one says whether the limit is lower by now
+		return min(n, 1), false
 	case most == 0:
 		return n, s.replace
 	case s.replace:
@@ -347,7 +354,8 @@ func (p *sessions) suspect(s *session) (own bool, running <-chan struct{}) {
 	case p.trial != nil:
 		return false, p.trial.ended
 	}
-	s.trial = &trial{reply: s.reply, carried: s.whole, messages: len(s.suspects), ended: make(chan struct{})}
+	s.trial = &trial{reply: s.reply, carried: s.whole, ended: make(chan struct{})}
+	s.trial.messages = min(len(s.suspects), s.whole, mostTried) // more than it has carried a connection may not carry
 	p.trial = s.trial
 	return false, nil
 }

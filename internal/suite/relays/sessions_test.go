@@ -4,12 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/mail"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	gosmtp "github.com/emersion/go-smtp"
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/backends/smtp"
@@ -299,3 +303,89 @@ func TestSessionLimit_setting(t *testing.T) {
 		})
 	}
 }
+
+// Where messages are streamed, several are under way when the limit is met. They go over another connection too.
+func TestSessionLimit_chunked(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, 100)
+	r := &streamed{carries: 10, taken: map[string]int{}, arrived: make(chan bool, 1000)}
+	server := gosmtp.NewServer(r)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() { _ = server.Serve(l) })
+	t.Cleanup(func() {
+		_ = server.Close()
+		running.Wait()
+	})
+	h.send(150, "")
+	_, stop := h.worker(smtp.Config{Addrs: []string{l.Addr().String()}, Chunking: smtp.Auto}, 2, nil)
+	for range 150 {
+		select {
+		case <-r.arrived:
+		case <-time.After(time.Minute):
+			t.Fatal("not all arrive")
+		}
+	}
+	stop()
+	if n := h.logged(`"message":"retry"`); n != 0 || h.carries.Load() != 10 || r.sessions > 17 {
+		t.Errorf("%d tries spent, a limit of %d messages, %d connections; want 0, 10, about 15", n, h.carries.Load(), r.sessions)
+	}
+	for id, n := range r.taken {
+		if n != 1 {
+			t.Errorf("%s was delivered %d times", id, n)
+		}
+	}
+}
+
+// streamed is a server with CHUNKING that takes so many messages over one connection.
+type streamed struct {
+	carries int
+
+	mu       sync.Mutex
+	sessions int
+	taken    map[string]int
+	arrived  chan bool
+}
+
+func (s *streamed) NewSession(*gosmtp.Conn) (gosmtp.Session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sessions++
+	return &streamedSession{server: s}, nil
+}
+
+type streamedSession struct {
+	server  *streamed
+	carried int
+}
+
+func (s *streamedSession) Mail(string, *gosmtp.MailOptions) error {
+	if s.carried >= s.server.carries {
+		return &gosmtp.SMTPError{Code: 451, EnhancedCode: gosmtp.EnhancedCode{4, 4, 5}, Message: "too many messages in this session"}
+	}
+	return nil
+}
+
+func (s *streamedSession) Rcpt(string, *gosmtp.RcptOptions) error { return nil }
+
+func (s *streamedSession) Data(body io.Reader) error {
+	m, err := mail.ReadMessage(body)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, m.Body); err != nil {
+		return err
+	}
+	s.carried++
+	s.server.mu.Lock()
+	s.server.taken[m.Header.Get("Message-ID")]++
+	s.server.mu.Unlock()
+	s.server.arrived <- true
+	return nil
+}
+
+func (s *streamedSession) Reset()        {}
+func (s *streamedSession) Logout() error { return nil }
