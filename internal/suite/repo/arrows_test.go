@@ -22,6 +22,7 @@ var arrows = []struct {
 	external []string
 }{
 	{"mailer/mailertest", []string{"mailer"}, nil},
+	{"mailer/internal/jsoncodec", nil, []string{"github.com/go-json-experiment/json/"}},
 	{"mailer", []string{"mailer", "internal/hostname"}, []string{"golang.org/x/"}},
 	{"backends/smtp/internal/transport", nil, nil}, // it knows no messages
 	{"backends/smtp/internal/auth", nil, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
