@@ -29,6 +29,10 @@ type Observer struct {
 	// Connections is how many connections a mailer's relay is found to allow at once, of those that
 	// the worker would open.
 	Connections func(mailer string, allowed, wanted int)
+
+	// SessionLimit is how many messages a mailer's relay is found to take over one connection; 0: there is no such
+	// limit any more.
+	SessionLimit func(mailer string, messages int)
 }
 
 // observers calls each of several observers.
@@ -78,6 +82,14 @@ func (l observers) connections(mailer string, allowed, wanted int) {
 	for _, o := range l {
 		if o.Connections != nil {
 			o.Connections(mailer, allowed, wanted)
+		}
+	}
+}
+
+func (l observers) sessionLimit(mailer string, messages int) {
+	for _, o := range l {
+		if o.SessionLimit != nil {
+			o.SessionLimit(mailer, messages)
 		}
 	}
 }
