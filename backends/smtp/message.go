@@ -167,6 +167,11 @@ func (m *message) result() mailer.Result {
 	case m.err != nil:
 		m.refuseOthers()
 	}
+	for _, refused := range m.refused { // a server that took it for others is there for all
+		if refused.Class == mailer.Unavailable {
+			refused.Class = mailer.Temporary
+		}
+	}
 	return mailer.Result{Reply: m.reply, Refused: m.refused, Connection: m.connection()}
 }
 
