@@ -140,8 +140,12 @@ func TestParseExtensions(t *testing.T) {
 	if ext := parseExtensions([]byte("PIPELINING")); ext.pipelining {
 		t.Error("the greeting is no extension")
 	}
-	for _, size := range []string{"99999999999999999999", "-1", "0", "", "35", "999", "35 MB", "35M", "1000000 octets"} { // none of these is a limit that is meant
-		if ext := parseExtensions([]byte("x\nSIZE " + size)); ext.size != 0 || !ext.sized {
+	for _, size := range []string{"99999999999999999999", "-1", "0", "", "35", "999", "35 MB", "35M", "1000000 OCTETS"} { // none of these is a limit that is meant
+		odd := size
+		if size == "0" {
+			odd = "" // it means that there is none
+		}
+		if ext := parseExtensions([]byte("x\nSIZE " + size)); ext.size != 0 || !ext.sized || ext.oddSize != odd {
 			t.Errorf("SIZE %s: %+v", size, ext)
 		}
 	}
