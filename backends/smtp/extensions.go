@@ -48,6 +48,10 @@ func (e *extensions) known() []extension {
 	}
 }
 
+// takesEightBit reports whether the server takes messages in 8 bit. One that takes SMTPUTF8 must, whether it says so
+// or not (RFC 6531, 3.6).
+func (e *extensions) takesEightBit() bool { return e.eightBit || e.smtpUTF8 }
+
 // leastSize is the smallest limit that a server can mean: RFC 5321 (4.5.3.1.7) has every server take 64,000 octets, and
 // with less than this not even a header would pass.
 const leastSize = 1000

@@ -29,7 +29,7 @@ func TestBackend_extensions(t *testing.T) {
 		{"SMTPUTF8", all, utf8, DSN{}, "MAIL FROM:<a@x> BODY=8BITMIME SMTPUTF8", "RCPT TO:<üser@example.com>", "sent"},
 		{"long local parts", all, letter(long, long), DSN{}, "MAIL FROM:<" + long + ">", "RCPT TO:<" + long + ">", "sent"},
 		{"no SMTPUTF8", []string{"8BITMIME"}, utf8, DSN{}, "", "", "permanent"},
-		{"SMTPUTF8 without 8BITMIME", []string{"SMTPUTF8"}, utf8, DSN{}, "", "", "permanent"},
+		{"SMTPUTF8 without 8BITMIME", []string{"SMTPUTF8"}, utf8, DSN{}, "MAIL FROM:<a@x> BODY=8BITMIME SMTPUTF8", "RCPT TO:<üser@example.com>", "sent"},
 		{"domain in punycode", nil, letter("a@x", "user@bücher.example"), DSN{}, "MAIL FROM:<a@x>", "RCPT TO:<user@xn--bcher-kva.example>", "sent"},
 		{"DSN", all, letter("a@x"), DSN{"SUCCESS,DELAY", "HDRS"}, "MAIL FROM:<a@x> RET=HDRS ENVID=<a@x>",
 			"RCPT TO:<to@example.com> NOTIFY=SUCCESS,DELAY", "sent"},
