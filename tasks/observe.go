@@ -170,6 +170,8 @@ type Outcome struct {
 	Sender    int    // which of the worker's; 0 if it came to none
 	Conn      string // the connection that it was sent over, if the backend says
 	Try       int    // from 1
+	Tags      []string
+	Mailing   string
 
 	Reply   string              // the relay's, to an accepted message
 	Refused []*mailer.SendError // recipients refused though it was accepted for others
@@ -233,14 +235,21 @@ func shownTo(v redact.View, recipients []string) []string {
 const maxLogged = 10
 
 // logOutcome writes the one line that each try of a message leaves, and one for each
-// recipient who was refused alone. Durations are in milliseconds.
+// recipient who was refused alone.
 func (r reporter) logOutcome(t *taskMessage, o Outcome) {
 	line := r.log.WithLevel(o.Action.level())
 	if !line.Enabled() {
 		return
 	}
 	about := func(e *zerolog.Event) *zerolog.Event {
-		return e.Str("message_id", redact.Reason(o.MessageID, true)).Str("task", o.TaskID).Str("queue", o.Queue).Str("mailer", o.Mailer)
+		e.Str("message_id", redact.Reason(o.MessageID, true)).Str("task", o.TaskID).Str("queue", o.Queue).Str("mailer", o.Mailer)
+		if o.Mailing != "" {
+			e.Str("mailing", o.Mailing)
+		}
+		if len(o.Tags) > 0 {
+			e.Strs("tags", o.Tags)
+		}
+		return e
 	}
 	about(line).Int("try", o.Try)
 	if t.payload != nil {
@@ -259,9 +268,9 @@ func (r reporter) logOutcome(t *taskMessage, o Outcome) {
 	if o.Conn != "" {
 		line.Str("connection", o.Conn)
 	}
-	line.Dur("waited", o.Waited).Dur("took", o.Took)
+	line.Str("waited", withUnit(o.Waited)).Str("took", withUnit(o.Took))
 	if o.Action == ActionRetry {
-		line.Dur("retry_in", o.RetryIn)
+		line.Str("retry_in", withUnit(o.RetryIn))
 	}
 	switch {
 	case o.Err != nil:
@@ -276,6 +285,14 @@ func (r reporter) logOutcome(t *taskMessage, o Outcome) {
 		}
 	}
 	line.Msg(string(o.Action))
+}
+
+// withUnit writes a duration as settings are written, "1.5s", without digits that tell nothing.
+func withUnit(d time.Duration) string {
+	if d < time.Second {
+		return d.Round(10 * time.Microsecond).String()
+	}
+	return d.Round(time.Millisecond).String()
 }
 
 // addFailure adds what is known of a failure. error is the whole text, code and enhanced those
@@ -339,6 +356,7 @@ func (t *taskMessage) report(o outcome) Outcome {
 	}
 	if p := t.payload; p != nil {
 		out.MessageID, out.Try, out.Waited = p.Message.MessageID, t.tries()+1, max(t.started.Sub(p.DueAt), 0)
+		out.Tags, out.Mailing = p.Tags, p.Mailing
 	}
 	return out
 }

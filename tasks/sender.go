@@ -487,7 +487,8 @@ func (s *sender) sendEach(ctx context.Context, batch mailer.Batch) {
 	}
 }
 
-// inTime refuses a message whose time is up when it is its turn, or that has ended, or is to go over another connection.
+// inTime refuses a message whose time is up when it is its turn, that has ended, that is to go over another connection, or
+// that the relay would refuse as it has refused those before.
 func (s *sender) inTime(deliveries []*delivery) func(i int) error {
 	return func(i int) error {
 		if deliveries[i].over {
@@ -501,7 +502,10 @@ func (s *sender) inTime(deliveries []*delivery) func(i int) error {
 		if reason := s.policy.expired(a, 0); reason != nil {
 			return &expiredError{reason}
 		}
-		return nil
+		if s.probing {
+			return nil
+		}
+		return s.breaker.refuses()
 	}
 }
 
