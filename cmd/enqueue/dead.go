@@ -72,7 +72,11 @@ func (a *app) deadSubcommand(name, short string, everything bool, work func(cont
 		},
 	}
 	s.flags(c)
-	c.Flags().BoolVar(&s.all, "all", everything, "all of them")
+	all := "all of them"
+	if everything {
+		all += ", as if nothing were named"
+	}
+	c.Flags().BoolVar(&s.all, "all", false, all)
 	return c
 }
 
