@@ -15,7 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/internal/hostname"
-	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/internal/name"
 )
 
 // Seconds is a duration that may also be written as Django does, as a plain number
@@ -214,9 +214,9 @@ func (q Queues) String() string {
 }
 
 // checkQueueName refuses what programs and workers refuse too.
-func checkQueueName(name string) error {
-	if !wire.IsName(name) {
-		return fmt.Errorf("%q is not a queue's name; use %s", name, wire.NameRule)
+func checkQueueName(queue string) error {
+	if !name.Is(queue) {
+		return fmt.Errorf("%q is not a queue's name; use %s", queue, name.Rule)
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -28,30 +28,6 @@ import (
 //
 // What a kept key costs is the task's record in Redis, 3 kB for a message of 2 kB,
 // for the time of the window.
-
-// IdempotencyError reports that an idempotency key was used for another message before.
-// Nothing was queued.
-type IdempotencyError struct {
-	Key string
-	ID  string // of the task that has the key
-}
-
-func (e *IdempotencyError) Error() string {
-	return fmt.Sprintf("idempotency key %q was used for another message (task %s)", e.Key, e.ID)
-}
-
-// DeadLetterError reports that the same message was handed over before and could not be
-// delivered. Nothing was queued: a person replays the dead letter (DeadLetters.Replay)
-// or deletes it, which sets the key free.
-type DeadLetterError struct {
-	ID     string // of the dead letter
-	Queue  string
-	Reason string // why it could not be delivered
-}
-
-func (e *DeadLetterError) Error() string {
-	return fmt.Sprintf("the same message is a dead letter (%s): send it again with: enqueue dead replay %s", e.Reason, e.ID)
-}
 
 // stepQueue is where a hand-over fails that Redis would have taken.
 const stepQueue mailer.Step = "queue"
@@ -250,7 +226,7 @@ return "cancelled"`)
 // for so long.
 func takeBack(ctx context.Context, client redis.UniversalClient, place wire.QueueName, id string, held time.Duration) (answer string, err error) {
 	queue, base, next := place.String(), id, ""
-	if isOnceID(id) {
+	if handover.IsOnceID(id) {
 		records, err := readRecords(ctx, client, id, place)
 		if err != nil {
 			return "", err

@@ -118,12 +118,12 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 // checkNames refuses names that no program can put mail under.
 func (c WorkerConfig) checkNames() error {
 	for _, name := range slices.Sorted(maps.Keys(c.Queues)) {
-		if err := checkName("queue", name); err != nil {
+		if err := mailer.CheckName("queue", name); err != nil {
 			return err
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Mailers)) {
-		if err := checkName("mailer", name); err != nil {
+		if err := mailer.CheckName("mailer", name); err != nil {
 			return err
 		}
 	}

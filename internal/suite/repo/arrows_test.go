@@ -22,14 +22,14 @@ var arrows = []struct {
 	external []string
 }{
 	{"mailer/mailertest", []string{"mailer"}, nil},
-	{"mailer", []string{"mailer", "internal/hostname"}, []string{"golang.org/x/"}},
+	{"mailer", []string{"mailer", "internal/hostname", "internal/name"}, []string{"golang.org/x/"}},
 	{"backends/smtp/internal/transport", nil, nil}, // it knows no messages
 	{"backends/smtp/internal/auth", nil, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
 	{"backends/smtp", []string{"mailer", "internal/hostname", "backends/smtp/internal/"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
 	{"backends/", []string{"mailer", "internal/"}, nil},
 	{"backends", []string{"settings", "mailer", "backends/", "internal/hostname"}, []string{"golang.org/x/"}},
 	{module, []string{"mailer", "settings", "backends", "tasks"}, []string{"github.com/redis/go-redis/v9"}}, // the root
-	{"tasks", []string{"mailer", "internal/blobstore", "internal/redact", "internal/asynqbatch", "internal/batcher", "internal/redisconn", "internal/sweep", "internal/wire", "internal/presence", "internal/queuewatch"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
+	{"tasks", []string{"mailer", "internal/blobstore", "internal/handover", "internal/redact", "internal/asynqbatch", "internal/batcher", "internal/redisconn", "internal/sweep", "internal/wire", "internal/presence", "internal/queuewatch"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
 	{"adminlog", []string{"mailer"}, []string{"github.com/rs/zerolog"}},
 	{"tracing", []string{"mailer", "backends/smtp"}, []string{"go.opentelemetry.io/otel"}},
 	{"internal/asynqbatch", []string{"internal/batcher", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sys/unix"}},
@@ -42,12 +42,14 @@ var arrows = []struct {
 	{"internal/sweep", []string{"internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/redact", []string{"mailer"}, nil},
 	{"internal/hostname", nil, nil},
+	{"internal/name", nil, nil},
+	{"internal/handover", []string{"mailer", "internal/wire"}, nil},
 	{"internal/ownhost", nil, nil},
 	{"internal/wire", []string{"mailer"}, nil},
 	{"internal/pages", []string{"mailer", "settings", "backends/smtp", "tasks", "internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/ownhost", "internal/queuestats", "internal/wire"},
 		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/metrics", []string{"mailer", "backends/smtp", "tasks", "internal/queuestats", "internal/redisconn"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
-	{"settings", []string{"internal/hostname", "internal/wire"}, []string{"github.com/kelseyhightower/envconfig"}},
+	{"settings", []string{"internal/hostname", "internal/name"}, []string{"github.com/kelseyhightower/envconfig"}},
 	{"examples/contact", []string{root, "mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
 	{"examples/minimal", []string{root, "mailer"}, nil},
 	{"examples/webhook/worker", []string{"mailer", "settings", "backends", "cmd/worker/workercli", "examples/webhook"}, nil},
