@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -152,7 +151,7 @@ func (w *Worker) expired(t *taskMessage) error {
 	}
 	if via, ok := w.dispatchers[t.payload.Using]; ok {
 		if held := via.held(); held != nil {
-			return fmt.Errorf("%w: %w", reason, held)
+			return fmt.Errorf("%w; %w", held, reason)
 		}
 	}
 	return reason
@@ -286,11 +285,11 @@ func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, refused []*mai
 	}
 	later, never := *t.payload, *t.payload
 	later.Recipients, never.Recipients = nil, nil
-	var reasons []string
+	var reasons []*mailer.SendError
 	for _, r := range refused {
 		if r.Class == mailer.Permanent {
 			never.Recipients = append(never.Recipients, r.Recipient)
-			reasons = append(reasons, r.Error())
+			reasons = append(reasons, r)
 			continue
 		}
 		later.Recipients = append(later.Recipients, r.Recipient)
@@ -302,7 +301,7 @@ func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, refused []*mai
 		}
 	}
 	if len(never.Recipients) > 0 {
-		never.Refused = redact.Reason(strings.Join(reasons, "; "), true)
+		never.Refused = redact.Reason((&mailer.SendError{Step: mailer.StepRcpt, Refused: reasons}).Error(), true)
 		if err := w.enqueueRemainder(ctx, t, &never, "-refused"); err != nil {
 			return fmt.Errorf("tasks: refused recipients: %w", err)
 		}

@@ -207,12 +207,9 @@ func nobodyTook(refused []*mailer.SendError) *mailer.SendError {
 		return mildness(a.Class) - mildness(b.Class)
 	})
 	return &mailer.SendError{
-		Class: decides.Class, Step: decides.Step, Code: decides.Code, Enhanced: decides.Enhanced,
-		Refused: refused, Err: errNobody,
+		Class: decides.Class, Step: decides.Step, Code: decides.Code, Enhanced: decides.Enhanced, Refused: refused,
 	}
 }
-
-var errNobody = errors.New("no recipient was accepted")
 
 func mildness(c mailer.Class) int {
 	return slices.Index([]mailer.Class{mailer.Unknown, mailer.Unavailable, mailer.Temporary, mailer.Permanent}, c)

@@ -94,7 +94,7 @@ func TestState_counts(t *testing.T) {
 	for _, f := range got.Failures {
 		whats = append(whats, string(f.What)+" "+f.Text)
 	}
-	if want := []string{"refused RCPT <b***@example.com>: 550", "failed silently whatever", "dead letter never", "retry later"}; !slices.Equal(whats, want) {
+	if want := []string{"refused 550 (RCPT <b***@example.com>)", "failed silently whatever", "dead letter never", "retry later"}; !slices.Equal(whats, want) {
 		t.Errorf("failures = %q, want %q", whats, want)
 	}
 	if got.Mailers[0].LastError != "whatever" || got.Mailers[1].LastError != "never" {
