@@ -3,6 +3,7 @@ package mailer
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // The errors of a queue are here, so that a program can tell them apart whichever queue it has.
@@ -14,6 +15,16 @@ var ErrTooLate = errors.New("too late to cancel")
 // ErrNoTask reports that there is no task with an ID. A task is gone when its message
 // was sent, unless it has a retention.
 var ErrNoTask = errors.New("no such task")
+
+// UnknownMailerError reports that a message names a mailer that is not configured.
+type UnknownMailerError struct {
+	Name  string
+	Known []string
+}
+
+func (e *UnknownMailerError) Error() string {
+	return fmt.Sprintf("mailer: the mailer %q is not configured (there are %s)", e.Name, strings.Join(e.Known, ", "))
+}
 
 // IdempotencyError reports that an idempotency key was used for another message before.
 // Nothing was queued.

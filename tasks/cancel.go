@@ -158,7 +158,7 @@ func (q *Queue) cancel(ctx context.Context, place wire.QueueName, id string) err
 	if place.Mailer != "" && handover.IsOnceID(id) {
 		from := place
 		from.Mailer = "" // it was forwarded, if there is one
-		return leaveMark(ctx, q.redis, from, id, "", nextID(id), q.heldFor())
+		return leaveMark(ctx, q.redis, from, id, "", handover.NextID(id), q.heldFor())
 	}
 	return nil
 }

@@ -7,10 +7,11 @@ type Options = mailer.Options
 
 // What is wrong with options, and what a queue says of a message, is the same for every queue.
 type (
-	NameError        = mailer.NameError
-	TagError         = mailer.TagError
-	IdempotencyError = mailer.IdempotencyError
-	DeadLetterError  = mailer.DeadLetterError
+	NameError          = mailer.NameError
+	TagError           = mailer.TagError
+	UnknownMailerError = mailer.UnknownMailerError
+	IdempotencyError   = mailer.IdempotencyError
+	DeadLetterError    = mailer.DeadLetterError
 )
 
 // The errors of Cancel: see mailer.ErrTooLate and mailer.ErrNoTask.

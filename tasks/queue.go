@@ -5,9 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -118,16 +116,6 @@ func (q *Queue) Using(name string) (mailer.Backend, error) {
 		return nil, err
 	}
 	return other, nil
-}
-
-// UnknownMailerError reports that a message names a mailer that is not configured.
-type UnknownMailerError struct {
-	Name  string
-	Known []string
-}
-
-func (e *UnknownMailerError) Error() string {
-	return fmt.Sprintf("tasks: the mailer %q is not configured (there are %s)", e.Name, strings.Join(e.Known, ", "))
 }
 
 func (q *Queue) checkMailer(name string) error {

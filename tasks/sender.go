@@ -461,7 +461,7 @@ func (s *sender) inTime(deliveries []*delivery) func(i int) error {
 		a := deliveries[i].attempt
 		a.now = time.Now()
 		if reason := s.policy.expired(a, 0); reason != nil {
-			return &expiredError{reason}
+			return &expiredError{Reason: reason}
 		}
 		return nil
 	}

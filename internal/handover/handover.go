@@ -7,6 +7,7 @@ import (
 	"encoding/base32"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +17,9 @@ import (
 
 // DefaultMailer is what Options.Using calls the mailer without a name.
 const DefaultMailer = "default"
+
+// StepQueue is where a hand-over fails that is not the message's fault.
+const StepQueue mailer.Step = "queue"
 
 // Refused is the error of a message that cannot be handed over, however often it is tried.
 func Refused(err error) error {
@@ -113,6 +117,18 @@ func OnceID(digest string, o mailer.Options) string {
 		return uniquePrefix + shortHash(o.Using, digest)
 	}
 	return keyPrefix + readable(o.IdempotencyKey) + "-" + shortHash(o.Using, o.IdempotencyKey)
+}
+
+// NextID is the ID under which the message of a key goes that is handed over again while the task with
+// this ID may still be a worker's.
+func NextID(id string) string {
+	const digits = 6 // what is longer is no number of ours
+	if i := strings.LastIndexByte(id, '-'); i >= 0 && len(id)-i-1 <= digits {
+		if n, err := strconv.Atoi(id[i+1:]); err == nil && n > 1 {
+			return id[:i+1] + strconv.Itoa(n+1)
+		}
+	}
+	return id + "-2"
 }
 
 // readable is as much of a key as a person needs to find its task.

@@ -29,7 +29,8 @@ var arrows = []struct {
 	{"backends/", []string{"mailer", "internal/"}, nil},
 	{"backends", []string{"settings", "mailer", "backends/", "internal/hostname"}, []string{"golang.org/x/"}},
 	{module, []string{"mailer", "settings", "backends", "tasks"}, []string{"github.com/redis/go-redis/v9"}}, // the root
-	{"tasks", []string{"mailer", "internal/blobstore", "internal/handover", "internal/redact", "internal/asynqbatch", "internal/batcher", "internal/redisconn", "internal/sweep", "internal/wire", "internal/presence", "internal/queuewatch"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
+	{"tasks/queuetest", []string{"mailer", "internal/deliverypolicy", "internal/handover", "internal/redact", "internal/wire"}, nil},
+	{"tasks", []string{"mailer", "internal/blobstore", "internal/deliverypolicy", "internal/handover", "internal/redact", "internal/asynqbatch", "internal/batcher", "internal/redisconn", "internal/sweep", "internal/wire", "internal/presence", "internal/queuewatch"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
 	{"adminlog", []string{"mailer"}, []string{"github.com/rs/zerolog"}},
 	{"tracing", []string{"mailer", "backends/smtp"}, []string{"go.opentelemetry.io/otel"}},
 	{"internal/asynqbatch", []string{"internal/batcher", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sys/unix"}},
@@ -43,6 +44,7 @@ var arrows = []struct {
 	{"internal/redact", []string{"mailer"}, nil},
 	{"internal/hostname", nil, nil},
 	{"internal/name", nil, nil},
+	{"internal/deliverypolicy", []string{"mailer"}, nil},
 	{"internal/handover", []string{"mailer", "internal/wire"}, nil},
 	{"internal/ownhost", nil, nil},
 	{"internal/wire", []string{"mailer"}, nil},
@@ -98,12 +100,14 @@ func allowed(imported string, project, external []string) bool {
 	return hasPrefix(external, imported)
 }
 
-// A program that only wants to send over SMTP does not link Redis.
-func TestBackendsDoNotLinkRedis(t *testing.T) {
+// A program that only wants to send over SMTP does not link Redis, nor does the test of one that hands its mail over.
+func TestNoRedisLinked(t *testing.T) {
 	t.Parallel()
-	for _, dep := range goList(t, "{{.ImportPath}}", "-deps", module+"/backends/...") {
-		if strings.Contains(dep, "redis") || strings.Contains(dep, "asynq") {
-			t.Errorf("backends link %s", dep)
+	for _, pkg := range []string{"/mailer/...", "/backends/...", "/tasks/queuetest"} {
+		for _, dep := range goList(t, "{{.ImportPath}}", "-deps", module+pkg) {
+			if strings.Contains(dep, "redis") || strings.Contains(dep, "asynq") {
+				t.Errorf("%s links %s", pkg, dep)
+			}
 		}
 	}
 }
