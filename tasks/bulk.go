@@ -113,7 +113,8 @@ func (b *bulk) reportAll(indexes []int, err error, id string) {
 	for n, i := range indexes {
 		r := mailer.Result{Err: err}
 		if err == nil {
-			r.Reply = wire.MessageID(id, n)
+			r.TaskID = wire.MessageID(id, n)
+			r.Reply = r.TaskID
 		}
 		b.group = append(b.group, mailer.Report{Index: i, Result: r})
 	}

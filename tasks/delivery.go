@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	"iter"
 	"sync/atomic"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -265,8 +265,7 @@ func (d *delivery) releases() mark {
 	if mailer.ClassOf(e) != mailer.Unknown {
 		m.begun = d.onceToken
 	}
-	var failure *mailer.SendError
-	if d.suffix == "" && d.outcome.verdict.action == retry && errors.As(e, &failure) && failure.Class == mailer.Temporary {
+	if d.suffix == "" && d.outcome.verdict.action == retry && !deliverypolicy.InDoubt(e) {
 		m.wire = d.token
 	}
 	return m
