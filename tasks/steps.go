@@ -36,7 +36,7 @@ const (
 	sayBegun     = "begun" // at_most_once: another try has begun, and left no word of its end
 	sayLost      = "lost"  // the task is another worker's
 	sayGone      = "gone"
-	sayMore      = "more" // there is something to say: look
+	sayMore      = "more"    // there is something to say: look
 	sayPaused    = "paused:" // and what is: the queue, or the mailing
 )
 
