@@ -38,7 +38,7 @@ func (p *Pauses) Pause(ctx context.Context, what Pause) (before *Pause, err erro
 		what.By = hostName()
 	}
 	if what.At.IsZero() {
-		what.At = time.Now().UTC().Truncate(time.Second)
+		what.At = time.Now().UTC().Truncate(time.Millisecond)
 	}
 	return pauses.Set(ctx, p.redis, what)
 }

@@ -135,7 +135,7 @@ func wantedOf(all []Pause, name string) asynqbatch.Wanted {
 // adopt notes what was done to a queue with asynq's tools.
 func adopt(ctx context.Context, client redis.UniversalClient, all []Pause, name wire.QueueName, by asynqbatch.By) error {
 	if by == asynqbatch.ByPausing {
-		p := Pause{Target: Target{Queue: name.Queue, Mailer: mailerOf(name)}, By: AsynqTools, At: time.Now().UTC().Truncate(time.Second)}
+		p := Pause{Target: Target{Queue: name.Queue, Mailer: mailerOf(name)}, By: AsynqTools, At: time.Now().UTC().Truncate(time.Millisecond)}
 		data, err := json.Marshal(p)
 		if err != nil {
 			return err
