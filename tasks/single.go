@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -161,7 +160,7 @@ func (w *Worker) expired(t *taskMessage) error {
 	}
 	if via, ok := w.dispatchers[t.payload.Using]; ok {
 		if held := via.held(); held != nil {
-			return fmt.Errorf("%w: %w", reason, held)
+			return fmt.Errorf("%w; %w", held, reason)
 		}
 	}
 	return reason
@@ -261,7 +260,7 @@ func (w *Worker) settle(ctx context.Context, t *taskMessage, o outcome) (outcome
 		return o, rescue(ctx, w.redis, t.queue, t.id, redact.Reason(o.verdict.reason.Error(), true))
 	}
 	if len(o.result.Refused) > 0 {
-		if err := w.keepRefused(ctx, t, o.result.Refused); err != nil {
+		if err := w.keepRefused(ctx, t, o); err != nil {
 			return o, err
 		}
 		// If the task comes back they are not to be enqueued again: they may have their mail by then.
@@ -289,29 +288,33 @@ func (w *Worker) keepResult(t *taskMessage, result any) {
 // accepted for others. The temporary ones are tried again alone, with the same
 // message; the others become a dead letter that says why. The IDs derive from the
 // message's own, so doing it twice does it once.
-func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, refused []*mailer.SendError) error {
+func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, o outcome) error {
+	refused := o.result.Refused
 	if len(refused) == 0 || t.payload.Message.FailSilently {
 		return nil
 	}
 	later, never := *t.payload, *t.payload
 	later.Recipients, never.Recipients = nil, nil
-	var reasons []string
+	var reasons []*mailer.SendError
 	for _, r := range refused {
 		if r.Class == mailer.Permanent {
 			never.Recipients = append(never.Recipients, r.Recipient)
-			reasons = append(reasons, r.Error())
+			reasons = append(reasons, r)
 			continue
 		}
 		later.Recipients = append(later.Recipients, r.Recipient)
 	}
 	if len(later.Recipients) > 0 {
 		delay := w.policy.delay(0)
+		if o.soon {
+			delay = 0
+		}
 		if err := w.enqueueRemainder(ctx, t, &later, "-later", asynq.ProcessIn(delay)); err != nil {
 			return fmt.Errorf("tasks: recipients to try again: %w", err)
 		}
 	}
 	if len(never.Recipients) > 0 {
-		never.Refused = redact.Reason(strings.Join(reasons, "; "), true)
+		never.Refused = redact.Reason((&mailer.SendError{Step: mailer.StepRcpt, Refused: reasons}).Error(), true)
 		if err := w.enqueueRemainder(ctx, t, &never, "-refused"); err != nil {
 			return fmt.Errorf("tasks: refused recipients: %w", err)
 		}
