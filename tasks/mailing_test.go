@@ -145,3 +145,58 @@ func TestCancelMailing_inHand(t *testing.T) {
 func (h *house) cancelledKeys(queue string) int {
 	return len(h.Client(h.t).Keys(h.t.Context(), wire.CancelledKey(queue, "*")).Val())
 }
+
+// What is set aside expires as what waits elsewhere, and does not come back when the mailing goes on.
+func TestPause_expires(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	h.mailingQueue(2, Options{Deadline: time.Now().Add(2 * time.Second)})
+	h.send(3, nil)
+	h.mailingQueue(2, Options{})
+	h.send(3, prefixed("later-"))
+	h.pause(PauseTarget{Mailing: "july"})
+	cfg := h.config()
+	cfg.sweepEvery = 20 * time.Millisecond
+	h.start(cfg)
+	h.eventually("all are set aside", func() bool { return len(h.aside("default", "july")) == 2 && len(h.aside("default:mass", "july")) == 2 })
+	tools := inspect(t, h.Server)
+	h.eventually("two dead letters", func() bool {
+		single, err1 := tools.GetQueueInfo("default")
+		mass, err2 := tools.GetQueueInfo("default:mass")
+		return err1 == nil && err2 == nil && single.Archived == 1 && mass.Archived == 1 && single.Scheduled == 1 && mass.Scheduled == 1
+	})
+	if list, err := tools.ListScheduledTasks("default"); err != nil || len(list) != 1 || list[0].NextProcessAt.Year() != 2200 {
+		t.Errorf("asynq's tools show %+v, %v", list, err)
+	}
+	h.resume(PauseTarget{Mailing: "july"})
+	h.wait(3)
+	h.once(3)
+}
+
+// A mailing that is paused in front of many other tasks does not hold them up, and comes back before them, in its order.
+func TestPause_many(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	h.mailingQueue(1, Options{})
+	h.send(1800, nil)
+	order := h.pending("default")
+	h.queue = NewQueue(h.Client(t), QueueConfig{BulkSize: 1})
+	h.send(10, prefixed("other-"))
+	h.pause(PauseTarget{Mailing: "july"})
+	stop := h.start(h.config())
+	h.wait(10)
+	h.eventually("all are set aside", func() bool { return len(h.aside("default", "july")) == 1800 })
+	h.once(10)
+	stop()
+	h.send(10, prefixed("last-"))
+	h.resume(PauseTarget{Mailing: "july"})
+	if got := h.pending("default"); len(got) != 1810 {
+		t.Errorf("%d tasks wait, want 1810", len(got))
+	} else {
+		h.inOrder("what came back", got[:1800], order)
+	}
+	h.start(h.config())
+	h.wait(1810)
+	h.empty()
+	h.once(1820)
+}
