@@ -7,12 +7,10 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
 
-	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -35,7 +33,8 @@ type sender struct {
 	ledger       *ledger
 	policy       policy
 	batchSize    int
-	batchTimeout time.Duration
+	batchTimeout time.Duration // after that no message of a batch begins
+	turnPatience time.Duration // how long a message may take until others may have those behind it
 	openPatience time.Duration
 	inHand       func() int // tasks that handlers have
 	opened       error      // why there is no connection for the batch
@@ -62,11 +61,12 @@ func (s *sender) run(stop, work context.Context) {
 			if stop.Err() != nil {
 				return // the handlers still hold these tasks and give them back
 			}
-			n := len(batch)
+			n := min(len(batch), s.batchSize)
 			if s.probing {
 				n = 1
 			}
-			batch = append(s.send(work, batch[:n]), batch[n:]...)
+			s.remaining = slices.Concat(batch[n:], s.remaining)
+			batch = s.send(work, batch[:n])
 			if s.conn.isParked() {
 				batch = s.handBack(stop, batch)
 			}
@@ -94,25 +94,37 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 		first, second, changed := s.channels()
 		batch := s.take(s.add(nil, s.remaining), first)
 		if len(batch) == 0 {
-			select {
-			case <-stop.Done():
+			var over bool
+			if batch, over = s.wait(stop, first, second, changed, tripping, quiet); over {
 				return nil
-			case <-tripping:
-				return nil
-			case <-changed:
+			}
+			if len(batch) == 0 {
 				continue
-			case deliveries := <-first:
-				batch = s.add(batch, s.from(first, deliveries))
-			case deliveries := <-second:
-				batch = s.add(batch, s.from(second, deliveries))
-			case <-quiet:
-				if s.inHand() == 0 {
-					s.works()
-				}
-				return nil
 			}
 		}
 		return s.take(s.take(batch, first), second)
+	}
+}
+
+// wait waits for deliveries, or until the channels may be others. over is when there is nothing to wait for.
+func (s *sender) wait(stop context.Context, first, second chan []*delivery, changed, tripping <-chan struct{}, quiet <-chan time.Time) (batch []*delivery, over bool) {
+	defer s.busy.rest(first == s.normal || second == s.normal, s.priority != nil && (first == s.priority || second == s.priority))()
+	select {
+	case <-stop.Done():
+		return nil, true
+	case <-tripping:
+		return nil, true
+	case <-changed:
+		return nil, false
+	case deliveries := <-first:
+		return s.add(nil, s.from(first, deliveries)), false
+	case deliveries := <-second:
+		return s.add(nil, s.from(second, deliveries)), false
+	case <-quiet:
+		if s.inHand() == 0 {
+			s.works()
+		}
+		return nil, true
 	}
 }
 
@@ -232,9 +244,9 @@ func (s *sender) stillHeld(err error) {
 	s.log.Warn().Str("error", s.view.Reason(err.Error())).Msg("relay still takes no mail")
 }
 
-// send puts the batch on the wire and returns the deliveries that wait for the relay.
+// send puts the batch on the wire and returns the deliveries that wait: for the relay, or for another turn.
 func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery) {
-	ctx, cancel := context.WithTimeout(work, s.batchTimeout)
+	ctx, cancel := s.within(work)
 	defer cancel()
 	s.opened = s.open(ctx) // before the messages are taken for the wire: until then they may go back
 	deliveries, err := s.unsent(ctx, claim(batch))
@@ -247,10 +259,12 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 		return nil
 	}
 	start := time.Now()
-	stats := Batch{Mailer: s.mailer, Sender: s.number, Size: len(deliveries)}
+	stats := Batch{Mailer: s.mailer, Sender: s.number}
 	marks := newMarks(deliveries)
+	turns := newTurns(deliveries, marks, s.batchTimeout)
+	var untried []*delivery
 	var reason, away error
-	report := func(group []mailer.Report) {
+	judge := func(group []mailer.Report, late []*delivery) {
 		s.busy.note(time.Now())
 		if slices.ContainsFunc(group, func(r mailer.Report) bool { return r.Err == nil && !r.Skipped }) {
 			s.breaker.accepted()
@@ -271,8 +285,8 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 				tried = append(tried, d)
 			}
 		}
-		s.putBack(waiting)
-		held = append(held, waiting...)
+		s.putBack(slices.Concat(waiting, late))
+		held, untried = append(held, waiting...), append(untried, late...)
 		s.busy.wires.Add(-1) // the relay waits for us now
 		known := s.ledger.finish(tried, marks.after(group))
 		s.busy.wires.Add(1)
@@ -281,34 +295,52 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 		}
 	}
 	s.busy.wires.Add(1)
+	passed := turns.passOn(s.turnPatience, s.busy, s.normal, s.priority, s.remaining, s.putBack)
 	s.sendEach(s.withSpans(ctx, deliveries), mailer.Batch{
 		Messages: messages(deliveries),
-		Begin:    s.inTime(deliveries),
+		Begin:    func(i int) error { return turns.begin(i, s.inTime) },
 		Commit: func(i int) error {
-			err := s.commit(ctx, marks, i)
+			err := turns.commit(func() error { return s.commit(ctx, marks, i) })
 			if errors.As(err, new(*unknownError)) {
 				away = err
 				cancel() // as above
 			}
 			return err
 		},
-		Report: report,
+		Report: func(group []mailer.Report) { turns.report(ownEnd(ctx, group), judge) },
 	})
 	s.busy.wires.Add(-1)
+	back, remaining := passed()
+	untried, s.remaining = append(untried, back...), remaining
 	s.window = marks.most
-	stats.Duration = time.Since(start)
+	stats.Size, stats.Duration = len(deliveries)-turns.elsewhere(), time.Since(start)
 	s.observers.batch(stats)
-	if len(held) < len(deliveries) {
+	if len(held) < stats.Size {
 		s.works()
 	}
 	// A batch of which some messages were judged is tried on at once, over a new connection.
-	if away != nil {
+	switch {
+	case away != nil:
 		s.log.Error().Err(away).Msg("no mail is sent until Redis answers")
 		s.pause(work)
-	} else if len(held) == len(deliveries) && work.Err() == nil {
+	case work.Err() != nil:
+		if n := turns.cutOff(held); n > 0 {
+			s.log.Warn().Int("messages", n).Msg("cut off while they were being sent, for the worker has to end (EMAIL_SHUTDOWN_TIMEOUT): " +
+				"they go back to their queue and begin anew")
+		}
+	case len(held) > 0 && len(held) == stats.Size:
 		s.takesNone(reason)
 	}
-	return held
+	return append(held, untried...)
+}
+
+// within is the context of a batch. It has no deadline for a backend that is asked before each message: that limits each step
+// itself, and a message that gets on is not cut off. Of another backend nothing is known until its batch is through.
+func (s *sender) within(work context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := s.backend.(mailer.BatchSender); ok {
+		return context.WithCancel(work)
+	}
+	return context.WithTimeout(work, s.batchTimeout)
 }
 
 // takesNone notes that the relay has taken no message of a batch.
@@ -453,18 +485,16 @@ func (s *sender) sendEach(ctx context.Context, batch mailer.Batch) {
 }
 
 // inTime refuses a message whose time is up when it is its turn, or that has ended.
-func (s *sender) inTime(deliveries []*delivery) func(i int) error {
-	return func(i int) error {
-		if deliveries[i].over {
-			return errOver
-		}
-		a := deliveries[i].attempt
-		a.now = time.Now()
-		if reason := s.policy.expired(a, 0); reason != nil {
-			return &expiredError{reason}
-		}
-		return nil
+func (s *sender) inTime(d *delivery) error {
+	if d.over {
+		return errOver
 	}
+	a := d.attempt
+	a.now = time.Now()
+	if reason := s.policy.expired(a, 0); reason != nil {
+		return &expiredError{reason}
+	}
+	return nil
 }
 
 var errNoReport = errors.New("tasks: the backend said nothing of this message")
@@ -544,17 +574,4 @@ func (s *sender) withSpans(ctx context.Context, deliveries []*delivery) context.
 		contexts[i] = d.span.ctx
 	}
 	return s.tracer.WithMessages(ctx, contexts)
-}
-
-// busy reports whether a mailer has sent something lately, and is sending. The zero value is ready for use.
-type busy struct {
-	last  atomic.Int64
-	wires atomic.Int32 // senders that wait for their relay
-}
-
-// note notes that a message has been sent, or tried.
-func (b *busy) note(now time.Time) { b.last.Store(now.UnixNano()) }
-
-func (b *busy) lately() bool {
-	return time.Since(time.Unix(0, b.last.Load())) < asynqbatch.CheckInterval
 }
