@@ -41,6 +41,7 @@ type Link struct {
 	doubt   int           // points in doubt
 	expiry  time.Time     // not zero if halted: until when to read if nothing is in doubt
 	patient time.Duration // how long what is being written may stand still; 0: its deadline stands
+	before  int64         // what the server had taken when the deadline was set
 }
 
 // A steady is the transport as a Link writes to it, below TLS: a write goes on beyond its deadline as long as the server
@@ -60,19 +61,14 @@ func newSteady(c net.Conn, l *Link) *steady {
 }
 
 func (c *steady) Write(p []byte) (n int, err error) {
-	for before := c.link.taken(); ; {
+	for {
 		var more int
 		more, err = c.Conn.Write(p[n:])
 		n += more
 		c.link.written.Add(int64(more))
-		if err == nil || !IsTimeout(err) {
+		if err == nil || !IsTimeout(err) || !c.link.goOn() {
 			return n, err
 		}
-		now := c.link.taken()
-		if more == 0 && now == before || !c.link.goOn() {
-			return n, err
-		}
-		before = now
 	}
 }
 
@@ -86,13 +82,15 @@ func (l *Link) taken() int64 {
 	return written - unsent(l.raw.socket)
 }
 
-// goOn gives a write, which has got on, as much time again. It is false if it is not to go on.
+// goOn gives a write as much time again if the server has taken something. It is false if it is not to go on.
 func (l *Link) goOn() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.expiry.IsZero() || l.patient == 0 {
+	now := l.taken()
+	if !l.expiry.IsZero() || l.patient == 0 || now == l.before {
 		return false
 	}
+	l.before = now
 	_ = l.raw.SetWriteDeadline(time.Now().Add(l.patient))
 	return true
 }
@@ -228,7 +226,7 @@ func (l *Link) armWrite(ends []end, limit time.Duration) bool {
 		e.point.passed, e.point.written = true, e.last == 0
 	}
 	l.doubt += len(ends)
-	l.patient = limit
+	l.patient, l.before = limit, l.taken()
 	_ = l.conn.SetWriteDeadline(time.Now().Add(limit))
 	return true
 }
