@@ -369,13 +369,23 @@ func (s *sender) putBack(deliveries []*delivery) {
 // is surely ours. The error is why it is not to be written.
 func (s *sender) commit(ctx context.Context, m *marks, i int) error {
 	d := m.deliveries[i]
+	if d.over || s.ledger.committed(d) {
+		return s.committed(m, i, nil)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.batchTimeout)
+	defer cancel()
 	var err error
 	for tries := 0; tries < 3 && !d.over && !s.ledger.committed(d); tries++ { // it may have stood still while it asked
 		if err = s.ledger.mark(ctx, m.from(i)); err != nil {
 			break
 		}
 	}
-	switch {
+	return s.committed(m, i, err)
+}
+
+// committed notes that a message is about to be written, unless it is over, or not marked because of err.
+func (s *sender) committed(m *marks, i int, err error) error {
+	switch d := m.deliveries[i]; {
 	case d.over:
 		return errOver
 	case !s.ledger.committed(d):
@@ -549,6 +559,8 @@ func (s *sender) unsent(ctx context.Context, deliveries []*delivery) ([]*deliver
 	if len(deliveries) == 0 {
 		return nil, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.batchTimeout)
+	defer cancel()
 	left, err := s.ledger.unsent(ctx, deliveries, max(s.window, 1))
 	if err != nil {
 		s.putBack(slices.DeleteFunc(slices.Clone(deliveries), func(d *delivery) bool { return d.over }))
