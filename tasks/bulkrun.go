@@ -236,7 +236,7 @@ func (r *bulkRun) moveOn(ctx context.Context, m *taskMessage, o outcome) (outcom
 	case o.forwarded:
 		return r.leave(ctx, m, o, wire.Remainder{Forwarded: true}, 0)
 	case len(o.result.Refused) > 0:
-		if err := r.w.keepRefused(ctx, m, o.result.Refused); err != nil {
+		if err := r.w.keepRefused(ctx, m, o); err != nil {
 			return o, err
 		}
 		return o, r.w.ledger.note(ctx, m, wire.Record{Reply: o.result.Reply})

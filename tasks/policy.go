@@ -107,6 +107,17 @@ func (p policy) decide(err error, a attempt) verdict {
 	return verdict{action: retry, delay: delay, reason: err}
 }
 
+// temporary is the error as one of the message alone.
+func temporary(err error) error {
+	var e *mailer.SendError
+	if !errors.As(err, &e) {
+		return err
+	}
+	failure := *e
+	failure.Class = mailer.Temporary
+	return &failure
+}
+
 // expired returns why the message may not be tried any more after the given delay.
 func (p policy) expired(a attempt, delay time.Duration) error {
 	next := a.now.Add(delay)

@@ -251,7 +251,7 @@ func (w *Worker) settle(ctx context.Context, t *taskMessage, o outcome) (outcome
 		return o, rescue(ctx, w.redis, t.queue, t.id, redact.Reason(o.verdict.reason.Error(), true))
 	}
 	if len(o.result.Refused) > 0 {
-		if err := w.keepRefused(ctx, t, o.result.Refused); err != nil {
+		if err := w.keepRefused(ctx, t, o); err != nil {
 			return o, err
 		}
 		// If the task comes back they are not to be enqueued again: they may have their mail by then.
@@ -279,7 +279,8 @@ func (w *Worker) keepResult(t *taskMessage, result any) {
 // accepted for others. The temporary ones are tried again alone, with the same
 // message; the others become a dead letter that says why. The IDs derive from the
 // message's own, so doing it twice does it once.
-func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, refused []*mailer.SendError) error {
+func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, o outcome) error {
+	refused := o.result.Refused
 	if len(refused) == 0 || t.payload.Message.FailSilently {
 		return nil
 	}
@@ -296,6 +297,9 @@ func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, refused []*mai
 	}
 	if len(later.Recipients) > 0 {
 		delay := w.policy.delay(0)
+		if o.soon {
+			delay = 0
+		}
 		if err := w.enqueueRemainder(ctx, t, &later, "-later", asynq.ProcessIn(delay)); err != nil {
 			return fmt.Errorf("tasks: recipients to try again: %w", err)
 		}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -62,13 +64,19 @@ func (t *turns) commit(ask func() error) error {
 	return ask()
 }
 
-// report gives judge, with the lock held, what of a group this batch still has. Those whose turn has not come are apart.
+// report gives judge, with the lock held, what of a group this batch still has, and each message once, whatever the backend
+// does. Those whose turn has not come are apart.
 func (t *turns) report(group []mailer.Report, judge func(tried []mailer.Report, untried []*delivery)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.last = time.Now()
-	for _, r := range group {
+	group = slices.DeleteFunc(group, func(r mailer.Report) bool {
+		again := t.reported[r.Index]
 		t.reported[r.Index] = true
+		return again
+	})
+	if len(group) == 0 {
+		return
 	}
 	if !slices.ContainsFunc(group, func(r mailer.Report) bool { return t.withdrawn[r.Index] || errors.Is(r.Err, errNoTurn) }) {
 		judge(group, nil)
@@ -87,6 +95,18 @@ func (t *turns) report(group []mailer.Report, judge func(tried []mailer.Report, 
 		}
 	}
 	judge(tried, untried)
+}
+
+// unreported are the results of the messages that the backend has said nothing of.
+func (t *turns) unreported(err error) (group []mailer.Report) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, reported := range t.reported {
+		if !reported {
+			group = append(group, mailer.Report{Index: i, Result: mailer.Result{Err: err}})
+		}
+	}
+	return group
 }
 
 // withdraw takes deliveries out of the batch, and returns them after they were put back: those whose turn has not come, and of
@@ -128,8 +148,8 @@ func (t *turns) elsewhere() int {
 	return n
 }
 
-// cutOff is how many of the deliveries, which nothing came of, had begun.
-func (t *turns) cutOff(waiting []*delivery) int {
+// logCutOff says how many of the deliveries that wait were cut off, since the worker has to end.
+func (t *turns) logCutOff(log zerolog.Logger, waiting []*delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := 0
@@ -138,7 +158,10 @@ func (t *turns) cutOff(waiting []*delivery) int {
 			n++
 		}
 	}
-	return n
+	if n > 0 {
+		log.Warn().Int("messages", n).Msg("cut off while they were being sent, for the worker has to end (EMAIL_SHUTDOWN_TIMEOUT): " +
+			"they go back to their queue and begin anew")
+	}
 }
 
 // ownEnd is a group of results in which those of which nothing was tried, since the batch's own deadline has ended ctx, say so:
@@ -199,14 +222,7 @@ func (t *turns) passOn(patience time.Duration, b *busy, normal, priority chan []
 func offer(deliveries []*delivery, parts int, normal, priority chan []*delivery, ended <-chan struct{}) []*delivery {
 	var urgent, other [][]*delivery
 	for chunk := range slices.Chunk(deliveries, max((len(deliveries)+parts-1)/parts, 1)) {
-		var u, o []*delivery
-		for _, d := range chunk {
-			if d.urgent {
-				u = append(u, d)
-			} else {
-				o = append(o, d)
-			}
-		}
+		u, o := apart(chunk)
 		if len(u) > 0 {
 			urgent = append(urgent, u)
 		}
@@ -233,4 +249,16 @@ func offer(deliveries []*delivery, parts int, normal, priority chan []*delivery,
 		}
 	}
 	return nil
+}
+
+// apart returns the deliveries that came by the priority channel, and the others.
+func apart(deliveries []*delivery) (urgent, other []*delivery) {
+	for _, d := range deliveries {
+		if d.urgent {
+			urgent = append(urgent, d)
+		} else {
+			other = append(other, d)
+		}
+	}
+	return urgent, other
 }

@@ -29,7 +29,7 @@ func TestBackend_extensions(t *testing.T) {
 		{"SMTPUTF8", all, utf8, DSN{}, "MAIL FROM:<a@x> BODY=8BITMIME SMTPUTF8", "RCPT TO:<üser@example.com>", "sent"},
 		{"long local parts", all, letter(long, long), DSN{}, "MAIL FROM:<" + long + ">", "RCPT TO:<" + long + ">", "sent"},
 		{"no SMTPUTF8", []string{"8BITMIME"}, utf8, DSN{}, "", "", "permanent"},
-		{"SMTPUTF8 without 8BITMIME", []string{"SMTPUTF8"}, utf8, DSN{}, "", "", "permanent"},
+		{"SMTPUTF8 without 8BITMIME", []string{"SMTPUTF8"}, utf8, DSN{}, "MAIL FROM:<a@x> BODY=8BITMIME SMTPUTF8", "RCPT TO:<üser@example.com>", "sent"},
 		{"domain in punycode", nil, letter("a@x", "user@bücher.example"), DSN{}, "MAIL FROM:<a@x>", "RCPT TO:<user@xn--bcher-kva.example>", "sent"},
 		{"DSN", all, letter("a@x"), DSN{"SUCCESS,DELAY", "HDRS"}, "MAIL FROM:<a@x> RET=HDRS ENVID=<a@x>",
 			"RCPT TO:<to@example.com> NOTIFY=SUCCESS,DELAY", "sent"},
@@ -140,8 +140,12 @@ func TestParseExtensions(t *testing.T) {
 	if ext := parseExtensions([]byte("PIPELINING")); ext.pipelining {
 		t.Error("the greeting is no extension")
 	}
-	for _, size := range []string{"99999999999999999999", "-1", "0", "", "35", "999", "35 MB", "35M", "1000000 octets"} { // none of these is a limit that is meant
-		if ext := parseExtensions([]byte("x\nSIZE " + size)); ext.size != 0 || !ext.sized {
+	for _, size := range []string{"99999999999999999999", "-1", "0", "", "35", "999", "35 MB", "35M", "1000000 OCTETS"} { // none of these is a limit that is meant
+		odd := size
+		if size == "0" {
+			odd = "" // it means that there is none
+		}
+		if ext := parseExtensions([]byte("x\nSIZE " + size)); ext.size != 0 || !ext.sized || ext.oddSize != odd {
 			t.Errorf("SIZE %s: %+v", size, ext)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -74,12 +75,22 @@ func (s *session) noteClosing(cmd command, r *transport.Reply) {
 // that we do not understand each other.
 func (s *session) refused(m *message, step mailer.Step, r *transport.Reply) error {
 	if m.err == nil {
-		m.err = refusal(step, r)
+		m.err = s.refusal(step, r)
 	}
 	if r.Code < 400 || r.Code == 503 {
 		return errOutOfStep
 	}
 	return nil
+}
+
+// refusal is what a reply that is no success means, with what the operator says of such replies. He has a limit
+// on sending in mind: it is that of the server, which would refuse the next message too.
+func (s *session) refusal(step mailer.Step, r *transport.Reply) *mailer.SendError {
+	e := refusal(step, r)
+	if (e.Class == mailer.Permanent || e.Class == mailer.Temporary) && s.c.cfg.isTemporary(r.Code, e.Enhanced, e.Text) {
+		e.Class = mailer.Unavailable
+	}
+	return e
 }
 
 func (s *session) answerRcpt(m *message, addr string, r *transport.Reply) error {
@@ -93,21 +104,26 @@ func (s *session) answerRcpt(m *message, addr string, r *transport.Reply) error 
 	case tooMany(r, len(m.took)):
 		m.later = append(m.later, addr)
 	default:
-		m.refuse(addr, refusal(mailer.StepRcpt, r))
+		m.refuse(addr, s.refusal(mailer.StepRcpt, r))
 	}
 	return nil
 }
 
 // tooMany reports whether a recipient was refused for being one too many after the
 // server has taken others: RFC 5321, 4.5.3.1.10, where 552 is the old form of 452
-// and a server takes at least 100. X.2.Y is about the recipient's mailbox.
+// and a server takes at least 100. X.5.3 says so whatever the code (RFC 3463, 3.6), and X.2.Y is about the
+// recipient's mailbox.
 func tooMany(r *transport.Reply, taken int) bool {
-	switch r.Code {
-	case 452:
-		enhanced, _ := r.Words()
-		return taken > 0 && (len(enhanced) < 4 || enhanced[:4] != "4.2.")
-	case 552:
-		return taken >= 100
+	enhanced, _ := r.Words()
+	switch {
+	case taken == 0 || r.Code < 400:
+		return false
+	case isDetail(enhanced, "5.3"):
+		return true
+	case r.Code == 452:
+		return !strings.HasPrefix(enhanced, "4.2.")
+	case r.Code == 552:
+		return taken >= 100 && !strings.Contains(enhanced, ".2.")
 	}
 	return false
 }
@@ -160,7 +176,7 @@ func (s *session) early(m *message, r *transport.Reply) error {
 	if r.Code < 400 {
 		return errOutOfStep
 	}
-	m.err = refusal(mailer.StepBody, r)
+	m.err = s.refusal(mailer.StepBody, r)
 	if r.Code != 421 {
 		s.c.settled++
 	}
@@ -179,7 +195,7 @@ func (s *session) answerLMTP(m *message, r *transport.Reply) error {
 	case r.Code < 400:
 		return s.refused(m, mailer.StepEnd, r)
 	default:
-		m.refuse(addr, refusal(mailer.StepEnd, r))
+		m.refuse(addr, s.refusal(mailer.StepEnd, r))
 	}
 	if m.answered++; m.answered < len(m.took) {
 		return nil

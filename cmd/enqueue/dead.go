@@ -68,7 +68,11 @@ func (a *app) deadSubcommand(name, short string, everything bool, work func(cont
 	}
 	c.Flags().StringVar(&s.queue, "queue", "", "those of this queue only")
 	c.Flags().StringVar(&s.reason, "reason", "", "those whose reason contains this `text`")
-	c.Flags().BoolVar(&s.all, "all", everything, "all of them")
+	all := "all of them"
+	if everything {
+		all += ", as if nothing were named"
+	}
+	c.Flags().BoolVar(&s.all, "all", false, all)
 	return c
 }
 

@@ -118,6 +118,8 @@ function mailer(m) {
       fact("last batch", m.last_batch ? number(m.last_batch) : "–"),
       fact("sent", number(m.flow.sent))),
     m.allowed && h("p", { class: "why" }, `The relay allows ${number(m.allowed)} of ${number(m.wanted)} connections at once.`),
+    m.carries && h("p", { class: "why" }, m.carries === 1 ? "The relay takes one message over each connection."
+      : `The relay takes ${number(m.carries)} messages over one connection, which is then replaced.`),
     m.held_since ? h("p", { class: "why" }, m.held_why)
       : m.last_error && h("p", { class: "why" }, ago(m.error_at), ": ", m.last_error));
 }

@@ -139,6 +139,18 @@ func TestState_allows(t *testing.T) {
 	}
 }
 
+func TestState_carries(t *testing.T) {
+	t.Parallel()
+	s, _ := clocked("marketing")
+	for _, want := range []int{0, 10, 7, 0} {
+		s.Observer().SessionLimit("marketing", want)
+		mailers := s.snapshot(redact.View{}).Mailers
+		if got := mailers[1].Carries; got != want || mailers[0].Carries != 0 {
+			t.Errorf("limits of %d and %d messages, want %d for marketing alone", mailers[0].Carries, got, want)
+		}
+	}
+}
+
 func TestState_held(t *testing.T) {
 	t.Parallel()
 	s, pass := clocked("marketing")

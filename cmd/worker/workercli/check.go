@@ -107,6 +107,9 @@ func tryRedis(ctx context.Context, s settings.Settings) (redisconn.CheckResult, 
 		return redisconn.CheckResult{}, err
 	}
 	defer func() { _ = client.Close() }()
+	if err := redisconn.TryTLS(ctx, s.Queue.RedisURL.Reveal()); err != nil {
+		return redisconn.CheckResult{}, err
+	}
 	found, err := redisconn.Check(ctx, client)
 	if err != nil {
 		return found, err

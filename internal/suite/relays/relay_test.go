@@ -17,6 +17,17 @@ type refusal struct {
 	reply string // "": it hangs up
 }
 
+// takesSo returns what puts a relay is to have that takes so many messages over one connection, and answers each further
+// one with reply at verb, as Stalwart does. 421 closes.
+func takesSo(many int, verb, reply string) func(string, string, int) string {
+	return func(v, _ string, carried int) string {
+		if v == verb && carried >= many {
+			return reply
+		}
+		return ""
+	}
+}
+
 // relay is a mail server with limits. Its fields may be changed while it runs, under mu.
 type relay struct {
 	mu       sync.Mutex
@@ -25,6 +36,10 @@ type relay struct {
 	password string        // "": nobody need log in
 	wantsTLS bool          // it takes no mail, and has no STARTTLS either
 	slow     time.Duration // before the reply to a message
+
+	// puts returns the reply to a command that puts its message or recipient off, or "". carried is how many messages
+	// the connection has carried.
+	puts func(verb, rest string, carried int) string
 
 	addr     string
 	open     int
@@ -116,7 +131,7 @@ func (r *relay) serve(c net.Conn) {
 	if refused("greeting") || !say("220 relay.example ESMTP") {
 		return
 	}
-	loggedIn := false
+	loggedIn, carried, mail, recipients := false, 0, false, 0
 	for {
 		line, err := in.ReadString('\n')
 		if err != nil {
@@ -128,6 +143,15 @@ func (r *relay) serve(c net.Conn) {
 			return
 		}
 		reply := "250 2.0.0 Ok"
+		if verb == "MAIL" {
+			mail, recipients = false, 0
+		}
+		if off := r.putsOff(verb, rest, carried); off != "" {
+			if !say(off) || strings.HasPrefix(off, "421") {
+				return
+			}
+			continue
+		}
 		switch verb {
 		case "EHLO":
 			reply = "250-relay.example\r\n250-PIPELINING\r\n250 AUTH PLAIN"
@@ -141,7 +165,18 @@ func (r *relay) serve(c net.Conn) {
 			if r.refusesMail(loggedIn) {
 				reply = "530 5.7.0 Must issue a STARTTLS command first"
 			}
+			mail = true
+		case "RCPT":
+			if !mail {
+				reply = "503 5.5.1 MAIL first"
+				break
+			}
+			recipients++
 		case "DATA":
+			if recipients == 0 {
+				reply = "554 5.5.1 no valid recipients"
+				break
+			}
 			if r.refusesMail(loggedIn) {
 				reply = "503 5.5.1 MAIL first"
 				break
@@ -149,6 +184,7 @@ func (r *relay) serve(c net.Conn) {
 			if !say("354 go on") || !r.message(in) {
 				return
 			}
+			carried++
 		case "QUIT":
 			say("221 2.0.0 Bye")
 			return
@@ -157,6 +193,15 @@ func (r *relay) serve(c net.Conn) {
 			return
 		}
 	}
+}
+
+func (r *relay) putsOff(verb, rest string, carried int) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.puts == nil {
+		return ""
+	}
+	return r.puts(verb, rest, carried)
 }
 
 func (r *relay) refusesMail(loggedIn bool) bool {

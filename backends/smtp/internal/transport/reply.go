@@ -153,10 +153,11 @@ func (r *Reply) String() string {
 	return string(line) + " " + strings.TrimSpace(enhanced+" "+text)
 }
 
-// isEnhanced reports whether s is a status code (RFC 3463, 2) of the class of code.
+// isEnhanced reports whether s is a status code (RFC 3463, 2) that can stand behind code: of its class, or, with
+// a refusal, of that of the other refusals, for some servers do not mean a 550 so.
 func isEnhanced(s string, code int) bool {
 	parts := strings.Split(s, ".")
-	if len(parts) != 3 || parts[0] != strconv.Itoa(code/100) {
+	if len(parts) != 3 || parts[0] != strconv.Itoa(code/100) && (code < 400 || parts[0] != "4" && parts[0] != "5") {
 		return false
 	}
 	for _, p := range parts[1:] {
