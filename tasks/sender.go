@@ -377,9 +377,7 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 
 // takesNone notes that the relay has taken no message of a batch.
 func (s *sender) takesNone(reason error) {
-	if !isParked(reason) {
-		_ = s.backend.Close() // it may be this connection that has carried enough: a probe takes another one
-	}
+	_ = s.backend.Close() // it may be this connection that has carried enough: a probe takes another one
 	switch {
 	case s.probing:
 		s.stillHeld(reason)
@@ -505,10 +503,7 @@ func (s *sender) inTime(deliveries []*delivery) func(i int) error {
 		if reason := s.policy.expired(a, 0); reason != nil {
 			return &expiredError{reason}
 		}
-		if s.probing {
-			return nil
-		}
-		return s.breaker.refuses()
+		return s.breaker.refuses(s.probing)
 	}
 }
 
