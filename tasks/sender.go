@@ -331,12 +331,8 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 		}
 		s.putBack(waiting)
 		held = append(held, waiting...)
-		next := marks.after(group)
-		if s.session.replace {
-			next = nil // they go over another connection, and may do so elsewhere
-		}
 		s.busy.wires.Add(-1) // the relay waits for us now
-		known := s.ledger.finish(ended, next)
+		known := s.ledger.finish(ended, marks.after(group))
 		s.busy.wires.Add(1)
 		if !known {
 			cancel() // the others wait until Redis is back
