@@ -79,7 +79,6 @@ func (s *sender) run(stop, work context.Context) {
 		s.session.endTrial() // of which nothing came
 		if s.breaker.tripped() && !s.probing {
 			s.remaining = nil // as what is left of the batch, the handlers give these back
-			s.putBack(deliveriesOf(s.session.take()))
 		}
 	}
 }
@@ -115,9 +114,7 @@ func (s *sender) settle(list []tried) (waiting []*delivery) {
 		}
 	}
 	s.putBack(waiting)
-	if len(ended) > 0 {
-		s.ledger.finish(ended, nil)
-	}
+	s.ledger.finish(ended, nil)
 	return waiting
 }
 
@@ -129,14 +126,10 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 	var quiet, lone <-chan time.Time
 	tripping := s.breaker.tripping()
 	if s.session.pending() {
-		timer := time.NewTimer(lonePatience)
-		defer timer.Stop()
-		lone = timer.C
+		lone = time.After(lonePatience)
 	}
 	if s.probing {
-		timer := time.NewTimer(quietFor)
-		defer timer.Stop()
-		quiet, tripping = timer.C, nil
+		quiet, tripping = time.After(quietFor), nil
 	}
 	for {
 		if !s.session.pending() {
@@ -263,6 +256,12 @@ func (s *sender) handBack(stop context.Context, batch []*delivery) []*delivery {
 
 // ready returns true when the relay may be used, and probes it when that is due. It is false at the end.
 func (s *sender) ready(stop, work context.Context) bool {
+	if s.session.pending() && !s.probing {
+		if !s.breaker.tripped() {
+			return stop.Err() == nil
+		}
+		s.putBack(deliveriesOf(s.session.take())) // the handlers have them while the relay is held
+	}
 	for !s.probing {
 		probe, ok := s.breaker.wait(stop)
 		if !ok {
@@ -325,8 +324,7 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 				s.ledger.released([]*delivery{d}) // nothing of it was accepted
 			}
 			for _, t := range known {
-				why, wait := s.judge(t.delivery, t.result)
-				if wait {
+				if why, wait := s.judge(t.delivery, t.result); wait {
 					reason = why
 					waiting = append(waiting, t.delivery)
 					continue
@@ -339,12 +337,8 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 		}
 		s.putBack(slices.Concat(waiting, late))
 		held, untried = append(held, waiting...), append(untried, late...)
-		next := marks.after(group)
-		if s.session.replace {
-			next = nil // they go over another connection, and may do so elsewhere
-		}
 		s.busy.wires.Add(-1) // the relay waits for us now
-		known := s.ledger.finish(ended, next)
+		known := s.ledger.finish(ended, marks.after(group))
 		s.busy.wires.Add(1)
 		if !known {
 			cancel() // the others wait until Redis is back
