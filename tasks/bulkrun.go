@@ -29,6 +29,7 @@ func (w *Worker) processBulk(ctx context.Context, t *taskMessage) error {
 	messages, errs := t.unpack()
 	r := &bulkRun{w: w, task: t, messages: messages}
 	via, lost := r.dispatcher()
+	t.handed.belongs(r.mailing())
 	defer r.endSpans()
 	var left []*taskMessage // what is to be sent
 	for i, m := range messages {
@@ -114,6 +115,16 @@ func (r *bulkRun) dispatcher() (*dispatcher, error) {
 	return nil, nil
 }
 
+// mailing is that of the messages, which all have the same.
+func (r *bulkRun) mailing() string {
+	for _, m := range r.messages {
+		if m.payload != nil {
+			return m.payload.Mailing
+		}
+	}
+	return ""
+}
+
 // unsendable returns what becomes of a message that is not to be sent here. unfit is why
 // none can be.
 func (r *bulkRun) unsendable(m *taskMessage, via *dispatcher, unfit error) (o outcome, settled bool) {
@@ -138,9 +149,9 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 		chunks = append(chunks, chunk)
 	}
 	var failure error
-	over, room, tripping := inTime.Done(), r.w.roomFor(r.task), via.holdsNow()
+	over, room, tripping, halt := inTime.Done(), r.w.roomFor(r.task), via.holdsNow(), r.task.handed.halt
 	giveBack := func(reason BackReason) {
-		over, room, tripping, chunks, why = nil, nil, nil, nil, reason
+		over, room, tripping, halt, chunks, why = nil, nil, nil, nil, nil, reason
 		failure = r.back(via, why)
 		for _, d := range deliveries {
 			if d.giveUp() {
@@ -165,6 +176,11 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 			if d.outcome.lost { // and so are the others
 				giveBack(BackRedis)
 				failure = errNotOurs
+			} else if d.outcome.paused != "" {
+				r.task.handed.haltLike(d.outcome.paused)
+				if failure == nil {
+					giveBack(BackPaused)
+				}
 			} else if d.outcome.verdict.action == hold { // put back, when time was up
 				if !errors.Is(failure, errNotOurs) {
 					failure = r.back(via, why)
@@ -178,6 +194,8 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 			giveBack(BackAlone)
 		case <-tripping:
 			giveBack(BackHeld)
+		case <-halt:
+			giveBack(BackPaused)
 		}
 	}
 	return failure
@@ -255,7 +273,7 @@ func (r *bulkRun) leave(ctx context.Context, m *taskMessage, o outcome, how wire
 	case err != nil:
 		return o, err
 	case left:
-		return o, r.goOn(ctx, m, how, delay)
+		return o, r.goOn(ctx, m, how, delay, o.verdict.reason)
 	case other.verdict.action == drop:
 		return other, nil
 	}
@@ -279,11 +297,11 @@ func (r *bulkRun) goOnAgain(ctx context.Context, m *taskMessage, how wire.Remain
 	if cancelled > 0 {
 		return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
 	}
-	return r.goOn(ctx, m, how, 0)
+	return r.goOn(ctx, m, how, 0, nil)
 }
 
 // goOn enqueues the task of a message that leaves, which doing it twice does once.
-func (r *bulkRun) goOn(ctx context.Context, m *taskMessage, how wire.Remainder, delay time.Duration) error {
+func (r *bulkRun) goOn(ctx context.Context, m *taskMessage, how wire.Remainder, delay time.Duration, why error) error {
 	if m.payload == nil {
 		if err := r.keepUnreadable(ctx, m); err != nil {
 			return err
@@ -303,6 +321,9 @@ func (r *bulkRun) goOn(ctx context.Context, m *taskMessage, how wire.Remainder, 
 		opts = append(opts, asynq.Retention(task.Retention))
 	}
 	err := r.w.enqueueRemainder(ctx, &to, &p, "", opts...)
+	if err == nil && delay > 0 { // it is tried again
+		r.w.awaitRetry(ctx, m, "", why)
+	}
 	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost
 		p.Refused = cmp.Or(p.Refused, err.Error())
 		err = r.keepIncomplete(ctx, &to, &p)

@@ -165,6 +165,7 @@ type delivery struct {
 	key        string // of the task in Redis
 	suffix     string // what the fields of this message there end in; "" if it has the task to itself
 	cancelled  string // the key that is there if the task was cancelled
+	mailing    string // that the message belongs to, "" if to none
 	token      string // names this try
 	onceToken  string // the same if the message is at_most_once; "" for others
 	marked     bool   // it may be written: from then on it may have been delivered
@@ -186,6 +187,7 @@ func newDelivery(t *taskMessage, done chan<- *delivery) *delivery {
 	d := &delivery{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
 		key: t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.base()), token: t.token, span: t.span,
+		mailing: t.payload.Mailing,
 	}
 	d.unwanted.Store(t.alone) // what waits for its relay does not wait alone
 	if d.generation = t.payload.Generation(); d.generation != "" {
@@ -211,7 +213,9 @@ func (d *delivery) step(name string) asynqbatch.Step {
 		m := d.releases()
 		s.Args = []string{d.suffix, m.wire, m.begun}
 	default:
-		s.Args = []string{d.suffix, d.cancelled, d.token, d.onceToken}
+		if s.Args = []string{d.suffix, d.cancelled, d.token, d.onceToken}; d.mailing != "" {
+			s.Args = append(s.Args, d.mailing)
+		}
 	}
 	return s
 }
@@ -336,6 +340,7 @@ type outcome struct {
 
 	sender    int             // which one tried; 0: none
 	lost      bool            // the task is another worker's: nothing is to be done about it here
+	paused    string          // it was not tried: its "queue", or its "mailing", is paused
 	again     bool            // the message had been sent before, and was not sent again
 	forwarded bool            // the task went on to another queue
 	soon      bool            // recipients that were put off are to be tried again at once

@@ -114,6 +114,7 @@ type BackReason string
 // The reasons.
 const (
 	BackHeld     BackReason = "held"     // the relay takes no mail here: another worker may reach it
+	BackPaused   BackReason = "paused"   // its queue, its mailer or its mailing is paused
 	BackAlone    BackReason = "alone"    // a task that has killed workers is to run alone
 	BackTime     BackReason = "time"     // no connection was free for it for WorkerConfig.TaskTimeout
 	BackMemory   BackReason = "memory"   // there was no memory for it for so long

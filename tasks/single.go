@@ -10,6 +10,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -50,6 +51,7 @@ func (w *Worker) try(ctx context.Context, t *taskMessage) (outcome, error) {
 		return dead(err), nil
 	}
 	t.payload = p
+	t.handed.belongs(p.Mailing)
 	return w.await(ctx, t)
 }
 
@@ -89,6 +91,8 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 		return w.outOfTime(t, via, BackAlone)
 	case <-tripping:
 		return w.outOfTime(t, via, BackHeld)
+	case <-t.handed.halt:
+		return w.outOfTime(t, via, BackPaused)
 	}
 	why, through := BackHeld, false // the relay takes nothing if it is put back
 	select {
@@ -99,6 +103,8 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 	case <-room:
 		why = BackAlone
 	case <-tripping:
+	case <-t.handed.halt:
+		why = BackPaused
 	}
 	if !through {
 		if d.giveUp() {
@@ -109,6 +115,10 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 	}
 	if d.outcome.lost {
 		return outcome{}, errNotOurs
+	}
+	if d.outcome.paused != "" {
+		t.handed.haltLike(d.outcome.paused)
+		return w.outOfTime(t, via, BackPaused)
 	}
 	if d.outcome.verdict.action == hold { // it was put back, and is wanted back
 		return w.outOfTime(t, via, why)
@@ -121,7 +131,7 @@ func (w *Worker) fill(ctx context.Context, t *taskMessage, via *dispatcher, p *w
 	if len(p.Blobs) == 0 {
 		return nil
 	}
-	ctx, cancel := via.untilBack(ctx, t.alone)
+	ctx, cancel := via.untilBack(ctx, t)
 	defer cancel()
 	return w.blobs.fill(ctx, p)
 }
@@ -251,6 +261,9 @@ func (w *Worker) settle(ctx context.Context, t *taskMessage, o outcome) (outcome
 	if o.verdict.action == deadLetter {
 		return o, rescue(ctx, w.redis, t.queue, t.id, redact.Reason(o.verdict.reason.Error(), true))
 	}
+	if o.verdict.action == retry {
+		w.noteTry(ctx, t, o.verdict.reason)
+	}
 	if len(o.result.Refused) > 0 {
 		if err := w.keepRefused(ctx, t, o); err != nil {
 			return o, err
@@ -290,6 +303,7 @@ func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, o outcome) err
 		if err := w.enqueueRemainder(ctx, t, &p, deliverypolicy.SuffixLater, asynq.ProcessIn(delay)); err != nil {
 			return fmt.Errorf("tasks: recipients to try again: %w", err)
 		}
+		w.awaitRetry(ctx, t, deliverypolicy.SuffixLater, deliverypolicy.RefusedReason(later))
 	}
 	if len(never) > 0 {
 		p := *t.payload
@@ -308,6 +322,28 @@ func recipientsOf(refused []*mailer.SendError) []string {
 		list[i] = e.Recipient
 	}
 	return list
+}
+
+// noteTryScript writes a field of a task that is there.
+const noteTryScript = `
+if redis.call("HEXISTS", KEYS[1], "state") == 1 then redis.call("HSET", KEYS[1], ARGV[1], ARGV[2]) end
+return 0`
+
+// noteTry notes a try that has failed, for people who look at the message. It is no harm if that cannot be done.
+func (w *Worker) noteTry(ctx context.Context, t *taskMessage, reason error) {
+	if n := t.tries() + 1; n <= maxTries {
+		_ = w.redis.Eval(ctx, noteTryScript, []string{t.key}, tryField(n), tryOf(n, time.Now(), reason).encode()).Err()
+	}
+}
+
+// awaitRetry notes of a task that enqueueRemainder has made why its message was put off, and lets it wait among those that
+// are tried again. Where that cannot be done it waits among the scheduled ones, for as long.
+func (w *Worker) awaitRetry(ctx context.Context, t *taskMessage, suffix string, reason error) {
+	name := t.name
+	name.Bulk = false
+	n, now := t.tries()+1, time.Now()
+	_ = asynqbatch.AwaitRetry(ctx, w.redis, name.String(), t.payload.BaseID(t.id)+suffix, redact.Reason(reason.Error(), false), now,
+		tryField(n), tryOf(n, now, reason).encode())
 }
 
 // enqueueRemainder enqueues what is left of a message as a task of its own, which waits

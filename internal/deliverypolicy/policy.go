@@ -22,6 +22,9 @@ import (
 //	  a backend that does not say               letter after max_retry, EMAIL_MAX_AGE or the deadline
 //	refused for good (5yz); cannot be         dead letter at once
 //	  rendered; payload cannot be decoded
+//	the same 4yz to two messages in a row     these once more over a new connection, no try
+//	  over a connection that has carried        spent; refused there too: retry, as above
+//	  others
 //	relay unavailable: no connection, TLS,    hold: the message waits where it is, no try spent,
 //	  AUTH, 421 or login wanted, several        until the relay answers
 //	  messages in a row put off
@@ -186,9 +189,9 @@ func Remainders(refused []*mailer.SendError, failSilently bool) (later, never []
 	return later, never
 }
 
-// RefusedReason is why those recipients are a dead letter.
-func RefusedReason(never []*mailer.SendError) error {
-	return &mailer.SendError{Step: mailer.StepRcpt, Refused: never}
+// RefusedReason is why recipients are tried again alone, or are a dead letter.
+func RefusedReason(refused []*mailer.SendError) error {
+	return &mailer.SendError{Step: mailer.StepRcpt, Refused: refused}
 }
 
 // The ends of the IDs of tasks for such recipients, behind the ID of the message's own.
