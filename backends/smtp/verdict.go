@@ -87,7 +87,7 @@ func (s *session) refused(m *message, step mailer.Step, r *transport.Reply) erro
 // on sending in mind: it is that of the server, which would refuse the next message too.
 func (s *session) refusal(step mailer.Step, r *transport.Reply) *mailer.SendError {
 	e := refusal(step, r)
-	if (e.Class == mailer.Permanent || e.Class == mailer.Temporary) && s.c.cfg.isTemporary(r.Code, e.Enhanced, e.Text) {
+	if (e.Class == mailer.Permanent || e.Class == mailer.Temporary) && s.c.isTemporary(r.Code, e.Enhanced, e.Text) {
 		e.Class = mailer.Unavailable
 	}
 	return e
@@ -130,7 +130,7 @@ func tooMany(r *transport.Reply, taken int) bool {
 
 // answerData decides whether the body may follow.
 func (s *session) answerData(m *message, r *transport.Reply) error {
-	const challenge = 334 // of AUTH
+	const challenge = 334                                  // of AUTH
 	intermediate := r.Code/100 == 3 && r.Code != challenge // 354; of another one the first digit counts (RFC 5321, 4.2)
 	switch {
 	case intermediate && m.err == nil:
