@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -293,39 +294,34 @@ func (w *Worker) keepResult(t *taskMessage, result any) {
 // message; the others become a dead letter that says why. The IDs derive from the
 // message's own, so doing it twice does it once.
 func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, o outcome) error {
-	refused := o.result.Refused
-	if len(refused) == 0 || t.payload.Message.FailSilently {
-		return nil
-	}
-	later, never := *t.payload, *t.payload
-	later.Recipients, never.Recipients = nil, nil
-	var putOff, reasons []*mailer.SendError
-	for _, r := range refused {
-		if r.Class == mailer.Permanent {
-			never.Recipients = append(never.Recipients, r.Recipient)
-			reasons = append(reasons, r)
-			continue
-		}
-		later.Recipients = append(later.Recipients, r.Recipient)
-		putOff = append(putOff, r)
-	}
-	if len(later.Recipients) > 0 {
-		delay := w.policy.delay(0)
-		if o.soon {
+	later, never := deliverypolicy.Remainders(o.result.Refused, t.payload.Message.FailSilently)
+	if len(later) > 0 {
+		p, delay := *t.payload, w.policy.delay(0)
+		if p.Recipients = recipientsOf(later); o.soon {
 			delay = 0
 		}
-		if err := w.enqueueRemainder(ctx, t, &later, "-later", asynq.ProcessIn(delay)); err != nil {
+		if err := w.enqueueRemainder(ctx, t, &p, deliverypolicy.SuffixLater, asynq.ProcessIn(delay)); err != nil {
 			return fmt.Errorf("tasks: recipients to try again: %w", err)
 		}
-		w.awaitRetry(ctx, t, "-later", &mailer.SendError{Step: mailer.StepRcpt, Refused: putOff})
+		w.awaitRetry(ctx, t, deliverypolicy.SuffixLater, deliverypolicy.RefusedReason(later))
 	}
-	if len(never.Recipients) > 0 {
-		never.Refused = redact.Reason((&mailer.SendError{Step: mailer.StepRcpt, Refused: reasons}).Error(), true)
-		if err := w.enqueueRemainder(ctx, t, &never, "-refused"); err != nil {
+	if len(never) > 0 {
+		p := *t.payload
+		p.Recipients, p.Refused = recipientsOf(never), redact.Reason(deliverypolicy.RefusedReason(never).Error(), true)
+		if err := w.enqueueRemainder(ctx, t, &p, deliverypolicy.SuffixNever); err != nil {
 			return fmt.Errorf("tasks: refused recipients: %w", err)
 		}
 	}
 	return nil
+}
+
+// recipientsOf are the addresses that were refused.
+func recipientsOf(refused []*mailer.SendError) []string {
+	list := make([]string, len(refused))
+	for i, e := range refused {
+		list[i] = e.Recipient
+	}
+	return list
 }
 
 // noteTryScript writes a field of a task that is there.

@@ -667,9 +667,10 @@ func TestWorker_expiresInBatch(t *testing.T) {
 		return mailer.Result{}
 	}
 	deadline := time.Now().Add(2 * time.Second)
-	h.queue = h.queue.With(Options{Deadline: deadline})
+	plain := h.queue
+	h.queue = plain.With(Options{Deadline: deadline})
 	h.send(5, nil)
-	h.queue = h.queue.With(Options{})
+	h.queue = plain
 	h.send(1, func(m *mailer.EmailMessage) { m.MessageID = "<later@t>" })
 	cfg := h.config()
 	cfg.Connections, cfg.BatchSize, cfg.Concurrency = 1, 6, 6

@@ -189,9 +189,9 @@ func Remainders(refused []*mailer.SendError, failSilently bool) (later, never []
 	return later, never
 }
 
-// RefusedReason is why those recipients are a dead letter.
-func RefusedReason(never []*mailer.SendError) error {
-	return &mailer.SendError{Step: mailer.StepRcpt, Refused: never}
+// RefusedReason is why recipients are tried again alone, or are a dead letter.
+func RefusedReason(refused []*mailer.SendError) error {
+	return &mailer.SendError{Step: mailer.StepRcpt, Refused: refused}
 }
 
 // The ends of the IDs of tasks for such recipients, behind the ID of the message's own.

@@ -214,7 +214,7 @@ func (r *round) settle(t *task, m *mailer.EmailMessage, result mailer.Result) {
 func (r *round) keepRefused(t *task, m *mailer.EmailMessage, refused []*mailer.SendError) {
 	later, never := deliverypolicy.Remainders(refused, m.FailSilently)
 	if rest := r.remainder(t, deliverypolicy.SuffixLater, later); rest != nil {
-		rest.Due = r.now.Add(r.policy.Delay(0))
+		rest.Due, rest.Reason = r.now.Add(r.policy.Delay(0)), redact.Reason(deliverypolicy.RefusedReason(later).Error(), true)
 	}
 	if rest := r.remainder(t, deliverypolicy.SuffixNever, never); rest != nil {
 		reason := deliverypolicy.RefusedReason(never)
