@@ -256,7 +256,7 @@ func TestLoad_MailerProblems(t *testing.T) {
 			[]string{`EMAIL_EU_WEST_PORT: "x" is not a whole number`, "EMAIL_M_PORT: 0 is out of range"}},
 		{"not one of", with(map[string]string{"EMAIL_M_PIPELINING": "on"}), []string{`EMAIL_M_PIPELINING: "on" is not allowed`}},
 		{"control character", with(map[string]string{"EMAIL_M_HOST_USER": "u\n", "EMAIL_M_HOST_PASSWORD": "hunter2\n"}),
-			[]string{`EMAIL_M_HOST_USER: "u\n" holds`, "EMAIL_M_HOST_PASSWORD: holds"}},
+			[]string{`EMAIL_M_HOST_USER: has a line end at its end`, "EMAIL_M_HOST_PASSWORD: has a line end at its end"}},
 		{"too many connections", with(map[string]string{"EMAIL_M_CONNECTIONS": "1001"}), []string{"EMAIL_M_CONNECTIONS: 1001 is out of range"}},
 		{"TLS and SSL", with(map[string]string{"EMAIL_M_USE_TLS": "true", "EMAIL_M_USE_SSL": "true", "EMAIL_M_PORT": "465"}),
 			[]string{"EMAIL_M_USE_TLS: excludes EMAIL_M_USE_SSL: ... EMAIL_M_USE_TLS on port 587 or EMAIL_M_USE_SSL on port 465"}},

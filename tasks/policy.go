@@ -25,6 +25,9 @@ import (
 //	  a backend that does not say               letter after max_retry, EMAIL_MAX_AGE or the deadline
 //	refused for good (5yz); cannot be         dead letter at once
 //	  rendered; payload cannot be decoded
+//	the same 4yz to two messages in a row     these once more over a new connection, no try
+//	  over a connection that has carried        spent; refused there too: retry, as above
+//	  others
 //	relay unavailable: no connection, TLS,    hold: the message waits where it is, no try spent,
 //	  AUTH, 421 or login wanted, several        until the relay answers
 //	  messages in a row put off

@@ -377,6 +377,9 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 
 // takesNone notes that the relay has taken no message of a batch.
 func (s *sender) takesNone(reason error) {
+	if !isParked(reason) {
+		_ = s.backend.Close() // it may be this connection that has carried enough: a probe takes another one
+	}
 	switch {
 	case s.probing:
 		s.stillHeld(reason)

@@ -39,6 +39,9 @@ const trialPatience = 10 * time.Second
 // lonePatience is how long a message that was put off waits for the one after it, whose reply may explain its own.
 const lonePatience = time.Second
 
+// mostTried is how many messages a trial has: where they are streamed, many are put off at once.
+const mostTried = 2
+
 // sayingPause is how often a limit is logged at most.
 const sayingPause = time.Hour
 
@@ -171,9 +174,7 @@ func (s *session) sift(d *delivery, r mailer.Result) (known []tried, kept bool) 
 		s.replace = len(s.suspects) > 1 || s.before != "" && s.before != d.name() || s.all.reached(s)
 		return known, true
 	case r.Err == nil:
-		known = append(known, s.take()...)
-		s.before = ""
-		s.accepted(d, r)
+		known = append(known, s.accepted(d, r)...)
 	case deferred:
 		known = append(known, s.take()...)
 		s.before = ""
@@ -190,29 +191,42 @@ func (s *session) begin(id string) {
 	s.all.leaves(s)
 }
 
-// accepted notes that the connection has carried a message. If recipients were put off in the words of a known limit,
-// they are tried again at once.
-func (s *session) accepted(d *delivery, r mailer.Result) {
+// accepted notes that the relay has taken a message, and returns those that are to be judged now. If it has put recipients
+// off, that is the same as if it had put the message off. They are tried again at once if that seems to be for the connection's sake.
+func (s *session) accepted(d *delivery, r mailer.Result) (known []tried) {
 	s.took++
-	var off relayReply
-	partly := false
-	for _, e := range r.Refused {
-		if reply, ok := replyOf(e); ok {
-			off, partly = reply, true
-		}
-	}
-	if !partly {
+	reply, partly := partlyOff(r.Refused)
+	switch {
+	case !partly:
 		s.whole++
 		if s.trial != nil {
 			s.trial.taken++
 		}
 		s.all.carried(s)
-		return
-	}
-	if s.trial != nil && off == s.trial.reply {
+	case s.trial != nil && reply == s.trial.reply:
 		s.trial.again = true
+	case s.whole == 0 || d.fresh || s.all.isOwn(reply):
+	case s.all.limits(reply, s.whole):
+		d.soon = true
+	case reply == s.reply && s.pending():
+		d.soon, s.replace = true, true
+		return nil
+	default:
+		known, s.reply, s.before = s.take(), reply, d.name()
+		return known
 	}
-	d.soon = s.whole > 0 && s.all.limits(off, s.whole)
+	s.before = ""
+	return s.take()
+}
+
+// partlyOff returns the reply with which a relay has put recipients off.
+func partlyOff(refused []*mailer.SendError) (r relayReply, ok bool) {
+	for _, e := range refused {
+		if r, ok = replyOf(e); ok {
+			break
+		}
+	}
+	return r, ok
 }
 
 // take takes all that is not judged yet.
@@ -264,8 +278,10 @@ func (s *session) decide(ctx context.Context) (judged, again []tried) {
 		}
 	}
 	again = s.take()
-	for _, t := range again {
-		t.delivery.fresh = true
+	if s.trial != nil {
+		for _, t := range again[:s.trial.messages] {
+			t.delivery.fresh = true
+		}
 	}
 	return nil, again
 }
@@ -275,6 +291,8 @@ func (s *session) room(n int) (room int, replace bool) {
 	switch most := s.all.limit(); {
 	case s.trial != nil:
 		return min(n, s.trial.messages), true
+	case !s.replace && (s.pending() || s.before != ""): // the next one says whether the limit is lower by now
+		return min(n, 1), false
 	case most == 0:
 		return n, s.replace
 	case s.replace:
@@ -336,7 +354,8 @@ func (p *sessions) suspect(s *session) (own bool, running <-chan struct{}) {
 	case p.trial != nil:
 		return false, p.trial.ended
 	}
-	s.trial = &trial{reply: s.reply, carried: s.whole, messages: len(s.suspects), ended: make(chan struct{})}
+	s.trial = &trial{reply: s.reply, carried: s.whole, ended: make(chan struct{})}
+	s.trial.messages = min(len(s.suspects), s.whole, mostTried) // more than it has carried a connection may not carry
 	p.trial = s.trial
 	return false, nil
 }
@@ -384,7 +403,7 @@ func (p *sessions) wait() {
 func (p *sessions) limits(r relayReply, carried int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.most == 0 || r != p.reply || time.Now().Before(p.own[r].until) {
+	if p.most == 0 || r != p.reply {
 		return false
 	}
 	if carried < p.most {

@@ -48,6 +48,8 @@ func classify(step mailer.Step, code int, enhanced string) mailer.Class {
 		return mailer.Temporary // "bad sequence": we are out of step, not the message
 	case code/100 == 4:
 		return mailer.Temporary
+	case code == 521 && step == mailer.StepMail && (enhanced == "" || isDetail(enhanced, "3.2")):
+		return mailer.Unavailable // the host takes no mail at all (RFC 7504, 3)
 	case code/100 == 5 && isLimit(enhanced):
 		return mailer.Unavailable // a limit on sending: the next message would be refused too
 	case code/100 == 5 && isLater(enhanced), code == 552 && step == mailer.StepRcpt && enhanced == "":

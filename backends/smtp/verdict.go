@@ -130,10 +130,12 @@ func tooMany(r *transport.Reply, taken int) bool {
 
 // answerData decides whether the body may follow.
 func (s *session) answerData(m *message, r *transport.Reply) error {
+	const challenge = 334 // of AUTH
+	intermediate := r.Code/100 == 3 && r.Code != challenge // 354; of another one the first digit counts (RFC 5321, 4.2)
 	switch {
-	case r.Code == 354 && m.err == nil:
+	case intermediate && m.err == nil:
 		m.ready = true
-	case r.Code == 354:
+	case intermediate:
 		// MAIL was refused: whose transaction is this? The body, and even a lone
 		// dot, would go out in the name of somebody else.
 		return errOutOfStep
@@ -145,21 +147,21 @@ func (s *session) answerData(m *message, r *transport.Reply) error {
 	return nil
 }
 
-// answerEnd is the verdict on the message. Only 250 is an acceptance.
+// answerEnd is the verdict on the message.
 func (s *session) answerEnd(m *message, r *transport.Reply) error {
 	if !s.c.link.AwaitWritten(&m.point) {
 		return s.early(m, r)
 	}
 	s.c.link.Answered(&m.point)
 	switch {
-	case m.err != nil && m.err.Code == 421 && r.Code == 250:
+	case m.err != nil && m.err.Code == 421 && isAcceptance(r):
 		// It said that it is closing and went on. For whom it took the message, nobody knows.
 		m.err = &mailer.SendError{Class: mailer.Unknown, Step: mailer.StepEnd, Err: m.err}
 	case m.err != nil && m.err.Code == 421:
 		return nil // not reported yet: a new connection may do better
-	case r.Code == 250 && m.err != nil:
+	case isAcceptance(r) && m.err != nil:
 		return errOutOfStep // accepted without MAIL: what did it accept?
-	case r.Code == 250 && !m.failed():
+	case isAcceptance(r) && !m.failed():
 		m.accepted(r.String())
 	case !m.failed():
 		if err := s.refused(m, mailer.StepEnd, r); err != nil {
@@ -169,6 +171,10 @@ func (s *session) answerEnd(m *message, r *transport.Reply) error {
 	s.settle(m, r)
 	return nil
 }
+
+// isAcceptance reports whether a reply accepts a message. 250 does; of another one the first digit counts (RFC 5321,
+// 4.2), for who sends again what was accepted does so at each try. 220 and 221 greet and take leave.
+func isAcceptance(r *transport.Reply) bool { return r.Positive() && r.Code != 220 && r.Code != 221 }
 
 // early is a reply to a message that is not complete. It may refuse the message. It
 // ends the connection, for the rest of the body would be read as commands.
@@ -190,7 +196,7 @@ func (s *session) answerLMTP(m *message, r *transport.Reply) error {
 	}
 	addr := m.took[m.answered]
 	switch {
-	case r.Code == 250:
+	case isAcceptance(r):
 		m.deliveredTo(addr, r.String())
 	case r.Code < 400:
 		return s.refused(m, mailer.StepEnd, r)
@@ -208,7 +214,7 @@ func (s *session) answerLMTP(m *message, r *transport.Reply) error {
 
 // answerChunk is the reply to the probe.
 func (s *session) answerChunk(m *message, r *transport.Reply) error {
-	if r.Code == 250 {
+	if isAcceptance(r) {
 		return nil
 	}
 	m.ready = false

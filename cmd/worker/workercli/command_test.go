@@ -79,7 +79,7 @@ func TestCheck(t *testing.T) {
 	t.Setenv("EMAIL_HOST_USER", "ann")
 	t.Setenv("EMAIL_HOST_PASSWORD", "mail-secret")
 
-	got := worker(t.Context(), t, backends.Builtin(), "check")
+	got := worker(t.Context(), t, backends.Builtin(), "check", "--all")
 	if got.code != 69 {
 		t.Errorf("exit code %d, want 69 with a mail server that is away (%s)", got.code, got.err)
 	}

@@ -65,6 +65,16 @@ func (h *house) sendFrom(from string, n int, queue string) {
 	}
 }
 
+// sendTo queues a message in a task of its own.
+func (h *house) sendTo(to []string, o tasks.Options) {
+	h.t.Helper()
+	h.sent++
+	m := &mailer.EmailMessage{Body: "It works.", FromEmail: "shop@example.com", To: to, MessageID: fmt.Sprintf("<%d@app.example>", h.sent)}
+	if _, err := h.queue.With(o).Enqueue(h.t.Context(), m); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 // Write is for the workers' log.
 func (h *house) Write(p []byte) (int, error) {
 	h.mu.Lock()

@@ -3,6 +3,7 @@ package transport
 import (
 	"bufio"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -36,7 +37,9 @@ func TestReplyReader(t *testing.T) {
 		{"code too high", "600 x\r\n", 0, "", "", "", errSyntax},
 		{"bad separator", "250+x\r\n", 0, "", "", "", errSyntax},
 		{"short", "25\r\n", 0, "", "", "", errSyntax},
-		{"line too long", "250 " + strings.Repeat("x", maxReplyLine) + "\r\n", 0, "", "", "", errLong},
+		{"a line in a buffer and a half", "250-2.0.0 a" + strings.Repeat(" ", 3*maxReplyLine/2) + "\r\n250 2.0.0 b\r\n", 250, "2.0.0", "a b", "250 2.0.0 a b", nil},
+		{"line too long", "250 " + strings.Repeat("x", maxReplyLine+maxSkipped) + "\r\n", 0, "", "", "", errLong},
+		{"long line cut off", "250 " + strings.Repeat("x", 2*maxReplyLine), 0, "", "", "", io.EOF},
 		{"too many lines", strings.Repeat("250-x\r\n", maxReplyLines) + "250 x\r\n", 0, "", "", "", errLong},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
