@@ -278,6 +278,7 @@ func TestBrowser_page(t *testing.T) {
 		t.Errorf("on a phone the page is %d px wide", wide)
 	}
 	b.Do(chromedp.ResetViewport())
+	shot(b, t, "overview")
 	picture(b, t, "status.png", 1000, 1450)
 	picture(b, t, "status-phone.png", 390, 1720)
 	prefer(b, "dark")

@@ -37,6 +37,11 @@ const (
 	monitorPath  = "/monitor/"
 )
 
+// letterLink is the address of the page of a message that has failed, on that section.
+func letterLink(section, queue, id string) string {
+	return section + "/letter?" + url.Values{"queue": {queue}, "id": {id}}.Encode()
+}
+
 // page is a page for people.
 type page struct {
 	here     string // path of the section that it belongs to

@@ -217,7 +217,7 @@ func (p *letters) fill(r *http.Request, q query, v *lettersView) error {
 // line is a letter in the list.
 func (p *letters) line(l failedLetter) letterView {
 	v := letterView{
-		Key: letterKey(l.Queue, l.ID), Link: p.source.letterLink(l.Queue, l.ID), At: l.At, Next: l.Next,
+		Key: letterKey(l.Queue, l.ID), Link: letterLink(p.source.path, l.Queue, l.ID), At: l.At, Next: l.Next,
 		Reason: p.view.Text(l.Reason, maxShort), Subject: p.view.Text(l.Subject(), maxSubject), To: formatter{p.view}.recipients(l.Recipients),
 	}
 	switch {
@@ -257,8 +257,3 @@ func queueLabel(queue string) string {
 
 // letterKey names a letter in a form: its queue cannot have a blank.
 func letterKey(queue, id string) string { return queue + " " + id }
-
-// letterLink is the address of a letter's own page.
-func (s letterSource) letterLink(queue, id string) string {
-	return s.path + "/letter?" + url.Values{"queue": {queue}, "id": {id}}.Encode()
-}

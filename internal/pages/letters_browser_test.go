@@ -115,7 +115,7 @@ func shot(b *browsertest.Tab, t *testing.T, name string) {
 		prefer(b, scheme)
 		for _, width := range []int64{1280, 390} {
 			b.Do(chromedp.EmulateViewport(width, 900))
-			b.Screenshot(fmt.Sprintf("%s/%s-%s-%d.png", *shots, name, scheme, width), width, 900)
+			b.Screenshot(fmt.Sprintf("%s/%s-%s-%d.png", *shots, name, scheme, width), width, 1700)
 		}
 	}
 	prefer(b, "light")

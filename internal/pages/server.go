@@ -44,13 +44,14 @@ type Config struct {
 	// not close it.
 	Redis redis.UniversalClient
 
-	State   *State
-	Held    func() map[string]error // tasks.Worker.Held; nil: nothing ever is
-	Ending  <-chan struct{}         // closed when the worker takes nothing new any more; nil: never
-	Queues  map[string]int          // that the worker takes from, and their weights
-	Metrics http.Handler            // of /metrics; nil: there is none
-	Version string
-	Logger  *zerolog.Logger // no logs if nil
+	State    *State
+	WorkerID string                  // tasks.Worker.ID: which of the workers that live this one is
+	Held     func() map[string]error // tasks.Worker.Held; nil: nothing ever is
+	Ending   <-chan struct{}         // closed when the worker takes nothing new any more; nil: never
+	Queues   map[string]int          // that the worker takes from, and their weights
+	Metrics  http.Handler            // of /metrics; nil: there is none
+	Version  string
+	Logger   *zerolog.Logger // no logs if nil
 }
 
 func (c Config) view() redact.View { return redact.View{Addresses: c.ShowAddresses} }
@@ -63,6 +64,7 @@ type Server struct {
 	cfg      Config
 	guard    guard
 	queues   cached[[]queuestats.Queue]
+	fleet    cached[fleet]
 	write    cached[struct{}] // whether Redis takes what is written
 	http     *http.Server
 	listener net.Listener
@@ -102,6 +104,7 @@ func Start(cfg Config) (*Server, error) {
 		return nil, errors.Join(ErrUnprotected, listener.Close())
 	}
 	s.queues.read = func(ctx context.Context) ([]queuestats.Queue, error) { return queuestats.Read(ctx, cfg.Redis) }
+	s.fleet.read = func(ctx context.Context) (fleet, error) { return readFleet(ctx, cfg.Redis, cfg.WorkerID) }
 	s.write.read = func(ctx context.Context) (struct{}, error) { return struct{}{}, redisconn.TryWrite(ctx, cfg.Redis) }
 	s.http = &http.Server{
 		Handler: s.handler(), ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,

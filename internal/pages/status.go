@@ -22,6 +22,7 @@ type status struct {
 	Worker   workerStatus    `json:"worker"`
 	Redis    string          `json:"redis,omitempty"`         // why it cannot be asked
 	Refuses  string          `json:"redis_refuses,omitempty"` // why it answers and takes no mail
+	Fleet    fleet           `json:"fleet"`                   // all workers; what follows, but the queues, is of this one
 	All      flow            `json:"all"`
 	Rate     float64         `json:"rate"` // mails/s
 	Chart    chart           `json:"chart"`
@@ -111,6 +112,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	}
 	reply := s.cfg.State.snapshot(s.cfg.view())
 	reply.Worker.Version = s.cfg.Version
+	reply.Fleet, _ = s.fleet.get(r.Context()) // without Redis it is as it was last seen
 	reply.Queues = addUp(queues, s.cfg.Queues, reply.Now, s.cfg.State)
 	if err != nil {
 		reply.Redis = s.cfg.view().Text(err.Error(), maxReason)
@@ -181,9 +183,13 @@ func (f failure) status(v redact.View) failureStatus {
 		reply.Next = notZero(f.at.Add(out.RetryIn))
 	}
 	reply.Text = v.Text(out.Err.Error(), maxReason)
-	if out.Action == tasks.ActionRetry || out.Action == tasks.ActionDead {
-		queue := wire.QueueName{Mailer: out.Mailer, Queue: out.Queue, Shard: out.Shard}.String()
-		reply.Link = monitorPath + "queues/" + url.PathEscape(queue) + "/tasks/" + url.PathEscape(out.TaskID)
+	queue := wire.QueueName{Mailer: out.Mailer, Queue: out.Queue, Shard: out.Shard}.String()
+	switch out.Action {
+	case tasks.ActionRetry:
+		reply.Link = letterLink(retriesPath, queue, out.TaskID)
+	case tasks.ActionDead:
+		reply.Link = letterLink(deadPath, queue, out.TaskID)
+	case tasks.ActionSent, tasks.ActionSentBefore, tasks.ActionForwarded, tasks.ActionSilent, tasks.ActionCancelled, tasks.ActionSkipped:
 	}
 	return reply
 }
@@ -218,6 +224,7 @@ func addUp(all []queuestats.Queue, served map[string]int, now time.Time, s *Stat
 	}
 	list := make([]queueStatus, 0, len(rows))
 	for _, r := range rows {
+		r.Paused = len(r.Parts) > 0 && !slices.ContainsFunc(r.Parts, func(p partStatus) bool { return !p.Paused })
 		list = append(list, *r)
 	}
 	slices.SortFunc(list, func(a, b queueStatus) int {
@@ -244,7 +251,6 @@ func (c *counts) add(part counts) {
 	c.Scheduled += part.Scheduled
 	c.Retry += part.Retry
 	c.Dead += part.Dead
-	c.Paused = c.Paused || part.Paused
 }
 
 // rate is how many mails/s of a queue this worker sends.
