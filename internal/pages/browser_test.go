@@ -314,6 +314,15 @@ func TestBrowser_monitor(t *testing.T) {
 					t.Errorf("it shows %q", never)
 				}
 			}
+			if strings.Contains(text, "Schedulers") || strings.Contains(text, "Aggregating") {
+				t.Error("it shows what is not used")
+			}
+			wide(b, t, 390)
+			if *shots != "" {
+				b.Do(chromedp.Navigate(monitor + tt.path))
+				says(b, tt.want[0])
+				shot(b, t, "monitor"+strings.NewReplacer("/", "-", "?", "-").Replace(tt.path))
+			}
 			if tt.picture != "" {
 				picture(b, t, tt.picture, 1480, 800)
 			}

@@ -174,7 +174,7 @@ function cells(q, extra) {
     cell("waiting", q.waiting),
     cell("oldest", q.oldest, q.waiting ? span(q.oldest) : "–"),
     cell("in hand", q.in_hand),
-    extra ? cell("mails/s", q.rate, rate(q.rate)) : cell("mails/s", 0, ""),
+    extra ? cell("mails/s here", q.rate, rate(q.rate)) : cell("mails/s here", 0, ""),
     cell("scheduled", q.scheduled),
     cell("retry", q.retry, undefined, "/retries?" + q.filter),
     cell("dead", q.dead, undefined, "/dead?" + q.filter, true),
@@ -199,7 +199,7 @@ function queue(q) {
 }
 
 function queues(list) {
-  const columns = ["queue", "waiting", "oldest", "in hand", "mails/s", "scheduled", "retry", "dead"];
+  const columns = ["queue", "waiting", "oldest", "in hand", "mails/s here", "scheduled", "retry", "dead"];
   return h("div", { class: "card table" }, h("table", {},
     h("caption", { class: "hidden" }, "What waits in each queue"),
     h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col" }, c)))),

@@ -184,7 +184,7 @@ func (s *Server) handler() http.Handler {
 		l := &letters{source: source, view: s.cfg.view(), mayWrite: s.cfg.AllowWrite, log: s.cfg.Logger, known: s.names}
 		l.register(inside)
 	}
-	inside.Handle(monitorPath, newMonitor(s.cfg.Redis, s.cfg.view(), s.cfg.AllowWrite))
+	inside.Handle(monitorPath, newMonitor(s.cfg.Redis, s.cfg.view(), s.cfg.AllowWrite, s.inRedis))
 	if s.cfg.Metrics != nil {
 		inside.Handle("GET /metrics", s.cfg.Metrics)
 	}
@@ -213,6 +213,15 @@ func (s *Server) names() (queues, mailers []string) {
 	slices.Sort(queues)
 	slices.Sort(mailers)
 	return slices.Compact(queues), slices.Compact(mailers)
+}
+
+// inRedis are the names of asynq's queues that are in Redis.
+func (s *Server) inRedis() (names []string) {
+	all, _ := s.queues.get(context.Background())
+	for _, q := range all {
+		names = append(names, q.Name)
+	}
+	return names
 }
 
 // warner logs what net/http has to say, such as that a handler panicked.
