@@ -1,7 +1,9 @@
 package pages
 
 import (
+	"cmp"
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -41,11 +43,17 @@ func oneLine(task map[string]any) {
 	}
 	parts = append(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), p.Size)
 	task["payload"] = strings.Join(parts, " · ")
-	task["error_message"] = "" // once is enough
+	task["error_message"] = cmp.Or(replyCode.FindString(reason), "–") // the words are said once
+	if kind, ok := task["type"].(string); ok {
+		task["type"] = strings.TrimPrefix(kind, "mailpouch:")
+	}
 	if result, ok := task["result"].(string); ok {
 		task["result"] = oneResult(result)
 	}
 }
+
+// replyCode is the code and the enhanced one that a reason begins with.
+var replyCode = regexp.MustCompile(`^\d{3}( \d\.\d+\.\d+)?\b`)
 
 // oneResult is a result in one line.
 func oneResult(text string) string {
