@@ -26,7 +26,7 @@ var (
 type section struct{ Name, Path string }
 
 var sections = []section{
-	{"Overview", overviewPath}, {"Dead letters", deadPath}, {"Retries", retriesPath}, {"Monitor", monitorPath},
+	{"Overview", overviewPath}, {"Dead letters", deadPath}, {"Retries", retriesPath}, {"Paused", pausesPath}, {"Monitor", monitorPath},
 }
 
 // The paths of the sections.
@@ -34,6 +34,7 @@ const (
 	overviewPath = "/"
 	deadPath     = "/dead"
 	retriesPath  = "/retries"
+	pausesPath   = "/pauses"
 	monitorPath  = "/monitor/"
 )
 

@@ -17,9 +17,6 @@ import (
 //go:embed letteracts.html
 var letterActsHTML string
 
-// actTime is how long a request works on letters at most. What is left is said, and is done by asking again.
-const actTime = 20 * time.Second
-
 // letterActs does what the buttons of a page say. It is reached only if the pages may change something, and then by the
 // pages of this server alone: see guard and http.CrossOriginProtection.
 type letterActs struct {
@@ -166,27 +163,4 @@ func (a *letterActs) back(w http.ResponseWriter, r *http.Request, q query, resul
 		result.Set(name, q.values.Get(name))
 	}
 	http.Redirect(w, r, a.letters.source.path+"?"+result.Encode(), http.StatusSeeOther)
-}
-
-// said is what the list says of what was done before. All of it are words of ours and numbers.
-func said(from url.Values, s letterSource) string {
-	n := func(name string) int { n, _ := strconv.Atoi(from.Get(name)); return n }
-	act, ok := s.acts[from.Get("did")]
-	switch {
-	case from.Get("none") != "":
-		return "Nothing was done: no message was chosen."
-	case !ok:
-		return ""
-	}
-	text := number(n("n")) + " " + act.Done + "."
-	if gone := n("gone"); gone > 0 {
-		text += fmt.Sprintf(" %s were gone already: somebody else was faster.", number(gone))
-	}
-	if failed := n("failed"); failed > 0 {
-		text += fmt.Sprintf(" %s failed: the worker's log says why.", number(failed))
-	}
-	if from.Get("more") != "" {
-		text += fmt.Sprintf(" That took %d s; there are more: do it again for the rest.", int(actTime.Seconds()))
-	}
-	return text
 }

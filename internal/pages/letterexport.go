@@ -58,6 +58,9 @@ func (p *letters) exported(l failedLetter) exportedLetter {
 	return e
 }
 
+// exportPatience is how long the reader of an export may take for one letter.
+const exportPatience = 30 * time.Second
+
 // export answers with letters as a file: JSON lines, or messages as they would have been sent, several of them in a ZIP
 // file. One letter at a time is in memory.
 func (p *letters) export(w http.ResponseWriter, r *http.Request, kind string, meant iter.Seq2[*tasks.DeadLetter, error]) {
@@ -86,7 +89,7 @@ func (p *letters) export(w http.ResponseWriter, r *http.Request, kind string, me
 	head.Set("Content-Disposition", `attachment; filename="`+name+`"`)
 	for l, err := range meant {
 		if err == nil {
-			_ = control.SetWriteDeadline(time.Now().Add(writeTimeout)) // as long as it goes on
+			_ = control.SetWriteDeadline(time.Now().Add(exportPatience)) // as long as it goes on
 			var whole failedLetter
 			if whole, err = p.source.get(r.Context(), l.Queue, l.ID); p.source.isGone(err) {
 				continue

@@ -42,13 +42,9 @@ type letters struct {
 	known    func() (queues, mailers []string) // to choose from
 }
 
-// register makes the page, that of a single letter, and what the buttons do, reachable.
-func (p *letters) register(mux *http.ServeMux) {
-	p.list = newPage(p.source.path, lettersHTML, lettersJS)
-	mux.HandleFunc("GET "+p.source.path, p.show)
-	mux.Handle("GET "+p.source.path+"/letter", newLetterPage(p))
-	if p.mayWrite {
-		mux.Handle("POST "+p.source.path, newLetterActs(p))
+func newLetters(source letterSource, v *vitals) *letters {
+	return &letters{
+		source: source, list: newPage(source.path, lettersHTML, lettersJS), view: v.cfg.view(), mayWrite: v.cfg.AllowWrite, log: v.cfg.Logger, known: v.names,
 	}
 }
 
@@ -171,7 +167,7 @@ func (p *letters) show(w http.ResponseWriter, r *http.Request) {
 	q, wrong := p.read(r.URL.Query())
 	v := lettersView{
 		Path: p.source.path, Title: p.source.title, Words: p.source.words, Filter: map[string]string{}, Filtered: len(q.values) > 0,
-		MayWrite: p.mayWrite, MayEML: p.view.Addresses, Acts: p.source.buttons(), Said: said(r.URL.Query(), p.source), Ungroup: p.with(q, "group", ""),
+		MayWrite: p.mayWrite, MayEML: p.view.Addresses, Acts: p.source.buttons(), Said: p.source.said(r.URL.Query()), Ungroup: p.with(q, "group", ""),
 	}
 	for _, name := range filterFields {
 		v.Filter[name] = redact.Line(q.values.Get(name))

@@ -12,11 +12,6 @@ import (
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-// click clicks on an element, and does not wait for what comes of it.
-func click(b *browsertest.Tab, selector string) {
-	_ = browsertest.Get(b, chromedp.Evaluate[bool](fmt.Sprintf("(document.querySelector(%q).click(), true)", selector)))
-}
-
 // wide fails the test if the page is wider than a screen.
 func wide(b *browsertest.Tab, t *testing.T, width int64) {
 	t.Helper()
@@ -56,28 +51,28 @@ func TestBrowser_letters(t *testing.T) {
 	wide(b, t, 1280)
 	shot(b, t, "dead")
 
-	click(b, ".groups li:nth-child(1) a")
+	b.Press(".groups li:nth-child(1) a")
 	says(b, "1 to 9 of 9")
-	click(b, ".letters li:nth-child(1) .what")
+	b.Press(".letters li:nth-child(1) .what")
 	says(b, "last try")
 	says(b, "not delivered to n***@example.com")
 	wide(b, t, 390)
 	shot(b, t, "letter")
 
 	b.Do(chromedp.Navigate(url + "/dead?queue=bulk"))
-	click(b, ".letters li:nth-child(1) input")
-	click(b, `button[value="delete"]`)
+	b.Press(".letters li:nth-child(1) input")
+	b.Press(`button[value="delete"]`)
 	says(b, "Delete this message?")
 	shot(b, t, "sure")
-	click(b, ".sure button.primary")
+	b.Press(".sure button.primary")
 	says(b, "1 deleted.")
 	says(b, "1 to 1 of 1")
 
 	b.Do(chromedp.Navigate(url + "/dead?tag=parcel"))
-	click(b, `input[name="all"]`)
-	click(b, `button[value="replay"]`)
+	b.Press(`input[name="all"]`)
+	b.Press(`button[value="replay"]`)
 	says(b, "Replay all 9 of these messages?")
-	click(b, ".sure button.primary")
+	b.Press(".sure button.primary")
 	says(b, "9 queued again.")
 	for range 9 { // they are refused again
 		select {
@@ -92,13 +87,13 @@ func TestBrowser_letters(t *testing.T) {
 	says(b, "next in")
 	wide(b, t, 390)
 	shot(b, t, "retries")
-	click(b, ".letters li:nth-child(1) input")
-	click(b, `button[value="now"]`)
+	b.Press(".letters li:nth-child(1) input")
+	b.Press(`button[value="now"]`)
 	says(b, "1 tried now.")
 	b.Do(chromedp.Navigate(url + "/retries"))
-	click(b, ".letters li:nth-child(1) input")
-	click(b, `button[value="cancel"]`)
-	click(b, ".sure button.primary")
+	b.Press(".letters li:nth-child(1) input")
+	b.Press(`button[value="cancel"]`)
+	b.Press(".sure button.primary")
 	says(b, "1 cancelled.")
 
 	b.Do(chromedp.Navigate(url + "/dead?since=yesterday"))

@@ -3,7 +3,10 @@ package pages
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
+	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/mailpouch/mailpouch/tasks"
@@ -109,3 +112,29 @@ func retrySource(r *tasks.Retries) letterSource {
 
 // isGone reports whether an error says that somebody else was faster.
 func (s letterSource) isGone(err error) bool { return errors.Is(err, s.gone) }
+
+// said is what the list says of what was done before. All of it are words of ours and numbers.
+func (s letterSource) said(from url.Values) string {
+	n := func(name string) int { n, _ := strconv.Atoi(from.Get(name)); return n }
+	act, ok := s.acts[from.Get("did")]
+	switch {
+	case from.Get("none") != "":
+		return "Nothing was done: no message was chosen."
+	case !ok:
+		return ""
+	}
+	text := number(n("n")) + " " + act.Done + "."
+	if gone := n("gone"); gone > 0 {
+		text += fmt.Sprintf(" %s were gone already: somebody else was faster.", number(gone))
+	}
+	if failed := n("failed"); failed > 0 {
+		text += fmt.Sprintf(" %s failed: the worker's log says why.", number(failed))
+	}
+	if from.Get("more") != "" {
+		text += fmt.Sprintf(" That took %d s; there are more: do it again for the rest.", int(actTime.Seconds()))
+	}
+	return text
+}
+
+// actTime is how long a request works on letters at most. What is left is said, and is done by asking again.
+const actTime = 20 * time.Second

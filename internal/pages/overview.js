@@ -70,6 +70,11 @@ function notices(s) {
   if (s.redis) {
     list.push(h("p", { class: "notice bad" }, h("strong", {}, "Redis does not answer. "), s.redis, ". The queues below are as they were last seen."));
   }
+  for (const p of s.pauses || []) {
+    const what = p.mailing ? `The mailing ${p.mailing}` : p.queue ? `The queue ${p.queue}${p.mailer ? " of mailer " + p.mailer : ""}` : `The mailer ${p.mailer}`;
+    list.push(h("p", { class: "notice" }, h("strong", {}, `${what} is paused`), ` since ${span(since(p.at))}, by ${p.by}${p.reason ? ": " + p.reason : ""}. `,
+      h("a", { href: "/pauses" }, "All that is paused")));
+  }
   for (const m of s.mailers) {
     if (!m.held_since) continue;
     list.push(h("p", { class: "notice" }, h("strong", {}, `The relay of ${mailerName(m.name)} has taken no mail for ${span(since(m.held_since))}. `),

@@ -26,6 +26,7 @@ type status struct {
 	All      flow            `json:"all"`
 	Rate     float64         `json:"rate"` // mails/s
 	Chart    chart           `json:"chart"`
+	Pauses   []tasks.Pause   `json:"pauses,omitempty"` // in all queues, whoever serves them
 	Mailers  []mailerStatus  `json:"mailers"`
 	Queues   []queueStatus   `json:"queues"`
 	Failures []failureStatus `json:"failures"`
@@ -86,7 +87,7 @@ type counts struct {
 	Scheduled int     `json:"scheduled"`
 	Retry     int     `json:"retry"`
 	Dead      int     `json:"dead"`
-	Paused    bool    `json:"paused,omitempty"`
+	Paused    bool    `json:"paused,omitempty"` // with all its parts
 }
 
 type failureStatus struct {
@@ -104,15 +105,23 @@ type failureStatus struct {
 // refusedRecipient is the what of a failure that concerns a recipient alone.
 const refusedRecipient tasks.Action = "refused"
 
-func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+func (s *vitals) status(w http.ResponseWriter, r *http.Request) {
 	queues, err := s.queues.get(r.Context())
 	var refused error
+	var paused []tasks.Pause
+	if err == nil {
+		paused, err = s.paused.get(r.Context())
+	}
 	if err == nil {
 		_, refused = s.write.get(r.Context())
 	}
 	reply := s.cfg.State.snapshot(s.cfg.view())
 	reply.Worker.Version = s.cfg.Version
 	reply.Fleet, _ = s.fleet.get(r.Context()) // without Redis it is as it was last seen
+	for _, p := range paused {
+		p.By, p.Reason = redact.Line(p.By), s.cfg.view().Text(p.Reason, maxReason)
+		reply.Pauses = append(reply.Pauses, p)
+	}
 	reply.Queues = addUp(queues, s.cfg.Queues, reply.Now, s.cfg.State)
 	if err != nil {
 		reply.Redis = s.cfg.view().Text(err.Error(), maxReason)
@@ -214,6 +223,7 @@ func addUp(all []queuestats.Queue, served map[string]int, now time.Time, s *Stat
 		name := wire.ParseQueueName(q.Name)
 		r := row(wire.QueueName{Mailer: name.Mailer, Queue: name.Queue})
 		part := countsOf(q, now)
+		r.Paused = part.Paused && (r.Paused || len(r.Parts) == 0)
 		r.add(part)
 		if q.Unserved() {
 			r.Unserved = append(r.Unserved, q.Name)
@@ -224,7 +234,6 @@ func addUp(all []queuestats.Queue, served map[string]int, now time.Time, s *Stat
 	}
 	list := make([]queueStatus, 0, len(rows))
 	for _, r := range rows {
-		r.Paused = len(r.Parts) > 0 && !slices.ContainsFunc(r.Parts, func(p partStatus) bool { return !p.Paused })
 		list = append(list, *r)
 	}
 	slices.SortFunc(list, func(a, b queueStatus) int {

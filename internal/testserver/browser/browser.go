@@ -5,6 +5,7 @@ package browser
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"image/png"
 	"os"
 	"os/exec"
@@ -139,6 +140,24 @@ func (b *Tab) Says(want string) {
 		}
 	}
 	b.t.Fatalf("browsertest: the page does not say %q:\n%s", want, text)
+}
+
+// Press clicks on an element once it is there, and does not wait for what comes of it.
+func (b *Tab) Press(selector string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, timeout)
+	defer cancel()
+	script := fmt.Sprintf("(() => { const e = document.querySelector(%q); e?.click(); return e !== null; })()", selector)
+	for ctx.Err() == nil {
+		if there, err := chromedp.Run(ctx, chromedp.Evaluate[bool](script)); err == nil && there {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	b.t.Fatalf("browsertest: there is no %s", selector)
 }
 
 // Screenshot writes what the tab shows at that size, in CSS pixels, to a PNG file.
