@@ -50,6 +50,7 @@ func TestBrowser_letters(t *testing.T) {
 	wide(b, t, 390)
 	wide(b, t, 1280)
 	shot(b, t, "dead")
+	picture(b, t, "dead.png", 1280, 1000)
 
 	b.Press(".groups li:nth-child(1) a")
 	says(b, "1 to 9 of 9")
