@@ -283,7 +283,7 @@ func TestBrowser_page(t *testing.T) {
 	for _, want := range []string{
 		"held", "The relay of marketing has taken no mail", "connection refused", "1,284,3", "dead letter",
 		"n***@example.com", "User unknown", "Greylisting", "next in", "bulk of marketing",
-		"2 workers", "mail-2, process 1", "this one", "held: marketing", "1.1 M", "sent in 7 days", "3,112,4",
+		"2 workers", "mail-2, process 1", "this one", "held: marketing", "1.1M", "sent in 7 days", "3,112,4",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not say %q:\n%s", want, text)

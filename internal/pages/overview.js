@@ -103,7 +103,7 @@ function chart(s) {
 function days(list) {
   const top = Math.max(...list.map((d) => d.sent), 1);
   const name = (d) => new Date(d.date + "T00:00:00Z").toLocaleDateString("en", { weekday: "short", timeZone: "UTC" });
-  const short = (n) => n >= 1e6 ? (n / 1e6).toFixed(n >= 1e7 ? 0 : 1) + " M" : n >= 1e4 ? Math.round(n / 1e3) + " k" : number(n);
+  const short = (n) => n >= 1e6 ? (n / 1e6).toFixed(n >= 1e7 ? 0 : 1) + "M" : n >= 1e4 ? Math.round(n / 1e3) + "k" : number(n);
   return h("ol", { class: "days", "aria-label": "Sent in the last days" }, list.map((d, i) => {
     const failed = d.dead > 0 && ` · ${number(d.dead)} dead`;
     return h("li", { title: `${d.date}: ${number(d.sent)} sent, ${number(d.retried)} tried again, ${number(d.dead)} dead letters, ${number(d.refused)} recipients refused` },
