@@ -162,5 +162,5 @@ func (a *letterActs) back(w http.ResponseWriter, r *http.Request, q query, resul
 	for name := range q.values {
 		result.Set(name, q.values.Get(name))
 	}
-	http.Redirect(w, r, a.letters.source.path+"?"+result.Encode(), http.StatusSeeOther)
+	http.Redirect(w, r, a.letters.source.path+"?"+result.Encode(), http.StatusSeeOther) //nolint:gosec // the path is ours
 }

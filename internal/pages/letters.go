@@ -154,7 +154,7 @@ type letterView struct {
 type actView struct{ Value, Label string }
 
 func (s letterSource) buttons() []actView {
-	var list []actView
+	list := make([]actView, 0, len(s.acts))
 	for value, act := range s.acts {
 		list = append(list, actView{value, act.Button})
 	}

@@ -164,13 +164,13 @@ func TestLetters_acts(t *testing.T) {
 		if reply.StatusCode != tt.code || !strings.Contains(body, tt.want) {
 			t.Errorf("%s: %s, want %d %q: %s", name, reply.Status, tt.code, tt.want, body)
 		}
-		if reply.StatusCode == 303 && reply.Header.Get("Location") != "/dead?none=1" {
+		if reply.StatusCode == http.StatusSeeOther && reply.Header.Get("Location") != "/dead?none=1" {
 			t.Errorf("%s: to %s", name, reply.Header.Get("Location"))
 		}
 		left(4)
 	}
 	reply, _ := post(t, s, "/dead", url.Values{"do": {"replay"}, "letter": {key(0), key(0)}, "tag": {"x y"}})
-	if want := "/dead?did=replay&gone=1&n=1&tag=x+y"; reply.StatusCode != 303 || reply.Header.Get("Location") != want {
+	if want := "/dead?did=replay&gone=1&n=1&tag=x+y"; reply.StatusCode != http.StatusSeeOther || reply.Header.Get("Location") != want {
 		t.Errorf("%s to %s, want %s", reply.Status, reply.Header.Get("Location"), want)
 	}
 	left(3)
@@ -178,11 +178,11 @@ func TestLetters_acts(t *testing.T) {
 	if !strings.Contains(body, "1 queued again. 1 were gone already: somebody else was faster.") {
 		t.Errorf("it does not say what was done: %s", body)
 	}
-	if reply, _ := post(t, s, "/dead", url.Values{"do": {"delete"}, "all": {"2"}, "reason": {"552"}, "sure": {"yes"}}); reply.StatusCode != 303 {
+	if reply, _ := post(t, s, "/dead", url.Values{"do": {"delete"}, "all": {"2"}, "reason": {"552"}, "sure": {"yes"}}); reply.StatusCode != http.StatusSeeOther {
 		t.Errorf("delete all of a reason: %s", reply.Status)
 	}
 	left(1)
-	if reply, body := get(t, s, "/dead/letter?queue=default&id="+ids[2]); reply.StatusCode != 404 || !strings.Contains(body, "There is no such message here any more") {
+	if reply, body := get(t, s, "/dead/letter?queue=default&id="+ids[2]); reply.StatusCode != http.StatusNotFound || !strings.Contains(body, "There is no such message here any more") {
 		t.Errorf("a letter that is gone: %s %s", reply.Status, body)
 	}
 }
