@@ -265,9 +265,13 @@ func (b *breaker) relayRefuses(name string, err error) bool {
 
 // refuses returns what the relay has said to several different messages in a row, nil if it has not: the rest of a
 // batch need not hear it too, for the relay may count what it refuses.
-func (b *breaker) refuses() error {
+// A probe asks the relay all the same.
+func (b *breaker) refuses(probe bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if probe {
+		return nil
+	}
 	return b.last
 }
 

@@ -399,9 +399,7 @@ func (s *sender) within(work context.Context) (context.Context, context.CancelFu
 
 // takesNone notes that the relay has taken no message of a batch.
 func (s *sender) takesNone(reason error) {
-	if !isParked(reason) {
-		_ = s.backend.Close() // it may be this connection that has carried enough: a probe takes another one
-	}
+	_ = s.backend.Close() // it may be this connection that has carried enough: a probe takes another one
 	switch {
 	case s.probing:
 		s.stillHeld(reason)
@@ -512,10 +510,7 @@ func (s *sender) inTime(d *delivery) error {
 	if reason := s.policy.expired(a, 0); reason != nil {
 		return &expiredError{Reason: reason}
 	}
-	if s.probing {
-		return nil
-	}
-	return s.breaker.refuses()
+	return s.breaker.refuses(s.probing)
 }
 
 var errNoReport = errors.New("tasks: the backend said nothing of this message")

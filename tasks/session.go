@@ -133,7 +133,7 @@ func deliveriesOf(list []tried) []*delivery {
 // says 421 closes, but for Exim, which may say it of a recipient.
 func replyOf(err error) (r relayReply, ok bool) {
 	var e *mailer.SendError
-	if !errors.As(err, &e) || e.Code/100 != 4 {
+	if !errors.As(err, &e) || e.Code/100 != 4 && !isPassing(e) {
 		return r, false
 	}
 	switch e.Step {
@@ -143,6 +143,12 @@ func replyOf(err error) (r relayReply, ok bool) {
 		ok = true
 	}
 	return relayReply{e.Step, e.Code, e.Enhanced}, ok
+}
+
+// isPassing reports whether a permanent code means a refusal that passes: by its enhanced code, or because the operator
+// says so. Those that want a login or TLS (53x) and 503 are about neither message nor session.
+func isPassing(e *mailer.SendError) bool {
+	return e.Code/100 == 5 && e.Code/10 != 53 && e.Code != 503 && (e.Class == mailer.Temporary || e.Class == mailer.Unavailable)
 }
 
 // sift takes the result of a delivery and returns those that are to be judged now. What may be for the connection's

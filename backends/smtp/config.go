@@ -242,11 +242,6 @@ func rules(texts []string) (list []replyrule.Rule, err error) {
 	return list, err
 }
 
-// isTemporary reports whether TemporaryReplies has the reply.
-func (c *Config) isTemporary(code int, enhanced, text string) bool {
-	return slices.ContainsFunc(c.temporary, func(r replyrule.Rule) bool { return r.Matches(code, enhanced, text) })
-}
-
 // withPort adds the port that belongs to the mode of TLS if addr has none.
 func (c Config) withPort(addr string) string {
 	if c.Network == "unix" {

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
+	"github.com/mailpouch/mailpouch/internal/replyrule"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -150,6 +152,11 @@ func (c *conn) within(ctx context.Context, f func() error) error {
 	failure := &mailer.SendError{Step: mailer.StepConnect}
 	errors.As(err, &failure)
 	return unavailable(failure.Step, context.Cause(ctx))
+}
+
+// isTemporary reports whether Config.TemporaryReplies has the reply.
+func (c *conn) isTemporary(code int, enhanced, text string) bool {
+	return slices.ContainsFunc(c.cfg.temporary, func(r replyrule.Rule) bool { return r.Matches(code, enhanced, text) })
 }
 
 // full reports whether the connection has done its share.

@@ -14,6 +14,7 @@ type extensions struct {
 	chunking   bool     // RFC 3030
 	eightBit   bool     // 8BITMIME, RFC 6152
 	smtpUTF8   bool     // RFC 6531
+	allBytes   bool     // it takes messages in 8 bit: with SMTPUTF8 it must, whether it says so or not (RFC 6531, 3.6)
 	dsn        bool     // RFC 3461
 	startTLS   bool     // RFC 3207
 	sized      bool     // SIZE, RFC 1870
@@ -47,10 +48,6 @@ func (e *extensions) known() []extension {
 		{"AUTH", &e.login, e.addMechanisms},
 	}
 }
-
-// takesEightBit reports whether the server takes messages in 8 bit. One that takes SMTPUTF8 must, whether it says so
-// or not (RFC 6531, 3.6).
-func (e *extensions) takesEightBit() bool { return e.eightBit || e.smtpUTF8 }
 
 // leastSize is the smallest limit that a server can mean: RFC 5321 (4.5.3.1.7) has every server take 64,000 octets, and
 // with less than this not even a header would pass.
@@ -93,6 +90,7 @@ func parseExtensions(text []byte) (ext extensions) {
 			}
 		}
 	}
+	ext.allBytes = ext.eightBit || ext.smtpUTF8
 	return ext
 }
 

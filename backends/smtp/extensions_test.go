@@ -131,7 +131,7 @@ func TestExtensions_known(t *testing.T) {
 func TestParseExtensions(t *testing.T) {
 	ext := parseExtensions([]byte("peer greets\nPIPELINING\nsize 1000\nAUTH=LOGIN\nAUTH PLAIN cram-md5\n8BITMIME\nsmtputf8\nDSN\nSTARTTLS\nCHUNKING\nXFOO bar\n\n"))
 	want := extensions{
-		pipelining: true, chunking: true, eightBit: true, smtpUTF8: true, dsn: true, startTLS: true,
+		pipelining: true, chunking: true, eightBit: true, smtpUTF8: true, allBytes: true, dsn: true, startTLS: true,
 		sized: true, size: 1000, login: true, auth: []string{"LOGIN", "PLAIN", "CRAM-MD5"},
 	}
 	if fmt.Sprint(ext) != fmt.Sprint(want) {

@@ -226,7 +226,7 @@ func (m *message) refuseUnfit(ext *extensions) *mailer.SendError {
 	if m.utf8 && !ext.smtpUTF8 {
 		return noUTF8(mailer.StepMail)
 	}
-	if m.eightBit && !ext.takesEightBit() {
+	if m.eightBit && !ext.allBytes {
 		if err := m.encode(); err != nil {
 			return err
 		}

@@ -87,7 +87,7 @@ func (s *session) refused(m *message, step mailer.Step, r *transport.Reply) erro
 // on sending in mind: it is that of the server, which would refuse the next message too.
 func (s *session) refusal(step mailer.Step, r *transport.Reply) *mailer.SendError {
 	e := refusal(step, r)
-	if (e.Class == mailer.Permanent || e.Class == mailer.Temporary) && s.c.cfg.isTemporary(r.Code, e.Enhanced, e.Text) {
+	if (e.Class == mailer.Permanent || e.Class == mailer.Temporary) && s.c.isTemporary(r.Code, e.Enhanced, e.Text) {
 		e.Class = mailer.Unavailable
 	}
 	return e

@@ -20,7 +20,7 @@ type oddRelay struct {
 	net.Listener
 
 	offers []string
-	answer func() string
+	answer func(carried int) string // messages accepted on the connection
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -28,7 +28,7 @@ type oddRelay struct {
 	taken int // of them with 250
 }
 
-func startOddRelay(t *testing.T, answer func() string, offers ...string) *oddRelay {
+func startOddRelay(t *testing.T, answer func(carried int) string, offers ...string) *oddRelay {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -64,17 +64,19 @@ func (r *oddRelay) serve(c net.Conn) {
 	in := bufio.NewScanner(c)
 	say := func(line string) { _, _ = fmt.Fprint(c, line+"\r\n") }
 	say("220 odd.example")
+	carried := 0
 	for body := false; in.Scan(); {
 		line := in.Text()
 		verb, _, _ := strings.Cut(strings.ToUpper(line), " ")
 		switch {
 		case body && line == ".":
 			body = false
-			reply := r.answer()
+			reply := r.answer(carried)
 			r.mu.Lock()
 			r.tries++
 			if strings.HasPrefix(reply, "250") {
 				r.taken++
+				carried++
 			}
 			r.mu.Unlock()
 			say(reply)
@@ -139,7 +141,7 @@ func (r *oddRelay) work(t *testing.T, messages int) *running {
 // TestRun_oddSize: a limit that cannot be meant keeps no message back, and is spoken of once, however many connections
 // there are.
 func TestRun_oddSize(t *testing.T) {
-	r := startOddRelay(t, func() string { return "250 ok" }, "SIZE 35 MB")
+	r := startOddRelay(t, func(int) string { return "250 ok" }, "SIZE 35 MB")
 	t.Setenv("EMAIL_CONNECTION_MAX_MESSAGES", "1")
 	w := r.work(t, 5)
 	until(t, "5 messages", func() bool { _, taken := r.counts(); return taken == 5 })
@@ -159,7 +161,7 @@ func TestRun_dailyLimit(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var mu sync.Mutex
 			limited := true
-			r := startOddRelay(t, func() string {
+			r := startOddRelay(t, func(int) string {
 				mu.Lock()
 				defer mu.Unlock()
 				if limited {
@@ -185,5 +187,24 @@ func TestRun_dailyLimit(t *testing.T) {
 				t.Error(w.log.String())
 			}
 		})
+	}
+}
+
+// TestRun_sessionLimit: a permanent refusal that means a limit of the connection is no end of the messages behind it.
+func TestRun_sessionLimit(t *testing.T) {
+	r := startOddRelay(t, func(carried int) string {
+		if carried >= 3 {
+			return "554 5.7.0 too many messages in this session"
+		}
+		return "250 ok"
+	})
+	t.Setenv("EMAIL_TEMPORARY_REPLIES", "too many messages")
+	t.Setenv("EMAIL_RETRY_MAX", "6s")
+	const messages = 30
+	w := r.work(t, messages)
+	until(t, "all messages", func() bool { _, taken := r.counts(); return taken == messages })
+	w.end()
+	if strings.Contains(w.log.String(), "dead letter") {
+		t.Error(w.log.String())
 	}
 }
