@@ -239,7 +239,10 @@ func TestRetries_remainders(t *testing.T) {
 	}
 	// They are tried again as before.
 	h.relay.answer = nil
-	for l := range r.Each(t.Context(), Filter{}) {
+	for l, err := range r.Each(t.Context(), Filter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := r.Now(t.Context(), l.Queue, l.ID); err != nil {
 			t.Error(err)
 		}

@@ -207,7 +207,7 @@ func TestWorker_unserved(t *testing.T) {
 		h.queue = NewQueue(client, QueueConfig{BulkSize: 1, Options: Options{Queue: name}})
 		h.send(1, nil)
 	}
-	if err := presence.Announce(t.Context(), client, other, nil); err != nil {
+	if err := presence.Announce(t.Context(), client, other, nil, presence.Counts{}); err != nil {
 		t.Fatal(err)
 	}
 	w, _ := h.startWorker(h.Client(t), cfg)

@@ -125,7 +125,7 @@ func reasonOf(noted, lastErr string) string {
 // decode reads the message, or messages, of a letter: what is stored beside the queue is left out.
 func (l *DeadLetter) decode() {
 	if l.kind == wire.TaskTypeBulk {
-		l.summarize()
+		l.decodeMany()
 		return
 	}
 	p, err := wire.Decode(l.Payload, nil)
@@ -147,9 +147,9 @@ func (l *DeadLetter) decode() {
 	}
 }
 
-// summarize fills in what the payloads of a bulk task say. It is a dead letter as a whole if all its messages have
+// decodeMany fills in what the payloads of a bulk task say. It is a dead letter as a whole if all its messages have
 // expired while it waited, or if a person has archived it.
-func (l *DeadLetter) summarize() {
+func (l *DeadLetter) decodeMany() {
 	for line := range bytes.Lines(l.Payload) {
 		l.Messages++
 		o, _ := wire.ReadOutline(line)

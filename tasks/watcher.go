@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -26,13 +27,15 @@ type watcher struct {
 	dispatchers map[string]*dispatcher // by mailer
 	self        presence.Worker
 	unserved    map[string]bool // queues that were complained of
+	did         *counter
 }
 
 // maxShards is the greatest number of parts that is believed: the greatest that the settings allow.
 const maxShards = 64
 
-func newWatcher(client redis.UniversalClient, cfg WorkerConfig, dispatchers map[string]*dispatcher) *watcher {
-	w := &watcher{redis: client, log: *cfg.Logger, dispatchers: dispatchers, self: presence.New(), unserved: map[string]bool{}}
+func newWatcher(client redis.UniversalClient, cfg WorkerConfig, dispatchers map[string]*dispatcher, did *counter) *watcher {
+	w := &watcher{redis: client, log: *cfg.Logger, dispatchers: dispatchers, self: presence.New(), unserved: map[string]bool{}, did: did}
+	w.self.Version = cfg.Version
 	w.self.Mailers = slices.Sorted(maps.Keys(cfg.Mailers))
 	w.self.Queues = slices.Sorted(maps.Keys(cfg.Queues))
 	w.self.Shards = cfg.Shards
@@ -98,10 +101,16 @@ func (w *watcher) rest() {
 func (w *watcher) announce(ctx context.Context) {
 	wrote := false
 	n := 0
+	last := time.Now()
 	every(ctx, presence.Every, func() {
-		err := presence.Announce(ctx, w.redis, w.self, w.names())
+		did := w.did.take()
+		w.describe(time.Since(last))
+		last = time.Now()
+		err := presence.Announce(ctx, w.redis, w.self, w.names(), did)
 		wrote = err == nil
-		if err == nil {
+		if err != nil {
+			w.did.giveBack(did)
+		} else {
 			err = w.look(ctx)
 		}
 		if n++; err == nil && n%12 == 0 {
@@ -114,8 +123,62 @@ func (w *watcher) announce(ctx context.Context) {
 	if wrote { // else Redis is away, and would keep us waiting
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_ = presence.Leave(ctx, w.redis, w.self)
+		_ = presence.Leave(ctx, w.redis, w.self, w.did.take())
 	}
+}
+
+// describe fills in what the worker has done, also in the time since it last said so, and what it cannot do.
+func (w *watcher) describe(since time.Duration) {
+	sent := w.did.sent.Load()
+	w.self.Rate = float64(sent-w.self.Sent) / max(since, time.Second).Seconds()
+	w.self.Sent = sent
+	w.self.Held = nil
+	for name, d := range w.dispatchers {
+		if d.held() != nil {
+			w.self.Held = append(w.self.Held, mailerName(name))
+		}
+	}
+	slices.Sort(w.self.Held)
+}
+
+// counter counts what becomes of messages, until it is written.
+type counter struct {
+	sent atomic.Int64 // since the start
+
+	mu  sync.Mutex
+	did presence.Counts // since it was written
+}
+
+// outcome is told of each.
+func (c *counter) outcome(o Outcome) {
+	n := presence.Counts{Refused: int64(len(o.Refused))}
+	switch o.Action {
+	case ActionSent:
+		n.Sent = 1
+		c.sent.Add(1)
+	case ActionRetry:
+		n.Retried = 1
+	case ActionDead:
+		n.Dead = 1
+	case ActionSilent, ActionCancelled, ActionSkipped, ActionSentBefore, ActionForwarded:
+	}
+	c.giveBack(n)
+}
+
+// take returns what was done and is not written.
+func (c *counter) take() presence.Counts {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	did := c.did
+	c.did = presence.Counts{}
+	return did
+}
+
+// giveBack adds what was done.
+func (c *counter) giveBack(did presence.Counts) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.did = c.did.Add(did)
 }
 
 // names are asynq's names of all queues that the worker serves.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -47,6 +48,8 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	if err := cfg.checkNames(); err != nil {
 		return nil, err
 	}
+	did := new(counter)
+	cfg.Observers = append(slices.Clone(cfg.Observers), Observer{Outcome: did.outcome})
 	w := &Worker{
 		cfg:         cfg,
 		redis:       client,
@@ -58,7 +61,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		rounds:      newRounds(*cfg.Logger),
 		reporter:    reporter{redact.View{Addresses: cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
-	w.watch = newWatcher(client, cfg, w.dispatchers)
+	w.watch = newWatcher(client, cfg, w.dispatchers, did)
 	w.asynq = asynqbatch.New(client, asynqbatch.Config{
 		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Steps: steps(), Fetched: w.isolation.fetched, Logger: *cfg.Logger, Clock: cfg.clock,
 		Asleep: w.watch.queues.Asleep, Took: w.watch.queues.Took,
@@ -92,6 +95,9 @@ func (w *Worker) giveBack(keys []string) {
 
 // backTimeout is how long giving tasks back may take.
 const backTimeout = 10 * time.Second
+
+// ID names the worker among those that live, as what it writes to Redis of itself does.
+func (w *Worker) ID() string { return w.watch.self.ID }
 
 // Held returns why mail is not being sent, by the name of the mailer whose relay takes
 // none. It is empty if all is well.

@@ -77,6 +77,8 @@ type WorkerConfig struct {
 	Observers []Observer
 	Tracer    Tracer // no traces if nil
 
+	Version string // that the worker gives in Redis, for the pages of all workers
+
 	clock      asynqbatch.Clock // the system's if nil; for tests
 	restAfter  time.Duration    // how long a mailer's asynq servers run without mail
 	sweepEvery time.Duration    // how often a queue is looked at for expired mail: sweep.Config.Every

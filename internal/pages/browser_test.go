@@ -23,9 +23,11 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/presence"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	browsertest "github.com/mailpouch/mailpouch/internal/testserver/browser"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -58,7 +60,7 @@ func newScene(t *testing.T) *scene {
 	worker, err := tasks.NewWorker(client, tasks.WorkerConfig{
 		Connect: func(name string) (mailer.Backend, error) { return answers(name), nil },
 		Mailers: map[string]int{"marketing": 1}, Queues: map[string]int{"critical": 6, "default": 3, "bulk": 1},
-		Connections: 2, BatchSize: 5, RetryMin: 4 * time.Minute, // so that what is tried again stays where it can be seen
+		Version: "v1.0.0", Connections: 2, BatchSize: 5, RetryMin: 4 * time.Minute, // so that what is tried again stays where it can be seen
 		Observers: []tasks.Observer{s.state.Observer(), {
 			Outcome: func(o tasks.Outcome) { s.outcomes <- o },
 			Held:    func(name string, _ error) { s.held <- name },
@@ -77,7 +79,7 @@ func newScene(t *testing.T) *scene {
 		}
 	})
 	s.server = serve(t, Config{
-		Redis: connect(t, url), State: s.state, Held: worker.Held, Version: "v1.0.0",
+		Redis: connect(t, url), State: s.state, Held: worker.Held, Version: "v1.0.0", WorkerID: worker.ID(),
 		Queues: map[string]int{"critical": 6, "default": 3, "bulk": 1},
 	})
 	return s
@@ -152,6 +154,23 @@ func (s *scene) foreign(queue string) {
 	client := asynq.NewClientFromRedisClient(s.client)
 	if _, err := client.Enqueue(asynq.NewTask("another:program", nil), asynq.Queue(queue)); err != nil {
 		s.Fatal(err)
+	}
+}
+
+// others are another worker, and what all did in the last days.
+func (s *scene) others(now time.Time) {
+	s.Helper()
+	other := presence.New()
+	other.Host, other.PID, other.Started = "mail-2", 1, now.Add(-26*time.Hour)
+	other.Version, other.Rate, other.Sent, other.Held = "v1.0.0", 61.5, 1_190_332, []string{"marketing"}
+	if err := presence.Announce(s.Context(), s.client, other, nil, presence.Counts{}); err != nil {
+		s.Fatal(err)
+	}
+	for i, sent := range []int{412_551, 398_120, 120_844, 97_310, 455_008, 1_120_417, 508_212} {
+		day := wire.DayKey(now.UTC().AddDate(0, 0, i-6).Format(time.DateOnly))
+		if err := s.client.HSet(s.Context(), day, "sent", sent, "retried", sent/400, "dead", sent/90_000).Err(); err != nil {
+			s.Fatal(err)
+		}
 	}
 }
 
@@ -242,12 +261,7 @@ func near(a, b color.Color) bool { //nolint:misspell // as Go spells it
 }
 
 // says waits until the page says so.
-func says(b *browsertest.Tab, want string) {
-	_ = browsertest.Get(b, chromedp.Evaluate[bool](fmt.Sprintf(`new Promise((done) => {
-		const look = () => document.body.innerText.includes(%q) ? done(true) : setTimeout(look, 20);
-		look();
-	})`, want), chromedp.EvalAwaitPromise))
-}
+func says(b *browsertest.Tab, want string) { b.Says(want) }
 
 // prefer makes the browser that of somebody who likes light or dark pages.
 func prefer(b *browsertest.Tab, scheme string) {
@@ -262,12 +276,14 @@ func prefer(b *browsertest.Tab, scheme string) {
 func TestBrowser_page(t *testing.T) {
 	s := newScene(t)
 	s.fill()
+	s.others(time.Now())
 	b := browsertest.Start(t)
 	b.Do(chromedp.Navigate(s.server.URL()), chromedp.WaitVisible(".failures li:nth-child(6)"))
 	text := browsertest.Get(b, chromedp.Text("body"))
 	for _, want := range []string{
 		"held", "The relay of marketing has taken no mail", "connection refused", "1,284,3", "dead letter",
 		"n***@example.com", "User unknown", "Greylisting", "next in", "bulk of marketing",
+		"2 workers", "mail-2, process 1", "this one", "held: marketing", "1.1M", "sent in 7 days", "3,112,4",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not say %q:\n%s", want, text)
@@ -283,10 +299,13 @@ func TestBrowser_page(t *testing.T) {
 		t.Errorf("on a phone the page is %d px wide", wide)
 	}
 	b.Do(chromedp.ResetViewport())
-	picture(b, t, "status.png", 1000, 1450)
-	picture(b, t, "status-phone.png", 390, 1720)
+	shot(b, t, "overview")
+	picture(b, t, "status.png", 1000, 1900)
+	s.others(time.Now())
+	picture(b, t, "status-phone.png", 390, 1900)
 	prefer(b, "dark")
-	picture(b, t, "status-dark.png", 1000, 1450)
+	s.others(time.Now())
+	picture(b, t, "status-dark.png", 1000, 1900)
 }
 
 func TestBrowser_monitor(t *testing.T) {
@@ -317,6 +336,15 @@ func TestBrowser_monitor(t *testing.T) {
 				if strings.Contains(text, never) {
 					t.Errorf("it shows %q", never)
 				}
+			}
+			if strings.Contains(text, "Schedulers") || strings.Contains(text, "Aggregating") {
+				t.Error("it shows what is not used")
+			}
+			wide(b, t, 390)
+			if *shots != "" {
+				b.Do(chromedp.Navigate(monitor + tt.path))
+				says(b, tt.want[0])
+				shot(b, t, "monitor"+strings.NewReplacer("/", "-", "?", "-").Replace(tt.path))
 			}
 			if tt.picture != "" {
 				picture(b, t, tt.picture, 1480, 800)

@@ -2,6 +2,7 @@ package pages
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"mime"
@@ -158,6 +159,9 @@ func (p formatter) result(_ string, data []byte) string {
 		return ""
 	}
 	var f fields
+	if all, ok := wire.ReadResults(data); ok {
+		return line(p.results(all))
+	}
 	r, ok := wire.ReadResult(data)
 	if !ok {
 		f.add("size", size(len(data)))
@@ -171,6 +175,29 @@ func (p formatter) result(_ string, data []byte) string {
 	f.add("refused", refused)
 	return line(f)
 }
+
+// results shows what the relay answered to each message of a mass task.
+func (p formatter) results(all []wire.Result) fields {
+	var replies []string
+	for i, r := range all {
+		if i == maxReplies {
+			replies = append(replies, fmt.Sprintf("and %d more", len(all)-i))
+			break
+		}
+		text := strconv.Itoa(i) + ": " + cmp.Or(p.Text(r.Reply, maxSubject), "no reply is kept")
+		for _, reason := range r.Refused[:min(len(r.Refused), maxShown)] {
+			text += "; refused: " + p.Text(reason, maxSubject)
+		}
+		replies = append(replies, text)
+	}
+	var f fields
+	f.add("messages", len(all))
+	f.add("replies", replies)
+	return f
+}
+
+// maxReplies is how many messages' replies are shown of a mass task.
+const maxReplies = 100
 
 // moment is a time, "" if it is none.
 func moment(at time.Time) string {

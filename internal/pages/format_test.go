@@ -122,6 +122,8 @@ func TestFormatter_result(t *testing.T) {
 		{"nothing", "", ""},
 		{"a reply", `{"reply":"250 Ok <ann@example.com>","refused":["RCPT <bob@example.com>: 550"]}`, `{"reply":"250 Ok <a***@example.com>","refused":["RCPT <b***@example.com>: 550"]}`},
 		{"anything", "\xff", `{"size":"1 B"}`},
+		{"a mass task's", `[{"reply":"250 2.0.0 Ok: queued as 1 <ann@example.com>"},{"reply":""},7,{"reply":"250 Ok","refused":["550 no (RCPT <bob@example.com>)"]}]`,
+			`{"messages":4,"replies":["0: 250 2.0.0 Ok: queued as 1 <a***@example.com>","1: no reply is kept","2: no reply is kept","3: 250 Ok; refused: 550 no (RCPT <b***@example.com>)"]}`},
 	} {
 		if got := (formatter{}).result(wire.TaskType, []byte(tt.give)); got != tt.want {
 			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)

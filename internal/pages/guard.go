@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/mailpouch/mailpouch/internal/ownhost"
+	"github.com/mailpouch/mailpouch/settings"
 )
 
 // guard decides who may see the pages.
@@ -17,15 +18,15 @@ type guard struct {
 	loopback        bool               // we listen on loopback alone
 }
 
-func newGuard(cfg Config, loopback bool) guard {
+func newGuard(password, token settings.Secret, hosts []string, loopback bool) guard {
 	g := guard{loopback: loopback}
-	if p := cfg.Password.Reveal(); p != "" {
+	if p := password.Reveal(); p != "" {
 		g.password = new(sha256.Sum256([]byte(p)))
 	}
-	if t := cfg.Token.Reveal(); t != "" {
+	if t := token.Reveal(); t != "" {
 		g.token = new(sha256.Sum256([]byte(t)))
 	}
-	for _, host := range cfg.Hosts {
+	for _, host := range hosts {
 		g.hosts = append(g.hosts, strings.ToLower(host))
 	}
 	return g

@@ -26,14 +26,22 @@ var (
 type section struct{ Name, Path string }
 
 var sections = []section{
-	{"Overview", overviewPath}, {"Paused", pausesPath}, {"Monitor", monitorPath},
+	{"Overview", overviewPath}, {"Dead letters", deadPath}, {"Retries", retriesPath}, {"Paused", pausesPath}, {"Monitor", monitorPath},
 }
 
 // The paths of the sections.
 const (
 	overviewPath = "/"
+	deadPath     = "/dead"
+	retriesPath  = "/retries"
+	pausesPath   = "/pauses"
 	monitorPath  = "/monitor/"
 )
+
+// letterLink is the address of the page of a message that has failed, on that section.
+func letterLink(section, queue, id string) string {
+	return section + "/letter?" + url.Values{"queue": {queue}, "id": {id}}.Encode()
+}
 
 // page is a page for people.
 type page struct {

@@ -2,9 +2,11 @@ package pages
 
 import (
 	"bytes"
+	_ "embed" // its style
 	"encoding/json"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,9 +22,10 @@ const (
 	maxReading  = 2   // calls that do so at the same time: the memory is the mail's
 )
 
-// monitor is asynqmon below monitorPath, with four changes: its page asks no other server
+// monitor is asynqmon below monitorPath, with some changes: its page asks no other server
 // for fonts, runs only its own scripts, and masks the addresses that mail servers repeat
-// in their refusals; and what is archived there makes asynq drop no dead letter.
+// in their refusals; what is archived there makes asynq drop no dead letter; a message is a line, with the reason first,
+// what is not used and queues that are not there are left out, and it fits a phone.
 type monitor struct {
 	asynqmon http.Handler
 	info     http.Handler // asynqmon again, for its page of Redis
@@ -30,7 +33,11 @@ type monitor struct {
 	index    []byte // its page
 	policy   string // Content-Security-Policy of that
 	turns    chan struct{}
+	known    func() []string // the names of the queues that are in Redis
 }
+
+//go:embed monitor.css
+var monitorCSS []byte
 
 // sharedClient hands asynqmon the server's client, whatever kind of Redis it is for.
 type sharedClient struct{ redis.UniversalClient }
@@ -38,9 +45,9 @@ type sharedClient struct{ redis.UniversalClient }
 // MakeRedisClient implements asynq.RedisConnOpt.
 func (c sharedClient) MakeRedisClient() any { return c.UniversalClient }
 
-func newMonitor(client redis.UniversalClient, v redact.View, mayWrite bool) *monitor {
+func newMonitor(client redis.UniversalClient, v redact.View, mayWrite bool, known func() []string) *monitor {
 	root := strings.TrimSuffix(monitorPath, "/")
-	m := &monitor{view: v, turns: make(chan struct{}, maxReading), asynqmon: asynqmon.New(asynqmon.Options{
+	m := &monitor{view: v, known: known, turns: make(chan struct{}, maxReading), asynqmon: asynqmon.New(asynqmon.Options{
 		RootPath:         root,
 		RedisConnOpt:     sharedClient{asynqbatch.ArchiveClient(client)},
 		PayloadFormatter: asynqmon.PayloadFormatterFunc(formatter{v}.payload),
@@ -53,6 +60,8 @@ func newMonitor(client redis.UniversalClient, v redact.View, mayWrite bool) *mon
 	r, _ := http.NewRequest(http.MethodGet, monitorPath, nil) //nolint:noctx // it goes nowhere
 	m.asynqmon.ServeHTTP(page, r)
 	m.index = foreignStyle.ReplaceAll(page.body.Bytes(), nil)
+	m.index = bytes.Replace(m.index, []byte("</head>"), slices.Concat([]byte("<style>"), monitorCSS, []byte("</style></head>")), 1)
+	m.index = bytes.Replace(m.index, []byte("</body>"), []byte(`<a id="mailpouch" href="/">Mailpouch</a></body>`), 1)
 	// Its style sheets are made by its scripts.
 	m.policy = "default-src 'none'; script-src 'self'" + scriptHashes(m.index) + "; style-src 'self' 'unsafe-inline'; " +
 		"img-src 'self' data:; font-src 'self'; connect-src 'self'; manifest-src 'self'; " +
@@ -104,7 +113,9 @@ func (m *monitor) api(w http.ResponseWriter, r *http.Request) {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber()
 	if decoder.Decode(&value) == nil {
-		writeJSON(w, reply.code, m.masked(value))
+		value = m.masked(value)
+		tidy(r.URL.Path, value, m.known)
+		writeJSON(w, reply.code, value)
 		return
 	}
 	w.WriteHeader(reply.code)

@@ -99,9 +99,50 @@ function chart(s) {
     h("p", { class: "soft" }, h("span", {}, "a minute ago"), h("span", {}, `peak ${number(peak)}/s`), h("span", {}, "now")));
 }
 
+// days are the last days as bars, with what was sent in each.
+function days(list) {
+  const top = Math.max(...list.map((d) => d.sent), 1);
+  const name = (d) => new Date(d.date + "T00:00:00Z").toLocaleDateString("en", { weekday: "short", timeZone: "UTC" });
+  const short = (n) => n >= 1e6 ? (n / 1e6).toFixed(n >= 1e7 ? 0 : 1) + "M" : n >= 1e4 ? Math.round(n / 1e3) + "k" : number(n);
+  return h("ol", { class: "days", "aria-label": "Sent in the last days" }, list.map((d, i) => {
+    const failed = d.dead > 0 && ` · ${number(d.dead)} dead`;
+    return h("li", { title: `${d.date}: ${number(d.sent)} sent, ${number(d.retried)} tried again, ${number(d.dead)} dead letters, ${number(d.refused)} recipients refused` },
+      h("span", { class: "n" }, short(d.sent)),
+      h("svg", { viewBox: "0 0 10 100", preserveAspectRatio: "none", "aria-hidden": "true" }, h("rect", { x: 0, width: 10, y: 100 - Math.max(d.sent / top * 96, d.sent ? 2 : 0.6), height: 100 })),
+      h("span", { class: "soft" }, i === list.length - 1 ? "today" : name(d), failed && h("span", { class: "bad" }, failed)));
+  }));
+}
+
+// fleet is what all workers do together.
+function fleet(f) {
+  const today = f.days[f.days.length - 1] || { sent: 0, retried: 0, dead: 0, refused: 0 };
+  const week = f.days.reduce((sum, d) => sum + d.sent, 0);
+  return h("section", { class: "card flow", "aria-label": "All workers" },
+    h("div", {}, h("p", { class: "big" }, rate(f.rate)), h("p", { class: "soft" }, `mails a second, ${f.workers.length === 1 ? "one worker" : number(f.workers.length) + " workers"}`)),
+    days(f.days),
+    h("dl", { class: "facts" },
+      fact("sent today, UTC", number(today.sent)),
+      fact("tried again today", number(today.retried)),
+      fact("recipients refused today", number(today.refused), today.refused > 0),
+      fact("dead letters today", number(today.dead), today.dead > 0),
+      fact(`sent in ${f.days.length} days`, number(week))));
+}
+
+function workers(f) {
+  if (f.workers.length === 0) return h("p", { class: "card empty" }, "No worker has said in the last 20 seconds that it lives.");
+  const cell = (label, ...shown) => h("td", { "data-label": label }, ...shown);
+  return h("div", { class: "card table" }, h("table", { class: "workers" },
+    h("caption", { class: "hidden" }, "The workers that live"),
+    h("thead", {}, h("tr", {}, ["worker", "version", "runs for", "mails/s", "sent", "relays"].map((c) => h("th", { scope: "col" }, c)))),
+    h("tbody", {}, f.workers.map((w) => h("tr", {},
+      h("th", { scope: "row" }, `${w.host}, process ${w.pid}`, w.this && [" ", h("span", { class: "chip idle" }, "this one")]),
+      cell("version", w.version.split(" ")[0] || "–"), cell("runs for", span(since(w.started))), cell("mails/s", rate(w.rate)), cell("sent", number(w.sent)),
+      cell("relays", w.held ? h("span", { class: "chip warn" }, "held: " + w.held.join(", ")) : "ok"))))));
+}
+
 function flow(s) {
   const all = s.all;
-  return h("section", { class: "card flow", "aria-label": "Flow" },
+  return h("section", { class: "card flow", "aria-label": "Flow of this worker" },
     h("div", {}, h("p", { class: "big" }, rate(s.rate)), h("p", { class: "soft" }, "mails a second")),
     chart(s),
     h("dl", { class: "facts" },
@@ -109,7 +150,7 @@ function flow(s) {
       fact("tried again", number(all.retried)),
       fact("recipients refused", number(all.refused), all.refused > 0),
       fact("dead letters", number(all.dead), all.dead > 0),
-      fact("this worker runs for", span(since(s.worker.started)))));
+      fact("runs for", span(since(s.worker.started)))));
 }
 
 function mailer(m) {
@@ -138,32 +179,32 @@ function cells(q, extra) {
     cell("waiting", q.waiting),
     cell("oldest", q.oldest, q.waiting ? span(q.oldest) : "–"),
     cell("in hand", q.in_hand),
-    extra ? cell("mails/s", q.rate, rate(q.rate)) : cell("mails/s", 0, ""),
+    extra ? cell("mails/s here", q.rate, rate(q.rate)) : cell("mails/s here", 0, ""),
     cell("scheduled", q.scheduled),
-    cell("retry", q.retry),
-    cell("dead", q.dead, undefined, q.link && q.link + "?status=archived", true),
+    cell("retry", q.retry, undefined, "/retries?" + q.filter),
+    cell("dead", q.dead, undefined, "/dead?" + q.filter, true),
   ];
 }
 
 function queue(q) {
   const name = q.mailer ? `${q.name} of ${q.mailer}` : q.name;
-  const first = q.parts.find((p) => p.dead > 0) || q.parts[0];
+  const first = q.parts[0];
   const notes = [];
   if (q.paused) notes.push(" ", h("span", { class: "chip warn" }, "paused"));
   if (!q.served) notes.push(" ", h("span", { class: "chip idle" }, "not taken by this worker"));
   if (q.unserved) notes.push(" ", h("span", { class: "chip warn" }, "taken by no worker" + (q.parts.length > 1 ? ": " + q.unserved.join(", ") : "")));
-  const rows = [h("tr", {}, h("th", { scope: "row" }, first ? h("a", { href: first.link }, name) : name, notes), cells({ ...q, link: first && first.link }, true))];
+  const rows = [h("tr", {}, h("th", { scope: "row" }, first ? h("a", { href: first.link }, name) : name, notes), cells({ ...q, filter: new URLSearchParams({ queue: q.name, mailer: mailerName(q.mailer) }) }, true))];
   if (q.parts.length > 1 || q.parts.some((p) => p.mass)) {
     for (const p of q.parts) {
-      rows.push(h("tr", { class: "part" }, h("th", { scope: "row" }, h("a", { href: p.link }, p.name), p.mass && ", many mails a task",
-        p.paused && !q.paused && [" ", h("span", { class: "chip warn" }, "paused")]), cells(p, false)));
+      rows.push(h("tr", { class: "part" }, h("th", { scope: "row" }, h("a", { href: p.link }, p.name), p.mass && ", many mails a task", p.paused && !q.paused && [" ", h("span", { class: "chip warn" }, "paused")]),
+        cells({ ...p, filter: new URLSearchParams({ queue: p.name }) }, false)));
     }
   }
   return rows;
 }
 
 function queues(list) {
-  const columns = ["queue", "waiting", "oldest", "in hand", "mails/s", "scheduled", "retry", "dead"];
+  const columns = ["queue", "waiting", "oldest", "in hand", "mails/s here", "scheduled", "retry", "dead"];
   return h("div", { class: "card table" }, h("table", {},
     h("caption", { class: "hidden" }, "What waits in each queue"),
     h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col" }, c)))),
@@ -201,12 +242,14 @@ function show(s) {
   if (chip.textContent !== word) chip.textContent = word;
   chip.className = "chip " + kind;
   document.title = (s.state === "ok" ? rate(s.rate) + "/s" : word) + " · Mailpouch";
-  put("who", `worker ${s.worker.version.split(" ")[0]} on ${s.worker.host}, process ${s.worker.pid}`);
+  put("who", `shown by the worker ${s.worker.version.split(" ")[0]} on ${s.worker.host}, process ${s.worker.pid}`);
   put("notices", notices(s));
-  put("main", flow(s),
-    h("h2", {}, "Relays"), h("div", { class: "mailers" }, s.mailers.map(mailer)),
+  put("main", fleet(s.fleet),
     h("h2", {}, "Queues"), queues(known),
-    h("h2", {}, "Newest failures"), failures(s.failures));
+    h("h2", {}, "Workers"), workers(s.fleet),
+    h("h2", { class: "part" }, "This worker"), flow(s),
+    h("h3", { class: "part" }, "Its relays"), h("div", { class: "mailers" }, s.mailers.map(mailer)),
+    h("h3", { class: "part" }, "Its newest failures"), failures(s.failures));
 }
 
 let frozen = false, answered = Date.now();

@@ -19,13 +19,11 @@ import (
 //go:embed pauses.html
 var pausesHTML string
 
-const pausesPath = "/pauses"
-
 // pausesPage shows what is paused, and pauses and resumes if that is allowed. What is sent to it comes from this server's own
 // forms: http.CrossOriginProtection, which is around all pages, refuses those of others.
 type pausesPage struct {
 	page   *page
-	server *Server
+	server *vitals
 }
 
 // pausesBody is what pauses.html shows.
@@ -57,8 +55,9 @@ func newPauseRow(t tasks.PauseTarget) pauseRow {
 	return pauseRow{PauseTarget: t, Value: value.Encode()}
 }
 
-func (s *Server) pausesPage(mux *http.ServeMux) {
-	p := &pausesPage{newPage(pausesPath, pausesHTML, ""), s}
+func newPauses(v *vitals) *pausesPage { return &pausesPage{newPage(pausesPath, pausesHTML, ""), v} }
+
+func (p *pausesPage) register(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+pausesPath, func(w http.ResponseWriter, r *http.Request) { p.show(w, r, http.StatusOK, nil) })
 	mux.HandleFunc("POST "+pausesPath, p.pause)
 	mux.HandleFunc("POST "+pausesPath+"/resume", p.resume)

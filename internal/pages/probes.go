@@ -26,13 +26,13 @@ type detail struct {
 
 // health reports that the process lives, and nothing more. A worker that waits for its Redis
 // or its relay must not be killed.
-func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+func (s *vitals) health(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
 // ready reports whether mail flows. It writes to Redis, which may answer and refuse all the same, but does not ask
 // the relays: the worker probes those itself, with growing pauses, and its answer is used.
-func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+func (s *vitals) ready(w http.ResponseWriter, r *http.Request) {
 	reply := detail{readiness: readiness{Worker: "running", Redis: "ok", Mailer: "ok"}}
 	if s.ending() {
 		reply.Worker = "ending"

@@ -13,55 +13,15 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
-	"github.com/mailpouch/mailpouch/internal/queuestats"
-	"github.com/mailpouch/mailpouch/internal/redact"
-	"github.com/mailpouch/mailpouch/internal/redisconn"
-	"github.com/mailpouch/mailpouch/settings"
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-// Config configures a Server. Redis and State are required.
-type Config struct {
-	Addr string // host:port to listen on; port 0 is any free one
-
-	// Ports is how many ports are tried, from that of Addr on, until one is free: 1 if zero.
-	Ports int
-
-	Password settings.Secret // for HTTP Basic authentication, with any user name; empty: none
-	Token    settings.Secret // for a bearer token; empty: none
-	Hosts    []string        // names under which the server is reached, beside those of loopback
-
-	ShowAddresses bool // in full
-	AllowWrite    bool // in /monitor/
-
-	// Redis is a client that answers soon or fails (redisconn.ConnectStatus). The server does
-	// not close it.
-	Redis redis.UniversalClient
-
-	State   *State
-	Held    func() map[string]error // tasks.Worker.Held; nil: nothing ever is
-	Ending  <-chan struct{}         // closed when the worker takes nothing new any more; nil: never
-	Queues  map[string]int          // that the worker takes from, and their weights
-	Metrics http.Handler            // of /metrics; nil: there is none
-	Version string
-	Logger  *zerolog.Logger // no logs if nil
-}
-
-func (c Config) view() redact.View { return redact.View{Addresses: c.ShowAddresses} }
-
-// ErrUnprotected is the error when other machines could see the pages without a password.
-var ErrUnprotected = errors.New("pages: beyond this machine a password or a token is required")
-
 // Server is a worker's HTTP server. What goes wrong in it is logged and never ends the worker.
 type Server struct {
-	cfg      Config
-	guard    guard
-	queues   cached[[]queuestats.Queue]
-	paused   cached[[]tasks.Pause]
-	write    cached[struct{}] // whether Redis takes what is written
+	*vitals
+
 	http     *http.Server
 	listener net.Listener
 	serving  sync.WaitGroup
@@ -93,15 +53,11 @@ func Start(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pages: %w", err)
 	}
-	s := &Server{cfg: cfg, listener: listener}
 	tcp, ok := listener.Addr().(*net.TCPAddr)
-	s.guard = newGuard(cfg, ok && tcp.IP.IsLoopback())
+	s := &Server{vitals: newVitals(cfg, ok && tcp.IP.IsLoopback()), listener: listener}
 	if s.guard.open() && !s.guard.loopback {
 		return nil, errors.Join(ErrUnprotected, listener.Close())
 	}
-	s.queues.read = func(ctx context.Context) ([]queuestats.Queue, error) { return queuestats.Read(ctx, cfg.Redis) }
-	s.paused.read = tasks.NewPauses(cfg.Redis).List
-	s.write.read = func(ctx context.Context) (struct{}, error) { return struct{}{}, redisconn.TryWrite(ctx, cfg.Redis) }
 	s.http = &http.Server{
 		Handler: s.handler(), ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
 		WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
@@ -161,23 +117,21 @@ func (s *Server) Close() error {
 	return err
 }
 
-// ending says that the worker takes nothing new any more.
-func (s *Server) ending() bool {
-	select {
-	case <-s.cfg.Ending: // a nil channel is never ready
-		return true
-	default:
-		return false
-	}
-}
-
 // handler is everything that the server answers.
 func (s *Server) handler() http.Handler {
 	inside := http.NewServeMux()
 	inside.HandleFunc("GET /{$}", overview())
 	inside.HandleFunc("GET /status.json", s.status)
-	s.pausesPage(inside)
-	inside.Handle(monitorPath, newMonitor(s.cfg.Redis, s.cfg.view(), s.cfg.AllowWrite))
+	for _, source := range []letterSource{deadSource(tasks.NewDeadLetters(s.cfg.Redis)), retrySource(tasks.NewRetries(s.cfg.Redis))} {
+		l := newLetters(source, s.vitals)
+		inside.HandleFunc("GET "+source.path, l.show)
+		inside.Handle("GET "+source.path+"/letter", newLetterPage(l))
+		if s.cfg.AllowWrite {
+			inside.Handle("POST "+source.path, newLetterActs(l))
+		}
+	}
+	newPauses(s.vitals).register(inside)
+	inside.Handle(monitorPath, newMonitor(s.cfg.Redis, s.cfg.view(), s.cfg.AllowWrite, s.inRedis))
 	if s.cfg.Metrics != nil {
 		inside.Handle("GET /metrics", s.cfg.Metrics)
 	}

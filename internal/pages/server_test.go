@@ -6,14 +6,19 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/presence"
+	"github.com/mailpouch/mailpouch/internal/queuestats"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -332,5 +337,105 @@ func TestRedisKinds(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The fleet is all workers that live, and what they did in the last days; the rest of the numbers is this worker's.
+func TestStatus_fleet(t *testing.T) {
+	t.Parallel()
+	client := connect(t, redistest.Start(t, redistest.Options{}).URL())
+	self, other := presence.New(), presence.New()
+	self.Host, self.Version, self.Rate, self.Sent = "one", "v1.2", 10, 1000
+	other.Host, other.Version, other.Rate, other.Sent, other.Held = "two<i>", "v1.1", 2.5, 20, []string{"marketing"}
+	for _, w := range []presence.Worker{self, other} {
+		if err := presence.Announce(t.Context(), client, w, nil, presence.Counts{Sent: w.Sent, Dead: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, body := get(t, serve(t, Config{Redis: client, WorkerID: self.ID}), "/status.json")
+	var got status
+	if err := json.Unmarshal([]byte(body), &got); err != nil {
+		t.Fatal(err)
+	}
+	f := got.Fleet
+	if len(f.Workers) != 2 || f.Rate != 12.5 || len(f.Days) != daysShown || got.All.Sent != 0 {
+		t.Fatalf("%+v", f)
+	}
+	sum := f.Days[daysShown-1].Add(f.Days[daysShown-2].Counts) // it may be midnight
+	if sum != (presence.Counts{Sent: 1020, Dead: 2}) {
+		t.Errorf("%+v", f.Days)
+	}
+	for _, w := range f.Workers {
+		if w.This != (w.Host == "one") || w.This && (w.Version != "v1.2" || w.Sent != 1000 || w.Held != nil) || !w.This && (w.Rate != 2.5 || w.Held[0] != "marketing") {
+			t.Errorf("%+v", w)
+		}
+	}
+}
+
+// A queue is paused if all of it is. Where one part is, that part is.
+func TestStatus_paused(t *testing.T) {
+	t.Parallel()
+	all := []queuestats.Queue{{Name: "bulk", Paused: true}, {Name: "bulk:mass"}, {Name: "default", Paused: true}}
+	rows := addUp(all, map[string]int{"bulk": 1, "default": 1, "unused": 1}, time.Now(), NewState())
+	for _, r := range rows {
+		if r.Paused != (r.Name == "default") {
+			t.Errorf("%s: paused: %v", r.Name, r.Paused)
+		}
+		if r.Name == "bulk" && (!r.Parts[0].Paused || r.Parts[1].Paused) {
+			t.Errorf("%+v", r.Parts)
+		}
+	}
+}
+
+// 50,000 dead letters are no more than a moment, and little memory.
+func TestLetters_many(t *testing.T) {
+	const n, most = 50_000, 40 << 20
+	redisServer := redistest.Start(t, redistest.Options{})
+	client := connect(t, redisServer.URL())
+	ids := deadLetters(t, client, tasks.Options{}, "550 5.1.1 <ann0@example.com>: unknown (RCPT)")
+	const copies = `
+local fields = redis.call("HGETALL", KEYS[1])
+for i = ARGV[1], ARGV[1] + 999 do
+  redis.call("HSET", "asynq:{default}:t:copy" .. i, unpack(fields))
+  redis.call("ZADD", KEYS[2], 1700000000 + i, "copy" .. i)
+end
+return 0`
+	for i := 0; i < n; i += 1000 {
+		if err := redisServer.Client(t).Eval(t.Context(), copies, []string{"asynq:{default}:t:" + ids[0], wire.DeadKey("default")}, i).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := serve(t, Config{Redis: client})
+	get(t, s, "/dead?tag=none") // connections are open
+	for _, path := range []string{"/dead", "/dead?page=3", "/dead?subject=nothing", "/dead?reason=UNKNOWN&since=1h"} {
+		runtime.GC()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		stop, peak := make(chan struct{}), make(chan uint64, 1)
+		go func() {
+			high := uint64(0)
+			for {
+				runtime.ReadMemStats(&after)
+				high = max(high, after.HeapAlloc)
+				select {
+				case <-stop:
+					peak <- high
+					return
+				case <-time.After(5 * time.Millisecond):
+				}
+			}
+		}()
+		start := time.Now()
+		reply, body := get(t, s, path)
+		took := time.Since(start)
+		close(stop)
+		used := int64(<-peak) - int64(before.HeapAlloc)
+		t.Logf("%s: %v, %.1f MB", path, took, float64(used)/1e6)
+		if reply.StatusCode != http.StatusOK || path == "/dead" && !strings.Contains(body, "of 50,001") {
+			t.Errorf("%s: %s", path, reply.Status)
+		}
+		if used > most {
+			t.Errorf("%s: %d bytes, want at most %d", path, used, most)
+		}
 	}
 }

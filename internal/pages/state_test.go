@@ -114,7 +114,7 @@ func TestState_failuresRing(t *testing.T) {
 	if len(got) != maxFailures || got[0].Text != "no. 156" || got[maxFailures-1].Text != "no. 107" {
 		t.Errorf("%d failures, from %q to %q", len(got), got[0].Text, got[len(got)-1].Text)
 	}
-	if got[0].Link != "/monitor/queues/default/tasks/a%2Fb" {
+	if got[0].Link != "/dead/letter?id=a%2Fb&queue=default" {
 		t.Errorf("link = %q", got[0].Link)
 	}
 }

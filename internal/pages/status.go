@@ -22,6 +22,7 @@ type status struct {
 	Worker   workerStatus    `json:"worker"`
 	Redis    string          `json:"redis,omitempty"`         // why it cannot be asked
 	Refuses  string          `json:"redis_refuses,omitempty"` // why it answers and takes no mail
+	Fleet    fleet           `json:"fleet"`                   // all workers; what follows, but the queues, is of this one
 	All      flow            `json:"all"`
 	Rate     float64         `json:"rate"` // mails/s
 	Chart    chart           `json:"chart"`
@@ -104,7 +105,7 @@ type failureStatus struct {
 // refusedRecipient is the what of a failure that concerns a recipient alone.
 const refusedRecipient tasks.Action = "refused"
 
-func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+func (s *vitals) status(w http.ResponseWriter, r *http.Request) {
 	queues, err := s.queues.get(r.Context())
 	var refused error
 	var paused []tasks.Pause
@@ -116,6 +117,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	}
 	reply := s.cfg.State.snapshot(s.cfg.view())
 	reply.Worker.Version = s.cfg.Version
+	reply.Fleet, _ = s.fleet.get(r.Context()) // without Redis it is as it was last seen
 	for _, p := range paused {
 		p.By, p.Reason = redact.Line(p.By), s.cfg.view().Text(p.Reason, maxReason)
 		reply.Pauses = append(reply.Pauses, p)
@@ -190,9 +192,13 @@ func (f failure) status(v redact.View) failureStatus {
 		reply.Next = notZero(f.at.Add(out.RetryIn))
 	}
 	reply.Text = v.Text(out.Err.Error(), maxReason)
-	if out.Action == tasks.ActionRetry || out.Action == tasks.ActionDead {
-		queue := wire.QueueName{Mailer: out.Mailer, Queue: out.Queue, Shard: out.Shard}.String()
-		reply.Link = monitorPath + "queues/" + url.PathEscape(queue) + "/tasks/" + url.PathEscape(out.TaskID)
+	queue := wire.QueueName{Mailer: out.Mailer, Queue: out.Queue, Shard: out.Shard}.String()
+	switch out.Action {
+	case tasks.ActionRetry:
+		reply.Link = letterLink(retriesPath, queue, out.TaskID)
+	case tasks.ActionDead:
+		reply.Link = letterLink(deadPath, queue, out.TaskID)
+	case tasks.ActionSent, tasks.ActionSentBefore, tasks.ActionForwarded, tasks.ActionSilent, tasks.ActionCancelled, tasks.ActionSkipped:
 	}
 	return reply
 }

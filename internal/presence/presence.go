@@ -10,6 +10,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -35,6 +36,72 @@ type Worker struct {
 	Mailers []string  `json:"mailers,omitempty"` // beside the default one
 	Queues  []string  `json:"queues"`            // as producers call them
 	Shards  int       `json:"shards,omitempty"`  // parts of each queue, and the queue in one piece; 0: that alone
+
+	Version string   `json:"version,omitempty"`
+	Sent    int64    `json:"sent"`           // messages since Started
+	Rate    float64  `json:"rate"`           // messages a second since it was written before
+	Held    []string `json:"held,omitempty"` // mailers whose relay takes no mail; default is the one without a name
+}
+
+// Counts is what workers did with messages: tries that ended so.
+type Counts struct {
+	Sent    int64 `json:"sent"`    // accepted by the relay
+	Retried int64 `json:"retried"` // failed, and another try comes
+	Dead    int64 `json:"dead"`    // dead letters
+	Refused int64 `json:"refused"` // recipients refused though the message was accepted for others
+}
+
+// Add is both together.
+func (c Counts) Add(d Counts) Counts {
+	return Counts{c.Sent + d.Sent, c.Retried + d.Retried, c.Dead + d.Dead, c.Refused + d.Refused}
+}
+
+func (c Counts) fields() map[string]int64 {
+	return map[string]int64{"sent": c.Sent, "retried": c.Retried, "dead": c.Dead, "refused": c.Refused}
+}
+
+// Day is what all workers did on a day, in UTC.
+type Day struct {
+	Date string `json:"date"` // 2026-11-26
+	Counts
+}
+
+// keptDays is for how long the counts of a day are kept.
+const keptDays = 35 * 24 * time.Hour
+
+// Days returns the counts of so many days, today's last, in one round trip.
+func Days(ctx context.Context, client redis.UniversalClient, n int, now time.Time) ([]Day, error) {
+	days, answers := make([]Day, n), make([]*redis.MapStringStringCmd, n)
+	_, err := client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i := range days {
+			days[i].Date = now.UTC().AddDate(0, 0, i-n+1).Format(time.DateOnly)
+			answers[i] = p.HGetAll(ctx, wire.DayKey(days[i].Date))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	for i, answer := range answers {
+		for name, field := range map[string]*int64{"sent": &days[i].Sent, "retried": &days[i].Retried, "dead": &days[i].Dead, "refused": &days[i].Refused} {
+			*field, _ = strconv.ParseInt(answer.Val()[name], 10, 64) // 0 if there is none
+		}
+	}
+	return days, nil
+}
+
+// count adds to the counts of today.
+func count(ctx context.Context, p redis.Pipeliner, c Counts) {
+	if c == (Counts{}) {
+		return
+	}
+	key := wire.DayKey(time.Now().UTC().Format(time.DateOnly))
+	for name, n := range c.fields() {
+		if n != 0 {
+			p.HIncrBy(ctx, key, name, n)
+		}
+	}
+	p.Expire(ctx, key, keptDays)
 }
 
 // New returns a Worker that is this process.
@@ -49,8 +116,8 @@ func (w Worker) Serves(name wire.QueueName) bool {
 }
 
 // Announce writes that the worker lives, and the names of its queues to asynq's set of names: that may have been lost,
-// and asynq's own client writes a name once.
-func Announce(ctx context.Context, client redis.UniversalClient, w Worker, queues []string) error {
+// and asynq's own client writes a name once. What the worker did since the last time is added to the counts of the day.
+func Announce(ctx context.Context, client redis.UniversalClient, w Worker, queues []string, did Counts) error {
 	data, err := json.Marshal(w)
 	if err != nil {
 		return err
@@ -65,16 +132,18 @@ func Announce(ctx context.Context, client redis.UniversalClient, w Worker, queue
 		if len(names) > 0 {
 			pipe.SAdd(ctx, wire.QueuesKey, names...)
 		}
+		count(ctx, pipe, did)
 		return nil
 	})
 	return unavailable(err)
 }
 
-// Leave writes that the worker lives no more.
-func Leave(ctx context.Context, client redis.UniversalClient, w Worker) error {
+// Leave writes that the worker lives no more, and what it did since the last time.
+func Leave(ctx context.Context, client redis.UniversalClient, w Worker, did Counts) error {
 	_, err := client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		pipe.Del(ctx, wire.WorkerKey(w.ID))
 		pipe.SRem(ctx, wire.WorkersKey, w.ID)
+		count(ctx, pipe, did)
 		return nil
 	})
 	return unavailable(err)

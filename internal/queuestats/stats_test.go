@@ -65,7 +65,7 @@ func TestCountWorkers(t *testing.T) {
 	client := redistest.Start(t, redistest.Options{}).Client(t)
 	one, two, dead := presence.New(), presence.New(), presence.New()
 	for _, w := range []presence.Worker{one, two, dead} {
-		if err := presence.Announce(t.Context(), client, w, nil); err != nil {
+		if err := presence.Announce(t.Context(), client, w, nil, presence.Counts{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -81,7 +81,7 @@ func TestRead_workers(t *testing.T) {
 	ctx := t.Context()
 	ours := presence.New()
 	ours.Queues, ours.Shards = []string{"default"}, 2
-	if err := presence.Announce(ctx, client, ours, []string{"default", "never-used"}); err != nil {
+	if err := presence.Announce(ctx, client, ours, []string{"default", "never-used"}, presence.Counts{}); err != nil {
 		t.Fatal(err)
 	}
 	server := asynq.NewServerFromRedisClient(client, asynq.Config{

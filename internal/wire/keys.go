@@ -38,6 +38,9 @@ const WorkersKey = "mailpouch:workers"
 // WorkerKey is there while a worker lives.
 func WorkerKey(id string) string { return "mailpouch:worker:" + id }
 
+// DayKey is a hash: how many messages all workers sent on a day, and what became of others.
+func DayKey(date string) string { return "mailpouch:day:" + date }
+
 // QueuesKey is asynq's set of the names of queues: its inspector knows no others.
 const QueuesKey = "asynq:queues"
 

@@ -144,6 +144,20 @@ func ReadResult(data []byte) (r Result, ok bool) {
 	return Result{Reply: v.Reply.is, Refused: filled(v.Refused)}, true
 }
 
+// ReadResults reads the Results of a bulk task for a person to look at, in the order of its messages, as far as it can. It
+// is false if that are none.
+func ReadResults(data []byte) (all []Result, ok bool) {
+	var list []json.RawMessage
+	if json.Unmarshal(data, &list) != nil {
+		return nil, false
+	}
+	for _, one := range list {
+		r, _ := ReadResult(one) // one that cannot be read is empty
+		all = append(all, r)
+	}
+	return all, true
+}
+
 // lenient is a value of JSON that is zero where something else stands in its place.
 type lenient[T any] struct{ is T }
 

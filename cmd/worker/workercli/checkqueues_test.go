@@ -21,7 +21,7 @@ func TestCheck_queues(t *testing.T) {
 	client := server.Client(t)
 	other := presence.New()
 	other.Queues = []string{"night"}
-	if err := presence.Announce(t.Context(), client, other, nil); err != nil {
+	if err := presence.Announce(t.Context(), client, other, nil, presence.Counts{}); err != nil {
 		t.Fatal(err)
 	}
 	hand := func(shards, messages int, o tasks.Options) {

@@ -239,7 +239,7 @@ func (d *demo) stayUp(ctx context.Context) error {
 	}
 	defer func() { _ = client.Close() }()
 	server, err := pages.Start(pages.Config{
-		Addr: "127.0.0.1:0", Redis: client, State: d.state, Held: d.worker.Held, Ending: ctx.Done(),
+		Addr: "127.0.0.1:0", Redis: client, State: d.state, Held: d.worker.Held, WorkerID: d.worker.ID(), Ending: ctx.Done(),
 		Queues: map[string]int{"default": 1}, Version: cli.Version(), AllowWrite: true,
 	})
 	if err != nil {

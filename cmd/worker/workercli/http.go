@@ -29,6 +29,7 @@ func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerC
 	counted := metrics.New(metrics.Config{
 		Redis: client, Mailers: s.Mailers(), Queues: slices.Sorted(maps.Keys(s.Worker.Queues)), Version: cli.Version(),
 	})
+	cfg.Version = cli.Version()
 	if s.HTTP.Addr != settings.HTTPOff {
 		cfg.Observers = append(cfg.Observers, state.Observer(), counted.Observer())
 		cfg.Connect = hooked(cfg.Connect, state.Hooks, counted.Hooks)

@@ -105,7 +105,7 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 	for _, warning := range found.Warnings {
 		log.Warn().Msg(warning)
 	}
-	show.Held = worker.Held
+	show.Held, show.WorkerID = worker.Held, worker.ID()
 	stop, err := startPages(ctx, s, show)
 	if err != nil {
 		return err
