@@ -94,6 +94,10 @@ func (s *inside) style(text string) string {
 	})
 }
 
+// inLine are the elements that may stand inside a word.
+var inLine = atoms(atom.A, atom.Abbr, atom.B, atom.Bdi, atom.Bdo, atom.Big, atom.Cite, atom.Code, atom.Del, atom.Em, atom.Font, atom.I, atom.Ins,
+	atom.Mark, atom.S, atom.Small, atom.Span, atom.Strong, atom.Sub, atom.Sup, atom.Tt, atom.U, atom.Wbr)
+
 // readable is the text of a part as a person reads it: of HTML without its tags.
 func readable(p catcher.Part) string {
 	if p.MediaType != "text/html" {
@@ -110,7 +114,9 @@ func readable(p catcher.Part) string {
 				if a := atom.Lookup(name); a == atom.Style || a == atom.Script || a == atom.Title {
 					hide = a
 				}
-				b.WriteByte(' ')
+				if !inLine[atom.Lookup(name)] {
+					b.WriteByte(' ')
+				}
 			}
 		case html.EndTagToken:
 			if name, _ := z.TagName(); hide != 0 && atom.Lookup(name) == hide {
