@@ -62,7 +62,7 @@ func TestWorker_logOutcome(t *testing.T) {
 		}, []string{`{"level":"info","message_id":"<1@x>","task":"T","queue":"q","mailer":"m","try":1,"to":["a***@example.com"],"sender":2,"connection":"C","waited":"1.5s","took":"20µs",` +
 			`"code":250,"enhanced":"2.0.0","reply":"250 2.0.0 Ok for a***@example.com","message":"sent"}` + "\n"}, `"to":["ann@example.com"]`},
 		{"some refused", of("ann@example.com", "bob@example.com"), Outcome{Action: ActionSent, Refused: []*mailer.SendError{unknown}},
-			[]string{`"to":["b***@example.com"],"class":"permanent","step":"RCPT","code":550,"enhanced":"5.1.1","error":"RCPT <b***@example.com>: 550 5.1.1 <b***@example.com> is unknown","message":"recipient refused"`}, "RCPT <bob@example.com>"},
+			[]string{`"to":["b***@example.com"],"class":"permanent","step":"RCPT","code":550,"enhanced":"5.1.1","error":"550 5.1.1 <b***@example.com> is unknown (RCPT)","message":"recipient refused"`}, "550 5.1.1 <bob@example.com> is unknown (RCPT)"},
 		{"tried again", of("bob@example.com"), Outcome{Action: ActionRetry, Err: fmt.Errorf("once more: %w", unknown), RetryIn: time.Second},
 			[]string{`"level":"warn"`, `"retry_in":"1s"`, `"class":"permanent","step":"RCPT","code":550`}, "<bob@example.com>"},
 		{"the reply is the cause", of("bob@example.com"), Outcome{Action: ActionDead, Err: &mailer.SendError{Class: mailer.Unknown, Step: mailer.StepEnd, Err: unknown}},

@@ -87,7 +87,7 @@ func (d *dialer) connectVia(ctx context.Context, event *Connected) (*conn, error
 		if err := c.greet(ctx, d, d.helloName(ctx, socket), event); err != nil {
 			return err
 		}
-		c.about.Features = c.ext.names()
+		c.about.Features, c.about.OddSize = c.ext.names(), c.ext.oddSize
 		return timed(&event.Auth, func() error {
 			if !d.cfg.login() {
 				return nil

@@ -70,6 +70,9 @@ func (d *Decoded) read(header fields, body []byte, depth int) {
 	if boundary := params["boundary"]; strings.HasPrefix(mediatype, "multipart/") && boundary != "" && depth < maxDepth {
 		for _, part := range parts(body, boundary) {
 			h, b := split(part)
+			if mediatype == "multipart/digest" && h.get("Content-Type") == "" {
+				h = append(h, field{name: "Content-Type", value: "message/rfc822"}) // RFC 2046, 5.1.5
+			}
 			d.read(h, b, depth+1)
 		}
 		return
