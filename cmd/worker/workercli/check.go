@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -92,9 +91,6 @@ func backendAddress(s settings.Settings) string {
 	return s.Worker.Backend
 }
 
-// tryTimeout bounds each of the two tries.
-const tryTimeout = 15 * time.Second
-
 // tryRedis also looks who else uses it.
 func tryRedis(ctx context.Context, s settings.Settings) (redisconn.CheckResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
@@ -163,22 +159,6 @@ func trySenders(ctx context.Context, backend mailer.Backend, s settings.Settings
 		return []string{"DEFAULT_FROM_EMAIL is not set, and the server takes no mail from " + s.Message.DefaultFrom + ": " + err.Error()}, nil
 	}
 	return nil, senderError(s, "DEFAULT_FROM_EMAIL", err)
-}
-
-type sender struct{ variable, address string }
-
-func sendersSet(s settings.Settings) []sender {
-	var set []sender
-	for _, d := range settings.Describe(s) {
-		if (d.Name == "DEFAULT_FROM_EMAIL" || d.Name == "SERVER_EMAIL") && d.Source != settings.FromDefault {
-			address := s.Message.DefaultFrom
-			if d.Name == "SERVER_EMAIL" {
-				address = s.Message.ServerEmail
-			}
-			set = append(set, sender{d.Name, address})
-		}
-	}
-	return set
 }
 
 // The replies of a server that requires a login or TLS before it takes mail from anybody
