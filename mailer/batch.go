@@ -7,6 +7,11 @@ import "context"
 type BatchSender interface {
 	// SendBatch is SendMessages with each result reported as it becomes known. Begin, Commit and
 	// Report are called from one goroutine at a time, and not after SendBatch has returned.
+	//
+	// The end of ctx means to stop at once: a message that is under way is cut off. A worker's ctx has no deadline. That a
+	// batch has taken long enough it says by the error of Begin, and the message that has begun goes on to its end, however
+	// long it is. So the backend limits each of its waits itself, for a connection, for a reply, and for the next
+	// hop to take more of a message, and gives up what stands still.
 	SendBatch(ctx context.Context, b Batch)
 }
 
@@ -14,8 +19,13 @@ type BatchSender interface {
 type Batch struct {
 	Messages []*EmailMessage
 
+	// Options say how the messages are to be handed over. A queue obeys them, with what they leave open as it is
+	// configured. A backend that delivers at once has no use for them.
+	Options Options
+
 	// Begin, if not nil, is asked right before a message's turn, by its index. An error is
-	// that message's result, as it is, and nothing of the message is sent; the others go on.
+	// that message's result, as it is, and nothing of the message is sent; the others go on. It may be that the message
+	// goes over another connection, for the one before it takes long: so a backend does not ask early.
 	//
 	// The messages are asked for in their order, and each once, unless the backend turns to
 	// it anew: as after a connection that broke before the message can have been accepted.
@@ -51,7 +61,8 @@ type Report struct {
 }
 
 // SendBatch sends the batch through b. If b is not a BatchSender, Begin and Commit are asked for every message
-// before the first one is sent, and the results are reported when all are sent.
+// before the first one is sent, and the results are reported when all are sent. Only the end of ctx stops it then: a worker
+// gives such a backend a deadline for the whole batch.
 func SendBatch(ctx context.Context, b Backend, batch Batch) {
 	if s, ok := b.(BatchSender); ok {
 		s.SendBatch(ctx, batch)
@@ -102,9 +113,14 @@ func (b Batch) commit(i int) error {
 // Collect sends the messages as one batch and returns what Backend.SendMessages has to return, so
 // that a BatchSender's SendMessages can be one call of it.
 func Collect(ctx context.Context, s BatchSender, messages []*EmailMessage) (sent int, err error) {
-	errs := make(SendErrors, len(messages))
+	return collect(ctx, s, Batch{Messages: messages})
+}
+
+// collect is Collect of a batch without Report.
+func collect(ctx context.Context, s BatchSender, batch Batch) (sent int, err error) {
+	errs := make(SendErrors, len(batch.Messages))
 	failed := false
-	s.SendBatch(ctx, Batch{Messages: messages, Report: func(group []Report) {
+	batch.Report = func(group []Report) {
 		for _, r := range group {
 			errs[r.Index] = r.Error()
 			failed = failed || errs[r.Index] != nil
@@ -112,7 +128,8 @@ func Collect(ctx context.Context, s BatchSender, messages []*EmailMessage) (sent
 				sent++
 			}
 		}
-	}})
+	}
+	s.SendBatch(ctx, batch)
 	if failed {
 		return sent, errs
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -47,7 +48,9 @@ type WorkerConfig struct {
 	RetryMax time.Duration // longest one: 1 h if zero
 	MaxAge   time.Duration // after this a message that could not be sent is a dead letter: 120 h if zero
 
-	// BatchTimeout bounds one batch: 2 min if zero. It is longer than one SMTP
+	// BatchTimeout is for how long messages of a batch begin: 2 min if zero. Those whose turn has not come by then go to
+	// other connections, or into the next batch, untried. One that has begun goes on, under its backend's own time limits. A
+	// backend that is no mailer.BatchSender has this time for the whole batch. It is longer than one SMTP
 	// command may take.
 	BatchTimeout time.Duration
 
@@ -68,6 +71,7 @@ type WorkerConfig struct {
 	Logger        *zerolog.Logger // no logs if nil
 	ShowAddresses bool            // log mail addresses in full, instead of their first letter and their domain
 
+	turnPatience time.Duration // how long a message may take until idle connections get those behind it: 1 s if zero
 	openPatience time.Duration // how long the only connection may take to open until messages go back: 2 s if zero
 
 	Observers []Observer
@@ -99,14 +103,15 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	if c.Shards == 1 {
 		c.Shards = 0 // in one piece
 	}
-	defaults(&c.RetryMin, 5*time.Second)
-	defaults(&c.RetryMax, time.Hour)
-	defaults(&c.MaxAge, 120*time.Hour)
+	defaults(&c.RetryMin, deliverypolicy.DefaultRetryMin)
+	defaults(&c.RetryMax, deliverypolicy.DefaultRetryMax)
+	defaults(&c.MaxAge, deliverypolicy.DefaultMaxAge)
 	defaults(&c.BatchTimeout, 2*time.Minute)
 	defaults(&c.ReplyTimeout, 10*time.Minute)
 	defaults(&c.TaskTimeout, 30*time.Minute)
 	c.TaskTimeout = max(c.TaskTimeout, c.ReplyTimeout+2*c.BatchTimeout)
 	defaults(&c.ShutdownTimeout, 150*time.Second)
+	defaults(&c.turnPatience, time.Second)
 	defaults(&c.openPatience, 2*time.Second)
 	defaults(&c.restAfter, 30*time.Second)
 	if c.Logger == nil {
@@ -118,12 +123,12 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 // checkNames refuses names that no program can put mail under.
 func (c WorkerConfig) checkNames() error {
 	for _, name := range slices.Sorted(maps.Keys(c.Queues)) {
-		if err := checkName("queue", name); err != nil {
+		if err := mailer.CheckName("queue", name); err != nil {
 			return err
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Mailers)) {
-		if err := checkName("mailer", name); err != nil {
+		if err := mailer.CheckName("mailer", name); err != nil {
 			return err
 		}
 	}

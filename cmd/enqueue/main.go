@@ -6,6 +6,7 @@
 //	enqueue render message.json        the finished message, unsent
 //	enqueue test ann@example.com       Django's sendtestemail
 //	enqueue cancel ID                  take a message back
+//	enqueue pause --mailing july       send nothing of it until enqueue resume
 //	enqueue dead list                  what could not be delivered
 package main
 
@@ -43,7 +44,8 @@ cannot be cancelled, 66 a file cannot be read, 69 Redis cannot be reached, 75 tr
   enqueue test ann@example.com`,
 	}
 	app := &app{std: std}
-	root.AddCommand(app.sendCommand(), app.bulkCommand(), app.rawCommand(), app.renderCommand(), app.testCommand(), app.cancelCommand(), app.deadCommand())
+	root.AddCommand(app.sendCommand(), app.bulkCommand(), app.rawCommand(), app.renderCommand(), app.testCommand(), app.cancelCommand(),
+		app.pauseCommand(), app.resumeCommand(), app.pausedCommand(), app.deadCommand())
 	addCompletions(root)
 	return root
 }

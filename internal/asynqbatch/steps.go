@@ -16,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/batcher"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // Step is one thing to do to the record of a task: a function of Lua that Config.Steps has under that name. What is
@@ -32,6 +33,9 @@ import (
 //	look(task, field, ...)  returns these fields of the record, in a table from 3 on, and sets task.there, whether the
 //	                        record is there, and task.ours, whether the task is active and this process fetched it last
 //	renew(task)             after look: its lease lasts for 20 seconds from now, at least
+//	deleted(task)           after look: reports whether its record is gone, and Redis knows still that it was fetched: then
+//	                        somebody has deleted it
+//	halts, paused           see luaPaused
 //	finish(task)            after look: ends the task as asynq does, and reports whether it was active. Only if task.ends:
 //	                        otherwise asynq keeps something of it
 //
@@ -90,13 +94,13 @@ const (
 	stepOther                // it is not ours
 )
 
-// stepsScript does steps to tasks of one queue. KEYS are the list of active tasks, the leases, and asynq's two numbers of
-// tasks. Each step has in ARGV a header: its name, what of "e" (nothing is to be kept of the task) and "r" (its lease may
-// be over soon) holds, how many arguments follow, the owner, and the ID. What Redis has to read costs as much as what it has to do,
-// so that is one argument. It answers a byte and a text for each.
+// stepsScript does steps to tasks of one queue. KEYS are the list of active tasks, the leases, asynq's two numbers of
+// tasks, and the two keys of luaPaused. Each step has in ARGV a header: its name, what of "e" (nothing is to be kept of
+// the task) and "r" (its lease may be over soon) holds, how many arguments follow, the owner, and the ID. What Redis has
+// to read costs as much as what it has to do, so that is one argument. It answers a byte and a text for each.
 func stepsScript(functions map[string]string) *redis.Script {
 	var lua strings.Builder
-	lua.WriteString(`
+	lua.WriteString(luaPaused + `
 local call, time, count, answers = redis.call, nil, 0, {}
 local function look(task, ...)
   local fields = call("HMGET", task.key, "state", ARGV[3], ...)
@@ -112,6 +116,7 @@ local function renew(task)
   if not ends or tonumber(ends) < time + 20 then call("ZADD", KEYS[2], time + 30, task.id) end
   task.answer = "2"
 end
+local function deleted(task) return not task.there and call("ZSCORE", KEYS[2], task.id) ~= false end
 local function finish(task)
   if call("LREM", KEYS[1], -1, task.id) == 0 then return false end
   call("ZREM", KEYS[2], task.id)
@@ -120,7 +125,15 @@ local function finish(task)
   return true
 end
 local steps = {}
-steps["` + stepEnd + `"] = function(task) look(task) if task.ours and finish(task) then return "ended" end return "" end
+local function forget(task)
+  call("ZREM", KEYS[2], task.id)
+  return call("LREM", KEYS[1], -1, task.id) == 1
+end
+steps["` + stepEnd + `"] = function(task)
+  look(task)
+  if task.ours and finish(task) or not task.there and forget(task) then return "ended" end
+  return ""
+end
 `)
 	for _, name := range slices.Sorted(maps.Keys(functions)) {
 		fmt.Fprintf(&lua, "steps[%q] = function(task, args)%s\nend\n", name, functions[name])
@@ -233,7 +246,11 @@ var errNoAnswer = errors.New("asynqbatch: Redis has not answered as its script d
 
 func (s *steps) runSome(prefix string, these []*step) {
 	now, asked := time.Now(), s.claims.clock()
-	keys := []string{prefix + "active", prefix + "lease", prefix + "processed:" + now.UTC().Format(time.DateOnly), prefix + "processed"}
+	queue := nameIn(prefix)
+	keys := []string{
+		prefix + "active", prefix + "lease", prefix + "processed:" + now.UTC().Format(time.DateOnly), prefix + "processed",
+		PausedKey(queue), wire.PausesKey(queue),
+	}
 	args := append(make([]any, 0, 4+5*len(these)), now.Add(statsFor).Unix(), mostTasks, s.cfg.OwnerField, prefix+"t:")
 	for _, t := range these {
 		_, id := queueOf(t.Key)

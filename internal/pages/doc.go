@@ -5,6 +5,7 @@
 //	/readyz       200 while mail flows: Redis answers, no relay is held, the worker is not ending
 //	/metrics      for Prometheus
 //	/             the page, kept up to date by /status.json
+//	/pauses       what is paused, with buttons if they are allowed
 //	/monitor/     asynqmon
 //
 // Everything that comes from a message or from a mail server is hostile: it is cut, freed of

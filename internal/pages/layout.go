@@ -26,7 +26,7 @@ var (
 type section struct{ Name, Path string }
 
 var sections = []section{
-	{"Overview", overviewPath}, {"Monitor", monitorPath},
+	{"Overview", overviewPath}, {"Paused", pausesPath}, {"Monitor", monitorPath},
 }
 
 // The paths of the sections.

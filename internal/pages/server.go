@@ -20,6 +20,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/settings"
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // Config configures a Server. Redis and State are required.
@@ -59,6 +60,7 @@ type Server struct {
 	cfg      Config
 	guard    guard
 	queues   cached[[]queuestats.Queue]
+	paused   cached[[]tasks.Pause]
 	write    cached[struct{}] // whether Redis takes what is written
 	http     *http.Server
 	listener net.Listener
@@ -98,6 +100,7 @@ func Start(cfg Config) (*Server, error) {
 		return nil, errors.Join(ErrUnprotected, listener.Close())
 	}
 	s.queues.read = func(ctx context.Context) ([]queuestats.Queue, error) { return queuestats.Read(ctx, cfg.Redis) }
+	s.paused.read = tasks.NewPauses(cfg.Redis).List
 	s.write.read = func(ctx context.Context) (struct{}, error) { return struct{}{}, redisconn.TryWrite(ctx, cfg.Redis) }
 	s.http = &http.Server{
 		Handler: s.handler(), ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
@@ -173,6 +176,7 @@ func (s *Server) handler() http.Handler {
 	inside := http.NewServeMux()
 	inside.HandleFunc("GET /{$}", overview())
 	inside.HandleFunc("GET /status.json", s.status)
+	s.pausesPage(inside)
 	inside.Handle(monitorPath, newMonitor(s.cfg.Redis, s.cfg.view(), s.cfg.AllowWrite))
 	if s.cfg.Metrics != nil {
 		inside.Handle("GET /metrics", s.cfg.Metrics)
