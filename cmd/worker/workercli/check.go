@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +17,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/tlsprobe"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
 )
@@ -123,12 +127,56 @@ func tryBackend(ctx context.Context, s settings.Settings, registry backends.Regi
 	if err != nil {
 		return nil, err
 	}
-	if _, err = backend.Open(ctx); err == nil {
+	if err = open(ctx, backend, s); err == nil {
 		warnings, err = trySenders(ctx, backend, s)
 	} else {
 		err = loginError(s, err)
 	}
 	return warnings, errors.Join(err, backend.Close())
+}
+
+// silence is how long a relay may say nothing before it is asked whether it waits for TLS.
+const silence = 3 * time.Second
+
+// open opens the backend. A relay that waits for TLS, while we wait for its greeting, is found out before the time is up.
+func open(ctx context.Context, backend mailer.Backend, s settings.Settings) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var waits error
+	asked := make(chan struct{})
+	ask := time.AfterFunc(silence, func() {
+		defer close(asked)
+		if waits = waitsForTLS(ctx, s); waits != nil {
+			cancel()
+		}
+	})
+	_, err := backend.Open(ctx)
+	if err == nil {
+		cancel()
+	}
+	if !ask.Stop() {
+		<-asked
+	}
+	if err != nil && waits != nil {
+		return waits
+	}
+	return err
+}
+
+// waitsForTLS asks the relays whether they speak TLS from the first byte, where the settings do not say so.
+func waitsForTLS(ctx context.Context, s settings.Settings) error {
+	if s.Worker.Backend != "smtp" || s.SMTP.UseSSL {
+		return nil
+	}
+	for _, host := range s.SMTP.Hosts {
+		addr := net.JoinHostPort(host, strconv.Itoa(s.SMTP.Port))
+		var d net.Dialer
+		if tlsprobe.SpeaksTLS(ctx, func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }) {
+			return fmt.Errorf("the server at %s says nothing, but speaks TLS at once: use %s, and not %s, or the port for STARTTLS (587)",
+				addr, s.Variable("EMAIL_USE_SSL"), s.Variable("EMAIL_USE_TLS"))
+		}
+	}
+	return nil
 }
 
 // senderTrier is a backend that can ask the server whether it accepts a sender, without
