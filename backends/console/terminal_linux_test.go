@@ -30,7 +30,7 @@ func terminal(t *testing.T) (screen, tty *os.File) {
 		request uintptr
 		value   *int32
 	}{{syscall.TIOCSPTLCK, &unlock}, {syscall.TIOCGPTN, &number}} {
-		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, screen.Fd(), call.request, uintptr(unsafe.Pointer(call.value))); errno != 0 { //nolint:gosec // an ioctl takes an address
+		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, screen.Fd(), call.request, uintptr(unsafe.Pointer(call.value))); errno != 0 {
 			t.Fatal(errno)
 		}
 	}

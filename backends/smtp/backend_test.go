@@ -719,7 +719,7 @@ func TestBackend_hosts(t *testing.T) {
 		{"first", nil, "", "sent", 1},
 		{"second", map[string]error{"one:25": refuse}, "", "sent", 1},
 		{"second, for the first will not", nil, "554 5.3.2 no service", "sent", 2},
-		{"second, for the first is silent", nil, "stall", "sent", 2},
+		{"second, for the first is silent", nil, "stall", "sent", 3}, // and is asked whether it waits for TLS
 		{"none", map[string]error{"one:25": refuse, "two:2525": refuse}, "", "unavailable", 0},
 	} {
 		everyWayNamed(t, tt.name, func(t *testing.T, p *peer, cfg Config) {

@@ -156,40 +156,22 @@ func timed(d *time.Duration, f func() error) error {
 	return f()
 }
 
-// silence is how long a server may say nothing before it is asked, over another connection, whether it
-// waits for a TLS handshake. Some servers make clients wait a few seconds on purpose.
-const silence = 3 * time.Second
-
 var errWaitsForTLS = errors.New("the server says nothing, but speaks TLS at once: use EMAIL_USE_SSL, " +
 	"and not EMAIL_USE_TLS, or the port for STARTTLS (587)")
 
 // greeting reads what the server says first. A server that waits for a TLS handshake says nothing,
-// however long we wait.
+// however long we wait, and is asked then, over another connection. It is not asked earlier: to one that
+// makes clients wait on purpose, a handshake is what it waits for, and the mark of a bad client.
 func (c *conn) greeting(ctx context.Context, d *dialer) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	waits, asked := false, make(chan struct{})
-	ask := time.AfterFunc(silence, func() {
-		defer close(asked)
-		dial := func(ctx context.Context) (net.Conn, error) { return d.dial(ctx, c.addr) }
-		if waits = c.cfg.TLS != TLSImplicit && tlsprobe.SpeaksTLS(ctx, dial); waits {
-			c.link.Cut()
-		}
-	})
 	r, err := c.reply(c.cfg.CommandTimeout)
 	if err == nil {
-		cancel() // it is only slow
+		return wantPositive(mailer.StepGreet, r, nil)
 	}
-	if !ask.Stop() {
-		<-asked
+	dial := func(ctx context.Context) (net.Conn, error) { return d.dial(ctx, c.addr) }
+	if c.cfg.TLS != TLSImplicit && transport.IsTimeout(err) && tlsprobe.SpeaksTLS(ctx, dial) {
+		err = errWaitsForTLS
 	}
-	switch {
-	case err != nil && waits:
-		return unavailable(mailer.StepGreet, errWaitsForTLS)
-	case err != nil:
-		return unavailable(mailer.StepGreet, err)
-	}
-	return wantPositive(mailer.StepGreet, r, nil)
+	return unavailable(mailer.StepGreet, err)
 }
 
 // hello introduces us and learns the server's extensions.

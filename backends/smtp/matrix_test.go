@@ -200,7 +200,7 @@ func TestBackend_connectFaults(t *testing.T) {
 					if p.conns != conns || len(p.senders()) != 0 {
 						t.Errorf("%d connections, messages %v", p.conns, p.senders())
 					}
-					if took := time.Since(start); name == "stall" && took != 5*time.Minute {
+					if took := time.Since(start); name == "stall" && took != 5*time.Minute && (conns == 1 || took > 5*time.Minute+5*time.Second) {
 						t.Errorf("waited %v", took)
 					}
 				})

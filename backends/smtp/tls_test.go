@@ -168,12 +168,13 @@ func TestBackend_TLSHints(t *testing.T) {
 				p.tls, p.implicit = newPKI(t, never()).server, true
 				cfg := testConfig(t, p)
 				cfg.Addrs, cfg.TLS = []string{"peer.example:2465"}, mode // whatever the port
+				cfg.CommandTimeout = time.Minute
 				start := time.Now()
 				_, err := newBackend(t, cfg).Open(t.Context())
 				if err == nil || !strings.Contains(err.Error(), "EMAIL_USE_SSL") || mailer.ClassOf(err) != mailer.Unavailable {
 					t.Errorf("got %v", err)
 				}
-				if took := time.Since(start); took != silence || p.conns != 2 {
+				if took := time.Since(start); took != cfg.CommandTimeout || p.conns != 2 {
 					t.Errorf("it took %v and %d connections", took, p.conns)
 				}
 			})
@@ -184,13 +185,13 @@ func TestBackend_TLSHints(t *testing.T) {
 			p := newPeer(t)
 			p.script = func(e event) string {
 				if e.step == "greeting" {
-					time.Sleep(silence + time.Second)
+					time.Sleep(time.Minute)
 				}
 				return ""
 			}
 			b := newBackend(t, testConfig(t, p))
-			if _, err := b.Open(t.Context()); err != nil {
-				t.Errorf("got %v", err)
+			if _, err := b.Open(t.Context()); err != nil || p.conns != 1 {
+				t.Errorf("got %v with %d connections", err, p.conns)
 			}
 			_ = b.Close()
 		})

@@ -348,3 +348,59 @@ func TestStart_refuses(t *testing.T) {
 		}
 	}
 }
+
+// What is deleted makes room, changes no count and is heard of; what is left stays as it was.
+func TestServer_Delete(t *testing.T) {
+	s := start(t, catcher.Config{MaxKeep: 10, MaxKeepBytes: 40})
+	c := dial(t, s)
+	for range 4 {
+		send(t, c, "12345678\r\n", "a@example.com")
+	}
+	before := s.Messages()
+	seen := s.Changes()
+	changed := make(chan int, 1)
+	go func() {
+		n, err := s.WaitChange(t.Context(), seen)
+		if err != nil {
+			t.Error(err)
+		}
+		changed <- n
+	}()
+	if n := s.Delete(func(m catcher.Message) bool { return m.Number%2 == 1 }); n != 2 {
+		t.Errorf("%d deleted", n)
+	}
+	if n := <-changed; n != seen+1 {
+		t.Errorf("%d changes, want %d", n, seen+1)
+	}
+	if n := s.Delete(func(catcher.Message) bool { return false }); n != 0 || s.Changes() != seen+1 {
+		t.Errorf("%d deleted, %d changes", n, s.Changes())
+	}
+	send(t, c, "12345678\r\n", "a@example.com")
+	send(t, c, "12345678\r\n", "a@example.com") // four messages have room
+	var numbers []int
+	for _, m := range s.Messages() {
+		numbers = append(numbers, m.Number)
+	}
+	if !slices.Equal(numbers, []int{2, 4, 5, 6}) || s.Stats().Accepted != 6 || len(before) != 4 || before[0].Number != 1 {
+		t.Errorf("kept %v, stats %+v", numbers, s.Stats())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.WaitChange(ctx, s.Changes()); !errors.Is(err, context.Canceled) {
+		t.Errorf("waiting: %v", err)
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	t.Parallel()
+	raw := []byte("To: =?utf-8?q?M=C3=BCller=2C_J=C3=B6rg?= <joerg@example.com>,\r\n \"Doe, Ann\" <ann@example.com>, bob@example.com\r\nCc: not an address\r\nCc:\r\ncc: x@example.com\r\n\r\n")
+	for name, want := range map[string]string{
+		"To":  `[{Müller, Jörg joerg@example.com} {Doe, Ann ann@example.com} { bob@example.com}]`,
+		"Cc":  `[{not an address } { x@example.com}]`,
+		"Bcc": "[]",
+	} {
+		if got := fmt.Sprint(catcher.Addresses(raw, name)); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}

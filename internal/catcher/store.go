@@ -58,13 +58,17 @@ func (s *store) number(m Message) Message {
 	return m
 }
 
-// add counts a message and keeps it.
+// add counts a message and keeps it, if it is not too big.
 func (s *store) add(m Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.Accepted++
 	if m.Connection <= len(s.stats.PerConnection) {
 		s.stats.PerConnection[m.Connection-1]++
+	}
+	if len(m.Raw) > s.maxBytes {
+		s.change() // it would push out all others for nothing
+		return
 	}
 	s.messages = append(s.messages, m)
 	s.bytes += len(m.Raw)

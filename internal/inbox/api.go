@@ -83,7 +83,7 @@ type message struct {
 	ReplyTo  []address           `json:"reply_to"`
 	Date     string              `json:"date"`
 	Headers  map[string][]string `json:"headers"` // decoded, by canonical names
-	Text     string              `json:"text"`
+	Text     string              `json:"text"`    // with LF line ends, as HTML has
 	HTML     string              `json:"html"`
 	Parts    []apiPartView       `json:"parts"`
 	Username string              `json:"username"` // of the login
@@ -233,9 +233,9 @@ func newMessage(m catcher.Message) message {
 	for n, p := range d.Parts {
 		switch {
 		case p.Text && p.MediaType == "text/html" && full.HTML == "":
-			full.HTML = string(p.Content)
+			full.HTML = withLF(p.Content)
 		case p.Text && p.MediaType == "text/plain" && full.Text == "":
-			full.Text = string(p.Content)
+			full.Text = withLF(p.Content)
 		}
 		full.Parts = append(full.Parts, apiPartView{
 			URL: (&url.URL{Path: "/api/messages/" + strconv.Itoa(m.Number) + "/parts/" + strconv.Itoa(n)}).String(), ContentType: p.MediaType, Filename: p.Filename,
@@ -244,6 +244,9 @@ func newMessage(m catcher.Message) message {
 	}
 	return full
 }
+
+// withLF is a text as programs have it, and not mail.
+func withLF(text []byte) string { return strings.ReplaceAll(string(text), "\r\n", "\n") }
 
 func canonical(name string) string { return http.CanonicalHeaderKey(name) }
 

@@ -3,12 +3,10 @@
 package inbox
 
 import (
-	_ "embed"
 	"fmt"
 	"html/template"
 	"mime"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -16,66 +14,12 @@ import (
 	"time"
 
 	"github.com/mailpouch/mailpouch/internal/catcher"
-	"github.com/mailpouch/mailpouch/internal/ownhost"
 )
-
-//go:embed inbox.html
-var pageHTML string
 
 type inbox struct {
 	server *catcher.Server
 	page   *template.Template
 	names  []string // of this machine, beside localhost
-}
-
-// New returns the page of what server catches, and of what it has kept. It answers under localhost, IP addresses, and these names,
-// in lower case.
-//
-//	GET /                       the list
-//	GET /list                   the list alone, for the page's script
-//	GET /mail/{number}          the list and one mail
-//	GET /mail/{number}/source   as it was received
-//	GET /mail/{number}/part/{part}
-//	POST /delete                one mail (number) or all
-//	GET /events                 a server-sent event for each mail that arrives, and each deletion
-//	    /api/messages           the same as JSON: see api.go
-//
-// The list, a mail and a deletion of all have a parameter q, a search (see search.go). A part of HTML shows pictures
-// from other servers with remote=1.
-func New(server *catcher.Server, names ...string) http.Handler {
-	i := &inbox{server: server, page: template.Must(template.New("").Parse(pageHTML)), names: names}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { i.show(w, r, nil) })
-	mux.HandleFunc("GET /mail/{number}", i.mail(func(w http.ResponseWriter, r *http.Request, m catcher.Message) { i.show(w, r, &m) }))
-	mux.HandleFunc("GET /mail/{number}/source", i.mail(source))
-	mux.HandleFunc("GET /mail/{number}/part/{part}", i.mail(part))
-	mux.HandleFunc("POST /delete", i.remove)
-	mux.HandleFunc("GET /list", i.list)
-	mux.HandleFunc("GET /events", i.events)
-	i.addAPI(mux)
-	// Another site's form or script may delete nothing. Programs that are no browsers name no site.
-	return i.local(http.NewCrossOriginProtection().Handler(mux))
-}
-
-// local answers to names of this machine alone, so that no other site can read the mail by
-// a name of its own that leads here (DNS rebinding). It sets the headers of every answer.
-func (i *inbox) local(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := ownhost.Name(r)
-		// An address is nobody's name: it cannot be made to mean another one.
-		if _, err := netip.ParseAddr(host); err != nil && !ownhost.IsLoopback(host) && !slices.Contains(i.names, host) {
-			http.Error(w, "This page is at localhost, or at the names that --http-host gives it.", http.StatusMisdirectedRequest)
-			return
-		}
-		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("X-DNS-Prefetch-Control", "off") // of the links in a mail
-		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		h.Set("Cache-Control", "no-store")
-		next.ServeHTTP(w, r)
-	})
 }
 
 // mail finds the message that the path names.
@@ -122,47 +66,11 @@ func source(w http.ResponseWriter, _ *http.Request, m catcher.Message) {
 	_, _ = w.Write(m.Raw)
 }
 
-// part is one part by itself: HTML for the page's frame, anything else to be saved.
-func part(w http.ResponseWriter, r *http.Request, m catcher.Message) {
-	parts := catcher.Decode(m.Raw).Parts
-	at, err := strconv.Atoi(r.PathValue("part"))
-	if err != nil || at < 0 || at >= len(parts) {
-		http.NotFound(w, r)
-		return
-	}
-	p := partView{Part: parts[at], Index: at}
-	if p.Text && p.HTML() {
-		showHTML(w, p, parts, r.FormValue("remote") != "")
-		return
-	}
-	save(w, p.Part, p.Name())
-}
-
 // save lets a browser save a part, and never show it.
 func save(w http.ResponseWriter, p catcher.Part, name string) {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": name}))
 	_, _ = w.Write(p.Content)
-}
-
-// showHTML shows the HTML of a mail, which anybody may have written, with the pictures that the mail has. It runs no script,
-// cannot reach the page around it, and makes the browser connect to nobody, or, where it is asked for, load
-// pictures from other servers. Its links open in a new tab.
-func showHTML(w http.ResponseWriter, p partView, parts []catcher.Part, remote bool) {
-	content, err := harmlessHTML(p.Content, parts, remote)
-	if err != nil {
-		http.Error(w, "This HTML cannot be read, and so is not shown ("+err.Error()+"). The mail's source has it.", http.StatusUnprocessableEntity)
-		return
-	}
-	pictures := "data:"
-	if remote {
-		pictures += " http: https:"
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; img-src "+pictures+"; font-src data:; style-src 'unsafe-inline'; "+
-		"base-uri 'none'; form-action 'none'; frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox")
-	_, _ = w.Write([]byte(`<!DOCTYPE html><base target="_blank">`))
-	_, _ = w.Write(content)
 }
 
 // events sends the page an event for each change. It ends with the request, or

@@ -34,7 +34,7 @@ func start(t *testing.T, cfg catcher.Config) (*catcher.Server, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	web := httptest.NewServer(inbox.New(server))
+	web := httptest.NewServer(inbox.New(server, "mail"))
 	t.Cleanup(func() {
 		if err := server.Close(); err != nil {
 			t.Error(err)
@@ -161,7 +161,7 @@ func TestPages_otherNames(t *testing.T) {
 	_, url := start(t, catcher.Config{})
 	for host, want := range map[string]int{
 		"localhost:1080": http.StatusOK, "127.0.0.1": http.StatusOK, "[::1]:1080": http.StatusOK,
-		"evil.example:1080": http.StatusMisdirectedRequest, "localhost.evil.example": http.StatusMisdirectedRequest,
+		"mail:1080": http.StatusOK, "evil.example:1080": http.StatusMisdirectedRequest, "localhost.evil.example": http.StatusMisdirectedRequest,
 	} {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
 		if err != nil {
@@ -226,6 +226,113 @@ func TestBrowser(t *testing.T) {
 	}
 	if got := text("#list a[aria-current] b"); got != "Your order <b>&" {
 		t.Errorf("marked in the list: %q", got)
+	}
+}
+
+const withPicture = `Subject: picture
+MIME-Version: 1.0
+Content-Type: multipart/related; boundary=b
+
+--b
+Content-Type: text/html
+
+<p id="hello"><img id="in" src="cid:dot@shop"><img id="out" src="http://%s/x.png"></p>
+--b
+Content-Type: image/gif; name="dot.gif"
+Content-Transfer-Encoding: base64
+Content-ID: <dot@shop>
+Content-Disposition: inline; filename="dot.gif"
+
+R0lGODlhAQABAIAAAP8AAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw==
+--b--
+`
+
+// A mail's own pictures are shown. Those of other servers are loaded if a person asks for them, and not before.
+func TestBrowser_pictures(t *testing.T) {
+	b := browsertest.Start(&counter{TB: t})
+	server, url := start(t, catcher.Config{})
+	asked := make(chan string, 10)
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.Referer() }))
+	defer elsewhere.Close()
+	send(t, server, fmt.Sprintf(withPicture, strings.TrimPrefix(elsewhere.URL, "http://")))
+	b.Load(chromedp.Navigate(url + "/mail/1"))
+	if got := browsertest.Get(b, chromedp.Text(chromedp.CSS("ul li a"))); got != "dot.gif" {
+		t.Errorf("listed: %q", got)
+	}
+	if got := browsertest.Get(b, chromedp.Text(chromedp.CSS("h3:last-of-type"))); got != "Pictures inside the text" {
+		t.Errorf("listed as %q", got)
+	}
+	b.Load(chromedp.Navigate(url + "/mail/1/part/0"))
+	if got := browsertest.Get(b, chromedp.Evaluate[int](`document.getElementById("in").naturalWidth`)); got != 1 {
+		t.Errorf("the mail's picture is %d pixels wide", got)
+	}
+	select {
+	case <-asked:
+		t.Error("a picture of another server was loaded")
+	default:
+	}
+	b.Load(chromedp.Navigate(url + "/mail/1"))
+	b.Load(chromedp.Click(chromedp.CSS("h3 a")))
+	select {
+	case referer := <-asked:
+		if referer != "" {
+			t.Errorf("the other server was told that the reader is at %q", referer)
+		}
+	case <-time.After(time.Minute):
+		t.Error("the picture was asked for, and not loaded")
+	}
+}
+
+// What is found can be opened and deleted, and the list follows without a reload.
+func TestBrowser_searchAndDelete(t *testing.T) {
+	b := browsertest.Start(t)
+	server, url := start(t, catcher.Config{})
+	text := func(selector chromedp.CSS) string { return browsertest.Get(b, chromedp.Text(selector)) }
+	for n := range 4 {
+		send(t, server, fmt.Sprintf("Subject: no. %d\n\n%s\n", n+1, []string{"apple & pear", "plum"}[n%2]))
+	}
+	b.Load(chromedp.Navigate(url))
+	b.Do(chromedp.SendKeys(chromedp.CSS("input[type=search]"), "apple & pear"))
+	b.Load(chromedp.Click(chromedp.CSS(".find button")))
+	if got := text("#count"); got != "2 of 4" {
+		t.Errorf("found: %q", got)
+	}
+	b.Load(chromedp.Click(chromedp.CSS(`#list a[href^="/mail/1?"]`)))
+	if got := text("h2") + ", " + text("#count"); got != "no. 1, 2 of 4" {
+		t.Errorf("opened: %q", got)
+	}
+	b.Load(chromedp.Click(chromedp.CSS(".bar button.danger")))
+	if got := text("#count"); got != "1 of 3" {
+		t.Errorf("after the deletion of one: %q", got)
+	}
+	server.Delete(func(m catcher.Message) bool { return m.Number == 3 }) // by another program
+	if got := text("#list p a"); got != "Show all" {
+		t.Errorf("after the deletion of the other: %q", got)
+	}
+	b.Load(chromedp.Click(chromedp.CSS("#list p a")))
+	if got := text("#count"); got != "2 caught, none delivered" {
+		t.Errorf("all: %q", got)
+	}
+	b.Load(chromedp.Click(chromedp.CSS("#clear button")))
+	if got := text("#list p"); !strings.HasPrefix(got, "Nothing yet") || len(server.Messages()) != 0 {
+		t.Errorf("after the deletion of all: %q", got)
+	}
+}
+
+// The page can be read on a telephone: nothing is wider than it.
+func TestBrowser_narrow(t *testing.T) {
+	b := browsertest.Start(t)
+	server, url := start(t, catcher.Config{})
+	send(t, server, strings.Replace(mixed, "Your order", "Your order "+strings.Repeat("withoutablank", 20), 1))
+	for _, path := range []string{"/", "/mail/1", "/?q=nothing"} {
+		b.Load(chromedp.Navigate(url + path))
+		for _, width := range []int64{390, 1280} {
+			b.Do(chromedp.EmulateViewport(width, 800))
+			if got := browsertest.Get(b, chromedp.Evaluate[int64]("document.documentElement.scrollWidth")); got > width {
+				t.Errorf("%s at %d pixels is %d wide", path, width, got)
+			}
+			b.Do(chromedp.ResetViewport())
+		}
 	}
 }
 

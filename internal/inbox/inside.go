@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"golang.org/x/net/html"
-	"golang.org/x/net/html/atom"
 
 	"github.com/mailpouch/mailpouch/internal/catcher"
 )
@@ -92,34 +91,4 @@ func (s *inside) style(text string) string {
 		}
 		return ref
 	})
-}
-
-// readable is the text of a part as a person reads it: of HTML without its tags.
-func readable(p catcher.Part) string {
-	if p.MediaType != "text/html" {
-		return string(p.Content)
-	}
-	var b strings.Builder
-	hide := atom.Atom(0)
-	for z := html.NewTokenizer(strings.NewReader(string(p.Content))); ; {
-		switch z.Next() {
-		case html.ErrorToken:
-			return b.String()
-		case html.StartTagToken:
-			if name, _ := z.TagName(); hide == 0 {
-				if a := atom.Lookup(name); a == atom.Style || a == atom.Script || a == atom.Title {
-					hide = a
-				}
-				b.WriteByte(' ')
-			}
-		case html.EndTagToken:
-			if name, _ := z.TagName(); hide != 0 && atom.Lookup(name) == hide {
-				hide = 0
-			}
-		case html.TextToken:
-			if hide == 0 {
-				b.Write(z.Text())
-			}
-		}
-	}
 }

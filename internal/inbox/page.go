@@ -163,3 +163,39 @@ func newMailView(m catcher.Message, remote bool) *mailView {
 	}
 	return l
 }
+
+// part is one part by itself: HTML for the page's frame, anything else to be saved.
+func part(w http.ResponseWriter, r *http.Request, m catcher.Message) {
+	parts := catcher.Decode(m.Raw).Parts
+	at, err := strconv.Atoi(r.PathValue("part"))
+	if err != nil || at < 0 || at >= len(parts) {
+		http.NotFound(w, r)
+		return
+	}
+	p := partView{Part: parts[at], Index: at}
+	if p.Text && p.HTML() {
+		showHTML(w, p, parts, r.FormValue("remote") != "")
+		return
+	}
+	save(w, p.Part, p.Name())
+}
+
+// showHTML shows the HTML of a mail, which anybody may have written, with the pictures that the mail has. It runs no script,
+// cannot reach the page around it, and makes the browser connect to nobody, or, where it is asked for, load
+// pictures from other servers. Its links open in a new tab.
+func showHTML(w http.ResponseWriter, p partView, parts []catcher.Part, remote bool) {
+	content, err := harmlessHTML(p.Content, parts, remote)
+	if err != nil {
+		http.Error(w, "This HTML cannot be read, and so is not shown ("+err.Error()+"). The mail's source has it.", http.StatusUnprocessableEntity)
+		return
+	}
+	pictures := "data:"
+	if remote {
+		pictures += " http: https:"
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; img-src "+pictures+"; font-src data:; style-src 'unsafe-inline'; "+
+		"base-uri 'none'; form-action 'none'; frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox")
+	_, _ = w.Write([]byte(`<!DOCTYPE html><base target="_blank">`))
+	_, _ = w.Write(content)
+}

@@ -5,6 +5,9 @@ import (
 	"strings"
 	"unicode"
 
+	"golang.org/x/net/html"
+	"golang.org/x/net/html/atom"
+
 	"github.com/mailpouch/mailpouch/internal/catcher"
 )
 
@@ -69,4 +72,40 @@ func (s search) matches(m catcher.Message) bool {
 	}
 	texts[""] = lower(anywhere...)
 	return !slices.ContainsFunc(s, func(t term) bool { return !strings.Contains(texts[t.field], t.text) })
+}
+
+// inLine are the elements that may stand inside a word.
+var inLine = atoms(atom.A, atom.Abbr, atom.B, atom.Bdi, atom.Bdo, atom.Big, atom.Cite, atom.Code, atom.Del, atom.Em, atom.Font, atom.I, atom.Ins,
+	atom.Mark, atom.S, atom.Small, atom.Span, atom.Strong, atom.Sub, atom.Sup, atom.Tt, atom.U, atom.Wbr)
+
+// readable is the text of a part as a person reads it: of HTML without its tags.
+func readable(p catcher.Part) string {
+	if p.MediaType != "text/html" {
+		return string(p.Content)
+	}
+	var b strings.Builder
+	hide := atom.Atom(0)
+	for z := html.NewTokenizer(strings.NewReader(string(p.Content))); ; {
+		switch z.Next() {
+		case html.ErrorToken:
+			return b.String()
+		case html.StartTagToken:
+			if name, _ := z.TagName(); hide == 0 {
+				if a := atom.Lookup(name); a == atom.Style || a == atom.Script || a == atom.Title {
+					hide = a
+				}
+				if !inLine[atom.Lookup(name)] {
+					b.WriteByte(' ')
+				}
+			}
+		case html.EndTagToken:
+			if name, _ := z.TagName(); hide != 0 && atom.Lookup(name) == hide {
+				hide = 0
+			}
+		case html.TextToken:
+			if hide == 0 {
+				b.Write(z.Text())
+			}
+		}
+	}
 }

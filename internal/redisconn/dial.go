@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -159,27 +158,4 @@ func (c *plainConn) Read(p []byte) (int, error) {
 		return 0, c.dialer.mismatch(&TLSError{Addr: c.addr, Speaks: true})
 	}
 	return n, err
-}
-
-// TryTLS connects to the first server of a URL that Connect takes, and returns a TLSError if it speaks TLS where the
-// URL does not say so, or does not where it does. Of anything else that is wrong it says nothing. A client finds that out too, but in
-// front of sentinels only after a minute.
-func TryTLS(ctx context.Context, rawURL string) error {
-	u, err := parseURL(rawURL)
-	if err != nil || len(u.Addrs) == 0 || strings.HasPrefix(rawURL, "unix:") {
-		return nil //nolint:nilerr // Connect says it
-	}
-	conn, err := u.Dialer(ctx, "tcp", u.Addrs[0])
-	if err == nil {
-		defer func() { _ = conn.Close() }()
-		_ = conn.SetDeadline(time.Now().Add(silence))
-		if _, err = conn.Write([]byte("PING\r\n")); err == nil {
-			_, err = conn.Read(make([]byte, 1))
-		}
-	}
-	var other *TLSError
-	if errors.As(err, &other) {
-		return other
-	}
-	return nil
 }

@@ -109,6 +109,9 @@ func catch(ctx context.Context, std cli.Streams, f catchFlags) error {
 	}
 	failed := make(chan error, 2) // when nobody reads what is printed any more, or the page has ended
 	cfg.OnMessage = func(m catcher.Message) {
+		if f.http != "" && len(m.Raw) > cfg.MaxKeepBytes {
+			fmt.Fprintf(std.Err, "message %d has %d bytes, more than --keep-bytes %s: it is not kept\n", m.Number, len(m.Raw), f.keepBytes)
+		}
 		if f.quiet {
 			return
 		}

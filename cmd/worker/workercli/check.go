@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/tlsprobe"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
 )
@@ -92,9 +95,6 @@ func backendAddress(s settings.Settings) string {
 	return s.Worker.Backend
 }
 
-// tryTimeout bounds each of the two tries.
-const tryTimeout = 15 * time.Second
-
 // tryRedis also looks who else uses it.
 func tryRedis(ctx context.Context, s settings.Settings) (redisconn.CheckResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
@@ -127,12 +127,56 @@ func tryBackend(ctx context.Context, s settings.Settings, registry backends.Regi
 	if err != nil {
 		return nil, err
 	}
-	if _, err = backend.Open(ctx); err == nil {
+	if err = open(ctx, backend, s); err == nil {
 		warnings, err = trySenders(ctx, backend, s)
 	} else {
 		err = loginError(s, err)
 	}
 	return warnings, errors.Join(err, backend.Close())
+}
+
+// silence is how long a relay may say nothing before it is asked whether it waits for TLS.
+const silence = 3 * time.Second
+
+// open opens the backend. A relay that waits for TLS, while we wait for its greeting, is found out before the time is up.
+func open(ctx context.Context, backend mailer.Backend, s settings.Settings) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var waits error
+	asked := make(chan struct{})
+	ask := time.AfterFunc(silence, func() {
+		defer close(asked)
+		if waits = waitsForTLS(ctx, s); waits != nil {
+			cancel()
+		}
+	})
+	_, err := backend.Open(ctx)
+	if err == nil {
+		cancel()
+	}
+	if !ask.Stop() {
+		<-asked
+	}
+	if err != nil && waits != nil {
+		return waits
+	}
+	return err
+}
+
+// waitsForTLS asks the relays whether they speak TLS from the first byte, where the settings do not say so.
+func waitsForTLS(ctx context.Context, s settings.Settings) error {
+	if s.Worker.Backend != "smtp" || s.SMTP.UseSSL {
+		return nil
+	}
+	for _, host := range s.SMTP.Hosts {
+		addr := net.JoinHostPort(host, strconv.Itoa(s.SMTP.Port))
+		var d net.Dialer
+		if tlsprobe.SpeaksTLS(ctx, func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }) {
+			return fmt.Errorf("the server at %s says nothing, but speaks TLS at once: use %s, and not %s, or the port for STARTTLS (587)",
+				addr, s.Variable("EMAIL_USE_SSL"), s.Variable("EMAIL_USE_TLS"))
+		}
+	}
+	return nil
 }
 
 // senderTrier is a backend that can ask the server whether it accepts a sender, without
@@ -163,22 +207,6 @@ func trySenders(ctx context.Context, backend mailer.Backend, s settings.Settings
 		return []string{"DEFAULT_FROM_EMAIL is not set, and the server takes no mail from " + s.Message.DefaultFrom + ": " + err.Error()}, nil
 	}
 	return nil, senderError(s, "DEFAULT_FROM_EMAIL", err)
-}
-
-type sender struct{ variable, address string }
-
-func sendersSet(s settings.Settings) []sender {
-	var set []sender
-	for _, d := range settings.Describe(s) {
-		if (d.Name == "DEFAULT_FROM_EMAIL" || d.Name == "SERVER_EMAIL") && d.Source != settings.FromDefault {
-			address := s.Message.DefaultFrom
-			if d.Name == "SERVER_EMAIL" {
-				address = s.Message.ServerEmail
-			}
-			set = append(set, sender{d.Name, address})
-		}
-	}
-	return set
 }
 
 // The replies of a server that requires a login or TLS before it takes mail from anybody

@@ -4,12 +4,16 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/settings"
 )
+
+// tryTimeout bounds each of the tries, of Redis and of a mail server.
+const tryTimeout = 15 * time.Second
 
 // queueWarnings says in which queues mail waits that a worker with these settings would not take, and no living one
 // takes either, and where programs have more parts of a queue than these settings.

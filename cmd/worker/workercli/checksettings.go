@@ -115,3 +115,19 @@ func nameWarnings(s settings.Settings, name string) []string {
 	}
 	return []string{"no other network knows the name of this machine, " + name + ": most relays refuse it in EHLO; set EMAIL_HOSTNAME to a name that the DNS has"}
 }
+
+type sender struct{ variable, address string }
+
+func sendersSet(s settings.Settings) []sender {
+	var set []sender
+	for _, d := range settings.Describe(s) {
+		if (d.Name == "DEFAULT_FROM_EMAIL" || d.Name == "SERVER_EMAIL") && d.Source != settings.FromDefault {
+			address := s.Message.DefaultFrom
+			if d.Name == "SERVER_EMAIL" {
+				address = s.Message.ServerEmail
+			}
+			set = append(set, sender{d.Name, address})
+		}
+	}
+	return set
+}

@@ -110,7 +110,7 @@ func tlsRelays(t *testing.T) (start, implicit, ca string) {
 		addr *string
 		cfg  catcher.Config
 	}{{&start, catcher.Config{Login: login}}, {&implicit, catcher.Config{Login: login, ImplicitTLS: true}}} {
-		s.cfg.TLS = &tls.Config{Certificates: []tls.Certificate{pair}} //nolint:gosec // Go's default
+		s.cfg.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 		server, err := catcher.Start(s.cfg)
 		if err != nil {
 			t.Fatal(err)
