@@ -32,6 +32,7 @@ var sections = []section{
 // The paths of the sections.
 const (
 	overviewPath = "/"
+	pausesPath   = "/pauses"
 	monitorPath  = "/monitor/"
 )
 

@@ -2,6 +2,7 @@ package pages
 
 import (
 	"cmp"
+	"context"
 	_ "embed" // the page
 	"errors"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/settings"
@@ -19,13 +21,14 @@ import (
 //go:embed pauses.html
 var pausesHTML string
 
-const pausesPath = "/pauses"
-
 // pausesPage shows what is paused, and pauses and resumes if that is allowed. What is sent to it comes from this server's own
 // forms: http.CrossOriginProtection, which is around all pages, refuses those of others.
 type pausesPage struct {
-	page   *page
-	server *Server
+	page     *page
+	pauses   *tasks.Pauses
+	queues   func(context.Context) ([]queuestats.Queue, error)
+	view     redact.View
+	mayWrite bool
 }
 
 // pausesBody is what pauses.html shows.
@@ -57,23 +60,24 @@ func newPauseRow(t tasks.PauseTarget) pauseRow {
 	return pauseRow{PauseTarget: t, Value: value.Encode()}
 }
 
-func (s *Server) pausesPage(mux *http.ServeMux) {
-	p := &pausesPage{newPage(pausesPath, pausesHTML, ""), s}
+// answer has the page answered by mux.
+func (p *pausesPage) answer(mux *http.ServeMux) {
+	p.page = newPage(pausesPath, pausesHTML, "")
 	mux.HandleFunc("GET "+pausesPath, func(w http.ResponseWriter, r *http.Request) { p.show(w, r, http.StatusOK, nil) })
 	mux.HandleFunc("POST "+pausesPath, p.pause)
 	mux.HandleFunc("POST "+pausesPath+"/resume", p.resume)
 }
 
 func (p *pausesPage) show(w http.ResponseWriter, r *http.Request, code int, failed error) {
-	list, err := tasks.NewPauses(p.server.cfg.Redis).List(r.Context())
-	queues, queuesErr := p.server.queues.get(r.Context())
-	body := pausesBody{MayWrite: p.server.cfg.AllowWrite}
+	list, err := p.pauses.List(r.Context())
+	queues, queuesErr := p.queues(r.Context())
+	body := pausesBody{MayWrite: p.mayWrite}
 	if err := cmp.Or(failed, err, queuesErr); err != nil {
-		body.Error = p.server.cfg.view().Text(err.Error(), maxReason)
+		body.Error = p.view.Text(err.Error(), maxReason)
 	}
 	for _, one := range list {
 		row := newPauseRow(one.Target)
-		row.At, row.By, row.Reason = one.At, redact.Line(one.By), p.server.cfg.view().Text(one.Reason, maxReason)
+		row.At, row.By, row.Reason = one.At, redact.Line(one.By), p.view.Text(one.Reason, maxReason)
 		body.Pauses = append(body.Pauses, row)
 	}
 	names := make([]string, 0, len(queues))
@@ -122,7 +126,7 @@ func (p *pausesPage) pause(w http.ResponseWriter, r *http.Request) {
 	t, err := target(r)
 	if err == nil {
 		what := tasks.Pause{Target: t, Reason: redact.Cut(redact.Line(r.PostFormValue("reason")), maxReason)}
-		_, err = tasks.NewPauses(p.server.cfg.Redis).Pause(r.Context(), what)
+		_, err = p.pauses.Pause(r.Context(), what)
 	}
 	p.done(w, r, err)
 }
@@ -130,7 +134,7 @@ func (p *pausesPage) pause(w http.ResponseWriter, r *http.Request) {
 func (p *pausesPage) resume(w http.ResponseWriter, r *http.Request) {
 	t, err := target(r)
 	if err == nil {
-		_, err = tasks.NewPauses(p.server.cfg.Redis).Resume(r.Context(), t) // nothing to resume: somebody else was faster
+		_, err = p.pauses.Resume(r.Context(), t) // nothing to resume: somebody else was faster
 	}
 	p.done(w, r, err)
 }

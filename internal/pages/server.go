@@ -176,7 +176,7 @@ func (s *Server) handler() http.Handler {
 	inside := http.NewServeMux()
 	inside.HandleFunc("GET /{$}", overview())
 	inside.HandleFunc("GET /status.json", s.status)
-	s.pausesPage(inside)
+	(&pausesPage{pauses: tasks.NewPauses(s.cfg.Redis), queues: s.queues.get, view: s.cfg.view(), mayWrite: s.cfg.AllowWrite}).answer(inside)
 	inside.Handle(monitorPath, newMonitor(s.cfg.Redis, s.cfg.view(), s.cfg.AllowWrite))
 	if s.cfg.Metrics != nil {
 		inside.Handle("GET /metrics", s.cfg.Metrics)
