@@ -115,7 +115,7 @@ type HTTP struct {
 	Token         Secret `envconfig:"EMAIL_HTTP_TOKEN" desc:"token that programs may send instead: Authorization: Bearer TOKEN"`
 	Hosts         Hosts  `envconfig:"EMAIL_HTTP_HOSTS" desc:"names by which browsers reach the pages, beside localhost; on loopback other names are refused"`
 	ShowAddresses bool   `envconfig:"EMAIL_HTTP_SHOW_ADDRESSES" default:"false" desc:"show mail addresses in full, instead of their first letter and their domain"`
-	AllowWrite    bool   `envconfig:"EMAIL_HTTP_ALLOW_WRITE" default:"false" desc:"let /monitor/ delete, run and pause, instead of only showing"`
+	AllowWrite    bool   `envconfig:"EMAIL_HTTP_ALLOW_WRITE" default:"false" desc:"let /monitor/ delete, run and pause, and /pauses pause and resume, instead of only showing"`
 }
 
 // Log is what the programs write about their work.

@@ -72,7 +72,7 @@ func TestCancelMailing_waiting(t *testing.T) {
 	others := NewQueue(client, QueueConfig{BulkSize: 10, Options: Options{Queue: "bulk", Mailing: "august"}})
 	h.queue = others
 	h.send(25, prefixed("august-"))
-	h.queue = others.With(Options{Queue: "bulk"})
+	h.queue = NewQueue(client, QueueConfig{BulkSize: 10, Options: Options{Queue: "bulk"}})
 	h.send(25, prefixed("none-"))
 
 	h.cancelMailing(all+50, 0)

@@ -135,7 +135,7 @@ func TestPause_inHand(t *testing.T) {
 			}
 			h.eventually("all is back", func() bool { return len(back()) == left })
 			h.wait(onWire)
-			h.queue.With(tt.other).mustEnqueue(h, "<other@t>")
+			NewQueue(h.Client(t), QueueConfig{Mailers: []string{"marketing"}, Options: tt.other}).mustEnqueue(h, "<other@t>")
 			h.wait(1)
 			if got := len(h.relay.ids()); got != onWire+1 {
 				t.Errorf("%d messages were sent though they were paused", got-onWire-1)

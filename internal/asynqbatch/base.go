@@ -1,6 +1,8 @@
 package asynqbatch
 
 import (
+	"strings"
+
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 )
@@ -30,6 +32,12 @@ type Config struct {
 
 // TaskKey is where asynq keeps the record of a task.
 func TaskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
+
+// nameIn is the name of the queue that has that key.
+func nameIn(key string) string {
+	name, _, _ := strings.Cut(strings.TrimPrefix(key, "asynq:{"), "}")
+	return name
+}
 
 // base is what all parts of a Client work on.
 type base struct {

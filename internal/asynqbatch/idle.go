@@ -30,12 +30,6 @@ func answerAsleep(asleep func(queue string) bool, keys []string, args []any) *re
 	return redis.NewCmdResult(int64(0), nil)
 }
 
-// nameIn is the name of the queue that has that key.
-func nameIn(key string) string {
-	name, _, _ := strings.Cut(strings.TrimPrefix(key, "asynq:{"), "}")
-	return name
-}
-
 // forwardsTasks reports whether a script moves tasks that have come due to the list of pending ones. The arguments are
 // the time, twice, and what two kinds of keys begin with.
 func forwardsTasks(keys []string, args []any) bool {

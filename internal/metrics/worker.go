@@ -54,7 +54,7 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"How far the clock of this worker's machine is ahead of that of Redis; negative if it is behind. Measured at the start and every minute."),
 		back: b.counter("mailpouch_given_back_total",
 			"Tasks that went back to their queue untried, without a try spent: `held` (the relay takes no mail here, another worker may reach it), "+
-				"`alone` (a task that has killed workers runs alone). What follows should not happen often: `time` (no connection was free for "+
+				"`paused` (its queue, mailer or mailing is), `alone` (a task that has killed workers runs alone). What follows should not happen often: `time` (no connection was free for "+
 				"EMAIL_TASK_TIMEOUT), `memory` (nor memory), `contents` (Redis did not give out an attachment or a body), `redis` (what became of "+
 				"the message could not be written down), `foreign` (the task is another program's, or a newer version's).",
 			"mailer", "queue", "reason"),

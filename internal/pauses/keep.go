@@ -151,10 +151,3 @@ func adopt(ctx context.Context, client redis.UniversalClient, all []Pause, name 
 	}
 	return nil
 }
-
-func mailerOf(name wire.QueueName) string {
-	if name.Mailer == "" {
-		return DefaultMailer
-	}
-	return name.Mailer
-}
