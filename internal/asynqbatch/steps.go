@@ -16,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/batcher"
+	"github.com/mailpouch/mailpouch/internal/history"
 )
 
 // Step is one thing to do to the record of a task: a function of Lua that Config.Steps has under that name. What is
@@ -34,12 +35,15 @@ import (
 //	renew(task)             after look: its lease lasts for 20 seconds from now, at least
 //	finish(task)            after look: ends the task as asynq does, and reports whether it was active. Only if task.ends:
 //	                        otherwise asynq keeps something of it
+//	keep(task)              gives the history the step's record, if there is one
 //
 // It returns a text.
 type Step struct {
 	Name string // letters and digits
 	Key  string // of the task
 	Args []string
+
+	Record string // for the history; "" if there is none
 }
 
 // Answer is what came of a Step. After an error it may have been done all the same.
@@ -91,13 +95,15 @@ const (
 )
 
 // stepsScript does steps to tasks of one queue. KEYS are the list of active tasks, the leases, and asynq's two numbers of
-// tasks. Each step has in ARGV a header: its name, what of "e" (nothing is to be kept of the task) and "r" (its lease may
-// be over soon) holds, how many arguments follow, the owner, and the ID. What Redis has to read costs as much as what it has to do,
+// tasks. Each step has in ARGV a header: its name, what of "e" (nothing is to be kept of the task), "r" (its lease may
+// be over soon) and "h" (the last argument, beyond those counted, is a record for the history) holds, how many arguments follow, the owner, and the ID. What Redis has to read costs as much as what it has to do,
 // so that is one argument. It answers a byte and a text for each.
 func stepsScript(functions map[string]string) *redis.Script {
 	var lua strings.Builder
-	lua.WriteString(`
+	lua.WriteString(history.Lua + `
 local call, time, count, answers = redis.call, nil, 0, {}
+local records, open = {}, ARGV[5] ~= "" and historyOpen(ARGV[5])
+local function keep(task) if open and task.record then records[#records + 1] = task.record end end
 local function look(task, ...)
   local fields = call("HMGET", task.key, "state", ARGV[3], ...)
   task.there = fields[1] ~= false
@@ -120,22 +126,27 @@ local function finish(task)
   return true
 end
 local steps = {}
-steps["` + stepEnd + `"] = function(task) look(task) if task.ours and finish(task) then return "ended" end return "" end
+steps["` + stepEnd + `"] = function(task) look(task) if task.ours and finish(task) then keep(task) return "ended" end return "" end
 `)
 	for _, name := range slices.Sorted(maps.Keys(functions)) {
 		fmt.Fprintf(&lua, "steps[%q] = function(task, args)%s\nend\n", name, functions[name])
 	}
 	lua.WriteString(`
-local at = 5
+local at = 8
 while at <= #ARGV do
   local name, flags, n, owner, id = string.match(ARGV[at], "^(%w+) (%a*) (%d+) (%w*) (.*)$")
-  local task = {id = id, key = ARGV[4] .. id, owner = owner, ends = flags == "e" or flags == "er", soon = flags == "r" or flags == "er"}
+  local task = {id = id, key = ARGV[4] .. id, owner = owner, ends = string.find(flags, "e", 1, true), soon = string.find(flags, "r", 1, true)}
   local args = {}
   for j = 1, tonumber(n) do args[j] = ARGV[at + j] end
+  if string.find(flags, "h", 1, true) then
+    at = at + 1
+    task.record = ARGV[at + #args]
+  end
   local text = steps[name](task, args)
   answers[#answers + 1] = (task.answer or "4") .. text
   at = at + 1 + #args
 end
+if #records > 0 then historyKeep(ARGV[5], table.concat(records), ARGV[6], ARGV[7]) end
 if count > 0 then
   if call("INCRBY", KEYS[3], count) == count then call("EXPIREAT", KEYS[3], ARGV[1]) end
   if tonumber(call("GET", KEYS[4]) or 0) + count >= tonumber(ARGV[2]) then
@@ -215,7 +226,7 @@ func (s *steps) run(prefix string, these []*step) {
 	for len(these) > 0 {
 		n, args := 0, 0
 		for n < len(these) && (n == 0 || args < mostArgs) {
-			args += 1 + len(these[n].Args)
+			args += 2 + len(these[n].Args)
 			n++
 		}
 		s.runSome(prefix, these[:n])
@@ -233,13 +244,22 @@ var errNoAnswer = errors.New("asynqbatch: Redis has not answered as its script d
 
 func (s *steps) runSome(prefix string, these []*step) {
 	now, asked := time.Now(), s.claims.clock()
+	queue, _ := queueAndList(prefix)
 	keys := []string{prefix + "active", prefix + "lease", prefix + "processed:" + now.UTC().Format(time.DateOnly), prefix + "processed"}
-	args := append(make([]any, 0, 4+5*len(these)), now.Add(statsFor).Unix(), mostTasks, s.cfg.OwnerField, prefix+"t:")
+	args := append(make([]any, 0, 7+6*len(these)), now.Add(statsFor).Unix(), mostTasks, s.cfg.OwnerField, prefix+"t:", "", 0, 0)
 	for _, t := range these {
 		_, id := queueOf(t.Key)
-		args = append(args, t.Name+" "+t.claim.flags(asked)+" "+strconv.Itoa(len(t.Args))+" "+t.claim.owner+" "+id)
+		flags := t.claim.flags(asked)
+		if t.Record != "" {
+			flags += "h"
+		}
+		args = append(args, t.Name+" "+flags+" "+strconv.Itoa(len(t.Args))+" "+t.claim.owner+" "+id)
 		for _, a := range t.Args {
 			args = append(args, a)
+		}
+		if t.Record != "" {
+			args = append(args, t.Record)
+			args[4], args[5], args[6] = s.cfg.History.Args(queue)
 		}
 	}
 	answers, err := s.script.Run(context.Background(), s.redis, keys, args...).StringSlice()
@@ -291,7 +311,7 @@ func (s *steps) asynqEnds(ctx context.Context, key string) error {
 	if told {
 		return nil
 	}
-	a := s.do(ctx, []Step{{Name: stepEnd, Key: key}})[0]
+	a := s.do(ctx, []Step{{Name: stepEnd, Key: key, Record: s.claims.record(key)}})[0]
 	switch {
 	case a.Err != nil:
 		return a.Err
