@@ -69,6 +69,8 @@ type DeadLetter struct {
 	Message    *mailer.EmailMessage
 	Messages   int      // of a task of bulk mail that is a dead letter as a whole; 0 for others
 	Recipients []string // bare addresses: those of the message that it did not reach
+	Tags       []string
+	Mailing    string
 	Payload    []byte
 
 	// Missing names the attachments and bodies whose content is lost: it was stored beside
@@ -173,7 +175,7 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 	if info.Type == wire.TaskTypeBulk {
 		summarizeBulk(l, info.Payload)
 	} else if p, err := wire.Decode(info.Payload, info.Headers); err == nil {
-		l.Message, l.Recipients = p.Message, p.Recipients
+		l.Message, l.Recipients, l.Tags, l.Mailing = p.Message, p.Recipients, p.Tags, p.Mailing
 		if l.Tries += p.Spent; p.Refused != "" && p.Spent > 0 {
 			l.Tries = p.Spent // it was refused in another task; this one was not tried
 		}
@@ -194,6 +196,9 @@ func summarizeBulk(l *DeadLetter, payload []byte) {
 	for line := range bytes.Lines(payload) {
 		l.Messages++
 		o, _ := wire.ReadOutline(line)
+		if l.Messages == 1 {
+			l.Tags, l.Mailing = o.Tags, o.Mailing // as all have that were handed over together
+		}
 		to := o.Recipients
 		for _, list := range [][]string{o.To, o.Cc, o.Bcc} {
 			if len(o.Recipients) == 0 {

@@ -158,6 +158,8 @@ type Outcome struct {
 	Sender    int    // which of the worker's; 0 if it came to none
 	Conn      string // the connection that it was sent over, if the backend says
 	Try       int    // from 1
+	Tags      []string
+	Mailing   string
 
 	Reply   string              // the relay's, to an accepted message
 	Refused []*mailer.SendError // recipients refused though it was accepted for others
@@ -228,7 +230,14 @@ func (r reporter) logOutcome(t *taskMessage, o Outcome) {
 		return
 	}
 	about := func(e *zerolog.Event) *zerolog.Event {
-		return e.Str("message_id", redact.Reason(o.MessageID, true)).Str("task", o.TaskID).Str("queue", o.Queue).Str("mailer", o.Mailer)
+		e.Str("message_id", redact.Reason(o.MessageID, true)).Str("task", o.TaskID).Str("queue", o.Queue).Str("mailer", o.Mailer)
+		if o.Mailing != "" {
+			e.Str("mailing", o.Mailing)
+		}
+		if len(o.Tags) > 0 {
+			e.Strs("tags", o.Tags)
+		}
+		return e
 	}
 	about(line).Int("try", o.Try)
 	if t.payload != nil {
@@ -327,6 +336,7 @@ func (t *taskMessage) report(o outcome) Outcome {
 	}
 	if p := t.payload; p != nil {
 		out.MessageID, out.Try, out.Waited = p.Message.MessageID, t.tries()+1, max(t.started.Sub(p.DueAt), 0)
+		out.Tags, out.Mailing = p.Tags, p.Mailing
 	}
 	return out
 }

@@ -26,6 +26,15 @@ type Options struct {
 	AtMostOnce bool          // rather not delivered than delivered twice: what is in doubt becomes a dead letter
 	Retention  time.Duration // how long the finished task, with the relay's reply, stays visible
 
+	// Tags are words of yours by which the message is found again: among dead letters, in the
+	// log, in what an Observer gets. They are in no header of the mail. At most 8, of up to 64 bytes of
+	// printable characters each; others are a TagError.
+	Tags []string
+
+	// Mailing is the name of the mailing that the message belongs to, such as newsletter-2026-11:
+	// what is done to a mailing is done to all its messages. A name like a queue's, or empty.
+	Mailing string
+
 	// IdempotencyKey names the hand-over of one message: the queue takes it once, however
 	// often it is handed over while the key is remembered, and returns the first task's
 	// ID each time. That ends the window after the message was sent, or when it is
@@ -43,10 +52,10 @@ type Options struct {
 // DefaultMaxRetry is how many tries a message gets after its first one.
 const DefaultMaxRetry = 25
 
-// NameError reports a name that no queue or mailer can have: for programs, for workers and in
+// NameError reports a name that no queue, mailer or mailing can have: for programs, for workers and in
 // the settings the same names are allowed, of A to Z, a to z, 0 to 9, - and _.
 type NameError struct {
-	What string // "queue" or "mailer"
+	What string // "queue", "mailer" or "mailing"
 	Name string
 }
 
@@ -70,6 +79,14 @@ func (o Options) Validate() error {
 	if err := checkName("mailer", cmp.Or(o.Using, "default")); err != nil {
 		return err
 	}
+	if o.Mailing != "" {
+		if err := checkName("mailing", o.Mailing); err != nil {
+			return err
+		}
+	}
+	if err := checkTags(o.Tags); err != nil {
+		return err
+	}
 	switch {
 	case !o.ProcessAt.IsZero() && o.ProcessIn != 0:
 		return errors.New("tasks: process_at and process_in exclude each other")
@@ -83,6 +100,43 @@ func (o Options) Validate() error {
 		return fmt.Errorf("tasks: deadline %v is before the time of sending", o.Deadline.Format(time.RFC3339))
 	}
 	return o.validateKey()
+}
+
+// The most tags that a message can have, and the longest one in bytes.
+const (
+	maxTags = 8
+	maxTag  = 64
+)
+
+// TagError reports a tag that no message can have.
+type TagError struct {
+	Tag    string
+	Reason string // such as "has 80 bytes, at most 64 are allowed"
+}
+
+func (e *TagError) Error() string { return fmt.Sprintf("tasks: tag %.80q: %s", e.Tag, e.Reason) }
+
+// checkTags returns a TagError for a tag that is not allowed. What cannot be seen would not be found again.
+func checkTags(tags []string) error {
+	for i, tag := range tags {
+		reason := ""
+		switch {
+		case i == maxTags:
+			reason = fmt.Sprintf("is one of %d, at most %d are allowed", len(tags), maxTags)
+		case len(tag) > maxTag:
+			reason = fmt.Sprintf("has %d bytes, at most %d are allowed", len(tag), maxTag)
+		case !utf8.ValidString(tag):
+			reason = "is not valid UTF-8"
+		case strings.ContainsFunc(tag, func(r rune) bool { return !unicode.IsPrint(r) }):
+			reason = "has a character that is not printable"
+		case strings.TrimSpace(tag) != tag || tag == "":
+			reason = "is empty, or begins or ends with a blank"
+		}
+		if reason != "" {
+			return &TagError{tag, reason}
+		}
+	}
+	return nil
 }
 
 // due is when the message is to be sent.

@@ -260,6 +260,7 @@ func (q *Queue) prepare(m *mailer.EmailMessage) (*wire.Payload, mailer.Result) {
 		Meta: wire.Meta{
 			Using: o.Using, DueAt: wire.Due(due), Recipients: only,
 			AtMostOnce: o.AtMostOnce, KeepResult: o.Retention > 0,
+			Tags: slices.Clone(o.Tags), Mailing: o.Mailing,
 		},
 		Message: m,
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -162,14 +163,14 @@ func TestBulk_lineOptions(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{})
 	t.Setenv("REDIS_URL", server.URL())
 	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
-	in := `{"to": ["a@example.com"], "options": {"queue": "critical", "max_retry": 3}}
+	in := `{"to": ["a@example.com"], "options": {"queue": "critical", "max_retry": 3, "tags": ["a", "b, c"], "mailing": "autumn"}}
 {"to": ["b@example.com"], "options": {"queue": "critical"}}
 {"to": ["c@example.com"]}
 {"to": ["d@example.com"], "options": {}}
 {"to": ["e@example.com"], "options": null}
 {"to": ["f@example.com"], "options": {"process_at": "2100-01-01T00:00:00Z"}}
 `
-	got := enqueue(t, in, "bulk", "-", "--queue", "bulk", "--max-retry", "1")
+	got := enqueue(t, in, "bulk", "-", "--queue", "bulk", "--max-retry", "1", "--mailing", "spring", "--tag", "x", "--tag", "y")
 	if got.code != 0 || got.out != "6 queued\n" || pending(t, server, "critical") != 2 || pending(t, server, "bulk") != 4 {
 		t.Errorf("%+v, %d critical, %d bulk", got, pending(t, server, "critical"), pending(t, server, "bulk"))
 	}
@@ -180,8 +181,13 @@ func TestBulk_lineOptions(t *testing.T) {
 	}
 	retries := map[int]bool{}
 	waiting, err := inspector.ListPendingTasks("critical")
+	named := []string{`"tags":["a","b, c"],"mailing":"autumn"`, `"tags":["x","y"],"mailing":"spring"`}
 	for _, task := range waiting {
 		retries[task.MaxRetry] = true
+		named = slices.DeleteFunc(named, func(part string) bool { return strings.Contains(string(task.Payload), part) })
+	}
+	if len(named) > 0 {
+		t.Errorf("in no payload: %s", named)
 	}
 	if err != nil || !retries[3+1] || !retries[1+1] { // one to spare
 		t.Errorf("max_retry: %v, %v", retries, err)

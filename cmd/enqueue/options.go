@@ -26,8 +26,10 @@ type options struct {
 	Unique     string `json:"unique"`
 	AtMostOnce *bool  `json:"at_most_once"`
 	Using      string `json:"using"`
+	Mailing    string `json:"mailing"`
 
-	IdempotencyKey *string `json:"idempotency_key"` // not nil: it was given, be it empty
+	Tags           []string `json:"tags"`
+	IdempotencyKey *string  `json:"idempotency_key"` // not nil: it was given, be it empty
 }
 
 // addFlags gives a command the queue's options as flags.
@@ -53,6 +55,8 @@ func (o *options) addFlags(c *cobra.Command) {
 	})
 	f.StringVar(&o.Retention, "retention", "", "keep the finished task and the server's reply this long, such as 24h")
 	f.StringVar(&o.Unique, "unique", "", "do not queue the same content again until this long after it was sent, such as 1h")
+	f.StringArrayVar(&o.Tags, "tag", nil, "`word` to find it by, in logs and among dead letters; may be given several times")
+	f.StringVar(&o.Mailing, "mailing", "", "`name` of the mailing that it belongs to")
 }
 
 // addKeyFlag is for commands that hand over one message: a key names one.
@@ -65,7 +69,7 @@ func (o *options) addKeyFlag(c *cobra.Command) {
 
 // read turns the texts into the queue's options and says which one is wrong.
 func (o options) read() (tasks.Options, error) {
-	out := tasks.Options{Using: o.Using, Queue: o.Queue, MaxRetry: o.MaxRetry, AtMostOnce: o.AtMostOnce != nil && *o.AtMostOnce}
+	out := tasks.Options{Using: o.Using, Queue: o.Queue, MaxRetry: o.MaxRetry, AtMostOnce: o.AtMostOnce != nil && *o.AtMostOnce, Tags: o.Tags, Mailing: o.Mailing}
 	if out.Using == settings.DefaultMailer {
 		out.Using = ""
 	}
@@ -119,6 +123,10 @@ func (o options) over(other options) options {
 	set(&o.Retention, other.Retention)
 	if other.Unique != "" || other.IdempotencyKey != nil { // they exclude each other
 		o.Unique, o.IdempotencyKey = other.Unique, other.IdempotencyKey
+	}
+	set(&o.Mailing, other.Mailing)
+	if other.Tags != nil {
+		o.Tags = other.Tags
 	}
 	if other.MaxRetry != nil {
 		o.MaxRetry = other.MaxRetry

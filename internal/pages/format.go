@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/mail"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/mailpouch/mailpouch/internal/redact"
@@ -74,6 +75,8 @@ func (p formatter) one(data []byte) fields {
 	if o.AtMostOnce {
 		f.add("at_most_once", "yes")
 	}
+	f.add("mailing", p.Text(o.Mailing, maxSubject))
+	f.add("tags", p.Text(strings.Join(o.Tags, ", "), maxSubject))
 	return f
 }
 

@@ -18,6 +18,8 @@ type Outline struct {
 	AtMostOnce bool
 	Recipients []string
 	Refused    string
+	Tags       []string
+	Mailing    string
 
 	Readable bool // whether there is a message; if not, the rest is empty
 
@@ -53,6 +55,8 @@ func ReadOutline(data []byte) (o Outline, ok bool) {
 		AtMostOnce lenient[bool]              `json:"at_most_once"`
 		Recipients lenient[[]lenient[string]] `json:"recipients"`
 		Refused    lenient[string]            `json:"refused"`
+		Tags       lenient[[]lenient[string]] `json:"tags"`
+		Mailing    lenient[string]            `json:"mailing"`
 		Blobs      lenient[[]Blob]            `json:"blobs"`
 		Message    json.RawMessage            `json:"message"`
 	}
@@ -62,6 +66,7 @@ func ReadOutline(data []byte) (o Outline, ok bool) {
 	o = Outline{
 		Using: p.Using.is, DueAt: p.DueAt.is, Deadline: p.Deadline.is, AtMostOnce: p.AtMostOnce.is,
 		Recipients: filled(p.Recipients), Refused: p.Refused.is,
+		Tags: filled(p.Tags), Mailing: p.Mailing.is,
 	}
 	o.readMessage(p.Message)
 	for _, b := range p.Blobs.is {

@@ -50,6 +50,8 @@ type Meta struct {
 	BlobRef    string     `json:"blob_ref,omitempty"`    // with Blobs: the token of this task's references to them
 	Digest     string     `json:"digest,omitempty"`      // of what was handed over, if that is to be once
 	Spent      int        `json:"spent,omitempty"`       // tries that the message had in another task before
+	Tags       []string   `json:"tags,omitempty"`
+	Mailing    string     `json:"mailing,omitempty"` // the name of the mailing that it belongs to
 }
 
 // messageKey parts the meta from the message. It cannot stand inside a string, where
@@ -163,7 +165,7 @@ const plainMeta = `{"version":1,"due_at":"`
 // in this age.
 func (s *Meta) isPlain() bool {
 	return s.Using == "" && s.Deadline == nil && !s.AtMostOnce && !s.KeepResult && s.Recipients == nil && s.Refused == "" &&
-		s.Blobs == nil && s.BlobRef == "" && s.Digest == "" && s.Spent == 0 && s.DueAt.Location() == time.UTC && s.DueAt.Year() < 10000
+		s.Blobs == nil && s.BlobRef == "" && s.Digest == "" && s.Spent == 0 && s.Tags == nil && s.Mailing == "" && s.DueAt.Location() == time.UTC && s.DueAt.Year() < 10000
 }
 
 // decodePlain reads a meta that says no more than when the message is due, which is most

@@ -45,10 +45,11 @@ func goldenPayloads() map[string]*Payload {
 		"blobs-raw": {Meta{DueAt: date, BlobRef: "ABCDEFGHIJ", Blobs: []Blob{
 			{Part: PartRaw, Hash: strings.Repeat("0c", 32), Size: 1 << 20},
 		}}, &mailer.EmailMessage{FromEmail: "app@example.com", To: []string{"ann@example.com"}, Charset: "utf-8", MessageID: "<1@example.com>", Date: date}, nil},
-		"blobs": {Meta{DueAt: date, Blobs: []Blob{{Index: 1, Hash: strings.Repeat("0a", 32), Size: 1 << 20}}, BlobRef: "ABCDEFGHIJ"}, &big, nil},
-		"plain": {Meta{DueAt: date}, plain, nil},
-		"full":  {Meta{DueAt: date, Deadline: new(date.Add(time.Hour)), AtMostOnce: true, KeepResult: true}, &full, nil},
-		"keyed": {Meta{DueAt: date, Digest: "zvwhtey5eshf5sf5eqff2re6"}, plain, nil},
+		"blobs":  {Meta{DueAt: date, Blobs: []Blob{{Index: 1, Hash: strings.Repeat("0a", 32), Size: 1 << 20}}, BlobRef: "ABCDEFGHIJ"}, &big, nil},
+		"plain":  {Meta{DueAt: date}, plain, nil},
+		"full":   {Meta{DueAt: date, Deadline: new(date.Add(time.Hour)), AtMostOnce: true, KeepResult: true}, &full, nil},
+		"tagged": {Meta{DueAt: date, Tags: []string{"invoice", "to \"Grüße\",\"message\":"}, Mailing: "spring-2026"}, plain, nil},
+		"keyed":  {Meta{DueAt: date, Digest: "zvwhtey5eshf5sf5eqff2re6"}, plain, nil},
 		"rest": {Meta{
 			DueAt: date, Recipients: []string{"ann@example.com"},
 			Refused: `RCPT <ann@example.com>: 550 5.1.1 no such user,"message":`,
