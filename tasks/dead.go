@@ -77,6 +77,7 @@ type DeadLetter struct {
 	// the queue and is not there any more. They are empty in Message.
 	Missing []string
 
+	kind  string        // asynq's type of the task
 	blobs *wire.Payload // what Summary has left out of Message; nil: nothing
 }
 
@@ -165,6 +166,7 @@ func (d *DeadLetters) Summary(queue, id string) (*DeadLetter, error) {
 	}
 	l := &DeadLetter{
 		ID: id, Queue: queue, Reason: reason, Tries: info.Retried + 1, At: info.LastFailedAt, Payload: info.Payload,
+		kind: info.Type,
 	}
 	if l.At.IsZero() { // it was never tried
 		l.Tries--

@@ -158,6 +158,7 @@ type delivery struct {
 	urgent   bool        // it came by the priority channel
 	spared   bool        // the relay has said goodbye to it as it had no room for another connection
 	span     *span
+	noted    noted
 
 	// The ledger's.
 	key        string // of the task in Redis
@@ -170,6 +171,14 @@ type delivery struct {
 	gone       bool   // the task is not in Redis, which has forgotten it
 	generation string // tells the tasks apart that have this ID one after the other; "" for an ID used once
 	record     string // of the accepted message
+	ended      string // the same for the history
+}
+
+// noted is what the history has of a message beside what became of it.
+type noted struct {
+	id      string
+	tags    []string
+	mailing string
 }
 
 // A delivery waits until a sender claims it for the wire or its handler gives it up,
@@ -183,7 +192,8 @@ const (
 func newDelivery(t *taskMessage, done chan<- *delivery) *delivery {
 	d := &delivery{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
-		key: t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.base()), token: t.token, span: t.span,
+		noted: noted{t.id, t.payload.Tags, t.payload.Mailing},
+		key:   t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.base()), token: t.token, span: t.span,
 	}
 	d.unwanted.Store(t.alone) // what waits for its relay does not wait alone
 	if d.generation = t.payload.Generation(); d.generation != "" {
@@ -205,6 +215,7 @@ func (d *delivery) step(name string) asynqbatch.Step {
 			ends = "1" // with the message the task is done
 		}
 		s.Args = []string{d.suffix, d.record, d.generation, ends}
+		s.Record = d.ended
 	case stepRelease:
 		m := d.releases()
 		s.Args = []string{d.suffix, m.wire, m.begun}
@@ -335,6 +346,7 @@ type outcome struct {
 
 	sender    int             // which one tried; 0: none
 	lost      bool            // the task is another worker's: nothing is to be done about it here
+	late      string          // the record for the history, if Redis may not have it since it could not be told of the acceptance
 	again     bool            // the message had been sent before, and was not sent again
 	forwarded bool            // the task went on to another queue
 	moved     bool            // an earlier run of the bulk task has made a task of the message

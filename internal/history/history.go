@@ -7,9 +7,10 @@
 // record has Redis look through the lists, a piece at a time, newest first. A person asks seldom, and every mail would
 // pay for an index.
 //
-//	mailpouch:{queue}:history         a hash: the bytes of each hour, and of all; since when, and for how long
+//	mailpouch:{queue}:history         a hash: the bytes of each hour, and of all
 //	mailpouch:{queue}:history:492013  a list: the records of that hour, counted from 1970
-//	mailpouch:history:key             the key of the installation, with which recipients are made unrecognisable
+//	mailpouch:history                 a hash: for how long and how much is kept, since when, and the key of the installation,
+//	                                  with which recipients are made unrecognisable
 //
 // A message ends whether its record can be written or not: a script looks first whether Redis takes anything more, and
 // leaves the record out if not.
@@ -49,7 +50,6 @@ func listKey(queue string, at int64) string { return Key(queue) + ":" + strconv.
 const (
 	fieldBytes   = "bytes"   // of all hours
 	fieldSince   = "since"   // when the first record was written, in seconds
-	fieldHours   = "hours"   // for how many hours records are kept
 	fieldTrimmed = "trimmed" // records of what has ended before that, in seconds, may have gone before their time
 )
 
@@ -96,9 +96,9 @@ local function historyTrim(key, most, rounds)
     local list, size = key .. ":" .. name, tonumber(redis.call("HGET", key, name))
     local there = redis.call("EXISTS", list) == 1
     if not there or i < #hours and bytes - size >= most then
-      if there then redis.call("HSET", key, "` + fieldTrimmed + `", (at + 1) * 3600) end
       redis.call("DEL", list)
       redis.call("HDEL", key, name)
+      if there then redis.call("HSET", key, "` + fieldTrimmed + `", (at + 1) * 3600) end
       there, bytes = false, bytes - size
     end
     local last
@@ -125,7 +125,6 @@ local function historyWrite(key, records, hours, most)
   if redis.call("RPUSH", list, records) == 1 then
     size = size + ` + listOverhead + `
     redis.call("EXPIRE", list, (hours + 1) * 3600)
-    redis.call("HSET", key, "` + fieldHours + `", hours)
     redis.call("EXPIRE", key, (hours + 2) * 3600)
     for _, field in ipairs(redis.call("HKEYS", key)) do
       local old = tonumber(field)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // Keeper keeps the history of all queues of a Redis within its size, for a worker, and knows the key of the installation.
@@ -17,47 +19,38 @@ import (
 type Keeper struct {
 	redis  redis.UniversalClient
 	cfg    Config
-	queues func(ctx context.Context) ([]string, error)
 	log    zerolog.Logger
 	secret atomic.Pointer[Secret]
 }
 
-// NewKeeper returns a Keeper. Queues are the names of all of asynq's queues.
-func NewKeeper(client redis.UniversalClient, cfg Config, queues func(ctx context.Context) ([]string, error), log zerolog.Logger) *Keeper {
-	return &Keeper{redis: client, cfg: cfg, queues: queues, log: log}
+// NewKeeper returns a Keeper.
+func NewKeeper(client redis.UniversalClient, cfg Config, log zerolog.Logger) *Keeper {
+	return &Keeper{redis: client, cfg: cfg, log: log}
 }
 
-// every is how often a Keeper looks.
+// every is how often a Keeper looks, and of all of them one at how much there is.
 const every = 30 * time.Second
 
-// sweepKey is there while a worker has looked lately, so that of several one does.
-const sweepKey = "mailpouch:history:sweep"
-
-// Run keeps until ctx ends.
+// Run calls Look again and again until ctx ends.
 func (k *Keeper) Run(ctx context.Context) {
-	if !k.cfg.On() {
-		return
-	}
 	for {
-		k.Look(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(every):
+			k.Look(ctx)
 		}
 	}
 }
 
-// Look reads the key of the installation, or writes it again if Redis has lost it, and drops the oldest records of all
+// Look tells Redis what is kept, reads the key of the installation, or writes it again if Redis has lost it, and drops the oldest records of all
 // queues if they are too many. What fails is done the next time.
 func (k *Keeper) Look(ctx context.Context) {
-	if secret, err := ReadSecret(ctx, k.redis, k.secret.Load()); err == nil {
-		k.secret.Store(secret)
-	} else if ctx.Err() == nil {
-		k.log.Debug().Err(err).Msg("history: the key of the installation cannot be read")
+	secret, mine, err := install(ctx, k.redis, k.cfg, k.secret.Load(), every)
+	if err != nil {
+		return
 	}
-	mine, err := k.redis.SetNX(ctx, sweepKey, "1", every-time.Second).Result()
-	if err != nil || !mine {
+	if k.secret.Store(secret); !mine || !k.cfg.On() {
 		return
 	}
 	if err := k.trim(ctx); err != nil && ctx.Err() == nil {
@@ -74,7 +67,7 @@ var trimScript = redis.NewScript(Lua + `return historyTrim(KEYS[1], tonumber(ARG
 
 // trim drops the oldest records of all queues until all have no more than the size.
 func (k *Keeper) trim(ctx context.Context) error {
-	queues, err := k.queues(ctx)
+	queues, err := k.redis.SMembers(ctx, wire.QueuesKey).Result()
 	if err != nil {
 		return err
 	}
@@ -135,18 +128,4 @@ func (k *Keeper) oldest(ctx context.Context, sizes map[string]int64) (queue stri
 		}
 	}
 	return queue, max(bytes, 1), nil
-}
-
-// writeScript writes the records ARGV[1].
-var writeScript = redis.NewScript(Lua + `
-if historyOpen(KEYS[1]) then historyKeep(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) end
-return 1`)
-
-// Write writes records of a queue beside what ends tasks.
-func Write(ctx context.Context, client redis.UniversalClient, cfg Config, queue string, records []byte) error {
-	if !cfg.On() || len(records) == 0 {
-		return nil
-	}
-	key, hours, size := cfg.Args(queue)
-	return writeScript.Run(ctx, client, []string{key}, records, hours, size).Err()
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/mailpouch/mailpouch/internal/redact"
 )
 
 // State is what became of a message.
@@ -39,6 +41,7 @@ type Record struct {
 	Recipients int
 
 	hashes []byte // hashSize of each recipient
+	raw    string // the bytes that it was read from
 }
 
 // The most that a record holds of a text.
@@ -72,7 +75,7 @@ func (r Record) Append(data []byte, recipients []string, key *Secret) []byte {
 	data = appendText(data, r.Reply, mostReply)
 	data = binary.AppendUvarint(data, uint64(len(recipients)))
 	for _, to := range recipients[:min(len(recipients), mostTo)] {
-		data = appendText(data, mask(to), mostName)
+		data = appendText(data, redact.Address(to), mostName)
 	}
 	if key != nil {
 		for _, to := range recipients[:min(len(recipients), mostHashed)] {
@@ -106,7 +109,7 @@ func Decode(queue string, entry string) ([]Record, error) {
 		if !ok {
 			return records, errRecord
 		}
-		r.Queue = queue
+		r.Queue, r.raw = queue, entry[:2+n]
 		records, entry = append(records, r), entry[2+n:]
 	}
 	return records, nil

@@ -24,15 +24,14 @@ type Query struct {
 	Limit     int // how many, the newest: no limit if zero
 }
 
-// Window is what the history reaches back to.
-type Window struct {
-	For   time.Duration // how long records are kept
-	Since time.Time     // what has ended after this is in the history; zero: there is none
-}
-
 // Search returns the records that a query asks for, of queues of asynq's, the newest first.
 func Search(ctx context.Context, client redis.UniversalClient, queues []string, q Query) ([]Record, Window, error) {
-	window, lists, err := look(ctx, client, queues)
+	installed, err := ReadInstallation(ctx, client)
+	if err != nil {
+		return nil, Window{}, err
+	}
+	lists, trimmed, err := look(ctx, client, queues)
+	window := installed.window(trimmed)
 	if err != nil || len(lists) == 0 {
 		return nil, window, err
 	}
@@ -43,11 +42,10 @@ func Search(ctx context.Context, client redis.UniversalClient, queues []string, 
 		}
 	}
 	if q.To != "" {
-		secret, err := ReadSecret(ctx, client, nil)
-		if err != nil {
-			return nil, window, err
+		if installed.Secret == nil {
+			return nil, window, nil
 		}
-		f.hash = string(secret.append(nil, q.To))
+		f.hash = string(installed.Secret.append(nil, q.To))
 		f.needles = append(f.needles, f.hash)
 	}
 	for i, l := range lists {
@@ -79,8 +77,8 @@ type list struct {
 	hour  int64
 }
 
-// look returns the lists of queues, the newest first, and what they reach back to.
-func look(ctx context.Context, client redis.UniversalClient, queues []string) (w Window, lists []list, err error) {
+// look returns the lists of queues, the newest first, and until when records have gone before their time.
+func look(ctx context.Context, client redis.UniversalClient, queues []string) (lists []list, trimmed time.Time, err error) {
 	answers := make([]*redis.MapStringStringCmd, len(queues))
 	_, err = client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, queue := range queues {
@@ -89,9 +87,8 @@ func look(ctx context.Context, client redis.UniversalClient, queues []string) (w
 		return nil
 	})
 	if err != nil {
-		return w, nil, redisconn.Unavailable(err)
+		return nil, trimmed, redisconn.Unavailable(err)
 	}
-	var trimmed time.Time
 	for i, queue := range queues {
 		fields := answers[i].Val()
 		for field := range fields {
@@ -99,32 +96,12 @@ func look(ctx context.Context, client redis.UniversalClient, queues []string) (w
 				lists = append(lists, list{queue, at})
 			}
 		}
-		if since := seconds(fields[fieldSince]); w.Since.IsZero() || !since.IsZero() && since.Before(w.Since) {
-			w.Since = since
-		}
 		if at := seconds(fields[fieldTrimmed]); at.After(trimmed) {
 			trimmed = at
 		}
-		hours, _ := strconv.Atoi(fields[fieldHours])
-		w.For = max(w.For, time.Duration(hours)*time.Hour)
-	}
-	if !w.Since.IsZero() {
-		for _, at := range []time.Time{trimmed, time.Now().Add(-w.For).UTC()} {
-			if at.After(w.Since) {
-				w.Since = at
-			}
-		}
 	}
 	slices.SortFunc(lists, func(a, b list) int { return cmp.Or(cmp.Compare(b.hour, a.hour), cmp.Compare(a.queue, b.queue)) })
-	return w, lists, nil
-}
-
-func seconds(text string) time.Time {
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return time.Time{}
-	}
-	return time.Unix(n, 0).UTC()
+	return lists, trimmed, nil
 }
 
 // finder looks through lists.
@@ -134,7 +111,7 @@ type finder struct {
 	needles []string
 	hash    string // of the recipient
 	found   []Record
-	seen    map[string]bool // entries: a script whose answer was lost has written its records twice
+	seen    map[string]bool // records: where an answer of Redis is lost they may be written twice
 }
 
 // searchScript looks through the list KEYS[1] from the entry ARGV[1] back, until it has seen ARGV[2] bytes. It returns before
@@ -190,17 +167,14 @@ func (f *finder) take(queue string, answer []any) (next int64, err error) {
 	next, _ = answer[0].(int64)
 	for _, a := range answer[1:] {
 		entry, _ := a.(string)
-		if f.seen[entry] {
-			continue
-		}
-		f.seen[entry] = true
 		records, err := Decode(queue, entry)
 		if err != nil {
 			continue // of a newer version: those that can be read count
 		}
 		slices.Reverse(records)
 		for _, r := range records {
-			if f.fits(r) {
+			if f.fits(r) && !f.seen[r.raw] {
+				f.seen[r.raw] = true
 				f.found = append(f.found, r)
 			}
 		}
