@@ -41,7 +41,7 @@ func (r recorder) accepted(d *delivery) string {
 	}
 	to := history.Recipients(d.message)
 	if len(result.Refused) == 0 {
-		return string(record.Append(nil, to, r.keeper.Secret()))
+		return string(record.Append(make([]byte, 0, usualRecord), to, r.keeper.Secret()))
 	}
 	var refused []string
 	var reasons []string
@@ -57,6 +57,9 @@ func (r recorder) accepted(d *delivery) string {
 	}
 	return string(data)
 }
+
+// usualRecord is more bytes than most records have.
+const usualRecord = 320
 
 // ended is the record of a message that has ended with an outcome, nil if it has not, or has one.
 func (r recorder) ended(t *taskMessage, o outcome) []byte {

@@ -137,9 +137,8 @@ local function take(task, active, lease, id)
   elseif (redis.call("HGET", task, ownerField) or "") ~= owner then
     return -1
   end
-  local open = record ~= "" and historyOpen(key)
   if redis.call("LREM", active, 0, id) == 0 then return -2 end
-  if open then historyKeep(key, record, ARGV[#ARGV - 5], ARGV[#ARGV - 4]) end
+  if record ~= "" then historyKeep(key, record, time, ARGV[#ARGV - 5], ARGV[#ARGV - 4]) end
   redis.call("ZREM", lease, id)
   if ARGV[#ARGV] == "over" and redis.call("EXISTS", task) == 1 then
     lost = math.max(redis.call("HINCRBY", task, lostField, 1), 0)

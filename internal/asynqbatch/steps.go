@@ -102,8 +102,8 @@ func stepsScript(functions map[string]string) *redis.Script {
 	var lua strings.Builder
 	lua.WriteString(history.Lua + `
 local call, time, count, answers = redis.call, nil, 0, {}
-local records, open = {}, ARGV[5] ~= "" and historyOpen(ARGV[5])
-local function keep(task) if open and task.record then records[#records + 1] = task.record end end
+local records = {}
+local function keep(task) if task.record then records[#records + 1] = task.record end end
 local function look(task, ...)
   local fields = call("HMGET", task.key, "state", ARGV[3], ...)
   task.there = fields[1] ~= false
@@ -146,7 +146,7 @@ while at <= #ARGV do
   answers[#answers + 1] = (task.answer or "4") .. text
   at = at + 1 + #args
 end
-if #records > 0 then historyKeep(ARGV[5], table.concat(records), ARGV[6], ARGV[7]) end
+if #records > 0 then historyKeep(ARGV[5], table.concat(records), time or call("TIME")[1], ARGV[6], ARGV[7]) end
 if count > 0 then
   if call("INCRBY", KEYS[3], count) == count then call("EXPIREAT", KEYS[3], ARGV[1]) end
   if tonumber(call("GET", KEYS[4]) or 0) + count >= tonumber(ARGV[2]) then

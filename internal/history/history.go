@@ -12,8 +12,8 @@
 //	mailpouch:history                 a hash: for how long and how much is kept, since when, and the key of the installation,
 //	                                  with which recipients are made unrecognisable
 //
-// A message ends whether its record can be written or not: a script looks first whether Redis takes anything more, and
-// leaves the record out if not.
+// A message ends whether its record can be written or not. What ends has freed more of Redis than its record takes, so the
+// history fills no Redis: it grows to its size, and the oldest goes first.
 package history
 
 import (
@@ -49,7 +49,6 @@ func listKey(queue string, at int64) string { return Key(queue) + ":" + strconv.
 // The fields of the hash beside the hours.
 const (
 	fieldBytes   = "bytes"   // of all hours
-	fieldSince   = "since"   // when the first record was written, in seconds
 	fieldTrimmed = "trimmed" // records of what has ended before that, in seconds, may have gone before their time
 )
 
@@ -60,21 +59,19 @@ const (
 	listOverhead  = "150"
 )
 
+// Entries are counted one by one until a list has countedEach, so that many small lists do not add up to much that is not
+// counted, and then countedTogether at once: counting takes as long as writing.
+const (
+	countedEach     = "128"
+	countedTogether = "32"
+)
+
 // Lua defines functions for scripts whose keys are in the slot of a queue:
 //
-//	historyOpen(key)                       whether Redis takes a record. To be called before the script has written
-//	                                       anything: what comes later is taken even if Redis is full
-//	historyKeep(key, records, hours, most) writes records. An error of Redis is no error of the script
-//	historyTrim(key, most, rounds)         drops the oldest records until there are at most so many bytes
+//	historyKeep(key, records, now, hours, most)  writes records, in the hour of that time. An error of Redis, such as that
+//	                                             it is full, is no error of the script
+//	historyTrim(key, most, rounds)               drops the oldest records until there are at most so many bytes
 const Lua = `
-local function historyOpen(key)
-  local now = redis.pcall("TIME")
-  if type(now) ~= "table" or now.err then return false end
-  local new = redis.pcall("HSETNX", key, "` + fieldSince + `", now[1])
-  if type(new) ~= "number" then return false end
-  if new == 1 then redis.pcall("EXPIRE", key, 7200) end
-  return true
-end
 local function historyTime(entry)
   local seconds, digit = 0, 1
   for i = 4, 8 do
@@ -118,26 +115,36 @@ local function historyTrim(key, most, rounds)
   redis.call("HSET", key, "` + fieldBytes + `", math.max(bytes, 0))
   return bytes
 end
-local function historyWrite(key, records, hours, most)
-  local at = math.floor(tonumber(redis.call("TIME")[1]) / 3600)
-  local name = string.format("%d", at)
-  local list, size = key .. ":" .. name, #records + ` + entryOverhead + `
-  if redis.call("RPUSH", list, records) == 1 then
+local function historyCount(key, list, name, n, hours, most)
+  local size = 0
+  for _, entry in ipairs(redis.call("LRANGE", list, -n, -1)) do size = size + #entry + ` + entryOverhead + ` end
+  if n == 1 and redis.call("HEXISTS", key, name) == 0 then
     size = size + ` + listOverhead + `
     redis.call("EXPIRE", list, (hours + 1) * 3600)
-    redis.call("EXPIRE", key, (hours + 2) * 3600)
     for _, field in ipairs(redis.call("HKEYS", key)) do
       local old = tonumber(field)
-      if old and old < at - hours and redis.call("EXISTS", key .. ":" .. field) == 0 then
+      if old and old < tonumber(name) - hours and redis.call("EXISTS", key .. ":" .. field) == 0 then
         redis.call("HINCRBY", key, "` + fieldBytes + `", -redis.call("HGET", key, field))
         redis.call("HDEL", key, field)
       end
     end
   end
   redis.call("HINCRBY", key, name, size)
-  if redis.call("HINCRBY", key, "` + fieldBytes + `", size) > most then historyTrim(key, most, 100) end
+  local all = redis.call("HINCRBY", key, "` + fieldBytes + `", size)
+  redis.call("EXPIRE", key, (hours + 2) * 3600)
+  if all > most then historyTrim(key, most, 100) end
 end
-local function historyKeep(key, records, hours, most)
-  pcall(historyWrite, key, records, tonumber(hours), tonumber(most))
+local function historyWrite(key, records, now, hours, most)
+  local name = string.format("%d", math.floor(now / 3600))
+  local list = key .. ":" .. name
+  local n = redis.call("RPUSH", list, records)
+  if n <= ` + countedEach + ` then
+    historyCount(key, list, name, 1, hours, most)
+  elseif n % ` + countedTogether + ` == 0 then
+    historyCount(key, list, name, ` + countedTogether + `, hours, most)
+  end
+end
+local function historyKeep(key, records, now, hours, most)
+  pcall(historyWrite, key, records, tonumber(now), tonumber(hours), tonumber(most))
 end
 `

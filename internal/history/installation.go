@@ -20,6 +20,7 @@ const (
 	fieldKey   = "key"
 	fieldHours = "hours" // for how long records are kept; 0: they are not
 	fieldSize  = "size"
+	fieldSince = "since" // when a worker began to keep records, in seconds
 
 	fieldClaimed = "claimed" // when a worker has last looked at how much there is
 )
@@ -120,7 +121,7 @@ func install(ctx context.Context, client redis.UniversalClient, cfg Config, know
 
 // writeScript writes the records ARGV[1].
 var writeScript = redis.NewScript(Lua + `
-if historyOpen(KEYS[1]) then historyKeep(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) end
+historyKeep(KEYS[1], ARGV[1], redis.call("TIME")[1], ARGV[2], ARGV[3])
 return 1`)
 
 // Write writes records of a queue beside what ends tasks.
