@@ -94,9 +94,16 @@ const (
 	stepOther                // it is not ours
 )
 
+// What stepsScript is told of a task.
+const (
+	flagEnds   = 1
+	flagSoon   = 2
+	flagRecord = 4
+)
+
 // stepsScript does steps to tasks of one queue. KEYS are the list of active tasks, the leases, and asynq's two numbers of
-// tasks. Each step has in ARGV a header: its name, what of "e" (nothing is to be kept of the task), "r" (its lease may
-// be over soon) and "h" (the last argument, beyond those counted, is a record for the history) holds, how many arguments follow, the owner, and the ID. What Redis has to read costs as much as what it has to do,
+// tasks. Each step has in ARGV a header: its name, the sum of what holds of 1 (nothing is to be kept of the task), 2 (its lease may
+// be over soon) and 4 (the last argument, beyond those counted, is a record for the history), how many arguments follow, the owner, and the ID. What Redis has to read costs as much as what it has to do,
 // so that is one argument. It answers a byte and a text for each.
 func stepsScript(functions map[string]string) *redis.Script {
 	var lua strings.Builder
@@ -134,11 +141,11 @@ steps["` + stepEnd + `"] = function(task) look(task) if task.ours and finish(tas
 	lua.WriteString(`
 local at = 8
 while at <= #ARGV do
-  local name, flags, n, owner, id = string.match(ARGV[at], "^(%w+) (%a*) (%d+) (%w*) (.*)$")
-  local task = {id = id, key = ARGV[4] .. id, owner = owner, ends = string.find(flags, "e", 1, true), soon = string.find(flags, "r", 1, true)}
+  local name, flags, n, owner, id = string.match(ARGV[at], "^(%w+) (%d) (%d+) (%w*) (.*)$")
+  local task = {id = id, key = ARGV[4] .. id, owner = owner, ends = flags % 2 == 1, soon = flags % 4 > 1}
   local args = {}
   for j = 1, tonumber(n) do args[j] = ARGV[at + j] end
-  if string.find(flags, "h", 1, true) then
+  if flags + 0 > 3 then
     at = at + 1
     task.record = ARGV[at + #args]
   end
@@ -251,9 +258,9 @@ func (s *steps) runSome(prefix string, these []*step) {
 		_, id := queueOf(t.Key)
 		flags := t.claim.flags(asked)
 		if t.Record != "" {
-			flags += "h"
+			flags += flagRecord
 		}
-		args = append(args, t.Name+" "+flags+" "+strconv.Itoa(len(t.Args))+" "+t.claim.owner+" "+id)
+		args = append(args, t.Name+" "+strconv.Itoa(flags)+" "+strconv.Itoa(len(t.Args))+" "+t.claim.owner+" "+id)
 		for _, a := range t.Args {
 			args = append(args, a)
 		}
@@ -280,17 +287,15 @@ func (s *steps) runSome(prefix string, these []*step) {
 }
 
 // flags are what stepsScript needs to know of the task at that time.
-func (t claim) flags(now time.Duration) string {
-	soon := t.until < now+renewedFor
-	switch {
-	case t.ends && soon:
-		return "er"
-	case t.ends:
-		return "e"
-	case soon:
-		return "r"
+func (t claim) flags(now time.Duration) int {
+	flags := 0
+	if t.ends {
+		flags += flagEnds
 	}
-	return ""
+	if t.until < now+renewedFor {
+		flags += flagSoon
+	}
+	return flags
 }
 
 // answered notes what Redis says of a task whose step it was asked for at that time.
