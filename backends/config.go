@@ -37,6 +37,7 @@ func smtpConfig(s settings.Settings) smtp.Config {
 		Username:          c.User,
 		Password:          c.Password.Reveal(),
 		AuthMechanisms:    c.AuthMechanisms,
+		TemporaryReplies:  c.TemporaryReplies,
 		AllowInsecureAuth: c.AllowInsecureAuth,
 		ServerName:        ascii(c.ServerName),
 		CAFile:            c.CAFile,

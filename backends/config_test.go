@@ -62,6 +62,8 @@ func TestSMTPConfig_Complete(t *testing.T) {
 			*f = settings.NewSecret("x")
 		case *settings.Hosts:
 			*f = settings.Hosts{"x"}
+		case *settings.Replies:
+			*f = settings.Replies{"550 5.4.5"}
 		case *settings.Mechanisms:
 			*f = settings.Mechanisms{"LOGIN"}
 		default:

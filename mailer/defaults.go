@@ -15,7 +15,7 @@ import (
 type Defaults struct {
 	FromEmail string // "webmaster@localhost" if empty, as in Django
 	Charset   string // "utf-8" if empty
-	Hostname  string // right side of generated Message-IDs: the machine's name if empty
+	Hostname  string // right side of generated Message-IDs: see Domain for what it is if empty
 	LocalTime bool   // Date in the local time zone instead of UTC
 }
 
@@ -28,7 +28,7 @@ func (m *EmailMessage) WithDefaults(d Defaults) *EmailMessage {
 	c.Charset = cmp.Or(c.Charset, d.Charset, "utf-8")
 	c.MessageID = cmp.Or(c.rawMessageID(), completeID(c.MessageID), completeID(c.header("Message-ID")))
 	if c.MessageID == "" {
-		c.MessageID = newMessageID(d.Hostname)
+		c.MessageID = newMessageID(d.Domain())
 	}
 	if c.Date.IsZero() && c.header("Date") == "" && c.RawHeader("Date") == "" {
 		c.Date = now(d.LocalTime)
@@ -67,17 +67,22 @@ func now(local bool) time.Time {
 	return t.UTC()
 }
 
-// newMessageID makes a Message-ID (RFC 5322, 3.6.4). It never fails: a host that is not a domain
-// is replaced by localhost.
-func newMessageID(host string) string {
+// newMessageID makes a Message-ID (RFC 5322, 3.6.4). It never fails.
+func newMessageID(domain string) string { return "<" + rand.Text() + "@" + domain + ">" }
+
+// Domain returns what stands behind the @ where this machine names itself: in a Message-ID, and, for
+// a program that takes mail as sendmail does, in an address without a domain. It is Hostname, or the
+// short name of the machine if that is empty, or localhost if that is no domain.
+func (d Defaults) Domain() string {
+	host := d.Hostname
 	if host == "" {
 		host, _ = os.Hostname()
 	}
 	domain, reason := address.ASCIIDomain(host)
 	if reason != "" {
-		domain = "localhost"
+		return "localhost"
 	}
-	return "<" + rand.Text() + "@" + domain + ">"
+	return domain
 }
 
 // header finds a field in Headers by its name, in any letter case.

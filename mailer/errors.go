@@ -3,6 +3,8 @@ package mailer
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -102,30 +104,81 @@ type SendError struct {
 	Err error // the cause, if it was not a reply
 }
 
+// Error says why, then where in the conversation, then whom it concerns: "550 5.1.1 User unknown (RCPT <ann@example.com>)".
+// What was said to several recipients is there once. So the beginning is enough for a list, and the whole leaves nothing out.
 func (e *SendError) Error() string {
 	var b strings.Builder
-	b.WriteString(string(e.Step))
-	if e.Recipient != "" {
-		fmt.Fprintf(&b, " <%s>", e.Recipient)
+	if len(e.Refused) == 0 || e.Text != "" || e.Err != nil {
+		b.WriteString(e.own())
+	}
+	for _, g := range groupRefused(e.Refused) {
+		if b.Len() > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(g.text())
 	}
 	if e.Accepted {
-		b.WriteString(": accepted, but not for all recipients")
-	}
-	if e.Code != 0 {
-		fmt.Fprintf(&b, ": %d", e.Code)
-		for _, part := range []string{e.Enhanced, e.Text} {
-			if part != "" {
-				b.WriteString(" " + part)
-			}
-		}
-	}
-	if e.Err != nil {
-		b.WriteString(": " + e.Err.Error())
-	}
-	for _, r := range e.Refused {
-		b.WriteString("; " + r.Error())
+		b.WriteString("; accepted for the others")
 	}
 	return b.String()
+}
+
+// own is the error without that of its recipients.
+func (e *SendError) own() string {
+	if e.Recipient == "" || strings.Contains(e.Text, e.Recipient) {
+		return e.at(string(e.Step))
+	}
+	return e.at(string(e.Step) + " <" + e.Recipient + ">")
+}
+
+// at is own for what has happened there.
+func (e *SendError) at(where string) string {
+	switch { // a code without words is that of the cause
+	case e.Err != nil && e.Text == "":
+		return where + ": " + e.Err.Error()
+	case e.Err != nil:
+		return e.reply() + ": " + e.Err.Error() + " (" + where + ")"
+	case e.Code == 0 && e.Text == "":
+		return where
+	}
+	return e.reply() + " (" + where + ")"
+}
+
+// reply is the reply as the next hop gave it, in one line.
+func (e *SendError) reply() string {
+	parts := []string{strconv.Itoa(e.Code), e.Enhanced, e.Text}
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" || s == "0" }), " ")
+}
+
+// refusedGroup are recipients who were refused with the same words, but for their own addresses in these.
+type refusedGroup struct {
+	first *SendError
+	to    []string
+}
+
+func groupRefused(refused []*SendError) []*refusedGroup {
+	var groups []*refusedGroup
+	known := map[string]*refusedGroup{}
+	for _, r := range refused {
+		said := r.own()
+		if r.Recipient != "" {
+			said = strings.ReplaceAll(said, r.Recipient, "")
+		}
+		g := known[said]
+		if g == nil {
+			g = &refusedGroup{first: r}
+			known[said], groups = g, append(groups, g)
+		}
+		g.to = append(g.to, "<"+r.Recipient+">")
+	}
+	return groups
+}
+
+func (g *refusedGroup) text() string {
+	if len(g.to) == 1 {
+		return g.first.own()
+	}
+	return g.first.at(string(g.first.Step) + " " + strings.Join(g.to, ", "))
 }
 
 // Unwrap returns the cause, if it was not a reply.

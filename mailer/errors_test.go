@@ -37,9 +37,28 @@ func TestErrors_texts(t *testing.T) {
 		err  error
 		want string
 	}{
-		{refused, "RCPT <a@example.com>: 550 5.1.1 no such user"},
+		{refused, "550 5.1.1 no such user (RCPT <a@example.com>)"},
 		{&mailer.SendError{Step: mailer.StepConnect, Err: io.EOF}, "connect: EOF"},
-		{mailer.Result{Refused: []*mailer.SendError{refused}}.Error(), "RCPT: accepted, but not for all recipients; RCPT <a@example.com>: 550 5.1.1 no such user"},
+		{mailer.Result{Refused: []*mailer.SendError{refused}}.Error(), "550 5.1.1 no such user (RCPT <a@example.com>); accepted for the others"},
+		{&mailer.SendError{Step: mailer.StepMail, Code: 451}, "451 (MAIL)"},
+		{&mailer.SendError{Step: mailer.StepBody}, "body"},
+		{&mailer.SendError{Step: mailer.StepEnd, Text: "rejected"}, "rejected (end of data)"},
+		{&mailer.SendError{Step: mailer.StepEnd, Code: 500, Text: "oops", Err: io.EOF}, "500 oops: EOF (end of data)"},
+		{&mailer.SendError{Step: mailer.StepHello, Code: 554, Enhanced: "5.7.1", Err: io.EOF}, "EHLO: EOF"},
+		{&mailer.SendError{Step: mailer.StepRcpt, Code: 550, Text: "<a@example.com> is unknown", Recipient: "a@example.com"}, "550 <a@example.com> is unknown (RCPT)"},
+		{ // said to several: once, whoever is named in it
+			&mailer.SendError{Step: mailer.StepRcpt, Code: 550, Enhanced: "5.1.1", Refused: []*mailer.SendError{
+				{Step: mailer.StepRcpt, Code: 550, Text: "<a@example.com>: unknown", Recipient: "a@example.com"},
+				{Step: mailer.StepRcpt, Code: 452, Enhanced: "4.2.2", Text: "full", Recipient: "c@example.com"},
+				{Step: mailer.StepRcpt, Code: 550, Text: "<b@example.com>: unknown", Recipient: "b@example.com"},
+			}}, "550 <a@example.com>: unknown (RCPT <a@example.com>, <b@example.com>); 452 4.2.2 full (RCPT <c@example.com>)",
+		},
+		{ // for which there was no reply
+			&mailer.SendError{Step: mailer.StepRcpt, Refused: []*mailer.SendError{
+				{Step: mailer.StepRcpt, Err: io.EOF, Recipient: "a@example.com"},
+				{Step: mailer.StepRcpt, Err: io.EOF, Recipient: "b@example.com"},
+			}}, "RCPT <a@example.com>, <b@example.com>: EOF",
+		},
 		{mailer.SendErrors{nil, nil}, "no errors"},
 		{mailer.SendErrors{nil, io.EOF}, "EOF"},
 		{mailer.SendErrors{nil, io.EOF, refused}, "2 of 3 messages failed, the first with: EOF"},

@@ -181,7 +181,7 @@ func ExampleClassOf() {
 		fmt.Println(e.Code, e.Enhanced)
 	}
 	// Output:
-	// <nil> / RCPT: 550 5.1.1 No such user
+	// <nil> / 550 5.1.1 No such user (RCPT)
 	// permanent
 	// 550 5.1.1
 }

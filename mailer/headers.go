@@ -25,6 +25,16 @@ func (m *EmailMessage) sortedHeaders() []namedHeader {
 	return all
 }
 
+// isWritten reports whether a field, by its canonical name, says what WriteTo writes. Other Content- fields, such as
+// Content-Language (RFC 3282), say something of the message that only its author knows.
+func isWritten(name string) bool {
+	switch name {
+	case "Subject", "Mime-Version", "Content-Type", "Content-Transfer-Encoding", "Content-Disposition", "Content-Id", "Content-Length", "Content-Md5":
+		return true
+	}
+	return false
+}
+
 func checkHeaders(headers []namedHeader) error {
 	previous := ""
 	for _, h := range headers {
@@ -37,7 +47,7 @@ func checkHeaders(headers []namedHeader) error {
 		switch {
 		case strings.EqualFold(h.name, previous):
 			return &InvalidMessageError{Field: headerField(h.name), Reason: "is there twice, in different letter case"}
-		case h.canonical == "Subject", h.canonical == "Mime-Version", strings.HasPrefix(h.canonical, "Content-"):
+		case isWritten(h.canonical):
 			return &InvalidMessageError{Field: headerField(h.name), Reason: "is written from the fields of the message and cannot be set"}
 		}
 		previous = h.name

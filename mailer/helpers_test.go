@@ -119,7 +119,7 @@ func decode(t testing.TB, encoding string, body io.Reader) string {
 		body = quotedprintable.NewReader(body)
 	case "base64":
 		body = base64.NewDecoder(base64.StdEncoding, body)
-	case "7bit":
+	case "7bit", "8bit":
 	default:
 		t.Fatalf("encoding %q", encoding)
 	}

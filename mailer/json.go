@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
 	"github.com/mailpouch/mailpouch/mailer/internal/jsoncodec"
@@ -83,19 +82,22 @@ func (e *jsonEncoder) text(key, field, s string) {
 
 // partText is text for a field of an entry of a list.
 func (e *jsonEncoder) partText(key, list string, i int, field, s string) {
-	if !utf8.ValidString(s) {
+	e.buf = append(e.buf, key...)
+	if !e.quote(s) {
 		e.fail(indexed(list, i, field), reasonUTF8)
 	}
-	e.buf = append(e.buf, key...)
-	e.buf = jsoncodec.AppendString(e.buf, s)
 }
 
 func (e *jsonEncoder) string(field, s string) {
-	if !utf8.ValidString(s) {
+	if !e.quote(s) {
 		e.fail(field, reasonUTF8)
-		return
 	}
-	e.buf = jsoncodec.AppendString(e.buf, s)
+}
+
+// quote appends s as a JSON string and reports whether it is valid UTF-8.
+func (e *jsonEncoder) quote(s string) (valid bool) {
+	e.buf, valid = jsoncodec.AppendString(e.buf, s)
+	return valid
 }
 
 func (e *jsonEncoder) fail(field, reason string) {
@@ -111,10 +113,9 @@ func (e *jsonEncoder) texts(key, field string, list []string) {
 		if i > 0 {
 			e.buf = append(e.buf, ',')
 		}
-		if !utf8.ValidString(s) {
+		if !e.quote(s) {
 			e.fail(field+"["+strconv.Itoa(i)+"]", reasonUTF8)
 		}
-		e.buf = jsoncodec.AppendString(e.buf, s)
 	}
 	e.buf = append(e.buf, ']')
 }

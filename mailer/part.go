@@ -126,6 +126,17 @@ func (p *part) settle() {
 	p.encoding = mimewriter.SevenBit
 }
 
+// asText lets the texts in p be written as they are, where a terminal can show them.
+func (p *part) asText() {
+	for _, child := range p.parts {
+		child.asText()
+	}
+	utf8 := p.media.IsText() && strings.EqualFold(p.media.Param("charset"), "utf-8")
+	if p.parts == nil && p.inLines && utf8 && p.encoding != mimewriter.SevenBit && mimewriter.IsReadable(p.content) {
+		p.encoding = mimewriter.EightBit
+	}
+}
+
 // tree arranges body, alternatives and attachments as mail clients expect them:
 //
 //	mixed [ alternative [ text, related [ html, image... ] ], attachment... ]

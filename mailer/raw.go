@@ -23,6 +23,7 @@ import (
 //   - a header line of more than 998 octets is folded, or broken where it cannot be
 //   - if a line of the body has more than 998 octets (RFC 5322, 2.1.1), parts with such lines
 //     or with octets above 127 are encoded anew, as RFC 6152 lets a relay do
+//   - for a server without 8BITMIME, parts with octets above 127 are (EncodeBody)
 //
 // What a signature covers is not changed: a message is refused that would need it.
 
@@ -78,6 +79,19 @@ func ParseRaw(data []byte) (*EmailMessage, error) {
 // as it is for sendmail. A message with a signature that could cover its header (DKIM, S/MIME, OpenPGP)
 // is returned as it is, and so is what is no message.
 func QualifyRaw(data []byte, domain string) []byte { return rawmessage.Qualify(data, domain) }
+
+// EncodeBody returns a finished message, as WriteTo writes it, for a mail server that takes no bytes above 127 (one
+// without 8BITMIME, RFC 6152): parts with such bytes are in quoted-printable, or in base64 if they are no text, and
+// headers of parts have encoded words. A reader sees the same. The error, an *InvalidMessageError, says why that
+// cannot be: a signature covers what would change, or what is to be encoded breaks the rules of MIME. The same
+// message gives the same bytes each time.
+func EncodeBody(message []byte) ([]byte, error) {
+	encoded, reason := rawmessage.Encode(message)
+	if reason != "" {
+		return nil, &InvalidMessageError{Field: "raw", Reason: reason}
+	}
+	return encoded, nil
+}
 
 // RawHeader returns the value of the first field of that name in the header of Raw, unfolded and
 // with its encoded words decoded, or "".

@@ -24,7 +24,16 @@ var _ io.WriterTo = (*EmailMessage)(nil)
 // Attachments are encoded piece by piece and take no further memory, except for text in a charset
 // other than UTF-8 and for attached messages that are not ASCII. A small message needs no buffer
 // if w lends its own (AvailableBuffer), as bytes.Buffer and bufio.Writer do.
-func (m *EmailMessage) WriteTo(w io.Writer) (int64, error) {
+func (m *EmailMessage) WriteTo(w io.Writer) (int64, error) { return m.write(w, false) }
+
+// WriteText is WriteTo for people who read the message as it stands, on a terminal or in a file: texts
+// in UTF-8 are not encoded (Content-Transfer-Encoding: 8bit), as Django writes them. Encoded stays what
+// has control characters or lines of more than 998 bytes, a text in another charset, and the header.
+// It is the same message, and a valid one, but not the bytes that are sent: not every server on a
+// message's way takes 8bit.
+func (m *EmailMessage) WriteText(w io.Writer) (int64, error) { return m.write(w, true) }
+
+func (m *EmailMessage) write(w io.Writer, asText bool) (int64, error) {
 	buffers := mimewriter.NewBuffers(w, m.EstimateSize())
 	d, err := m.compose(buffers.Next())
 	if err != nil {
@@ -34,6 +43,9 @@ func (m *EmailMessage) WriteTo(w io.Writer) (int64, error) {
 		return d.raw.writeTo(w, buffers)
 	}
 	root := m.tree(d)
+	if asText {
+		root.asText()
+	}
 	root.setBoundaries(freeBoundary(d.header, root))
 	o := mimewriter.NewWriter(w, buffers, d.header)
 	o.Buf = append(o.Buf, "MIME-Version: 1.0\r\n"...)
@@ -126,7 +138,7 @@ func freeBoundary(header []byte, root *part) string {
 // holds reports whether s is in a content that is written as it is.
 func (p *part) holds(s []byte) bool {
 	if p.parts == nil {
-		return p.encoding == mimewriter.SevenBit && bytes.Contains(p.content, s)
+		return (p.encoding == mimewriter.SevenBit || p.encoding == mimewriter.EightBit) && bytes.Contains(p.content, s)
 	}
 	for _, child := range p.parts {
 		if child.holds(s) {

@@ -67,7 +67,8 @@ func TestLoader_schemesBad(t *testing.T) {
 		{"nobody has declared one", "webhook+https://SECRET@mx", Loader{}, errMailScheme.Error()},
 		{"no URL", "webhook+https://SECRET SECRET@mx:x", withWebhook, errMailURL.Error()},
 		{"bad percent", "webhook+https://SECRET%@mx", withWebhook, errMailURL.Error()},
-		{"control", "webhook+https://SECRET\n@mx", withWebhook, errMailChar.Error()},
+		{"control", "webhook+https://SECRET\t@mx", withWebhook, errMailChar.Error()},
+		{"line end", "webhook+https://SECRET\n@mx", withWebhook, lineEndIn("a\nb").Error()},
 		{"a producer wants a host", "SECRET:SECRET", Loader{Producer: true}, errMailScheme.Error()},
 		{"a producer wants a URL", "webhook+https://SECRET%@mx", Loader{Producer: true}, errMailScheme.Error()},
 	} {

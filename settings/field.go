@@ -87,6 +87,39 @@ func (f field) decode(set bool) error {
 	return nil
 }
 
+// lineEnd is the error of a variable with the end of a line in it. It has no meaning in any of them, is not seen in most of
+// what shows it, and would be blamed on something else: a password that is refused, a URL that is none. In a list it is left to the entries,
+// which are trimmed.
+func (f field) lineEnd(set bool) error {
+	if !set || f.isList() {
+		return nil
+	}
+	return lineEndIn(os.Getenv(f.name))
+}
+
+// isList reports whether the field has entries with white space allowed around them.
+func (f field) isList() bool {
+	switch f.value.Interface().(type) {
+	case Hosts, Addresses, Queues, Names, Mechanisms:
+		return true
+	}
+	return false
+}
+
+// lineEndIn says where in a value there is the end of a line.
+func lineEndIn(value string) error {
+	inner := strings.Trim(value, "\r\n")
+	switch {
+	case strings.ContainsAny(inner, "\r\n"):
+		return errors.New("has a line end in the middle: a setting is one line")
+	case strings.HasSuffix(value, "\n") || strings.HasSuffix(value, "\r"):
+		return errors.New("has a line end at its end, perhaps that of the file which it was read from: leave it out")
+	case inner != value:
+		return errors.New("has a line end at its beginning: leave it out")
+	}
+	return nil
+}
+
 // explain puts envconfig's error in plain words. Our own types have errors of their own.
 func (f field) explain(err error) error {
 	var parse *envconfig.ParseError

@@ -54,7 +54,11 @@ func (s *Settings) decode(problems *Problems, l Loader) (set map[string]bool) {
 	set = map[string]bool{}
 	for _, f := range s.readable() {
 		set[f.name] = f.isSet()
-		if err := l.declared(f, f.decode(set[f.name])); err != nil {
+		err := f.lineEnd(set[f.name])
+		if err == nil {
+			err = l.declared(f, f.decode(set[f.name]))
+		}
+		if err != nil {
 			problems.add(f.name, "%v", err)
 			set[f.name] = false
 			_ = f.decode(false) // a default; a test checks that it can be read

@@ -22,7 +22,7 @@ func others(t *testing.T) map[string]string {
 	return map[string]string{
 		"BACKEND": "filebased", "FILE_PATH": "/var/mail", "HOST": "mx1,mx2", "PORT": "465", "HOST_USER": "u", "HOST_PASSWORD": "pw",
 		"USE_SSL": "true", "SSL_CERTFILE": pem, "SSL_KEYFILE": pem, "SSL_CAFILE": pem, "SSL_SERVER_NAME": "relay",
-		"ALLOW_INSECURE_AUTH": "true", "AUTH_MECHANISMS": "LOGIN", "TIMEOUT": "2", "DATA_TIMEOUT": "11m", "PIPELINING": "OFF", "CHUNKING": "auto",
+		"ALLOW_INSECURE_AUTH": "true", "AUTH_MECHANISMS": "LOGIN", "TEMPORARY_REPLIES": "550 5.1.90", "TIMEOUT": "2", "DATA_TIMEOUT": "11m", "PIPELINING": "OFF", "CHUNKING": "auto",
 		"CONNECTION_IDLE": "30s", "CONNECTION_MAX_MESSAGES": "7", "CONNECTION_MAX_BYTES": "8", "CONNECTION_MAX_AGE": "9m", "CONNECTIONS": "5",
 	}
 }
@@ -31,7 +31,7 @@ func others(t *testing.T) map[string]string {
 // mistake in it sends a password to somebody else's server.
 var mine = []string{
 	"BACKEND", "FILE_PATH", "HOST", "PORT", "HOST_USER", "HOST_PASSWORD", "USE_SSL", "SSL_CERTFILE", "SSL_KEYFILE", "SSL_CAFILE",
-	"SSL_SERVER_NAME", "AUTH_MECHANISMS", "ALLOW_INSECURE_AUTH",
+	"SSL_SERVER_NAME", "AUTH_MECHANISMS", "TEMPORARY_REPLIES", "ALLOW_INSECURE_AUTH",
 }
 
 // values returns what a mailer has for each of the settings, by the end of its variable.
@@ -256,7 +256,7 @@ func TestLoad_MailerProblems(t *testing.T) {
 			[]string{`EMAIL_EU_WEST_PORT: "x" is not a whole number`, "EMAIL_M_PORT: 0 is out of range"}},
 		{"not one of", with(map[string]string{"EMAIL_M_PIPELINING": "on"}), []string{`EMAIL_M_PIPELINING: "on" is not allowed`}},
 		{"control character", with(map[string]string{"EMAIL_M_HOST_USER": "u\n", "EMAIL_M_HOST_PASSWORD": "hunter2\n"}),
-			[]string{`EMAIL_M_HOST_USER: "u\n" holds`, "EMAIL_M_HOST_PASSWORD: holds"}},
+			[]string{`EMAIL_M_HOST_USER: has a line end at its end`, "EMAIL_M_HOST_PASSWORD: has a line end at its end"}},
 		{"too many connections", with(map[string]string{"EMAIL_M_CONNECTIONS": "1001"}), []string{"EMAIL_M_CONNECTIONS: 1001 is out of range"}},
 		{"TLS and SSL", with(map[string]string{"EMAIL_M_USE_TLS": "true", "EMAIL_M_USE_SSL": "true", "EMAIL_M_PORT": "465"}),
 			[]string{"EMAIL_M_USE_TLS: excludes EMAIL_M_USE_SSL: ... EMAIL_M_USE_TLS on port 587 or EMAIL_M_USE_SSL on port 465"}},

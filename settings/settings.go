@@ -62,6 +62,8 @@ type SMTP struct {
 
 	AuthMechanisms Mechanisms `envconfig:"EMAIL_AUTH_MECHANISMS" mailer:"own" desc:"ways to log in that may be used, in this order: SCRAM-SHA-256, CRAM-MD5, PLAIN, LOGIN if empty. For a server that offers one which does not work"`
 
+	TemporaryReplies Replies `envconfig:"EMAIL_TEMPORARY_REPLIES" mailer:"own" desc:"permanent refusals (5yz) that mean not now when this server says them, such as those for a daily limit: codes, enhanced status codes and texts, with * for any text, separated by commas, as in 550 5.1.90, 554 5.7.0 too many*messages. The message is tried again, and several such refusals in a row hold the mailer"`
+
 	AllowInsecureAuth bool `envconfig:"EMAIL_ALLOW_INSECURE_AUTH" mailer:"own" default:"false" desc:"allow the password to go to another machine without TLS"`
 
 	Timeout     Seconds       `envconfig:"EMAIL_TIMEOUT" mailer:"shared" default:"1m" min:"1ms" desc:"how long connecting and each command may take; a plain number is seconds"`

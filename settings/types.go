@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/internal/hostname"
+	"github.com/mailpouch/mailpouch/internal/replyrule"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
@@ -90,6 +91,31 @@ func (m *Mechanisms) UnmarshalText(text []byte) error {
 
 // String writes the names separated by commas.
 func (m Mechanisms) String() string { return strings.Join(m, ",") }
+
+// Replies are rules for replies of a mail server.
+type Replies []string
+
+// UnmarshalText reads rules separated by commas, and names all that cannot be meant.
+func (r *Replies) UnmarshalText(text []byte) error {
+	var all Replies
+	var bad []string
+	for rule := range strings.SplitSeq(string(text), ",") {
+		if rule = strings.TrimSpace(rule); rule == "" {
+			continue // a comma at the end, or two of them
+		}
+		if _, err := replyrule.Parse(rule); err != nil {
+			bad = append(bad, err.Error())
+		}
+		all = append(all, rule)
+	}
+	if *r = all; len(bad) > 0 {
+		return errors.New(strings.Join(bad, "; "))
+	}
+	return nil
+}
+
+// String writes the rules separated by commas.
+func (r Replies) String() string { return strings.Join(r, ", ") }
 
 // Addresses is a list of mail addresses, with or without display names.
 type Addresses []string

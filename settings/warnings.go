@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"os"
 	"slices"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 func (s Settings) warnings(problems Problems) []string {
 	var w Problems
 	s.warnURL(&w)
+	s.warnLineEnds(&w)
 	for _, m := range s.mailers() {
 		if s.Delivery.Backend != queueName {
 			m.warnScheme(&w)
@@ -36,6 +38,20 @@ func (s Settings) warnings(problems Problems) []string {
 		}
 	}
 	return lines
+}
+
+// warnLineEnds warns of lists with line ends between their entries or around them, which have no effect.
+func (s Settings) warnLineEnds(w *Problems) {
+	for _, m := range s.mailers() {
+		for _, f := range m.readable() {
+			if _, set := s.read[f.name]; !set || !f.isList() {
+				continue
+			}
+			if err := lineEndIn(os.Getenv(f.name)); err != nil {
+				w.add(f.name, "has a line end in it, which has no effect")
+			}
+		}
+	}
 }
 
 // warnScheme warns of a URL that only a worker can have a use for, in a program that delivers itself.

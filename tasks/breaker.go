@@ -38,6 +38,7 @@ type breaker struct {
 	timer   *time.Timer       // puts the token there; nil: a probe is due or under way
 	pause   time.Duration     // before the next probe; grows until a message is accepted
 	refused []string          // the messages refused one after the other, none accepted in between
+	last    error             // what it said of the last of them, once they are inARow, until it is tried anew
 	passes  bool              // a message has been accepted since it was tripped last
 	blamed  map[string]bool   // the messages refused while others passed
 }
@@ -189,6 +190,7 @@ func (b *breaker) due() {
 func (b *breaker) reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.last = nil
 	if b.reason != nil {
 		b.reason = nil
 		close(b.resets)
@@ -223,7 +225,7 @@ func (b *breaker) accepted() {
 			b.blamed[name] = true
 		}
 	}
-	b.pause, b.refused, b.passes = 0, nil, true
+	b.pause, b.refused, b.last, b.passes = 0, nil, nil, true
 }
 
 // relayRefuses reports whether an error of the class Unavailable means that the relay takes
@@ -251,11 +253,22 @@ func (b *breaker) relayRefuses(name string, err error) bool {
 	}
 	switch {
 	case len(b.refused) == inARow:
+		failure := *e
+		failure.Recipient, failure.Refused = "", nil
+		b.last = &failure
 		return true
 	case again, e.Step == mailer.StepRcpt, len(b.refused) == 1 && b.passes:
 		return false
 	}
 	return e.Code == 421 || e.Code/10 == 53
+}
+
+// refuses returns what the relay has said to several different messages in a row, nil if it has not: the rest of a
+// batch need not hear it too, for the relay may count what it refuses.
+func (b *breaker) refuses() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.last
 }
 
 // blames reports whether the message with that name was refused while others passed.

@@ -237,7 +237,7 @@ func TestBulk_cancelledAlone(t *testing.T) {
 	cfg.RetryMin, cfg.RetryMax = time.Hour, time.Hour
 	stop := h.startOn(client, cfg)
 	h.wait(2)
-	h.eventually("a task of its own", func() bool { return h.info().Scheduled == 1 })
+	h.eventually("a task of its own", func() bool { return h.info().Retry == 1 })
 	stop()
 	h.cancels(ids[1], nil)
 	recoverTasksOf(t, h, "default:mass")
@@ -453,8 +453,8 @@ func TestRest_timeout(t *testing.T) {
 	cfg := h.config()
 	cfg.RetryMin, cfg.RetryMax = time.Hour, time.Hour
 	h.start(cfg)
-	h.eventually("two tasks wait, and one is a dead letter", func() bool { return h.info().Scheduled == 2 && h.info().Archived == 1 })
-	waiting, err := inspect(t, h.Server).ListScheduledTasks("default")
+	h.eventually("two tasks wait, and one is a dead letter", func() bool { return h.info().Retry == 2 && h.info().Archived == 1 })
+	waiting, err := inspect(t, h.Server).ListRetryTasks("default")
 	if err != nil {
 		t.Fatal(err)
 	}

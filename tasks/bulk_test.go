@@ -360,7 +360,7 @@ func TestBulk_cancel(t *testing.T) {
 	cfg.RetryMin, cfg.RetryMax = time.Hour, time.Hour
 	h.start(cfg)
 	h.wait(8)
-	h.eventually("one task, which waits for its next try", func() bool { return h.size("default:mass") == 0 && h.info().Scheduled == 1 })
+	h.eventually("one task, which waits for its next try", func() bool { return h.size("default:mass") == 0 && h.info().Retry == 1 })
 	h.cancels(ids[4], ErrNoTask) // sent, and gone
 	h.cancels(ids[5], nil)       // a task of its own by now
 	h.allEmpty()

@@ -254,7 +254,7 @@ func (r *bulkRun) moveOn(ctx context.Context, m *taskMessage, o outcome) (outcom
 	case o.forwarded:
 		return r.leave(ctx, m, o, wire.Remainder{Forwarded: true}, 0)
 	case len(o.result.Refused) > 0:
-		if err := r.w.keepRefused(ctx, m, o.result.Refused); err != nil {
+		if err := r.w.keepRefused(ctx, m, o); err != nil {
 			return o, err
 		}
 		return o, r.w.ledger.note(ctx, m, wire.Record{Reply: o.result.Reply})
@@ -273,7 +273,7 @@ func (r *bulkRun) leave(ctx context.Context, m *taskMessage, o outcome, how wire
 	case err != nil:
 		return o, err
 	case left:
-		return o, r.goOn(ctx, m, how, delay)
+		return o, r.goOn(ctx, m, how, delay, o.verdict.reason)
 	case other.verdict.action == drop:
 		return other, nil
 	}
@@ -297,11 +297,11 @@ func (r *bulkRun) goOnAgain(ctx context.Context, m *taskMessage, how wire.Remain
 	if cancelled > 0 {
 		return r.w.ledger.note(ctx, m, wire.Record{Moved: true})
 	}
-	return r.goOn(ctx, m, how, 0)
+	return r.goOn(ctx, m, how, 0, nil)
 }
 
 // goOn enqueues the task of a message that leaves, which doing it twice does once.
-func (r *bulkRun) goOn(ctx context.Context, m *taskMessage, how wire.Remainder, delay time.Duration) error {
+func (r *bulkRun) goOn(ctx context.Context, m *taskMessage, how wire.Remainder, delay time.Duration, why error) error {
 	if m.payload == nil {
 		if err := r.keepUnreadable(ctx, m); err != nil {
 			return err
@@ -321,6 +321,9 @@ func (r *bulkRun) goOn(ctx context.Context, m *taskMessage, how wire.Remainder, 
 		opts = append(opts, asynq.Retention(task.Retention))
 	}
 	err := r.w.enqueueRemainder(ctx, &to, &p, "", opts...)
+	if err == nil && delay > 0 { // it is tried again
+		r.w.awaitRetry(ctx, m, "", why)
+	}
 	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost
 		p.Refused = cmp.Or(p.Refused, err.Error())
 		err = r.keepIncomplete(ctx, &to, &p)

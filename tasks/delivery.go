@@ -157,6 +157,8 @@ type delivery struct {
 	unwanted atomic.Bool // the handler waits for it to leave the wire only
 	urgent   bool        // it came by the priority channel
 	spared   bool        // the relay has said goodbye to it as it had no room for another connection
+	fresh    bool        // it was put off by a connection that had carried others, and goes over another one
+	soon     bool        // its recipients that were put off were so for the connection's sake
 	span     *span
 	noted    noted
 
@@ -349,6 +351,7 @@ type outcome struct {
 	late      string          // the record for the history, if Redis may not have it since it could not be told of the acceptance
 	again     bool            // the message had been sent before, and was not sent again
 	forwarded bool            // the task went on to another queue
+	soon      bool            // recipients that were put off are to be tried again at once
 	moved     bool            // an earlier run of the bulk task has made a task of the message
 	remainder *wire.Remainder // with moved: it had begun to
 }

@@ -61,6 +61,7 @@ type dispatcher struct {
 	alone   *isolation
 	handed  *handed
 	pool    *connections
+	limits  *sessions
 	busy    busy
 	senders []*sender
 	begun   atomic.Bool  // the senders run
@@ -165,6 +166,7 @@ func (d *dispatcher) addSenders(client redis.UniversalClient, p policy, ledger *
 		log = log.With().Str("mailer", d.mailer).Logger()
 	}
 	d.pool = newConnections(d.mailer, client, d.cfg, log)
+	d.limits = newSessions(d.mailer, log, d.cfg.Observers)
 	for range d.connections {
 		if err := d.addSender(ledger, before, log, false); err != nil {
 			return err
@@ -183,7 +185,7 @@ func (d *dispatcher) addSender(ledger *ledger, before int, log zerolog.Logger, d
 	}
 	d.senders = append(d.senders, &sender{
 		backend: backend, conn: d.pool.add(backend, dedicated), normal: d.normal, priority: d.priority, dedicated: dedicated, share: d.share,
-		breaker: d.breaker, busy: &d.busy, ledger: ledger, policy: d.policy, log: log, view: redact.View{Addresses: d.cfg.ShowAddresses},
+		breaker: d.breaker, session: session{all: d.limits}, busy: &d.busy, ledger: ledger, policy: d.policy, log: log, view: redact.View{Addresses: d.cfg.ShowAddresses},
 		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout, openPatience: d.cfg.openPatience,
 		inHand: d.handed.count, observers: d.cfg.Observers, tracer: d.cfg.Tracer, mailer: d.mailer, number: before + len(d.senders) + 1,
 	})

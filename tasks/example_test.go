@@ -202,6 +202,6 @@ func ExampleDeadLetters() {
 	// <nil>
 	// dead letter after try 1
 	// <nil>
-	// Your order [gone@example.org] RCPT: 550 5.1.1 No such user
+	// Your order [gone@example.org] 550 5.1.1 No such user (RCPT)
 	// <nil>
 }

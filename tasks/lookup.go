@@ -120,7 +120,7 @@ func (l *Lookup) byMessageID(ctx context.Context, places []wire.QueueName, messa
 	if err != nil {
 		return Status{}, err
 	}
-	records, window, err := history.Search(ctx, l.redis, names(places), history.Query{MessageID: messageID, Limit: mostParts})
+	records, window, err := history.Search(ctx, l.redis, asynqNames(places), history.Query{MessageID: messageID, Limit: mostParts})
 	if err != nil {
 		return Status{}, err
 	}
@@ -144,7 +144,7 @@ func (l *Lookup) byID(ctx context.Context, places []wire.QueueName, id string) (
 	if err != nil {
 		return Status{}, err
 	}
-	records, window, err := history.Search(ctx, l.redis, names(places), history.Query{ID: id, Limit: mostParts})
+	records, window, err := history.Search(ctx, l.redis, asynqNames(places), history.Query{ID: id, Limit: mostParts})
 	if err != nil {
 		return Status{}, err
 	}
@@ -365,7 +365,7 @@ func statusOf(r history.Record) Status {
 	}
 }
 
-func names(places []wire.QueueName) []string {
+func asynqNames(places []wire.QueueName) []string {
 	list := make([]string, len(places))
 	for i, place := range places {
 		list[i] = place.String()
@@ -438,7 +438,7 @@ func (l *Lookup) History(ctx context.Context, s Search) (Found, error) {
 			}
 		}
 	}
-	records, window, err := history.Search(ctx, l.redis, names(places), history.Query{
+	records, window, err := history.Search(ctx, l.redis, asynqNames(places), history.Query{
 		To: s.To, Tag: s.Tag, Mailing: s.Mailing, Since: s.Since, Limit: s.Limit + 1,
 	})
 	for _, r := range records {

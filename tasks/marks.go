@@ -1,6 +1,10 @@
 package tasks
 
-import "github.com/mailpouch/mailpouch/mailer"
+import (
+	"errors"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
 
 // marks decides which messages of a batch are marked together, so that a message is marked no earlier than it needs to
 // be and without a round trip of its own. A backend that has one message under way has the next one marked
@@ -79,3 +83,15 @@ func (m *marks) ahead(n int) []*delivery {
 	}
 	return list
 }
+
+// errTooSlow is why a message is not sent although Redis has answered.
+var errTooSlow = errors.New("tasks: Redis takes so long to answer that its answer says nothing of now")
+
+// errOver is the result of a message that has ended before it was sent.
+var errOver = errors.New("tasks: not to be sent any more")
+
+// unknownError is the result of a message that could not be marked. It waits until Redis is back.
+type unknownError struct{ cause error }
+
+func (e *unknownError) Error() string { return e.cause.Error() }
+func (e *unknownError) Unwrap() error { return e.cause }

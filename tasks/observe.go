@@ -29,6 +29,10 @@ type Observer struct {
 	// Connections is how many connections a mailer's relay is found to allow at once, of those that
 	// the worker would open.
 	Connections func(mailer string, allowed, wanted int)
+
+	// SessionLimit is how many messages a mailer's relay is found to take over one connection; 0: there is no such
+	// limit any more.
+	SessionLimit func(mailer string, messages int)
 }
 
 // observers calls each of several observers.
@@ -78,6 +82,14 @@ func (l observers) connections(mailer string, allowed, wanted int) {
 	for _, o := range l {
 		if o.Connections != nil {
 			o.Connections(mailer, allowed, wanted)
+		}
+	}
+}
+
+func (l observers) sessionLimit(mailer string, messages int) {
+	for _, o := range l {
+		if o.SessionLimit != nil {
+			o.SessionLimit(mailer, messages)
 		}
 	}
 }
@@ -223,7 +235,7 @@ func shownTo(v redact.View, recipients []string) []string {
 const maxLogged = 10
 
 // logOutcome writes the one line that each try of a message leaves, and one for each
-// recipient who was refused alone. Durations are in milliseconds.
+// recipient who was refused alone.
 func (r reporter) logOutcome(t *taskMessage, o Outcome) {
 	line := r.log.WithLevel(o.Action.level())
 	if !line.Enabled() {
@@ -256,9 +268,9 @@ func (r reporter) logOutcome(t *taskMessage, o Outcome) {
 	if o.Conn != "" {
 		line.Str("connection", o.Conn)
 	}
-	line.Dur("waited", o.Waited).Dur("took", o.Took)
+	line.Str("waited", withUnit(o.Waited)).Str("took", withUnit(o.Took))
 	if o.Action == ActionRetry {
-		line.Dur("retry_in", o.RetryIn)
+		line.Str("retry_in", withUnit(o.RetryIn))
 	}
 	switch {
 	case o.Err != nil:
@@ -273,6 +285,14 @@ func (r reporter) logOutcome(t *taskMessage, o Outcome) {
 		}
 	}
 	line.Msg(string(o.Action))
+}
+
+// withUnit writes a duration as settings are written, "1.5s", without digits that tell nothing.
+func withUnit(d time.Duration) string {
+	if d < time.Second {
+		return d.Round(10 * time.Microsecond).String()
+	}
+	return d.Round(time.Millisecond).String()
 }
 
 // addFailure adds what is known of a failure. error is the whole text, code and enhanced those

@@ -59,12 +59,12 @@ func TestWorker_logOutcome(t *testing.T) {
 		{"sent", of("Ann <ann@example.com>"), Outcome{
 			Action: ActionSent, MessageID: "<1@x>", TaskID: "T", Queue: "q", Mailer: "m", Sender: 2, Conn: "C", Try: 1,
 			Reply: "250 2.0.0 Ok for ann@example.com", Waited: 1500 * time.Millisecond, Took: 20 * time.Microsecond,
-		}, []string{`{"level":"info","message_id":"<1@x>","task":"T","queue":"q","mailer":"m","try":1,"to":["a***@example.com"],"sender":2,"connection":"C","waited":1500,"took":0.02,` +
+		}, []string{`{"level":"info","message_id":"<1@x>","task":"T","queue":"q","mailer":"m","try":1,"to":["a***@example.com"],"sender":2,"connection":"C","waited":"1.5s","took":"20µs",` +
 			`"code":250,"enhanced":"2.0.0","reply":"250 2.0.0 Ok for a***@example.com","message":"sent"}` + "\n"}, `"to":["ann@example.com"]`},
 		{"some refused", of("ann@example.com", "bob@example.com"), Outcome{Action: ActionSent, Refused: []*mailer.SendError{unknown}},
-			[]string{`"to":["b***@example.com"],"class":"permanent","step":"RCPT","code":550,"enhanced":"5.1.1","error":"RCPT <b***@example.com>: 550 5.1.1 <b***@example.com> is unknown","message":"recipient refused"`}, "RCPT <bob@example.com>"},
+			[]string{`"to":["b***@example.com"],"class":"permanent","step":"RCPT","code":550,"enhanced":"5.1.1","error":"550 5.1.1 <b***@example.com> is unknown (RCPT)","message":"recipient refused"`}, "550 5.1.1 <bob@example.com> is unknown (RCPT)"},
 		{"tried again", of("bob@example.com"), Outcome{Action: ActionRetry, Err: fmt.Errorf("once more: %w", unknown), RetryIn: time.Second},
-			[]string{`"level":"warn"`, `"retry_in":1000`, `"class":"permanent","step":"RCPT","code":550`}, "<bob@example.com>"},
+			[]string{`"level":"warn"`, `"retry_in":"1s"`, `"class":"permanent","step":"RCPT","code":550`}, "<bob@example.com>"},
 		{"the reply is the cause", of("bob@example.com"), Outcome{Action: ActionDead, Err: &mailer.SendError{Class: mailer.Unknown, Step: mailer.StepEnd, Err: unknown}},
 			[]string{`"level":"error"`, `"class":"unknown","step":"RCPT","code":550`}, "<bob@example.com>"},
 		{"no reply", of("bob@example.com"), Outcome{Action: ActionDead, Err: errors.New("bad")}, []string{`"class":"temporary","error":"bad"`}, `"bob@example.com"`},

@@ -189,7 +189,7 @@ func TestIdempotencyKey_deadLetter(t *testing.T) {
 	latest := id
 	for n := range 3 { // the second and third time it is the replayed one that is dead
 		h.eventually("a dead letter", func() bool { return h.info().Archived == 1 })
-		dead := handOverError(&DeadLetterError{ID: latest, Queue: "default", Reason: "end of data: 550 no such user"})
+		dead := handOverError(&DeadLetterError{ID: latest, Queue: "default", Reason: "550 no such user (end of data)"})
 		h.again(about("a"), o, "", dead)
 		h.again(about("b"), o, "", handOverError(&IdempotencyError{Key: "order 7", ID: latest}))
 		if !strings.Contains(dead.Error(), "enqueue dead replay "+latest) {

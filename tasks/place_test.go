@@ -240,7 +240,7 @@ func TestIdempotencyKey_forwarded(t *testing.T) {
 			h.eventually("a dead letter there, and nothing here", func() bool {
 				return h.stateIn("marketing.default", id) == "archived" && h.stateIn("default", id) == "completed"
 			})
-			want := handOverError(&DeadLetterError{ID: id, Queue: "marketing.default", Reason: "end of data: 550 no such user"})
+			want := handOverError(&DeadLetterError{ID: id, Queue: "marketing.default", Reason: "550 no such user (end of data)"})
 			check := func() {
 				t.Helper()
 				h.again(about("a"), o, "", want)
@@ -259,7 +259,7 @@ func TestIdempotencyKey_forwarded(t *testing.T) {
 				t.Fatal(err)
 			}
 			h.eventually("dead again", func() bool { return h.stateIn("marketing.default", again) == "archived" })
-			h.again(about("a"), o, "", handOverError(&DeadLetterError{ID: again, Queue: "marketing.default", Reason: "end of data: 550 no such user"}))
+			h.again(about("a"), o, "", handOverError(&DeadLetterError{ID: again, Queue: "marketing.default", Reason: "550 no such user (end of data)"}))
 			mu.Lock()
 			refuse = false
 			mu.Unlock()

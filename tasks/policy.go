@@ -25,6 +25,9 @@ import (
 //	  a backend that does not say               letter after max_retry, EMAIL_MAX_AGE or the deadline
 //	refused for good (5yz); cannot be         dead letter at once
 //	  rendered; payload cannot be decoded
+//	the same 4yz to two messages in a row     these once more over a new connection, no try
+//	  over a connection that has carried        spent; refused there too: retry, as above
+//	  others
 //	relay unavailable: no connection, TLS,    hold: the message waits where it is, no try spent,
 //	  AUTH, 421 or login wanted, several        until the relay answers
 //	  messages in a row put off
@@ -89,7 +92,7 @@ func (p policy) decide(err error, a attempt) verdict {
 		return verdict{action: deadLetter, reason: err}
 	case mailer.Unavailable:
 		if reason := p.expired(a, 0); reason != nil {
-			return verdict{action: deadLetter, reason: errors.Join(reason, err)}
+			return verdict{action: deadLetter, reason: fmt.Errorf("%w; %w", err, reason)}
 		}
 		return verdict{action: hold, reason: err}
 	case mailer.Unknown:
@@ -99,12 +102,23 @@ func (p policy) decide(err error, a attempt) verdict {
 	}
 	delay := p.delay(a.retried)
 	if a.retried >= a.maxRetry {
-		return verdict{action: deadLetter, reason: fmt.Errorf("gave up after %d tries: %w", a.retried+1, err)}
+		return verdict{action: deadLetter, reason: fmt.Errorf("%w; gave up after %d tries", err, a.retried+1)}
 	}
 	if reason := p.expired(a, delay); reason != nil {
-		return verdict{action: deadLetter, reason: fmt.Errorf("%w: %w", reason, err)}
+		return verdict{action: deadLetter, reason: fmt.Errorf("%w; %w", err, reason)}
 	}
 	return verdict{action: retry, delay: delay, reason: err}
+}
+
+// temporary is the error as one of the message alone.
+func temporary(err error) error {
+	var e *mailer.SendError
+	if !errors.As(err, &e) {
+		return err
+	}
+	failure := *e
+	failure.Class = mailer.Temporary
+	return &failure
 }
 
 // expired returns why the message may not be tried any more after the given delay.

@@ -29,8 +29,8 @@ type sender struct {
 	remaining    []*delivery      // taken, but too many for the last batch
 	share        float64          // of its batches that a sender with both begins with priority mail
 	breaker      *breaker
-	probing      bool   // it is this sender that finds out whether the relay takes mail again
-	carried      string // the connection that has carried an accepted message, the last one
+	probing      bool // it is this sender that finds out whether the relay takes mail again
+	session      session
 	busy         *busy
 	ledger       *ledger
 	policy       policy
@@ -51,30 +51,73 @@ type sender struct {
 // run sends until stop ends. work ends what is on the wire: everything but the reply
 // to a message that has been sent whole.
 func (s *sender) run(stop, work context.Context) {
-	defer func() {
-		if err := s.backend.Close(); err != nil {
-			s.log.Debug().Str("error", s.view.Reason(err.Error())).Msg("closing the connection")
-		}
-	}()
+	defer s.closes()
+	defer func() { s.putBack(deliveriesOf(s.session.take())) }()
+	defer s.session.endTrial()
 	for s.ready(stop, work) {
 		batch := s.next(stop, work)
 		for len(batch) > 0 && (s.probing || !s.breaker.tripped()) {
 			if stop.Err() != nil {
 				return // the handlers still hold these tasks and give them back
 			}
-			n := len(batch)
+			n, replace := s.session.room(len(batch))
+			if replace {
+				s.closes()
+				s.session.begin("")
+			}
 			if s.probing {
 				n = 1
 			}
 			batch = append(s.send(work, batch[:n]), batch[n:]...)
+			s.session.endTrial()
+			batch = append(s.decide(stop), batch...)
 			if s.conn.isParked() {
 				batch = s.handBack(stop, batch)
 			}
 		}
+		s.session.endTrial() // of which nothing came
 		if s.breaker.tripped() && !s.probing {
 			s.remaining = nil // as what is left of the batch, the handlers give these back
+			s.putBack(deliveriesOf(s.session.take()))
 		}
 	}
+}
+
+// closes closes the connection.
+func (s *sender) closes() {
+	if err := s.backend.Close(); err != nil {
+		s.log.Debug().Str("error", s.view.Reason(err.Error())).Msg("closing the connection")
+	}
+}
+
+// decide ends the deliveries that were put off by a connection that may have reached a limit of the relay, or returns them if they
+// are to be tried over another one.
+func (s *sender) decide(stop context.Context) (again []*delivery) {
+	judged, fresh := s.session.decide(stop)
+	if len(judged) > 0 {
+		return s.settle(judged)
+	}
+	again = deliveriesOf(fresh)
+	s.putBack(again)
+	return again
+}
+
+// settle ends deliveries whose judgement had to wait, and returns those that wait for the relay.
+func (s *sender) settle(list []tried) (waiting []*delivery) {
+	var ended []*delivery
+	for _, t := range list {
+		if _, wait := s.judge(t.delivery, t.result); wait {
+			t.delivery.fresh = true // what it is answered next counts
+			waiting = append(waiting, t.delivery)
+		} else {
+			ended = append(ended, t.delivery)
+		}
+	}
+	s.putBack(waiting)
+	if len(ended) > 0 {
+		s.ledger.finish(ended, nil)
+	}
+	return waiting
 }
 
 // next waits for one delivery and takes what else is waiting, up to a batch. Where both channels
@@ -82,15 +125,22 @@ func (s *sender) run(stop, work context.Context) {
 // connection for this sender it takes nothing. It returns nothing if the mailer is held meanwhile, and if
 // there is nothing to probe a relay with that greets us: then it is taken to be back.
 func (s *sender) next(stop, work context.Context) []*delivery {
-	var quiet <-chan time.Time
+	var quiet, lone <-chan time.Time
 	tripping := s.breaker.tripping()
+	if s.session.pending() {
+		timer := time.NewTimer(lonePatience)
+		defer timer.Stop()
+		lone = timer.C
+	}
 	if s.probing {
 		timer := time.NewTimer(quietFor)
 		defer timer.Stop()
 		quiet, tripping = timer.C, nil
 	}
 	for {
-		s.conn.await(stop, work)
+		if !s.session.pending() {
+			s.conn.await(stop, work)
+		}
 		first, second, changed := s.channels()
 		batch := s.take(s.add(nil, s.remaining), first)
 		if len(batch) == 0 {
@@ -105,6 +155,11 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 				batch = s.add(batch, s.from(first, deliveries))
 			case deliveries := <-second:
 				batch = s.add(batch, s.from(second, deliveries))
+			case <-lone:
+				if batch = s.settle(s.session.alone()); len(batch) == 0 {
+					continue
+				}
+				return batch
 			case <-quiet:
 				if s.inHand() == 0 {
 					s.works()
@@ -256,25 +311,34 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 			s.breaker.accepted()
 			s.conn.pool.hasAccepted()
 		}
-		tried, waiting := make([]*delivery, 0, len(group)), []*delivery(nil)
+		ended, waiting := make([]*delivery, 0, len(group)), []*delivery(nil)
 		for _, r := range group {
 			d := deliveries[r.Index]
-			switch why, wait := s.judge(d, r.Result); {
-			case d.over: // it has ended when its turn came
-			case wait:
-				reason = why
-				waiting = append(waiting, d)
-			default:
-				if r.Err == nil {
+			known, kept := s.session.sift(d, r.Result)
+			if kept {
+				s.ledger.released([]*delivery{d}) // nothing of it was accepted
+			}
+			for _, t := range known {
+				why, wait := s.judge(t.delivery, t.result)
+				if wait {
+					reason = why
+					waiting = append(waiting, t.delivery)
+					continue
+				}
+				if t.result.Err == nil {
 					stats.Accepted++
 				}
-				tried = append(tried, d)
+				ended = append(ended, t.delivery)
 			}
 		}
 		s.putBack(waiting)
 		held = append(held, waiting...)
+		next := marks.after(group)
+		if s.session.replace {
+			next = nil // they go over another connection, and may do so elsewhere
+		}
 		s.busy.wires.Add(-1) // the relay waits for us now
-		known := s.ledger.finish(tried, marks.after(group))
+		known := s.ledger.finish(ended, next)
 		s.busy.wires.Add(1)
 		if !known {
 			cancel() // the others wait until Redis is back
@@ -313,6 +377,9 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 
 // takesNone notes that the relay has taken no message of a batch.
 func (s *sender) takesNone(reason error) {
+	if !isParked(reason) {
+		_ = s.backend.Close() // it may be this connection that has carried enough: a probe takes another one
+	}
 	switch {
 	case s.probing:
 		s.stillHeld(reason)
@@ -353,30 +420,12 @@ func (s *sender) commit(ctx context.Context, m *marks, i int) error {
 	return nil
 }
 
-// errTooSlow is why a message is not sent although Redis has answered.
-var errTooSlow = errors.New("tasks: Redis takes so long to answer that its answer says nothing of now")
-
-// errOver is the result of a message that has ended before it was sent.
-var errOver = errors.New("tasks: not to be sent any more")
-
-// unknownError is the result of a message that could not be marked. It waits until Redis is back.
-type unknownError struct{ cause error }
-
-func (e *unknownError) Error() string { return e.cause.Error() }
-func (e *unknownError) Unwrap() error { return e.cause }
-
 // judge decides on a delivery that has its result. wait says that it waits for the relay, or for Redis.
 func (s *sender) judge(d *delivery, r mailer.Result) (why error, wait bool) {
-	if d.over {
-		return nil, false
-	}
-	if errors.As(r.Err, new(*unknownError)) {
+	if errors.As(r.Err, new(*unknownError)) || errors.Is(r.Err, errReplaced) {
 		return r.Err, true
 	}
 	r = redact.Result(r, d.message)
-	if r.Err == nil {
-		s.carried = r.Connection
-	}
 	if isParked(r.Err) || s.spare(d, r) {
 		return parkedError(), true
 	}
@@ -388,7 +437,7 @@ func (s *sender) judge(d *delivery, r mailer.Result) (why error, wait bool) {
 	if v.action == hold {
 		return v.reason, true
 	}
-	d.outcome = outcome{result: r, verdict: v, sender: s.number}
+	d.outcome = outcome{result: r, verdict: v, sender: s.number, soon: d.soon}
 	return nil, false
 }
 
@@ -398,22 +447,11 @@ func (s *sender) judge(d *delivery, r mailer.Result) (why error, wait bool) {
 func (s *sender) spare(d *delivery, r mailer.Result) bool {
 	var e *mailer.SendError
 	if d.spared || !errors.As(r.Err, &e) || e.Code != 421 || e.Step != mailer.StepMail ||
-		r.Connection == "" || r.Connection == s.carried || s.breaker.blames(d.name()) {
+		r.Connection == "" || s.session.carries(r.Connection) || s.breaker.blames(d.name()) {
 		return false
 	}
 	d.spared = s.conn.refusedMail(r.Err)
 	return d.spared
-}
-
-// temporary is the error as one of the message alone.
-func temporary(err error) error {
-	var e *mailer.SendError
-	if !errors.As(err, &e) {
-		return err
-	}
-	failure := *e
-	failure.Class = mailer.Temporary
-	return &failure
 }
 
 // works reports to everybody that the relay takes mail again, if it did not.
@@ -452,18 +490,25 @@ func (s *sender) sendEach(ctx context.Context, batch mailer.Batch) {
 	}
 }
 
-// inTime refuses a message whose time is up when it is its turn, or that has ended.
+// inTime refuses a message whose time is up when it is its turn, that has ended, that is to go over another connection, or
+// that the relay would refuse as it has refused those before.
 func (s *sender) inTime(deliveries []*delivery) func(i int) error {
 	return func(i int) error {
 		if deliveries[i].over {
 			return errOver
+		}
+		if s.session.replace {
+			return errReplaced
 		}
 		a := deliveries[i].attempt
 		a.now = time.Now()
 		if reason := s.policy.expired(a, 0); reason != nil {
 			return &expiredError{reason}
 		}
-		return nil
+		if s.probing {
+			return nil
+		}
+		return s.breaker.refuses()
 	}
 }
 

@@ -6,11 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -153,7 +153,7 @@ func (w *Worker) expired(t *taskMessage) error {
 	}
 	if via, ok := w.dispatchers[t.payload.Using]; ok {
 		if held := via.held(); held != nil {
-			return fmt.Errorf("%w: %w", reason, held)
+			return fmt.Errorf("%w; %w", held, reason)
 		}
 	}
 	return reason
@@ -252,8 +252,11 @@ func (w *Worker) settle(ctx context.Context, t *taskMessage, o outcome) (outcome
 	if o.verdict.action == deadLetter {
 		return o, rescue(ctx, w.redis, t.queue, t.id, redact.Reason(o.verdict.reason.Error(), true))
 	}
+	if o.verdict.action == retry {
+		w.noteTry(ctx, t, o.verdict.reason)
+	}
 	if len(o.result.Refused) > 0 {
-		if err := w.keepRefused(ctx, t, o.result.Refused); err != nil {
+		if err := w.keepRefused(ctx, t, o); err != nil {
 			return o, err
 		}
 		// If the task comes back they are not to be enqueued again: they may have their mail by then.
@@ -281,29 +284,35 @@ func (w *Worker) keepResult(t *taskMessage, result any) {
 // accepted for others. The temporary ones are tried again alone, with the same
 // message; the others become a dead letter that says why. The IDs derive from the
 // message's own, so doing it twice does it once.
-func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, refused []*mailer.SendError) error {
+func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, o outcome) error {
+	refused := o.result.Refused
 	if len(refused) == 0 || t.payload.Message.FailSilently {
 		return nil
 	}
 	later, never := *t.payload, *t.payload
 	later.Recipients, never.Recipients = nil, nil
-	var reasons []string
+	var putOff, reasons []*mailer.SendError
 	for _, r := range refused {
 		if r.Class == mailer.Permanent {
 			never.Recipients = append(never.Recipients, r.Recipient)
-			reasons = append(reasons, r.Error())
+			reasons = append(reasons, r)
 			continue
 		}
 		later.Recipients = append(later.Recipients, r.Recipient)
+		putOff = append(putOff, r)
 	}
 	if len(later.Recipients) > 0 {
 		delay := w.policy.delay(0)
+		if o.soon {
+			delay = 0
+		}
 		if err := w.enqueueRemainder(ctx, t, &later, "-later", asynq.ProcessIn(delay)); err != nil {
 			return fmt.Errorf("tasks: recipients to try again: %w", err)
 		}
+		w.awaitRetry(ctx, t, "-later", &mailer.SendError{Step: mailer.StepRcpt, Refused: putOff})
 	}
 	if len(never.Recipients) > 0 {
-		never.Refused = redact.Reason(strings.Join(reasons, "; "), true)
+		never.Refused = redact.Reason((&mailer.SendError{Step: mailer.StepRcpt, Refused: reasons}).Error(), true)
 		if err := w.enqueueRemainder(ctx, t, &never, "-refused"); err != nil {
 			return fmt.Errorf("tasks: refused recipients: %w", err)
 		}
@@ -311,7 +320,29 @@ func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, refused []*mai
 	return nil
 }
 
-// enqueueRest enqueues what is left of a message as a task of its own, which waits
+// noteTryScript writes a field of a task that is there.
+const noteTryScript = `
+if redis.call("HEXISTS", KEYS[1], "state") == 1 then redis.call("HSET", KEYS[1], ARGV[1], ARGV[2]) end
+return 0`
+
+// noteTry notes a try that has failed, for people who look at the message. It is no harm if that cannot be done.
+func (w *Worker) noteTry(ctx context.Context, t *taskMessage, reason error) {
+	if n := t.tries() + 1; n <= maxTries {
+		_ = w.redis.Eval(ctx, noteTryScript, []string{t.key}, tryField(n), tryOf(n, time.Now(), reason).encode()).Err()
+	}
+}
+
+// awaitRetry notes of a task that enqueueRemainder has made why its message was put off, and lets it wait among those that
+// are tried again. Where that cannot be done it waits among the scheduled ones, for as long.
+func (w *Worker) awaitRetry(ctx context.Context, t *taskMessage, suffix string, reason error) {
+	name := t.name
+	name.Bulk = false
+	n, now := t.tries()+1, time.Now()
+	_ = asynqbatch.AwaitRetry(ctx, w.redis, name.String(), t.payload.BaseID(t.id)+suffix, redact.Reason(reason.Error(), false), now,
+		tryField(n), tryOf(n, now, reason).encode())
+}
+
+// enqueueRemainder enqueues what is left of a message as a task of its own, which waits
 // beside the one that it comes from.
 func (w *Worker) enqueueRemainder(ctx context.Context, t *taskMessage, p *wire.Payload, suffix string, opts ...asynq.Option) error {
 	name := t.name

@@ -26,6 +26,7 @@ func TestConformance(t *testing.T) {
 		return mailertest.Harness{
 			Backend:    newBackend(t, &out),
 			NoEnvelope: true,
+			Text:       true,
 			Received: func() []mailertest.Mail {
 				var mails []mailertest.Mail
 				for _, entry := range entries(t, out.String()) {
@@ -233,5 +234,18 @@ func TestBackend_messages_never_interleave(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestBackend_SendMessages_text(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	m := message("Grüße")
+	m.Body = "Grüße aus Köln.\nΚαλημέρα\n"
+	if sent, err := newBackend(t, &out).SendMessages(t.Context(), []*mailer.EmailMessage{m}); sent != 1 || err != nil {
+		t.Fatal(sent, err)
+	}
+	if want := "Content-Transfer-Encoding: 8bit\n\nGrüße aus Köln.\nΚαλημέρα\n" + separator; !strings.HasSuffix(out.String(), want) {
+		t.Errorf("no %q in\n%s", want, out.String())
 	}
 }

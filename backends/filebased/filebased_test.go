@@ -28,6 +28,7 @@ func TestConformance(t *testing.T) {
 		return mailertest.Harness{
 			Backend:    b,
 			NoEnvelope: true,
+			Text:       true,
 			Received: func() []mailertest.Mail {
 				var mails []mailertest.Mail
 				for _, entry := range entries(t, dir) {

@@ -25,6 +25,7 @@ const (
 
 var (
 	errNoAuth       = errors.New("the server does not offer AUTH, and a login is configured")
+	errAuthAfterTLS = errors.New("the server offers no AUTH before STARTTLS, and a login is configured: use EMAIL_USE_TLS")
 	errInsecureAuth = errors.New("no login over a connection without TLS to another machine: " +
 		"use EMAIL_USE_TLS or EMAIL_USE_SSL, or allow it explicitly")
 )
@@ -34,6 +35,9 @@ var (
 // know it after all, and once, as Logins says, where it refuses the password with one. It is not where
 // the server has failed to prove who it is.
 func (c *conn) login(ctx context.Context) error {
+	if len(c.ext.auth) == 0 && c.ext.startTLS && !c.link.IsEncrypted() {
+		return unavailable(mailer.StepAuth, errAuthAfterTLS)
+	}
 	if len(c.ext.auth) == 0 {
 		return unavailable(mailer.StepAuth, errNoAuth)
 	}

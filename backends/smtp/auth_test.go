@@ -285,7 +285,7 @@ func TestBackend_loginError(t *testing.T) {
 		cfg := testConfig(t, p)
 		cfg.Username, cfg.Password, cfg.AllowInsecureAuth = "me", "hunter2hunter2", true
 		s := sendError(t, sendAll(t, newBackend(t, cfg), letters(1))[0].Err)
-		want := "AUTH: 535 5.7.8 no mechanism works: 504 5.5.4 not offered (CRAM-MD5 as me); 535 5.7.8 wrong (PLAIN as me); 502 5.5.1 unknown (LOGIN as me)"
+		want := "535 5.7.8 no mechanism works: 504 5.5.4 not offered (CRAM-MD5 as me); 535 5.7.8 wrong (PLAIN as me); 502 5.5.1 unknown (LOGIN as me) (AUTH)"
 		if s.Error() != want || s.Class != mailer.Unavailable {
 			t.Errorf("got  %v\nwant %s", s, want)
 		}

@@ -103,6 +103,9 @@ func TestBackend_tooManyRecipients(t *testing.T) {
 		{"452 4.5.3 too many", 2, 5, 3},
 		{"452 too many", 1, 3, 3},
 		{"552 too many", 100, 150, 2},
+		{"552 5.5.3 too many", 2, 5, 3},
+		{"550 5.5.3 too many", 2, 5, 3},
+		{"451 4.5.3 too many", 2, 5, 3},
 	} {
 		t.Run(tt.refusal, func(t *testing.T) {
 			everyWay(t, func(t *testing.T, p *peer, cfg Config) {

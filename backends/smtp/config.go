@@ -15,6 +15,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/backends/smtp/internal/auth"
 	"github.com/mailpouch/mailpouch/internal/hostname"
+	"github.com/mailpouch/mailpouch/internal/replyrule"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -143,6 +144,13 @@ type Config struct {
 	// LMTP speaks LMTP (RFC 2033) instead of SMTP: one reply for each recipient.
 	LMTP bool
 
+	// TemporaryReplies are the permanent refusals (5yz) of a message or a recipient that mean "not now" when
+	// this server says them, such as those for a daily limit. Each is a reply code, an enhanced status code, a
+	// text that stands somewhere in the reply's, or several of these in this order: "550 5.4.5", "554 5.7.0 too
+	// many", "daily*exceeded", where * stands for any text. Such a refusal is of the class Unavailable. Replies whose own
+	// enhanced status code says that they are temporary need no rule. Default: none.
+	TemporaryReplies []string
+
 	// DSN asks for delivery status notifications where the server offers DSN.
 	DSN DSN
 
@@ -161,6 +169,8 @@ type Config struct {
 	// Dial, if not nil, connects instead of a net.Dialer with LocalAddr. Network
 	// and address are as for net.Dial.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	temporary []replyrule.Rule // TemporaryReplies
 }
 
 // DSN is what to ask about the fate of messages (RFC 3461). The zero value asks
@@ -215,7 +225,25 @@ func (c Config) complete() (Config, error) {
 	if len(c.AuthMechanisms) == 0 {
 		c.AuthMechanisms = c.knownMechanisms()
 	}
-	return c, errors.Join(c.checkNetwork(), c.checkLogin(), c.checkLimits(), c.checkDSN())
+	var bad error
+	if c.temporary, bad = rules(c.TemporaryReplies); bad != nil {
+		bad = fmt.Errorf("smtp: config: TemporaryReplies: %w", bad)
+	}
+	return c, errors.Join(bad, c.checkNetwork(), c.checkLogin(), c.checkLimits(), c.checkDSN())
+}
+
+// rules reads TemporaryReplies.
+func rules(texts []string) (list []replyrule.Rule, err error) {
+	for _, text := range texts {
+		rule, bad := replyrule.Parse(text)
+		list, err = append(list, rule), errors.Join(err, bad)
+	}
+	return list, err
+}
+
+// isTemporary reports whether TemporaryReplies has the reply.
+func (c *Config) isTemporary(code int, enhanced, text string) bool {
+	return slices.ContainsFunc(c.temporary, func(r replyrule.Rule) bool { return r.Matches(code, enhanced, text) })
 }
 
 // withPort adds the port that belongs to the mode of TLS if addr has none.

@@ -15,6 +15,7 @@ import (
 	"github.com/mailpouch/mailpouch/backends/smtp/internal/auth"
 	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
 	"github.com/mailpouch/mailpouch/internal/hostname"
+	"github.com/mailpouch/mailpouch/internal/tlsprobe"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -83,10 +84,10 @@ func (d *dialer) connectVia(ctx context.Context, event *Connected) (*conn, error
 	c.listen()
 	c.trace("*: ", "connected to "+addr)
 	err = c.within(ctx, func() error {
-		if err := c.greet(ctx, d.tls, d.helloName(ctx, socket), event); err != nil {
+		if err := c.greet(ctx, d, d.helloName(ctx, socket), event); err != nil {
 			return err
 		}
-		c.about.Features = c.ext.names()
+		c.about.Features, c.about.OddSize = c.ext.names(), c.ext.oddSize
 		return timed(&event.Auth, func() error {
 			if !d.cfg.login() {
 				return nil
@@ -126,13 +127,13 @@ func hostOf(addr string) string {
 
 // greet takes a new connection as far as the login. name is ours. The error is an
 // Unavailable SendError: no message has been spoken of.
-func (c *conn) greet(ctx context.Context, t *tls.Config, name string, event *Connected) error {
+func (c *conn) greet(ctx context.Context, d *dialer, name string, event *Connected) error {
 	if c.cfg.TLS == TLSImplicit {
-		if err := timed(&event.TLS, func() error { return c.encrypt(ctx, t) }); err != nil {
+		if err := timed(&event.TLS, func() error { return c.encrypt(ctx, d.tls) }); err != nil {
 			return unavailable(mailer.StepTLS, hintPlain(hintOld(err)))
 		}
 	}
-	if err := timed(&event.Greeting, c.greeting); err != nil {
+	if err := timed(&event.Greeting, func() error { return c.greeting(ctx, d) }); err != nil {
 		return err
 	}
 	hello := func() error { return c.hello(name) }
@@ -142,7 +143,7 @@ func (c *conn) greet(ctx context.Context, t *tls.Config, name string, event *Con
 	if c.cfg.TLS != TLSStart {
 		return nil
 	}
-	if err := timed(&event.TLS, func() error { return c.upgrade(ctx, t) }); err != nil {
+	if err := timed(&event.TLS, func() error { return c.upgrade(ctx, d.tls) }); err != nil {
 		return err
 	}
 	return timed(&event.Hello, hello) // RFC 3207, 4.2: all that was said before is void
@@ -155,11 +156,38 @@ func timed(d *time.Duration, f func() error) error {
 	return f()
 }
 
-// greeting reads what the server says first.
-func (c *conn) greeting() error {
+// silence is how long a server may say nothing before it is asked, over another connection, whether it
+// waits for a TLS handshake. Some servers make clients wait a few seconds on purpose.
+const silence = 3 * time.Second
+
+var errWaitsForTLS = errors.New("the server says nothing, but speaks TLS at once: use EMAIL_USE_SSL, " +
+	"and not EMAIL_USE_TLS, or the port for STARTTLS (587)")
+
+// greeting reads what the server says first. A server that waits for a TLS handshake says nothing,
+// however long we wait.
+func (c *conn) greeting(ctx context.Context, d *dialer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	waits, asked := false, make(chan struct{})
+	ask := time.AfterFunc(silence, func() {
+		defer close(asked)
+		dial := func(ctx context.Context) (net.Conn, error) { return d.dial(ctx, c.addr) }
+		if waits = c.cfg.TLS != TLSImplicit && tlsprobe.SpeaksTLS(ctx, dial); waits {
+			c.link.Cut()
+		}
+	})
 	r, err := c.reply(c.cfg.CommandTimeout)
-	if err != nil {
-		return unavailable(mailer.StepGreet, c.hintTLS(err))
+	if err == nil {
+		cancel() // it is only slow
+	}
+	if !ask.Stop() {
+		<-asked
+	}
+	switch {
+	case err != nil && waits:
+		return unavailable(mailer.StepGreet, errWaitsForTLS)
+	case err != nil:
+		return unavailable(mailer.StepGreet, err)
 	}
 	return wantPositive(mailer.StepGreet, r, nil)
 }
@@ -244,14 +272,6 @@ func hintOld(err error) error {
 			"or to want a cipher that is given up: %w", err)
 	case tls.AlertError(protocolVersion).Error():
 		return fmt.Errorf("the server knows no version of TLS from 1.2 on: %w", err)
-	}
-	return err
-}
-
-// hintTLS explains the silence of a server that waits for a TLS handshake.
-func (c *conn) hintTLS(err error) error {
-	if strings.HasSuffix(c.addr, ":465") && c.cfg.TLS != TLSImplicit {
-		return fmt.Errorf("the server on port 465 speaks TLS at once: use EMAIL_USE_SSL: %w", err)
 	}
 	return err
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -23,8 +25,12 @@ var (
 const maxFruitless = 3
 
 // classify says what a reply that is no success means for the message. It is the
-// only place that does, and it looks at codes alone.
-func classify(step mailer.Step, code int) mailer.Class {
+// only place that does, and it looks at codes alone. What an operator calls temporary comes on top
+// (Config.TemporaryReplies).
+//
+// Where the enhanced status code contradicts a 5yz, the milder word counts: what the server calls temporary in
+// either code is tried again. docs/design/delivery.md has the table.
+func classify(step mailer.Step, code int, enhanced string) mailer.Class {
 	switch {
 	case beforeMail(step):
 		return mailer.Unavailable // no message has been spoken of yet
@@ -42,12 +48,43 @@ func classify(step mailer.Step, code int) mailer.Class {
 		return mailer.Temporary // "bad sequence": we are out of step, not the message
 	case code/100 == 4:
 		return mailer.Temporary
+	case code == 521 && step == mailer.StepMail && (enhanced == "" || isDetail(enhanced, "3.2")):
+		return mailer.Unavailable // the host takes no mail at all (RFC 7504, 3)
+	case code/100 == 5 && isLimit(enhanced):
+		return mailer.Unavailable // a limit on sending: the next message would be refused too
+	case code/100 == 5 && isLater(enhanced), code == 552 && step == mailer.StepRcpt && enhanced == "":
+		// Without a reason, 552 to a recipient is a full mailbox or the old form of 452 (RFC 5321, 4.5.3.1.10).
+		return mailer.Temporary
 	case code/100 == 5:
 		return mailer.Permanent
 	case step == mailer.StepEnd:
 		return mailer.Unknown // no refusal, and no 250 either
 	}
 	return mailer.Temporary
+}
+
+// isLimit reports whether an enhanced status code says that the mail system is congested (RFC 3463, 3.5), which
+// large providers say of a sender who has used up a daily limit.
+func isLimit(enhanced string) bool { return isDetail(enhanced, "4.5") }
+
+// isLater reports whether an enhanced status code says that a failure passes: by its class, or by a detail that
+// RFC 3463 has for such failures alone. X.4.1 would be one of these, but Exchange Online says it of recipients
+// who do not exist.
+func isLater(enhanced string) bool {
+	const (
+		mailboxFull   = "2.2"
+		systemFull    = "3.1"
+		badConnection = "4.2"
+		directory     = "4.3"
+	)
+	return strings.HasPrefix(enhanced, "4.") || slices.ContainsFunc([]string{mailboxFull, systemFull, badConnection, directory},
+		func(detail string) bool { return isDetail(enhanced, detail) })
+}
+
+// isDetail reports whether an enhanced status code has that subject and detail, whatever its class.
+func isDetail(enhanced, detail string) bool {
+	_, of, _ := strings.Cut(enhanced, ".")
+	return of == detail
 }
 
 func beforeMail(step mailer.Step) bool {
@@ -72,7 +109,7 @@ func classifyLoss(step mailer.Step, cause error) mailer.Class {
 // refusal is the error of a reply that is no success.
 func refusal(step mailer.Step, r *transport.Reply) *mailer.SendError {
 	enhanced, text := r.Words()
-	return &mailer.SendError{Class: classify(step, r.Code), Step: step, Code: r.Code, Enhanced: enhanced, Text: text}
+	return &mailer.SendError{Class: classify(step, r.Code, enhanced), Step: step, Code: r.Code, Enhanced: enhanced, Text: text}
 }
 
 // wantPositive turns what is no 2yz into the error of a step before MAIL.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strconv"
 	"strings"
+
+	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
 )
 
 // extensions are what a server says in its reply to EHLO that it can do.
@@ -16,6 +18,7 @@ type extensions struct {
 	startTLS   bool     // RFC 3207
 	sized      bool     // SIZE, RFC 1870
 	size       int64    // the biggest message taken, 0 if not told
+	oddSize    string   // what it says behind SIZE, if that can be no limit
 	login      bool     // AUTH, RFC 4954, with a mechanism
 	auth       []string // its mechanisms
 }
@@ -45,18 +48,24 @@ func (e *extensions) known() []extension {
 	}
 }
 
+// takesEightBit reports whether the server takes messages in 8 bit. One that takes SMTPUTF8 must, whether it says so
+// or not (RFC 6531, 3.6).
+func (e *extensions) takesEightBit() bool { return e.eightBit || e.smtpUTF8 }
+
 // leastSize is the smallest limit that a server can mean: RFC 5321 (4.5.3.1.7) has every server take 64,000 octets, and
 // with less than this not even a header would pass.
 const leastSize = 1000
 
-// setSize reads the limit, in octets. One that cannot be meant, as in "SIZE 35 MB", is no limit: the server
-// says for itself what is too big for it.
+// setSize reads the limit, in octets: none and 0 are no limit (RFC 1870, 4). Nor is one that cannot be meant, as in
+// "SIZE 35 MB": the server says for itself what is too big for it.
 func (e *extensions) setSize(params []string) {
-	if len(params) != 1 {
-		return
-	}
-	if size, err := strconv.ParseInt(params[0], 10, 64); err == nil && size >= leastSize {
+	all := strings.Join(params, " ")
+	switch size, err := strconv.ParseInt(all, 10, 64); {
+	case all == "" || err == nil && size == 0:
+	case err == nil && size >= leastSize:
 		e.size = size
+	default:
+		e.oddSize = transport.Printable(all)
 	}
 }
 

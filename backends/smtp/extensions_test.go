@@ -29,7 +29,7 @@ func TestBackend_extensions(t *testing.T) {
 		{"SMTPUTF8", all, utf8, DSN{}, "MAIL FROM:<a@x> BODY=8BITMIME SMTPUTF8", "RCPT TO:<üser@example.com>", "sent"},
 		{"long local parts", all, letter(long, long), DSN{}, "MAIL FROM:<" + long + ">", "RCPT TO:<" + long + ">", "sent"},
 		{"no SMTPUTF8", []string{"8BITMIME"}, utf8, DSN{}, "", "", "permanent"},
-		{"SMTPUTF8 without 8BITMIME", []string{"SMTPUTF8"}, utf8, DSN{}, "", "", "permanent"},
+		{"SMTPUTF8 without 8BITMIME", []string{"SMTPUTF8"}, utf8, DSN{}, "MAIL FROM:<a@x> BODY=8BITMIME SMTPUTF8", "RCPT TO:<üser@example.com>", "sent"},
 		{"domain in punycode", nil, letter("a@x", "user@bücher.example"), DSN{}, "MAIL FROM:<a@x>", "RCPT TO:<user@xn--bcher-kva.example>", "sent"},
 		{"DSN", all, letter("a@x"), DSN{"SUCCESS,DELAY", "HDRS"}, "MAIL FROM:<a@x> RET=HDRS ENVID=<a@x>",
 			"RCPT TO:<to@example.com> NOTIFY=SUCCESS,DELAY", "sent"},
@@ -140,8 +140,12 @@ func TestParseExtensions(t *testing.T) {
 	if ext := parseExtensions([]byte("PIPELINING")); ext.pipelining {
 		t.Error("the greeting is no extension")
 	}
-	for _, size := range []string{"99999999999999999999", "-1", "0", "", "35", "999", "35 MB", "35M", "1000000 octets"} { // none of these is a limit that is meant
-		if ext := parseExtensions([]byte("x\nSIZE " + size)); ext.size != 0 || !ext.sized {
+	for _, size := range []string{"99999999999999999999", "-1", "0", "", "35", "999", "35 MB", "35M", "1000000 OCTETS"} { // none of these is a limit that is meant
+		odd := size
+		if size == "0" {
+			odd = "" // it means that there is none
+		}
+		if ext := parseExtensions([]byte("x\nSIZE " + size)); ext.size != 0 || !ext.sized || ext.oddSize != odd {
 			t.Errorf("SIZE %s: %+v", size, ext)
 		}
 	}
@@ -261,6 +265,16 @@ func TestBackend_sequences(t *testing.T) {
 		{"250 to DATA", map[string]string{"DATA": "250 fine"}, "temporary", 2, "strict pipelined"},
 		{"354 in several lines", map[string]string{"DATA": "354-go|354 ahead"}, "sent", 1, "strict pipelined"},
 		{"250 in several lines", map[string]string{"dot": "250-2.0.0 well|250-2.0.0 done|250 2.0.0 queued"}, "sent", 1, ""},
+		{"another 2yz", map[string]string{"dot": "251 queued elsewhere"}, "sent", 1, ""},
+		{"a greeting for a verdict", map[string]string{"dot": "220 ready"}, "unknown", 2, "strict pipelined"},
+		{"another 3yz", map[string]string{"DATA": "350 go ahead"}, "sent", 1, "strict pipelined"},
+		{"a challenge to DATA", map[string]string{"DATA": "334 "}, "temporary", 2, "strict pipelined"},
+		{"acceptance in a long line", map[string]string{"dot": "250 2.0.0 " + strings.Repeat("queued ", 2000)}, "sent", 1, ""},
+		{"refusal in a long line", map[string]string{"dot": "550 5.7.1 " + strings.Repeat("policy ", 2000)}, "permanent", 1, ""},
+		{"refusal of a recipient in a long line", map[string]string{"RCPT": "550-5.7.1 " + strings.Repeat("policy ", 2000) + "|550 5.7.1 see above"}, "permanent", 1, ""},
+		{"RFC 7504, no mail here", map[string]string{"MAIL": "521 does not accept mail"}, "unavailable", 1, ""},
+		{"RFC 7504, no mail there", map[string]string{"RCPT": "556 5.1.10 domain does not accept mail"}, "permanent", 1, ""},
+		{"Postfix, 521 for a client", map[string]string{"MAIL": "521 5.7.1 not you"}, "permanent", 1, ""},
 		{"250 alone", map[string]string{"dot": "250"}, "sent", 1, ""},
 		{"too many errors", map[string]string{"MAIL": "421 4.7.0 mx Error: too many errors"}, "unavailable", 3, "strict pipelined"},
 		{"throttled", map[string]string{"MAIL": "454 4.7.0 too fast"}, "unavailable", 1, ""},

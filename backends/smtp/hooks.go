@@ -42,6 +42,10 @@ type Conn struct {
 	CipherSuite string
 	Mechanism   string   // of the login; "" without one
 	Features    []string // extensions that the server offers and this package knows
+
+	// OddSize is what the server says behind SIZE (RFC 1870) if that can be no limit, such as "35 MB". It is
+	// ignored.
+	OddSize string
 }
 
 // Connected is how an attempt to connect to one server has ended.

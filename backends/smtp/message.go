@@ -167,6 +167,11 @@ func (m *message) result() mailer.Result {
 	case m.err != nil:
 		m.refuseOthers()
 	}
+	for _, refused := range m.refused { // a server that took it for others is there for all
+		if refused.Class == mailer.Unavailable {
+			refused.Class = mailer.Temporary
+		}
+	}
 	return mailer.Result{Reply: m.reply, Refused: m.refused, Connection: m.connection()}
 }
 
@@ -207,12 +212,9 @@ func nobodyTook(refused []*mailer.SendError) *mailer.SendError {
 		return mildness(a.Class) - mildness(b.Class)
 	})
 	return &mailer.SendError{
-		Class: decides.Class, Step: decides.Step, Code: decides.Code, Enhanced: decides.Enhanced,
-		Refused: refused, Err: errNobody,
+		Class: decides.Class, Step: decides.Step, Code: decides.Code, Enhanced: decides.Enhanced, Refused: refused,
 	}
 }
-
-var errNobody = errors.New("no recipient was accepted")
 
 func mildness(c mailer.Class) int {
 	return slices.Index([]mailer.Class{mailer.Unknown, mailer.Unavailable, mailer.Temporary, mailer.Permanent}, c)
@@ -221,20 +223,19 @@ func mildness(c mailer.Class) int {
 // refuseUnfit returns why the server cannot be given the message at all. Recipients that it
 // cannot be given are refused one by one.
 func (m *message) refuseUnfit(ext *extensions) *mailer.SendError {
+	if m.utf8 && !ext.smtpUTF8 {
+		return noUTF8(mailer.StepMail)
+	}
+	if m.eightBit && !ext.takesEightBit() {
+		if err := m.encode(); err != nil {
+			return err
+		}
+	}
 	if ext.size > 0 && int64(len(m.body)) > ext.size {
 		// RFC 1870, 6.1: no use in sending what exceeds the limit.
 		return &mailer.SendError{
 			Class: mailer.Permanent, Step: mailer.StepMail, Enhanced: "5.3.4",
 			Err: fmt.Errorf("message of %d octets, and the server takes %d at most (5.3.4)", len(m.body), ext.size),
-		}
-	}
-	if m.utf8 && !ext.smtpUTF8 {
-		return noUTF8(mailer.StepMail)
-	}
-	if m.eightBit && !ext.eightBit {
-		return &mailer.SendError{ // RFC 6152, 3; what is rendered is 7 bit, but for headers in UTF-8
-			Class: mailer.Permanent, Step: mailer.StepMail, Enhanced: "5.6.3",
-			Err: errors.New("a message in 8 bit, and the server has no 8BITMIME (5.6.3)"),
 		}
 	}
 	if ext.smtpUTF8 {
@@ -252,6 +253,19 @@ func (m *message) refuseUnfit(ext *extensions) *mailer.SendError {
 		return nobodyTook(m.refused)
 	}
 	m.to = ascii
+	return nil
+}
+
+// encode makes the message one in 7 bit (RFC 6152, 3). It stays so: it means the same over another connection.
+func (m *message) encode() *mailer.SendError {
+	encoded, err := mailer.EncodeBody(m.body)
+	if err != nil {
+		return &mailer.SendError{
+			Class: mailer.Permanent, Step: mailer.StepMail, Enhanced: "5.6.3",
+			Err: fmt.Errorf("the server has no 8BITMIME (5.6.3): %w", err),
+		}
+	}
+	m.body, m.eightBit = encoded, false
 	return nil
 }
 

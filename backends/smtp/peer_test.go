@@ -376,7 +376,10 @@ func (c *peerConn) mailFrom(rest string) {
 	}
 	for _, param := range strings.Fields(rest)[1:] {
 		for name, keyword := range map[string]string{"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "RET": "DSN", "ENVID": "DSN"} {
-			if strings.HasPrefix(param, name) && !slices.ContainsFunc(c.peer.offers, func(o string) bool { return strings.HasPrefix(o, keyword) }) {
+			offered := func(o string) bool {
+				return strings.HasPrefix(o, keyword) || name == "BODY" && o == "SMTPUTF8" // RFC 6531, 3.6
+			}
+			if strings.HasPrefix(param, name) && !slices.ContainsFunc(c.peer.offers, offered) {
 				c.peer.note("parameter %s was not offered", param)
 			}
 		}

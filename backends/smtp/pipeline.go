@@ -287,7 +287,7 @@ func (s *session) sendMail(m *message) error {
 	if ext.sized {
 		line = strconv.AppendInt(append(line, " SIZE="...), int64(len(m.body)), 10) // RFC 1870, 5
 	}
-	if ext.eightBit && m.eightBit {
+	if m.eightBit && ext.takesEightBit() {
 		line = append(line, " BODY=8BITMIME"...) // RFC 6152, 3
 	}
 	if ext.smtpUTF8 && m.needsUTF8() {

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -160,17 +161,58 @@ func oldKeyExchange(_ *Config, p *peer, _ pki) {
 
 // TestBackend_TLSHints: the two ways to get the mode of TLS wrong are explained.
 func TestBackend_TLSHints(t *testing.T) {
-	t.Run("TLS expected by the server", func(t *testing.T) {
+	for _, mode := range []TLSMode{TLSNone, TLSStart} {
+		t.Run(fmt.Sprintf("TLS expected by the server, mode %v", mode), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPeer(t)
+				p.tls, p.implicit = newPKI(t, never()).server, true
+				cfg := testConfig(t, p)
+				cfg.Addrs, cfg.TLS = []string{"peer.example:2465"}, mode // whatever the port
+				start := time.Now()
+				_, err := newBackend(t, cfg).Open(t.Context())
+				if err == nil || !strings.Contains(err.Error(), "EMAIL_USE_SSL") || mailer.ClassOf(err) != mailer.Unavailable {
+					t.Errorf("got %v", err)
+				}
+				if took := time.Since(start); took != silence || p.conns != 2 {
+					t.Errorf("it took %v and %d connections", took, p.conns)
+				}
+			})
+		})
+	}
+	t.Run("a server that is only slow", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p := newPeer(t)
-			p.tls, p.implicit = newPKI(t, never()).server, true
-			cfg := testConfig(t, p)
-			cfg.Addrs = []string{"peer.example:465"}
-			_, err := newBackend(t, cfg).Open(t.Context())
-			if err == nil || !strings.Contains(err.Error(), "EMAIL_USE_SSL") {
+			p.script = func(e event) string {
+				if e.step == "greeting" {
+					time.Sleep(silence + time.Second)
+				}
+				return ""
+			}
+			b := newBackend(t, testConfig(t, p))
+			if _, err := b.Open(t.Context()); err != nil {
 				t.Errorf("got %v", err)
 			}
+			_ = b.Close()
 		})
+	})
+	t.Run("AUTH only after STARTTLS", func(t *testing.T) {
+		for _, tt := range []struct {
+			mode TLSMode
+			want string
+		}{{TLSNone, "no AUTH before STARTTLS, and a login is configured: use EMAIL_USE_TLS"}, {TLSStart, "does not offer AUTH"}} {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPeer(t, "STARTTLS")
+				pki := newPKI(t, never())
+				p.tls = pki.server
+				cfg := testConfig(t, p)
+				cfg.TLS, cfg.CAFile = tt.mode, pki.caFile
+				cfg.Username, cfg.Password = "me", "secret"
+				_, err := newBackend(t, cfg).Open(t.Context())
+				if err == nil || !strings.Contains(err.Error(), tt.want) || mailer.ClassOf(err) != mailer.Unavailable {
+					t.Errorf("mode %v: %v", tt.mode, err)
+				}
+			})
+		}
 	})
 	t.Run("TLS not expected", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -74,12 +75,22 @@ func (s *session) noteClosing(cmd command, r *transport.Reply) {
 // that we do not understand each other.
 func (s *session) refused(m *message, step mailer.Step, r *transport.Reply) error {
 	if m.err == nil {
-		m.err = refusal(step, r)
+		m.err = s.refusal(step, r)
 	}
 	if r.Code < 400 || r.Code == 503 {
 		return errOutOfStep
 	}
 	return nil
+}
+
+// refusal is what a reply that is no success means, with what the operator says of such replies. He has a limit
+// on sending in mind: it is that of the server, which would refuse the next message too.
+func (s *session) refusal(step mailer.Step, r *transport.Reply) *mailer.SendError {
+	e := refusal(step, r)
+	if (e.Class == mailer.Permanent || e.Class == mailer.Temporary) && s.c.cfg.isTemporary(r.Code, e.Enhanced, e.Text) {
+		e.Class = mailer.Unavailable
+	}
+	return e
 }
 
 func (s *session) answerRcpt(m *message, addr string, r *transport.Reply) error {
@@ -93,31 +104,38 @@ func (s *session) answerRcpt(m *message, addr string, r *transport.Reply) error 
 	case tooMany(r, len(m.took)):
 		m.later = append(m.later, addr)
 	default:
-		m.refuse(addr, refusal(mailer.StepRcpt, r))
+		m.refuse(addr, s.refusal(mailer.StepRcpt, r))
 	}
 	return nil
 }
 
 // tooMany reports whether a recipient was refused for being one too many after the
 // server has taken others: RFC 5321, 4.5.3.1.10, where 552 is the old form of 452
-// and a server takes at least 100. X.2.Y is about the recipient's mailbox.
+// and a server takes at least 100. X.5.3 says so whatever the code (RFC 3463, 3.6), and X.2.Y is about the
+// recipient's mailbox.
 func tooMany(r *transport.Reply, taken int) bool {
-	switch r.Code {
-	case 452:
-		enhanced, _ := r.Words()
-		return taken > 0 && (len(enhanced) < 4 || enhanced[:4] != "4.2.")
-	case 552:
-		return taken >= 100
+	enhanced, _ := r.Words()
+	switch {
+	case taken == 0 || r.Code < 400:
+		return false
+	case isDetail(enhanced, "5.3"):
+		return true
+	case r.Code == 452:
+		return !strings.HasPrefix(enhanced, "4.2.")
+	case r.Code == 552:
+		return taken >= 100 && !strings.Contains(enhanced, ".2.")
 	}
 	return false
 }
 
 // answerData decides whether the body may follow.
 func (s *session) answerData(m *message, r *transport.Reply) error {
+	const challenge = 334 // of AUTH
+	intermediate := r.Code/100 == 3 && r.Code != challenge // 354; of another one the first digit counts (RFC 5321, 4.2)
 	switch {
-	case r.Code == 354 && m.err == nil:
+	case intermediate && m.err == nil:
 		m.ready = true
-	case r.Code == 354:
+	case intermediate:
 		// MAIL was refused: whose transaction is this? The body, and even a lone
 		// dot, would go out in the name of somebody else.
 		return errOutOfStep
@@ -129,21 +147,21 @@ func (s *session) answerData(m *message, r *transport.Reply) error {
 	return nil
 }
 
-// answerEnd is the verdict on the message. Only 250 is an acceptance.
+// answerEnd is the verdict on the message.
 func (s *session) answerEnd(m *message, r *transport.Reply) error {
 	if !s.c.link.AwaitWritten(&m.point) {
 		return s.early(m, r)
 	}
 	s.c.link.Answered(&m.point)
 	switch {
-	case m.err != nil && m.err.Code == 421 && r.Code == 250:
+	case m.err != nil && m.err.Code == 421 && isAcceptance(r):
 		// It said that it is closing and went on. For whom it took the message, nobody knows.
 		m.err = &mailer.SendError{Class: mailer.Unknown, Step: mailer.StepEnd, Err: m.err}
 	case m.err != nil && m.err.Code == 421:
 		return nil // not reported yet: a new connection may do better
-	case r.Code == 250 && m.err != nil:
+	case isAcceptance(r) && m.err != nil:
 		return errOutOfStep // accepted without MAIL: what did it accept?
-	case r.Code == 250 && !m.failed():
+	case isAcceptance(r) && !m.failed():
 		m.accepted(r.String())
 	case !m.failed():
 		if err := s.refused(m, mailer.StepEnd, r); err != nil {
@@ -154,13 +172,17 @@ func (s *session) answerEnd(m *message, r *transport.Reply) error {
 	return nil
 }
 
+// isAcceptance reports whether a reply accepts a message. 250 does; of another one the first digit counts (RFC 5321,
+// 4.2), for who sends again what was accepted does so at each try. 220 and 221 greet and take leave.
+func isAcceptance(r *transport.Reply) bool { return r.Positive() && r.Code != 220 && r.Code != 221 }
+
 // early is a reply to a message that is not complete. It may refuse the message. It
 // ends the connection, for the rest of the body would be read as commands.
 func (s *session) early(m *message, r *transport.Reply) error {
 	if r.Code < 400 {
 		return errOutOfStep
 	}
-	m.err = refusal(mailer.StepBody, r)
+	m.err = s.refusal(mailer.StepBody, r)
 	if r.Code != 421 {
 		s.c.settled++
 	}
@@ -174,12 +196,12 @@ func (s *session) answerLMTP(m *message, r *transport.Reply) error {
 	}
 	addr := m.took[m.answered]
 	switch {
-	case r.Code == 250:
+	case isAcceptance(r):
 		m.deliveredTo(addr, r.String())
 	case r.Code < 400:
 		return s.refused(m, mailer.StepEnd, r)
 	default:
-		m.refuse(addr, refusal(mailer.StepEnd, r))
+		m.refuse(addr, s.refusal(mailer.StepEnd, r))
 	}
 	if m.answered++; m.answered < len(m.took) {
 		return nil
@@ -192,7 +214,7 @@ func (s *session) answerLMTP(m *message, r *transport.Reply) error {
 
 // answerChunk is the reply to the probe.
 func (s *session) answerChunk(m *message, r *transport.Reply) error {
-	if r.Code == 250 {
+	if isAcceptance(r) {
 		return nil
 	}
 	m.ready = false

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -15,6 +16,8 @@ import (
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // bury makes dead letters of what waits in a queue, as asynqmon's archive button would.
@@ -137,6 +140,14 @@ func TestDead_badInput(t *testing.T) {
 		{[]string{"dead", "shwo"}, 64, `unknown command "shwo"`},
 		{[]string{"dead", "list", "--queue", "nosuch"}, 65, `there is no queue "nosuch" (there are bulk, critical, default)`},
 		{[]string{"dead", "count", "--queue", "nosuch"}, 65, `there is no queue "nosuch"`},
+		{[]string{"dead", "summary", "--using", "nosuch"}, 65, `there is no mailer "nosuch" (there are default)`},
+		{[]string{"dead", "list", "--since", "yesterday"}, 64, `--since: "yesterday" is no time: `},
+		{[]string{"dead", "summary", "--until", "-3h"}, 64, `--until: "-3h" is no time: `},
+		{[]string{"dead", "replay", "--since", ""}, 64, "which ones?"},
+		{[]string{"dead", "replay", "--all"}, 1, "no dead letter is meant: nothing was queued again"},
+		{[]string{"dead", "replay", "--all", "--dry-run"}, 1, "no dead letter is meant: nothing would be queued again"},
+		{[]string{"dead", "delete", "--to", "nobody@example.com"}, 1, "no dead letter is meant: nothing was deleted"},
+		{[]string{"dead", "show", "--reason", "550"}, 1, "no dead letter is meant: nothing to be shown"},
 	} {
 		if got := enqueue(t, "", tt.args...); got.code != tt.code || !strings.Contains(got.err, tt.want) {
 			t.Errorf("%v: exit code %d, want %d\n%s", tt.args, got.code, tt.code, got.err)
@@ -159,7 +170,13 @@ func TestPick(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.ids, func(t *testing.T) {
-			picked, err := pick(listed(all), strings.Fields(tt.ids))
+			picked, err := pick(func(yield func(place, error) bool) {
+				for _, p := range all {
+					if !yield(p, nil) {
+						return
+					}
+				}
+			}, strings.Fields(tt.ids))
 			var got []string
 			for _, p := range picked {
 				got = append(got, p.id)
@@ -240,5 +257,93 @@ func TestDead_queue(t *testing.T) {
 		if got := enqueue(t, "", "dead", "count", "--queue", queue); got.out != want || got.code != 0 {
 			t.Errorf("%s: %+v, want %q", queue, got, want)
 		}
+	}
+}
+
+// Letters are chosen by what operators know of them, looked at before anything is done, and counted by reason.
+func TestDead_filters(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	t.Setenv("REDIS_URL", server.URL())
+	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
+	client := server.Client(t)
+	q := tasks.NewQueue(client, tasks.QueueConfig{Defaults: mailer.Defaults{Hostname: "app.example.com"}})
+	ids := map[string]string{}
+	for i, to := range []string{"ann@example.com", "Bob@Example.org", "carl@example.org"} {
+		m := &mailer.EmailMessage{Subject: fmt.Sprintf("Order %d", i), FromEmail: "shop@example.com", To: []string{to}, Body: "secret\n"}
+		o := tasks.Options{}
+		if i == 2 {
+			o = tasks.Options{Tags: []string{"invoice"}, Mailing: "november", Queue: "bulk"}
+		}
+		id, err := q.With(o).Enqueue(t.Context(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[to] = id
+		queue := cmp.Or(o.Queue, "default")
+		bury(t, server, queue)
+		reason := fmt.Sprintf("550 5.1.1 <%s>: User UNKNOWN (RCPT)", to)
+		if i == 0 {
+			reason = "552 5.2.2 over quota (end of data)"
+		}
+		if err := client.HSet(t.Context(), "asynq:{"+queue+"}:t:"+id, wire.FieldReason, reason).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const ann, bob, carl = "ann@example.com", "Bob@Example.org", "carl@example.org"
+	for args, want := range map[string][]string{
+		"": {ann, bob, carl}, "--to BOB@example.org": {bob}, "--to @example.org": {bob, carl}, "--subject order": {ann, bob, carl},
+		"--subject ORDER --reason unknown": {bob, carl}, "--tag invoice": {carl}, "--mailing november": {carl}, "--since 1h": {ann, bob, carl},
+		"--until 1h": {}, "--using default --queue default": {ann, bob}, "--reason quota": {ann},
+	} {
+		got := enqueue(t, "", append([]string{"dead", "list", "--json"}, strings.Fields(args)...)...)
+		var found []string
+		for line := range strings.Lines(got.out) {
+			var l listed
+			if err := json.Unmarshal([]byte(line), &l); err != nil || l.Reason == "" || l.Subject == "" || l.MessageID == "" || l.At.IsZero() || l.ID != ids[l.Recipients[0]] {
+				t.Errorf("%s: %s (%v)", args, line, err)
+				continue
+			}
+			found = append(found, l.Recipients[0])
+		}
+		if slices.Sort(found); !slices.Equal(found, slices.Sorted(slices.Values(want))) || strings.Contains(got.out, "secret") || got.code != 0 {
+			t.Errorf("%s: %v, want %v\n%+v", args, found, want, got)
+		}
+		if n := enqueue(t, "", append([]string{"dead", "count"}, strings.Fields(args)...)...); n.out != fmt.Sprintf("%d\n", len(want)) {
+			t.Errorf("count %s: %+v", args, n)
+		}
+	}
+
+	got := enqueue(t, "", "dead", "summary")
+	lines := strings.Split(got.out, "\n")
+	if len(lines) != 5 || !strings.HasPrefix(lines[1], "2 ") || !strings.HasSuffix(lines[1], "  550 5.1.1 …: User UNKNOWN (RCPT)") ||
+		!strings.HasSuffix(lines[2], "  552 5.2.2 over quota (end of data)") || strings.Fields(lines[3])[0] != "3" {
+		t.Errorf("summary: %+v", got)
+	}
+	got = enqueue(t, "", "dead", "summary", "--json", "--to", ann)
+	var g tasks.ReasonCount
+	if err := json.Unmarshal([]byte(got.out), &g); err != nil || g.Count != 1 || g.Group != "552 5.2.2 over quota (end of data)" || g.Queues["default"] != 1 {
+		t.Errorf("summary --json: %+v, %v", got, err)
+	}
+
+	for _, command := range []string{"replay", "delete"} {
+		got = enqueue(t, "", "dead", command, "--reason", "UNKNOWN", "--dry-run")
+		if !strings.Contains(got.out, bob) || !strings.Contains(got.out, "\n2 would be ") || got.code != 0 {
+			t.Errorf("%s --dry-run: %+v", command, got)
+		}
+	}
+	if n := enqueue(t, "", "dead", "count"); n.out != "3\n" {
+		t.Errorf("after dry runs: %+v", n)
+	}
+	if got = enqueue(t, "", "dead", "show", ids[carl], "--json"); !strings.Contains(got.out, `"tags":["invoice"],"mailing":"november"`) || !strings.Contains(got.out, "secret") {
+		t.Errorf("show --json: %+v", got)
+	}
+	if got = enqueue(t, "", "dead", "show", ids[carl]); !strings.Contains(got.out, "\ntags: invoice\nmailing: november\n") {
+		t.Errorf("show: %+v", got)
+	}
+	if got = enqueue(t, "", "dead", "replay", "--to", "@EXAMPLE.ORG"); got.out != "2 queued again\n" || got.code != 0 {
+		t.Errorf("replay: %+v", got)
+	}
+	if got = enqueue(t, "", "dead", "replay", "--to", "@EXAMPLE.ORG"); got.out != "0 queued again\n" || got.code != 1 {
+		t.Errorf("replay of nothing: %+v", got)
 	}
 }

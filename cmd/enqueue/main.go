@@ -32,8 +32,8 @@ func newCommand(std cli.Streams) *cobra.Command {
 The queue is the Redis at REDIS_URL (redis://127.0.0.1:6379/0 if not set).
 "worker check" shows all settings.
 
-Exit codes: 0 done, 64 usage, 65 a message is wrong or cannot be
-cancelled, 66 a file cannot be read, 69 Redis cannot be reached, 75 try later
+Exit codes: 0 done, 1 no dead letter is meant, 64 usage, 65 a message is wrong or
+cannot be cancelled, 66 a file cannot be read, 69 Redis cannot be reached, 75 try later
 (a message that may have been queued, with an idempotency key only),
 78 a setting is wrong.`,
 		Example: `  enqueue send --to ann@example.com --subject Hello --body "It works."

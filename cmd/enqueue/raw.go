@@ -45,9 +45,9 @@ refused with exit code 64 where more would be needed than to take one message
 or at --. The queue's own options have two dashes.
 
 Without -f the sender is DEFAULT_FROM_EMAIL if that is set, else the user at this
-machine. Addresses without a domain get the machine's name (EMAIL_HOSTNAME), in the
-header too (From, Sender, Reply-To, To, Cc) unless the message is signed. From, Date
-and Message-ID are added if missing. What does not begin with a header is taken for
+machine. Addresses without a domain get the machine's full name (EMAIL_HOSTNAME), or
+its short one where there is none, in the header too (From, Sender, Reply-To, To, Cc)
+unless the message is signed. From, Date and Message-ID are added if missing. What does not begin with a header is taken for
 a body.
 
 What mail cannot carry as it is, text beyond ASCII in the header and lines of more
@@ -113,7 +113,7 @@ func (a *app) readMessage(s submission) (*mailer.EmailMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw = mailer.QualifyRaw(raw, a.settings.Message.Hostname)
+	raw = mailer.QualifyRaw(raw, a.defaults.Domain())
 	m := &mailer.EmailMessage{Raw: raw}
 	if s.fromHeader {
 		if m, err = mailer.ParseRaw(raw); err != nil {
@@ -145,7 +145,7 @@ func (a *app) qualified(address string) string {
 	if strings.ContainsAny(address, "@<") || strings.TrimSpace(address) == "" {
 		return address
 	}
-	return strings.TrimSpace(address) + "@" + a.settings.Message.Hostname
+	return strings.TrimSpace(address) + "@" + a.defaults.Domain()
 }
 
 // setSender sets the sender: of the envelope, and of From if the message has none.
@@ -170,7 +170,7 @@ func (a *app) setSender(m *mailer.EmailMessage, s submission) error {
 		if err != nil {
 			return err
 		}
-		m.FromEmail = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) + `" <` + envelope.From + ">"
+		m.FromEmail = mailer.Address(name, envelope.From)
 	}
 	if null {
 		m.Headers = map[string]string{"Return-Path": "<>"}

@@ -7,6 +7,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -16,9 +19,46 @@ import (
 // selection is which dead letters a command is about.
 type selection struct {
 	ids    []string // or their beginnings
-	queue  string
-	reason string
+	given  map[string]*string
+	filter tasks.Filter
 	all    bool
+}
+
+// filters are the flags that say which letters are meant, with what tasks.Filter calls them.
+var filters = []struct{ flag, field, usage string }{
+	{"queue", "queue", "those of this `queue` only"},
+	{"using", "mailer", "those of this `mailer`; default is the one without a name"},
+	{"reason", "reason", "those whose reason contains this `text`, in whatever case"},
+	{"to", "to", "those to this `address`, to all of @example.com, or whose address contains a text without @"},
+	{"subject", "subject", "those whose subject contains this `text`, in whatever case"},
+	{"tag", "tag", "those with this `tag`"},
+	{"mailing", "mailing", "those of this mailing, by its `name`"},
+	{"since", "since", "those that failed last after this `time`, day (2026-11-26), or so long ago (36h, 7d) or less"},
+	{"until", "until", "those that failed last before this `time`"},
+}
+
+// flags adds the flags of a selection to a command.
+func (s *selection) flags(c *cobra.Command) {
+	s.given = map[string]*string{}
+	for _, f := range filters {
+		s.given[f.flag] = c.Flags().String(f.flag, "", f.usage)
+	}
+}
+
+// read reads the flags. It reports whether one of them was given that chooses among the letters of a queue.
+func (s *selection) read(now time.Time) (chooses bool, err error) {
+	for _, f := range filters {
+		value := *s.given[f.flag]
+		if err := s.filter.Set(f.field, value, now); err != nil {
+			wrong := new(tasks.FilterError)
+			if errors.As(err, &wrong) {
+				return false, cli.Exitf(cli.ExitUsage, "--%s: %s", f.flag, wrong.Reason)
+			}
+			return false, err
+		}
+		chooses = chooses || value != "" && f.flag != "queue" && f.flag != "using"
+	}
+	return chooses, nil
 }
 
 // letters are the dead letters that a command is about. There may be any number of them, so one at a time is in memory.
@@ -29,30 +69,32 @@ type letters struct {
 
 // dead finds the selected letters and does the work on them.
 func (a *app) dead(ctx context.Context, s selection, work func(context.Context, *tasks.DeadLetters, letters) error) error {
-	if len(s.ids) == 0 && s.reason == "" && !s.all {
-		return cli.Exitf(cli.ExitUsage, "which ones? give IDs, --reason or --all")
+	chooses, err := s.read(time.Now())
+	if err != nil {
+		return err
+	}
+	if len(s.ids) == 0 && !chooses && !s.all {
+		return cli.Exitf(cli.ExitUsage, "which ones? give IDs, --reason, --to or another filter, or --all")
 	}
 	if err := a.connect(ctx); err != nil {
 		return err
 	}
 	defer a.close()
 	d := tasks.NewDeadLetters(a.pouch.Redis)
-	queues, err := a.deadQueues(d, s.queue)
+	queues, err := a.deadQueues(d, s.filter)
 	if err != nil {
 		return err
 	}
-	found := letters{}
-	places := everyPlace(ctx, d, queues)
+	found := letters{all: d.Each(ctx, s.filter)}
 	if len(s.ids) > 0 {
-		picked, err := pick(places, s.ids)
+		picked, err := pick(everyPlace(ctx, d, queues), s.ids)
 		if err != nil {
 			return err
 		}
-		places, found.most = listed(picked), len(picked)
+		found = letters{summaries(d, picked, s.filter), len(picked)}
 	} else if found.most, err = count(ctx, d, queues); err != nil {
 		return err
 	}
-	found.all = summaries(d, places, s.reason)
 	return work(ctx, d, found)
 }
 
@@ -69,26 +111,36 @@ func count(ctx context.Context, d *tasks.DeadLetters, queues []string) (int, err
 	return sum, nil
 }
 
-// deadQueues returns asynq's queues to look at: all, or those that belong to the named queue,
-// of every mailer and shard. A name that neither Redis nor the settings know is an error.
-func (a *app) deadQueues(d *tasks.DeadLetters, name string) ([]string, error) {
-	queues, err := d.Queues()
-	if err != nil || name == "" {
-		return queues, err
+// deadQueues returns asynq's queues that a filter means. A queue or mailer that neither Redis nor the settings know is
+// an error.
+func (a *app) deadQueues(d *tasks.DeadLetters, f tasks.Filter) ([]string, error) {
+	all, err := d.Queues()
+	if err != nil {
+		return nil, err
 	}
-	known := slices.Sorted(maps.Keys(a.settings.Worker.Queues))
-	var found []string
-	for _, q := range queues {
-		plain := wire.ParseQueueName(q).Queue
-		if q == name || plain == name {
-			found = append(found, q)
+	queues := slices.Sorted(maps.Keys(a.settings.Worker.Queues))
+	mailers := append(a.settings.Mailers(), "default")
+	for _, q := range all {
+		name := wire.ParseQueueName(q)
+		queues = append(queues, name.Queue)
+		if name.Mailer != "" {
+			mailers = append(mailers, name.Mailer)
 		}
-		known = append(known, plain)
 	}
-	if slices.Sort(known); len(found) == 0 && !slices.Contains(known, name) {
-		return nil, cli.Exitf(cli.ExitData, "there is no queue %q (there are %s)", name, strings.Join(slices.Compact(known), ", "))
+	if !known(queues, f.Queue) && !slices.Contains(all, f.Queue) {
+		return nil, cli.Exitf(cli.ExitData, "there is no queue %q (there are %s)", f.Queue, list(queues))
 	}
-	return found, nil
+	if !known(mailers, f.Mailer) {
+		return nil, cli.Exitf(cli.ExitData, "there is no mailer %q (there are %s)", f.Mailer, list(mailers))
+	}
+	return slices.DeleteFunc(all, func(q string) bool { return !f.HasQueue(q) }), nil
+}
+
+func known(names []string, name string) bool { return name == "" || slices.Contains(names, name) }
+
+func list(names []string) string {
+	slices.Sort(names)
+	return strings.Join(slices.Compact(names), ", ")
 }
 
 // place is where a dead letter is.
@@ -102,16 +154,6 @@ func everyPlace(ctx context.Context, d *tasks.DeadLetters, queues []string) iter
 				if !yield(place{queue, id}, err) || err != nil {
 					return
 				}
-			}
-		}
-	}
-}
-
-func listed(places []place) iter.Seq2[place, error] {
-	return func(yield func(place, error) bool) {
-		for _, p := range places {
-			if !yield(p, nil) {
-				return
 			}
 		}
 	}
@@ -152,20 +194,17 @@ func pick(all iter.Seq2[place, error], ids []string) ([]place, error) {
 	return picked, nil
 }
 
-// summaries reads the letters whose reason contains a text, one after the other.
-func summaries(d *tasks.DeadLetters, places iter.Seq2[place, error], reason string) iter.Seq2[*tasks.DeadLetter, error] {
+// summaries reads those letters in these places that a filter means, one after the other.
+func summaries(d *tasks.DeadLetters, places []place, f tasks.Filter) iter.Seq2[*tasks.DeadLetter, error] {
 	return func(yield func(*tasks.DeadLetter, error) bool) {
-		for p, err := range places {
-			var l *tasks.DeadLetter
-			if err == nil {
-				l, err = d.Summary(p.queue, p.id)
-			}
+		for _, p := range places {
+			l, err := d.Summary(p.queue, p.id)
 			switch {
 			case errors.Is(err, tasks.ErrNotDead): // replayed meanwhile
 			case err != nil:
 				yield(nil, err)
 				return
-			case strings.Contains(l.Reason, reason) && !yield(l, nil):
+			case f.Matches(l) && !yield(l, nil):
 				return
 			}
 		}

@@ -96,12 +96,12 @@ func TestBackend_SendMessages(t *testing.T) {
 		class  mailer.Class
 		text   string
 	}{
-		{"bad request", say(400, "no such domain"), mailer.Permanent, "end of data: 400 no such domain"},
-		{"wrong token", say(401, "who are you?"), mailer.Unavailable, "end of data: 401 who are you?"},
-		{"too many", say(429, "slower"), mailer.Unavailable, "end of data: 429 slower"},
-		{"broken", say(500, "oops"), mailer.Temporary, "end of data: 500 oops"},
-		{"proxy", say(504, "no answer"), mailer.Unknown, "end of data: 504 no answer"},
-		{"moved", say(308, "elsewhere"), mailer.Unavailable, "end of data: 308 elsewhere"},
+		{"bad request", say(400, "no such domain"), mailer.Permanent, "400 no such domain (end of data)"},
+		{"wrong token", say(401, "who are you?"), mailer.Unavailable, "401 who are you? (end of data)"},
+		{"too many", say(429, "slower"), mailer.Unavailable, "429 slower (end of data)"},
+		{"broken", say(500, "oops"), mailer.Temporary, "500 oops (end of data)"},
+		{"proxy", say(504, "no answer"), mailer.Unknown, "504 no answer (end of data)"},
+		{"moved", say(308, "elsewhere"), mailer.Unavailable, "308 elsewhere (end of data)"},
 		{"no answer", hangUp, mailer.Unknown, "end of data: webhook: EOF"},
 	}
 	for _, tt := range tests {

@@ -7,16 +7,19 @@ import (
 
 // Message is what asynq's protocol buffer of a task says, as far as anybody but asynq asks.
 type Message struct {
-	Type      string
-	Payload   []byte
-	LastError string // the text of the last failure
-	Retention time.Duration
+	Type       string
+	Payload    []byte
+	LastError  string    // the text of the last failure
+	LastFailed time.Time // zero if there was none
+	Retried    int
+	Retention  time.Duration
 }
 
 // The numbers of more fields of asynq's protocol buffer of a task.
 const (
 	fieldType       = 1
 	fieldPayload    = 2
+	fieldRetried    = 6
 	fieldError      = 7
 	fieldLastFailed = 11
 
@@ -48,6 +51,12 @@ func ReadMessage(message string) (m Message, ok bool) {
 			m.Payload = []byte(data)
 		case fieldError:
 			m.LastError = data
+		case fieldRetried:
+			m.Retried = int(value) //nolint:gosec // asynq wrote it
+		case fieldLastFailed:
+			if m.LastFailed = (time.Time{}); value > 0 {
+				m.LastFailed = time.Unix(int64(value), 0) //nolint:gosec // asynq wrote it
+			}
 		case fieldRetention:
 			m.Retention = time.Duration(value) * time.Second //nolint:gosec // asynq wrote it
 		}

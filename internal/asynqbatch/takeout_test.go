@@ -47,8 +47,8 @@ func TestReadMessage_lastErr(t *testing.T) {
 			continue
 		}
 		m, _ := ReadMessage(s.redis.HGet(t.Context(), TaskKey("default", "1"), "msg").Val())
-		if m.LastError != info.LastErr || m.LastError == "" {
-			t.Errorf("%q, want %q", m.LastError, info.LastErr)
+		if m.LastError != info.LastErr || m.LastError == "" || !m.LastFailed.Equal(info.LastFailedAt) || m.Retried != info.Retried {
+			t.Errorf("%+v, want %+v", m, info)
 		}
 		return
 	}

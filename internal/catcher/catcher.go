@@ -140,6 +140,32 @@ func (s *Server) Stats() Stats { return s.store.snapshot() }
 // Messages returns the messages that were kept, oldest first. They must not be changed.
 func (s *Server) Messages() []Message { return s.store.kept() }
 
+// Delete lets go of the kept messages that match says, and returns how many. It changes no count.
+func (s *Server) Delete(match func(Message) bool) int { return s.store.delete(match) }
+
+// Changes counts what has happened to the kept messages: those that were accepted, and the deletions.
+func (s *Server) Changes() int {
+	changes, _ := s.store.state()
+	return changes
+}
+
+// WaitChange waits until Changes is no longer seen, and returns what it is then.
+func (s *Server) WaitChange(ctx context.Context, seen int) (changes int, err error) {
+	for {
+		changes, changed := s.store.state()
+		if changes != seen {
+			return changes, nil
+		}
+		select {
+		case <-changed:
+		case <-s.ctx.Done():
+			return changes, errors.New("catcher: closed")
+		case <-ctx.Done():
+			return changes, ctx.Err()
+		}
+	}
+}
+
 // Wait waits until n messages have been accepted since the start.
 func (s *Server) Wait(ctx context.Context, n int) error {
 	for {

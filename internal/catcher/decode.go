@@ -3,6 +3,7 @@ package catcher
 import (
 	"cmp"
 	"mime"
+	"net/mail"
 	"strings"
 )
 
@@ -22,6 +23,7 @@ type Field struct{ Name, Value string }
 type Part struct {
 	MediaType string // in lower case
 	Filename  string // or ""
+	ContentID string // without its angle brackets, or "": by it HTML shows the part (cid:)
 	Text      bool   // to be read where it stands, and not a file
 	Content   []byte // of a text as UTF-8, of a file as it was attached
 	Problem   string // what could not be decoded, in words that begin with a comma, or ""
@@ -68,6 +70,9 @@ func (d *Decoded) read(header fields, body []byte, depth int) {
 	if boundary := params["boundary"]; strings.HasPrefix(mediatype, "multipart/") && boundary != "" && depth < maxDepth {
 		for _, part := range parts(body, boundary) {
 			h, b := split(part)
+			if mediatype == "multipart/digest" && h.get("Content-Type") == "" {
+				h = append(h, field{name: "Content-Type", value: "message/rfc822"}) // RFC 2046, 5.1.5
+			}
 			d.read(h, b, depth+1)
 		}
 		return
@@ -75,10 +80,32 @@ func (d *Decoded) read(header fields, body []byte, depth int) {
 	p := Part{MediaType: mediatype}
 	p.Content, p.Problem = decodeTransfer(header.get("Content-Transfer-Encoding"), body)
 	disposition, dparams, _ := mime.ParseMediaType(header.get("Content-Disposition"))
+	p.ContentID = strings.Trim(header.get("Content-ID"), "<> \t")
 	p.Filename = decodeWords(cmp.Or(dparams["filename"], params["name"]))
 	if strings.HasPrefix(mediatype, "text/") && disposition != "attachment" && p.Filename == "" {
 		text, strange := decodeCharset(params["charset"], p.Content)
 		p.Text, p.Content, p.Problem = true, []byte(text), p.Problem+strange
 	}
 	d.Parts = append(d.Parts, p)
+}
+
+// Addresses returns the addresses in the fields of that name, their names decoded. What cannot be read is one address
+// that has the whole field as its name.
+func Addresses(raw []byte, name string) []mail.Address {
+	header, _ := split(raw)
+	var all []mail.Address
+	parser := mail.AddressParser{WordDecoder: wordDecoder()}
+	for _, f := range header {
+		if !strings.EqualFold(f.name, name) || f.value == "" {
+			continue
+		}
+		list, err := parser.ParseList(f.value)
+		if err != nil {
+			all = append(all, mail.Address{Name: decodeWords(f.value)})
+		}
+		for _, a := range list {
+			all = append(all, *a)
+		}
+	}
+	return all
 }

@@ -69,18 +69,22 @@ func decodeCharset(charset string, content []byte) (text, problem string) {
 // decodeWords decodes the encoded words (RFC 2047) of a header field. One that cannot
 // be decoded is left as it is.
 func decodeWords(value string) string {
-	d := mime.WordDecoder{CharsetReader: func(charset string, r io.Reader) (io.Reader, error) {
+	decoded, err := wordDecoder().DecodeHeader(value)
+	if err != nil {
+		return value
+	}
+	return decoded
+}
+
+// wordDecoder knows the charsets that browsers know.
+func wordDecoder() *mime.WordDecoder {
+	return &mime.WordDecoder{CharsetReader: func(charset string, r io.Reader) (io.Reader, error) {
 		encoding, err := htmlindex.Get(charset)
 		if err != nil {
 			return nil, err
 		}
 		return encoding.NewDecoder().Reader(r), nil
 	}}
-	decoded, err := d.DecodeHeader(value)
-	if err != nil {
-		return value
-	}
-	return decoded
 }
 
 // oneLine shows what must not begin a new line.

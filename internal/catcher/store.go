@@ -42,7 +42,8 @@ type store struct {
 	messages []Message // the last ones
 	bytes    int       // of messages
 	stats    Stats
-	changed  chan struct{} // closed, and replaced, when a message is accepted
+	changes  int           // messages that were accepted, and deletions
+	changed  chan struct{} // closed, and replaced, when there is another one
 }
 
 func newStore(maxKeep, maxBytes int) *store {
@@ -72,8 +73,34 @@ func (s *store) add(m Message) {
 		s.messages[0] = Message{} // lets go of its bytes before the slice is moved
 		s.messages = s.messages[1:]
 	}
+	s.change()
+}
+
+// change is called with the lock held.
+func (s *store) change() {
+	s.changes++
 	close(s.changed)
 	s.changed = make(chan struct{})
+}
+
+// delete lets go of the messages that match.
+func (s *store) delete(match func(Message) bool) (deleted int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := make([]Message, 0, len(s.messages)) // a new one: others may be reading the old
+	s.bytes = 0
+	for _, m := range s.messages {
+		if match(m) {
+			deleted++
+		} else {
+			left, s.bytes = append(left, m), s.bytes+len(m.Raw)
+		}
+	}
+	s.messages = left
+	if deleted > 0 {
+		s.change()
+	}
+	return deleted
 }
 
 func (s *store) refuse() {
@@ -112,6 +139,12 @@ func (s *store) kept() []Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.messages)
+}
+
+func (s *store) state() (changes int, changed <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changes, s.changed
 }
 
 func (s *store) accepted() (n int, changed <-chan struct{}) {

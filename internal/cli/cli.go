@@ -23,6 +23,7 @@ import (
 
 // The exit codes of sysexits(3) that the commands use.
 const (
+	ExitNone        = 1  // nothing was found to do it to; not of sysexits
 	ExitUsage       = 64 // the command line is wrong
 	ExitData        = 65 // a message is wrong
 	ExitNoInput     = 66 // a file cannot be read

@@ -4,6 +4,7 @@ package hostname
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -70,4 +71,20 @@ func IsRemote(host string) bool {
 		return !addr.IsLoopback()
 	}
 	return host != "localhost" && !strings.HasSuffix(host, ".localhost")
+}
+
+// private are the ends of names that no DNS but one's own has: special-use names (RFC 6761, 6762, 8375), ICANN's
+// .internal, and what systems and routers make up.
+var private = []string{
+	"localhost", "local", "home.arpa", "internal", "invalid", "test", "example", "localdomain", "lan", "home", "corp",
+}
+
+// IsPrivate reports whether name, a name as IsUnicode takes it, means nothing to other networks: it has no domain, or one that
+// the public DNS does not have. A relay elsewhere refuses what comes from such a name, if it checks names at all.
+func IsPrivate(name string) bool {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if !strings.Contains(name, ".") {
+		return true
+	}
+	return slices.ContainsFunc(private, func(end string) bool { return strings.HasSuffix(name, "."+end) })
 }

@@ -66,3 +66,16 @@ func TestIsRemote(t *testing.T) {
 		}
 	}
 }
+
+func TestIsPrivate(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{
+		"vm": true, "localhost": true, "vm.localdomain": true, "printer.local": true, "A.LAN": true, "db.home.arpa": true, "app.internal": true,
+		"shop.example": true, "vm.local.": true, "localhost.localdomain": true,
+		"mail.example.com": false, "example.org.": false, "local.example.com": false, "internal.de": false, "mylan.net": false,
+	} {
+		if got := IsPrivate(name); got != want {
+			t.Errorf("IsPrivate(%q) = %v", name, got)
+		}
+	}
+}

@@ -1,17 +1,15 @@
 // Package inbox is a web page with the mail that a catcher.Server has caught, for people
-// who try out a program's mail on their own machine. It asks for no password.
+// who try out a program's mail on their own machine, and an API for tests. It asks for no password.
 package inbox
 
 import (
-	"bytes"
-	"cmp"
-	"crypto/rand"
 	_ "embed"
 	"fmt"
 	"html/template"
 	"mime"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,42 +22,49 @@ import (
 //go:embed inbox.html
 var pageHTML string
 
-// maxListed is how many mails the page lists: the newest.
-const maxListed = 200
-
 type inbox struct {
 	server *catcher.Server
 	page   *template.Template
+	names  []string // of this machine, beside localhost
 }
 
-// New returns the page of what server catches, and of what it has kept.
+// New returns the page of what server catches, and of what it has kept. It answers under localhost, IP addresses, and these names,
+// in lower case.
 //
 //	GET /                       the list
 //	GET /list                   the list alone, for the page's script
 //	GET /mail/{number}          the list and one mail
 //	GET /mail/{number}/source   as it was received
 //	GET /mail/{number}/part/{part}
-//	GET /events                 a server-sent event for each mail that arrives
-func New(server *catcher.Server) http.Handler {
-	i := &inbox{server: server, page: template.Must(template.New("").Parse(pageHTML))}
+//	POST /delete                one mail (number) or all
+//	GET /events                 a server-sent event for each mail that arrives, and each deletion
+//	    /api/messages           the same as JSON: see api.go
+//
+// The list, a mail and a deletion of all have a parameter q, a search (see search.go). A part of HTML shows pictures
+// from other servers with remote=1.
+func New(server *catcher.Server, names ...string) http.Handler {
+	i := &inbox{server: server, page: template.Must(template.New("").Parse(pageHTML)), names: names}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { i.show(w, nil) })
-	mux.HandleFunc("GET /mail/{number}", i.mail(func(w http.ResponseWriter, _ *http.Request, m catcher.Message) { i.show(w, &m) }))
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { i.show(w, r, nil) })
+	mux.HandleFunc("GET /mail/{number}", i.mail(func(w http.ResponseWriter, r *http.Request, m catcher.Message) { i.show(w, r, &m) }))
 	mux.HandleFunc("GET /mail/{number}/source", i.mail(source))
 	mux.HandleFunc("GET /mail/{number}/part/{part}", i.mail(part))
+	mux.HandleFunc("POST /delete", i.remove)
 	mux.HandleFunc("GET /list", i.list)
 	mux.HandleFunc("GET /events", i.events)
-	return local(mux)
+	i.addAPI(mux)
+	// Another site's form or script may delete nothing. Programs that are no browsers name no site.
+	return i.local(http.NewCrossOriginProtection().Handler(mux))
 }
 
 // local answers to names of this machine alone, so that no other site can read the mail by
 // a name of its own that leads here (DNS rebinding). It sets the headers of every answer.
-func local(next http.Handler) http.Handler {
+func (i *inbox) local(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := ownhost.Name(r)
 		// An address is nobody's name: it cannot be made to mean another one.
-		if _, err := netip.ParseAddr(host); err != nil && !ownhost.IsLoopback(host) {
-			http.Error(w, "This page is at localhost.", http.StatusMisdirectedRequest)
+		if _, err := netip.ParseAddr(host); err != nil && !ownhost.IsLoopback(host) && !slices.Contains(i.names, host) {
+			http.Error(w, "This page is at localhost, or at the names that --http-host gives it.", http.StatusMisdirectedRequest)
 			return
 		}
 		h := w.Header()
@@ -80,122 +85,36 @@ func (i *inbox) mail(then func(http.ResponseWriter, *http.Request, catcher.Messa
 		kept := i.server.Messages()
 		at := slices.IndexFunc(kept, func(m catcher.Message) bool { return m.Number == number })
 		if err != nil || at < 0 {
-			http.Error(w, "There is no such mail, or it is so old that it was dropped.", http.StatusNotFound)
+			http.Error(w, "There is no such mail, or it was deleted, or it is so old that it was dropped.", http.StatusNotFound)
 			return
 		}
 		then(w, r, kept[at])
 	}
 }
 
-// view is what inbox.html shows.
-type view struct {
-	Nonce    string
-	Accepted int // since the start
-	List     []line
-	Mail     *mailView // nil: the list alone
-}
-
-// line is one mail in the list.
-type line struct {
-	Number            int
-	Time              time.Time
-	From, To, Subject string
-	Open              bool // it is the one that is shown
-}
-
-// mailView is one mail in full.
-type mailView struct {
-	line
-	Envelope catcher.Message
-	Fields   catcher.Header // those that a mail program shows
-	All      catcher.Header
-	Texts    []partView
-	Files    []partView
-}
-
-// Recipients are those of the envelope: blind copies are among them.
-func (l *mailView) Recipients() string { return strings.Join(l.Envelope.To, ", ") }
-
-// partView is a part of a mail.
-type partView struct {
-	catcher.Part
-	Index int
-}
-
-func (p partView) HTML() bool   { return p.MediaType == "text/html" }
-func (p partView) Body() string { return string(p.Content) }
-func (p partView) Name() string { return cmp.Or(p.Filename, "unnamed") }
-func (p partView) Size() string {
-	if n := len(p.Content); n >= 1000 {
-		return fmt.Sprintf("%d kB", (n+500)/1000)
-	}
-	return fmt.Sprintf("%d bytes", len(p.Content))
-}
-
-func (i *inbox) show(w http.ResponseWriter, m *catcher.Message) {
-	open := 0
-	v := view{Nonce: rand.Text()}
-	if m != nil {
-		v.Mail, open = newMailView(*m), m.Number
-	}
-	v.Accepted, v.List = i.server.Stats().Accepted, i.lines(open)
-	w.Header().Set("Content-Security-Policy", fmt.Sprintf("default-src 'none'; style-src 'nonce-%[1]s'; script-src 'nonce-%[1]s'; "+
-		"connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'", v.Nonce))
-	i.write(w, "page", v)
-}
-
-func (i *inbox) list(w http.ResponseWriter, r *http.Request) {
-	open, _ := strconv.Atoi(r.URL.Query().Get("open"))
-	i.write(w, "list", view{List: i.lines(open)})
-}
-
-// lines are the newest mails, the one that is open marked.
-func (i *inbox) lines(open int) []line {
-	kept := i.server.Messages()
-	slices.Reverse(kept)
-	kept = kept[:min(len(kept), maxListed)]
-	lines := make([]line, len(kept))
-	for i, m := range kept {
-		lines[i] = newLine(m, catcher.DecodeHeader(m.Raw))
-		lines[i].Open = m.Number == open
-	}
-	return lines
-}
-
-// write sends a template's text whole or not at all.
-func (i *inbox) write(w http.ResponseWriter, name string, v view) {
-	var out bytes.Buffer
-	if err := i.page.ExecuteTemplate(&out, name, v); err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = out.WriteTo(w)
-}
-
-func newLine(m catcher.Message, h catcher.Header) line {
-	return line{
-		Number: m.Number, Time: m.Time, Subject: cmp.Or(h.Get("Subject"), "(no subject)"),
-		From: cmp.Or(h.Get("From"), m.From), To: cmp.Or(h.Get("To"), strings.Join(m.To, ", ")),
-	}
-}
-
-func newMailView(m catcher.Message) *mailView {
-	decoded := catcher.Decode(m.Raw)
-	l := &mailView{line: newLine(m, decoded.Header), Envelope: m, All: decoded.Header}
-	for _, name := range []string{"From", "To", "Cc", "Reply-To", "Date"} {
-		if value := decoded.Header.Get(name); value != "" {
-			l.Fields = append(l.Fields, catcher.Field{Name: name, Value: value})
+// remove deletes one mail, or all that a search finds, and shows what is left.
+func (i *inbox) remove(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+	text := r.FormValue("q")
+	match := parseSearch(text).matches
+	if number := r.FormValue("number"); number != "" {
+		n, err := strconv.Atoi(number)
+		if err != nil {
+			http.Error(w, "number: a whole number is expected", http.StatusBadRequest)
+			return
 		}
+		match = func(m catcher.Message) bool { return m.Number == n }
 	}
-	for i, p := range decoded.Parts {
-		if p.Text {
-			l.Texts = append(l.Texts, partView{p, i})
-		} else {
-			l.Files = append(l.Files, partView{p, i})
-		}
+	i.server.Delete(match)
+	http.Redirect(w, r, "/"+queryString(text), http.StatusSeeOther)
+}
+
+// queryString is the end of a URL with this search.
+func queryString(search string) string {
+	if search == "" {
+		return ""
 	}
-	return l
+	return "?" + url.Values{"q": {search}}.Encode()
 }
 
 func source(w http.ResponseWriter, _ *http.Request, m catcher.Message) {
@@ -211,49 +130,66 @@ func part(w http.ResponseWriter, r *http.Request, m catcher.Message) {
 		http.NotFound(w, r)
 		return
 	}
-	p := partView{parts[at], at}
+	p := partView{Part: parts[at], Index: at}
 	if p.Text && p.HTML() {
-		showHTML(w, p)
+		showHTML(w, p, parts, r.FormValue("remote") != "")
 		return
 	}
+	save(w, p.Part, p.Name())
+}
+
+// save lets a browser save a part, and never show it.
+func save(w http.ResponseWriter, p catcher.Part, name string) {
 	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": p.Name()}))
+	w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": name}))
 	_, _ = w.Write(p.Content)
 }
 
-// showHTML shows the HTML of a mail, which anybody may have written. It runs no script,
-// loads nothing, makes the browser connect to nobody and cannot reach the page around it.
-// Its links open in a new tab.
-func showHTML(w http.ResponseWriter, p partView) {
-	content, err := harmlessHTML(p.Content)
+// showHTML shows the HTML of a mail, which anybody may have written, with the pictures that the mail has. It runs no script,
+// cannot reach the page around it, and makes the browser connect to nobody, or, where it is asked for, load
+// pictures from other servers. Its links open in a new tab.
+func showHTML(w http.ResponseWriter, p partView, parts []catcher.Part, remote bool) {
+	content, err := harmlessHTML(p.Content, parts, remote)
 	if err != nil {
 		http.Error(w, "This HTML cannot be read, and so is not shown ("+err.Error()+"). The mail's source has it.", http.StatusUnprocessableEntity)
 		return
 	}
+	pictures := "data:"
+	if remote {
+		pictures += " http: https:"
+	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; img-src data:; font-src data:; style-src 'unsafe-inline'; "+
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; img-src "+pictures+"; font-src data:; style-src 'unsafe-inline'; "+
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox")
 	_, _ = w.Write([]byte(`<!DOCTYPE html><base target="_blank">`))
 	_, _ = w.Write(content)
 }
 
-// events sends the page an event for each mail that arrives. It ends with the request, or
+// events sends the page an event for each change. It ends with the request, or
 // when the mail server is closed.
 func (i *inbox) events(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{}) // a server that has none says so, and needs none
 	w.Header().Set("Content-Type", "text/event-stream")
-	accepted := i.server.Stats().Accepted
+	changes := i.server.Changes()
 	for {
-		if _, err := fmt.Fprintf(w, "data: %d\n\n", accepted); err != nil {
+		if _, err := fmt.Fprintf(w, "data: %d\n\n", changes); err != nil {
 			return
 		}
 		if err := control.Flush(); err != nil {
 			return
 		}
-		if err := i.server.Wait(r.Context(), accepted+1); err != nil {
+		var err error
+		if changes, err = i.server.WaitChange(r.Context(), changes); err != nil {
 			return
 		}
-		accepted = i.server.Stats().Accepted
 	}
+}
+
+// filename is what an attachment without a name is called.
+func filename(p catcher.Part) string {
+	if name := strings.TrimSpace(p.Filename); name != "" {
+		return name
+	}
+	return "unnamed"
 }

@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/net/html"
 	"golang.org/x/net/html/atom"
+
+	"github.com/mailpouch/mailpouch/internal/catcher"
 )
 
 // The HTML of a mail is a stranger's. A policy keeps it from loading anything, but a browser
@@ -46,52 +48,83 @@ func atoms(list ...atom.Atom) map[atom.Atom]bool {
 	return set
 }
 
-// harmlessHTML is a mail's HTML without what could make a browser connect by itself.
-func harmlessHTML(content []byte) ([]byte, error) {
+// sanitizer copies what is shown of a mail's HTML.
+type sanitizer struct {
+	inside inside
+	remote bool // pictures on other servers are asked for
+}
+
+// harmlessHTML is a mail's HTML without what could make a browser connect by itself, with the pictures
+// that its parts have. remote leaves it the pictures on other servers.
+func harmlessHTML(content []byte, parts []catcher.Part, remote bool) ([]byte, error) {
 	page, err := html.Parse(bytes.NewReader(content))
 	if err != nil {
 		return nil, err // nested too deeply
 	}
+	s := sanitizer{inside{parts, maxInside}, remote}
 	shown := &html.Node{Type: html.DocumentNode}
-	copyChildren(shown, page)
+	s.copyChildren(shown, page)
 	var out bytes.Buffer
 	err = html.Render(&out, shown)
 	return out.Bytes(), err
 }
 
 // copyChildren copies what is shown of a node's children.
-func copyChildren(to, from *html.Node) {
+func (s *sanitizer) copyChildren(to, from *html.Node) {
 	for n := range from.ChildNodes() {
 		switch {
+		case n.Type == html.TextNode && from.DataAtom == atom.Style:
+			to.AppendChild(&html.Node{Type: html.TextNode, Data: s.inside.style(n.Data)})
 		case n.Type == html.TextNode:
 			to.AppendChild(&html.Node{Type: html.TextNode, Data: n.Data})
 		case n.Type != html.ElementNode, n.Namespace != "", hidden[n.DataAtom]:
 			// comments, which old browsers read as conditions, and SVG and MathML, which have links and scripts of their own
 		case kept[n.DataAtom]:
-			copied := &html.Node{Type: html.ElementNode, Data: n.Data, DataAtom: n.DataAtom, Attr: harmlessAttributes(n)}
+			copied := &html.Node{Type: html.ElementNode, Data: n.Data, DataAtom: n.DataAtom, Attr: s.attributes(n)}
 			to.AppendChild(copied)
-			copyChildren(copied, n)
+			s.copyChildren(copied, n)
 		default:
-			copyChildren(to, n)
+			s.copyChildren(to, n)
 		}
 	}
 }
 
-func harmlessAttributes(n *html.Node) []html.Attribute {
+// attributes returns the harmless attributes of an element.
+func (s *sanitizer) attributes(n *html.Node) []html.Attribute {
 	var list []html.Attribute
 	for _, a := range n.Attr {
-		ok := slices.Contains(harmless, a.Key)
+		value, ok := a.Val, slices.Contains(harmless, a.Key)
 		switch a.Key {
 		case "href":
 			ok = n.DataAtom == atom.A && begins(a.Val, "https:", "http:", "mailto:", "tel:", "#")
 		case "src":
-			ok = n.DataAtom == atom.Img && begins(a.Val, "data:image/")
+			value = s.picture(a.Val)
+			ok = n.DataAtom == atom.Img && value != ""
+		case "background":
+			value = s.picture(a.Val)
+			ok = value != ""
+		case "style":
+			value = s.inside.style(a.Val)
 		}
 		if ok && a.Namespace == "" {
-			list = append(list, html.Attribute{Key: a.Key, Val: a.Val})
+			list = append(list, html.Attribute{Key: a.Key, Val: value})
 		}
 	}
 	return list
+}
+
+// picture returns the URL by which a picture is shown, or "".
+func (s *sanitizer) picture(url string) string {
+	url = strings.TrimSpace(url)
+	switch {
+	case begins(url, "data:image/"):
+		return url
+	case begins(url, "cid:"):
+		return s.inside.dataURL(url)
+	case s.remote && begins(url, "https://", "http://", "//"):
+		return url
+	}
+	return ""
 }
 
 // begins reports whether a URL begins in one of these ways.

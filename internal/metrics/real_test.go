@@ -41,7 +41,9 @@ func (m *moody) decide(_ context.Context, s catcher.Step) error {
 		defer m.mu.Unlock()
 		if !m.tried[name] {
 			m.tried[name] = true
-			return &gosmtp.SMTPError{Code: 451, EnhancedCode: gosmtp.EnhancedCode{4, 7, 1}, Message: "greylisted"}
+			// Each is told so in other words: two in a row with the same ones are tried again at once, over another connection.
+			words := gosmtp.EnhancedCode{4, 7, len(m.tried)}
+			return &gosmtp.SMTPError{Code: 451, EnhancedCode: words, Message: "greylisted"}
 		}
 	}
 	return nil
@@ -207,6 +209,7 @@ func TestReal(t *testing.T) {
 		`mailpouch_mailer_held{mailer="default"}`:                                           0,
 		`mailpouch_mailer_held{mailer="marketing"}`:                                         1,
 		`mailpouch_mailer_connections_missing{mailer="default"}`:                            0,
+		`mailpouch_mailer_messages_per_connection{mailer="default"}`:                        0,
 		`mailpouch_mailer_holds_total{code="none",mailer="marketing",step="connect"}`:       1,
 		`mailpouch_queue_wait_seconds_count{mailer="default",queue="default"}`:              35,
 		`mailpouch_queue_wait_seconds_count{mailer="default",queue="bulk"}`:                 5,

@@ -22,6 +22,7 @@ type workerMetrics struct {
 
 	back           *prometheus.CounterVec
 	held, short    *prometheus.GaugeVec
+	carries        *prometheus.GaugeVec
 	skew           *prometheus.GaugeVec
 	holds          *prometheus.CounterVec
 	swept, foreign *prometheus.CounterVec
@@ -61,6 +62,8 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"1 while this worker takes none of a mailer's messages because its relay takes none, else 0.", "mailer"),
 		short: b.gauge("mailpouch_mailer_connections_missing",
 			"Connections that this worker would open to a mailer's relay and that the relay does not allow, so that it goes on with fewer.", "mailer"),
+		carries: b.gauge("mailpouch_mailer_messages_per_connection",
+			"Messages that a mailer's relay takes over one connection, as this worker has learned; 0 if it knows of no such limit.", "mailer"),
 		holds: b.counter("mailpouch_mailer_holds_total",
 			"How often a worker began to hold a mailer, by the step that failed and the reply code.", "mailer", "step", "code"),
 		swept: b.counter("mailpouch_swept_total",
@@ -86,7 +89,7 @@ func label(a tasks.Action) string { return strings.ReplaceAll(string(a), " ", "_
 func (m *Metrics) Observer() tasks.Observer {
 	return tasks.Observer{
 		Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Back: m.givenBack, Skew: m.skewed,
-		Connections: m.connections, Swept: m.sweptUp, Foreign: m.putOff,
+		Connections: m.connections, SessionLimit: m.sessionLimit, Swept: m.sweptUp, Foreign: m.putOff,
 	}
 }
 
@@ -162,6 +165,10 @@ func (m *Metrics) givenBack(b tasks.GivenBack) {
 
 func (m *Metrics) connections(name string, allowed, wanted int) {
 	m.worker.short.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(wanted - allowed))
+}
+
+func (m *Metrics) sessionLimit(name string, messages int) {
+	m.worker.carries.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(messages))
 }
 
 // class is the class of an error, as the value of a label. The error may be a relay's reply,

@@ -354,13 +354,13 @@ func TestBrowser_live(t *testing.T) {
 	says(b, "Nothing has failed")
 	s.cfg.State.outcome(tasks.Outcome{Action: tasks.ActionDead, Queue: "default", Try: 3, Err: errors.New("the first failure")})
 	says(b, "the first failure")
-	b.Do(chromedp.Click("#pause"))
+	b.Do(chromedp.Click("#freeze"))
 	says(b, "Go on")
 	s.cfg.State.outcome(tasks.Outcome{Action: tasks.ActionDead, Queue: "default", Try: 3, Err: errors.New("the second failure")})
 	if strings.Contains(browsertest.Get(b, chromedp.Text("main")), "the second failure") {
 		t.Error("it goes on though it was stopped")
 	}
-	b.Do(chromedp.Click("#pause"))
+	b.Do(chromedp.Click("#freeze"))
 	says(b, "the second failure")
 	if err := s.http.Close(); err != nil {
 		t.Fatal(err)

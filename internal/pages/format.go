@@ -123,9 +123,17 @@ func (p formatter) alternatives(all []wire.OutlinePart) []string {
 	all = all[:min(len(all), maxShown)]
 	shown := make([]string, 0, len(all))
 	for _, a := range all {
-		shown = append(shown, size(a.Size)+", "+p.Text(a.Mimetype, maxAddress))
+		shown = append(shown, p.sizeAndType(a))
 	}
 	return shown
+}
+
+// sizeAndType leaves out the type of a part that has none: it is guessed when the message is sent.
+func (p formatter) sizeAndType(a wire.OutlinePart) string {
+	if a.Mimetype == "" {
+		return size(a.Size)
+	}
+	return size(a.Size) + ", " + p.Text(a.Mimetype, maxAddress)
 }
 
 // attachments shows names and sizes.
@@ -139,7 +147,7 @@ func (p formatter) attachments(all []wire.OutlinePart) []string {
 		if name == "" {
 			name = "without a name"
 		}
-		shown = append(shown, fmt.Sprintf("%s: %s, %s", name, size(a.Size), p.Text(a.Mimetype, maxAddress)))
+		shown = append(shown, name+": "+p.sizeAndType(a))
 	}
 	return shown
 }

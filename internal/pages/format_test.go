@@ -146,3 +146,13 @@ func FuzzFormatter_payload(f *testing.F) {
 		}
 	})
 }
+
+// A part without a type leaves no comma where its type would stand.
+func TestFormatter_payload_noType(t *testing.T) {
+	t.Parallel()
+	const data = `{"version":1,"message":{"body":"hi","to":["a@example.com"],"attachments":[{"filename":"a.txt","content":"aGk="},{"content":"aGk="}],"alternatives":[{"content":"hi"}]}}`
+	got := formatter{}.payload(wire.TaskType, []byte(data))
+	if want := `"alternatives":["2 B"],"attachments":["a.txt: 2 B","without a name: 2 B"]`; !strings.Contains(got, want) {
+		t.Errorf("no %s in %s", want, got)
+	}
+}

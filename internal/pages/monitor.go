@@ -2,8 +2,6 @@ package pages
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"regexp"
@@ -18,7 +16,6 @@ import (
 )
 
 const (
-	monitorPath = "/monitor/"
 	maxPageSize = 100 // tasks that asynqmon reads at once, each with its whole payload
 	maxReading  = 2   // calls that do so at the same time: the memory is the mail's
 )
@@ -136,13 +133,10 @@ func (m *monitor) masked(value any) any {
 var inlineScript = regexp.MustCompile(`(?s)<script>(.*?)</script>`)
 
 // scriptHashes is what a Content-Security-Policy says of the scripts inside a page.
-func scriptHashes(page []byte) string { return hashes(inlineScript, page) }
-
-func hashes(element *regexp.Regexp, page []byte) string {
+func scriptHashes(page []byte) string {
 	var b strings.Builder
-	for _, found := range element.FindAllSubmatch(page, -1) {
-		sum := sha256.Sum256(found[1])
-		b.WriteString(" 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'")
+	for _, found := range inlineScript.FindAllSubmatch(page, -1) {
+		b.WriteString(" " + sourceHash(string(found[1])))
 	}
 	return b.String()
 }

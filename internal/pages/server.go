@@ -2,13 +2,11 @@ package pages
 
 import (
 	"context"
-	_ "embed" // page.html
 	"errors"
 	"fmt"
 	"log"
 	"net"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -170,15 +168,10 @@ func (s *Server) ending() bool {
 	}
 }
 
-//go:embed page.html
-var page []byte
-
-var inlineStyle = regexp.MustCompile(`(?s)<style>(.*?)</style>`)
-
 // handler is everything that the server answers.
 func (s *Server) handler() http.Handler {
 	inside := http.NewServeMux()
-	inside.HandleFunc("GET /{$}", s.page())
+	inside.HandleFunc("GET /{$}", overview())
 	inside.HandleFunc("GET /status.json", s.status)
 	inside.Handle(monitorPath, newMonitor(s.cfg.Redis, s.cfg.view(), s.cfg.AllowWrite))
 	if s.cfg.Metrics != nil {
@@ -193,17 +186,6 @@ func (s *Server) handler() http.Handler {
 	all.HandleFunc("GET /readyz", s.ready)
 	all.Handle("/", s.guard.protect(protected))
 	return harden(all)
-}
-
-// page answers with the page, which may run its own script and nothing else.
-func (s *Server) page() http.HandlerFunc {
-	policy := "default-src 'none'; script-src" + scriptHashes(page) + "; style-src" + hashes(inlineStyle, page) +
-		"; connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Security-Policy", policy)
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = w.Write(page)
-	}
 }
 
 // warner logs what net/http has to say, such as that a handler panicked.

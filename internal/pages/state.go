@@ -34,6 +34,7 @@ type mailerState struct {
 	opened    int // since the start
 	allowed   int // by the relay, if those are fewer than wanted; else 0
 	wanted    int // with allowed
+	carries   int // messages that the relay takes over one connection; 0: no limit is known
 	lastBatch int
 	batches   int
 	batched   int       // messages in them
@@ -79,7 +80,7 @@ func NewState(names ...string) *State {
 
 // Observer is what the worker tells.
 func (s *State) Observer() tasks.Observer {
-	return tasks.Observer{Batch: s.batch, Outcome: s.outcome, Held: s.held, Connections: s.allows}
+	return tasks.Observer{Batch: s.batch, Outcome: s.outcome, Held: s.held, Connections: s.allows, SessionLimit: s.carries}
 }
 
 // Hooks are what the smtp backends of a mailer tell, "" being the default one.
@@ -148,6 +149,12 @@ func (s *State) allows(name string, allowed, wanted int) {
 	if m.allowed, m.wanted = allowed, wanted; allowed == wanted {
 		m.allowed, m.wanted = 0, 0
 	}
+}
+
+func (s *State) carries(name string, messages int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mailer(name).carries = messages
 }
 
 func (s *State) outcome(out tasks.Outcome) {

@@ -94,7 +94,7 @@ func TestState_counts(t *testing.T) {
 	for _, f := range got.Failures {
 		whats = append(whats, string(f.What)+" "+f.Text)
 	}
-	if want := []string{"refused RCPT <b***@example.com>: 550", "failed silently whatever", "dead letter never", "retry later"}; !slices.Equal(whats, want) {
+	if want := []string{"refused 550 (RCPT <b***@example.com>)", "failed silently whatever", "dead letter never", "retry later"}; !slices.Equal(whats, want) {
 		t.Errorf("failures = %q, want %q", whats, want)
 	}
 	if got.Mailers[0].LastError != "whatever" || got.Mailers[1].LastError != "never" {
@@ -136,6 +136,18 @@ func TestState_allows(t *testing.T) {
 	s.allows("marketing", 5, 5)
 	if a, w := allows(); a != 0 || w != 0 {
 		t.Errorf("%d of %d connections allowed when all are, want nothing", a, w)
+	}
+}
+
+func TestState_carries(t *testing.T) {
+	t.Parallel()
+	s, _ := clocked("marketing")
+	for _, want := range []int{0, 10, 7, 0} {
+		s.Observer().SessionLimit("marketing", want)
+		mailers := s.snapshot(redact.View{}).Mailers
+		if got := mailers[1].Carries; got != want || mailers[0].Carries != 0 {
+			t.Errorf("limits of %d and %d messages, want %d for marketing alone", mailers[0].Carries, got, want)
+		}
 	}
 }
 

@@ -93,6 +93,7 @@ func parseURL(rawURL string) (*redis.UniversalOptions, error) {
 	if err := own.apply(u, sentinel); err != nil {
 		return nil, fmt.Errorf("tasks: REDIS_URL: %w", err)
 	}
+	u.Dialer = newDialer(u.TLSConfig).dial
 	return u, nil
 }
 

@@ -22,7 +22,10 @@ func cause(err error) error {
 	var network *net.OpError
 	var reply redis.Error
 	var known *mailer.SendError
+	var other *TLSError
 	switch {
+	case errors.As(err, &other):
+		return other
 	case errors.As(err, &network):
 		return network
 	case errors.As(err, &reply):

@@ -15,6 +15,7 @@ const (
 
 	FieldCancelled = "mailpouch:cancelled" // not empty: the worker that has the task is to drop it
 	FieldReason    = "mailpouch:reason"    // why the task is a dead letter, with addresses, which asynq's text of it has not
+	FieldTry       = "mailpouch:try."      // with its number: when a try of the message has failed, and why
 	FieldPutOff    = "mailpouch:putoff"    // how often workers have put the task off that they can do nothing with
 	FieldReplayed  = "mailpouch:replayed"  // in place of the task: the ID of the one that a replay made of it, or of the key's next one
 )

@@ -17,6 +17,10 @@ type Harness struct {
 	// backend keeps the message without its envelope. They are then not compared.
 	NoEnvelope bool
 
+	// Text reports that the backend writes messages for people to read, by WriteText, and
+	// not as they are sent.
+	Text bool
+
 	// WholeBatch reports that the backend sends a batch of any size in one call, and so asks
 	// Batch.Begin for all of its messages before it sends any. The tests then accept that.
 	WholeBatch bool

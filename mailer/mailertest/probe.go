@@ -111,7 +111,11 @@ func (p *probe) render(messages ...*mailer.EmailMessage) []rendered {
 	all := make([]rendered, 0, len(messages))
 	for _, m := range messages {
 		var data bytes.Buffer
-		_, err := m.WriteTo(&data)
+		write := m.WriteTo
+		if p.Text {
+			write = m.WriteText
+		}
+		_, err := write(&data)
 		envelope, envelopeErr := m.Envelope()
 		if err := errors.Join(err, envelopeErr); err != nil {
 			p.failf("a message of this suite is bad: %v", err)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,29 +20,35 @@ import (
 )
 
 func checkCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
-	return &cobra.Command{
+	var all bool
+	c := &cobra.Command{
 		Use:   "check",
-		Short: "Print every setting, then try Redis and the mail server",
-		Long: `Print every setting and where it comes from, with secrets hidden. Then try Redis
-and the mail server, and say in one line each what is wrong. The mail server is
-asked whether it takes mail from DEFAULT_FROM_EMAIL and SERVER_EMAIL, and is sent
-none; what it thinks of a recipient shows "enqueue test".`,
+		Short: "Print the settings, then try Redis and the mail server",
+		Long: `Print every setting that is changed and where it comes from, with secrets hidden.
+Then try Redis and the mail server, and say in one line each what is wrong, and which
+setting to change. The mail server is asked whether it takes mail from
+DEFAULT_FROM_EMAIL and SERVER_EMAIL, and is sent none; what it thinks of a recipient
+shows "enqueue test".`,
 		Example: `  worker check
+  worker check --all
   EMAIL_HOST=smtp.example.com EMAIL_PORT=587 EMAIL_USE_TLS=true worker check`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return check(c.Context(), std, registry) },
+		RunE: func(c *cobra.Command, _ []string) error { return check(c.Context(), std, registry, all) },
 	}
+	c.Flags().BoolVar(&all, "all", false, "print the settings that are not changed too")
+	return c
 }
 
-func check(ctx context.Context, std cli.Streams, registry backends.Registry) error {
+func check(ctx context.Context, std cli.Streams, registry backends.Registry, all bool) error {
 	s, err := cli.Settings(std, registry.Load)
-	printSettings(std.Out, s)
+	printSettings(std.Out, s, all)
 	if err != nil {
 		return err
 	}
 	if err := s.HTTP.CheckAccess(); err != nil {
 		return err
 	}
+	printWarnings(std.Out, settingWarnings(ctx, s, registry))
 	fmt.Fprintln(std.Out)
 	found, err := tryRedis(ctx, s)
 	err = cmp.Or(err, found.Refuses)
@@ -69,14 +74,6 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry) err
 		return cli.Exit(cli.ExitUnavailable, errors.New("not ready to work"))
 	}
 	return nil
-}
-
-func printSettings(w io.Writer, s settings.Settings) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, setting := range settings.Describe(s) {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", setting.Name, cli.Line(setting.Value), setting.Source)
-	}
-	_ = t.Flush()
 }
 
 func report(w io.Writer, what, where string, err error) error {
@@ -107,6 +104,9 @@ func tryRedis(ctx context.Context, s settings.Settings) (redisconn.CheckResult, 
 		return redisconn.CheckResult{}, err
 	}
 	defer func() { _ = client.Close() }()
+	if err := redisconn.TryTLS(ctx, s.Queue.RedisURL.Reveal()); err != nil {
+		return redisconn.CheckResult{}, err
+	}
 	found, err := redisconn.Check(ctx, client)
 	if err != nil {
 		return found, err
@@ -129,6 +129,8 @@ func tryBackend(ctx context.Context, s settings.Settings, registry backends.Regi
 	}
 	if _, err = backend.Open(ctx); err == nil {
 		warnings, err = trySenders(ctx, backend, s)
+	} else {
+		err = loginError(s, err)
 	}
 	return warnings, errors.Join(err, backend.Close())
 }
@@ -189,6 +191,15 @@ const (
 	replyUnavailable = 421
 )
 
+// loginError says what to do about a server that offers a login without TLS and takes none.
+func loginError(s settings.Settings, err error) error {
+	var refused *mailer.SendError
+	if errors.As(err, &refused) && refused.Step == mailer.StepAuth && (refused.Code == replyWantsLogin || refused.Code == replyWantsTLS) && !s.SMTP.UseTLS && !s.SMTP.UseSSL {
+		return fmt.Errorf("the relay wants TLS before the login: set %s: %w", s.Variable("EMAIL_USE_TLS"), err)
+	}
+	return err
+}
+
 // senderError says what to do about a server that does not take mail from a sender.
 func senderError(s settings.Settings, variable string, err error) error {
 	var refused *mailer.SendError
@@ -200,6 +211,8 @@ func senderError(s settings.Settings, variable string, err error) error {
 	switch refused.Code {
 	case replyWantsLogin, replyWeakLogin, replyBadLogin, replyWantsTLS:
 		switch {
+		case !secure && (refused.Code == replyWantsTLS || strings.Contains(strings.ToUpper(refused.Text), "STARTTLS")):
+			return fmt.Errorf("the relay wants TLS: set %s: %w", s.Variable("EMAIL_USE_TLS"), err)
 		case s.SMTP.User != "":
 			return fmt.Errorf("the relay takes no mail from us though we have logged in: see whether %s may send: %w", s.SMTP.User, err)
 		case secure:

@@ -79,7 +79,7 @@ func TestCheck(t *testing.T) {
 	t.Setenv("EMAIL_HOST_USER", "ann")
 	t.Setenv("EMAIL_HOST_PASSWORD", "mail-secret")
 
-	got := worker(t.Context(), t, backends.Builtin(), "check")
+	got := worker(t.Context(), t, backends.Builtin(), "check", "--all")
 	if got.code != 69 {
 		t.Errorf("exit code %d, want 69 with a mail server that is away (%s)", got.code, got.err)
 	}
@@ -379,16 +379,16 @@ func TestCheck_senders(t *testing.T) {
 		want    string
 	}{
 		{"taken", map[string]string{"DEFAULT_FROM_EMAIL": "shop@x.example", "SERVER_EMAIL": "root@x.example"}, nil, 0, ": ok"},
-		{"wants a login, nothing set", nil, map[string]string{"MAIL": "530 5.7.0 Authentication required"}, 69, login + ", or EMAIL_USE_TLS: MAIL: 530 5.7.0 Authentication required"},
+		{"wants a login, nothing set", nil, map[string]string{"MAIL": "530 5.7.0 Authentication required"}, 69, login + ", or EMAIL_USE_TLS: 530 5.7.0 Authentication required"},
 		{"wants a login", map[string]string{"DEFAULT_FROM_EMAIL": "shop@x.example"}, map[string]string{"MAIL": "530 5.7.0 Authentication required"}, 69, login},
 		{"a login that may not send", map[string]string{"EMAIL_HOST_USER": "ann", "EMAIL_HOST_PASSWORD": "secret"},
-			map[string]string{"EHLO": "250-relay.example\r\n250 AUTH PLAIN", "AUTH": "235 welcome", "MAIL": "530 5.7.57 not allowed"}, 69, "see whether ann may send: MAIL: 530 5.7.57"},
-		{"not this sender", map[string]string{"DEFAULT_FROM_EMAIL": "shop@x.example"}, map[string]string{"MAIL": "553 5.7.1 not yours"}, 69, "address in DEFAULT_FROM_EMAIL: MAIL: 553 5.7.1 not yours"},
-		{"not for now", map[string]string{"DEFAULT_FROM_EMAIL": "shop@x.example"}, map[string]string{"MAIL": "451 4.3.0 later"}, 69, "address in DEFAULT_FROM_EMAIL: MAIL: 451 4.3.0 later"},
+			map[string]string{"EHLO": "250-relay.example\r\n250 AUTH PLAIN", "AUTH": "235 welcome", "MAIL": "530 5.7.57 not allowed"}, 69, "see whether ann may send: 530 5.7.57"},
+		{"not this sender", map[string]string{"DEFAULT_FROM_EMAIL": "shop@x.example"}, map[string]string{"MAIL": "553 5.7.1 not yours"}, 69, "address in DEFAULT_FROM_EMAIL: 553 5.7.1 not yours"},
+		{"not for now", map[string]string{"DEFAULT_FROM_EMAIL": "shop@x.example"}, map[string]string{"MAIL": "451 4.3.0 later"}, 69, "address in DEFAULT_FROM_EMAIL: 451 4.3.0 later"},
 		{"not that sender", map[string]string{"DEFAULT_FROM_EMAIL": "shop@x.example", "SERVER_EMAIL": "root@x.example"},
-			map[string]string{"MAIL FROM:<root@x.example>": "550 5.1.8 who?"}, 69, "address in SERVER_EMAIL: MAIL: 550 5.1.8 who?"},
-		{"not Django's default", nil, map[string]string{"MAIL": "550 5.1.8 who?"}, 0, "warning: DEFAULT_FROM_EMAIL is not set, and the server takes no mail from webmaster@localhost: MAIL: 550 5.1.8 who?"},
-		{"closes", nil, map[string]string{"MAIL": "421 4.3.2 closing"}, 69, "MAIL: 421 4.3.2 closing"},
+			map[string]string{"MAIL FROM:<root@x.example>": "550 5.1.8 who?"}, 69, "address in SERVER_EMAIL: 550 5.1.8 who?"},
+		{"not Django's default", nil, map[string]string{"MAIL": "550 5.1.8 who?"}, 0, "warning: DEFAULT_FROM_EMAIL is not set, and the server takes no mail from webmaster@localhost: 550 5.1.8 who?"},
+		{"closes", nil, map[string]string{"MAIL": "421 4.3.2 closing"}, 69, "421 4.3.2 closing"},
 		{"another mailer", map[string]string{"EMAIL_MAILERS": "alerts", "EMAIL_ALERTS_HOST": "127.0.0.1", "EMAIL_ALERTS_PORT": "$PORT", "EMAIL_QUEUE_BACKEND": "smtp"},
 			map[string]string{"MAIL": "530 5.7.0 login"}, 69, "set EMAIL_ALERTS_HOST_USER and EMAIL_ALERTS_HOST_PASSWORD"},
 	} {

@@ -83,6 +83,7 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 	}
 	cfg.Logger = &log
 	trace(&cfg)
+	sayOddSizes(&cfg, log)
 	show := watch(s, looking, &cfg)
 	keepMemoryLow(cfg.Memory, os.Getenv)
 	worker, err := tasks.NewWorker(client, cfg)

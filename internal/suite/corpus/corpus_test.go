@@ -1,16 +1,19 @@
 package corpus
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,7 +27,21 @@ var dir = flag.String("corpus.dir", "", "the directory of .eml files, instead of
 // Files whose name begins so are messages that cannot be sent, and have to be refused.
 const refusedPrefix = "refused-"
 
+// Files whose name begins so are refused by a relay without 8BITMIME: a signature covers what is in 8 bit.
+const eightBitPrefix = "8bit-"
+
+// TestCorpus sends all files to a relay that takes 8 bit, and to one that does not.
 func TestCorpus(t *testing.T) {
+	bin := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../../cmd/enqueue", "../../../cmd/worker")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	t.Run("8BITMIME", func(t *testing.T) { testCorpus(t, bin, true) })
+	t.Run("without 8BITMIME", func(t *testing.T) { testCorpus(t, bin, false) })
+}
+
+func testCorpus(t *testing.T, bin string, eightBit bool) {
 	files := emlFiles(t)
 	received := make(chan catcher.Message, len(files))
 	relay, err := catcher.Start(catcher.Config{OnMessage: func(m catcher.Message) { received <- m }})
@@ -32,7 +49,11 @@ func TestCorpus(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = relay.Close() })
-	s := newSite(t, relay.Addr())
+	addr := relay.Addr()
+	if !eightBit {
+		addr = sevenBit(t, addr)
+	}
+	s := newSite(t, bin, addr)
 	sent := map[string]string{} // the file, by the recipient
 	refused := 0
 	for i, file := range files {
@@ -52,7 +73,8 @@ func TestCorpus(t *testing.T) {
 			refused++
 		}
 	}
-	stop := s.worker()
+	dead := make(chan string, len(files)) // lines of the log
+	stop := s.worker(dead)
 	timeout := time.NewTimer(time.Minute + time.Duration(len(files))*100*time.Millisecond)
 	defer timeout.Stop()
 	for n := len(sent); n > 0; n-- {
@@ -65,6 +87,20 @@ func TestCorpus(t *testing.T) {
 			}
 			delete(sent, m.To[0])
 			compare(t, file, m.Raw)
+			if !eightBit && bytes.ContainsFunc(m.Raw, func(r rune) bool { return r > 0x7f }) {
+				t.Errorf("%s: was delivered in 8 bit", file)
+			}
+		case line := <-dead:
+			_, to, _ := strings.Cut(line, `"to":["`)
+			to, _, _ = strings.Cut(to, `"`)
+			name := filepath.Base(sent[to])
+			delete(sent, to)
+			if *dir == "" && (eightBit || !strings.HasPrefix(name, eightBitPrefix)) {
+				t.Errorf("%s was not delivered: %s", name, line)
+			} else {
+				t.Logf("%s is not delivered: %s", name, line)
+			}
+			refused++
 		case <-timeout.C:
 			t.Errorf("%d messages were not delivered: %v", len(sent), sent)
 			n = 1
@@ -133,6 +169,47 @@ func differ(t *testing.T, file string, got, want []string) {
 	}
 }
 
+// sevenBit is the address of a relay that passes all on to the one at addr, but for its offer of 8BITMIME and SMTPUTF8.
+func sevenBit(t *testing.T, addr string) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	t.Cleanup(func() {
+		_ = l.Close()
+		all.Wait()
+	})
+	all.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			all.Go(func() {
+				_, _ = io.Copy(server, client)
+				_ = server.Close()
+			})
+			all.Go(func() {
+				defer func() { _ = client.Close() }()
+				for lines := bufio.NewScanner(server); lines.Scan(); {
+					line := strings.NewReplacer("8BITMIME", "XSEVENBIT", "SMTPUTF8", "XASCII").Replace(lines.Text())
+					if _, err := io.WriteString(client, line+"\r\n"); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	return l.Addr().String()
+}
+
 // site is what the messages go through: the two commands, and a Redis.
 type site struct {
 	t   *testing.T
@@ -140,13 +217,9 @@ type site struct {
 	env []string
 }
 
-func newSite(t *testing.T, relay string) *site {
+func newSite(t *testing.T, bin, relay string) *site {
 	t.Helper()
-	s := &site{t: t, bin: t.TempDir()}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", s.bin, "../../../cmd/enqueue", "../../../cmd/worker")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	s := &site{t: t, bin: bin}
 	host, port, err := net.SplitHostPort(relay)
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +230,7 @@ func newSite(t *testing.T, relay string) *site {
 		}
 	}
 	redis := redistest.Start(t, redistest.Options{})
-	s.env = append(s.env, "REDIS_URL="+redis.URL(), "EMAIL_HOST="+host, "EMAIL_PORT="+port, "EMAIL_HOSTNAME="+ownHost, "EMAIL_MAX_MESSAGE_SIZE=50MB")
+	s.env = append(s.env, "REDIS_URL="+redis.URL(), "EMAIL_HOST="+host, "EMAIL_PORT="+port, "EMAIL_HOSTNAME="+ownHost, "EMAIL_HTTP_ADDR=off", "LOG_FORMAT=json", "EMAIL_LOG_SHOW_ADDRESSES=true", "EMAIL_MAX_MESSAGE_SIZE=50MB")
 	return s
 }
 
@@ -183,18 +256,32 @@ func (s *site) enqueueRaw(file, to string) (reason string) {
 	return ""
 }
 
-// worker starts a worker process. stop ends it and waits for its end.
-func (s *site) worker() (stop func()) {
+// worker starts a worker process, and sends what it logs of dead letters. stop ends it and waits for its end.
+func (s *site) worker(dead chan<- string) (stop func()) {
 	s.t.Helper()
 	c := exec.CommandContext(s.t.Context(), filepath.Join(s.bin, "worker"), "run")
 	c.Env = s.env
-	var log bytes.Buffer
-	c.Stderr = &log
+	stderr, err := c.StderrPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	if err := c.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	var log bytes.Buffer
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for lines := bufio.NewScanner(stderr); lines.Scan(); {
+			log.WriteString(lines.Text() + "\n")
+			if strings.Contains(lines.Text(), `"message":"dead letter"`) {
+				dead <- lines.Text()
+			}
+		}
+	})
 	return func() {
-		if err := errors.Join(c.Process.Signal(syscall.SIGTERM), c.Wait()); err != nil {
+		err := c.Process.Signal(syscall.SIGTERM)
+		reading.Wait()
+		if err = errors.Join(err, c.Wait()); err != nil {
 			s.t.Errorf("worker: %v\n%s", err, log.Bytes())
 		}
 	}

@@ -53,6 +53,12 @@ func meaning(raw []byte) message {
 	}
 	slices.SortStableFunc(m.fields, func(a, b string) int { return strings.Compare(fieldName(a), fieldName(b)) })
 	for _, p := range catcher.Decode(slices.Concat(header, end, body)).Parts {
+		if p.MediaType == "message/rfc822" {
+			inner := meaning(p.Content)
+			m.parts = append(append(m.parts, p.MediaType), slices.Concat(inner.fields, inner.parts)...)
+			m.files = append(m.files, inner.files...)
+			continue
+		}
 		content := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(p.Content))
 		m.files = append(m.files, visible(p.Filename, charset))
 		m.parts = append(m.parts, p.MediaType+"\n"+strings.TrimRight(content, "\n"))

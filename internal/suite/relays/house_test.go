@@ -26,6 +26,7 @@ type house struct {
 	sent  int
 
 	allowed atomic.Int64 // connections, as observers hear
+	carries atomic.Int64 // messages over one connection, as observers hear
 
 	mu  sync.Mutex
 	log bytes.Buffer
@@ -46,15 +47,30 @@ func newHouseOn(other *house) *house {
 // send queues n messages.
 func (h *house) send(n int, queue string) {
 	h.t.Helper()
+	h.sendFrom("shop@example.com", n, queue)
+}
+
+func (h *house) sendFrom(from string, n int, queue string) {
+	h.t.Helper()
 	messages := make([]*mailer.EmailMessage, n)
 	for i := range messages {
 		h.sent++
 		messages[i] = &mailer.EmailMessage{
-			Subject: "hello", Body: "It works.", FromEmail: "shop@example.com", To: []string{"ann@example.com"},
+			Subject: "hello", Body: "It works.", FromEmail: from, To: []string{"ann@example.com"},
 			MessageID: fmt.Sprintf("<%d@app.example>", h.sent),
 		}
 	}
 	if _, err := h.queue.With(tasks.Options{Queue: queue}).SendMessages(h.t.Context(), messages); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// sendTo queues a message in a task of its own.
+func (h *house) sendTo(to []string, o tasks.Options) {
+	h.t.Helper()
+	h.sent++
+	m := &mailer.EmailMessage{Body: "It works.", FromEmail: "shop@example.com", To: to, MessageID: fmt.Sprintf("<%d@app.example>", h.sent)}
+	if _, err := h.queue.With(o).Enqueue(h.t.Context(), m); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -80,8 +96,11 @@ func (h *house) worker(cfg smtp.Config, connections int, queues map[string]int) 
 	w, err := tasks.NewWorker(h.redis.Client(h.t), tasks.WorkerConfig{
 		Connect:     func(string) (mailer.Backend, error) { return smtp.New(cfg) },
 		Connections: connections, Queues: queues, Logger: &log,
-		Observers: []tasks.Observer{{Connections: func(_ string, allowed, _ int) { h.allowed.Store(int64(allowed)) }}},
-		RetryMin:  10 * time.Millisecond, RetryMax: 20 * time.Millisecond,
+		Observers: []tasks.Observer{{
+			Connections:  func(_ string, allowed, _ int) { h.allowed.Store(int64(allowed)) },
+			SessionLimit: func(_ string, messages int) { h.carries.Store(int64(messages)) },
+		}},
+		RetryMin: 10 * time.Millisecond, RetryMax: 20 * time.Millisecond,
 	})
 	if err != nil {
 		h.t.Fatal(err)

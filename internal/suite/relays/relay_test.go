@@ -17,6 +17,20 @@ type refusal struct {
 	reply string // "": it hangs up
 }
 
+// load is what a connection has carried.
+type load struct{ messages, recipients int }
+
+// takesSo returns what puts a relay is to have that takes so many messages over one connection, and answers each further
+// one with reply at verb, as Stalwart does. 421 closes.
+func takesSo(many int, verb, reply string) func(string, string, load) string {
+	return func(v, _ string, carried load) string {
+		if v == verb && carried.messages >= many {
+			return reply
+		}
+		return ""
+	}
+}
+
 // relay is a mail server with limits. Its fields may be changed while it runs, under mu.
 type relay struct {
 	mu       sync.Mutex
@@ -25,6 +39,10 @@ type relay struct {
 	password string        // "": nobody need log in
 	wantsTLS bool          // it takes no mail, and has no STARTTLS either
 	slow     time.Duration // before the reply to a message
+
+	// puts returns the reply to a command that puts its message or recipient off, or "". carried is what the
+	// connection has carried.
+	puts func(verb, rest string, carried load) string
 
 	addr     string
 	open     int
@@ -116,7 +134,7 @@ func (r *relay) serve(c net.Conn) {
 	if refused("greeting") || !say("220 relay.example ESMTP") {
 		return
 	}
-	loggedIn := false
+	loggedIn, carried, mail, recipients := false, load{}, false, 0
 	for {
 		line, err := in.ReadString('\n')
 		if err != nil {
@@ -128,6 +146,15 @@ func (r *relay) serve(c net.Conn) {
 			return
 		}
 		reply := "250 2.0.0 Ok"
+		if verb == "MAIL" {
+			mail, recipients = false, 0
+		}
+		if off := r.putsOff(verb, rest, carried); off != "" {
+			if !say(off) || strings.HasPrefix(off, "421") {
+				return
+			}
+			continue
+		}
 		switch verb {
 		case "EHLO":
 			reply = "250-relay.example\r\n250-PIPELINING\r\n250 AUTH PLAIN"
@@ -141,14 +168,35 @@ func (r *relay) serve(c net.Conn) {
 			if r.refusesMail(loggedIn) {
 				reply = "530 5.7.0 Must issue a STARTTLS command first"
 			}
+			mail = true
+		case "RCPT":
+			if !mail {
+				reply = "503 5.5.1 MAIL first"
+				break
+			}
+			recipients++
+			carried.recipients++
 		case "DATA":
+			if recipients == 0 {
+				reply = "554 5.5.1 no valid recipients"
+				break
+			}
 			if r.refusesMail(loggedIn) {
 				reply = "503 5.5.1 MAIL first"
 				break
 			}
-			if !say("354 go on") || !r.message(in) {
+			if !say("354 go on") {
 				return
 			}
+			off, ok := r.message(in, carried)
+			if !ok {
+				return
+			}
+			if off != "" {
+				reply = off
+				break
+			}
+			carried.messages++
 		case "QUIT":
 			say("221 2.0.0 Bye")
 			return
@@ -157,6 +205,15 @@ func (r *relay) serve(c net.Conn) {
 			return
 		}
 	}
+}
+
+func (r *relay) putsOff(verb, rest string, carried load) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.puts == nil {
+		return ""
+	}
+	return r.puts(verb, rest, carried)
 }
 
 func (r *relay) refusesMail(loggedIn bool) bool {
@@ -178,13 +235,13 @@ func (r *relay) login(rest string) bool {
 	return false
 }
 
-// message reads one, and takes it.
-func (r *relay) message(in *bufio.Reader) bool {
+// message reads one, and takes it, or puts it off.
+func (r *relay) message(in *bufio.Reader, carried load) (off string, ok bool) {
 	id := ""
 	for {
 		line, err := in.ReadString('\n')
 		if err != nil {
-			return false
+			return "", false
 		}
 		if name, value, _ := strings.Cut(line, ": "); strings.EqualFold(name, "Message-ID") && id == "" {
 			id = strings.TrimSpace(value)
@@ -197,9 +254,12 @@ func (r *relay) message(in *bufio.Reader) bool {
 	slow := r.slow
 	r.mu.Unlock()
 	time.Sleep(slow)
+	if off := r.putsOff(".", "", carried); off != "" {
+		return off, true
+	}
 	r.change(func() { r.taken[id]++ })
 	r.arrived <- id
-	return true
+	return "", true
 }
 
 // failures is how many logins were refused.

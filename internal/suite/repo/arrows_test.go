@@ -22,10 +22,11 @@ var arrows = []struct {
 	external []string
 }{
 	{"mailer/mailertest", []string{"mailer"}, nil},
+	{"mailer/internal/jsoncodec", nil, []string{"github.com/go-json-experiment/json/"}},
 	{"mailer", []string{"mailer", "internal/hostname"}, []string{"golang.org/x/"}},
 	{"backends/smtp/internal/transport", nil, nil}, // it knows no messages
 	{"backends/smtp/internal/auth", nil, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
-	{"backends/smtp", []string{"mailer", "internal/hostname", "backends/smtp/internal/"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
+	{"backends/smtp", []string{"mailer", "internal/hostname", "internal/replyrule", "internal/tlsprobe", "backends/smtp/internal/"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
 	{"backends/", []string{"mailer", "internal/"}, nil},
 	{"backends", []string{"settings", "mailer", "backends/", "internal/hostname"}, []string{"golang.org/x/"}},
 	{module, []string{"mailer", "settings", "backends", "tasks"}, []string{"github.com/redis/go-redis/v9"}}, // the root
@@ -35,9 +36,9 @@ var arrows = []struct {
 	{"internal/asynqbatch", []string{"internal/batcher", "internal/history", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sys/unix"}},
 	{"internal/batcher", nil, nil},
 	{"internal/blobstore", []string{"internal/redisconn"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
-	{"internal/redisconn", []string{"mailer"}, []string{"github.com/redis/go-redis/v9"}},
 	{"internal/history", []string{"mailer", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/find", []string{"internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9"}},
+	{"internal/redisconn", []string{"mailer", "internal/tlsprobe"}, []string{"github.com/redis/go-redis/v9"}},
 	{"internal/presence", []string{"internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9"}},
 	{"internal/queuewatch", []string{"internal/wire"}, []string{"github.com/redis/go-redis/v9"}},
 	{"internal/queuestats", []string{"internal/asynqbatch", "internal/presence", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
@@ -45,11 +46,13 @@ var arrows = []struct {
 	{"internal/redact", []string{"mailer"}, nil},
 	{"internal/hostname", nil, nil},
 	{"internal/ownhost", nil, nil},
+	{"internal/tlsprobe", nil, nil},
+	{"internal/replyrule", nil, nil},
 	{"internal/wire", []string{"mailer"}, nil},
 	{"internal/pages", []string{"mailer", "settings", "backends/smtp", "tasks", "internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/ownhost", "internal/queuestats", "internal/wire"},
 		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/metrics", []string{"mailer", "backends/smtp", "tasks", "internal/queuestats", "internal/redisconn"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
-	{"settings", []string{"internal/hostname", "internal/wire"}, []string{"github.com/kelseyhightower/envconfig"}},
+	{"settings", []string{"internal/hostname", "internal/replyrule", "internal/wire"}, []string{"github.com/kelseyhightower/envconfig"}},
 	{"examples/contact", []string{root, "mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
 	{"examples/minimal", []string{root, "mailer"}, nil},
 	{"examples/webhook/worker", []string{"mailer", "settings", "backends", "cmd/worker/workercli", "examples/webhook"}, nil},

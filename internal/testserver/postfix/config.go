@@ -91,6 +91,7 @@ func (s *Server) masterCf() string {
 		"error unix - - n - - error",
 		"retry unix - - n - - error",
 		"virtual unix - n n - - virtual",
+		"smtp unix - - n - - smtp", // for an Options.Main that relays
 		"anvil unix - - n - 1 anvil",
 		"tlsmgr unix - - n 1000? 1 tlsmgr",
 		"postlog unix-dgram n - n - 1 postlogd",

@@ -3,14 +3,14 @@ package jsoncodec
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"io"
 	"strconv"
-	"strings"
-	"unicode/utf16"
 	"unicode/utf8"
-)
 
-const reasonUTF8 = "is not valid UTF-8"
+	"github.com/go-json-experiment/json/jsontext"
+)
 
 // Decoder reads one JSON value from its beginning to its end. After the first error it reads
 // nothing more, and every method returns the zero value.
@@ -18,9 +18,11 @@ const reasonUTF8 = "is not valid UTF-8"
 // Its methods take the name of the field that they read, for errors. Where they take null, it is
 // the same as the zero value.
 type Decoder struct {
-	data []byte
-	pos  int
-	err  *Error
+	data   []byte
+	in     bytes.Buffer // from which jsontext reads without copying
+	tokens jsontext.Decoder
+	text   []byte // the last string that had escapes: its memory serves the next one
+	err    *Error
 }
 
 // Error is why a Decoder gave up.
@@ -29,8 +31,12 @@ type Error struct {
 	Reason string // what is wrong with it
 }
 
-// NewDecoder returns a Decoder of data.
-func NewDecoder(data []byte) *Decoder { return &Decoder{data: data} }
+// NewDecoder returns a Decoder of data. Where an object has a key several times, each of its values is read.
+func NewDecoder(data []byte) *Decoder {
+	d := &Decoder{data: data, in: *bytes.NewBuffer(data)}
+	d.tokens.Reset(&d.in, jsontext.AllowDuplicateNames(true))
+	return d
+}
 
 // Err returns the first error, or nil.
 func (d *Decoder) Err() *Error { return d.err }
@@ -42,97 +48,31 @@ func (d *Decoder) Fail(field, reason string) {
 	}
 }
 
-// syntax reports that the JSON is broken where the decoder stands.
-func (d *Decoder) syntax() {
-	if d.pos >= len(d.data) {
-		d.Fail("message", "is not JSON: it ends too early")
-		return
-	}
-	d.Fail("message", fmt.Sprintf("is not JSON: %q at octet %d", d.data[d.pos], d.pos+1))
-}
-
-// next skips white space and returns what follows, 0 at the end or after an error.
-func (d *Decoder) next() byte {
-	for d.err == nil && d.pos < len(d.data) {
-		switch c := d.data[d.pos]; c {
-		case ' ', '\t', '\r', '\n':
-			d.pos++
-		default:
-			return c
-		}
-	}
-	return 0
-}
-
-// take skips c if it follows.
-func (d *Decoder) take(c byte) bool {
-	if d.next() != c {
-		return false
-	}
-	d.pos++
-	return true
-}
-
 // End reads to the end of the data: nothing but white space may be left.
 func (d *Decoder) End() {
-	if d.next() != 0 || d.err == nil && d.pos < len(d.data) {
-		d.syntax()
+	if d.err != nil {
+		return
+	}
+	switch _, err := d.tokens.ReadToken(); {
+	case err == nil:
+		d.Fail("message", fmt.Sprintf("is not JSON: something follows it at octet %d", d.tokens.InputOffset()))
+	case !errors.Is(err, io.EOF):
+		d.broken("message", err)
 	}
 }
 
 // Null skips null and reports whether it was there.
-func (d *Decoder) Null() bool { return d.literal("null") }
-
-// literal skips a word such as null.
-func (d *Decoder) literal(word string) bool {
-	if d.next() == 0 || !bytes.HasPrefix(d.data[d.pos:], []byte(word)) {
-		return false
-	}
-	d.pos += len(word)
-	return true
-}
-
-// mismatch is the error of a value of the wrong type.
-func (d *Decoder) mismatch(field, want string) {
-	kinds := map[byte]string{'"': "a string", '{': "an object", '[': "a list", 't': "true", 'f': "false", 'n': "null"}
-	c := d.next()
-	kind, known := kinds[c]
-	switch {
-	case known:
-	case c == '-' || '0' <= c && c <= '9':
-		kind = "a number"
-	default:
-		d.syntax()
-		return
-	}
-	d.Fail(field, "is "+kind+", not "+want)
-}
+func (d *Decoder) Null() bool { return d.take("message", 'n') }
 
 // Object reads an object and calls value with each key where its value stands.
 func (d *Decoder) Object(field string, value func(key string)) {
-	if !d.take('{') {
+	if !d.take(field, '{') {
 		d.mismatch(field, "an object")
 		return
 	}
-	if d.take('}') {
-		return
-	}
-	for d.err == nil {
-		if d.next() != '"' {
-			d.syntax()
-			return
-		}
-		key := d.string(field)
-		if !d.take(':') {
-			d.syntax()
-			return
-		}
-		value(key)
-		if d.take('}') {
-			return
-		}
-		if !d.take(',') {
-			d.syntax()
+	for d.err == nil && !d.take(field, '}') {
+		if key := d.string(field); d.err == nil {
+			value(key)
 		}
 	}
 }
@@ -142,21 +82,12 @@ func (d *Decoder) List(field string, value func(i int)) {
 	if d.Null() {
 		return
 	}
-	if !d.take('[') {
+	if !d.take(field, '[') {
 		d.mismatch(field, "a list")
 		return
 	}
-	if d.take(']') {
-		return
-	}
-	for i := 0; d.err == nil; i++ {
+	for i := 0; d.err == nil && !d.take(field, ']'); i++ {
 		value(i)
-		if d.take(']') {
-			return
-		}
-		if !d.take(',') {
-			d.syntax()
-		}
 	}
 }
 
@@ -171,14 +102,11 @@ func (d *Decoder) Text(field string) string {
 // Texts reads a list of strings, or null. An entry may be null too.
 func (d *Decoder) Texts(field string) (all []string) {
 	d.List(field, func(i int) {
-		switch {
-		case d.Null():
-			all = append(all, "")
-		case d.next() == '"':
-			all = append(all, d.string(field))
-		default:
+		if k := d.kind(); k != '"' && k != 'n' {
 			d.mismatch(field+"["+strconv.Itoa(i)+"]", "a string")
+			return
 		}
+		all = append(all, d.Text(field))
 	})
 	return all
 }
@@ -188,11 +116,7 @@ func (d *Decoder) Base64(field string) []byte {
 	if d.Null() {
 		return nil
 	}
-	part, made := d.read(field)
-	if made != "" {
-		part = []byte(made)
-	}
-	content, err := base64.StdEncoding.AppendDecode(nil, part)
+	content, err := base64.StdEncoding.AppendDecode(nil, d.read(field))
 	if err != nil {
 		d.Fail(field, "is not base64")
 	}
@@ -201,109 +125,96 @@ func (d *Decoder) Base64(field string) []byte {
 
 // Bool reads true, false or null.
 func (d *Decoder) Bool(field string) bool {
-	if d.literal("true") {
+	if d.take(field, 't') {
 		return true
 	}
-	if !d.literal("false") && !d.Null() {
+	if !d.take(field, 'f') && !d.Null() {
 		d.mismatch(field, "true or false")
 	}
 	return false
 }
 
-func (d *Decoder) string(field string) string {
-	part, made := d.read(field)
-	if made != "" {
-		return made
-	}
-	return string(part)
-}
+func (d *Decoder) string(field string) string { return string(d.read(field)) }
 
-// read reads a string: a part of data, which the caller copies, or one that had to be made, for it
-// has escapes.
-func (d *Decoder) read(field string) (part []byte, made string) {
-	if !d.take('"') {
+// read reads a string. It is good until the next one is read.
+func (d *Decoder) read(field string) []byte {
+	if d.kind() != '"' {
 		d.mismatch(field, "a string")
-		return nil, ""
+		return nil
 	}
-	rest := d.data[d.pos:]
-	if n := plainLen(rest); n < len(rest) && rest[n] == '"' {
-		d.pos += n + 1
-		part = rest[:n]
-	} else {
-		made = d.escaped(field)
+	v, err := d.tokens.ReadValue()
+	if err != nil {
+		d.broken(field, err)
+		return nil
 	}
-	if !utf8.Valid(part) || !utf8.ValidString(made) {
-		d.Fail(field, reasonUTF8)
-		return nil, ""
+	if plain := v[1 : len(v)-1]; bytes.IndexByte(plain, '\\') < 0 {
+		return plain
 	}
-	return part, made
+	d.text, err = jsontext.AppendUnquote(d.text[:0], v)
+	if err != nil {
+		d.Fail(field, err.Error())
+	}
+	return d.text
 }
 
-// plainLen is how much of s stands for itself.
-func plainLen(s []byte) int {
-	for i, c := range s {
-		if c == '"' || c == '\\' || c < ' ' {
-			return i
-		}
+// kind is that of what follows, 0 after an error.
+func (d *Decoder) kind() jsontext.Kind {
+	if d.err != nil {
+		return 0
 	}
-	return len(s)
+	return d.tokens.PeekKind()
 }
 
-// escaped reads the rest of a string that has escapes in it (RFC 8259, 7).
-func (d *Decoder) escaped(field string) string {
-	var s strings.Builder
-	s.Grow(max(bytes.IndexByte(d.data[d.pos:], '"'), 0))
-	for d.err == nil {
-		n := plainLen(d.data[d.pos:])
-		s.Write(d.data[d.pos : d.pos+n])
-		d.pos += n
-		switch {
-		case d.pos >= len(d.data) || d.data[d.pos] < ' ':
-			d.syntax()
-		case d.data[d.pos] == '"':
-			d.pos++
-			return s.String()
-		default:
-			d.escape(field, &s)
-		}
+// take skips what follows if it is of this kind.
+func (d *Decoder) take(field string, k jsontext.Kind) bool {
+	if d.kind() != k {
+		return false
 	}
-	return ""
+	if _, err := d.tokens.ReadToken(); err != nil {
+		d.broken(field, err)
+	}
+	return d.err == nil
 }
 
-// escape reads the escape that begins where the decoder stands.
-func (d *Decoder) escape(field string, s *strings.Builder) {
-	if d.pos+1 >= len(d.data) {
-		d.pos++
-		d.syntax()
+// mismatch is the error of a value of the wrong type.
+func (d *Decoder) mismatch(field, want string) {
+	kinds := map[jsontext.Kind]string{'"': "a string", '{': "an object", '[': "a list", 't': "true", 'f': "false", 'n': "null", '0': "a number"}
+	k := d.kind()
+	if d.err != nil {
 		return
 	}
-	if plain := strings.IndexByte(`"\/bfnrt`, d.data[d.pos+1]); plain >= 0 {
-		d.pos += len(`\n`)
-		s.WriteByte("\"\\/\b\f\n\r\t"[plain])
-		return
+	if _, err := d.tokens.ReadToken(); err != nil {
+		d.broken(field, err)
 	}
-	r, ok := d.codeUnit(d.pos)
-	if !ok {
-		d.syntax()
-		return
-	}
-	d.pos += len(`\u0000`)
-	if utf16.IsSurrogate(r) {
-		low, _ := d.codeUnit(d.pos)
-		if r = utf16.DecodeRune(r, low); r == utf8.RuneError {
-			d.Fail(field, "has half of a surrogate pair")
-			return
-		}
-		d.pos += len(`\u0000`)
-	}
-	s.WriteRune(r)
+	d.Fail(field, "is "+kinds[k]+", not "+want)
 }
 
-// codeUnit reads \u0000 at pos.
-func (d *Decoder) codeUnit(pos int) (rune, bool) {
-	if len(d.data) < pos+len(`\u0000`) || d.data[pos] != '\\' || d.data[pos+1] != 'u' {
-		return 0, false
+// broken is the error of what is no JSON, or of a string that is no Unicode text.
+func (d *Decoder) broken(field string, err error) {
+	rest := bytes.TrimLeft(d.data[d.tokens.InputOffset():], " \t\r\n,:")
+	var syntax *jsontext.SyntacticError
+	switch text := badText(rest); {
+	case text != nil && utf8.Valid(text):
+		d.Fail(field, "has half of a surrogate pair")
+	case text != nil:
+		d.Fail(field, "is not valid UTF-8")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		d.Fail("message", "is not JSON: it ends too early")
+	case errors.As(err, &syntax):
+		d.Fail("message", fmt.Sprintf("is not JSON: %v at octet %d", syntax.Err, syntax.ByteOffset+1))
+	default:
+		d.Fail("message", "is not JSON: "+err.Error())
 	}
-	v, err := strconv.ParseUint(string(d.data[pos+2:pos+6]), 16, 16)
-	return rune(v), err == nil
+}
+
+// badText is the string that data begins with, if nothing but its Unicode is wrong.
+func badText(data []byte) []byte {
+	if _, err := jsontext.NewDecoder(bytes.NewReader(data)).ReadValue(); err == nil || !bytes.HasPrefix(data, []byte{'"'}) {
+		return nil
+	}
+	text, err := jsontext.NewDecoder(bytes.NewReader(data), jsontext.AllowInvalidUTF8(true)).ReadValue()
+	if err != nil {
+		return nil
+	}
+	return text
 }

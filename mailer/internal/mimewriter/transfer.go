@@ -7,17 +7,19 @@ import (
 	"io"
 	"iter"
 	"math/bits"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
 )
 
-// Encoding is a Content-Transfer-Encoding (RFC 2045, 6). 8bit is never
-// used: not every server on a message's way takes it.
+// Encoding is a Content-Transfer-Encoding (RFC 2045, 6).
 type Encoding string
 
 // The encodings.
 const (
 	SevenBit        Encoding = "7bit"
+	EightBit        Encoding = "8bit" // never sent, and never chosen: not every server on a message's way takes it
 	QuotedPrintable Encoding = "quoted-printable"
 	Base64          Encoding = "base64"
 )
@@ -142,6 +144,13 @@ func IsSevenBit(content []byte, inLines bool) bool {
 		}
 	}
 	return true
+}
+
+// IsReadable reports whether text can be written as it is for people to read (8bit): UTF-8 without
+// control characters but tab and line ends, in lines of at most 998 bytes.
+func IsReadable(text []byte) bool {
+	control := func(r rune) bool { return unicode.IsControl(r) && r != '\t' && r != '\n' && r != '\r' }
+	return utf8.Valid(text) && bytes.IndexFunc(text, control) < 0 && !HasLongLine(text)
 }
 
 // isASCIIBytes looks at eight octets at a time.

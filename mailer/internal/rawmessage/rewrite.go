@@ -2,8 +2,10 @@ package rawmessage
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/mimewriter"
 )
@@ -26,12 +28,39 @@ func SevenBit(media mimewriter.MediaType, content []byte) ([]byte, bool) {
 	return b.Bytes(), r.Long == "" && mimewriter.IsSevenBit(b.Bytes(), true)
 }
 
+// Encode writes a finished message for a mail server that takes no bytes above 127: those of the body are encoded
+// (RFC 6152, 3), but not below a signature. What of the header has such bytes already goes by SMTPUTF8 or not at all.
+// reason is "", or why it cannot be done. The same message gives the same bytes each time.
+func Encode(message []byte) (encoded []byte, reason string) {
+	fields, body, reason := Split(message)
+	if reason != "" {
+		return nil, reason
+	}
+	b := bytes.NewBuffer(make([]byte, 0, len(message)+len(message)/2))
+	r := Rewriter{Writer: mimewriter.NewWriter(b, mimewriter.Buffers{}, nil), KeepSigned: true, eightBit: true}
+	if !fields.named("MIME-Version") {
+		r.Buf = append(r.Buf, "MIME-Version: 1.0\r\n"...)
+	}
+	if !fields.named("Content-Type") && utf8.Valid(body) && !mimewriter.IsSevenBit(body, true) {
+		r.Buf = append(r.Buf, "Content-Type: text/plain; charset=utf-8\r\n"...) // a reader can no longer guess from the bytes
+	}
+	if !r.Rewrite(fields, body) || r.Long != "" {
+		return nil, cmp.Or(r.Reason, "has a line of more than 998 octets that cannot be written in another way")
+	}
+	if _, _ = r.Flush(); !bytes.HasSuffix(b.Bytes(), []byte("\r\n")) { // a bytes.Buffer takes everything
+		b.WriteString("\r\n")
+	}
+	return b.Bytes(), ""
+}
+
 // Rewriter writes a message again, with everything encoded that is not ASCII and every line that
 // is too long. It is for one message.
 type Rewriter struct {
 	mimewriter.Writer
 	KeepSigned bool   // what a signature covers is not rewritten
 	Reason     string // why the message cannot be rewritten
+
+	eightBit bool // it is rewritten for its bytes above 127, not for a long line
 
 	strict  bool            // what breaks the rules is refused, because it can be sent in another way
 	parts   int             // how many there were up to now
@@ -45,7 +74,7 @@ func (r *Rewriter) Rewrite(fields Fields, body []byte) bool {
 	r.KeepWords = true
 	if r.KeepSigned {
 		if signed := fields.named("DKIM-Signature"); signed {
-			return r.refuse("has a line of more than 998 octets and a DKIM-Signature, which would be broken if the body was encoded anew")
+			return r.refuse("has %s and a DKIM-Signature, which would be broken if the body was encoded anew", r.why())
 		}
 	}
 	r.charset = declaredCharset(fields, body, 0)
@@ -60,6 +89,14 @@ func (r *Rewriter) WriteHeader(fields Fields) bool {
 		r.covered = coveredFields(fields)
 	}
 	return r.fields(fields, "")
+}
+
+// why is the reason for which the message is rewritten.
+func (r *Rewriter) why() string {
+	if r.eightBit {
+		return "octets above 127"
+	}
+	return "a line of more than 998 octets"
 }
 
 // refuse says why the message cannot be rewritten.
@@ -102,6 +139,8 @@ func (r *Rewriter) content(fields Fields, body []byte, defaultType string, depth
 	case strings.HasPrefix(media, "multipart/") && hasParts(body, params["boundary"]):
 		// A transfer encoding of a multipart is none (RFC 2045, 6.4): nobody reads it so.
 		return r.fields(fields, mimewriter.SevenBit) && r.multipart(body, media, params["boundary"], depth)
+	case media == "message/partial" && !mimewriter.IsSevenBit(body, true):
+		return r.refuse("has a part of another message (message/partial) that is not in 7 bit, and cannot be encoded (RFC 2046, 5.2.2.1)")
 	case media == "message/rfc822" && !encoded:
 		return r.fields(fields, mimewriter.SevenBit) && r.entity(body, "text/plain", depth+1)
 	case mimewriter.IsSevenBit(body, true):

@@ -11,9 +11,10 @@ import (
 )
 
 const (
-	maxReplyLine  = 4096 // bytes in one line; RFC 5321, 4.5.3.1.5 asks for 512
-	maxReplyLines = 1000 // lines in one reply; an EHLO reply has about 15
-	maxReplyText  = 500  // bytes of a reply's text kept for people
+	maxReplyLine  = 4096    // bytes of one line that are read; RFC 5321, 4.5.3.1.5 asks for 512
+	maxSkipped    = 1 << 20 // bytes behind them that are skipped: a line without an end is no reply
+	maxReplyLines = 1000    // lines in one reply; an EHLO reply has about 15
+	maxReplyText  = 500     // bytes of a reply's text kept for people
 )
 
 // A Reply is a server's answer to one command (RFC 5321, 4.2).
@@ -86,11 +87,12 @@ func (r *ReplyReader) Read() (*Reply, error) {
 	return nil, errLong
 }
 
-// line returns the next line without its end. Some servers end lines with LF alone.
+// line returns the next line without its end. Some servers end lines with LF alone. Of one that is too long the rest
+// is skipped: a server that quotes a whole policy has accepted or refused the message all the same.
 func (r *ReplyReader) line() ([]byte, error) {
 	line, err := r.r.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) {
-		return nil, errLong
+		line, err = append(bytes.Clone(line), '\n'), r.skipLine()
 	}
 	if err != nil {
 		return nil, err
@@ -105,6 +107,18 @@ func (r *ReplyReader) line() ([]byte, error) {
 		r.Trace("S: ", string(line))
 	}
 	return line, nil
+}
+
+// skipLine skips the rest of a line.
+func (r *ReplyReader) skipLine() error {
+	for skipped := 0; skipped < maxSkipped; {
+		rest, err := r.r.ReadSlice('\n')
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return err
+		}
+		skipped += len(rest)
+	}
+	return errLong
 }
 
 // parseLine splits "250-text" or "250 text". A bare "250" is allowed too (RFC 5321, 4.2).
@@ -153,10 +167,11 @@ func (r *Reply) String() string {
 	return string(line) + " " + strings.TrimSpace(enhanced+" "+text)
 }
 
-// isEnhanced reports whether s is a status code (RFC 3463, 2) of the class of code.
+// isEnhanced reports whether s is a status code (RFC 3463, 2) that can stand behind code: of its class, or, with
+// a refusal, of that of the other refusals, for some servers do not mean a 550 so.
 func isEnhanced(s string, code int) bool {
 	parts := strings.Split(s, ".")
-	if len(parts) != 3 || parts[0] != strconv.Itoa(code/100) {
+	if len(parts) != 3 || parts[0] != strconv.Itoa(code/100) && (code < 400 || parts[0] != "4" && parts[0] != "5") {
 		return false
 	}
 	for _, p := range parts[1:] {

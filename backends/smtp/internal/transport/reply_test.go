@@ -3,6 +3,7 @@ package transport
 import (
 	"bufio"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -22,7 +23,10 @@ func TestReplyReader(t *testing.T) {
 		{"LF alone", "250-a\n250 b\n", 250, "", "a b", "250 a b", nil},
 		{"code alone", "354\r\n", 354, "", "", "354 ", nil},
 		{"empty text", "250 \r\n", 250, "", "", "250 ", nil},
-		{"enhanced of another class", "550 4.1.1 x\r\n", 550, "", "4.1.1 x", "550 4.1.1 x", nil},
+		{"enhanced of the other class of refusals", "550 4.1.1 x\r\n", 550, "4.1.1", "x", "550 4.1.1 x", nil},
+		{"enhanced of the other class of refusals", "450 5.1.1 x\r\n", 450, "5.1.1", "x", "450 5.1.1 x", nil},
+		{"enhanced of no refusal", "550 2.1.1 x\r\n", 550, "", "2.1.1 x", "550 2.1.1 x", nil},
+		{"enhanced of a refusal", "250 5.1.1 x\r\n", 250, "", "5.1.1 x", "250 5.1.1 x", nil},
 		{"no enhanced code", "550 5.1 x\r\n", 550, "", "5.1 x", "550 5.1 x", nil},
 		{"an address is none", "550 5.1.1234 x\r\n", 550, "", "5.1.1234 x", "550 5.1.1234 x", nil},
 		{"controls", "550 a\x00\x1b[31mb\x7f\xff\r\n", 550, "", "a  [31mb ?", "550 a  [31mb ?", nil},
@@ -33,7 +37,9 @@ func TestReplyReader(t *testing.T) {
 		{"code too high", "600 x\r\n", 0, "", "", "", errSyntax},
 		{"bad separator", "250+x\r\n", 0, "", "", "", errSyntax},
 		{"short", "25\r\n", 0, "", "", "", errSyntax},
-		{"line too long", "250 " + strings.Repeat("x", maxReplyLine) + "\r\n", 0, "", "", "", errLong},
+		{"a line in a buffer and a half", "250-2.0.0 a" + strings.Repeat(" ", 3*maxReplyLine/2) + "\r\n250 2.0.0 b\r\n", 250, "2.0.0", "a b", "250 2.0.0 a b", nil},
+		{"line too long", "250 " + strings.Repeat("x", maxReplyLine+maxSkipped) + "\r\n", 0, "", "", "", errLong},
+		{"long line cut off", "250 " + strings.Repeat("x", 2*maxReplyLine), 0, "", "", "", io.EOF},
 		{"too many lines", strings.Repeat("250-x\r\n", maxReplyLines) + "250 x\r\n", 0, "", "", "", errLong},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

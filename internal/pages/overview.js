@@ -1,135 +1,3 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Mailpouch</title>
-<link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect width='32' height='32' rx='8' fill='%231f6b5f'/%3E%3Cpath d='M7 11h18v11H7z M7 11l9 7 9-7' fill='none' stroke='%23fff' stroke-width='2.2' stroke-linejoin='round'/%3E%3C/svg%3E">
-<style>
-:root {
-  --paper: #f6f5f1; --card: #fffefc; --ink: #23262b; --soft: #646a72; --line: #e5e2da;
-  --good: #1f6b5f; --good-tint: #e3efea; --warn: #8a5a00; --warn-tint: #fbf0d8; --bad: #a83a26; --bad-tint: #fae6e0;
-  --bar: #4f9c8d; --bar-bad: #cf6a53;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #14171a; --card: #1c2024; --ink: #e7e5df; --soft: #9ba2aa; --line: #2d3238;
-    --good: #7fcab9; --good-tint: #1d332f; --warn: #e9bd6a; --warn-tint: #3a2f17; --bad: #f09a85; --bad-tint: #40241d;
-    --bar: #5aa797; --bar-bad: #d97860;
-  }
-}
-* { box-sizing: border-box; }
-html { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; -webkit-text-size-adjust: 100%; }
-body { max-width: 66rem; margin: 0 auto; padding: 1.75rem 1.25rem 2.5rem; font-variant-numeric: tabular-nums; }
-a { color: inherit; text-decoration-color: var(--soft); text-underline-offset: .2em; }
-a:hover { text-decoration-thickness: 2px; }
-:focus-visible { outline: 2px solid var(--good); outline-offset: 3px; border-radius: 4px; }
-h1, h2, h3, p, dl, dd, ol { margin: 0; padding: 0; }
-h1 { font-size: 1.25rem; font-weight: 650; letter-spacing: -.01em; line-height: 1.3; }
-h2 { font-size: .9375rem; font-weight: 600; margin: 2.25rem 0 .75rem; }
-h3 { font-size: 1rem; font-weight: 600; overflow-wrap: anywhere; }
-.soft { color: var(--soft); font-size: .875rem; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1.125rem 1.25rem; }
-header { display: flex; align-items: center; gap: .875rem; flex-wrap: wrap; margin-bottom: 1.5rem; }
-header svg { flex: none; width: 2.5rem; height: 2.5rem; }
-header .who { flex: 1 1 14rem; min-width: 0; }
-header .who p { overflow-wrap: anywhere; }
-.chip { display: inline-flex; align-items: center; gap: .45em; padding: .2rem .7rem; border-radius: 99px; font-size: .8125rem; font-weight: 600; white-space: nowrap; background: var(--good-tint); color: var(--good); }
-.chip::before { content: ""; width: .5em; height: .5em; border-radius: 50%; background: currentColor; }
-.chip.idle { background: none; box-shadow: inset 0 0 0 1px var(--line); color: var(--soft); }
-.chip.warn { background: var(--warn-tint); color: var(--warn); }
-.chip.bad { background: var(--bad-tint); color: var(--bad); }
-button { font: inherit; font-size: .8125rem; color: var(--soft); background: none; border: 1px solid var(--line); border-radius: 99px; padding: .2rem .8rem; cursor: pointer; min-width: 5.25rem; }
-button:hover { color: var(--ink); border-color: var(--soft); }
-.notice { border-radius: 12px; padding: .875rem 1.25rem; margin-bottom: 1.25rem; background: var(--warn-tint); overflow-wrap: anywhere; }
-.notice.bad { background: var(--bad-tint); }
-.notice strong { font-weight: 650; }
-.notice + .notice { margin-top: -.5rem; }
-.flow { display: grid; grid-template-columns: auto 1fr; gap: 1rem 2.5rem; align-items: end; }
-.big { font-size: 2.75rem; font-weight: 600; line-height: 1.05; letter-spacing: -.03em; min-width: 3.2em; }
-.chart { min-width: 0; }
-.chart svg { display: block; width: 100%; height: 4.75rem; }
-.chart p { display: flex; justify-content: space-between; }
-.chart rect { fill: var(--bar); }
-.chart rect.failed { fill: var(--bar-bad); }
-.chart line { stroke: var(--line); stroke-width: 1; vector-effect: non-scaling-stroke; }
-dl.facts { display: flex; flex-wrap: wrap; gap: .75rem 2rem; }
-.flow dl.facts { grid-column: 1 / -1; border-top: 1px solid var(--line); padding-top: 1rem; }
-dl.facts div { display: flex; flex-direction: column-reverse; }
-dl.facts dd { font-size: 1.125rem; font-weight: 600; line-height: 1.35; }
-dl.facts dt { color: var(--soft); font-size: .8125rem; }
-dd.bad, td.bad, a.bad { color: var(--bad); }
-.mailers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem; }
-.mailers .card { display: flex; flex-direction: column; gap: .875rem; }
-.mailers .top { display: flex; justify-content: space-between; gap: 1rem; align-items: center; }
-.mailers .why { font-size: .875rem; color: var(--soft); overflow-wrap: anywhere; border-top: 1px solid var(--line); padding-top: .75rem; margin-top: auto; }
-.mailers .held { border-color: var(--warn); }
-.mailers dl.facts { gap: .75rem 2.25rem; }
-.mailers dt { white-space: nowrap; }
-.table { padding: .375rem 1.25rem; }
-table { width: 100%; border-collapse: collapse; }
-th, td { padding: .625rem .5rem; text-align: right; vertical-align: baseline; white-space: nowrap; }
-thead th { color: var(--soft); font-size: .8125rem; font-weight: 500; }
-tbody th { text-align: left; font-weight: 600; white-space: normal; overflow-wrap: anywhere; }
-th:first-child { text-align: left; padding-left: 0; }
-th:last-child, td:last-child { padding-right: 0; }
-tbody tr { border-top: 1px solid var(--line); }
-tbody tr.part { border-top: 0; }
-tbody tr.part th, tbody tr.part td { font-weight: 400; font-size: .8125rem; color: var(--soft); padding-top: 0; }
-tbody tr.part th { padding-left: 1rem; }
-td.none { color: var(--soft); }
-td .chip { font-size: .75rem; }
-ol.failures { list-style: none; padding: .375rem 1.25rem; }
-ol.failures li { display: grid; grid-template-columns: 7.5rem 1fr; gap: .125rem 1.25rem; padding: .75rem 0; border-top: 1px solid var(--line); }
-ol.failures li:first-child { border-top: 0; }
-ol.failures .text { overflow-wrap: anywhere; }
-ol.failures .soft { grid-column: 2; overflow-wrap: anywhere; }
-ol.failures .when { color: var(--soft); font-size: .875rem; padding-top: .0625rem; }
-.what { font-weight: 600; color: var(--warn); }
-.what.bad { color: var(--bad); }
-.empty { color: var(--soft); }
-footer { display: flex; flex-wrap: wrap; gap: .375rem 1.5rem; margin-top: 2.25rem; color: var(--soft); font-size: .875rem; }
-.stale main { opacity: .5; }
-.hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
-@media (max-width: 44rem) {
-  body { padding: 1.25rem 1rem 2rem; }
-  header { margin-bottom: 1.125rem; gap: .75rem; }
-  header .who { flex-basis: calc(100% - 4rem); }
-  .flow { grid-template-columns: 1fr; gap: 1rem; }
-  .flow dl.facts { display: grid; grid-template-columns: repeat(2, 1fr); }
-  .mailers dl.facts { display: grid; grid-template-columns: repeat(4, auto); gap: .75rem 1rem; justify-content: space-between; }
-  thead { display: none; }
-  table, tbody { display: block; }
-  tbody tr { display: grid; grid-template-columns: repeat(4, 1fr); gap: .5rem .75rem; padding: .875rem 0; }
-  tbody tr:first-child { border-top: 0; }
-  tbody tr.part { padding: 0 0 .875rem; }
-  tbody th { grid-column: 1 / -1; padding: 0; }
-  tbody td { display: flex; flex-direction: column; text-align: left; padding: 0; font-weight: 600; }
-  tbody td.none { font-weight: 400; }
-  tbody td::before { content: attr(data-label); color: var(--soft); font-size: .75rem; font-weight: 400; }
-  ol.failures li { grid-template-columns: 1fr; }
-  ol.failures .soft { grid-column: 1; }
-}
-</style>
-</head>
-<body>
-<header>
-  <svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" fill="#1f6b5f"/><path d="M7 11h18v11H7z M7 11l9 7 9-7" fill="none" stroke="#fff" stroke-width="2" stroke-linejoin="round"/></svg>
-  <div class="who"><h1>Mailpouch</h1><p class="soft" id="who">worker</p></div>
-  <span id="state" role="status" class="chip idle">connecting</span>
-  <button id="pause" type="button" aria-pressed="false">Pause</button>
-</header>
-<noscript><p class="notice">This page needs JavaScript. <a href="/status.json">/status.json</a> has the same numbers.</p></noscript>
-<div id="notices"></div>
-<main id="main"></main>
-<footer>
-  <a href="/monitor/">All tasks, in asynqmon</a>
-  <a href="/metrics">Metrics</a>
-  <a href="/readyz">Readiness</a>
-  <a href="/status.json">These numbers as JSON</a>
-</footer>
-<script>
 "use strict";
 // All that comes from messages and servers goes in as text nodes: there is no way for it to
 // become markup.
@@ -250,6 +118,8 @@ function mailer(m) {
       fact("last batch", m.last_batch ? number(m.last_batch) : "–"),
       fact("sent", number(m.flow.sent))),
     m.allowed && h("p", { class: "why" }, `The relay allows ${number(m.allowed)} of ${number(m.wanted)} connections at once.`),
+    m.carries && h("p", { class: "why" }, m.carries === 1 ? "The relay takes one message over each connection."
+      : `The relay takes ${number(m.carries)} messages over one connection, which is then replaced.`),
     m.held_since ? h("p", { class: "why" }, m.held_why)
       : m.last_error && h("p", { class: "why" }, ago(m.error_at), ": ", m.last_error));
 }
@@ -333,15 +203,15 @@ function show(s) {
     h("h2", {}, "Newest failures"), failures(s.failures));
 }
 
-let paused = false, answered = Date.now();
+let frozen = false, answered = Date.now();
 
 async function refresh() {
-  if (paused || document.hidden) return;
+  if (frozen || document.hidden) return;
   try {
     const reply = await fetch("/status.json", { signal: AbortSignal.timeout(5000) });
     if (!reply.ok) throw new Error(reply.status === 401 ? "a password is needed: load this page again" : "it says " + reply.status);
     const s = await reply.json();
-    if (paused) return;
+    if (frozen) return;
     answered = Date.now();
     document.body.classList.remove("stale");
     show(s);
@@ -353,10 +223,11 @@ async function refresh() {
   }
 }
 
-document.getElementById("pause").addEventListener("click", (event) => {
-  paused = !paused;
-  event.target.textContent = paused ? "Go on" : "Pause";
-  event.target.setAttribute("aria-pressed", String(paused));
+document.getElementById("freeze").addEventListener("click", (event) => {
+  frozen = !frozen;
+  event.target.textContent = frozen ? "Go on" : "Freeze page";
+  event.target.setAttribute("aria-pressed", String(frozen));
+  document.body.classList.toggle("frozen", frozen);
   refresh();
 });
 document.addEventListener("visibilitychange", refresh);
@@ -366,6 +237,3 @@ document.addEventListener("visibilitychange", refresh);
     await new Promise((wake) => setTimeout(wake, 1000));
   }
 })();
-</script>
-</body>
-</html>

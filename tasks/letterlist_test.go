@@ -14,11 +14,11 @@ import (
 func TestEachMember(t *testing.T) {
 	t.Parallel()
 	client := redistest.Start(t, redistest.Options{}).Client(t)
-	const n = 5 * deadPage
+	const n = 5 * letterPage
 	name := func(i int) string { return fmt.Sprintf("%06d", i) }
 	var members []redis.Z
 	for i := range n {
-		members = append(members, redis.Z{Score: float64(i / (2 * deadPage)), Member: name(i)}) // many of one second
+		members = append(members, redis.Z{Score: float64(i / (2 * letterPage)), Member: name(i)}) // many of one second
 	}
 	for what, change := range map[string]func(key string, i int, id string){
 		"nothing happens":  func(string, int, string) {},
@@ -37,10 +37,11 @@ func TestEachMember(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []string
-			for id, err := range eachMember(t.Context(), client, key) {
+			for z, err := range eachMember(t.Context(), client, key) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				id := member(z)
 				change(key, len(got), id)
 				got = append(got, id)
 			}
