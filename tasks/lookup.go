@@ -94,6 +94,11 @@ func (q *Queue) Status(ctx context.Context, id string) (Status, error) {
 	return NewLookup(q.redis).Status(ctx, id)
 }
 
+// History is as Lookup.History.
+func (q *Queue) History(ctx context.Context, s Search) (Found, error) {
+	return NewLookup(q.redis).History(ctx, s)
+}
+
 // Lookup finds messages, wherever they are, in all queues of a Redis.
 type Lookup struct{ redis redis.UniversalClient }
 
