@@ -242,12 +242,7 @@ func near(a, b color.Color) bool { //nolint:misspell // as Go spells it
 }
 
 // says waits until the page says so.
-func says(b *browsertest.Tab, want string) {
-	_ = browsertest.Get(b, chromedp.Evaluate[bool](fmt.Sprintf(`new Promise((done) => {
-		const look = () => document.body.innerText.includes(%q) ? done(true) : setTimeout(look, 20);
-		look();
-	})`, want), chromedp.EvalAwaitPromise))
-}
+func says(b *browsertest.Tab, want string) { b.Says(want) }
 
 // prefer makes the browser that of somebody who likes light or dark pages.
 func prefer(b *browsertest.Tab, scheme string) {

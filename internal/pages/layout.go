@@ -26,12 +26,14 @@ var (
 type section struct{ Name, Path string }
 
 var sections = []section{
-	{"Overview", overviewPath}, {"Monitor", monitorPath},
+	{"Overview", overviewPath}, {"Dead letters", deadPath}, {"Retries", retriesPath}, {"Monitor", monitorPath},
 }
 
 // The paths of the sections.
 const (
 	overviewPath = "/"
+	deadPath     = "/dead"
+	retriesPath  = "/retries"
 	monitorPath  = "/monitor/"
 )
 

@@ -19,6 +19,8 @@ import (
 
 var screenshots = flag.Bool("screenshots", false, "write the pictures of README into docs/images")
 
+var shots = flag.String("shots", "", "write pictures of the pages into this directory, to look at")
+
 func TestMain(m *testing.M) {
 	redis.SetLogger(silence{}) // what matters comes back as an error
 	goleak.VerifyTestMain(m)

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,7 +21,9 @@ import (
 	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/settings"
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // Config configures a Server. Redis and State are required.
@@ -173,6 +177,10 @@ func (s *Server) handler() http.Handler {
 	inside := http.NewServeMux()
 	inside.HandleFunc("GET /{$}", overview())
 	inside.HandleFunc("GET /status.json", s.status)
+	for _, source := range []letterSource{deadSource(tasks.NewDeadLetters(s.cfg.Redis)), retrySource(tasks.NewRetries(s.cfg.Redis))} {
+		l := &letters{source: source, view: s.cfg.view(), mayWrite: s.cfg.AllowWrite, log: s.cfg.Logger, known: s.names}
+		l.register(inside)
+	}
 	inside.Handle(monitorPath, newMonitor(s.cfg.Redis, s.cfg.view(), s.cfg.AllowWrite))
 	if s.cfg.Metrics != nil {
 		inside.Handle("GET /metrics", s.cfg.Metrics)
@@ -186,6 +194,22 @@ func (s *Server) handler() http.Handler {
 	all.HandleFunc("GET /readyz", s.ready)
 	all.Handle("/", s.guard.protect(protected))
 	return harden(all)
+}
+
+// names are the queues, as producers call them, and the mailers that there are, to choose from.
+func (s *Server) names() (queues, mailers []string) {
+	queues, mailers = slices.Collect(maps.Keys(s.cfg.Queues)), append(s.cfg.State.names(), settings.DefaultMailer)
+	all, _ := s.queues.get(context.Background()) // as they were last seen, if Redis does not answer
+	for _, q := range all {
+		name := wire.ParseQueueName(q.Name)
+		queues = append(queues, name.Queue)
+		if name.Mailer != "" {
+			mailers = append(mailers, name.Mailer)
+		}
+	}
+	slices.Sort(queues)
+	slices.Sort(mailers)
+	return slices.Compact(queues), slices.Compact(mailers)
 }
 
 // warner logs what net/http has to say, such as that a handler panicked.

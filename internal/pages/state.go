@@ -78,6 +78,19 @@ func NewState(names ...string) *State {
 	return s
 }
 
+// names are the named mailers.
+func (s *State) names() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var names []string
+	for name := range s.mailers {
+		if name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // Observer is what the worker tells.
 func (s *State) Observer() tasks.Observer {
 	return tasks.Observer{Batch: s.batch, Outcome: s.outcome, Held: s.held, Connections: s.allows, SessionLimit: s.carries}

@@ -8,6 +8,7 @@ import (
 	"image/png"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -117,6 +118,27 @@ func Get[T any](b *Tab, action chromedp.Action[T]) T {
 		b.t.Fatalf("browsertest: %v", err)
 	}
 	return got
+}
+
+// Says waits until the page says so, also if it is only on its way.
+func (b *Tab) Says(want string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, timeout)
+	defer cancel()
+	text := ""
+	for ctx.Err() == nil {
+		// It fails while one page goes and another one comes.
+		if got, err := chromedp.Run(ctx, chromedp.Evaluate[string]("document.body?.innerText ?? ''")); err == nil {
+			if text = got; strings.Contains(text, want) {
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	b.t.Fatalf("browsertest: the page does not say %q:\n%s", want, text)
 }
 
 // Screenshot writes what the tab shows at that size, in CSS pixels, to a PNG file.

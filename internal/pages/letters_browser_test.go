@@ -1,0 +1,123 @@
+package pages
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	browsertest "github.com/mailpouch/mailpouch/internal/testserver/browser"
+	"github.com/mailpouch/mailpouch/tasks"
+)
+
+// click clicks on an element, and does not wait for what comes of it.
+func click(b *browsertest.Tab, selector string) {
+	_ = browsertest.Get(b, chromedp.Evaluate[bool](fmt.Sprintf("(document.querySelector(%q).click(), true)", selector)))
+}
+
+// wide fails the test if the page is wider than a screen.
+func wide(b *browsertest.Tab, t *testing.T, width int64) {
+	t.Helper()
+	b.Do(chromedp.EmulateViewport(width, 844))
+	if got := browsertest.Get(b, chromedp.Evaluate[int64]("document.documentElement.scrollWidth")); got > width {
+		t.Errorf("at %d px the page is %d px wide", width, got)
+	}
+	b.Do(chromedp.ResetViewport())
+}
+
+// Dead letters are looked at, filtered, replayed and deleted by hand.
+func TestBrowser_letters(t *testing.T) {
+	s := newScene(t)
+	s.server = serve(t, Config{Redis: s.server.cfg.Redis, State: s.state, AllowWrite: true, Queues: map[string]int{"critical": 6, "default": 3, "bulk": 1}})
+	s.enqueue(tasks.Options{Tags: []string{"parcel"}, Mailing: "november-2026"}, "nobody%d@example.com", "Your parcel no. %d is on its way", 9, 9)
+	s.enqueue(tasks.Options{Queue: "bulk"}, "evil%d@example.com", "<svg onload=document.title='owned'> %d", 2, 2)
+	s.enqueue(tasks.Options{}, "busy%d@example.org", "Your order %d", 3, 3)
+	b := browsertest.Start(t)
+	url := strings.TrimSuffix(s.server.URL(), "/")
+	b.Do(chromedp.Navigate(url + "/dead"))
+	says(b, "1 to 11 of 11")
+	text := browsertest.Get(b, chromedp.Text("body"))
+	for _, want := range []string{"550 5.1.1 …: Recipient address rejected: User unknown", "550 5.1.1 <n***@example.com>: Recipient address rejected", "#parcel", "mailing november-2026", "<script>document.title"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page does not say %q:\n%s", want, text)
+		}
+	}
+	for _, never := range []string{"nobody0@", "the-secret-body"} {
+		if strings.Contains(text, never) {
+			t.Errorf("the page shows %q", never)
+		}
+	}
+	if title := browsertest.Get(b, chromedp.Evaluate[string]("document.title")); title != "Dead letters · Mailpouch" {
+		t.Errorf("the title is %q", title)
+	}
+	wide(b, t, 390)
+	wide(b, t, 1280)
+	shot(b, t, "dead")
+
+	click(b, ".groups li:nth-child(1) a")
+	says(b, "1 to 9 of 9")
+	click(b, ".letters li:nth-child(1) .what")
+	says(b, "last try")
+	says(b, "not delivered to n***@example.com")
+	wide(b, t, 390)
+	shot(b, t, "letter")
+
+	b.Do(chromedp.Navigate(url + "/dead?queue=bulk"))
+	click(b, ".letters li:nth-child(1) input")
+	click(b, `button[value="delete"]`)
+	says(b, "Delete this message?")
+	shot(b, t, "sure")
+	click(b, ".sure button.primary")
+	says(b, "1 deleted.")
+	says(b, "1 to 1 of 1")
+
+	b.Do(chromedp.Navigate(url + "/dead?tag=parcel"))
+	click(b, `input[name="all"]`)
+	click(b, `button[value="replay"]`)
+	says(b, "Replay all 9 of these messages?")
+	click(b, ".sure button.primary")
+	says(b, "9 queued again.")
+	for range 9 { // they are refused again
+		select {
+		case <-s.outcomes:
+		case <-time.After(time.Minute):
+			t.Fatal("what was replayed is not tried")
+		}
+	}
+
+	b.Do(chromedp.Navigate(url + "/retries"))
+	says(b, "Greylisting in action")
+	says(b, "next in")
+	wide(b, t, 390)
+	shot(b, t, "retries")
+	click(b, ".letters li:nth-child(1) input")
+	click(b, `button[value="now"]`)
+	says(b, "1 tried now.")
+	b.Do(chromedp.Navigate(url + "/retries"))
+	click(b, ".letters li:nth-child(1) input")
+	click(b, `button[value="cancel"]`)
+	click(b, ".sure button.primary")
+	says(b, "1 cancelled.")
+
+	b.Do(chromedp.Navigate(url + "/dead?since=yesterday"))
+	says(b, `since: "yesterday" is no time`)
+}
+
+// shot writes screenshots of a page, light and dark, wide and narrow, into the directory that the flag names.
+func shot(b *browsertest.Tab, t *testing.T, name string) {
+	t.Helper()
+	if *shots == "" {
+		return
+	}
+	for _, scheme := range []string{"light", "dark"} {
+		prefer(b, scheme)
+		for _, width := range []int64{1280, 390} {
+			b.Do(chromedp.EmulateViewport(width, 900))
+			b.Screenshot(fmt.Sprintf("%s/%s-%s-%d.png", *shots, name, scheme, width), width, 900)
+		}
+	}
+	prefer(b, "light")
+	b.Do(chromedp.ResetViewport())
+}
