@@ -5,6 +5,7 @@
 //	/readyz       200 while mail flows: Redis answers, no relay is held, the worker is not ending
 //	/metrics      for Prometheus
 //	/             the page, kept up to date by /status.json
+//	/history      where a message is, or what became of it, by ID, Message-ID or recipient
 //	/monitor/     asynqmon
 //
 // Everything that comes from a message or from a mail server is hostile: it is cut, freed of

@@ -26,7 +26,7 @@ var (
 type section struct{ Name, Path string }
 
 var sections = []section{
-	{"Overview", overviewPath}, {"Dead letters", deadPath}, {"Retries", retriesPath}, {"Monitor", monitorPath},
+	{"Overview", overviewPath}, {"Dead letters", deadPath}, {"Retries", retriesPath}, {"Find", historyPath}, {"Monitor", monitorPath},
 }
 
 // The paths of the sections.
@@ -34,6 +34,7 @@ const (
 	overviewPath = "/"
 	deadPath     = "/dead"
 	retriesPath  = "/retries"
+	historyPath  = "/history"
 	monitorPath  = "/monitor/"
 )
 
@@ -102,6 +103,9 @@ var wording = template.FuncMap{
 	"stamp":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	"size":   size,
 	"escape": url.PathEscape,
+	"tone":   tone,
+	"when":   when,
+	"whom":   whom,
 }
 
 // number writes a number with commas: 1,284,310.
