@@ -1,7 +1,6 @@
 package mailpouch
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -27,17 +26,13 @@ func QueueConfig(s settings.Settings) tasks.QueueConfig {
 		IdempotencyWindow:   q.IdempotencyWindow,
 		BulkSize:            q.BulkSize,
 		Shards:              q.Shards,
-		Options:             Options(s, tasks.Options{}),
+		Options:             Options(s, mailer.Options{}),
 	}
 }
 
 // Options returns o with what it leaves open as the settings have it.
-func Options(s settings.Settings, o tasks.Options) tasks.Options {
-	o.Queue = cmp.Or(o.Queue, s.Queue.Name)
-	if o.MaxRetry == nil {
-		o.MaxRetry = new(s.Queue.MaxRetry)
-	}
-	return o
+func Options(s settings.Settings, o mailer.Options) mailer.Options {
+	return o.Or(mailer.Options{Queue: s.Queue.Name, MaxRetry: new(s.Queue.MaxRetry)})
 }
 
 // WorkerConfig is the worker that the settings describe, with the backends of a registry.

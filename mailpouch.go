@@ -38,8 +38,8 @@ type App struct {
 	// the environment names another one.
 	Mailer *mailer.Mailer
 
-	// Queue is the queue itself, for what a Mailer has no words for: options of one message,
-	// task IDs, Cancel. Its messages wait for a worker whatever EMAIL_BACKEND says.
+	// Queue is the queue itself, for what a Mailer has no words for, such as Cancel. Its messages wait for a worker
+	// whatever EMAIL_BACKEND says.
 	Queue *tasks.Queue
 
 	// Redis is the client of Queue, for tasks.NewDeadLetters. Close closes it.
@@ -52,9 +52,9 @@ type Config struct {
 	// backends.Builtin() if nil. The queue is added to it.
 	Registry backends.Registry
 
-	// Options are for every message. Queue and MaxRetry, where they are not set, are the
-	// settings'.
-	Options tasks.Options
+	// Options are for every message, unless Mailer.With or Queue.With has others. Queue and MaxRetry,
+	// where they are not set, are the settings'.
+	Options mailer.Options
 
 	Tracer tasks.Tracer // no traces if nil
 }
@@ -128,7 +128,7 @@ func New(ctx context.Context, s settings.Settings, cfg Config) (*App, error) {
 	case err != nil:
 		return nil, errors.Join(err, client.Close())
 	}
-	return &App{Mailer: mail, Queue: queue, Redis: client}, nil
+	return &App{Mailer: mail.With(cfg.Options), Queue: queue, Redis: client}, nil
 }
 
 // Close lets go of Redis.

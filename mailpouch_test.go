@@ -7,7 +7,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/hibiken/asynq"
 	"go.uber.org/goleak"
 
 	"github.com/mailpouch/mailpouch"
@@ -67,7 +69,7 @@ func TestOpen(t *testing.T) {
 	}
 	send(app.Mailer.SendMail(t.Context(), "Hello", "It works.", "", []string{"bob@example.org"}, nil))
 	send(app.Mailer.MailAdmins(t.Context(), "Down", "All of it.", nil))
-	send(app.Mailer.SendMail(t.Context(), "Hello", "It works.", "", []string{"bob@example.org"}, &mailer.SendOptions{Connection: mailer.Connection{Using: "marketing"}}))
+	send(app.Mailer.With(mailer.Options{Using: "marketing"}).SendMail(t.Context(), "Hello", "It works.", "", []string{"bob@example.org"}, nil))
 	id, err := app.Queue.Enqueue(t.Context(), &mailer.EmailMessage{Subject: "Hi", To: []string{"bob@example.org"}})
 	if err != nil || id == "" {
 		t.Errorf("Enqueue: %q, %v", id, err)
@@ -77,6 +79,65 @@ func TestOpen(t *testing.T) {
 	}
 	if _, err := app.Queue.Using("nobody"); err == nil {
 		t.Error("the queue knows any mailer")
+	}
+}
+
+// Options go with any message, to the queue and to named mailers; what they leave open is as the settings have it.
+func TestApp_With(t *testing.T) {
+	environment(t, map[string]string{"EMAIL_QUEUE": "normal", "EMAIL_MAX_RETRY": "7", "EMAIL_MAILERS": "marketing"})
+	app := open(t)
+	inspector := asynq.NewInspectorFromRedisClient(app.Redis)
+	html := &mailer.EmailMessage{Subject: "Hello", Body: "It works.", To: []string{"bob@example.org"}}
+	html.AttachAlternative("<p>It works.</p>", "text/html")
+	html.Attach("a.txt", []byte("a"), "text/plain")
+
+	later := app.Mailer.With(mailer.Options{Using: "marketing", ProcessIn: time.Hour, IdempotencyKey: "order-17", Tags: []string{"order"}})
+	id, err := later.Enqueue(t.Context(), html)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := later.Enqueue(t.Context(), html); again != id || err != nil {
+		t.Errorf("handed over again: %q, %v, want %q", again, err, id)
+	}
+	task, err := inspector.GetTaskInfo("marketing.normal", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if task.State != asynq.TaskStateScheduled || task.MaxRetry < 7 || task.MaxRetry > 8 || !strings.Contains(string(task.Payload), `"tags":["order"]`) ||
+		!strings.Contains(string(task.Payload), `"filename":"a.txt"`) {
+		t.Errorf("%v, %d retries: %s", task.State, task.MaxRetry, task.Payload)
+	}
+	if err := app.Queue.With(mailer.Options{Using: "marketing"}).Cancel(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+	results, err := app.Mailer.With(mailer.Options{Queue: "bulk"}).SendResults(t.Context(), html, html)
+	if err != nil || len(results) != 2 || results[0].TaskID == results[1].TaskID {
+		t.Fatalf("%+v, %v", results, err)
+	}
+	for _, r := range results {
+		if err := app.Queue.With(mailer.Options{Queue: "bulk"}).Cancel(t.Context(), r.TaskID); err != nil {
+			t.Errorf("%s: %v", r.TaskID, err)
+		}
+	}
+	if _, err := app.Mailer.With(mailer.Options{Using: "nobody"}).Send(t.Context(), html); err == nil {
+		t.Error("a mailer that is not configured was taken")
+	}
+}
+
+// In development, where mail is not queued, options are checked as in production.
+func TestApp_With_console(t *testing.T) {
+	environment(t, map[string]string{"EMAIL_BACKEND": "dummy", "EMAIL_MAILERS": "marketing", "EMAIL_MARKETING_BACKEND": "dummy"})
+	app := open(t)
+	message := &mailer.EmailMessage{To: []string{"bob@example.org"}}
+	for _, o := range []mailer.Options{{}, {Using: "marketing"}, {Using: "default", Queue: "bulk", ProcessIn: time.Hour, Unique: time.Hour}} {
+		if id, err := app.Mailer.With(o).Enqueue(t.Context(), message); id != "" || err != nil {
+			t.Errorf("%+v: %q, %v", o, id, err)
+		}
+	}
+	for _, o := range []mailer.Options{{Using: "nobody"}, {Queue: "a b"}, {ProcessIn: -1}, {Mailing: "a.b"}, {Tags: []string{""}}} {
+		if _, err := app.Mailer.With(o).Send(t.Context(), message); err == nil {
+			t.Errorf("%+v was taken", o)
+		}
 	}
 }
 

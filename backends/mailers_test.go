@@ -48,7 +48,7 @@ func made(names ...string) (backends.Registry, *[]settings.Settings) {
 
 func using(t *testing.T, m *mailer.Mailer, c mailer.Connection) error {
 	t.Helper()
-	_, err := m.SendMail(t.Context(), "Hello", "Body", "", []string{"ann@example.com"}, &mailer.SendOptions{Connection: c})
+	_, err := m.With(mailer.Options{Using: c.Using}).SendMail(t.Context(), "Hello", "Body", "", []string{"ann@example.com"}, &mailer.SendOptions{Username: c.Username, Password: c.Password})
 	return err
 }
 

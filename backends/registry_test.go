@@ -209,7 +209,8 @@ func TestRegistry_Mailer_connection(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			n, err := m.SendMail(t.Context(), "Hello", "Body", "", []string{"ann@example.com"}, &mailer.SendOptions{Connection: tt.connection})
+			c := tt.connection
+			n, err := m.With(mailer.Options{Using: c.Using}).SendMail(t.Context(), "Hello", "Body", "", []string{"ann@example.com"}, &mailer.SendOptions{Username: c.Username, Password: c.Password})
 			if tt.err != "" {
 				if err == nil || !strings.HasPrefix(err.Error(), tt.err) || strings.Contains(err.Error(), "hunter2") || len(r.messages) > 0 {
 					t.Errorf("got %v (%d sent), want %s", err, len(r.messages), tt.err)
@@ -223,7 +224,7 @@ func TestRegistry_Mailer_connection(t *testing.T) {
 				t.Errorf("login with %q and %q", got.User, got.Password.Reveal())
 			}
 			send := func(c mailer.Connection) {
-				_, _ = m.SendMail(t.Context(), "", "", "", []string{"a@b.c"}, &mailer.SendOptions{Connection: c})
+				_, _ = m.With(mailer.Options{Using: c.Using}).SendMail(t.Context(), "", "", "", []string{"a@b.c"}, &mailer.SendOptions{Username: c.Username, Password: c.Password})
 			}
 			if send(mailer.Connection{}); r.settings.SMTP.User != "u" {
 				t.Errorf("the next call logs in as %q", r.settings.SMTP.User)

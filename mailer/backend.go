@@ -39,6 +39,7 @@ type Backend interface {
 // Result is the fate of one message.
 type Result struct {
 	Reply   string       // the next hop's words on accepting it, such as "250 2.0.0 Ok: queued as 4C1D"
+	TaskID  string       // what a queue knows the message by, for Cancel; empty if it does not wait in one
 	Refused []*SendError // recipients refused though the message was accepted for others
 	Skipped bool         // there was nobody to send it to
 	Err     error        // nil if it was accepted or skipped

@@ -14,6 +14,10 @@ type BatchSender interface {
 type Batch struct {
 	Messages []*EmailMessage
 
+	// Options say how the messages are to be handed over. A queue obeys them, with what they leave open as it is
+	// configured. A backend that delivers at once has no use for them.
+	Options Options
+
 	// Begin, if not nil, is asked right before a message's turn, by its index. An error is
 	// that message's result, as it is, and nothing of the message is sent; the others go on.
 	//
@@ -102,9 +106,14 @@ func (b Batch) commit(i int) error {
 // Collect sends the messages as one batch and returns what Backend.SendMessages has to return, so
 // that a BatchSender's SendMessages can be one call of it.
 func Collect(ctx context.Context, s BatchSender, messages []*EmailMessage) (sent int, err error) {
-	errs := make(SendErrors, len(messages))
+	return collect(ctx, s, Batch{Messages: messages})
+}
+
+// collect is Collect of a batch without Report.
+func collect(ctx context.Context, s BatchSender, batch Batch) (sent int, err error) {
+	errs := make(SendErrors, len(batch.Messages))
 	failed := false
-	s.SendBatch(ctx, Batch{Messages: messages, Report: func(group []Report) {
+	batch.Report = func(group []Report) {
 		for _, r := range group {
 			errs[r.Index] = r.Error()
 			failed = failed || errs[r.Index] != nil
@@ -112,7 +121,8 @@ func Collect(ctx context.Context, s BatchSender, messages []*EmailMessage) (sent
 				sent++
 			}
 		}
-	}})
+	}
+	s.SendBatch(ctx, batch)
 	if failed {
 		return sent, errs
 	}

@@ -31,7 +31,7 @@ func (m *EmailMessage) WithDefaults(d Defaults) *EmailMessage {
 		c.MessageID = newMessageID(d.Domain())
 	}
 	if c.Date.IsZero() && c.header("Date") == "" && c.RawHeader("Date") == "" {
-		c.Date = now(d.LocalTime)
+		c.Date = wholeSeconds(time.Now(), d.LocalTime)
 	}
 	if c.FromEmail == m.FromEmail && c.Charset == m.Charset && c.MessageID == m.MessageID && c.Date.Equal(m.Date) {
 		return m
@@ -58,11 +58,10 @@ func completeID(id string) string {
 	return id
 }
 
-// now returns the time in whole seconds, because a Date field has no smaller unit.
-func now(local bool) time.Time {
-	t := time.Now().Truncate(time.Second)
-	if local {
-		return t
+// wholeSeconds is a time as a Date field has it, which has no smaller unit.
+func wholeSeconds(t time.Time, local bool) time.Time {
+	if t = t.Truncate(time.Second); local {
+		return t.Local()
 	}
 	return t.UTC()
 }

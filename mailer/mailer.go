@@ -3,11 +3,12 @@ package mailer
 import (
 	"context"
 	"errors"
+	"time"
 )
 
-// Connection selects a mailer and a login for a call. The zero value is the default mailer.
+// Connection is what a call asks Config.Connect for. The zero value is the default mailer.
 type Connection struct {
-	Using    string // the name of a configured mailer, or "" for the default one
+	Using    string // the name of a configured mailer, or "" for the default one (Options.Using)
 	Username string // with Password: log in with these instead of the configured ones
 	Password string
 }
@@ -28,7 +29,8 @@ type Config struct {
 
 // Mailer hands messages to a backend. It may be used by several goroutines.
 type Mailer struct {
-	cfg Config
+	cfg     Config
+	options Options
 }
 
 // New returns a Mailer. It is an error if cfg.Connect is nil.
@@ -42,7 +44,15 @@ func New(cfg Config) (*Mailer, error) {
 	return &Mailer{cfg: cfg}, nil
 }
 
-// SendOptions are the optional arguments of SendMail, SendMassMail, MailAdmins and MailManagers. A
+// With returns a mailer that hands over with these options: by which mailer, and in a queue from when, until when and how
+// often. What they leave open is as m has it. That an option is impossible is the error of each call, also where
+// messages are delivered at once.
+//
+//	mail.With(mailer.Options{Queue: "critical", IdempotencyKey: "order-17"}).Send(ctx, message)
+func (m *Mailer) With(o Options) *Mailer { return &Mailer{cfg: m.cfg, options: o.Or(m.options)} }
+
+// SendOptions are the optional arguments of SendMail, SendMassMail, MailAdmins and MailManagers: what their messages
+// have beside the text, and what connection they go over. How they are handed over is said by With. A
 // nil *SendOptions is the zero value.
 type SendOptions struct {
 	HTMLMessage string // the body as HTML, beside the text
@@ -50,10 +60,12 @@ type SendOptions struct {
 	// FailSilently turns a failed delivery into 0, nil. Bad input stays an error.
 	FailSilently bool
 
+	// Username and Password log in for this call instead of what is configured. A queue refuses them.
+	Username, Password string
+
 	// Backend, if not nil, is used instead of the configured one, open or not. It is an error
-	// to set Connection too.
-	Backend    Backend
-	Connection Connection
+	// to name a mailer (Options.Using) or a login too.
+	Backend Backend
 }
 
 // SendMail sends one message to all of the recipients, who see each other in To.
@@ -97,9 +109,36 @@ func (m *Mailer) mailStaff(ctx context.Context, to []string, subject, message st
 }
 
 // Send sends messages over one connection and returns how many were accepted. The error, if not
-// nil, is a SendErrors aligned with messages, or the error of Config.Connect.
+// nil, is a SendErrors aligned with messages, the error of Config.Connect, or that of With's options.
 func (m *Mailer) Send(ctx context.Context, messages ...*EmailMessage) (int, error) {
 	return m.send(ctx, messages, nil)
+}
+
+// SendResults is Send that returns what became of each message, in their order. The error is that of Config.Connect, or of
+// With's options: no message was handed over then.
+func (m *Mailer) SendResults(ctx context.Context, messages ...*EmailMessage) ([]Result, error) {
+	backend, messages, err := m.prepare(messages, &SendOptions{})
+	if err != nil || len(messages) == 0 {
+		return nil, err
+	}
+	results := make([]Result, len(messages))
+	SendBatch(ctx, backend, Batch{Messages: messages, Options: m.options, Report: func(group []Report) {
+		for _, r := range group {
+			results[r.Index] = r.Result
+		}
+	}})
+	return results, nil
+}
+
+// Enqueue sends one message and returns what the queue knows it by: the ID that Cancel takes. The ID is empty if the backend
+// delivers at once, or if there is nobody to send the message to. Where EmailMessage.MessageID is set, that is another
+// name of the message, which is in logs and in the mail itself.
+func (m *Mailer) Enqueue(ctx context.Context, message *EmailMessage) (id string, err error) {
+	results, err := m.SendResults(ctx, message)
+	if err != nil {
+		return "", err
+	}
+	return results[0].TaskID, results[0].Error()
 }
 
 func newMessage(subject, message, from string, to []string, opts *SendOptions) *EmailMessage {
@@ -117,25 +156,52 @@ func (m *Mailer) send(ctx context.Context, messages []*EmailMessage, opts *SendO
 	if opts == nil {
 		opts = &SendOptions{}
 	}
-	if opts.Backend != nil && opts.Connection != (Connection{}) {
-		return 0, errors.New("mailer: SendOptions: Backend and Connection exclude each other")
+	backend, messages, err := m.prepare(messages, opts)
+	if err != nil || len(messages) == 0 {
+		return 0, err
 	}
-	if len(messages) == 0 {
-		return 0, nil
-	}
-	backend := opts.Backend
-	if backend == nil {
-		var err error
-		if backend, err = m.cfg.Connect(opts.Connection); err != nil {
-			return 0, err
-		}
-	}
-	complete := make([]*EmailMessage, len(messages))
-	for i, e := range messages {
-		complete[i] = e.WithDefaults(m.cfg.Defaults)
+	if s, ok := backend.(BatchSender); ok && !m.options.IsZero() {
+		backend = sendsWith{backend, s, m.options}
 	}
 	if opts.FailSilently {
 		backend = Silent(backend)
 	}
-	return backend.SendMessages(ctx, complete)
+	return backend.SendMessages(ctx, messages)
+}
+
+// sendsWith is a backend that gets these options with each batch.
+type sendsWith struct {
+	Backend
+	sender  BatchSender
+	options Options
+}
+
+func (b sendsWith) SendMessages(ctx context.Context, messages []*EmailMessage) (int, error) {
+	return collect(ctx, b.sender, Batch{Messages: messages, Options: b.options})
+}
+
+// prepare returns the backend for a call, and the messages as they are handed over to it: none if there are none.
+func (m *Mailer) prepare(messages []*EmailMessage, opts *SendOptions) (Backend, []*EmailMessage, error) {
+	c := Connection{Using: m.options.Using, Username: opts.Username, Password: opts.Password}
+	if err := m.options.Validate(); err != nil {
+		return nil, nil, err
+	}
+	if opts.Backend != nil && c != (Connection{}) {
+		return nil, nil, errors.New("mailer: SendOptions: Backend excludes a mailer (Options.Using), Username and Password")
+	}
+	if len(messages) == 0 {
+		return nil, nil, nil
+	}
+	backend := opts.Backend
+	if backend == nil {
+		var err error
+		if backend, err = m.cfg.Connect(c); err != nil {
+			return nil, nil, err
+		}
+	}
+	now, complete := time.Now(), make([]*EmailMessage, len(messages))
+	for i, e := range messages {
+		complete[i] = m.options.Complete(e, m.cfg.Defaults, now)
+	}
+	return backend, complete, nil
 }

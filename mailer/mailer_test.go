@@ -3,8 +3,11 @@ package mailer_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -74,8 +77,9 @@ func TestMailer_SendMail(t *testing.T) {
 	m, asked := newMailer(t, r, func(c *mailer.Config) {
 		c.Defaults = mailer.Defaults{FromEmail: "app@example.com", Hostname: "b\u00fccher.example"}
 	})
-	sent, err := m.SendMail(t.Context(), "Hi", "text", "", []string{"a@example.com", "b@example.com"}, &mailer.SendOptions{
-		HTMLMessage: "<p>text</p>", FailSilently: true, Connection: mailer.Connection{Using: "alerts", Username: "u", Password: "p"},
+	with := m.With(mailer.Options{Using: "alerts"})
+	sent, err := with.SendMail(t.Context(), "Hi", "text", "", []string{"a@example.com", "b@example.com"}, &mailer.SendOptions{
+		HTMLMessage: "<p>text</p>", FailSilently: true, Username: "u", Password: "p",
 	})
 	if sent != 1 || err != nil {
 		t.Fatalf("got %d, %v", sent, err)
@@ -205,10 +209,19 @@ func TestMailer_ownBackend(t *testing.T) {
 	if len(*asked) != 0 || own.opened != 0 || own.closed != 0 {
 		t.Errorf("asked for %d connections, opened %d, closed %d", len(*asked), own.opened, own.closed)
 	}
-	_, err := m.SendMail(t.Context(), "Hi", "", "", []string{"a@example.com"},
-		&mailer.SendOptions{Backend: own, Connection: mailer.Connection{Using: "alerts"}})
-	if err == nil || len(own.batches) != 1 {
-		t.Errorf("got %v, %d batches", err, len(own.batches))
+	for name, send := range map[string]func() (int, error){
+		"mailer": func() (int, error) {
+			alerts := m.With(mailer.Options{Using: "alerts"})
+			return alerts.SendMail(t.Context(), "Hi", "", "", []string{"a@example.com"}, &mailer.SendOptions{Backend: own})
+		},
+		"login": func() (int, error) {
+			login := &mailer.SendOptions{Backend: own, Username: "u", Password: "p"}
+			return m.SendMail(t.Context(), "Hi", "", "", []string{"a@example.com"}, login)
+		},
+	} {
+		if _, err := send(); err == nil || len(own.batches) != 1 {
+			t.Errorf("with a %s: got %v, %d batches", name, err, len(own.batches))
+		}
 	}
 }
 
@@ -270,5 +283,131 @@ func TestSilent(t *testing.T) {
 	sent, err := s.SendMessages(t.Context(), make([]*mailer.EmailMessage, 3))
 	if sent != 1 || mailer.ErrorAt(err, 0) != nil || mailer.ErrorAt(err, 1) != nil || !errors.Is(mailer.ErrorAt(err, 2), bad) {
 		t.Errorf("got %d, %v", sent, err)
+	}
+}
+
+// queueLike is a recorder that is told options, and knows its messages by their numbers.
+type queueLike struct {
+	recorder
+	options []mailer.Options
+	refuse  error // instead of taking the second message
+}
+
+func (q *queueLike) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (int, error) {
+	return mailer.Collect(ctx, q, messages)
+}
+
+func (q *queueLike) SendBatch(_ context.Context, b mailer.Batch) {
+	q.options, q.batches = append(q.options, b.Options), append(q.batches, b.Messages)
+	for i := range b.Messages {
+		r := mailer.Result{TaskID: fmt.Sprint("task-", i)}
+		if i == 1 && q.refuse != nil {
+			r = mailer.Result{Err: q.refuse}
+		}
+		b.Report([]mailer.Report{{Index: i, Result: r}})
+	}
+}
+
+// Options are with a message however it is handed over.
+func TestMailer_With(t *testing.T) {
+	t.Parallel()
+	q := new(queueLike)
+	var asked []mailer.Connection
+	m, err := mailer.New(mailer.Config{
+		Connect: func(c mailer.Connection) (mailer.Backend, error) {
+			asked = append(asked, c)
+			return q, nil
+		},
+		Admins: []string{"ann@example.com"}, Managers: []string{"bob@example.com"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, ctx := []string{"cy@example.com"}, t.Context()
+	base := m.With(mailer.Options{Using: "marketing", Tags: []string{"shop"}})
+	later := base.With(mailer.Options{ProcessIn: time.Hour, Queue: "bulk"})
+	silently := &mailer.SendOptions{FailSilently: true, HTMLMessage: "<p>Hi</p>"}
+	attached := &mailer.EmailMessage{Subject: "Hi", To: to}
+	attached.Attach("a.txt", []byte("a"), "")
+	for name, send := range map[string]func() (int, error){
+		"SendMail":     func() (int, error) { return later.SendMail(ctx, "Hi", "", "", to, silently) },
+		"SendMassMail": func() (int, error) { return later.SendMassMail(ctx, []mailer.Mail{{Subject: "Hi", To: to}}, nil) },
+		"MailAdmins":   func() (int, error) { return later.MailAdmins(ctx, "Hi", "", nil) },
+		"MailManagers": func() (int, error) { return later.MailManagers(ctx, "Hi", "", nil) },
+		"Send":         func() (int, error) { return later.Send(ctx, attached) },
+		"Enqueue": func() (int, error) {
+			id, err := later.Enqueue(ctx, attached)
+			if id != "task-0" {
+				t.Errorf("Enqueue returns %q", id)
+			}
+			return 1, err
+		},
+	} {
+		q.options, q.batches, asked = nil, nil, nil
+		before := time.Now()
+		if n, err := send(); n != 1 || err != nil {
+			t.Errorf("%s: %d, %v", name, n, err)
+			continue
+		}
+		want := mailer.Options{Using: "marketing", Tags: []string{"shop"}, ProcessIn: time.Hour, Queue: "bulk"}
+		if !reflect.DeepEqual(q.options, []mailer.Options{want}) || !slices.Equal(asked, []mailer.Connection{{Using: "marketing"}}) {
+			t.Errorf("%s: handed over with %+v to %+v", name, q.options, asked)
+		}
+		if wait := q.batches[0][0].Date.Sub(before); wait < time.Hour-time.Second || wait > time.Hour+time.Minute {
+			t.Errorf("%s: dated %v ahead, want an hour", name, wait)
+		}
+	}
+	q.options, asked = nil, nil
+	own, critical := &mailer.SendOptions{Backend: q}, mailer.Options{Queue: "critical"}
+	if _, err := m.With(critical).SendMail(ctx, "Hi", "", "", to, own); err != nil || len(asked) > 0 || !reflect.DeepEqual(q.options, []mailer.Options{critical}) {
+		t.Errorf("a backend of one's own got %+v, %v, and %d others were asked for", q.options, err, len(asked))
+	}
+	q.options = nil
+	if _, err := m.Send(ctx, attached); err != nil || !q.options[0].IsZero() {
+		t.Errorf("With has changed the mailer: %+v, %v", q.options, err)
+	}
+}
+
+// What production would refuse is refused where mail is delivered at once.
+func TestMailer_With_refuses(t *testing.T) {
+	t.Parallel()
+	r := new(recorder)
+	m, asked := newMailer(t, r, nil)
+	message := &mailer.EmailMessage{To: []string{"a@example.com"}}
+	bad := m.With(mailer.Options{Queue: "with blank"})
+	var name *mailer.NameError
+	if n, err := bad.Send(t.Context(), message); n != 0 || !errors.As(err, &name) {
+		t.Errorf("Send: %d, %v", n, err)
+	}
+	if n, err := bad.SendMail(t.Context(), "", "", "", message.To, &mailer.SendOptions{FailSilently: true}); n != 0 || !errors.As(err, &name) {
+		t.Errorf("SendMail, silently: %d, %v", n, err)
+	}
+	if id, err := bad.Enqueue(t.Context(), message); id != "" || !errors.As(err, &name) {
+		t.Errorf("Enqueue: %q, %v", id, err)
+	}
+	if len(*asked) != 0 || len(r.batches) != 0 {
+		t.Errorf("asked for %d connections, sent %d batches", len(*asked), len(r.batches))
+	}
+	// The rest is ignored there, and there is no ID.
+	good := m.With(mailer.Options{Queue: "bulk", IdempotencyKey: "k", ProcessIn: time.Hour})
+	if id, err := good.Enqueue(t.Context(), message); id != "" || err != nil || len(r.batches) != 1 {
+		t.Errorf("Enqueue where mail is delivered at once: %q, %v, %d batches", id, err, len(r.batches))
+	}
+}
+
+func TestMailer_SendResults(t *testing.T) {
+	t.Parallel()
+	q := &queueLike{refuse: errors.New("no")}
+	m, err := mailer.New(mailer.Config{Connect: func(mailer.Connection) (mailer.Backend, error) { return q, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := &mailer.EmailMessage{To: []string{"a@example.com"}}, &mailer.EmailMessage{To: []string{"b@example.com"}}
+	results, err := m.SendResults(t.Context(), a, b, a)
+	if err != nil || len(results) != 3 || results[0].TaskID != "task-0" || !errors.Is(results[1].Err, q.refuse) || results[2].TaskID != "task-2" {
+		t.Errorf("%+v, %v", results, err)
+	}
+	if results, err := m.SendResults(t.Context()); results != nil || err != nil || len(q.batches) != 1 {
+		t.Errorf("of no message: %+v, %v", results, err)
 	}
 }

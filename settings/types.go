@@ -15,8 +15,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/internal/hostname"
+	"github.com/mailpouch/mailpouch/internal/name"
 	"github.com/mailpouch/mailpouch/internal/replyrule"
-	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // Seconds is a duration that may also be written as Django does, as a plain number
@@ -240,9 +240,9 @@ func (q Queues) String() string {
 }
 
 // checkQueueName refuses what programs and workers refuse too.
-func checkQueueName(name string) error {
-	if !wire.IsName(name) {
-		return fmt.Errorf("%q is not a queue's name; use %s", name, wire.NameRule)
+func checkQueueName(queue string) error {
+	if !name.Is(queue) {
+		return fmt.Errorf("%q is not a queue's name; use %s", queue, name.Rule)
 	}
 	return nil
 }

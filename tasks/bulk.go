@@ -59,8 +59,8 @@ func (b *bulk) report(i int, r mailer.Result) {
 
 // add gathers a message, and hands over what is gathered when that is enough.
 func (b *bulk) add(i int, p *wire.Payload) {
-	if size := b.size(p); len(b.payloads) > 0 && b.bytes+size > maxBulkBytes {
-		b.flush()
+	if size := b.size(p); len(b.payloads) > 0 && (b.bytes+size > maxBulkBytes || b.payloads[0].Mailing != p.Mailing) {
+		b.flush() // a task holds one mailing, so that it can wait as a whole while that is paused
 	}
 	b.bytes += b.size(p)
 	if b.blobs == nil {
@@ -113,7 +113,8 @@ func (b *bulk) reportAll(indexes []int, err error, id string) {
 	for n, i := range indexes {
 		r := mailer.Result{Err: err}
 		if err == nil {
-			r.Reply = wire.MessageID(id, n)
+			r.TaskID = wire.MessageID(id, n)
+			r.Reply = r.TaskID
 		}
 		b.group = append(b.group, mailer.Report{Index: i, Result: r})
 	}

@@ -30,6 +30,7 @@ func (w *Worker) processBulk(ctx context.Context, t *taskMessage) error {
 	messages, errs := t.unpack()
 	r := &bulkRun{w: w, task: t, messages: messages}
 	via, lost := r.dispatcher()
+	t.handed.belongs(r.mailing())
 	defer r.endSpans()
 	var left []*taskMessage // what is to be sent
 	for i, m := range messages {
@@ -115,6 +116,16 @@ func (r *bulkRun) dispatcher() (*dispatcher, error) {
 	return nil, nil
 }
 
+// mailing is that of the messages, which all have the same.
+func (r *bulkRun) mailing() string {
+	for _, m := range r.messages {
+		if m.payload != nil {
+			return m.payload.Mailing
+		}
+	}
+	return ""
+}
+
 // unsendable returns what becomes of a message that is not to be sent here. unfit is why
 // none can be.
 func (r *bulkRun) unsendable(m *taskMessage, via *dispatcher, unfit error) (o outcome, settled bool) {
@@ -139,9 +150,9 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 		chunks = append(chunks, chunk)
 	}
 	var failure error
-	over, room, tripping := inTime.Done(), r.w.roomFor(r.task), via.holdsNow()
+	over, room, tripping, halt := inTime.Done(), r.w.roomFor(r.task), via.holdsNow(), r.task.handed.halt
 	giveBack := func(reason BackReason) {
-		over, room, tripping, chunks, why = nil, nil, nil, nil, reason
+		over, room, tripping, halt, chunks, why = nil, nil, nil, nil, nil, reason
 		failure = r.back(via, why)
 		for _, d := range deliveries {
 			if d.giveUp() {
@@ -166,6 +177,11 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 			if d.outcome.lost { // and so are the others
 				giveBack(BackRedis)
 				failure = errNotOurs
+			} else if d.outcome.paused != "" {
+				r.task.handed.haltLike(d.outcome.paused)
+				if failure == nil {
+					giveBack(BackPaused)
+				}
 			} else if d.outcome.verdict.action == hold { // put back, when time was up
 				if !errors.Is(failure, errNotOurs) {
 					failure = r.back(via, why)
@@ -179,6 +195,8 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 			giveBack(BackAlone)
 		case <-tripping:
 			giveBack(BackHeld)
+		case <-halt:
+			giveBack(BackPaused)
 		}
 	}
 	return failure

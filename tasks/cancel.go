@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -24,14 +25,6 @@ import (
 // it is too late. When a try is known to have ended without delivery the wire field
 // goes. After one whose end is not known it stays, and the message cannot be cancelled
 // until a later try has ended, for it may have been delivered.
-
-// ErrTooLate reports that a message cannot be cancelled: it is on the wire, was sent, may
-// have been sent, or is a dead letter.
-var ErrTooLate = errors.New("too late to cancel")
-
-// ErrNoTask reports that there is no task with an ID. A task is gone when its message
-// was sent, unless it has a retention.
-var ErrNoTask = errors.New("no such task")
 
 // Cancel takes a message back by the ID that Enqueue returned, from the queue that
 // Options name, in whichever part of it and for whichever mailer it waits. Nil means that it has not been
@@ -163,10 +156,10 @@ func (q *Queue) cancel(ctx context.Context, place wire.QueueName, id string) err
 	case "late":
 		return tooLate(id)
 	}
-	if place.Mailer != "" && isOnceID(id) {
+	if place.Mailer != "" && handover.IsOnceID(id) {
 		from := place
 		from.Mailer = "" // it was forwarded, if there is one
-		return leaveMark(ctx, q.redis, from, id, "", nextID(id), q.heldFor())
+		return leaveMark(ctx, q.redis, from, id, "", handover.NextID(id), q.heldFor())
 	}
 	return nil
 }

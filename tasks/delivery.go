@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	"iter"
 	"sync/atomic"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -166,6 +166,7 @@ type delivery struct {
 	key        string // of the task in Redis
 	suffix     string // what the fields of this message there end in; "" if it has the task to itself
 	cancelled  string // the key that is there if the task was cancelled
+	mailing    string // that the message belongs to, "" if to none
 	token      string // names this try
 	onceToken  string // the same if the message is at_most_once; "" for others
 	marked     bool   // it may be written: from then on it may have been delivered
@@ -178,9 +179,8 @@ type delivery struct {
 
 // noted is what the history has of a message beside what became of it.
 type noted struct {
-	id      string
-	tags    []string
-	mailing string
+	id   string
+	tags []string
 }
 
 // A delivery waits until a sender claims it for the wire or its handler gives it up,
@@ -194,8 +194,8 @@ const (
 func newDelivery(t *taskMessage, done chan<- *delivery) *delivery {
 	d := &delivery{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
-		noted: noted{t.id, t.payload.Tags, t.payload.Mailing},
-		key:   t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.base()), token: t.token, span: t.span,
+		noted: noted{t.id, t.payload.Tags}, mailing: t.payload.Mailing,
+		key: t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.base()), token: t.token, span: t.span,
 	}
 	d.unwanted.Store(t.alone) // what waits for its relay does not wait alone
 	if d.generation = t.payload.Generation(); d.generation != "" {
@@ -222,7 +222,9 @@ func (d *delivery) step(name string) asynqbatch.Step {
 		m := d.releases()
 		s.Args = []string{d.suffix, m.wire, m.begun}
 	default:
-		s.Args = []string{d.suffix, d.cancelled, d.token, d.onceToken}
+		if s.Args = []string{d.suffix, d.cancelled, d.token, d.onceToken}; d.mailing != "" {
+			s.Args = append(s.Args, d.mailing)
+		}
 	}
 	return s
 }
@@ -276,8 +278,7 @@ func (d *delivery) releases() mark {
 	if mailer.ClassOf(e) != mailer.Unknown {
 		m.begun = d.onceToken
 	}
-	var failure *mailer.SendError
-	if d.suffix == "" && d.outcome.verdict.action == retry && errors.As(e, &failure) && failure.Class == mailer.Temporary {
+	if d.suffix == "" && d.outcome.verdict.action == retry && !deliverypolicy.InDoubt(e) {
 		m.wire = d.token
 	}
 	return m
@@ -349,6 +350,7 @@ type outcome struct {
 	sender    int             // which one tried; 0: none
 	lost      bool            // the task is another worker's: nothing is to be done about it here
 	late      string          // the record for the history, if Redis may not have it since it could not be told of the acceptance
+	paused    string          // it was not tried: its "queue", or its "mailing", is paused
 	again     bool            // the message had been sent before, and was not sent again
 	forwarded bool            // the task went on to another queue
 	soon      bool            // recipients that were put off are to be tried again at once

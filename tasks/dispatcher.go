@@ -241,15 +241,16 @@ func (d *dispatcher) fetches(all int) int {
 	return all
 }
 
-// unbegun takes the tasks that no handler has yet, if what is not on the wire is to go back.
-func (d *dispatcher) unbegun() (keys []string, all bool) {
-	if !d.breaker.holds() && !d.alone.busy() {
+// unbegun takes the tasks that no handler has yet, if what is not on the wire is to go back. If only some of it is, since it is
+// paused, they go back too: those that are not paused are fetched again at once.
+func (d *dispatcher) unbegun(halted bool) (keys []string, all bool) {
+	if all = d.breaker.holds() || d.alone.busy(); !all && !halted {
 		return nil, false
 	}
 	for _, s := range d.servers.Current() {
 		keys = append(keys, s.Unbegun()...)
 	}
-	return keys, true
+	return keys, all
 }
 
 // holds reports whether what waits for the relay is to wait in Redis, and holdsNow is closed while that is so.
@@ -276,11 +277,11 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-// untilBack is ctx until what is not on the wire is to go back. It is for what seldom waits.
-func (d *dispatcher) untilBack(ctx context.Context, alone bool) (context.Context, context.CancelFunc) {
+// untilBack is ctx until the task is to go back that is not on the wire. It is for what seldom waits.
+func (d *dispatcher) untilBack(ctx context.Context, t *taskMessage) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	tripping, room := d.breaker.holdsNow(), d.alone.roomNeeded()
-	if alone {
+	tripping, room, halt := d.breaker.holdsNow(), d.alone.roomNeeded(), t.handed.halt
+	if t.alone {
 		room = nil
 	}
 	go func() {
@@ -288,6 +289,7 @@ func (d *dispatcher) untilBack(ctx context.Context, alone bool) (context.Context
 		case <-ctx.Done():
 		case <-tripping:
 		case <-room:
+		case <-halt:
 		}
 		cancel()
 	}()
@@ -323,7 +325,7 @@ func (d *dispatcher) room(ctx context.Context, t *taskMessage, messages ...*task
 	if need <= int(small) {
 		return func() {}, true
 	}
-	ctx, cancel := d.untilBack(ctx, t.alone)
+	ctx, cancel := d.untilBack(ctx, t)
 	defer cancel()
 	return b.take(ctx, need)
 }

@@ -12,9 +12,11 @@ import (
 //	handler   waits for memory ...... hold -> goBack -+
 //	handler   waits for a sender .... hold -> goBack -+-> one script, then all return
 //	handler   is on the wire ........ hold -> stays          goBack, if the relay has taken nothing
+//
+// If a queue or a mailing is paused, the same is done with the tasks of that alone.
 type handed struct {
-	// unbegun takes what no handler has yet, if all is to go back. giveBack gives tasks back.
-	unbegun  func() (keys []string, all bool)
+	// unbegun takes what no handler has yet, if all is to go back, or if some is halted. giveBack gives tasks back.
+	unbegun  func(halted bool) (keys []string, all bool)
 	giveBack func(keys []string)
 
 	turn sync.Mutex // of the one who gives back for all
@@ -26,9 +28,13 @@ type handed struct {
 
 // handedTask is a task that a handler has.
 type handedTask struct {
-	of    *handed
-	key   string
-	state handedState // of.mu is held
+	of      *handed
+	key     string
+	queue   string        // asynq's
+	mailing string        // of.mu is held, as for what follows
+	halt    chan struct{} // closed when the task is to go back since it is paused
+	halted  bool
+	state   handedState
 }
 
 type handedState int
@@ -44,13 +50,13 @@ const (
 // to end take their time.
 const gatherFor = 2 * time.Second
 
-func newHanded(unbegun func() ([]string, bool), giveBack func([]string)) *handed {
+func newHanded(unbegun func(halted bool) ([]string, bool), giveBack func([]string)) *handed {
 	return &handed{unbegun: unbegun, giveBack: giveBack, tasks: map[*handedTask]struct{}{}, changed: make(chan struct{}, 1)}
 }
 
 // begin notes that a handler has begun a task. end has to be called when it returns.
-func (h *handed) begin(key string) *handedTask {
-	t := &handedTask{of: h, key: key}
+func (h *handed) begin(key, queue string) *handedTask {
+	t := &handedTask{of: h, key: key, queue: queue, halt: make(chan struct{})}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.tasks[t] = struct{}{}
@@ -62,6 +68,44 @@ func (t *handedTask) end() {
 	defer t.of.mu.Unlock()
 	delete(t.of.tasks, t)
 	t.of.notify()
+}
+
+// belongs notes which mailing the task belongs to.
+func (t *handedTask) belongs(mailing string) {
+	t.of.mu.Lock()
+	defer t.of.mu.Unlock()
+	t.mailing = mailing
+}
+
+// haltAll tells the handlers of paused tasks to give them back.
+func (h *handed) haltAll(paused func(queue, mailing string) bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for t := range h.tasks {
+		if paused(t.queue, t.mailing) {
+			t.doHalt()
+		}
+	}
+}
+
+// haltLike tells the handlers of tasks of the same "queue", or in it of the same "mailing", that this is paused. They then go
+// back together, and so in their order.
+func (t *handedTask) haltLike(what string) {
+	t.of.mu.Lock()
+	defer t.of.mu.Unlock()
+	for other := range t.of.tasks {
+		if other.queue == t.queue && (what == "queue" || other.mailing == t.mailing) {
+			other.doHalt()
+		}
+	}
+}
+
+// doHalt has the handler give its task back. of.mu is held.
+func (t *handedTask) doHalt() {
+	if !t.halted {
+		t.halted = true
+		close(t.halt)
+	}
 }
 
 // stays says that the task cannot go back now.
@@ -108,10 +152,8 @@ func (h *handed) count() int {
 
 // together gives back what is to go back.
 func (h *handed) together() {
-	keys, all := h.unbegun()
-	if all {
-		h.gather()
-	}
+	keys, all := h.unbegun(h.anyHalted())
+	h.gather(all)
 	h.mu.Lock()
 	for t := range h.tasks {
 		if t.state == handedLeaves {
@@ -123,11 +165,11 @@ func (h *handed) together() {
 	h.giveBack(keys)
 }
 
-// gather waits until all have said whether they go back.
-func (h *handed) gather() {
+// gather waits until all, or all that are halted, have said whether they go back.
+func (h *handed) gather(all bool) {
 	timer := time.NewTimer(gatherFor)
 	defer timer.Stop()
-	for h.undecided() {
+	for h.undecided(all) {
 		select {
 		case <-h.changed:
 		case <-timer.C:
@@ -136,11 +178,22 @@ func (h *handed) gather() {
 	}
 }
 
-func (h *handed) undecided() bool {
+func (h *handed) anyHalted() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for t := range h.tasks {
-		if t.state == handedWaits {
+		if t.halted {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *handed) undecided(all bool) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for t := range h.tasks {
+		if t.state == handedWaits && (all || t.halted) {
 			return true
 		}
 	}

@@ -162,6 +162,10 @@ func (l *ledger) settle(d *delivery, said string) {
 			l.log.Error().Err(err).Msg("ledger entry that cannot be read: the message counts as sent")
 		}
 	}
+	if what, paused := strings.CutPrefix(said, sayPaused); paused {
+		o = outcome{paused: what}
+		d.marked = false
+	}
 	switch said {
 	case sayCancelled:
 		o = outcome{verdict: verdict{action: drop}}

@@ -4,15 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -30,32 +28,7 @@ import (
 // What a kept key costs is the task's record in Redis, 3 kB for a message of 2 kB,
 // for the time of the window.
 
-// IdempotencyError reports that an idempotency key was used for another message before.
-// Nothing was queued.
-type IdempotencyError struct {
-	Key string
-	ID  string // of the task that has the key
-}
-
-func (e *IdempotencyError) Error() string {
-	return fmt.Sprintf("idempotency key %q was used for another message (task %s)", e.Key, e.ID)
-}
-
-// DeadLetterError reports that the same message was handed over before and could not be
-// delivered. Nothing was queued: a person replays the dead letter (DeadLetters.Replay)
-// or deletes it, which sets the key free.
-type DeadLetterError struct {
-	ID     string // of the dead letter
-	Queue  string
-	Reason string // why it could not be delivered
-}
-
-func (e *DeadLetterError) Error() string {
-	return fmt.Sprintf("the same message is a dead letter (%s): send it again with: enqueue dead replay %s", e.Reason, e.ID)
-}
-
-// stepQueue is where a hand-over fails that Redis would have taken.
-const stepQueue mailer.Step = "queue"
+const stepQueue = handover.StepQueue
 
 // onceTask is the task of a message that is handed over once.
 type onceTask struct {
@@ -255,11 +228,11 @@ func takeBack(ctx context.Context, client redis.UniversalClient, place wire.Queu
 	if err != nil {
 		return "", err
 	}
-	if isOnceID(id) {
+	if handover.IsOnceID(id) {
 		if len(records) > 0 {
 			base = records[0].base()
 		}
-		next = nextID(id)
+		next = handover.NextID(id)
 	}
 	keys := append(asynqbatch.ListKeys(queue, id), wire.CancelledKey(queue, base))
 	answer, err = takeBackScript.Run(ctx, client, keys, id, rand.Text(), seconds(held), next).Text()
@@ -291,18 +264,6 @@ const heldAtMost = 24 * time.Hour
 
 // seconds is a time in whole seconds, rounded up.
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
-
-// nextID is the ID under which the message of a key goes that is handed over again while the task with
-// this ID may still be a worker's.
-func nextID(id string) string {
-	const digits = 6 // what is longer is no number of ours
-	if i := strings.LastIndexByte(id, '-'); i >= 0 && len(id)-i-1 <= digits {
-		if n, err := strconv.Atoi(id[i+1:]); err == nil && n > 1 {
-			return id[:i+1] + strconv.Itoa(n+1)
-		}
-	}
-	return id + "-2"
-}
 
 // setFreeScript removes what is left in the place of the task ARGV[1]: a mark that names ARGV[2]
 // still or, if that is empty, a task that has completed. With ARGV[3] a mark takes its place that

@@ -3,8 +3,6 @@ package tasks
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,7 +12,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
-	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -308,119 +305,6 @@ func TestIdempotencyKey_bigAttachment(t *testing.T) {
 	changed := about("a")
 	changed.Attach("a.bin", append(make([]byte, 100_000), 'x'), "")
 	h.again(changed, o, "", handOverError(&IdempotencyError{Key: "order 7", ID: id}))
-}
-
-// goldenMessage is a message that uses all fields.
-func goldenMessage(t *testing.T) *mailer.EmailMessage {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join("..", "internal", "wire", "testdata", "payload-v1-full.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := wire.Decode(data, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p.Message
-}
-
-// What makes two hand-overs the same is the same in all versions: producers of two
-// versions may run at the same time.
-func TestDigest_golden(t *testing.T) {
-	t.Parallel()
-	full := goldenMessage(t)
-	got, err := digest(full, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := goldenDigest; got != want {
-		t.Errorf("digest %s, want %s", got, want)
-	}
-	id := Options{IdempotencyKey: "Bestellung 7 für Ann"}.onceID(got)
-	if want := goldenKeyID; id != want {
-		t.Errorf("ID %s, want %s", id, want)
-	}
-}
-
-const (
-	goldenDigest = "zvwhtey5eshf5sf5eqff2re6"
-	goldenKeyID  = "key-Bestellung-7-f-r-Ann-bsi2vfwxtohr4pa7dl6dyzk4"
-)
-
-func TestDigest(t *testing.T) {
-	t.Parallel()
-	base := goldenMessage(t)
-	want, err := digest(base, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	tests := []struct {
-		name   string
-		change func(m *mailer.EmailMessage, o *Options)
-		same   bool
-	}{
-		{"message id", func(m *mailer.EmailMessage, _ *Options) { m.MessageID = "<2@example.com>" }, true},
-		{"date", func(m *mailer.EmailMessage, _ *Options) { m.Date = time.Now() }, true},
-		{"times and tries", func(_ *mailer.EmailMessage, o *Options) {
-			*o = Options{ProcessIn: 1, Deadline: time.Now(), MaxRetry: new(1), Retention: 1, Queue: "bulk"}
-		}, true},
-		{"at most once", func(_ *mailer.EmailMessage, o *Options) { o.AtMostOnce = true }, false},
-		{"subject", func(m *mailer.EmailMessage, _ *Options) { m.Subject += "!" }, false},
-		{"body", func(m *mailer.EmailMessage, _ *Options) { m.Body += "!" }, false},
-		{"recipient", func(m *mailer.EmailMessage, _ *Options) { m.To = []string{"bob@example.com"} }, false},
-		{"bcc", func(m *mailer.EmailMessage, _ *Options) { m.Bcc = nil }, false},
-		{"sender", func(m *mailer.EmailMessage, _ *Options) { m.FromEmail = "x@example.com" }, false},
-		{"header", func(m *mailer.EmailMessage, _ *Options) { m.Headers = map[string]string{"X-Campaign": "autumn"} }, false},
-		{"attachment", func(m *mailer.EmailMessage, _ *Options) {
-			m.Attachments = []mailer.Attachment{{Filename: "a.txt", Content: []byte("File"), Mimetype: "text/plain"}}
-		}, false},
-		{"alternative", func(m *mailer.EmailMessage, _ *Options) { m.Alternatives = nil }, false},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			m, o := *base, Options{}
-			tt.change(&m, &o)
-			got, err := digest(&m, o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if (got == want) != tt.same {
-				t.Errorf("the same digest: %v, want %v", got == want, tt.same)
-			}
-		})
-	}
-}
-
-func TestOptions_validateKey(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name string
-		give Options
-		want string // in the error; "" is none
-	}{
-		{"key", Options{IdempotencyKey: "order 7: Grüße"}, ""},
-		{"longest key", Options{IdempotencyKey: strings.Repeat("x", 255)}, ""},
-		{"too long", Options{IdempotencyKey: strings.Repeat("x", 256)}, "256 octets"},
-		{"newline", Options{IdempotencyKey: "a\nb"}, "control character"},
-		{"NUL", Options{IdempotencyKey: "a\x00b"}, "control character"},
-		{"C1 control", Options{IdempotencyKey: "a\u0085b"}, "control character"},
-		{"no UTF-8", Options{IdempotencyKey: "a\xff"}, "UTF-8"},
-		{"blank", Options{IdempotencyKey: " "}, "blank"},
-		{"unique", Options{Unique: time.Second}, ""},
-		{"too short", Options{Unique: time.Millisecond}, "unique"},
-		{"negative", Options{Unique: -time.Second}, "unique"},
-		{"both", Options{IdempotencyKey: "a", Unique: time.Second}, "exclude each other"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			err := tt.give.Validate()
-			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
-				t.Errorf("Validate() = %v, want %q in it", err, tt.want)
-			}
-		})
-	}
 }
 
 // asynq takes kept tasks away when their time is over, however many.

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/handover"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -31,8 +32,8 @@ func (h *house) putAsBefore(parts int, o Options, m *mailer.EmailMessage) (id st
 	if r.Err != nil {
 		h.t.Fatal(r.Err)
 	}
-	p.Digest, _ = digest(p.Message, o)
-	id = o.onceID(p.Digest)
+	p.Digest, _ = handover.Digest(p.Message, o)
+	id = handover.OnceID(p.Digest, o)
 	place = wire.QueueName{Queue: "default", Shard: wire.ShardOf(id, parts)}
 	if err := enqueue(h.t.Context(), q.client, p, id, q.taskOptions(place.String(), p.DueAt)...); err != nil {
 		h.t.Fatal(err)
@@ -379,14 +380,14 @@ func TestCancel_forwarded(t *testing.T) {
 		{"arrived, but its worker has died", func(h *house, id string) { h.forwardByHand(id, "pending") }},
 	} {
 		for _, o := range []Options{{Using: "marketing", IdempotencyKey: "order 7"}, {Using: "marketing", Unique: time.Hour}, {Using: "marketing"}} {
-			t.Run(fmt.Sprintf("%s/%+v", tt.name, o.handedOnce()), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s/%+v", tt.name, handover.IsOnce(o)), func(t *testing.T) {
 				t.Parallel()
 				h, cfg := forwarding(t)
 				id := h.first(about("first"), o)
 				tt.bring(h, id)
 				h.cancels(id, nil)
 				again := h.first(about("first"), o)
-				if o.handedOnce() {
+				if handover.IsOnce(o) {
 					h.again(about("first"), o, again, nil)
 				}
 				h.start(cfg)

@@ -4,48 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/hibiken/asynq"
 
+	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/redact"
-	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// This file is the whole policy: what becomes of a message after a try. Nothing else
-// decides it.
-//
-//	the backend says                          the worker does
-//	----------------------------------------  --------------------------------------------
-//	accepted, or nobody to send it to         the task completes
-//	accepted, some recipients refused 4yz     the task completes; a new task tries those again
-//	accepted, some recipients refused 5yz     the task completes; a dead letter names those
-//	refused for now (4yz), or an error of     retry with exponential backoff and jitter; dead
-//	  a backend that does not say               letter after max_retry, EMAIL_MAX_AGE or the deadline
-//	refused for good (5yz); cannot be         dead letter at once
-//	  rendered; payload cannot be decoded
-//	the same 4yz to two messages in a row     these once more over a new connection, no try
-//	  over a connection that has carried        spent; refused there too: retry, as above
-//	  others
-//	relay unavailable: no connection, TLS,    hold: the message waits where it is, no try spent,
-//	  AUTH, 421 or login wanted, several        until the relay answers
-//	  messages in a row put off
-//	the same of one message while others      retry, as above
-//	  pass, and of a recipient always
-//	EMAIL_MAX_AGE or the deadline has passed  dead letter, wherever the message waits; what is
-//	                                            on the wire is sent
-//	connection lost after the final dot       retry (at least once): a second copy is possible;
-//	                                            with at_most_once a dead letter, marked unknown
-//	fail_silently, and any failure            the failure is logged and the task completes
-//	cancelled, message not on the wire        the task goes, unsent
-//	worker stops, message not on the wire     asynq puts the task back in front, no try spent
+// This file is what the policy (internal/deliverypolicy) is for asynq: what becomes of a message after a try, in the words of
+// its task.
 
-// policy holds the numbers of the table.
+// policy holds the numbers of the policy.
 type policy struct {
 	retryMin time.Duration
 	retryMax time.Duration
 	maxAge   time.Duration
+}
+
+func (p policy) rules() deliverypolicy.Policy {
+	return deliverypolicy.Policy{RetryMin: p.retryMin, RetryMax: p.retryMax, MaxAge: p.maxAge}
 }
 
 // attempt is what is known of a message when a try has ended.
@@ -59,14 +37,21 @@ type attempt struct {
 	atMostOnce   bool
 }
 
-type action int
+func (a attempt) known() deliverypolicy.Attempt {
+	return deliverypolicy.Attempt{
+		Now: a.now, Due: a.due, Deadline: a.deadline, Retried: a.retried, MaxRetry: a.maxRetry,
+		FailSilently: a.failSilently, AtMostOnce: a.atMostOnce,
+	}
+}
+
+type action = deliverypolicy.Action
 
 const (
-	complete   action = iota // the task is done
-	retry                    // again after verdict.delay, one try spent
-	hold                     // again when the relay is back, no try spent
-	deadLetter               // kept for a person
-	drop                     // cancelled: the task goes, unsent
+	complete   = deliverypolicy.Complete
+	retry      = deliverypolicy.Retry
+	hold       = deliverypolicy.Hold
+	deadLetter = deliverypolicy.DeadLetter
+	drop       = deliverypolicy.Drop
 )
 
 // verdict is what the worker does with the task.
@@ -76,91 +61,24 @@ type verdict struct {
 	reason error         // for retry, hold and deadLetter, and for a silent failure
 }
 
-// decide reads the table above.
 func (p policy) decide(err error, a attempt) verdict {
-	if err == nil {
-		return verdict{action: complete}
-	}
-	if expired := new(expiredError); errors.As(err, &expired) {
-		return verdict{action: deadLetter, reason: expired.reason}
-	}
-	if a.failSilently {
-		return verdict{action: complete, reason: err}
-	}
-	switch mailer.ClassOf(err) {
-	case mailer.Permanent:
-		return verdict{action: deadLetter, reason: err}
-	case mailer.Unavailable:
-		if reason := p.expired(a, 0); reason != nil {
-			return verdict{action: deadLetter, reason: fmt.Errorf("%w; %w", err, reason)}
-		}
-		return verdict{action: hold, reason: err}
-	case mailer.Unknown:
-		if a.atMostOnce {
-			return verdict{action: deadLetter, reason: fmt.Errorf("unknown, it may have been delivered (at_most_once): %w", err)}
-		}
-	}
-	delay := p.delay(a.retried)
-	if a.retried >= a.maxRetry {
-		return verdict{action: deadLetter, reason: fmt.Errorf("%w; gave up after %d tries", err, a.retried+1)}
-	}
-	if reason := p.expired(a, delay); reason != nil {
-		return verdict{action: deadLetter, reason: fmt.Errorf("%w; %w", err, reason)}
-	}
-	return verdict{action: retry, delay: delay, reason: err}
-}
-
-// temporary is the error as one of the message alone.
-func temporary(err error) error {
-	var e *mailer.SendError
-	if !errors.As(err, &e) {
-		return err
-	}
-	failure := *e
-	failure.Class = mailer.Temporary
-	return &failure
+	v := p.rules().Decide(err, a.known())
+	return verdict{action: v.Action, delay: v.Delay, reason: v.Reason}
 }
 
 // expired returns why the message may not be tried any more after the given delay.
 func (p policy) expired(a attempt, delay time.Duration) error {
-	next := a.now.Add(delay)
-	switch {
-	case !a.deadline.IsZero() && !next.Before(a.deadline):
-		return fmt.Errorf("not sent before its deadline %s", a.deadline.Format(time.RFC3339))
-	case next.Sub(a.due) >= p.maxAge:
-		return fmt.Errorf("not sent within %v (EMAIL_MAX_AGE)", p.maxAge)
-	}
-	return nil
+	return p.rules().Expired(a.known(), delay)
 }
 
 // expiry is when the message has expired.
-func (p policy) expiry(a attempt) time.Time {
-	at := a.due.Add(p.maxAge)
-	if !a.deadline.IsZero() && a.deadline.Before(at) {
-		return a.deadline
-	}
-	return at
-}
+func (p policy) expiry(a attempt) time.Time { return p.rules().Expiry(a.known()) }
+
+// delay is the pause before try number retried+2.
+func (p policy) delay(retried int) time.Duration { return p.rules().Delay(retried) }
 
 // expiredError ends a message whose time was up when it was its turn.
-type expiredError struct{ reason error }
-
-func (e *expiredError) Error() string { return e.reason.Error() }
-func (e *expiredError) Unwrap() error { return e.reason }
-
-// delay is the pause before try number retried+2: somewhere between retryMin and a
-// ceiling that doubles with each try up to retryMax, so that the messages of one
-// failure do not come back all at once.
-func (p policy) delay(retried int) time.Duration {
-	ceiling := p.retryMin
-	for i := 0; i <= retried && ceiling < p.retryMax; i++ {
-		ceiling = min(2*ceiling, p.retryMax)
-	}
-	if ceiling <= p.retryMin {
-		return p.retryMin
-	}
-	return p.retryMin + rand.N(ceiling-p.retryMin) //nolint:gosec // a pause needs no cryptographic chance
-}
+type expiredError = deliverypolicy.ExpiredError
 
 // spareRetry is added to the retries that asynq counts. asynq archives a task whose
 // retries are used up even when it comes back without a try spent (the worker lost its
@@ -196,6 +114,7 @@ type BackReason string
 // The reasons.
 const (
 	BackHeld     BackReason = "held"     // the relay takes no mail here: another worker may reach it
+	BackPaused   BackReason = "paused"   // its queue, its mailer or its mailing is paused
 	BackAlone    BackReason = "alone"    // a task that has killed workers is to run alone
 	BackTime     BackReason = "time"     // no connection was free for it for WorkerConfig.TaskTimeout
 	BackMemory   BackReason = "memory"   // there was no memory for it for so long

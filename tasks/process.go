@@ -50,7 +50,7 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) (err error) {
 		}
 	}()
 	via := w.dispatchers[t.name.Mailer]
-	t.handed = via.handed.begin(t.key)
+	t.handed = via.handed.begin(t.key, t.queue)
 	defer t.handed.end()
 	err = w.processIn(ctx, t, via)
 	switch {
@@ -80,7 +80,7 @@ func (w *Worker) processIn(ctx context.Context, t *taskMessage, via *dispatcher)
 	}
 	leave, ok := w.isolation.enterNow()
 	if !ok {
-		entering, cancel := via.untilBack(ctx, false)
+		entering, cancel := via.untilBack(ctx, t)
 		leave, ok = w.isolation.enter(entering)
 		cancel()
 	}

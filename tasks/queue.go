@@ -5,9 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/blobstore"
+	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -89,8 +88,17 @@ func NewQueue(client redis.UniversalClient, cfg QueueConfig) *Queue {
 	return &Queue{redis: client, client: newProducer(client), cfg: cfg, open: new(atomic.Bool), queues: new(knownQueues)}
 }
 
-// With returns a queue that hands over with these options instead of the configured ones.
+// With returns a queue that hands over with these options. What they leave open is as q has it.
 func (q *Queue) With(o Options) *Queue {
+	o = o.Or(q.cfg.Options)
+	return q.only(o)
+}
+
+// only is With, where nothing is as q has it.
+func (q *Queue) only(o Options) *Queue {
+	if o.Using == handover.DefaultMailer {
+		o.Using = ""
+	}
 	other := *q
 	other.cfg.Options = o
 	other.open = new(atomic.Bool)
@@ -101,22 +109,13 @@ func (q *Queue) With(o Options) *Queue {
 // default one. The payload carries the name alone; host and password are the worker's.
 // A name that QueueConfig.Mailers lacks is an UnknownMailerError.
 func (q *Queue) Using(name string) (mailer.Backend, error) {
-	if err := q.checkMailer(name); err != nil {
-		return nil, err
-	}
 	o := q.cfg.Options
 	o.Using = name
-	return q.With(o), nil
-}
-
-// UnknownMailerError reports that a message names a mailer that is not configured.
-type UnknownMailerError struct {
-	Name  string
-	Known []string
-}
-
-func (e *UnknownMailerError) Error() string {
-	return fmt.Sprintf("tasks: the mailer %q is not configured (there are %s)", e.Name, strings.Join(e.Known, ", "))
+	other := q.only(o)
+	if err := q.checkMailer(other.cfg.Options.Using); err != nil {
+		return nil, err
+	}
+	return other, nil
 }
 
 func (q *Queue) checkMailer(name string) error {
@@ -132,7 +131,7 @@ func (q *Queue) checkMailer(name string) error {
 // the queue but in the whole one, whose name all programs know.
 func (q *Queue) queueOf(id string) wire.QueueName {
 	n := wire.QueueName{Queue: cmp.Or(q.cfg.Options.Queue, "default")}
-	if !isOnceID(id) {
+	if !handover.IsOnceID(id) {
 		n.Shard = wire.ShardOf(id, q.cfg.Shards)
 	}
 	if q.cfg.Mailers != nil {
@@ -178,10 +177,12 @@ func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessag
 	return mailer.Collect(ctx, q, messages)
 }
 
-// SendBatch implements mailer.BatchSender. The Reply of a Result is the ID of the message's
-// task, or its own ID in a task of many: Cancel takes either. Begin and Commit are asked when a
+// SendBatch implements mailer.BatchSender. The options of the batch come before those of the queue, as With says. The
+// TaskID of a Result, which is its Reply too, is the ID of the message's task, or its own ID in a task of many: Cancel
+// takes either. Begin and Commit are asked when a
 // message is added to its task.
 func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
+	q = q.With(batch.Options)
 	b := &bulk{
 		most: q.cfg.BulkSize, results: batch.Report,
 		one:  func(p *wire.Payload) mailer.Result { return q.handOver(ctx, p) },
@@ -204,7 +205,7 @@ func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 		switch {
 		case p == nil:
 			b.report(i, r)
-		case q.cfg.BulkSize == 1 || q.cfg.Options.handedOnce():
+		case q.cfg.BulkSize == 1 || handover.IsOnce(q.cfg.Options):
 			b.answered(i, q.handOver(ctx, p))
 		default:
 			b.add(i, p)
@@ -225,7 +226,7 @@ func (q *Queue) Enqueue(ctx context.Context, m *mailer.EmailMessage) (taskID str
 	if p != nil {
 		r = q.handOver(ctx, p)
 	}
-	return r.Reply, r.Err
+	return r.TaskID, r.Err
 }
 
 // prepare makes the payload of a message that may be handed over. For one that may not,
@@ -233,39 +234,11 @@ func (q *Queue) Enqueue(ctx context.Context, m *mailer.EmailMessage) (taskID str
 func (q *Queue) prepare(m *mailer.EmailMessage) (*wire.Payload, mailer.Result) {
 	o := q.cfg.Options
 	if err := cmp.Or(o.Validate(), q.checkMailer(o.Using)); err != nil {
-		return nil, mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}}
+		return nil, mailer.Result{Err: handover.Refused(err)}
 	}
-	due := o.due(time.Now())
-	m = q.complete(m, due)
-	// The size comes first: what is too big is not worth the work of looking at all of it.
-	err := q.CheckSize(m)
-	if err == nil {
-		err = m.Validate()
-	}
-	if err != nil {
-		return nil, mailer.Result{Err: err}
-	}
-	only := m.OnlyTo()
-	if only != nil {
-		envelope, err := m.Envelope()
-		if err != nil {
-			return nil, mailer.Result{Err: err}
-		}
-		only = envelope.To
-	}
-	if len(only) == 0 && (only != nil || len(m.Recipients()) == 0) {
-		return nil, mailer.Result{Skipped: true}
-	}
-	p := &wire.Payload{
-		Meta: wire.Meta{
-			Using: o.Using, DueAt: wire.Due(due), Recipients: only,
-			AtMostOnce: o.AtMostOnce, KeepResult: o.Retention > 0,
-			Tags: slices.Clone(o.Tags), Mailing: o.Mailing,
-		},
-		Message: m,
-	}
-	if !o.Deadline.IsZero() {
-		p.Deadline = new(o.Deadline.UTC())
+	p, err := handover.Prepare(m, o, q.cfg.Defaults, time.Now(), q.CheckSize)
+	if p == nil {
+		return nil, mailer.Result{Err: err, Skipped: err == nil}
 	}
 	p.SetAside(q.cfg.AttachmentThreshold, blobstore.Hash)
 	return p, mailer.Result{}
@@ -281,26 +254,12 @@ func (q *Queue) CheckSize(m *mailer.EmailMessage) error {
 	return checkSize(m, q.cfg.MaxMessageSize)
 }
 
-// complete fills in what the author left out. A scheduled mail is dated to its due time.
-func (q *Queue) complete(m *mailer.EmailMessage, due time.Time) *mailer.EmailMessage {
-	o := q.cfg.Options
-	if scheduled := !o.ProcessAt.IsZero() || o.ProcessIn != 0; scheduled && m.Date.IsZero() {
-		c := *m
-		c.Date = due.UTC().Truncate(time.Second)
-		if q.cfg.Defaults.LocalTime {
-			c.Date = c.Date.Local()
-		}
-		m = &c
-	}
-	return m.WithDefaults(q.cfg.Defaults)
-}
-
 // handOver enqueues a task and returns its ID. With a key the ID derives from that, and
 // may be the one of the task that an earlier hand-over of the same message made.
 func (q *Queue) handOver(ctx context.Context, p *wire.Payload) mailer.Result {
 	var id string
 	var err error
-	if q.cfg.Options.handedOnce() {
+	if handover.IsOnce(q.cfg.Options) {
 		id, err = q.handOverOnce(ctx, p)
 	} else {
 		id = rand.Text()
@@ -313,17 +272,15 @@ func (q *Queue) handOver(ctx context.Context, p *wire.Payload) mailer.Result {
 	if err != nil {
 		return mailer.Result{Err: err}
 	}
-	return mailer.Result{Reply: id}
+	return mailer.Result{Reply: id, TaskID: id}
 }
 
 func (q *Queue) handOverOnce(ctx context.Context, p *wire.Payload) (string, error) {
 	o := q.cfg.Options
-	var err error
-	if p.Digest, err = digest(p.Message, o); err != nil {
-		return "", &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
+	id, err := handover.Once(p, o)
+	if err != nil {
+		return "", err
 	}
-	p.DueAt = wire.DueOnce(p.DueAt)
-	id := o.onceID(p.Digest)
 	name := q.queueOf(id)
 	others, err := q.elsewhere(ctx, name)
 	if err != nil {
@@ -332,7 +289,7 @@ func (q *Queue) handOverOnce(ctx context.Context, p *wire.Payload) (string, erro
 	opts := q.taskOptions(name.String(), p.DueAt)
 	t := onceTask{
 		redis: q.redis, place: name, others: others, id: id, using: o.Using, key: o.IdempotencyKey, digest: p.Digest,
-		held: q.heldFor(), kept: max(time.Until(p.DueAt), 0) + replayedFor + o.kept(q.cfg.IdempotencyWindow),
+		held: q.heldFor(), kept: max(time.Until(p.DueAt), 0) + replayedFor + handover.Kept(o, q.cfg.IdempotencyWindow),
 	}
 	look := len(p.Blobs) > 0 // big attachments need not travel twice
 	id, err = t.handOver(ctx, look, func(id string) error {
@@ -420,7 +377,7 @@ func (q *Queue) taskOptions(queue string, due time.Time) []asynq.Option {
 		maxRetry = *o.MaxRetry
 	}
 	opts := []asynq.Option{asynq.MaxRetry(maxRetry + spareRetry), asynq.Timeout(q.cfg.TaskTimeout), asynq.ProcessAt(wire.Due(due)), asynq.Queue(queue)}
-	if kept := o.kept(q.cfg.IdempotencyWindow); kept > 0 {
+	if kept := handover.Kept(o, q.cfg.IdempotencyWindow); kept > 0 {
 		opts = append(opts, asynq.Retention(kept))
 	}
 	return opts

@@ -120,41 +120,6 @@ func TestQueue_options(t *testing.T) {
 	}
 }
 
-func TestOptions_Validate(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	tests := []struct {
-		name string
-		give Options
-		want string // in the error; "" is none
-	}{
-		{"nothing", Options{}, ""},
-		{"at and in", Options{ProcessAt: now, ProcessIn: time.Second}, "exclude each other"},
-		{"negative pause", Options{ProcessIn: -time.Second}, "process_in"},
-		{"negative retries", Options{MaxRetry: new(-1)}, "max_retry"},
-		{"no retries", Options{MaxRetry: new(0)}, ""},
-		{"negative retention", Options{Retention: -1}, "retention"},
-		{"deadline over", Options{Deadline: now.Add(-time.Second)}, "deadline"},
-		{"deadline before the due time", Options{ProcessIn: time.Hour, Deadline: now.Add(time.Minute)}, "deadline"},
-		{"hash tag in the queue's name", Options{Queue: "a{b}"}, "queue"},
-		{"blank queue", Options{Queue: " "}, "queue"},
-		{"dot in the queue's name", Options{Queue: "marketing.bulk"}, "queue"},
-		{"blank in the queue's name", Options{Queue: "with blank"}, `"with blank" cannot be the name of a queue: use letters of the English alphabet, digits, - and _`},
-		{"queue of another alphabet", Options{Queue: "größe"}, "queue"},
-		{"mailer with a dot", Options{Using: "eu.marketing"}, `"eu.marketing" cannot be the name of a mailer`},
-		{"good names", Options{Queue: "Bulk-2_x", Using: "eu_2"}, ""},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			err := tt.give.Validate()
-			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
-				t.Errorf("Validate() = %v, want %q in it", err, tt.want)
-			}
-		})
-	}
-}
-
 // A Redis that is away is reported for every message, once and not once a message.
 func TestQueue_redisDown(t *testing.T) {
 	t.Parallel()

@@ -36,7 +36,7 @@ func (r recorder) accepted(d *delivery) string {
 	}
 	result := d.outcome.result
 	record := history.Record{
-		State: history.Sent, ID: d.noted.id, MessageID: d.message.MessageID, Mailing: d.noted.mailing, Tags: d.noted.tags,
+		State: history.Sent, ID: d.noted.id, MessageID: d.message.MessageID, Mailing: d.mailing, Tags: d.noted.tags,
 		Due: d.attempt.due, At: d.attempt.now, Tries: d.attempt.retried + 1, Reply: redact.Reason(result.Reply, false),
 	}
 	to := history.Recipients(d.message)

@@ -31,7 +31,7 @@ func advice(why BackReason) string {
 	case BackRedis:
 		return "messages go back to their queue again and again, for Redis does not take down what became of them: " +
 			"look at Redis and its log (is it full, or a read-only replica?)"
-	case BackHeld, BackAlone, BackForeign:
+	case BackHeld, BackPaused, BackAlone, BackForeign:
 	}
 	return "messages go back to their queue untried again and again"
 }
@@ -63,8 +63,8 @@ func newRounds(log zerolog.Logger) *rounds {
 
 // again notes that a task comes back, of which so much is done, and returns for how long it is to rest.
 func (r *rounds) again(key string, name wire.QueueName, why BackReason, progress int, now time.Time) time.Duration {
-	if why == BackHeld || why == BackAlone {
-		return 0 // that ends by itself, and is logged when it begins
+	if why == BackHeld || why == BackAlone || why == BackPaused {
+		return 0 // that ends by itself, or by somebody's hand, and is logged when it begins
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -430,7 +431,7 @@ func (s *sender) judge(d *delivery, r mailer.Result) (why error, wait bool) {
 		return parkedError(), true
 	}
 	if mailer.ClassOf(r.Err) == mailer.Unavailable && !s.breaker.relayRefuses(d.name(), r.Err) {
-		r.Err = temporary(r.Err)
+		r.Err = deliverypolicy.OfMessage(r.Err)
 	}
 	d.attempt.now = time.Now()
 	v := s.policy.decide(r.Err, d.attempt)
@@ -503,7 +504,7 @@ func (s *sender) inTime(deliveries []*delivery) func(i int) error {
 		a := deliveries[i].attempt
 		a.now = time.Now()
 		if reason := s.policy.expired(a, 0); reason != nil {
-			return &expiredError{reason}
+			return &expiredError{Reason: reason}
 		}
 		if s.probing {
 			return nil

@@ -51,6 +51,7 @@ func (w *Worker) try(ctx context.Context, t *taskMessage) (outcome, error) {
 		return dead(err), nil
 	}
 	t.payload = p
+	t.handed.belongs(p.Mailing)
 	return w.await(ctx, t)
 }
 
@@ -90,6 +91,8 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 		return w.outOfTime(t, via, BackAlone)
 	case <-tripping:
 		return w.outOfTime(t, via, BackHeld)
+	case <-t.handed.halt:
+		return w.outOfTime(t, via, BackPaused)
 	}
 	why, through := BackHeld, false // the relay takes nothing if it is put back
 	select {
@@ -100,6 +103,8 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 	case <-room:
 		why = BackAlone
 	case <-tripping:
+	case <-t.handed.halt:
+		why = BackPaused
 	}
 	if !through {
 		if d.giveUp() {
@@ -110,6 +115,10 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 	}
 	if d.outcome.lost {
 		return outcome{}, errNotOurs
+	}
+	if d.outcome.paused != "" {
+		t.handed.haltLike(d.outcome.paused)
+		return w.outOfTime(t, via, BackPaused)
 	}
 	if d.outcome.verdict.action == hold { // it was put back, and is wanted back
 		return w.outOfTime(t, via, why)
@@ -122,7 +131,7 @@ func (w *Worker) fill(ctx context.Context, t *taskMessage, via *dispatcher, p *w
 	if len(p.Blobs) == 0 {
 		return nil
 	}
-	ctx, cancel := via.untilBack(ctx, t.alone)
+	ctx, cancel := via.untilBack(ctx, t)
 	defer cancel()
 	return w.blobs.fill(ctx, p)
 }

@@ -13,7 +13,7 @@ import (
 // comes back of a task that has ended elsewhere.
 //
 //	ask        is anything known of messages of a task?
-//	look       may the message be sent?
+//	look       may the message be sent? Is its queue, or its mailing, paused?
 //	mark       and from now on it may have been: too late to cancel
 //	accepted   the relay has it: end the task, or write an entry
 //	release    take the mark back: the relay has taken nothing
@@ -38,7 +38,8 @@ const (
 	sayBegun     = "begun" // at_most_once: another try has begun, and left no word of its end
 	sayLost      = "lost"  // the task is another worker's
 	sayGone      = "gone"
-	sayMore      = "more" // there is something to say: look
+	sayMore      = "more"    // there is something to say: look
+	sayPaused    = "paused:" // and what is: the queue, or the mailing
 )
 
 // lookFirst is how mark, decide and leave begin. Their first arguments are what the message's fields end in, and the
@@ -46,14 +47,15 @@ const (
 const lookFirst = `
   local has = look(task, "` + wire.FieldSent + `" .. args[1], "` + wire.FieldCancelled + `" .. args[1], "` + wire.FieldBegun + `" .. args[1])
   if not task.there then
-    if call("EXISTS", args[2]) == 1 then return "` + sayCancelled + `" end
+    if call("EXISTS", args[2]) == 1 or deleted(task) then return "` + sayCancelled + `" end
     return "` + sayGone + `"
   end
   if not task.ours then return "` + sayLost + `" end
   if has[3] then return "` + saySent + `" .. has[3] end
   if has[4] then return "` + sayCancelled + `" end`
 
-// lookOnce is lookFirst for a try that has a token, the fourth argument, if the message is at_most_once.
+// lookOnce is lookFirst for a try that has a token, the fourth argument, if the message is at_most_once. The fifth one
+// is the message's mailing, if it has one.
 const lookOnce = lookFirst + `
   if has[5] and args[4] ~= "" and has[5] ~= args[4] then return "` + sayBegun + `" end`
 
@@ -69,13 +71,22 @@ func steps() map[string]string {
     fields[3 * i] = "` + wire.FieldBegun + `" .. args[i]
   end
   local has = look(task, unpack(fields))
-  if not task.ours then return "` + sayMore + `" end
+  if not task.ours or halts() then return "` + sayMore + `" end
   for i = 3, #args * 3 + 2 do if has[i] then return "` + sayMore + `" end end
   return ""`,
 		stepLook: lookOnce + `
+  local what = paused(args[5])
+  if what then return "` + sayPaused + `" .. what end
   return ""`,
+		// It may have been marked before, when it was not written yet.
 		stepMark: lookOnce + `
   local wire = "` + wire.FieldWire + `" .. args[1]
+  local what = paused(args[5])
+  if what then
+    if call("HGET", task.key, wire) == args[3] then call("HDEL", task.key, wire) end
+    if has[5] and has[5] == args[4] then call("HDEL", task.key, "` + wire.FieldBegun + `" .. args[1]) end
+    return "` + sayPaused + `" .. what
+  end
   if args[4] == "" then call("HSET", task.key, wire, args[3])
   else call("HSET", task.key, wire, args[3], "` + wire.FieldBegun + `" .. args[1], args[4]) end
   renew(task)

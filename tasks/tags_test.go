@@ -2,56 +2,13 @@ package tasks
 
 import (
 	"context"
-	"errors"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 )
-
-func TestOptions_tags(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name string
-		give []string
-		want string // in the error; "" is none
-	}{
-		{"none", nil, ""},
-		{"good ones", []string{"invoice", "order 17", "Grüße, Ann", strings.Repeat("a", maxTag)}, ""},
-		{"as many as may be", make([]string, maxTags), ""},
-		{"one too many", make([]string, maxTags+1), "is one of 9, at most 8 are allowed"},
-		{"too long", []string{"a", strings.Repeat("b", maxTag+1)}, "has 65 bytes, at most 64 are allowed"},
-		{"empty", []string{""}, "is empty"},
-		{"a blank at its end", []string{"a "}, "begins or ends with a blank"},
-		{"a line break", []string{"a\nb"}, "not printable"},
-		{"a tab", []string{"a\tb"}, "not printable"},
-		{"a mark of direction", []string{"a\u202eb"}, "not printable"},
-		{"half a letter", []string{"a\xc3"}, "UTF-8"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			tags := slices.Clone(tt.give)
-			for i := range tags {
-				if tags[i] == "" && len(tags) > 1 {
-					tags[i] = "x"
-				}
-			}
-			err := Options{Tags: tags}.Validate()
-			var of *TagError
-			if tt.want == "" && err != nil || tt.want != "" && (!errors.As(err, &of) || !strings.Contains(err.Error(), tt.want)) {
-				t.Errorf("Validate() = %v, want %q in a TagError", err, tt.want)
-			}
-		})
-	}
-	var name *NameError
-	if err := (Options{Mailing: "spring, 2026"}).Validate(); !errors.As(err, &name) || name.What != "mailing" {
-		t.Errorf("Validate() of a mailing with blanks = %v, want a NameError", err)
-	}
-}
 
 // Tags and the mailing's name are with a message wherever it goes: from a mass task that its mailer forwards to tasks of
 // its own, to dead letters and to what a replay makes of these. They are in no mail.

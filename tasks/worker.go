@@ -152,6 +152,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	var watching sync.WaitGroup
 	watching.Go(func() { w.watch.run(ctx) })
+	watching.Go(func() { newPausing(w.redis, w.cfg, w.dispatchers).run(ctx) })
 	w.log.Info().Int("connections", w.cfg.Connections).Int("batch_size", w.cfg.BatchSize).Msg("worker started")
 
 	<-ctx.Done()

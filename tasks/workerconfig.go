@@ -8,6 +8,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -128,9 +129,9 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	if c.Shards == 1 {
 		c.Shards = 0 // in one piece
 	}
-	defaults(&c.RetryMin, 5*time.Second)
-	defaults(&c.RetryMax, time.Hour)
-	defaults(&c.MaxAge, 120*time.Hour)
+	defaults(&c.RetryMin, deliverypolicy.DefaultRetryMin)
+	defaults(&c.RetryMax, deliverypolicy.DefaultRetryMax)
+	defaults(&c.MaxAge, deliverypolicy.DefaultMaxAge)
 	defaults(&c.BatchTimeout, 2*time.Minute)
 	defaults(&c.ReplyTimeout, 10*time.Minute)
 	defaults(&c.TaskTimeout, 30*time.Minute)
@@ -147,12 +148,12 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 // checkNames refuses names that no program can put mail under.
 func (c WorkerConfig) checkNames() error {
 	for _, name := range slices.Sorted(maps.Keys(c.Queues)) {
-		if err := checkName("queue", name); err != nil {
+		if err := mailer.CheckName("queue", name); err != nil {
 			return err
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Mailers)) {
-		if err := checkName("mailer", name); err != nil {
+		if err := mailer.CheckName("mailer", name); err != nil {
 			return err
 		}
 	}

@@ -3,7 +3,8 @@
 //
 // Each message is really rendered, so that what would be refused in production (a
 // newline in a header, say) is refused in the test. A message without recipients is
-// not in the Outbox, because no other backend would have sent it.
+// not in the Outbox, because no other backend would have sent it. Each message is there at once, whatever its
+// options say of times; the package tasks/queuetest has a queue in memory in which it waits.
 package locmem
 
 import (
@@ -64,14 +65,12 @@ func (b *Backend) SendMessages(ctx context.Context, messages []*mailer.EmailMess
 
 // SendBatch is SendMessages with each message reported when it is in the Outbox.
 func (b *Backend) SendBatch(ctx context.Context, batch mailer.Batch) {
-	mailer.Deliver(ctx, b, batch, b.cfg.Defaults, b.keep)
-}
-
-func (b *Backend) keep(m *mailer.EmailMessage, to mailer.Envelope) mailer.Result {
-	var raw bytes.Buffer
-	if _, err := m.WriteTo(&raw); err != nil {
-		return mailer.Result{Err: err}
-	}
-	b.cfg.Outbox.add(Mail{Message: cloneMessage(m), Envelope: to, Raw: raw.Bytes()})
-	return mailer.Result{}
+	mailer.Deliver(ctx, b, batch, b.cfg.Defaults, func(m *mailer.EmailMessage, to mailer.Envelope) mailer.Result {
+		var raw bytes.Buffer
+		if _, err := m.WriteTo(&raw); err != nil {
+			return mailer.Result{Err: err}
+		}
+		b.cfg.Outbox.add(Mail{Message: cloneMessage(m), Envelope: to, Raw: raw.Bytes(), Options: batch.Options})
+		return mailer.Result{}
+	})
 }

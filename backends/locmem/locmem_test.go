@@ -185,6 +185,55 @@ func sharesNothing(t *testing.T, path string, a, b reflect.Value) {
 	}
 }
 
+func subjects(mails []Mail) string {
+	var all []string
+	for _, m := range mails {
+		all = append(all, m.Message.Subject)
+	}
+	return strings.Join(all, " ")
+}
+
+func TestOutbox_To(t *testing.T) {
+	t.Parallel()
+	outbox := new(Outbox)
+	b := newBackend(t, outbox)
+	send(t, b, message("A"), &mailer.EmailMessage{Subject: "B", To: []string{"Ann <ann@b\u00fccher.example>"}, Cc: []string{"to@example.org"}})
+	for _, tt := range []struct{ address, want string }{
+		{"to@example.org", "A B"}, {"bcc@example.org", "A"}, {"Somebody <ANN@B\u00dcCHER.example>", "B"}, {"ann@xn--bcher-kva.example", "B"},
+		{"nobody@example.org", ""}, {"from@example.com", ""}, {"nonsense", ""}, {"", ""},
+	} {
+		if got := subjects(outbox.To(tt.address)); got != tt.want {
+			t.Errorf("To(%q): %q, want %q", tt.address, got, tt.want)
+		}
+	}
+	if got := subjects(outbox.Find(func(m Mail) bool { return len(m.Message.Cc) > 0 })); got != "B" {
+		t.Errorf("Find: %q", got)
+	}
+}
+
+// A test sees how a message would have waited.
+func TestOutbox_options(t *testing.T) {
+	t.Parallel()
+	outbox := new(Outbox)
+	b := newBackend(t, outbox)
+	m, err := mailer.New(mailer.Config{Connect: func(mailer.Connection) (mailer.Backend, error) { return b, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := mailer.Options{Using: "marketing", Queue: "bulk", ProcessIn: time.Hour, MaxRetry: new(3), Tags: []string{"a"}, IdempotencyKey: "order-17"}
+	if _, err := m.With(o).Send(t.Context(), message("A")); err != nil {
+		t.Fatal(err)
+	}
+	got := outbox.Messages()[0]
+	if !reflect.DeepEqual(got.Options, o) || time.Until(got.Message.Date) < 50*time.Minute {
+		t.Errorf("handed over with %+v, want %+v; dated %v", got.Options, o, got.Message.Date)
+	}
+	got.Options.Tags[0], *got.Options.MaxRetry = "x", 4
+	if got := outbox.Messages()[0]; !reflect.DeepEqual(got.Options, o) {
+		t.Errorf("the Outbox was changed: %+v", got.Options)
+	}
+}
+
 func TestOutbox_Wait(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

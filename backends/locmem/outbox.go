@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/mailpouch/mailpouch/mailer"
@@ -16,6 +17,7 @@ type Mail struct {
 	Message  *mailer.EmailMessage // with its defaults filled in
 	Envelope mailer.Envelope      // Bcc is here, and never in Raw
 	Raw      []byte               // as rendered (RFC 5322), with CRLF line ends
+	Options  mailer.Options       // with which the message was handed over (Mailer.With)
 }
 
 // Outbox holds the messages that its backends accepted, the oldest first. The zero
@@ -32,6 +34,23 @@ func (o *Outbox) Messages() []Mail {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.copies()
+}
+
+// To returns the messages whose envelope has that recipient, the oldest first. The address may have a display name; letter case
+// does not matter.
+func (o *Outbox) To(address string) []Mail {
+	wanted, err := (&mailer.EmailMessage{FromEmail: address, To: []string{address}}).Envelope()
+	if err != nil || len(wanted.To) != 1 {
+		return nil
+	}
+	return o.Find(func(m Mail) bool {
+		return slices.ContainsFunc(m.Envelope.To, func(to string) bool { return strings.EqualFold(to, wanted.To[0]) })
+	})
+}
+
+// Find returns the messages that match, the oldest first.
+func (o *Outbox) Find(match func(Mail) bool) []Mail {
+	return slices.DeleteFunc(o.Messages(), func(m Mail) bool { return !match(m) })
 }
 
 // Len returns how many messages were sent since the last Reset.
@@ -95,6 +114,10 @@ func (o *Outbox) copies() []Mail {
 		m.Message = cloneMessage(m.Message)
 		m.Envelope.To = slices.Clone(m.Envelope.To)
 		m.Raw = bytes.Clone(m.Raw)
+		m.Options.Tags = slices.Clone(m.Options.Tags)
+		if m.Options.MaxRetry != nil {
+			m.Options.MaxRetry = new(*m.Options.MaxRetry)
+		}
 		all = append(all, m)
 	}
 	return all

@@ -130,7 +130,7 @@ func tooMany(r *transport.Reply, taken int) bool {
 
 // answerData decides whether the body may follow.
 func (s *session) answerData(m *message, r *transport.Reply) error {
-	const challenge = 334 // of AUTH
+	const challenge = 334                                  // of AUTH
 	intermediate := r.Code/100 == 3 && r.Code != challenge // 354; of another one the first digit counts (RFC 5321, 4.2)
 	switch {
 	case intermediate && m.err == nil:

@@ -51,8 +51,8 @@ func (a *app) connect(ctx context.Context) error {
 func (a *app) close() { _ = a.pouch.Close() }
 
 // queue returns the queue with the given options; what they leave open is as configured.
-func (a *app) queue(o tasks.Options) *tasks.Queue {
-	return a.pouch.Queue.With(mailpouch.Options(a.settings, o))
+func (a *app) queue(o mailer.Options) *tasks.Queue {
+	return a.pouch.Queue.With(o)
 }
 
 // openInput opens a file, or standard input for "-".
@@ -85,8 +85,8 @@ func (a *app) readInput(name string) (string, error) {
 
 // handedOver gives the errors of an idempotency key the exit code of a wrong message.
 func handedOver(id string, err error) (string, error) {
-	var other *tasks.IdempotencyError
-	var dead *tasks.DeadLetterError
+	var other *mailer.IdempotencyError
+	var dead *mailer.DeadLetterError
 	if errors.As(err, &other) {
 		return "", cli.Exit(cli.ExitData, other)
 	}

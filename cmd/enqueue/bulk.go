@@ -1,17 +1,22 @@
 package main
 
 import (
+	"bufio"
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -36,10 +41,19 @@ With --resume NAME a run that was interrupted, in whatever way, can be repeated 
 the same file and name: lines that were queued before are not queued again, until
 EMAIL_IDEMPOTENCY_WINDOW after their mail was sent. A line that was changed is a new
 mail; the same line twice in a file is two mails. Each message is then a task of its
-own, which is slower. A line's own "idempotency_key" or "unique" goes first.`,
+own, which is slower. A line's own "idempotency_key" or "unique" goes first.
+
+The messages are a mailing, whose name is printed with how many they are: the one of
+--mailing, else that of --resume, else one made of the time. With it all of them can be
+cancelled, paused and resumed, as long as they are not on the wire. A line's own "mailing"
+goes first. --ids writes a file with the ID of each message that was queued, a line each,
+in the order of the input; a run that is repeated with --resume writes those of earlier
+runs too.`,
 		Example: `  enqueue bulk messages.jsonl
   make-newsletter | enqueue bulk - --queue bulk
   enqueue bulk july.jsonl --resume newsletter-july
+  enqueue bulk july.jsonl --mailing july --ids july.ids
+  enqueue cancel --mailing july
 
   A line:
   {"subject": "Hello", "body": "It works.", "to": ["ann@example.com"], "options": {"process_in": "1h"}}`,
@@ -48,6 +62,7 @@ own, which is slower. A line's own "idempotency_key" or "unique" goes first.`,
 	}
 	b.base.addFlags(c)
 	c.Flags().StringVar(&b.resume, "resume", "", "`name` of this mailing: what was queued under it before is not queued again")
+	c.Flags().StringVar(&b.ids, "ids", "", "write the ID of each message that was queued to this `file`, one a line")
 	c.Flags().IntVar(&b.concurrency, "concurrency", 32, "hand over this many groups of lines at the same time")
 	return c
 }
@@ -57,7 +72,10 @@ type bulk struct {
 	app         *app
 	base        options
 	resume      string
+	ids         string
 	concurrency int
+
+	idsTo *bufio.Writer // nil: nobody asks for them
 
 	queued int // in the first run over a file: the good ones
 	bad    int
@@ -84,16 +102,43 @@ func (b *bulk) run(ctx context.Context, file string) error {
 		return err
 	}
 	defer func() { _ = input.Close() }()
-	if seeker, ok := regularFile(input); ok {
-		return b.file(ctx, input, seeker)
+	closeIDs, err := b.openIDs()
+	if err != nil {
+		return err
 	}
-	return b.send(ctx, input, -1)
+	if seeker, ok := regularFile(input); ok {
+		err = b.file(ctx, input, seeker)
+	} else {
+		err = b.send(ctx, input, -1)
+	}
+	return cmp.Or(err, closeIDs())
+}
+
+// openIDs opens the file of --ids, before anything is queued.
+func (b *bulk) openIDs() (closeIDs func() error, err error) {
+	if b.ids == "" {
+		return func() error { return nil }, nil
+	}
+	f, err := os.Create(b.ids)
+	if err != nil {
+		return nil, cli.Exit(cli.ExitNoInput, err)
+	}
+	b.idsTo = bufio.NewWriter(f)
+	return func() error {
+		if err := errors.Join(b.idsTo.Flush(), f.Close()); err != nil {
+			return cli.Exit(cli.ExitNoInput, fmt.Errorf("--ids: %w (all is queued)", err))
+		}
+		return nil
+	}, nil
 }
 
 // checkFlags returns the options of lines that have none.
 func (b *bulk) checkFlags() (tasks.Options, error) {
 	if b.concurrency < 1 || b.concurrency > maxConcurrency {
 		return tasks.Options{}, fmt.Errorf("--concurrency %d: 1 to %d are possible", b.concurrency, maxConcurrency)
+	}
+	if b.base.Mailing == "" {
+		b.base.Mailing = mailingName(b.resume, time.Now())
 	}
 	o := b.base
 	if b.resume != "" {
@@ -103,6 +148,19 @@ func (b *bulk) checkFlags() (tasks.Options, error) {
 		o.IdempotencyKey = new(newKeys(b.resume).of(nil))
 	}
 	return o.read()
+}
+
+// mailingName is the name of a run's mailing that has none of its own.
+func mailingName(resume string, now time.Time) string {
+	if resume == "" {
+		return now.Format("bulk-20060102-150405-") + strings.ToLower(rand.Text()[:4])
+	}
+	return strings.Map(func(r rune) rune {
+		if wire.IsName(string(r)) {
+			return r
+		}
+		return '-'
+	}, resume)
 }
 
 // regularFile reports whether the input can be read twice.
@@ -167,16 +225,16 @@ func (b *bulk) send(ctx context.Context, r io.Reader, total int) error {
 	case b.why != nil || err != nil:
 		return b.interrupted(ctx, err, last)
 	case b.bad > 0:
-		return cli.Exitf(cli.ExitData, "%d queued, %d lines left out", b.queued, b.bad)
+		return cli.Exitf(cli.ExitData, "%d queued, %d lines left out (mailing %s)", b.queued, b.bad, b.base.Mailing)
 	}
-	fmt.Fprintf(b.app.std.Out, "%d queued\n", b.queued)
+	fmt.Fprintf(b.app.std.Out, "%d queued\nmailing %s\n", b.queued, b.base.Mailing)
 	return nil
 }
 
 // interrupted is the error of a run that was not finished. It says how to go on.
 func (b *bulk) interrupted(ctx context.Context, err error, last int) error {
 	b.lost.add(last+1, last+1)
-	how := "a run with --resume can be repeated"
+	how := "a run with --resume can be repeated, and this one cancelled as mailing " + b.base.Mailing
 	if b.resume != "" {
 		how = "repeat it with the same --resume"
 	}
@@ -202,6 +260,9 @@ func (b *bulk) complain(c chunk) {
 		switch {
 		case err == nil:
 			b.queued++
+			if b.idsTo != nil {
+				fmt.Fprintln(b.idsTo, c.lines[i].id) // its error comes with Flush
+			}
 		case isBadLine(err):
 			b.bad++
 			fmt.Fprintf(b.app.std.Err, "enqueue: line %d: %s\n", n, cli.Line(err.Error()))
@@ -294,16 +355,20 @@ func (b *bulk) handOver(ctx context.Context, lines []numbered) []error {
 	}
 	var down error
 	for _, g := range groups {
-		err := down
-		if err == nil {
-			_, err = b.app.queue(g.entry.queue).SendMessages(ctx, g.messages)
-		}
-		for n, i := range g.indexes {
-			_, errs[i] = handedOver("", mailer.ErrorAt(err, n))
-			if errs[i] != nil && !isBadLine(errs[i]) {
-				down = errs[i]
+		if down != nil {
+			for _, i := range g.indexes {
+				errs[i] = down
 			}
+			continue
 		}
+		b.app.queue(g.entry.queue).SendBatch(ctx, mailer.Batch{Messages: g.messages, Report: func(reports []mailer.Report) {
+			for _, r := range reports {
+				i := g.indexes[r.Index]
+				if lines[i].id, errs[i] = handedOver(r.Reply, r.Err); errs[i] != nil && !isBadLine(errs[i]) {
+					down = errs[i]
+				}
+			}
+		}})
 	}
 	return errs
 }

@@ -18,6 +18,7 @@ type numbered struct {
 	n    int // from 1
 	text []byte
 	key  string // its idempotency key, if the run can be resumed
+	id   string // of its message, once that is queued
 }
 
 // chunk is a number of lines that one goroutine works on.

@@ -33,7 +33,9 @@ func addCompletions(c *cobra.Command) {
 			complete = cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs)
 		case "queue":
 			complete = completeNames(func(s settings.Settings) []string { return slices.Collect(maps.Keys(s.Worker.Queues)) })
-		case "using":
+		case "ids":
+			return
+		case "using", "mailer":
 			complete = completeNames(func(s settings.Settings) []string { return append(s.Mailers(), settings.DefaultMailer) })
 		default:
 			complete = cobra.NoFileCompletions

@@ -8,6 +8,7 @@
 //	enqueue cancel ID                  take a message back
 //	enqueue status ID                  where a message is, or what became of it
 //	enqueue history --to ADDRESS       the same for all messages to a recipient
+//	enqueue pause --mailing july       send nothing of it until enqueue resume
 //	enqueue dead list                  what could not be delivered
 package main
 
@@ -45,7 +46,8 @@ cannot be cancelled, 66 a file cannot be read, 69 Redis cannot be reached, 75 tr
   enqueue test ann@example.com`,
 	}
 	app := &app{std: std}
-	root.AddCommand(app.sendCommand(), app.bulkCommand(), app.rawCommand(), app.renderCommand(), app.testCommand(), app.cancelCommand(), app.statusCommand(), app.historyCommand(), app.deadCommand())
+	root.AddCommand(app.sendCommand(), app.bulkCommand(), app.rawCommand(), app.renderCommand(), app.testCommand(), app.cancelCommand(), app.statusCommand(), app.historyCommand(),
+		app.pauseCommand(), app.resumeCommand(), app.pausedCommand(), app.deadCommand())
 	addCompletions(root)
 	return root
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mailpouch/mailpouch/internal/cli"
-	"github.com/mailpouch/mailpouch/mailer"
 )
 
 func (a *app) testCommand() *cobra.Command {
@@ -42,7 +41,7 @@ func (a *app) test(ctx context.Context, addresses []string, admins, managers boo
 		return err
 	}
 	defer a.close()
-	m, with := a.pouch.Mailer, &mailer.SendOptions{Backend: a.queue(queueOptions)}
+	m := a.pouch.Mailer.With(queueOptions)
 	host, _ := os.Hostname()
 	subject := fmt.Sprintf("Test email from %s on %s", host, time.Now().Format(time.RFC3339))
 	sent := 0
@@ -50,9 +49,9 @@ func (a *app) test(ctx context.Context, addresses []string, admins, managers boo
 		chosen bool
 		send   func() (int, error)
 	}{
-		{len(addresses) > 0, func() (int, error) { return m.SendMail(ctx, subject, testBody, "", addresses, with) }},
-		{managers, func() (int, error) { return m.MailManagers(ctx, subject, testBody, with) }},
-		{admins, func() (int, error) { return m.MailAdmins(ctx, subject, testBody, with) }},
+		{len(addresses) > 0, func() (int, error) { return m.SendMail(ctx, subject, testBody, "", addresses, nil) }},
+		{managers, func() (int, error) { return m.MailManagers(ctx, subject, testBody, nil) }},
+		{admins, func() (int, error) { return m.MailAdmins(ctx, subject, testBody, nil) }},
 	} {
 		if !step.chosen {
 			continue

@@ -4,12 +4,15 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // fetcher fetches tasks for one server: as many in a round trip as the server has free slots, and gives
@@ -75,17 +78,23 @@ func fetchesTask(keys []string, args []any) bool {
 
 // fetchScript is what asynq does to fetch a task, for up to ARGV[3] of them, with a lease of ARGV[1] seconds by the clock
 // of Redis, and the owner ARGV[6] in the field ARGV[5]. It returns their IDs, each followed by the task, by the
-// number in its field ARGV[4], and by since when it was pending.
-var fetchScript = redis.NewScript(`
-local tasks = {}
-if redis.call("EXISTS", KEYS[2]) == 1 then return tasks end
+// number in its field ARGV[4], and by since when it was pending. Tasks of a mailing that is paused, by KEYS[5], it sets aside.
+var fetchScript = redis.NewScript(luaAside + `
+local tasks, pauses = {}, false
+if redis.call("EXISTS", KEYS[2], KEYS[5]) > 0 then
+  if redis.call("EXISTS", KEYS[2]) == 1 then return tasks end
+  pauses = true
+end
 local lease = redis.call("TIME")[1] + ARGV[1]
-for _ = 1, tonumber(ARGV[3]) do
+while #tasks < ARGV[3] * 4 do
   local id = redis.call("RPOPLPUSH", KEYS[1], KEYS[3])
   if not id then break end
   local key = ARGV[2] .. id
   local message, lost, since = unpack(redis.call("HMGET", key, "msg", ARGV[4], "pending_since"))
-  if message then
+  local aside = pauses and message and setAside(id, key, message, since)
+  if aside == "stop" then break end
+  if aside == "more" then tasks[#tasks + 1] = "more" break end
+  if message and not aside then
     redis.call("HSET", key, "state", "active", ARGV[5], ARGV[6])
     redis.call("HDEL", key, "pending_since")
     redis.call("ZADD", KEYS[4], lease, id)
@@ -93,7 +102,7 @@ for _ = 1, tonumber(ARGV[3]) do
     tasks[#tasks + 1] = message
     tasks[#tasks + 1] = lost or "0"
     tasks[#tasks + 1] = since or ""
-  else
+  elseif not message then
     redis.call("LREM", KEYS[3], 1, id) -- nothing is left of it but its name
   end
 end
@@ -119,21 +128,20 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched
 	if !f.asks(list) {
 		return fetched{}, redis.Nil
 	}
-	n, owner, asked := f.slots.wait(), rand.Text(), f.base.claims.clock()
+	n, owner := f.slots.wait(), rand.Text()
 	if most < f.slots.all {
 		if n = min(n, most-f.slots.used()); n <= 0 {
 			return fetched{}, redis.Nil
 		}
 	}
-	answer, err := fetchScript.Run(ctx, f.base.redis, keys,
-		int(leaseTime/time.Second), prefix, n, f.base.cfg.LostField, f.base.cfg.OwnerField, owner).StringSlice()
+	asked, answer, err := f.ask(ctx, keys, prefix, n, owner)
 	if err != nil {
 		<-time.After(CheckInterval) // asynq asks again at once
 		return fetched{}, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(answer) < fetchedFields*n {
+	if len(answer) < fetchedFields*n && len(answer)%fetchedFields == 0 {
 		f.empty[list] = time.Now()
 	}
 	if len(answer) == 0 {
@@ -153,6 +161,19 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched
 	}
 	f.slots.give()
 	return first, nil
+}
+
+// ask fetches up to n tasks of a queue. It goes on while there are only such as are set aside.
+func (f *fetcher) ask(ctx context.Context, keys []string, prefix any, n int, owner string) (asked time.Duration, answer []string, err error) {
+	keys = append(slices.Clip(keys), wire.PausesKey(nameIn(keys[fetchPending])))
+	for {
+		asked = f.base.claims.clock()
+		answer, err = fetchScript.Run(ctx, f.base.redis, keys, int(leaseTime/time.Second), prefix, n,
+			f.base.cfg.LostField, f.base.cfg.OwnerField, owner, wire.AsideUntil).StringSlice()
+		if err != nil || len(answer) != 1 {
+			return asked, answer, err
+		}
+	}
 }
 
 // fetchedFields is what fetchScript returns of each task.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/batcher"
 	"github.com/mailpouch/mailpouch/internal/history"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // Step is one thing to do to the record of a task: a function of Lua that Config.Steps has under that name. What is
@@ -33,6 +34,9 @@ import (
 //	look(task, field, ...)  returns these fields of the record, in a table from 3 on, and sets task.there, whether the
 //	                        record is there, and task.ours, whether the task is active and this process fetched it last
 //	renew(task)             after look: its lease lasts for 20 seconds from now, at least
+//	deleted(task)           after look: reports whether its record is gone, and Redis knows still that it was fetched: then
+//	                        somebody has deleted it
+//	halts, paused           see luaPaused
 //	finish(task)            after look: ends the task as asynq does, and reports whether it was active. Only if task.ends:
 //	                        otherwise asynq keeps something of it
 //	keep(task)              gives the history the step's record, if there is one
@@ -101,13 +105,13 @@ const (
 	flagRecord = 4
 )
 
-// stepsScript does steps to tasks of one queue. KEYS are the list of active tasks, the leases, and asynq's two numbers of
-// tasks. Each step has in ARGV a header: its name, the sum of what holds of 1 (nothing is to be kept of the task), 2 (its lease may
+// stepsScript does steps to tasks of one queue. KEYS are the list of active tasks, the leases, asynq's two numbers of
+// tasks, and the two keys of luaPaused. Each step has in ARGV a header: its name, the sum of what holds of 1 (nothing is to be kept of the task), 2 (its lease may
 // be over soon) and 4 (the last argument, beyond those counted, is a record for the history), how many arguments follow, the owner, and the ID. What Redis has to read costs as much as what it has to do,
 // so that is one argument. It answers a byte and a text for each.
 func stepsScript(functions map[string]string) *redis.Script {
 	var lua strings.Builder
-	lua.WriteString(history.Lua + `
+	lua.WriteString(luaPaused + history.Lua + `
 local call, time, count, answers = redis.call, nil, 0, {}
 local records = {}
 local function keep(task) if task.record then records[#records + 1] = task.record end end
@@ -125,6 +129,7 @@ local function renew(task)
   if not ends or tonumber(ends) < time + 20 then call("ZADD", KEYS[2], time + 30, task.id) end
   task.answer = "2"
 end
+local function deleted(task) return not task.there and call("ZSCORE", KEYS[2], task.id) ~= false end
 local function finish(task)
   if call("LREM", KEYS[1], -1, task.id) == 0 then return false end
   call("ZREM", KEYS[2], task.id)
@@ -133,7 +138,16 @@ local function finish(task)
   return true
 end
 local steps = {}
-steps["` + stepEnd + `"] = function(task) look(task) if task.ours and finish(task) then keep(task) return "ended" end return "" end
+local function forget(task)
+  call("ZREM", KEYS[2], task.id)
+  return call("LREM", KEYS[1], -1, task.id) == 1
+end
+steps["` + stepEnd + `"] = function(task)
+  look(task)
+  if task.ours and finish(task) then keep(task) return "ended" end
+  if not task.there and forget(task) then return "ended" end
+  return ""
+end
 `)
 	for _, name := range slices.Sorted(maps.Keys(functions)) {
 		fmt.Fprintf(&lua, "steps[%q] = function(task, args)%s\nend\n", name, functions[name])
@@ -251,8 +265,11 @@ var errNoAnswer = errors.New("asynqbatch: Redis has not answered as its script d
 
 func (s *steps) runSome(prefix string, these []*step) {
 	now, asked := time.Now(), s.claims.clock()
-	queue, _ := queueAndList(prefix)
-	keys := []string{prefix + "active", prefix + "lease", prefix + "processed:" + now.UTC().Format(time.DateOnly), prefix + "processed"}
+	queue := nameIn(prefix)
+	keys := []string{
+		prefix + "active", prefix + "lease", prefix + "processed:" + now.UTC().Format(time.DateOnly), prefix + "processed",
+		PausedKey(queue), wire.PausesKey(queue),
+	}
 	args := append(make([]any, 0, 7+6*len(these)), now.Add(statsFor).Unix(), mostTasks, s.cfg.OwnerField, prefix+"t:", "", 0, 0)
 	for _, t := range these {
 		_, id := queueOf(t.Key)

@@ -151,7 +151,7 @@ func (m *Metrics) heldBack(name string, reason error) {
 // reasons are all for which a task goes back untried.
 func reasons() []tasks.BackReason {
 	return []tasks.BackReason{
-		tasks.BackHeld, tasks.BackAlone, tasks.BackTime, tasks.BackMemory, tasks.BackContents, tasks.BackRedis, tasks.BackForeign,
+		tasks.BackHeld, tasks.BackPaused, tasks.BackAlone, tasks.BackTime, tasks.BackMemory, tasks.BackContents, tasks.BackRedis, tasks.BackForeign,
 	}
 }
 

@@ -6,6 +6,7 @@
 //	/metrics      for Prometheus
 //	/             the page, kept up to date by /status.json
 //	/history      where a message is, or what became of it, by ID, Message-ID or recipient
+//	/pauses       what is paused, with buttons if they are allowed
 //	/monitor/     asynqmon
 //
 // Everything that comes from a message or from a mail server is hostile: it is cut, freed of

@@ -26,7 +26,7 @@ var (
 type section struct{ Name, Path string }
 
 var sections = []section{
-	{"Overview", overviewPath}, {"Dead letters", deadPath}, {"Retries", retriesPath}, {"Find", historyPath}, {"Monitor", monitorPath},
+	{"Overview", overviewPath}, {"Dead letters", deadPath}, {"Retries", retriesPath}, {"Paused", pausesPath}, {"Find", historyPath}, {"Monitor", monitorPath},
 }
 
 // The paths of the sections.

@@ -70,6 +70,11 @@ function notices(s) {
   if (s.redis) {
     list.push(h("p", { class: "notice bad" }, h("strong", {}, "Redis does not answer. "), s.redis, ". The queues below are as they were last seen."));
   }
+  for (const p of s.pauses || []) {
+    const what = p.mailing ? `The mailing ${p.mailing}` : p.queue ? `The queue ${p.queue}${p.mailer ? " of mailer " + p.mailer : ""}` : `The mailer ${p.mailer}`;
+    list.push(h("p", { class: "notice" }, h("strong", {}, `${what} is paused`), ` since ${span(since(p.at))}, by ${p.by}${p.reason ? ": " + p.reason : ""}. `,
+      h("a", { href: "/pauses" }, "All that is paused")));
+  }
   for (const m of s.mailers) {
     if (!m.held_since) continue;
     list.push(h("p", { class: "notice" }, h("strong", {}, `The relay of ${mailerName(m.name)} has taken no mail for ${span(since(m.held_since))}. `),
@@ -150,7 +155,8 @@ function queue(q) {
   const rows = [h("tr", {}, h("th", { scope: "row" }, first ? h("a", { href: first.link }, name) : name, notes), cells({ ...q, link: first && first.link }, true))];
   if (q.parts.length > 1 || q.parts.some((p) => p.mass)) {
     for (const p of q.parts) {
-      rows.push(h("tr", { class: "part" }, h("th", { scope: "row" }, h("a", { href: p.link }, p.name), p.mass && ", many mails a task"), cells(p, false)));
+      rows.push(h("tr", { class: "part" }, h("th", { scope: "row" }, h("a", { href: p.link }, p.name), p.mass && ", many mails a task",
+        p.paused && !q.paused && [" ", h("span", { class: "chip warn" }, "paused")]), cells(p, false)));
     }
   }
   return rows;

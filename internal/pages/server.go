@@ -63,6 +63,7 @@ type Server struct {
 	cfg      Config
 	guard    guard
 	queues   cached[[]queuestats.Queue]
+	paused   cached[[]tasks.Pause]
 	write    cached[struct{}] // whether Redis takes what is written
 	http     *http.Server
 	listener net.Listener
@@ -102,6 +103,7 @@ func Start(cfg Config) (*Server, error) {
 		return nil, errors.Join(ErrUnprotected, listener.Close())
 	}
 	s.queues.read = func(ctx context.Context) ([]queuestats.Queue, error) { return queuestats.Read(ctx, cfg.Redis) }
+	s.paused.read = tasks.NewPauses(cfg.Redis).List
 	s.write.read = func(ctx context.Context) (struct{}, error) { return struct{}{}, redisconn.TryWrite(ctx, cfg.Redis) }
 	s.http = &http.Server{
 		Handler: s.handler(), ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
@@ -181,6 +183,7 @@ func (s *Server) handler() http.Handler {
 		l := &letters{source: source, view: s.cfg.view(), mayWrite: s.cfg.AllowWrite, log: s.cfg.Logger, known: s.names}
 		l.register(inside)
 	}
+	s.pausesPage(inside)
 	inside.Handle(monitorPath, newMonitor(s.cfg.Redis, s.cfg.view(), s.cfg.AllowWrite))
 	if s.cfg.Metrics != nil {
 		inside.Handle("GET /metrics", s.cfg.Metrics)

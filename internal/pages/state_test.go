@@ -212,7 +212,7 @@ func TestAddUp(t *testing.T) {
 		{Name: wire.QueueName{Queue: "default", Shard: 2}.String(), InFlight: 5, Paused: true},
 		{Name: wire.QueueName{Mailer: "marketing", Queue: "bulk"}.String(), Scheduled: 7},
 		{Name: "forgotten", Waiting: 9},
-		{Name: "<script>", Workers: 1, Waiting: 1},
+		{Name: "<script>", Workers: 1, Waiting: 1, Paused: true},
 	}, map[string]int{"critical": 6, "default": 3}, now.Add(time.Second), s)
 	var rows []string
 	for _, q := range got {
@@ -221,8 +221,8 @@ func TestAddUp(t *testing.T) {
 	}
 	want := []string{
 		"/critical 0 0 0 0 0 0 paused=false served=true by none=[] 0 parts",
-		"/default 4 61 5 0 2 1 paused=true served=true by none=[] 3 parts",
-		"/<script> 1 0 0 0 0 0 paused=false served=false by none=[] 1 parts",
+		"/default 4 61 5 0 2 1 paused=false served=true by none=[] 3 parts",
+		"/<script> 1 0 0 0 0 0 paused=true served=false by none=[] 1 parts",
 		"/forgotten 9 0 0 0 0 0 paused=false served=false by none=[forgotten] 1 parts",
 		"marketing/bulk 0 0 0 7 0 0 paused=false served=false by none=[marketing.bulk] 1 parts",
 	}

@@ -25,6 +25,7 @@ type status struct {
 	All      flow            `json:"all"`
 	Rate     float64         `json:"rate"` // mails/s
 	Chart    chart           `json:"chart"`
+	Pauses   []tasks.Pause   `json:"pauses,omitempty"` // in all queues, whoever serves them
 	Mailers  []mailerStatus  `json:"mailers"`
 	Queues   []queueStatus   `json:"queues"`
 	Failures []failureStatus `json:"failures"`
@@ -85,7 +86,7 @@ type counts struct {
 	Scheduled int     `json:"scheduled"`
 	Retry     int     `json:"retry"`
 	Dead      int     `json:"dead"`
-	Paused    bool    `json:"paused,omitempty"`
+	Paused    bool    `json:"paused,omitempty"` // with all its parts
 }
 
 type failureStatus struct {
@@ -106,11 +107,19 @@ const refusedRecipient tasks.Action = "refused"
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	queues, err := s.queues.get(r.Context())
 	var refused error
+	var paused []tasks.Pause
+	if err == nil {
+		paused, err = s.paused.get(r.Context())
+	}
 	if err == nil {
 		_, refused = s.write.get(r.Context())
 	}
 	reply := s.cfg.State.snapshot(s.cfg.view())
 	reply.Worker.Version = s.cfg.Version
+	for _, p := range paused {
+		p.By, p.Reason = redact.Line(p.By), s.cfg.view().Text(p.Reason, maxReason)
+		reply.Pauses = append(reply.Pauses, p)
+	}
 	reply.Queues = addUp(queues, s.cfg.Queues, reply.Now, s.cfg.State)
 	if err != nil {
 		reply.Redis = s.cfg.view().Text(err.Error(), maxReason)
@@ -208,6 +217,7 @@ func addUp(all []queuestats.Queue, served map[string]int, now time.Time, s *Stat
 		name := wire.ParseQueueName(q.Name)
 		r := row(wire.QueueName{Mailer: name.Mailer, Queue: name.Queue})
 		part := countsOf(q, now)
+		r.Paused = part.Paused && (r.Paused || len(r.Parts) == 0)
 		r.add(part)
 		if q.Unserved() {
 			r.Unserved = append(r.Unserved, q.Name)
@@ -244,7 +254,6 @@ func (c *counts) add(part counts) {
 	c.Scheduled += part.Scheduled
 	c.Retry += part.Retry
 	c.Dead += part.Dead
-	c.Paused = c.Paused || part.Paused
 }
 
 // rate is how many mails/s of a queue this worker sends.

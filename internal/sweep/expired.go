@@ -46,34 +46,39 @@ func (s *Sweeper) sweepExpired(ctx context.Context) error {
 }
 
 // lookScript returns how many tasks are pending (KEYS[1]), since when the oldest of those, in ns, how many are scheduled
-// (KEYS[3]) before now and ARGV[2] seconds, and how many are to be tried again (KEYS[4]); and the time, in seconds.
+// (KEYS[3]) before now and ARGV[2] seconds, how many are to be tried again (KEYS[4]), and the time, in seconds; and how many of
+// the scheduled ones are set aside, and how many those before them are, for their mailing is paused.
 var lookScript = redis.NewScript(`
 local now = tonumber(redis.call("TIME")[1])
 local oldest = redis.call("LINDEX", KEYS[1], -1)
 local since = oldest and redis.call("HGET", ARGV[1] .. oldest, "pending_since") or "0"
 return {redis.call("LLEN", KEYS[1]), tonumber(string.sub(since, 1, -10)) or 0,
-  redis.call("ZCOUNT", KEYS[3], "-inf", now + ARGV[2]), redis.call("ZCARD", KEYS[4]), now}`)
+  redis.call("ZCOUNT", KEYS[3], "-inf", now + ARGV[2]), redis.call("ZCARD", KEYS[4]), now,
+  redis.call("ZCOUNT", KEYS[3], ARGV[3], ARGV[3]), redis.call("ZCOUNT", KEYS[3], "-inf", "(" .. ARGV[3])}`)
 
 // expire makes dead letters of what has expired in a queue.
 func (s *Sweeper) expire(ctx context.Context, queue string) error {
 	keys, prefix := queueKeys(queue), asynqbatch.TaskKey(queue, "")
 	var look []int64
 	err := s.slowly(ctx, func() (err error) {
-		look, err = lookScript.Run(ctx, s.redis, keys, prefix, int64(s.cfg.Horizon/time.Second)).Int64Slice()
+		look, err = lookScript.Run(ctx, s.redis, keys, prefix, int64(s.cfg.Horizon/time.Second), wire.AsideUntil).Int64Slice()
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	pending, since, scheduled, retry, now := look[0], look[1], look[2], look[3], look[4]
+	pending, since, scheduled, retry, now, aside, before := look[0], look[1], look[2], look[3], look[4], look[5], look[6]
 	moved := 0
 	if pending > 0 && time.Duration(now-since)*time.Second >= s.cfg.minAge {
-		if moved, err = s.expireList(ctx, queue, "pending", pending); err != nil {
+		if moved, err = s.expireList(ctx, queue, "pending", 0, pending); err != nil {
 			return err
 		}
 	}
-	for state, n := range map[string]int64{"scheduled": scheduled, "retry": retry} {
-		more, err := s.expireList(ctx, queue, state, n)
+	for _, part := range []struct {
+		state    string
+		from, to int64
+	}{{"scheduled", before, before + aside}, {"scheduled", 0, scheduled}, {"retry", 0, retry}} {
+		more, err := s.expireList(ctx, queue, part.state, part.from, part.to)
 		if moved += more; err != nil {
 			return err
 		}
@@ -91,13 +96,13 @@ const (
 	bulkPage = 4
 )
 
-// expireList goes through the first n tasks of a list: those that are next.
-func (s *Sweeper) expireList(ctx context.Context, queue, state string, n int64) (moved int, err error) {
+// expireList goes through the tasks of a list from one number to another. Those that are next have the lowest.
+func (s *Sweeper) expireList(ctx context.Context, queue, state string, from, n int64) (moved int, err error) {
 	most := int64(page)
 	if wire.ParseQueueName(queue).Bulk {
 		most = bulkPage
 	}
-	for at := int64(0); at < n; {
+	for at := from; at < n; {
 		size := min(most, n-at)
 		var tasks []expired
 		err := s.slowly(ctx, func() (err error) {

@@ -31,6 +31,19 @@ local function heads(msg)
 end
 `
 
+// LuaMailing is a function for scripts of Redis: mailingOf(msg) takes asynq's record of a task and returns the name of the
+// mailing that it belongs to, nil if there is none. All messages of a task belong to the same. What it looks for
+// cannot stand inside a string of the payload, where quotes are escaped.
+const LuaMailing = `
+local function mailingOf(msg)
+  if not msg or string.sub(msg, 3, 2 + #"` + TaskType + `") ~= "` + TaskType + `" then return nil end
+  local at = string.find(msg, '{"version":', 1, true)
+  local stop = at and string.find(msg, ',"message":', at, true)
+  if not stop then return nil end
+  return string.match(string.sub(msg, at, stop - 1), '"mailing":"([%w_-]+)"')
+end
+`
+
 // DecodeHead reads a line that LuaHeads has found: a payload without its message.
 func DecodeHead(line string) (Meta, error) { return DecodeMeta([]byte(line + string(messageKey))) }
 

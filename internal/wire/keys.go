@@ -45,3 +45,25 @@ const QueuesKey = "asynq:queues"
 
 // LoginsKey is what is known of the logins to an account, whose digest is given: when one was refused.
 func LoginsKey(digest string) string { return "mailpouch:{login:" + digest + "}" }
+
+// PausesKey is a hash in the slot of one of asynq's queues: what of it is paused. With FieldQueuePaused the queue is paused by us,
+// beside asynq's own key that says so; a mailing has a field that begins with FieldMailing. It is gone while nothing is.
+func PausesKey(queue string) string { return "mailpouch:{" + queue + "}:pauses" }
+
+// The fields of PausesKey, and the values of a mailing's.
+const (
+	FieldQueuePaused = "queue"
+	FieldMailing     = "mailing:" // and the name
+
+	MailingPaused = "1"    // its tasks are set aside
+	MailingBack   = "back" // those that were set aside come back, before any other is fetched
+)
+
+// AsideKey is a sorted set in the slot of one of asynq's queues: the scheduled tasks of a paused mailing, by when they came.
+func AsideKey(queue, mailing string) string { return "mailpouch:{" + queue + "}:aside:" + mailing }
+
+// AsideUntil is when what is set aside is scheduled for: never, and a time that tools can show. It is in the year 2200.
+const AsideUntil = 7258118400
+
+// PausedKey is a hash of all pauses: what is paused, and by whom.
+const PausedKey = "mailpouch:paused"

@@ -12,6 +12,8 @@ func TestQueueName(t *testing.T) {
 		{QueueName{Mailer: "marketing", Queue: "bulk"}, "marketing.bulk"},
 		{QueueName{Queue: "bulk", Bulk: true}, "bulk:mass"},
 		{QueueName{Mailer: "marketing", Queue: "bulk", Shard: 12, Bulk: true}, "marketing.bulk:mass~12"},
+		{QueueName{Queue: "Bulk-2_x"}, "Bulk-2_x"}, // whatever is a name comes back
+		{QueueName{Mailer: "a-b_C", Queue: "-"}, "a-b_C.-"},
 	} {
 		if got := tt.name.String(); got != tt.want || ParseQueueName(got) != tt.name {
 			t.Errorf("%+v is %q, want %q, and read again it is %+v", tt.name, got, tt.want, ParseQueueName(got))

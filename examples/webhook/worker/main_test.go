@@ -86,8 +86,8 @@ func TestWorker(t *testing.T) {
 	}
 	defer func() { _ = app.Close() }()
 	for _, using := range []string{"", "marketing"} {
-		how := &mailer.SendOptions{Connection: mailer.Connection{Using: using}}
-		if n, err := app.Mailer.SendMail(t.Context(), "Hello", "It works.", "", []string{"ann@example.org"}, how); n != 1 || err != nil {
+		mail := app.Mailer.With(mailer.Options{Using: using})
+		if n, err := mail.SendMail(t.Context(), "Hello", "It works.", "", []string{"ann@example.org"}, nil); n != 1 || err != nil {
 			t.Fatal(n, err)
 		}
 	}

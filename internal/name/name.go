@@ -1,15 +1,16 @@
-package wire
+// Package name holds the one rule for the names of queues, mailers and mailings. What programs take, workers and settings
+// take too.
+package name
 
 import "strings"
 
-// NameRule says what IsName asks for.
-const NameRule = "letters of the English alphabet, digits, - and _"
+// Rule says what Is asks for.
+const Rule = "letters of the English alphabet, digits, - and _"
 
-// IsName reports whether a queue or a mailer can have that name. It is the one rule for
-// programs, workers and settings: what one of them takes the others take too. Braces would
+// Is reports whether a queue, a mailer or a mailing can have that name. Braces would
 // change the slot of asynq's keys; dots, colons and tildes part the names of asynq's queues;
 // commas, colons, semicolons and equals signs are how people part the entries of a list.
-func IsName(name string) bool {
+func Is(name string) bool {
 	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
 	})

@@ -1,0 +1,206 @@
+package asynqbatch
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
+)
+
+// A paused queue has asynq's key that says so, so that no server of any program fetches from it. The tasks of a paused mailing
+// wait among the scheduled ones, for they stand between those of others: the script that fetches sets them aside.
+//
+//	pending:    a1 b1 a2 c1         a is paused:   b1 c1          and back:   a1 a2 b1 c1
+//	scheduled:                                     a1 a2
+//
+// What a worker has in hand already is asked about by the script that marks a message as on the wire: see luaPaused.
+
+// PausedKey is there while one of asynq's queues is paused.
+func PausedKey(queue string) string { return "asynq:{" + queue + "}:paused" }
+
+// luaPaused is for scripts with asynq's key of a paused queue, and wire.PausesKey, as KEYS[5] and KEYS[6]. Redis is asked once
+// in a script, unless something is paused.
+//
+//	halts()          reports whether anything of the queue is paused
+//	paused(mailing)  is "queue" if the queue is, "mailing" if the mailing of a message is, which is nil if it has none, or nil
+const luaPaused = `
+local halted
+local function halts()
+  if halted == nil then halted = redis.call("EXISTS", KEYS[5], KEYS[6]) > 0 end
+  return halted
+end
+local function paused(mailing)
+  if not halts() then return nil end
+  if redis.call("EXISTS", KEYS[5]) == 1 then return "queue" end
+  if mailing and redis.call("HGET", KEYS[6], "` + wire.FieldMailing + `" .. mailing) == "` + wire.MailingPaused + `" then return "mailing" end
+end
+`
+
+// luaAside is for the script that fetches. setAside(id, key, message, since) sets the task that was just made active aside if
+// its mailing is paused, and reports that. It puts it back and stops the fetch, with "stop", while those that were set aside
+// before it come back. KEYS are as in fetchScript, and ARGV[7] is wire.AsideUntil. A queue may have very many such tasks, each of up to a megabyte: the answer is "more" after so many.
+const luaAside = wire.LuaMailing + `
+local states, asides, bytes = {}, 0, 0
+local function setAside(id, key, message, since)
+  local mailing = mailingOf(message)
+  if not mailing then return false end
+  if states[mailing] == nil then states[mailing] = redis.call("HGET", KEYS[5], "` + wire.FieldMailing + `" .. mailing) or "" end
+  if states[mailing] == "` + wire.MailingBack + `" then
+    redis.call("LREM", KEYS[3], 1, id)
+    redis.call("RPUSH", KEYS[1], id)
+    return "stop"
+  elseif states[mailing] ~= "` + wire.MailingPaused + `" then
+    return false
+  end
+  local list = string.sub(KEYS[1], 1, -8)
+  redis.call("LREM", KEYS[3], 1, id)
+  redis.call("ZADD", list .. "scheduled", ARGV[7], id)
+  redis.call("ZADD", string.sub(KEYS[5], 1, -7) .. "aside:" .. mailing, (tonumber(since) or redis.call("TIME")[1] * 1000000000) / 1000, id)
+  redis.call("HSET", key, "state", "scheduled")
+  asides, bytes = asides + 1, bytes + #message
+  if asides >= 500 or bytes > 4000000 then return "more" end
+  return true
+end
+`
+
+// Wanted is what is to be paused of one of asynq's queues.
+type Wanted struct {
+	Queue    bool
+	Firm     bool     // also if somebody resumes the queue with asynq's tools
+	Mailings []string // all that are
+}
+
+// By is what was done to a queue with asynq's tools since it was last looked at.
+type By string
+
+// The kinds.
+const (
+	ByNobody  By = ""
+	ByPausing By = "paused"
+	ByResume  By = "resumed"
+)
+
+// Found is what SetPauses has found.
+type Found struct {
+	By   By
+	Back []string // mailings whose tasks are to come back: see Return
+}
+
+// pausesScript makes a queue paused, or not, as ARGV[1] says: "", "1" or "firm". The mailings follow, from ARGV[3] on; ARGV[2]
+// is the time. KEYS are asynq's key of a paused queue and wire.PausesKey.
+var pausesScript = redis.NewScript(`
+local raw, ours, by = redis.call("EXISTS", KEYS[1]) == 1, redis.call("HEXISTS", KEYS[2], "` + wire.FieldQueuePaused + `") == 1, ""
+if ARGV[1] == "" then
+  if ours then
+    redis.call("DEL", KEYS[1])
+    redis.call("HDEL", KEYS[2], "` + wire.FieldQueuePaused + `")
+  elseif raw then
+    by = "paused"
+  end
+elseif not raw and ours and ARGV[1] ~= "firm" then
+  redis.call("HDEL", KEYS[2], "` + wire.FieldQueuePaused + `")
+  by = "resumed"
+else
+  if not raw then redis.call("SET", KEYS[1], ARGV[2]) end
+  if not ours then redis.call("HSET", KEYS[2], "` + wire.FieldQueuePaused + `", "1") end
+end
+local wanted, answer = {}, {by}
+for i = 3, #ARGV do
+  local field = "` + wire.FieldMailing + `" .. ARGV[i]
+  wanted[field] = true
+  if redis.call("HGET", KEYS[2], field) ~= "` + wire.MailingPaused + `" then redis.call("HSET", KEYS[2], field, "` + wire.MailingPaused + `") end
+end
+for _, field in ipairs(redis.call("HKEYS", KEYS[2])) do
+  if field ~= "` + wire.FieldQueuePaused + `" and not wanted[field] then
+    redis.call("HSET", KEYS[2], field, "` + wire.MailingBack + `")
+    answer[#answer + 1] = string.sub(field, ` + strconv.Itoa(len(wire.FieldMailing)+1) + `)
+  end
+end
+return answer`)
+
+// SetPauses makes queues paused as is wanted, in one round trip, and returns what it has found of each.
+func SetPauses(ctx context.Context, client redis.UniversalClient, wanted map[string]Wanted) (map[string]Found, error) {
+	now := time.Now().Unix()
+	answers := map[string]*redis.Cmd{}
+	ask := func(pipe redis.Pipeliner) error {
+		for queue, w := range wanted {
+			how := ""
+			switch {
+			case w.Queue && w.Firm:
+				how = "firm"
+			case w.Queue:
+				how = "1"
+			}
+			args := []any{how, now}
+			for _, name := range w.Mailings {
+				args = append(args, name)
+			}
+			keys := []string{PausedKey(queue), wire.PausesKey(queue)}
+			answers[queue] = pipe.EvalSha(ctx, pausesScript.Hash(), keys, args...)
+		}
+		return nil
+	}
+	_, err := client.Pipelined(ctx, ask)
+	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
+		if err = loadEverywhere(ctx, client, pausesScript); err == nil {
+			_, err = client.Pipelined(ctx, ask)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]Found{}
+	for queue, answer := range answers {
+		said, err := answer.StringSlice()
+		if err != nil {
+			return nil, err
+		}
+		found[queue] = Found{By: By(said[0]), Back: said[1:]}
+	}
+	return found, nil
+}
+
+// loadEverywhere loads a script into all masters.
+func loadEverywhere(ctx context.Context, client redis.UniversalClient, script *redis.Script) error {
+	if cluster, ok := client.(*redis.ClusterClient); ok {
+		return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return script.Load(ctx, node).Err() })
+	}
+	return script.Load(ctx, client).Err()
+}
+
+// returnScript puts up to ARGV[2] tasks of a mailing, the ones that came last first, at the head of their queue, so that the
+// one that came first is fetched first in the end. KEYS are asynq's scheduled and pending tasks, wire.AsideKey and
+// wire.PausesKey; ARGV[1] is what the keys of tasks begin with, ARGV[3] the field of the mailing, ARGV[4] wire.AsideUntil. When none is left the mailing
+// is not paused any more.
+var returnScript = redis.NewScript(`
+if redis.call("HGET", KEYS[4], ARGV[3]) ~= "` + wire.MailingBack + `" then return 0 end
+local ids = redis.call("ZREVRANGE", KEYS[3], 0, ARGV[2] - 1)
+for _, id in ipairs(ids) do
+  redis.call("ZREM", KEYS[3], id)
+  if redis.call("ZSCORE", KEYS[1], id) == ARGV[4] then
+    redis.call("ZREM", KEYS[1], id)
+    redis.call("RPUSH", KEYS[2], id)
+    redis.call("HSET", ARGV[1] .. id, "state", "pending")
+  end
+end
+if #ids == 0 then redis.call("HDEL", KEYS[4], ARGV[3]) end
+return #ids`)
+
+// mostReturned is how many tasks one script brings back.
+const mostReturned = 500
+
+// Return brings back what was set aside of a mailing in a queue, in the order in which it came.
+func Return(ctx context.Context, client redis.UniversalClient, queue, mailing string) error {
+	prefix := "asynq:{" + queue + "}:"
+	keys := []string{prefix + "scheduled", prefix + "pending", wire.AsideKey(queue, mailing), wire.PausesKey(queue)}
+	for {
+		n, err := returnScript.Run(ctx, client, keys, TaskKey(queue, ""), mostReturned, wire.FieldMailing+mailing, wire.AsideUntil).Int()
+		if err != nil || n == 0 {
+			return err
+		}
+	}
+}

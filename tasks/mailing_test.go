@@ -1,0 +1,202 @@
+package tasks
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// mailingQueue hands over messages of the mailing july, so many in a task.
+func (h *house) mailingQueue(size int, o Options) {
+	o.Mailing = "july"
+	h.queue = NewQueue(h.Client(h.t), QueueConfig{BulkSize: size, Mailers: []string{"marketing"}, Options: o})
+}
+
+// prefixed gives the messages that h.send makes names of their own.
+func prefixed(prefix string) func(*mailer.EmailMessage) {
+	return func(m *mailer.EmailMessage) { m.MessageID = "<" + prefix + m.MessageID[1:] }
+}
+
+func (h *house) cancelMailing(cancelled, tooLate int) {
+	h.t.Helper()
+	got, err := NewQueue(h.Client(h.t), QueueConfig{}).CancelMailing(h.t.Context(), "july")
+	if want := (CancelledMailing{cancelled, tooLate}); err != nil || got != want {
+		h.t.Errorf("CancelMailing = %+v, %v, want %+v", got, err, want)
+	}
+	if list, err := NewPauses(h.Client(h.t)).List(h.t.Context()); err != nil || len(list) > 0 {
+		h.t.Errorf("still paused: %+v, %v", list, err)
+	}
+}
+
+// A mailing is cancelled wherever its messages wait, and no other message is.
+func TestCancelMailing_waiting(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	all := 0
+	for i, o := range []Options{{}, {Queue: "bulk"}, {Queue: "bulk", Using: "marketing"}, {ProcessIn: time.Hour}, {Queue: "bulk", Unique: time.Hour}} {
+		for _, size := range []int{1, 100} {
+			if o.Unique > 0 && size > 1 {
+				continue // each has a task of its own, and the same content
+			}
+			h.mailingQueue(size, o)
+			h.send(250, prefixed(fmt.Sprintf("%d-%d-", i, size)))
+			all += 250
+		}
+	}
+	h.mailingQueue(1, Options{})
+	// Some are to be tried again, and some are set aside.
+	h.queue = NewQueue(h.Client(t), QueueConfig{BulkSize: 10, Options: Options{Queue: "tried", Mailing: "july"}})
+	h.send(30, prefixed("tried-"))
+	h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+		return mailer.Result{Err: sendError(mailer.Temporary, 451, "later")}
+	}
+	cfg := h.config()
+	cfg.RetryMin, cfg.RetryMax, cfg.Queues = time.Hour, time.Hour, map[string]int{"tried": 1}
+	stop := h.start(cfg)
+	client := h.Client(t)
+	h.eventually("30 to be tried again", func() bool {
+		return client.ZCard(t.Context(), "asynq:{tried}:scheduled").Val()+client.ZCard(t.Context(), "asynq:{tried}:retry").Val() == 30
+	})
+	h.pause(PauseTarget{Mailing: "july"})
+	h.send(20, prefixed("aside-"))
+	h.eventually("some are set aside", func() bool { return len(h.aside("tried:mass", "july")) == 2 })
+	stop()
+	h.relay.answer = nil
+
+	others := NewQueue(client, QueueConfig{BulkSize: 10, Options: Options{Queue: "bulk", Mailing: "august"}})
+	h.queue = others
+	h.send(25, prefixed("august-"))
+	h.queue = others.With(Options{Queue: "bulk"})
+	h.send(25, prefixed("none-"))
+
+	h.cancelMailing(all+50, 0)
+	cfg = h.config()
+	cfg.Queues, cfg.Mailers = map[string]int{"default": 1, "bulk": 1, "tried": 1}, map[string]int{"marketing": 1}
+	h.start(cfg)
+	h.wait(50)
+	h.eventually("nothing is left but marks", func() bool {
+		return !slices.ContainsFunc(client.Keys(t.Context(), "asynq:*:t:*").Val(), func(key string) bool {
+			return client.HExists(t.Context(), key, "msg").Val()
+		})
+	})
+	h.once(50)
+
+	// Its name is free again.
+	h.mailingQueue(100, Options{})
+	h.send(10, prefixed("anew-"))
+	h.wait(10)
+	h.once(60)
+}
+
+// What workers have in hand is cancelled too, but for what is on the wire; what the relay then refuses for now is as well.
+func TestCancelMailing_inHand(t *testing.T) {
+	t.Parallel()
+	for name, size := range map[string]int{"single": 1, "mass": 100} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, redistest.Options{})
+			gate, refused := newBarrier(), make(chan struct{}, 1)
+			t.Cleanup(gate.open)
+			h.relay.answer = func(ctx context.Context, m *mailer.EmailMessage) mailer.Result {
+				r := gate.answer(ctx, m)
+				select {
+				case refused <- struct{}{}: // the first of four
+					return mailer.Result{Err: sendError(mailer.Temporary, 451, "later")}
+				default:
+					return r
+				}
+			}
+			h.mailingQueue(size, Options{Queue: "bulk"})
+			h.send(1000, nil)
+			cfg := h.config()
+			cfg.Queues, cfg.Concurrency, cfg.RetryMin, cfg.RetryMax = map[string]int{"bulk": 1}, 600, time.Hour, time.Hour
+			h.start(cfg)
+			h.start(cfg)
+			for range 4 {
+				<-gate.come
+			}
+			queue := map[int]string{1: "bulk", 100: "bulk:mass"}[size]
+			h.eventually("the workers have all", func() bool { return len(h.pending(queue)) == 0 })
+			client := h.Client(t)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				h.cancelMailing(997, 3)
+			}()
+			h.eventually("what is not on the wire is cancelled", func() bool {
+				return client.Exists(t.Context(), wire.PausesKey(queue)).Val() == 1 && h.cancelledKeys(queue) == 996
+			})
+			gate.open()
+			<-done
+			h.wait(3)
+			h.allEmpty()
+			h.once(3)
+		})
+	}
+}
+
+// cancelledKeys is how many messages of a queue were cancelled.
+func (h *house) cancelledKeys(queue string) int {
+	return len(h.Client(h.t).Keys(h.t.Context(), wire.CancelledKey(queue, "*")).Val())
+}
+
+// What is set aside expires as what waits elsewhere, and does not come back when the mailing goes on.
+func TestPause_expires(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	h.mailingQueue(2, Options{Deadline: time.Now().Add(2 * time.Second)})
+	h.send(3, nil)
+	h.mailingQueue(2, Options{})
+	h.send(3, prefixed("later-"))
+	h.pause(PauseTarget{Mailing: "july"})
+	cfg := h.config()
+	cfg.sweepEvery = 20 * time.Millisecond
+	h.start(cfg)
+	h.eventually("all are set aside", func() bool { return len(h.aside("default", "july")) == 2 && len(h.aside("default:mass", "july")) == 2 })
+	tools := inspect(t, h.Server)
+	h.eventually("two dead letters", func() bool {
+		single, err1 := tools.GetQueueInfo("default")
+		mass, err2 := tools.GetQueueInfo("default:mass")
+		return err1 == nil && err2 == nil && single.Archived == 1 && mass.Archived == 1 && single.Scheduled == 1 && mass.Scheduled == 1
+	})
+	if list, err := tools.ListScheduledTasks("default"); err != nil || len(list) != 1 || list[0].NextProcessAt.Year() != 2200 {
+		t.Errorf("asynq's tools show %+v, %v", list, err)
+	}
+	h.resume(PauseTarget{Mailing: "july"})
+	h.wait(3)
+	h.once(3)
+}
+
+// A mailing that is paused in front of many other tasks does not hold them up, and comes back before them, in its order.
+func TestPause_many(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	h.mailingQueue(1, Options{})
+	h.send(1800, nil)
+	order := h.pending("default")
+	h.queue = NewQueue(h.Client(t), QueueConfig{BulkSize: 1})
+	h.send(10, prefixed("other-"))
+	h.pause(PauseTarget{Mailing: "july"})
+	stop := h.start(h.config())
+	h.wait(10)
+	h.eventually("all are set aside", func() bool { return len(h.aside("default", "july")) == 1800 })
+	h.once(10)
+	stop()
+	h.send(10, prefixed("last-"))
+	h.resume(PauseTarget{Mailing: "july"})
+	if got := h.pending("default"); len(got) != 1810 {
+		t.Errorf("%d tasks wait, want 1810", len(got))
+	} else {
+		h.inOrder("what came back", got[:1800], order)
+	}
+	h.start(h.config())
+	h.wait(1810)
+	h.empty()
+	h.once(1820)
+}

@@ -1,0 +1,179 @@
+// Package queuetest is a queue in memory, for the tests of programs that hand their mail over: it takes messages as
+// tasks.Queue does, with the same options, IDs and errors, and RunDue does what a worker would by then.
+//
+//	queue := queuetest.New(queuetest.Config{Connect: func(string) (mailer.Backend, error) { return backend, nil }})
+//	mail, err := mailer.New(mailer.Config{Connect: queue.Connect})
+//	...                                             // the program sends with mail
+//	outcomes, err := queue.RunDue(ctx, time.Now())  // and what is due arrives at backend
+//
+// There is no Redis, no goroutine and no waiting: time passes when the test says so. A test that wants the program's own
+// time to pass too runs in a bubble of testing/synctest. What becomes of a message after a try is decided by the same code as
+// in a worker. What a worker does for the sake of speed and of many processes is not here: each message has a task of its own, one
+// connection sends after the other, and a relay that takes no mail is asked again at the next RunDue.
+package queuetest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
+	"github.com/mailpouch/mailpouch/internal/handover"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// Config configures a Queue. The zero value is usable. Its fields mean what those of tasks.QueueConfig and of
+// tasks.WorkerConfig mean.
+type Config struct {
+	Defaults mailer.Defaults // what a message may leave out, filled in at hand-over
+	Options  mailer.Options  // for every message, unless With gives others
+	Mailers  []string        // the named mailers that Using may name: any if nil
+
+	// Connect returns the backend of the mailer with that name, "" for the default one. RunDue asks for one of each mailer that has
+	// mail. If nil, every message is accepted.
+	Connect func(mailer string) (mailer.Backend, error)
+
+	RetryMin          time.Duration // shortest pause before another try: 5 s if zero
+	RetryMax          time.Duration // longest one: 1 h if zero
+	MaxAge            time.Duration // after this a message that could not be sent is a dead letter: 120 h if zero
+	IdempotencyWindow time.Duration // how long after its message was sent a key is remembered: 24 h if zero
+}
+
+// Queue is a mailer.Backend that keeps messages until RunDue. It may be used by several goroutines. Those that With and
+// Connect return have the same messages.
+type Queue struct {
+	cfg     Config
+	store   *store
+	options mailer.Options
+	open    bool // store.mu is held
+}
+
+var (
+	_ mailer.Backend     = (*Queue)(nil)
+	_ mailer.BatchSender = (*Queue)(nil)
+)
+
+// New returns an empty queue.
+func New(cfg Config) *Queue {
+	cfg.RetryMin = cmp.Or(cfg.RetryMin, deliverypolicy.DefaultRetryMin)
+	cfg.RetryMax = cmp.Or(cfg.RetryMax, deliverypolicy.DefaultRetryMax)
+	cfg.MaxAge = cmp.Or(cfg.MaxAge, deliverypolicy.DefaultMaxAge)
+	cfg.IdempotencyWindow = cmp.Or(cfg.IdempotencyWindow, 24*time.Hour)
+	q := &Queue{cfg: cfg, store: &store{window: cfg.IdempotencyWindow, next: map[place]string{}}}
+	return q.only(cfg.Options)
+}
+
+// With returns a queue that hands over with these options. What they leave open is as q has it.
+func (q *Queue) With(o mailer.Options) *Queue { return q.only(o.Or(q.options)) }
+
+func (q *Queue) only(o mailer.Options) *Queue {
+	if o.Using == handover.DefaultMailer {
+		o.Using = ""
+	}
+	return &Queue{cfg: q.cfg, store: q.store, options: o}
+}
+
+// Connect is a mailer.Config.Connect.
+func (q *Queue) Connect(c mailer.Connection) (mailer.Backend, error) {
+	if c.Username != "" || c.Password != "" {
+		return nil, errors.New("queuetest: a queue takes no auth_user or auth_password: configure them where the worker runs")
+	}
+	o := q.options
+	o.Using = cmp.Or(c.Using, o.Using)
+	other := q.only(o)
+	return other, other.checkMailer()
+}
+
+// checkMailer returns an UnknownMailerError if the options name a mailer that is not configured.
+func (q *Queue) checkMailer() error {
+	if name := q.options.Using; name != "" && q.cfg.Mailers != nil && !slices.Contains(q.cfg.Mailers, name) {
+		return &mailer.UnknownMailerError{Name: name, Known: q.cfg.Mailers}
+	}
+	return nil
+}
+
+// Fail makes all that the queue is asked fail with err, as if Redis were away: an error of class Unavailable. With nil it
+// takes messages again.
+func (q *Queue) Fail(err error) {
+	if err != nil {
+		err = &mailer.SendError{Class: mailer.Unavailable, Step: handover.StepQueue, Err: err}
+	}
+	q.store.mu.Lock()
+	defer q.store.mu.Unlock()
+	q.store.down = err
+}
+
+// Open opens nothing, but keeps account of it.
+func (q *Queue) Open(ctx context.Context) (opened bool, err error) {
+	if err := mailer.ContextErr(ctx); err != nil {
+		return false, err
+	}
+	q.store.mu.Lock()
+	defer q.store.mu.Unlock()
+	opened, q.open = !q.open && q.store.down == nil, q.open || q.store.down == nil
+	return opened, q.store.down
+}
+
+// Close never fails.
+func (q *Queue) Close() error {
+	q.store.mu.Lock()
+	defer q.store.mu.Unlock()
+	q.open = false
+	return nil
+}
+
+// SendMessages hands the messages over.
+func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (sent int, err error) {
+	return mailer.Collect(ctx, q, messages)
+}
+
+// SendBatch implements mailer.BatchSender. The options of the batch come before those of the queue, as With says.
+func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
+	q = q.With(batch.Options)
+	for i, m := range batch.Messages {
+		batch.Report([]mailer.Report{{Index: i, Result: q.handOver(ctx, m, i, batch.Begin, batch.Commit)}})
+	}
+}
+
+// Enqueue hands one message over and returns the ID of its task. The ID is empty if
+// the message has no recipients.
+func (q *Queue) Enqueue(ctx context.Context, m *mailer.EmailMessage) (taskID string, err error) {
+	r := q.handOver(ctx, m, 0)
+	return r.TaskID, r.Err
+}
+
+// handOver is the hand-over of a message that has that index for whoever is asked right before.
+func (q *Queue) handOver(ctx context.Context, m *mailer.EmailMessage, index int, asked ...func(int) error) mailer.Result {
+	if err := cmp.Or(q.options.Validate(), q.checkMailer()); err != nil {
+		return mailer.Result{Err: handover.Refused(err)}
+	}
+	now := time.Now()
+	p, err := handover.Prepare(m, q.options, q.cfg.Defaults, now, nil)
+	if p == nil {
+		return mailer.Result{Err: err, Skipped: err == nil}
+	}
+	if err := mailer.ContextErr(ctx); err != nil {
+		return mailer.Result{Err: err}
+	}
+	for _, ask := range asked {
+		if ask == nil {
+			continue
+		}
+		if err := ask(index); err != nil {
+			return mailer.Result{Err: err}
+		}
+	}
+	id, err := q.store.add(p, q.options, now)
+	return mailer.Result{Reply: id, TaskID: id, Err: err}
+}
+
+// Cancel takes a message back by the ID that Enqueue returned, from the queue that the options name. Nil means that it has not been
+// sent and will not be. Else the error is mailer.ErrTooLate or mailer.ErrNoTask. An idempotency key is free again
+// afterwards.
+func (q *Queue) Cancel(_ context.Context, id string) error { return q.store.cancel(id, q.options) }
+
+// Tasks returns what is in the queue, in the order of the hand-overs: what waits, dead letters, and what has been sent and is
+// kept for its retention or its key.
+func (q *Queue) Tasks() []Task { return q.store.list() }

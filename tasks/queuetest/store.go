@@ -1,0 +1,188 @@
+package queuetest
+
+import (
+	"cmp"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
+	"github.com/mailpouch/mailpouch/internal/handover"
+	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// State says where in its life a task is.
+type State string
+
+// The states.
+const (
+	Waiting State = "waiting"
+	OnWire  State = "on the wire" // RunDue is sending it
+	Sent    State = "sent"        // and kept for its retention, or its key
+	Dead    State = "dead letter"
+)
+
+// Task is a message in the queue. Changing it changes nothing there.
+type Task struct {
+	ID         string
+	Message    *mailer.EmailMessage
+	Recipients []string       // only these of the message's, if not empty
+	Options    mailer.Options // with which the message was handed over
+	State      State
+	Due        time.Time // when it is to be sent, or tried again
+	Tries      int       // so far
+	Reason     string    // why it was not sent the last time
+	Reply      string    // the relay's, of one that was sent
+}
+
+// place is where the ID of a message that is handed over once is the same message's.
+type place struct{ queue, id string }
+
+// task is a Task with what the queue knows of it.
+type task struct {
+	Task
+	data    []byte // the payload, as it would be in Redis
+	meta    wire.Meta
+	inDoubt bool      // a try may have delivered it
+	until   time.Time // of one that was sent: how long it is kept
+}
+
+// payload is that of the task, which nobody else has.
+func (t *task) payload() (*wire.Payload, error) { return wire.Decode(t.data, nil) }
+
+// queue is the name of the task's queue, as the program knows it.
+func (t *task) queue() string { return queueOf(t.Options) }
+
+func queueOf(o mailer.Options) string { return cmp.Or(o.Queue, "default") }
+
+// attempt is what is known of the task when a try ends.
+func (t *task) attempt(now time.Time, failSilently bool) deliverypolicy.Attempt {
+	a := deliverypolicy.Attempt{
+		Now: now, Due: t.meta.DueAt, Retried: t.Tries, MaxRetry: mailer.DefaultMaxRetry,
+		FailSilently: failSilently, AtMostOnce: t.meta.AtMostOnce,
+	}
+	if t.Options.MaxRetry != nil {
+		a.MaxRetry = *t.Options.MaxRetry
+	}
+	if t.meta.Deadline != nil {
+		a.Deadline = *t.meta.Deadline
+	}
+	return a
+}
+
+// store has the tasks.
+type store struct {
+	window time.Duration
+
+	mu    sync.Mutex // guards what follows
+	down  error      // what all fails with
+	tasks []*task
+	next  map[place]string // the ID that a key has after its task was cancelled
+}
+
+// add puts a message into the queue, unless it is one that is there and is to be there once.
+func (s *store) add(p *wire.Payload, o mailer.Options, now time.Time) (id string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down != nil {
+		return "", s.down
+	}
+	id = rand.Text()
+	if handover.IsOnce(o) {
+		if id, err = handover.Once(p, o); err != nil {
+			return "", err
+		}
+		id = cmp.Or(s.next[place{queueOf(o), id}], id)
+		s.forget(now)
+		if i := s.index(id, o); i >= 0 {
+			return s.tasks[i].judge(p, o)
+		}
+	}
+	if err := s.put(id, p, o, wire.Due(p.DueAt)); err != nil {
+		return "", err
+	}
+	return id, nil
+}
+
+// judge decides what an earlier task means for a hand-over of the same key.
+func (t *task) judge(p *wire.Payload, o mailer.Options) (id string, err error) {
+	switch {
+	case t.meta.Digest != p.Digest:
+		err = &mailer.IdempotencyError{Key: o.IdempotencyKey, ID: t.ID}
+	case t.State == Dead:
+		name := wire.QueueName{Mailer: t.Options.Using, Queue: t.queue()}
+		err = &mailer.DeadLetterError{ID: t.ID, Queue: name.String(), Reason: t.Reason}
+	default:
+		return t.ID, nil
+	}
+	return "", &mailer.SendError{Class: mailer.Permanent, Step: handover.StepQueue, Err: err}
+}
+
+// put adds a task. s.mu is held.
+func (s *store) put(id string, p *wire.Payload, o mailer.Options, due time.Time) error {
+	data, err := p.Encode()
+	if err != nil {
+		return handover.Refused(err)
+	}
+	own, err := wire.Decode(data, nil)
+	if err != nil {
+		return handover.Refused(err)
+	}
+	o.Tags = slices.Clone(o.Tags)
+	s.tasks = append(s.tasks, &task{
+		Task: Task{ID: id, Message: own.Message, Recipients: own.Recipients, Options: o, State: Waiting, Due: due},
+		data: data, meta: own.Meta,
+	})
+	return nil
+}
+
+// index is where the task with an ID is that was handed over with such options: of that queue, and not of another mailer.
+// s.mu is held.
+func (s *store) index(id string, o mailer.Options) int {
+	return slices.IndexFunc(s.tasks, func(t *task) bool {
+		return t.ID == id && t.queue() == queueOf(o) && (o.Using == "" || t.Options.Using == "" || t.Options.Using == o.Using)
+	})
+}
+
+// forget removes what was sent and is kept no longer. s.mu is held.
+func (s *store) forget(now time.Time) {
+	s.tasks = slices.DeleteFunc(s.tasks, func(t *task) bool { return t.State == Sent && !t.until.After(now) })
+}
+
+func (s *store) cancel(id string, o mailer.Options) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down != nil {
+		return s.down
+	}
+	i := s.index(id, o)
+	switch {
+	case i < 0:
+		return fmt.Errorf("queuetest: %s: %w", id, mailer.ErrNoTask)
+	case s.tasks[i].State != Waiting || s.tasks[i].inDoubt:
+		return fmt.Errorf("queuetest: %s: %w: it is on the wire, or has ended", id, mailer.ErrTooLate)
+	}
+	if t := s.tasks[i]; handover.IsOnce(t.Options) {
+		s.next[place{t.queue(), handover.OnceID(t.meta.Digest, t.Options)}] = handover.NextID(id)
+	}
+	s.tasks = slices.Delete(s.tasks, i, i+1)
+	return nil
+}
+
+func (s *store) list() []Task {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tasks := make([]Task, 0, len(s.tasks))
+	for _, t := range s.tasks {
+		shown := t.Task
+		if p, err := t.payload(); err == nil {
+			shown.Message, shown.Recipients = p.Message, p.Recipients
+		}
+		shown.Options.Tags = slices.Clone(shown.Options.Tags)
+		tasks = append(tasks, shown)
+	}
+	return tasks
+}
