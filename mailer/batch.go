@@ -7,6 +7,11 @@ import "context"
 type BatchSender interface {
 	// SendBatch is SendMessages with each result reported as it becomes known. Begin, Commit and
 	// Report are called from one goroutine at a time, and not after SendBatch has returned.
+	//
+	// The end of ctx means to stop at once: a message that is under way is cut off. A worker's ctx has no deadline. That a
+	// batch has taken long enough it says by the error of Begin, and the message that has begun goes on to its end, however
+	// long it is. So the backend limits each of its waits itself, for a connection, for a reply, and for the next
+	// hop to take more of a message, and gives up what stands still.
 	SendBatch(ctx context.Context, b Batch)
 }
 
@@ -19,7 +24,8 @@ type Batch struct {
 	Options Options
 
 	// Begin, if not nil, is asked right before a message's turn, by its index. An error is
-	// that message's result, as it is, and nothing of the message is sent; the others go on.
+	// that message's result, as it is, and nothing of the message is sent; the others go on. It may be that the message
+	// goes over another connection, for the one before it takes long: so a backend does not ask early.
 	//
 	// The messages are asked for in their order, and each once, unless the backend turns to
 	// it anew: as after a connection that broke before the message can have been accepted.
@@ -55,7 +61,8 @@ type Report struct {
 }
 
 // SendBatch sends the batch through b. If b is not a BatchSender, Begin and Commit are asked for every message
-// before the first one is sent, and the results are reported when all are sent.
+// before the first one is sent, and the results are reported when all are sent. Only the end of ctx stops it then: a worker
+// gives such a backend a deadline for the whole batch.
 func SendBatch(ctx context.Context, b Backend, batch Batch) {
 	if s, ok := b.(BatchSender); ok {
 		s.SendBatch(ctx, batch)

@@ -66,7 +66,7 @@ type SMTP struct {
 
 	AllowInsecureAuth bool `envconfig:"EMAIL_ALLOW_INSECURE_AUTH" mailer:"own" default:"false" desc:"allow the password to go to another machine without TLS"`
 
-	Timeout     Seconds       `envconfig:"EMAIL_TIMEOUT" mailer:"shared" default:"1m" min:"1ms" desc:"how long connecting and each command may take; a plain number is seconds"`
+	Timeout     Seconds       `envconfig:"EMAIL_TIMEOUT" mailer:"shared" default:"1m" min:"1ms" desc:"how long connecting and each command may take, and how long the server may read nothing of a message; a plain number is seconds"`
 	DataTimeout time.Duration `envconfig:"EMAIL_DATA_TIMEOUT" mailer:"shared" default:"10m" min:"1ms" desc:"how long the reply to a whole message may take; giving up on it may send the message twice"`
 
 	Pipelining string `envconfig:"EMAIL_PIPELINING" mailer:"shared" default:"auto" oneof:"auto,off" desc:"send the end of a message together with the beginning of the next, if the server offers it"`
@@ -106,8 +106,8 @@ type Worker struct {
 	MaxAge          time.Duration `envconfig:"EMAIL_MAX_AGE" default:"120h" min:"1s" desc:"age at which a message that could not be sent becomes a dead letter"`
 	History         time.Duration `envconfig:"EMAIL_HISTORY" default:"72h" min:"0s" desc:"how long a short record of each message that has ended is kept in Redis, with masked recipients, for enqueue status and enqueue history; the same for all workers. 0 is none"`
 	HistorySize     Size          `envconfig:"EMAIL_HISTORY_SIZE" default:"100MB" min:"0" desc:"memory in Redis that all these records may take, about: the oldest go first. A million take about 160 MB. 0 is none"`
-	BatchTimeout    time.Duration `envconfig:"EMAIL_BATCH_TIMEOUT" default:"2m" min:"1s" desc:"how long one batch may take; longer than EMAIL_TIMEOUT"`
-	ShutdownTimeout time.Duration `envconfig:"EMAIL_SHUTDOWN_TIMEOUT" default:"2m30s" min:"1s" desc:"how long a stopping worker waits for the batches on the wire; longer than EMAIL_BATCH_TIMEOUT. Whatever stops the worker (systemd, Kubernetes) must wait longer than this before it kills it"`
+	BatchTimeout    time.Duration `envconfig:"EMAIL_BATCH_TIMEOUT" default:"2m" min:"1s" desc:"for how long the messages of one batch begin; longer than EMAIL_TIMEOUT. Those whose turn has not come by then go to other connections or into the next batch, untried; one that has begun goes on as long as the server takes it"`
+	ShutdownTimeout time.Duration `envconfig:"EMAIL_SHUTDOWN_TIMEOUT" default:"2m30s" min:"1s" desc:"how long a stopping worker waits for the batches on the wire; longer than EMAIL_BATCH_TIMEOUT. A message that takes longer is cut off then, and begins anew in another worker. Whatever stops the worker (systemd, Kubernetes) must wait longer than this before it kills it"`
 }
 
 // HTTP is where a worker shows its pages and metrics, and to whom.

@@ -166,7 +166,7 @@ func (s Settings) checkTimes(p *Problems) {
 		p.add(dataTimeout, "%s cannot be shorter than %s, which is %s", showDuration(s.SMTP.DataTimeout), timeout, showDuration(command))
 	}
 	// A message waits for one batch to end and is sent in the next. It may be the last of that
-	// one, and the wait for the last reply may outlast the batch's time.
+	// one, and go on when the batch's time is up, at least until its reply.
 	task := 2*batch + s.SMTP.DataTimeout
 	if s.Queue.TaskTimeout < task && !p.has("EMAIL_TASK_TIMEOUT", "EMAIL_BATCH_TIMEOUT", dataTimeout) {
 		p.add("EMAIL_TASK_TIMEOUT", "%s has to be at least %s plus twice EMAIL_BATCH_TIMEOUT, together %s", showDuration(s.Queue.TaskTimeout), dataTimeout, showDuration(task))

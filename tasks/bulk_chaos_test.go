@@ -412,7 +412,10 @@ func TestHold_timeIsUp(t *testing.T) {
 			h := bulkHouse(t, QueueConfig{Options: Options{MaxRetry: new(0)}})
 			busy := newRelay()
 			busy.answer = func(ctx context.Context, _ *mailer.EmailMessage) mailer.Result {
-				<-ctx.Done() // the batch's time is up after the task's
+				select {
+				case <-ctx.Done():
+				case <-time.After(3 * time.Second): // the relay answers after the task's time is up
+				}
 				return mailer.Result{Err: sendError(mailer.Unavailable, 421, "busy")}
 			}
 			h.sendAll(n, nil)

@@ -186,7 +186,8 @@ func (d *dispatcher) addSender(ledger *ledger, before int, log zerolog.Logger, d
 	d.senders = append(d.senders, &sender{
 		backend: backend, conn: d.pool.add(backend, dedicated), normal: d.normal, priority: d.priority, dedicated: dedicated, share: d.share,
 		breaker: d.breaker, session: session{all: d.limits}, busy: &d.busy, ledger: ledger, policy: d.policy, log: log, view: redact.View{Addresses: d.cfg.ShowAddresses},
-		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout, openPatience: d.cfg.openPatience,
+		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout,
+		turnPatience: d.cfg.turnPatience, openPatience: d.cfg.openPatience,
 		inHand: d.handed.count, observers: d.cfg.Observers, tracer: d.cfg.Tracer, mailer: d.mailer, number: before + len(d.senders) + 1,
 	})
 	return nil

@@ -18,9 +18,9 @@ import (
 type marks struct {
 	deliveries []*delivery
 	under      map[int]bool // committed and not reported, by index
-	reported   []bool
-	next       int // those before were committed or reported, or marked
-	most       int // that were under way at once
+	reported   []bool       // or dropped: another sender may have it
+	next       int          // those before were committed or reported, or marked
+	most       int          // that were under way at once
 }
 
 // mostAhead is how many messages are under way and marked at most, but for a backend that asks for more before it reports any.
@@ -62,11 +62,14 @@ func (m *marks) after(group []mailer.Report) []*delivery {
 	return m.ahead(ended - m.waiting())
 }
 
+// drop notes that a message has left the batch.
+func (m *marks) drop(i int) { m.reported[i] = true }
+
 // waiting is how many are marked and neither under way nor reported.
 func (m *marks) waiting() int {
 	n := 0
 	for i, d := range m.deliveries {
-		if d.marked && !d.over && !m.reported[i] && !m.under[i] {
+		if !m.reported[i] && !m.under[i] && d.marked && !d.over {
 			n++
 		}
 	}
@@ -77,7 +80,7 @@ func (m *marks) waiting() int {
 func (m *marks) ahead(n int) []*delivery {
 	var list []*delivery
 	for ; len(list) < n && m.next < len(m.deliveries); m.next++ {
-		if d := m.deliveries[m.next]; !d.marked && !d.over && !m.reported[m.next] {
+		if d := m.deliveries[m.next]; !m.reported[m.next] && !d.marked && !d.over {
 			list = append(list, d)
 		}
 	}

@@ -7,12 +7,10 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
 
-	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -36,7 +34,8 @@ type sender struct {
 	ledger       *ledger
 	policy       policy
 	batchSize    int
-	batchTimeout time.Duration
+	batchTimeout time.Duration // after that no message of a batch begins
+	turnPatience time.Duration // how long a message may take until others may have those behind it
 	openPatience time.Duration
 	inHand       func() int // tasks that handlers have
 	opened       error      // why there is no connection for the batch
@@ -61,7 +60,7 @@ func (s *sender) run(stop, work context.Context) {
 			if stop.Err() != nil {
 				return // the handlers still hold these tasks and give them back
 			}
-			n, replace := s.session.room(len(batch))
+			n, replace := s.session.room(min(len(batch), s.batchSize))
 			if replace {
 				s.closes()
 				s.session.begin("")
@@ -69,7 +68,8 @@ func (s *sender) run(stop, work context.Context) {
 			if s.probing {
 				n = 1
 			}
-			batch = append(s.send(work, batch[:n]), batch[n:]...)
+			s.remaining = slices.Concat(batch[n:], s.remaining)
+			batch = s.send(work, batch[:n])
 			s.session.endTrial()
 			batch = append(s.decide(stop), batch...)
 			if s.conn.isParked() {
@@ -145,30 +145,40 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 		first, second, changed := s.channels()
 		batch := s.take(s.add(nil, s.remaining), first)
 		if len(batch) == 0 {
-			select {
-			case <-stop.Done():
-				return nil
-			case <-tripping:
-				return nil
-			case <-changed:
-				continue
-			case deliveries := <-first:
-				batch = s.add(batch, s.from(first, deliveries))
-			case deliveries := <-second:
-				batch = s.add(batch, s.from(second, deliveries))
-			case <-lone:
-				if batch = s.settle(s.session.alone()); len(batch) == 0 {
-					continue
-				}
+			var whole bool
+			if batch, whole = s.wait(stop, first, second, changed, tripping, quiet, lone); whole {
 				return batch
-			case <-quiet:
-				if s.inHand() == 0 {
-					s.works()
-				}
-				return nil
+			}
+			if len(batch) == 0 {
+				continue
 			}
 		}
 		return s.take(s.take(batch, first), second)
+	}
+}
+
+// wait waits for deliveries, or until the channels may be others. whole is when nothing is to be added.
+func (s *sender) wait(stop context.Context, first, second chan []*delivery, changed, tripping <-chan struct{}, quiet, lone <-chan time.Time) (batch []*delivery, whole bool) {
+	defer s.busy.rest(first == s.normal || second == s.normal, s.priority != nil && (first == s.priority || second == s.priority))()
+	select {
+	case <-stop.Done():
+		return nil, true
+	case <-tripping:
+		return nil, true
+	case <-changed:
+		return nil, false
+	case deliveries := <-first:
+		return s.add(nil, s.from(first, deliveries)), false
+	case deliveries := <-second:
+		return s.add(nil, s.from(second, deliveries)), false
+	case <-lone:
+		batch = s.settle(s.session.alone())
+		return batch, len(batch) > 0
+	case <-quiet:
+		if s.inHand() == 0 {
+			s.works()
+		}
+		return nil, true
 	}
 }
 
@@ -222,14 +232,7 @@ func (s *sender) add(batch, deliveries []*delivery) []*delivery {
 // handBack offers what this sender has to the others, which have connections. It returns what is left
 // when the sender may open one after all.
 func (s *sender) handBack(stop context.Context, batch []*delivery) []*delivery {
-	var urgent, other []*delivery
-	for _, d := range slices.Concat(batch, s.remaining) {
-		if d.urgent {
-			urgent = append(urgent, d)
-		} else {
-			other = append(other, d)
-		}
-	}
+	urgent, other := apart(slices.Concat(batch, s.remaining))
 	s.remaining = nil
 	for len(urgent)+len(other) > 0 {
 		ok, changed := s.conn.mayOpen()
@@ -288,9 +291,9 @@ func (s *sender) stillHeld(err error) {
 	s.log.Warn().Str("error", s.view.Reason(err.Error())).Msg("relay still takes no mail")
 }
 
-// send puts the batch on the wire and returns the deliveries that wait for the relay.
+// send puts the batch on the wire and returns the deliveries that wait: for the relay, or for another turn.
 func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery) {
-	ctx, cancel := context.WithTimeout(work, s.batchTimeout)
+	ctx, cancel := s.within(work)
 	defer cancel()
 	s.opened = s.open(ctx) // before the messages are taken for the wire: until then they may go back
 	deliveries, err := s.unsent(ctx, claim(batch))
@@ -303,10 +306,12 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 		return nil
 	}
 	start := time.Now()
-	stats := Batch{Mailer: s.mailer, Sender: s.number, Size: len(deliveries)}
+	stats := Batch{Mailer: s.mailer, Sender: s.number}
 	marks := newMarks(deliveries)
+	turns := newTurns(deliveries, marks, s.batchTimeout)
+	var untried []*delivery
 	var reason, away error
-	report := func(group []mailer.Report) {
+	judge := func(group []mailer.Report, late []*delivery) {
 		s.busy.note(time.Now())
 		if slices.ContainsFunc(group, func(r mailer.Report) bool { return r.Err == nil && !r.Skipped }) {
 			s.breaker.accepted()
@@ -332,8 +337,8 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 				ended = append(ended, t.delivery)
 			}
 		}
-		s.putBack(waiting)
-		held = append(held, waiting...)
+		s.putBack(slices.Concat(waiting, late))
+		held, untried = append(held, waiting...), append(untried, late...)
 		next := marks.after(group)
 		if s.session.replace {
 			next = nil // they go over another connection, and may do so elsewhere
@@ -346,34 +351,50 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 		}
 	}
 	s.busy.wires.Add(1)
-	s.sendEach(s.withSpans(ctx, deliveries), mailer.Batch{
+	passed := turns.passOn(s.turnPatience, s.busy, s.normal, s.priority, s.remaining, s.putBack)
+	err = s.guarded(s.withSpans(ctx, deliveries), mailer.Batch{
 		Messages: messages(deliveries),
-		Begin:    s.inTime(deliveries),
+		Begin:    func(i int) error { return turns.begin(i, s.inTime) },
 		Commit: func(i int) error {
-			err := s.commit(ctx, marks, i)
+			err := turns.commit(func() error { return s.commit(ctx, marks, i) })
 			if errors.As(err, new(*unknownError)) {
 				away = err
 				cancel() // as above
 			}
 			return err
 		},
-		Report: report,
+		Report: func(group []mailer.Report) { turns.report(ownEnd(ctx, group), judge) },
 	})
+	turns.report(turns.unreported(err), judge)
 	s.busy.wires.Add(-1)
+	back, remaining := passed()
+	untried, s.remaining = append(untried, back...), remaining
 	s.window = marks.most
-	stats.Duration = time.Since(start)
+	stats.Size, stats.Duration = len(deliveries)-turns.elsewhere(), time.Since(start)
 	s.observers.batch(stats)
-	if len(held) < len(deliveries) {
+	if len(held) < stats.Size {
 		s.works()
 	}
 	// A batch of which some messages were judged is tried on at once, over a new connection.
-	if away != nil {
+	switch {
+	case away != nil:
 		s.log.Error().Err(away).Msg("no mail is sent until Redis answers")
 		s.pause(work)
-	} else if len(held) == len(deliveries) && work.Err() == nil {
+	case work.Err() != nil:
+		turns.logCutOff(s.log, held)
+	case len(held) > 0 && len(held) == stats.Size:
 		s.takesNone(reason)
 	}
-	return held
+	return append(held, untried...)
+}
+
+// within is the context of a batch. It has no deadline for a backend that is asked before each message: that limits each step
+// itself, and a message that gets on is not cut off. Of another backend nothing is known until its batch is through.
+func (s *sender) within(work context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := s.backend.(mailer.BatchSender); ok {
+		return context.WithCancel(work)
+	}
+	return context.WithTimeout(work, s.batchTimeout)
 }
 
 // takesNone notes that the relay has taken no message of a batch.
@@ -405,13 +426,23 @@ func (s *sender) putBack(deliveries []*delivery) {
 // is surely ours. The error is why it is not to be written.
 func (s *sender) commit(ctx context.Context, m *marks, i int) error {
 	d := m.deliveries[i]
+	if d.over || s.ledger.committed(d) {
+		return s.committed(m, i, nil)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.batchTimeout)
+	defer cancel()
 	var err error
 	for tries := 0; tries < 3 && !d.over && !s.ledger.committed(d); tries++ { // it may have stood still while it asked
 		if err = s.ledger.mark(ctx, m.from(i)); err != nil {
 			break
 		}
 	}
-	switch {
+	return s.committed(m, i, err)
+}
+
+// committed notes that a message is about to be written, unless it is over, or not marked because of err.
+func (s *sender) committed(m *marks, i int, err error) error {
+	switch d := m.deliveries[i]; {
 	case d.over:
 		return errOver
 	case !s.ledger.committed(d):
@@ -467,55 +498,31 @@ func (s *sender) works() {
 	}
 }
 
-// sendEach opens the backend first, so that its connection outlives the batch, and
-// sees to it that every message is reported once, whatever the backend does: a
-// message that makes a backend panic costs itself a try and not the worker its life.
-func (s *sender) sendEach(ctx context.Context, batch mailer.Batch) {
-	reported, report := make([]bool, len(batch.Messages)), batch.Report
-	once := func(group []mailer.Report) {
-		group = slices.DeleteFunc(group, func(r mailer.Report) bool {
-			again := reported[r.Index]
-			reported[r.Index] = true
-			return again
-		})
-		if len(group) > 0 {
-			report(group)
-		}
-	}
-	batch.Report = once
-	err := s.guarded(ctx, batch)
-	for i := range batch.Messages {
-		if !reported[i] {
-			once([]mailer.Report{{Index: i, Result: mailer.Result{Err: err}}})
-		}
-	}
-}
-
 // inTime refuses a message whose time is up when it is its turn, that has ended, that is to go over another connection, or
 // that the relay would refuse as it has refused those before.
-func (s *sender) inTime(deliveries []*delivery) func(i int) error {
-	return func(i int) error {
-		if deliveries[i].over {
-			return errOver
-		}
-		if s.session.replace {
-			return errReplaced
-		}
-		a := deliveries[i].attempt
-		a.now = time.Now()
-		if reason := s.policy.expired(a, 0); reason != nil {
-			return &expiredError{Reason: reason}
-		}
-		if s.probing {
-			return nil
-		}
-		return s.breaker.refuses()
+func (s *sender) inTime(d *delivery) error {
+	if d.over {
+		return errOver
 	}
+	if s.session.replace {
+		return errReplaced
+	}
+	a := d.attempt
+	a.now = time.Now()
+	if reason := s.policy.expired(a, 0); reason != nil {
+		return &expiredError{Reason: reason}
+	}
+	if s.probing {
+		return nil
+	}
+	return s.breaker.refuses()
 }
 
 var errNoReport = errors.New("tasks: the backend said nothing of this message")
 
-// guarded returns the error of the messages that are not reported.
+// guarded opens the backend first, so that its connection outlives the batch. Whatever the backend does, it returns the
+// error of the messages that are not reported: a message that makes a backend panic costs itself a try and
+// not the worker its life.
 func (s *sender) guarded(ctx context.Context, batch mailer.Batch) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -565,6 +572,8 @@ func (s *sender) unsent(ctx context.Context, deliveries []*delivery) ([]*deliver
 	if len(deliveries) == 0 {
 		return nil, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.batchTimeout)
+	defer cancel()
 	left, err := s.ledger.unsent(ctx, deliveries, max(s.window, 1))
 	if err != nil {
 		s.putBack(slices.DeleteFunc(slices.Clone(deliveries), func(d *delivery) bool { return d.over }))
@@ -590,17 +599,4 @@ func (s *sender) withSpans(ctx context.Context, deliveries []*delivery) context.
 		contexts[i] = d.span.ctx
 	}
 	return s.tracer.WithMessages(ctx, contexts)
-}
-
-// busy reports whether a mailer has sent something lately, and is sending. The zero value is ready for use.
-type busy struct {
-	last  atomic.Int64
-	wires atomic.Int32 // senders that wait for their relay
-}
-
-// note notes that a message has been sent, or tried.
-func (b *busy) note(now time.Time) { b.last.Store(now.UnixNano()) }
-
-func (b *busy) lately() bool {
-	return time.Since(time.Unix(0, b.last.Load())) < asynqbatch.CheckInterval
 }

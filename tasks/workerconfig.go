@@ -52,7 +52,9 @@ type WorkerConfig struct {
 	// History is what is kept of messages that have ended. All workers of a Redis should say the same.
 	History History
 
-	// BatchTimeout bounds one batch: 2 min if zero. It is longer than one SMTP
+	// BatchTimeout is for how long messages of a batch begin: 2 min if zero. Those whose turn has not come by then go to
+	// other connections, or into the next batch, untried. One that has begun goes on, under its backend's own time limits. A
+	// backend that is no mailer.BatchSender has this time for the whole batch. It is longer than one SMTP
 	// command may take.
 	BatchTimeout time.Duration
 
@@ -73,6 +75,7 @@ type WorkerConfig struct {
 	Logger        *zerolog.Logger // no logs if nil
 	ShowAddresses bool            // log mail addresses in full, instead of their first letter and their domain
 
+	turnPatience time.Duration // how long a message may take until idle connections get those behind it: 1 s if zero
 	openPatience time.Duration // how long the only connection may take to open until messages go back: 2 s if zero
 
 	Observers []Observer
@@ -137,6 +140,7 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	defaults(&c.TaskTimeout, 30*time.Minute)
 	c.TaskTimeout = max(c.TaskTimeout, c.ReplyTimeout+2*c.BatchTimeout)
 	defaults(&c.ShutdownTimeout, 150*time.Second)
+	defaults(&c.turnPatience, time.Second)
 	defaults(&c.openPatience, 2*time.Second)
 	defaults(&c.restAfter, 30*time.Second)
 	if c.Logger == nil {

@@ -104,8 +104,9 @@ type Config struct {
 	ConnectTimeout time.Duration
 
 	// CommandTimeout limits the wait for the greeting, for the TLS handshake, for
-	// the reply to each command, and for the server to take each 64 KiB of a
-	// body. Default: 5 min (RFC 5321, 4.5.3.2).
+	// the reply to each command, and for the server to take any more of a body: one
+	// that is read slowly goes on as long as some of it is read within this time. Default:
+	// 5 min (RFC 5321, 4.5.3.2).
 	CommandTimeout time.Duration
 
 	// DataTimeout limits the wait for the reply to the final dot, when the server

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -128,6 +129,9 @@ func (s *session) each(send func(*message) error) error {
 //
 // Whether a message may be accepted is asked right before its body, when it is known what became of the one before. If
 // it may not, the server, which is ready for the body, can only be left.
+//
+// Behind a big body nothing is sent until it is answered: a slow server takes long to read it, and what has not
+// begun yet may go over another connection.
 //
 // A strict session waits for each reply instead, and asks before DATA too, and is otherwise the same.
 func (s *session) pipeline(m *message) error {
@@ -271,8 +275,17 @@ func (s *session) sendEnd(cmd command, replies int) error {
 	if s.strict {
 		return s.await()
 	}
+	if cmd.message != nil && isBig(cmd.message) {
+		s.flush()
+		s.batch.peek() // renders the next message meanwhile
+		return s.await()
+	}
 	return nil
 }
+
+// isBig reports whether a message is sent with nothing behind it: what one more round trip takes is little beside what
+// its body does.
+func isBig(m *message) bool { return len(m.body) > 1<<20 }
 
 func (s *session) traceBody(body []byte) {
 	if s.c.cfg.Trace != nil {
@@ -381,8 +394,11 @@ func (s *session) stream(m *message) error {
 	return nil
 }
 
-// crowded reports whether m has no room in the window.
+// crowded reports whether m has no room in the window, or is to wait until a big message is answered.
 func (s *session) crowded(m *message) bool {
+	if slices.ContainsFunc(s.begun, isBig) {
+		return true
+	}
 	size := int64(len(m.body))
 	for _, other := range s.begun {
 		size += int64(len(other.body))

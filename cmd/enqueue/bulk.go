@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mailpouch/mailpouch/internal/cli"
-	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/internal/name"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -156,7 +156,7 @@ func mailingName(resume string, now time.Time) string {
 		return now.Format("bulk-20060102-150405-") + strings.ToLower(rand.Text()[:4])
 	}
 	return strings.Map(func(r rune) rune {
-		if wire.IsName(string(r)) {
+		if name.Is(string(r)) {
 			return r
 		}
 		return '-'

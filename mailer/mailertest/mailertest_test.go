@@ -108,7 +108,7 @@ func faults() map[fault][]string {
 		commitsLate:       {"commit_refuses"},
 		commitsAtOnce:     {"commit_turn"},
 		ignoresDoneOpen:   {"cancelled_open"},
-		ignoresDone:       {"cancelled_send"},
+		ignoresDone:       {"cancelled_send", "batch_stopped"},
 		swallowsDone:      {"cancelled_send"},
 		downSilently:      {"unreachable"},
 		downPermanent:     {"unreachable"},

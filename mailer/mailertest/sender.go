@@ -1,6 +1,7 @@
 package mailertest
 
 import (
+	"context"
 	"errors"
 	"slices"
 
@@ -66,6 +67,26 @@ func senderChecks() []check {
 				p.sendAll(sample(4))
 				p.close()
 				p.arrived(want...)
+			},
+		},
+		{
+			name:  "batch_stopped",
+			rule:  "when its context ends within a batch SendBatch stops: it says of the messages whose turn has not come that they have failed",
+			needs: needTurns,
+			run: func(p *probe) {
+				const many, at = 300, 150
+				ctx, cancel := context.WithCancel(p.ctx)
+				defer cancel()
+				failed := false
+				p.sendBatchIn(ctx, mailer.Batch{Messages: samples(many), Begin: func(i int) error {
+					if i == at {
+						cancel()
+					}
+					return nil
+				}}, func(r mailer.Report) { failed = failed || r.Index == many-1 && r.Err != nil })
+				if !failed {
+					p.failf("the last of %d messages was sent, and the context has ended at message %d", many, at)
+				}
 			},
 		},
 		{
@@ -217,6 +238,10 @@ func (p *probe) sendAsking(batch mailer.Batch) []mailer.Result {
 
 // sendBatchTo sends a batch and reports the results that are of a message in it.
 func (p *probe) sendBatchTo(batch mailer.Batch, report func(mailer.Report)) {
+	p.sendBatchIn(p.ctx, batch, report)
+}
+
+func (p *probe) sendBatchIn(ctx context.Context, batch mailer.Batch, report func(mailer.Report)) {
 	batch.Report = func(group []mailer.Report) {
 		for _, r := range group {
 			if r.Index < 0 || r.Index >= len(batch.Messages) {
@@ -226,5 +251,5 @@ func (p *probe) sendBatchTo(batch mailer.Batch, report func(mailer.Report)) {
 			report(r)
 		}
 	}
-	p.Backend.(mailer.BatchSender).SendBatch(p.ctx, batch)
+	p.Backend.(mailer.BatchSender).SendBatch(ctx, batch)
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -28,17 +29,70 @@ var ErrStopped = errors.New("stopped")
 // depend on what is in doubt, so that nothing else may touch them.
 type Link struct {
 	conn net.Conn // what is spoken over: TLS, or the same as raw
-	raw  net.Conn // the transport below TLS
+	raw  *steady  // the transport below TLS
 
 	limit   time.Duration // how long the awaited reply may take
 	until   time.Time     // when it must have come
-	written atomic.Int64  // bytes written, the measure of progress
+	written atomic.Int64  // bytes that the system has taken
 	arrived atomic.Int64  // how often something was read
 
-	mu     sync.Mutex // guards the following and the fields of every Point, and is held to set deadlines
-	ended  *sync.Cond // something has been written, or given up
-	doubt  int        // points in doubt
-	expiry time.Time  // not zero if halted: until when to read if nothing is in doubt
+	mu      sync.Mutex    // guards the following and the fields of every Point, and is held to set deadlines
+	ended   *sync.Cond    // something has been written, or given up
+	doubt   int           // points in doubt
+	expiry  time.Time     // not zero if halted: until when to read if nothing is in doubt
+	patient time.Duration // how long what is being written may stand still; 0: its deadline stands
+	before  int64         // what the server had taken when the deadline was set
+}
+
+// A steady is the transport as a Link writes to it, below TLS: a write goes on beyond its deadline as long as the server
+// takes something, however slow it reads. TLS could not go on with a record that was written in part.
+type steady struct {
+	net.Conn
+	link   *Link
+	socket syscall.RawConn // nil if there is none to ask
+}
+
+func newSteady(c net.Conn, l *Link) *steady {
+	s := &steady{Conn: c, link: l}
+	if socket, ok := c.(syscall.Conn); ok {
+		s.socket, _ = socket.SyscallConn() // without it less is known
+	}
+	return s
+}
+
+func (c *steady) Write(p []byte) (n int, err error) {
+	for {
+		var more int
+		more, err = c.Conn.Write(p[n:])
+		n += more
+		c.link.written.Add(int64(more))
+		if err == nil || !IsTimeout(err) || !c.link.goOn() {
+			return n, err
+		}
+	}
+}
+
+// taken is how many bytes the server has taken, the measure of progress. Where the system does not say what it keeps
+// for the server, these bytes count as taken: a few megabytes at most.
+func (l *Link) taken() int64 {
+	written := l.written.Load()
+	if l.raw.socket == nil {
+		return written
+	}
+	return written - unsent(l.raw.socket)
+}
+
+// goOn gives a write as much time again if the server has taken something. It is false if it is not to go on.
+func (l *Link) goOn() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.taken()
+	if !l.expiry.IsZero() || l.patient == 0 || now == l.before {
+		return false
+	}
+	l.before = now
+	_ = l.raw.SetWriteDeadline(time.Now().Add(l.patient))
+	return true
 }
 
 // A Point is a point of no return: the place in what is written behind which a message is
@@ -83,7 +137,9 @@ func (e end) cut(from, to int) int {
 
 // NewLink returns the link over a connection that nothing was said on.
 func NewLink(c net.Conn) *Link {
-	l := &Link{conn: c, raw: c}
+	l := &Link{}
+	l.raw = newSteady(c, l)
+	l.conn = l.raw
 	l.ended = sync.NewCond(&l.mu)
 	return l
 }
@@ -100,7 +156,7 @@ func (l *Link) Encrypt(ctx context.Context, t *tls.Config) (tls.ConnectionState,
 }
 
 // IsEncrypted reports whether Encrypt has succeeded.
-func (l *Link) IsEncrypted() bool { return l.conn != l.raw }
+func (l *Link) IsEncrypted() bool { return l.conn != net.Conn(l.raw) }
 
 // RemoteAddr is the server's address.
 func (l *Link) RemoteAddr() net.Addr { return l.raw.RemoteAddr() }
@@ -113,17 +169,17 @@ func (l *Link) Expect(limit time.Duration) {
 // Limit is how long the awaited reply may take.
 func (l *Link) Limit() time.Duration { return l.limit }
 
-// Read waits until the time of the awaited reply is up, and begins anew if
-// bytes were written meanwhile: a big body may take longer than any reply.
+// Read waits until the time of the awaited reply is up, and begins anew if the server
+// has taken bytes meanwhile: a big body may take longer than any reply.
 func (l *Link) Read(p []byte) (int, error) {
 	for {
-		written := l.written.Load()
+		taken := l.taken()
 		l.armRead()
 		n, err := l.conn.Read(p)
 		if n > 0 {
 			l.arrived.Add(1)
 		}
-		if n > 0 || !IsTimeout(err) || l.Halted() || l.written.Load() == written {
+		if n > 0 || !IsTimeout(err) || l.Halted() || l.taken() == taken {
 			return n, err
 		}
 		l.Expect(l.limit)
@@ -142,18 +198,17 @@ func (l *Link) armRead() {
 	_ = l.conn.SetReadDeadline(until)
 }
 
-// WriteLine writes all of p, which the peer must take within limit. No message is complete
+// WriteLine writes all of p, of which the peer must take something within each limit. No message is complete
 // with it.
 func (l *Link) WriteLine(p []byte, limit time.Duration) error { return l.write(p, 0, nil, limit) }
 
-// write writes all of p, which the peer must take within limit. Where ends say so,
+// write writes all of p, of which the peer must take something within each limit. Where ends say so,
 // messages are complete with it; p begins at the place from of what ends count in.
 func (l *Link) write(p []byte, from int, ends []end, limit time.Duration) error {
 	if !l.armWrite(ends, limit) {
 		return ErrStopped
 	}
 	n, err := l.conn.Write(p)
-	l.written.Add(int64(n))
 	l.wrote(from+n, ends, err)
 	return err
 }
@@ -171,6 +226,7 @@ func (l *Link) armWrite(ends []end, limit time.Duration) bool {
 		e.point.passed, e.point.written = true, e.last == 0
 	}
 	l.doubt += len(ends)
+	l.patient, l.before = limit, l.taken()
 	_ = l.conn.SetWriteDeadline(time.Now().Add(limit))
 	return true
 }
@@ -213,6 +269,7 @@ func (l *Link) AwaitWritten(p *Point) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p.passed && !p.written {
+		l.patient = 0
 		_ = l.conn.SetWriteDeadline(time.Now().Add(lastWords))
 	}
 	for p.passed && !p.written {

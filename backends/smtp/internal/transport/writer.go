@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	sliceSize     = 64 << 10 // what the server must take within one time limit
+	sliceSize     = 64 << 10 // what is written at once
 	smallBuffer   = 4 << 10  // what every system's buffers take at once
 	maxKeptBuffer = 1 << 20  // buffers that have grown beyond are not kept
 )
@@ -36,7 +36,7 @@ type Writer struct {
 	err     error          // why the writer has given up
 }
 
-// NewWriter returns a writer on l. The server must take each slice within limit.
+// NewWriter returns a writer on l. The server must take something within each limit.
 func NewWriter(l *Link, limit time.Duration) *Writer {
 	return &Writer{link: l, limit: limit, spare: make(chan *Buffer, 2)}
 }
@@ -118,8 +118,8 @@ func (w *Writer) write(b *Buffer) error {
 	return w.writeSlices(b, from, len(b.bytes))
 }
 
-// writeSlices writes a part of a buffer slice by slice. A server that does not take a
-// slice in time has stopped reading.
+// writeSlices writes a part of a buffer slice by slice. A server that takes nothing of one for
+// so long has stopped reading.
 func (w *Writer) writeSlices(b *Buffer, from, until int) error {
 	ends := b.ends
 	for from < until {
