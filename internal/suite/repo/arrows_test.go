@@ -31,7 +31,7 @@ var arrows = []struct {
 	{"backends", []string{"settings", "mailer", "backends/", "internal/hostname"}, []string{"golang.org/x/"}},
 	{module, []string{"mailer", "settings", "backends", "tasks"}, []string{"github.com/redis/go-redis/v9"}}, // the root
 	{"tasks/queuetest", []string{"mailer", "internal/deliverypolicy", "internal/handover", "internal/redact", "internal/wire"}, nil},
-	{"tasks", []string{"mailer", "internal/find", "internal/history", "internal/blobstore", "internal/deliverypolicy", "internal/handover", "internal/redact", "internal/asynqbatch", "internal/batcher", "internal/redisconn", "internal/sweep", "internal/wire", "internal/presence", "internal/queuewatch"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
+	{"tasks", []string{"mailer", "internal/find", "internal/history", "internal/blobstore", "internal/deliverypolicy", "internal/handover", "internal/redact", "internal/asynqbatch", "internal/batcher", "internal/redisconn", "internal/sweep", "internal/wire", "internal/pauses", "internal/presence", "internal/queuewatch"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
 	{"adminlog", []string{"mailer"}, []string{"github.com/rs/zerolog"}},
 	{"tracing", []string{"mailer", "backends/smtp"}, []string{"go.opentelemetry.io/otel"}},
 	{"internal/asynqbatch", []string{"internal/batcher", "internal/history", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sys/unix"}},
