@@ -61,12 +61,21 @@ func WorkerConfig(ctx context.Context, s settings.Settings, registry backends.Re
 		RetryMin:        w.RetryMin,
 		RetryMax:        w.RetryMax,
 		MaxAge:          w.MaxAge,
+		History:         workerHistory(w),
 		BatchTimeout:    w.BatchTimeout,
 		ReplyTimeout:    reply,
 		TaskTimeout:     s.Queue.TaskTimeout,
 		ShutdownTimeout: w.ShutdownTimeout,
 		ShowAddresses:   s.Log.ShowAddresses,
 	}, nil
+}
+
+// workerHistory is what a worker keeps of messages that have ended.
+func workerHistory(w settings.Worker) tasks.History {
+	if w.History == 0 || w.HistorySize == 0 {
+		return tasks.History{For: -1}
+	}
+	return tasks.History{For: w.History, Size: int64(w.HistorySize)}
 }
 
 // workerMailers returns how many connections each named mailer has, and the longest time

@@ -76,7 +76,7 @@ func TestLoad(t *testing.T) {
 		"EMAIL_ATTACHMENT_THRESHOLD": "1MiB", "EMAIL_MAX_MESSAGE_SIZE": "0",
 		"EMAIL_MAX_RETRY": "0", "EMAIL_TASK_TIMEOUT": "1h", "EMAIL_IDEMPOTENCY_WINDOW": "2h", "EMAIL_MASS_SIZE": "50", "EMAIL_QUEUE_SHARDS": "4", "EMAIL_QUEUE_BACKEND": "dummy", "EMAIL_QUEUES": "bulk,news:2",
 		"EMAIL_CONNECTIONS": "5", "EMAIL_BATCH_SIZE": "6", "EMAIL_WORKER_MEMORY": "1GB", "EMAIL_RETRY_MIN": "7s", "EMAIL_RETRY_MAX": "8s",
-		"EMAIL_MAX_AGE": "9h", "EMAIL_BATCH_TIMEOUT": "10m", "EMAIL_SHUTDOWN_TIMEOUT": "11m", "LOG_LEVEL": "WARNING",
+		"EMAIL_MAX_AGE": "9h", "EMAIL_HISTORY": "24h", "EMAIL_HISTORY_SIZE": "5MB", "EMAIL_BATCH_TIMEOUT": "10m", "EMAIL_SHUTDOWN_TIMEOUT": "11m", "LOG_LEVEL": "WARNING",
 		"LOG_FORMAT": "json", "EMAIL_MAILERS": "marketing, eu-west", "EMAIL_MARKETING_HOST": "m", "EMAIL_EU_WEST_HOST": "e",
 		"EMAIL_HTTP_ADDR": "0.0.0.0:80", "EMAIL_HTTP_PASSWORD": "p", "EMAIL_HTTP_TOKEN": "t", "EMAIL_HTTP_HOSTS": "mail.example.com, ops",
 		"EMAIL_HTTP_SHOW_ADDRESSES": "true", "EMAIL_HTTP_ALLOW_WRITE": "true", "EMAIL_LOG_SHOW_ADDRESSES": "true",
@@ -100,7 +100,7 @@ func TestLoad(t *testing.T) {
 		Queue: Queue{Name: "bulk", MaxRetry: 0, TaskTimeout: time.Hour, BulkSize: 50, Shards: 4, IdempotencyWindow: 2 * time.Hour, AttachmentThreshold: 1 << 20},
 		Worker: Worker{
 			Backend: "dummy", Queues: Queues{"bulk": 1, "news": 2}, Connections: 5, BatchSize: 6, Memory: 1e9,
-			RetryMin: 7 * time.Second, RetryMax: 8 * time.Second, MaxAge: 9 * time.Hour,
+			RetryMin: 7 * time.Second, RetryMax: 8 * time.Second, MaxAge: 9 * time.Hour, History: 24 * time.Hour, HistorySize: 5_000_000,
 			BatchTimeout: 10 * time.Minute, ShutdownTimeout: 11 * time.Minute,
 		},
 		HTTP: HTTP{

@@ -104,6 +104,8 @@ type Worker struct {
 	RetryMin        time.Duration `envconfig:"EMAIL_RETRY_MIN" default:"5s" min:"1s" desc:"shortest pause before another try"`
 	RetryMax        time.Duration `envconfig:"EMAIL_RETRY_MAX" default:"1h" min:"1s" desc:"longest pause before another try"`
 	MaxAge          time.Duration `envconfig:"EMAIL_MAX_AGE" default:"120h" min:"1s" desc:"age at which a message that could not be sent becomes a dead letter"`
+	History         time.Duration `envconfig:"EMAIL_HISTORY" default:"72h" min:"0s" desc:"how long a short record of each message that has ended is kept in Redis, with masked recipients, for enqueue status and enqueue history; the same for all workers. 0 is none"`
+	HistorySize     Size          `envconfig:"EMAIL_HISTORY_SIZE" default:"100MB" min:"0" desc:"memory in Redis that all these records may take, about: the oldest go first. A million take about 160 MB. 0 is none"`
 	BatchTimeout    time.Duration `envconfig:"EMAIL_BATCH_TIMEOUT" default:"2m" min:"1s" desc:"for how long the messages of one batch begin; longer than EMAIL_TIMEOUT. Those whose turn has not come by then go to other connections or into the next batch, untried; one that has begun goes on as long as the server takes it"`
 	ShutdownTimeout time.Duration `envconfig:"EMAIL_SHUTDOWN_TIMEOUT" default:"2m30s" min:"1s" desc:"how long a stopping worker waits for the batches on the wire; longer than EMAIL_BATCH_TIMEOUT. A message that takes longer is cut off then, and begins anew in another worker. Whatever stops the worker (systemd, Kubernetes) must wait longer than this before it kills it"`
 }

@@ -172,6 +172,47 @@ func BenchmarkDrain(b *testing.B) {
 	}
 }
 
+// BenchmarkDrainHistory empties queues with and without a history, in turns, in one Redis, for a machine whose speed drifts: what
+// records of messages that have ended cost of the rate.
+func BenchmarkDrainHistory(b *testing.B) {
+	const rounds = 7
+	for name, bulkSize := range map[string]int{"worker": 1, "worker, bulk mail": 100} {
+		b.Run(name, func(b *testing.B) {
+			var took, cpu, redisUsed [2][]float64
+			for i := range 2 * rounds {
+				kept := (i + i/2) % 2 // off on, on off, off on, ...
+				server := redistest.Start(b, redistest.Options{})
+				q := NewQueue(server.Client(b), QueueConfig{BulkSize: bulkSize, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
+				if sent, err := q.SendMessages(b.Context(), letters(b.N)); sent != b.N {
+					b.Fatal(err)
+				}
+				client, err := redisconn.ConnectWorker(server.URL())
+				if err != nil {
+					b.Fatal(err)
+				}
+				reader := server.Client(b)
+				cfg := WorkerConfig{Queues: weights, History: History{For: time.Duration(2*kept-1) * 72 * time.Hour, Size: 1 << 30}}
+				before, redisBefore, start := ownCPU(b), redisCPU(b, reader), time.Now()
+				var accepted atomic.Int64
+				cfg.Connect = func(string) (mailer.Backend, error) { return sink{&accepted}, nil }
+				stop := runWorker(b, client, cfg, func(*Worker) {})
+				await(b, &accepted, b.N)
+				took[kept] = append(took[kept], time.Since(start).Seconds())
+				stop()
+				cpu[kept] = append(cpu[kept], 1e6*(ownCPU(b)-before)/float64(b.N))
+				redisUsed[kept] = append(redisUsed[kept], 1e6*(redisCPU(b, reader)-redisBefore)/float64(b.N))
+				_ = client.Close()
+			}
+			median := func(list []float64) float64 { slices.Sort(list); return list[len(list)/2] }
+			for kept, unit := range []string{"off", "on"} {
+				b.ReportMetric(float64(b.N)/median(took[kept]), "mails/s-"+unit)
+				b.ReportMetric(median(cpu[kept]), "cpu-us/mail-"+unit)
+				b.ReportMetric(median(redisUsed[kept]), "redis-us/mail-"+unit)
+			}
+		})
+	}
+}
+
 // drainWorker empties the queue with a worker of the default settings.
 func drainWorker(b *testing.B, client redis.UniversalClient, n int, change func(*Worker)) {
 	b.Helper()

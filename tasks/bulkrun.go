@@ -22,6 +22,7 @@ type bulkRun struct {
 	task     *taskMessage
 	messages []*taskMessage
 	results  []wire.Result // if they are to be kept
+	records  []byte        // for the history, of messages that end with the task
 	finished int
 }
 
@@ -232,6 +233,7 @@ func (r *bulkRun) settle(ctx context.Context, m *taskMessage, o outcome) error {
 		return givenBack(BackRedis)
 	}
 	r.finished++
+	r.record(ctx, m, o)
 	if m.payload != nil && m.payload.KeepResult {
 		if r.results == nil {
 			r.results = make([]wire.Result, len(r.messages))
@@ -240,6 +242,22 @@ func (r *bulkRun) settle(ctx context.Context, m *taskMessage, o outcome) error {
 	}
 	r.w.ended(m, o)
 	return nil
+}
+
+// record gives the history what it lacks of a message that has ended here. What leaves the task has not.
+func (r *bulkRun) record(ctx context.Context, m *taskMessage, o outcome) {
+	r.records = append(r.records, o.late...)
+	switch o.action() {
+	case ActionSentBefore:
+		r.w.recorder.record(ctx, m, o)
+	case ActionSilent: // the ledger has it, so another run would not say it again
+		if data := r.w.recorder.ended(m, o); data != nil {
+			r.w.recorder.recordNow(ctx, m, data, "1")
+		}
+	case ActionSkipped:
+		r.records = append(r.records, r.w.recorder.ended(m, o)...)
+	default:
+	}
 }
 
 // moveOn makes tasks of what is left of a message. The outcome may turn out to be another one: it was cancelled.
@@ -371,6 +389,9 @@ func (r *bulkRun) end() error {
 	}
 	if r.results != nil {
 		r.w.keepResult(r.task, r.results)
+	}
+	if r.records != nil {
+		r.w.asynq.Note(r.task.key, r.records)
 	}
 	return nil
 }

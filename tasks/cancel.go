@@ -13,6 +13,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/handover"
+	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
@@ -187,6 +188,9 @@ func (q *Queue) cancelInBulk(ctx context.Context, place wire.QueueName, task str
 	answer, err := q.redis.Eval(ctx, cancelInBulkScript, keys, wire.FieldWire+slot, wire.FieldSent+slot, wire.FieldCancelled+slot, seconds(q.heldFor())).Text()
 	if err != nil {
 		return "", redisconn.Unavailable(err)
+	}
+	if answer == "cancelled" {
+		history.Ended(ctx, q.redis, queue, task, records[0].Type, records[0].Payload, history.Cancelled, "", index)
 	}
 	return answer, nil
 }

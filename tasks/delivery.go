@@ -160,6 +160,7 @@ type delivery struct {
 	fresh    bool        // it was put off by a connection that had carried others, and goes over another one
 	soon     bool        // its recipients that were put off were so for the connection's sake
 	span     *span
+	noted    noted
 
 	// The ledger's.
 	key        string // of the task in Redis
@@ -173,6 +174,13 @@ type delivery struct {
 	gone       bool   // the task is not in Redis, which has forgotten it
 	generation string // tells the tasks apart that have this ID one after the other; "" for an ID used once
 	record     string // of the accepted message
+	ended      string // the same for the history
+}
+
+// noted is what the history has of a message beside what became of it.
+type noted struct {
+	id   string
+	tags []string
 }
 
 // A delivery waits until a sender claims it for the wire or its handler gives it up,
@@ -186,8 +194,8 @@ const (
 func newDelivery(t *taskMessage, done chan<- *delivery) *delivery {
 	d := &delivery{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
+		noted: noted{t.id, t.payload.Tags}, mailing: t.payload.Mailing,
 		key: t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.base()), token: t.token, span: t.span,
-		mailing: t.payload.Mailing,
 	}
 	d.unwanted.Store(t.alone) // what waits for its relay does not wait alone
 	if d.generation = t.payload.Generation(); d.generation != "" {
@@ -209,6 +217,7 @@ func (d *delivery) step(name string) asynqbatch.Step {
 			ends = "1" // with the message the task is done
 		}
 		s.Args = []string{d.suffix, d.record, d.generation, ends}
+		s.Record = d.ended
 	case stepRelease:
 		m := d.releases()
 		s.Args = []string{d.suffix, m.wire, m.begun}
@@ -340,6 +349,7 @@ type outcome struct {
 
 	sender    int             // which one tried; 0: none
 	lost      bool            // the task is another worker's: nothing is to be done about it here
+	late      string          // the record for the history, if Redis may not have it since it could not be told of the acceptance
 	paused    string          // it was not tried: its "queue", or its "mailing", is paused
 	again     bool            // the message had been sent before, and was not sent again
 	forwarded bool            // the task went on to another queue

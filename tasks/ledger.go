@@ -41,6 +41,7 @@ import (
 type ledger struct {
 	redis   redis.UniversalClient
 	records records
+	history recorder
 	log     zerolog.Logger
 
 	mu      sync.Mutex
@@ -278,7 +279,7 @@ func (l *ledger) accepted(d *delivery) {
 	if err != nil {
 		data = "{}"
 	}
-	d.record = data
+	d.record, d.ended = data, l.history.accepted(d)
 	l.unwritten.add(d)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -342,7 +343,7 @@ func (l *ledger) write(deliveries []*delivery) (known bool) {
 	ctx := context.Background()
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, d := range deliveries {
-			p.Eval(ctx, restoreScript, []string{d.key}, wire.FieldSent+d.suffix, d.record, d.generation, wire.FieldWire+d.suffix)
+			p.Eval(ctx, restoreScript, []string{d.key}, wire.FieldSent+d.suffix, d.record, d.generation, wire.FieldWire+d.suffix, wire.FieldUnrecorded+d.suffix)
 		}
 		return nil
 	})
@@ -350,6 +351,7 @@ func (l *ledger) write(deliveries []*delivery) (known bool) {
 		l.unwritten.written(deliveries...)
 	}
 	for _, d := range deliveries {
+		d.outcome.late = d.ended
 		d.end(d.outcome)
 	}
 	if err != nil {
@@ -372,11 +374,13 @@ func (l *ledger) missed() {
 }
 
 // restoreScript adds an entry to a task that is still there: the one with the generation
-// ARGV[3] in its wire mark ARGV[4], if that is not empty.
+// ARGV[3] in its wire mark ARGV[4], if that is not empty. With the field ARGV[5] it notes that the history has no record of it.
 const restoreScript = `
 if redis.call("HEXISTS", KEYS[1], "state") == 0 then return 0 end
 local wire = redis.call("HGET", KEYS[1], ARGV[4]) or ""
-if string.sub(wire, 1, #ARGV[3]) == ARGV[3] then redis.call("HSETNX", KEYS[1], ARGV[1], ARGV[2]) end
+if string.sub(wire, 1, #ARGV[3]) == ARGV[3] and redis.call("HSETNX", KEYS[1], ARGV[1], ARGV[2]) == 1 then
+  redis.call("HSET", KEYS[1], ARGV[5], "1")
+end
 return 0`
 
 // restore writes all that this worker remembers again, after Redis was away.
@@ -393,7 +397,7 @@ func (l *ledger) restore(ctx context.Context) {
 		for name, data := range entries {
 			key, after, _ := strings.Cut(name, "\x00")
 			generation, suffix, _ := strings.Cut(after, "\x00")
-			p.Eval(ctx, restoreScript, []string{key}, wire.FieldSent+suffix, data, generation, wire.FieldWire+suffix)
+			p.Eval(ctx, restoreScript, []string{key}, wire.FieldSent+suffix, data, generation, wire.FieldWire+suffix, wire.FieldUnrecorded+suffix)
 		}
 		return nil
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/pauses"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -325,19 +326,28 @@ return table.concat(said)`)
 
 func (c *mailingCancel) cancelBulk(ctx context.Context, place wire.QueueName, task string) error {
 	queue := place.String()
+	records, err := readRecords(ctx, c.q.redis, task, place)
+	if err != nil {
+		return err
+	}
 	said, err := cancelBulkScript.Run(ctx, c.q.redis, asynqbatch.ListKeys(queue, task),
 		task, wire.CancelledKey(queue, ""), strconv.Itoa(seconds(c.q.heldFor()))).Text()
 	if err != nil {
 		return err
 	}
 	var cancelled, late []string
+	var indexes []int
 	for i, letter := range said {
 		switch letter {
 		case 'c':
+			indexes = append(indexes, i)
 			cancelled = append(cancelled, wire.MessageID(task, i))
 		case 'l':
 			late = append(late, wire.MessageID(task, i))
 		}
+	}
+	if len(indexes) > 0 && len(records) > 0 {
+		history.Ended(ctx, c.q.redis, queue, task, records[0].Type, records[0].Payload, history.Cancelled, "", indexes...)
 	}
 	c.note(cancelled, late)
 	return nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/handover"
+	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -223,11 +224,11 @@ return "cancelled"`)
 // for so long.
 func takeBack(ctx context.Context, client redis.UniversalClient, place wire.QueueName, id string, held time.Duration) (answer string, err error) {
 	queue, base, next := place.String(), id, ""
+	records, err := readRecords(ctx, client, id, place)
+	if err != nil {
+		return "", err
+	}
 	if handover.IsOnceID(id) {
-		records, err := readRecords(ctx, client, id, place)
-		if err != nil {
-			return "", err
-		}
 		if len(records) > 0 {
 			base = records[0].base()
 		}
@@ -237,6 +238,9 @@ func takeBack(ctx context.Context, client redis.UniversalClient, place wire.Queu
 	answer, err = takeBackScript.Run(ctx, client, keys, id, rand.Text(), seconds(held), next).Text()
 	if err != nil {
 		return "", redisconn.Unavailable(err)
+	}
+	if answer == "cancelled" && len(records) > 0 {
+		history.Ended(ctx, client, queue, id, records[0].Type, records[0].Payload, history.Cancelled, "")
 	}
 	return answer, nil
 }

@@ -142,6 +142,7 @@ func (w *Worker) condemn(ctx context.Context, t *taskMessage, lost int) error {
 	if err := w.redis.HDel(ctx, t.key, wire.FieldAlone, wire.FieldLost).Err(); err != nil {
 		return redisconn.Unavailable(err)
 	}
+	w.recorder.record(ctx, t, o)
 	w.ended(t, o)
 	return o.verdict.taskError()
 }

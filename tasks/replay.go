@@ -12,6 +12,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/blobstore"
+	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -61,6 +62,7 @@ func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, err
 		d.drop(ctx, nextKey, p)
 	}
 	d.drop(ctx, key, old)
+	history.Ended(ctx, d.redis, queue, id, info.Type, info.Payload, history.Replayed, again)
 	return again, nil
 }
 
@@ -161,6 +163,7 @@ func (d *DeadLetters) Delete(ctx context.Context, queue, id string) error {
 	if n == 0 {
 		return fmt.Errorf("tasks: %s: %w", id, ErrNotDead)
 	}
+	history.Ended(ctx, d.redis, queue, id, l.kind, l.Payload, history.Deleted, l.Reason)
 	if l.blobs != nil {
 		d.drop(ctx, key, l.blobs)
 	}

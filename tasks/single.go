@@ -32,6 +32,7 @@ func (w *Worker) processOne(ctx context.Context, t *taskMessage) error {
 	if o, err = w.settle(ctx, t, o); err != nil {
 		return err
 	}
+	w.recorder.record(ctx, t, o)
 	if o.verdict.action == complete || o.verdict.action == drop {
 		w.blobs.ended(t.key, t.payload)
 	}

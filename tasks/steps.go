@@ -19,6 +19,7 @@ import (
 //	release    take the mark back: the relay has taken nothing
 //	decide     the message ends, or moves on, without being on the wire: too late to cancel
 //	leave      the same for a message that leaves its bulk task, with how it goes on
+//	record     give the history the record of a message that was sent before, if it has none, or of any other
 const (
 	stepAsk      = "ask"
 	stepLook     = "look"
@@ -27,6 +28,7 @@ const (
 	stepRelease  = "release"
 	stepDecide   = "decide"
 	stepLeave    = "leave"
+	stepRecord   = "record"
 )
 
 // What a step may say of a message instead of nothing. With sayGone the task is not in Redis.
@@ -92,6 +94,7 @@ func steps() map[string]string {
 		// An entry is written also if the task is another worker's by now, if it is that of the generation args[3] still.
 		stepAccepted: `
   local has = look(task, "` + wire.FieldWire + `" .. args[1])
+  keep(task)
   if not task.there then return "` + sayGone + `" end
   if args[4] == "1" and task.ours and task.ends and finish(task) then return "" end
   local sent = "` + wire.FieldSent + `" .. args[1]
@@ -103,6 +106,10 @@ func steps() map[string]string {
     if token ~= "" and call("HGET", task.key, name .. args[1]) == token then call("HDEL", task.key, name .. args[1]) end
   end
   task.answer = "1"
+  return ""`,
+		stepRecord: `
+  look(task)
+  if args[2] == "1" or call("HDEL", task.key, "` + wire.FieldUnrecorded + `" .. args[1]) == 1 then keep(task) end
   return ""`,
 		stepDecide: lookFirst + `
   call("HSET", task.key, "` + wire.FieldWire + `" .. args[1], "decided")

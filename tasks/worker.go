@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/sweep"
@@ -28,6 +29,8 @@ type Worker struct {
 	policy      policy
 	asynq       *asynqbatch.Client
 	ledger      *ledger
+	history     *history.Keeper
+	recorder    recorder
 	blobs       contents
 	dispatchers map[string]*dispatcher // by mailer
 	inFlight    inFlight
@@ -62,12 +65,20 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		reporter:    reporter{redact.View{Addresses: cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
 	w.watch = newWatcher(client, cfg, w.dispatchers, did)
+	kept := cfg.History.config()
+	w.history = history.NewKeeper(client, kept, *cfg.Logger)
+	if kept.On() {
+		w.recorder = recorder{keeper: w.history}
+	}
 	w.asynq = asynqbatch.New(client, asynqbatch.Config{
 		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Steps: steps(), Fetched: w.isolation.fetched, Logger: *cfg.Logger, Clock: cfg.clock,
-		Asleep: w.watch.queues.Asleep, Took: w.watch.queues.Took,
+		History: kept,
+		Asleep:  w.watch.queues.Asleep, Took: w.watch.queues.Took,
 	})
 	w.isolation.owner = w.asynq.Owner
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
+	w.recorder.records, w.recorder.note = w.asynq, w.asynq.Note
+	w.ledger.history = w.recorder
 	w.strangers = newStrangers(w.asynq, *cfg.Logger, cfg.Observers)
 	w.dispatchers[""] = newDispatcher("", cfg.Connections, cfg, w.isolation, w.giveBack)
 	for name, connections := range cfg.Mailers {
@@ -128,6 +139,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
+	w.history.Look(ctx)
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
 	var senders, ledger sync.WaitGroup
@@ -136,6 +148,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer letGo()
 	var keeper sync.WaitGroup
 	keeper.Go(func() { w.blobs.store.Run(keeping) })
+	keeper.Go(func() { w.history.Run(ctx) })
 	keeper.Go(func() { watchSkew(keeping, w.redis, w.cfg.Observers, *w.cfg.Logger) })
 	keeper.Go(func() {
 		newSweeper(w.redis, w.inRedis(), w.cfg.RetryMax, w.cfg.sweepEvery, w.log, w.observers).Run(ctx)
@@ -236,6 +249,7 @@ type inRedis struct {
 func newSweeper(client redis.UniversalClient, m inRedis, horizon, every time.Duration, log zerolog.Logger, told observers) *sweep.Sweeper {
 	return sweep.New(client, sweep.Config{
 		Serves: m.serves, Expired: m.expired, Horizon: horizon, Every: every, Logger: log,
+		Buried: func(ctx context.Context, queue string, ids []string) { recordBuried(ctx, client, queue, ids) },
 		Swept: func(queue string, why sweep.Why, tasks int) {
 			name := wire.ParseQueueName(queue)
 			told.swept(Swept{Queue: name.Queue, Mailer: name.Mailer, Why: string(why), Tasks: tasks})
@@ -321,4 +335,15 @@ func skew(ctx context.Context, client redis.UniversalClient, now func() time.Tim
 		}
 	}
 	return ahead, nil
+}
+
+// recordBuried writes the records of tasks of which a sweep has made dead letters.
+func recordBuried(ctx context.Context, client redis.UniversalClient, queue string, ids []string) {
+	place := wire.ParseQueueName(queue)
+	for _, id := range ids {
+		if records, err := readRecords(ctx, client, id, place); err == nil && len(records) > 0 {
+			r := records[0]
+			history.Ended(ctx, client, queue, id, r.Type, r.Payload, history.Dead, reasonOf(r.reason, r.LastError))
+		}
+	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
+	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -48,6 +49,9 @@ type WorkerConfig struct {
 	RetryMax time.Duration // longest one: 1 h if zero
 	MaxAge   time.Duration // after this a message that could not be sent is a dead letter: 120 h if zero
 
+	// History is what is kept of messages that have ended. All workers of a Redis should say the same.
+	History History
+
 	// BatchTimeout is for how long messages of a batch begin: 2 min if zero. Those whose turn has not come by then go to
 	// other connections, or into the next batch, untried. One that has begun goes on, under its backend's own time limits. A
 	// backend that is no mailer.BatchSender has this time for the whole batch. It is longer than one SMTP
@@ -82,6 +86,31 @@ type WorkerConfig struct {
 	clock      asynqbatch.Clock // the system's if nil; for tests
 	restAfter  time.Duration    // how long a mailer's asynq servers run without mail
 	sweepEvery time.Duration    // how often a queue is looked at for expired mail: sweep.Config.Every
+}
+
+// History is how long and how much is kept of messages that have ended, in Redis: who they were for, masked, what became of
+// them, when, and what the relay said.
+type History struct {
+	// For is how long: 72 hours if zero, not at all if negative.
+	For time.Duration
+
+	// Size is how many bytes all records may take in Redis, about: 100,000,000 if zero. The oldest go first. A million
+	// messages take about 160 MB.
+	Size int64
+}
+
+func (h History) config() history.Config {
+	if h.For < 0 {
+		return history.Config{}
+	}
+	c := history.Config{For: h.For, Size: h.Size}
+	if c.For == 0 {
+		c.For = 72 * time.Hour
+	}
+	if c.Size == 0 {
+		c.Size = 100_000_000
+	}
+	return c
 }
 
 func (c WorkerConfig) withDefaults() WorkerConfig {

@@ -6,6 +6,8 @@
 //	enqueue render message.json        the finished message, unsent
 //	enqueue test ann@example.com       Django's sendtestemail
 //	enqueue cancel ID                  take a message back
+//	enqueue status ID                  where a message is, or what became of it
+//	enqueue history --to ADDRESS       the same for all messages to a recipient
 //	enqueue pause --mailing july       send nothing of it until enqueue resume
 //	enqueue dead list                  what could not be delivered
 package main
@@ -33,7 +35,7 @@ func newCommand(std cli.Streams) *cobra.Command {
 The queue is the Redis at REDIS_URL (redis://127.0.0.1:6379/0 if not set).
 "worker check" shows all settings.
 
-Exit codes: 0 done, 1 no dead letter is meant, 64 usage, 65 a message is wrong or
+Exit codes: 0 done, 1 nothing is found, 64 usage, 65 a message is wrong or
 cannot be cancelled, 66 a file cannot be read, 69 Redis cannot be reached, 75 try later
 (a message that may have been queued, with an idempotency key only),
 78 a setting is wrong.`,
@@ -44,7 +46,7 @@ cannot be cancelled, 66 a file cannot be read, 69 Redis cannot be reached, 75 tr
   enqueue test ann@example.com`,
 	}
 	app := &app{std: std}
-	root.AddCommand(app.sendCommand(), app.bulkCommand(), app.rawCommand(), app.renderCommand(), app.testCommand(), app.cancelCommand(),
+	root.AddCommand(app.sendCommand(), app.bulkCommand(), app.rawCommand(), app.renderCommand(), app.testCommand(), app.cancelCommand(), app.statusCommand(), app.historyCommand(),
 		app.pauseCommand(), app.resumeCommand(), app.pausedCommand(), app.deadCommand())
 	addCompletions(root)
 	return root

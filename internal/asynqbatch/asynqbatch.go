@@ -132,6 +132,9 @@ func (c *Client) Sure(key string) bool { return c.claims.sure(key) }
 // others.
 func (c *Client) Owner(key string) string { return c.claims.owner(key) }
 
+// Note gives the history a record of a task that is about to end: the script that ends it, whichever that is, writes it then.
+func (c *Client) Note(key string, record []byte) { c.claims.note(key, string(record)) }
+
 // broker is what an asynq server uses as its Redis client.
 func (c *Client) broker(f *fetcher) *broker {
 	return &broker{UniversalClient: c.redis, base: c.base, steps: c.steps, fetcher: f}

@@ -362,7 +362,7 @@ func TestSteps_sender(t *testing.T) {
 // step does a step to a task.
 func (s fixture) step(t *testing.T, name, key string, args ...string) string {
 	t.Helper()
-	a := s.steps.do(t.Context(), []Step{{name, key, args}})[0]
+	a := s.steps.do(t.Context(), []Step{{Name: name, Key: key, Args: args}})[0]
 	if a.Err != nil {
 		t.Fatal(a.Err)
 	}

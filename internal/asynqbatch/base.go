@@ -5,6 +5,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
+
+	"github.com/mailpouch/mailpouch/internal/history"
 )
 
 // Config says what a Client adds to asynq.
@@ -15,6 +17,9 @@ type Config struct {
 
 	// Steps are the functions that Client.Do knows, by their names: bodies in Lua. See Step.
 	Steps map[string]string
+
+	// History is what is kept of messages that have ended: Step.Record, and Client.Note.
+	History history.Config
 
 	// Fetched is called for each task before asynq gets it, with how many leases the task has lost.
 	Fetched func(key string, lost int)

@@ -32,6 +32,7 @@ type claim struct {
 	until   time.Duration // it is ours until then, at least
 	ends    bool          // nothing is to be kept of it when it has ended: no retention, no lock
 	settled bool          // it has ended or was given back, and asynq has yet to hear of it
+	record  string        // what the history gets when it ends
 	earlier int           // fetches of the same task before this one of which asynq has yet to hear the end
 }
 
@@ -122,6 +123,17 @@ func (c *claims) lost(key, owner string) {
 // settle notes that a task with that owner has ended or was given back, before asynq has said so.
 func (c *claims) settle(key, owner string) {
 	c.change(key, owner, func(t *claim) { t.settled = true })
+}
+
+// note notes what the history gets of a task when it ends. record is what was noted.
+func (c *claims) note(key, record string) {
+	c.change(key, c.owner(key), func(t *claim) { t.record = record })
+}
+
+func (c *claims) record(key string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.byKey[key].record
 }
 
 func (c *claims) change(key, owner string, change func(*claim)) {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/history"
 )
 
 // The scripts with which asynq moves a task that is active. Ours do the same to the same keys, if the task is still this
@@ -116,18 +118,19 @@ const (
 	moved     = 0  // or how many leases it has lost
 )
 
-// A script that moves a task begins with this. KEYS are asynq's; ARGV are asynq's, and behind them the owner, or "" for a
-// task whose lease is over, the field of the owner, and that of the lost leases.
+// A script that moves a task begins with this. KEYS are asynq's; ARGV are asynq's, and behind them a record for the history, or
+// "", with the arguments of historyKeep, the owner, or "" for a task whose lease is over, the field of the owner, and that of
+// the lost leases.
 //
 // asynq gives a task back whose lease is over for leaseGrace: each server makes a list of such tasks, when it starts and
 // every minute after that, and moves them one by one. It does not look at the lease again. While one
 // server works on its list, another one may have given the task back and a worker have fetched it: it would be moved
 // away from under that worker, and sent twice. So the script that moves it looks.
-const moveLua = `
+const moveLua = history.Lua + `
 local time = tonumber(redis.call("TIME")[1])
 local owner, ownerField, lostField = ARGV[#ARGV - 3], ARGV[#ARGV - 2], ARGV[#ARGV - 1]
 local function take(task, active, lease, id)
-  local lost = 0
+  local lost, record, key = 0, ARGV[#ARGV - 7], ARGV[#ARGV - 6]
   if ARGV[#ARGV] == "over" then
     local ends = redis.call("ZSCORE", lease, id)
     if not ends or tonumber(ends) > time - 30 then return -1 end
@@ -135,6 +138,7 @@ local function take(task, active, lease, id)
     return -1
   end
   if redis.call("LREM", active, 0, id) == 0 then return -2 end
+  if record ~= "" then historyKeep(key, record, time, ARGV[#ARGV - 5], ARGV[#ARGV - 4]) end
   redis.call("ZREM", lease, id)
   if ARGV[#ARGV] == "over" and redis.call("EXISTS", task) == 1 then
     lost = math.max(redis.call("HINCRBY", task, lostField, 1), 0)
@@ -253,6 +257,13 @@ func (b *broker) move(ctx context.Context, script *redis.Script, keys []string, 
 		}
 		mode = "mine"
 	}
+	record := ""
+	if mode == "mine" && script != requeueScript && script != retryScript {
+		record = b.base.claims.record(key)
+	}
+	queue, _ := queueAndList(key)
+	kept, hours, size := b.base.cfg.History.Args(queue)
+	args = append(args, record, kept, hours, size)
 	answer, err := script.Run(ctx, b.base.redis, keys, append(args, owner, b.base.cfg.OwnerField, b.base.cfg.LostField, mode)...).Int()
 	switch {
 	case err != nil:

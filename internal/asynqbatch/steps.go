@@ -16,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/batcher"
+	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
@@ -38,12 +39,15 @@ import (
 //	halts, paused           see luaPaused
 //	finish(task)            after look: ends the task as asynq does, and reports whether it was active. Only if task.ends:
 //	                        otherwise asynq keeps something of it
+//	keep(task)              gives the history the step's record, if there is one
 //
 // It returns a text.
 type Step struct {
 	Name string // letters and digits
 	Key  string // of the task
 	Args []string
+
+	Record string // for the history; "" if there is none
 }
 
 // Answer is what came of a Step. After an error it may have been done all the same.
@@ -94,14 +98,23 @@ const (
 	stepOther                // it is not ours
 )
 
+// What stepsScript is told of a task.
+const (
+	flagEnds   = 1
+	flagSoon   = 2
+	flagRecord = 4
+)
+
 // stepsScript does steps to tasks of one queue. KEYS are the list of active tasks, the leases, asynq's two numbers of
-// tasks, and the two keys of luaPaused. Each step has in ARGV a header: its name, what of "e" (nothing is to be kept of
-// the task) and "r" (its lease may be over soon) holds, how many arguments follow, the owner, and the ID. What Redis has
-// to read costs as much as what it has to do, so that is one argument. It answers a byte and a text for each.
+// tasks, and the two keys of luaPaused. Each step has in ARGV a header: its name, the sum of what holds of 1 (nothing is to be kept of the task), 2 (its lease may
+// be over soon) and 4 (the last argument, beyond those counted, is a record for the history), how many arguments follow, the owner, and the ID. What Redis has to read costs as much as what it has to do,
+// so that is one argument. It answers a byte and a text for each.
 func stepsScript(functions map[string]string) *redis.Script {
 	var lua strings.Builder
-	lua.WriteString(luaPaused + `
+	lua.WriteString(luaPaused + history.Lua + `
 local call, time, count, answers = redis.call, nil, 0, {}
+local records = {}
+local function keep(task) if task.record then records[#records + 1] = task.record end end
 local function look(task, ...)
   local fields = call("HMGET", task.key, "state", ARGV[3], ...)
   task.there = fields[1] ~= false
@@ -131,7 +144,8 @@ local function forget(task)
 end
 steps["` + stepEnd + `"] = function(task)
   look(task)
-  if task.ours and finish(task) or not task.there and forget(task) then return "ended" end
+  if task.ours and finish(task) then keep(task) return "ended" end
+  if not task.there and forget(task) then return "ended" end
   return ""
 end
 `)
@@ -139,16 +153,21 @@ end
 		fmt.Fprintf(&lua, "steps[%q] = function(task, args)%s\nend\n", name, functions[name])
 	}
 	lua.WriteString(`
-local at = 5
+local at = 8
 while at <= #ARGV do
-  local name, flags, n, owner, id = string.match(ARGV[at], "^(%w+) (%a*) (%d+) (%w*) (.*)$")
-  local task = {id = id, key = ARGV[4] .. id, owner = owner, ends = flags == "e" or flags == "er", soon = flags == "r" or flags == "er"}
+  local name, flags, n, owner, id = string.match(ARGV[at], "^(%w+) (%d) (%d+) (%w*) (.*)$")
+  local task = {id = id, key = ARGV[4] .. id, owner = owner, ends = flags % 2 == 1, soon = flags % 4 > 1}
   local args = {}
   for j = 1, tonumber(n) do args[j] = ARGV[at + j] end
+  if flags + 0 > 3 then
+    at = at + 1
+    task.record = ARGV[at + #args]
+  end
   local text = steps[name](task, args)
   answers[#answers + 1] = (task.answer or "4") .. text
   at = at + 1 + #args
 end
+if #records > 0 then historyKeep(ARGV[5], table.concat(records), time or call("TIME")[1], ARGV[6], ARGV[7]) end
 if count > 0 then
   if call("INCRBY", KEYS[3], count) == count then call("EXPIREAT", KEYS[3], ARGV[1]) end
   if tonumber(call("GET", KEYS[4]) or 0) + count >= tonumber(ARGV[2]) then
@@ -228,7 +247,7 @@ func (s *steps) run(prefix string, these []*step) {
 	for len(these) > 0 {
 		n, args := 0, 0
 		for n < len(these) && (n == 0 || args < mostArgs) {
-			args += 1 + len(these[n].Args)
+			args += 2 + len(these[n].Args)
 			n++
 		}
 		s.runSome(prefix, these[:n])
@@ -251,12 +270,20 @@ func (s *steps) runSome(prefix string, these []*step) {
 		prefix + "active", prefix + "lease", prefix + "processed:" + now.UTC().Format(time.DateOnly), prefix + "processed",
 		PausedKey(queue), wire.PausesKey(queue),
 	}
-	args := append(make([]any, 0, 4+5*len(these)), now.Add(statsFor).Unix(), mostTasks, s.cfg.OwnerField, prefix+"t:")
+	args := append(make([]any, 0, 7+6*len(these)), now.Add(statsFor).Unix(), mostTasks, s.cfg.OwnerField, prefix+"t:", "", 0, 0)
 	for _, t := range these {
 		_, id := queueOf(t.Key)
-		args = append(args, t.Name+" "+t.claim.flags(asked)+" "+strconv.Itoa(len(t.Args))+" "+t.claim.owner+" "+id)
+		flags := t.claim.flags(asked)
+		if t.Record != "" {
+			flags += flagRecord
+		}
+		args = append(args, t.Name+" "+strconv.Itoa(flags)+" "+strconv.Itoa(len(t.Args))+" "+t.claim.owner+" "+id)
 		for _, a := range t.Args {
 			args = append(args, a)
+		}
+		if t.Record != "" {
+			args = append(args, t.Record)
+			args[4], args[5], args[6] = s.cfg.History.Args(queue)
 		}
 	}
 	answers, err := s.script.Run(context.Background(), s.redis, keys, args...).StringSlice()
@@ -277,17 +304,15 @@ func (s *steps) runSome(prefix string, these []*step) {
 }
 
 // flags are what stepsScript needs to know of the task at that time.
-func (t claim) flags(now time.Duration) string {
-	soon := t.until < now+renewedFor
-	switch {
-	case t.ends && soon:
-		return "er"
-	case t.ends:
-		return "e"
-	case soon:
-		return "r"
+func (t claim) flags(now time.Duration) int {
+	flags := 0
+	if t.ends {
+		flags += flagEnds
 	}
-	return ""
+	if t.until < now+renewedFor {
+		flags += flagSoon
+	}
+	return flags
 }
 
 // answered notes what Redis says of a task whose step it was asked for at that time.
@@ -308,7 +333,7 @@ func (s *steps) asynqEnds(ctx context.Context, key string) error {
 	if told {
 		return nil
 	}
-	a := s.do(ctx, []Step{{Name: stepEnd, Key: key}})[0]
+	a := s.do(ctx, []Step{{Name: stepEnd, Key: key, Record: s.claims.record(key)}})[0]
 	switch {
 	case a.Err != nil:
 		return a.Err

@@ -7,6 +7,7 @@
 //	/             the first page, kept up to date by /status.json
 //	/dead         dead letters: filtered, grouped by reason, replayed, deleted, exported
 //	/retries      the same of what will be tried again
+//	/history      where a message is, or what became of it, by ID, Message-ID or recipient
 //	/pauses       what is paused, with buttons if they are allowed
 //	/monitor/     asynqmon
 //

@@ -26,7 +26,7 @@ var (
 type section struct{ Name, Path string }
 
 var sections = []section{
-	{"Overview", overviewPath}, {"Dead letters", deadPath}, {"Retries", retriesPath}, {"Paused", pausesPath}, {"Monitor", monitorPath},
+	{"Overview", overviewPath}, {"Dead letters", deadPath}, {"Retries", retriesPath}, {"Paused", pausesPath}, {"Find", historyPath}, {"Monitor", monitorPath},
 }
 
 // The paths of the sections.
@@ -35,6 +35,7 @@ const (
 	deadPath     = "/dead"
 	retriesPath  = "/retries"
 	pausesPath   = "/pauses"
+	historyPath  = "/history"
 	monitorPath  = "/monitor/"
 )
 
@@ -108,6 +109,9 @@ var wording = template.FuncMap{
 	"stamp":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	"size":   size,
 	"escape": url.PathEscape,
+	"tone":   tone,
+	"when":   when,
+	"whom":   whom,
 }
 
 // number writes a number with commas: 1,284,310.

@@ -135,6 +135,8 @@ func (s *Server) handler() http.Handler {
 	if s.cfg.Metrics != nil {
 		inside.Handle("GET /metrics", s.cfg.Metrics)
 	}
+	find := newHistory(tasks.NewLookup(s.cfg.Redis))
+	inside.Handle("GET "+historyPath, find)
 	protected := http.NewCrossOriginProtection().Handler(http.MaxBytesHandler(inside, maxBody))
 	if !s.cfg.AllowWrite {
 		protected = readOnly(protected)
@@ -142,6 +144,8 @@ func (s *Server) handler() http.Handler {
 	all := http.NewServeMux()
 	all.HandleFunc("GET /healthz", s.health)
 	all.HandleFunc("GET /readyz", s.ready)
+	asks := http.NewCrossOriginProtection().Handler(http.MaxBytesHandler(find, maxBody))
+	all.Handle("POST "+historyPath, s.guard.protect(asks)) // it changes nothing
 	all.Handle("/", s.guard.protect(protected))
 	return harden(all)
 }

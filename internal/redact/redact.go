@@ -58,6 +58,9 @@ func local(addr string) string {
 // Line makes one line of s, without what is not to be seen: controls, and characters
 // that turn the writing direction.
 func Line(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return s // nearly always
+	}
 	return strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsSpace(r), unicode.IsControl(r):

@@ -30,6 +30,9 @@ type Config struct {
 	// Swept is called for each group of tasks of which dead letters were made. Nil: nobody asks.
 	Swept func(queue string, why Why, tasks int)
 
+	// Buried is called with the IDs of tasks of which dead letters were made. Nil: nobody asks.
+	Buried func(ctx context.Context, queue string, ids []string)
+
 	Logger zerolog.Logger
 
 	pace // for tests

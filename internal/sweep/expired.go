@@ -193,7 +193,7 @@ func (s *Sweeper) reason(queue, heads string, now time.Time) error {
 // were neither sent nor cancelled: a worker that takes one at the same time has it, or the script has. KEYS[2] is
 // asynq's archive. From ARGV[5] on there are the IDs, what each message gets at its end, and the reason. Of a list it
 // first overwrites what goes, for Redis looks through a list from one of its ends for each that it removes, but once for
-// all that are the same. It returns how many there were.
+// all that are the same. It returns the IDs of those that there were.
 var buryScript = redis.NewScript(`
 local list, place, nearEnd = redis.call("TYPE", KEYS[1]).ok == "list", {}, true
 if list then
@@ -202,7 +202,7 @@ if list then
   nearEnd = first > length / 2
   for i, id in ipairs(redis.call("LRANGE", KEYS[1], first, ARGV[3])) do place[id] = first + i - 1 end
 end
-local now, n = redis.call("TIME")[1], 0
+local now, n, buried = redis.call("TIME")[1], 0, {}
 for i = 5, #ARGV, 3 do
   local id = ARGV[i]
   local key = ARGV[1] .. id
@@ -220,11 +220,12 @@ for i = 5, #ARGV, 3 do
       redis.call("HDEL", key, "pending_since")
       redis.call("ZADD", KEYS[2], now, id)
       n = n + 1
+      buried[n] = id
     end
   end
 end
 if list and n > 0 then redis.call("LREM", KEYS[1], nearEnd and -n or n, "") end
-return n`)
+return buried`)
 
 // bury makes dead letters of tasks of a page that have expired, and returns of how many.
 func (s *Sweeper) bury(ctx context.Context, queue, state string, at, size int64, tasks []expired) (int, error) {
@@ -235,11 +236,12 @@ func (s *Sweeper) bury(ctx context.Context, queue, state string, at, size int64,
 		args = append(args, t.id, asynqbatch.Failed(redact.Reason(t.reason, false), time.Now()), t.reason)
 	}
 	prefix := "asynq:{" + queue + "}:"
-	n, err := buryScript.Run(ctx, s.redis, []string{prefix + state, prefix + "archived"}, args...).Int()
-	if err != nil || n == 0 {
+	buried, err := buryScript.Run(ctx, s.redis, []string{prefix + state, prefix + "archived"}, args...).StringSlice()
+	if err != nil || len(buried) == 0 {
 		return 0, err
 	}
-	return n, asynqbatch.MakeRoom(ctx, s.redis, queue, asynqbatch.TaskKey(queue, ""), "")
+	s.cfg.Buried(ctx, queue, buried)
+	return len(buried), asynqbatch.MakeRoom(ctx, s.redis, queue, asynqbatch.TaskKey(queue, ""), "")
 }
 
 // seconds reads a time in seconds.

@@ -342,6 +342,7 @@ func (f *search) buryLost(ctx context.Context, queue, id, was string) (buried bo
 	if err != nil || n == 0 || how[0] == "ended" {
 		return false, err
 	}
+	f.cfg.Buried(ctx, queue, []string{id})
 	if err := f.redis.SAdd(ctx, "asynq:queues", queue).Err(); err != nil { // for those who look for dead letters
 		return true, err
 	}

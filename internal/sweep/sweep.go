@@ -22,6 +22,9 @@ func New(client redis.UniversalClient, cfg Config) *Sweeper {
 	if cfg.Swept == nil {
 		cfg.Swept = func(string, Why, int) {}
 	}
+	if cfg.Buried == nil {
+		cfg.Buried = func(context.Context, string, []string) {}
+	}
 	cfg.pace = cfg.withDefaults(cmp.Or(cfg.Every, time.Minute))
 	return &Sweeper{redis: client, cfg: cfg}
 }

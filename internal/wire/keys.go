@@ -11,6 +11,8 @@ const (
 	FieldLost  = "mailpouch:lost"  // how many leases of the task were lost
 	FieldAlone = "mailpouch:alone" // the runs of the message alone that have begun and not ended, a blank behind each
 
+	FieldUnrecorded = "mailpouch:unrecorded" // there, with FieldSent: the history has no record of that yet
+
 	FieldCancelled = "mailpouch:cancelled" // not empty: the worker that has the task is to drop it
 	FieldReason    = "mailpouch:reason"    // why the task is a dead letter, with addresses, which asynq's text of it has not
 	FieldTry       = "mailpouch:try."      // with its number: when a try of the message has failed, and why

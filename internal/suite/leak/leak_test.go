@@ -41,6 +41,11 @@ func TestDelivery(t *testing.T) {
 	w.ends(ends)
 	s.checkPages(pages)
 	s.checkRedis()
+	found := s.must("", "enqueue", "history", "--to", string(blindCopy)+"@example.org", "--json")
+	find(t, "enqueue history", found, everything())
+	if !strings.Contains(found, `"state":"sent"`) && !strings.Contains(found, `"state":"dead letter"`) {
+		t.Errorf("enqueue history has %s", found)
+	}
 	dead := s.must("", "enqueue", "dead", "list")
 	if strings.Count(dead, "\n") < 30 {
 		t.Errorf("too few dead letters for a test of them:\n%s", dead)
@@ -126,6 +131,10 @@ func (s *site) checkRedis() {
 	}
 	for _, key := range keys {
 		find(s.T, "the key "+key, key, marks)
+		if strings.Contains(key, "}:history:") {
+			s.checkHistory(key, client.LRange(s.Context(), key, 0, -1).Val())
+			continue
+		}
 		fields, err := client.HGetAll(s.Context(), key).Result()
 		if err != nil {
 			continue // no hash: a list or a number of asynq's, which has IDs alone
@@ -135,6 +144,17 @@ func (s *site) checkRedis() {
 				find(s.T, "Redis, "+key+" "+name, value, marks)
 			}
 		}
+	}
+}
+
+// checkHistory looks at records of what has ended. They are kept when the messages are gone, so no address is in them.
+func (s *site) checkHistory(key string, records []string) {
+	s.Helper()
+	if len(records) == 0 || !strings.Contains(strings.Join(records, ""), "***@example.") {
+		s.Errorf("%s has %d entries, none with a masked recipient", key, len(records))
+	}
+	for _, r := range records {
+		find(s.T, "Redis, "+key, r, everything())
 	}
 }
 
