@@ -123,12 +123,12 @@ func TestDispatcher_room(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := bareDispatcher(4, cfg)
-				if _, ok := l.room(t.Context(), &taskMessage{name: wire.QueueName{Queue: "bulk"}}, of(10_000_000)); !ok {
+				if _, ok := l.room(t.Context(), &taskMessage{name: wire.QueueName{Queue: "bulk"}, handed: new(handedTask)}, of(10_000_000)); !ok {
 					t.Fatal("no room in an empty dispatcher")
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				if _, ok := l.room(ctx, &taskMessage{name: tt.queue}, of(tt.size)); ok != tt.want {
+				if _, ok := l.room(ctx, &taskMessage{name: tt.queue, handed: new(handedTask)}, of(tt.size)); ok != tt.want {
 					t.Errorf("room = %v, want %v", ok, tt.want)
 				}
 			})

@@ -180,15 +180,16 @@ func ownEnd(ctx context.Context, group []mailer.Report) []mailer.Report {
 }
 
 // passOn lets other senders have what waits for its turn in the batch, and what waits behind the batch: when no message of it
-// has begun or ended for so long and others have nothing to do, or when its time is up. end is to be called when the
-// batch has ended. It returns what nobody has taken of that, and what is behind yet.
+// has begun or ended for so long and others have nothing to do, or when its time is up. What handlers want back, for it is
+// paused for example, they get. end is to be called when the batch has ended. It returns what nobody has taken, and what
+// is behind yet.
 func (t *turns) passOn(patience time.Duration, b *busy, normal, priority chan []*delivery, behind []*delivery, putBack func([]*delivery)) (end func() (back, remaining []*delivery)) {
 	if len(t.deliveries)+len(behind) < 2 {
 		return func() ([]*delivery, []*delivery) { return nil, behind }
 	}
 	var back []*delivery
 	ended, through := make(chan struct{}), make(chan struct{})
-	look := time.NewTicker(patience)
+	look := time.NewTicker(max(patience/4, time.Millisecond))
 	go func() {
 		defer close(through)
 		defer look.Stop()
@@ -198,6 +199,7 @@ func (t *turns) passOn(patience time.Duration, b *busy, normal, priority chan []
 				return
 			case <-look.C:
 			}
+			t.withdraw(func(d *delivery) bool { return d.unwanted.Load() }, putBack)
 			still, overdue := t.since()
 			if still < patience && !overdue {
 				continue
