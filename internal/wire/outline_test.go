@@ -51,7 +51,7 @@ func outlineOf(p *Payload) Outline {
 		return p.Blobs[i].Size
 	}
 	o := Outline{
-		Using: p.Using, DueAt: p.DueAt, AtMostOnce: p.AtMostOnce, Recipients: p.Recipients, Refused: p.Refused, Readable: true,
+		Using: p.Using, DueAt: p.DueAt, AtMostOnce: p.AtMostOnce, Recipients: p.Recipients, Refused: p.Refused, Tags: p.Tags, Mailing: p.Mailing, Readable: true,
 		Subject: m.Subject, From: m.FromEmail, To: m.To, Cc: m.Cc, Bcc: m.Bcc, ContentSubtype: m.ContentSubtype, MessageID: m.MessageID,
 		Body: size(PartBody, 0, []byte(m.Body)), Raw: size(PartRaw, 0, m.Raw), RawHead: m.Raw,
 	}
