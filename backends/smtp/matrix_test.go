@@ -70,7 +70,7 @@ func TestBackend_faults(t *testing.T) {
 		{"MAIL", "garbage", "temporary", 3, "unknown unknown", 1},
 		{"MAIL", "codes differ", "temporary", 3, "unknown unknown", 1},
 		{"MAIL", "too long", "temporary", 3, "unknown unknown", 1},
-		{"MAIL", "long line", "temporary", 3, "unknown unknown", 1},
+		{"MAIL", "long line", "sent", 1, "", 0},
 		{"MAIL", "stall", "unavailable", 2, "unknown unknown", 1},
 
 		{"RCPT", "4yz", "temporary", 1, "", 0},

@@ -172,9 +172,13 @@ func (s *session) answerEnd(m *message, r *transport.Reply) error {
 	return nil
 }
 
-// isAcceptance reports whether a reply accepts a message. 250 does; of another one the first digit counts (RFC 5321,
-// 4.2), for who sends again what was accepted does so at each try. 220 and 221 greet and take leave.
-func isAcceptance(r *transport.Reply) bool { return r.Positive() && r.Code != 220 && r.Code != 221 }
+// isAcceptance reports whether a reply accepts a message. 250 does, and others that speak of the mail system (x5z) or of nothing
+// (x0z): who sends again what was accepted does so at each try. A greeting, a farewell, help or the end of a login (x1z to x4z) is an
+// answer to something else (RFC 5321, 4.2.1).
+func isAcceptance(r *transport.Reply) bool {
+	about := r.Code / 10 % 10
+	return r.Positive() && (about == 5 || about == 0)
+}
 
 // early is a reply to a message that is not complete. It may refuse the message. It
 // ends the connection, for the rest of the body would be read as commands.
