@@ -5,8 +5,7 @@ import "github.com/mailpouch/mailpouch/mailer"
 // Options say how a message waits in the queue. They are those of a Mailer: see mailer.Options.
 type Options = mailer.Options
 
-// What is wrong with options, and what a queue says of a message, is the same for every queue.
-type (
+type ( // the errors of options, and those that say of a message what a queue knows of it
 	NameError          = mailer.NameError
 	TagError           = mailer.TagError
 	UnknownMailerError = mailer.UnknownMailerError
