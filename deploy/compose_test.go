@@ -41,7 +41,7 @@ var pinned = regexp.MustCompile(`^[a-z0-9./-]+:v?\d+\.\d+\.\d+(-[a-z]+)?$`)
 func TestCompose_services(t *testing.T) {
 	t.Parallel()
 	project := loadCompose(t)
-	want := []string{"asynqmon", "mailpit", "redis", "web", "worker"}
+	want := []string{"asynqmon", "mail", "redis", "web", "worker"}
 	if got := slices.Sorted(maps.Keys(project.Services)); !slices.Equal(got, want) {
 		t.Fatalf("services %v, want %v", got, want)
 	}
@@ -76,7 +76,7 @@ func TestCompose_services(t *testing.T) {
 // shows no more than it must.
 func TestCompose_profiles(t *testing.T) {
 	t.Parallel()
-	want := []string{"mailpit", "redis", "web", "worker"}
+	want := []string{"mail", "redis", "web", "worker"}
 	if got := slices.Sorted(maps.Keys(loadProfiles(t, nil).Services)); !slices.Equal(got, want) {
 		t.Errorf("docker compose up starts %v, want %v", got, want)
 	}
@@ -116,7 +116,7 @@ func TestCompose_settings(t *testing.T) {
 	known := settingNames()
 	for _, name := range []string{"worker", "web"} {
 		for variable := range project.Services[name].Environment {
-			if !known[variable] && !slices.Contains([]string{"CONTACT_ADDR", "GOMEMLIMIT"}, variable) {
+			if !known[variable] && !slices.Contains([]string{"CONTACT_ADDR"}, variable) {
 				t.Errorf("%s: %s is not a setting", name, variable)
 			}
 		}
@@ -137,7 +137,7 @@ func TestCompose_networks(t *testing.T) {
 	if len(redis.Networks) != 1 || !project.Networks["queue"].Internal || len(redis.Ports) != 0 {
 		t.Errorf("redis is on %v with ports %v, want the internal network alone", redis.Networks, redis.Ports)
 	}
-	if _, ok := project.Services["mailpit"].Networks["queue"]; ok {
+	if _, ok := project.Services["mail"].Networks["queue"]; ok {
 		t.Error("the mail catcher reaches Redis")
 	}
 }

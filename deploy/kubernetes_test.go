@@ -77,29 +77,41 @@ type triggerAuthentication struct {
 // not know is an error.
 func build(t *testing.T, name string) cluster {
 	t.Helper()
-	options := krusty.MakeDefaultOptions()
-	rendered, err := krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), "kubernetes/"+name)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var c cluster
-	for _, resource := range rendered.Resources() {
+	for kind, text := range render(t, name) {
 		into, ok := map[string]any{
 			"ConfigMap": &c.config, "Deployment": &c.deployment, "Service": &c.service, "PodDisruptionBudget": &c.budget,
 			"HorizontalPodAutoscaler": &c.autoscaler, "ScaledObject": &c.scaled, "TriggerAuthentication": &c.trigger,
-		}[resource.GetKind()]
+		}[kind]
 		if !ok {
-			t.Fatalf("%s: nobody looks at a %s", name, resource.GetKind())
+			t.Fatalf("%s: nobody looks at a %s", name, kind)
 		}
+		if err := yaml.UnmarshalStrict(text, into); err != nil {
+			t.Errorf("%s: %s: %v", name, kind, err)
+		}
+	}
+	return c
+}
+
+// render returns what one of the kustomizations creates, as YAML, by kind: there is one of each.
+func render(t *testing.T, name string) map[string][]byte {
+	t.Helper()
+	rendered, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "kubernetes/"+name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string][]byte{}
+	for _, resource := range rendered.Resources() {
 		text, err := resource.AsYAML()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := yaml.UnmarshalStrict(text, into); err != nil {
-			t.Errorf("%s: %s: %v", name, resource.GetKind(), err)
+		if all[resource.GetKind()] != nil {
+			t.Fatalf("%s: two of %s", name, resource.GetKind())
 		}
+		all[resource.GetKind()] = text
 	}
-	return c
+	return all
 }
 
 func TestKubernetes_pods(t *testing.T) {
@@ -149,9 +161,22 @@ func TestKubernetes_grace(t *testing.T) {
 	t.Parallel()
 	pod := build(t, "base").deployment.Spec.Template.Spec
 	got := time.Duration(*pod.TerminationGracePeriodSeconds) * time.Second
-	pause := time.Duration(pod.Containers[0].Lifecycle.PreStop.Sleep.Seconds) * time.Second
-	if least := pause + settings.Default().Worker.ShutdownTimeout + 15*time.Second; got < least {
+	if least := settings.Default().Worker.ShutdownTimeout + 15*time.Second; got < least {
 		t.Errorf("a worker is killed after %v, want at least %v", got, least)
+	}
+	if pod.Containers[0].Lifecycle != nil {
+		t.Error("something runs before the worker is told to stop, in the time that it has for that")
+	}
+}
+
+// A worker whose mail server is away is not ready, and its metrics are needed then.
+func TestKubernetes_scraped(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"base", "keda", "hpa"} {
+		service := build(t, name).service.Spec
+		if service.ClusterIP != corev1.ClusterIPNone || !service.PublishNotReadyAddresses {
+			t.Errorf("%s: cluster IP %q, addresses of those that are not ready: %v; want each worker at any time", name, service.ClusterIP, service.PublishNotReadyAddresses)
+		}
 	}
 }
 

@@ -94,8 +94,14 @@ func (m *Metrics) begin() {
 			for _, reason := range reasons() {
 				m.worker.back.WithLabelValues(mailer, queue, string(reason))
 			}
+			for _, why := range []string{"expired", "lost"} {
+				m.worker.swept.WithLabelValues(mailer, queue, why)
+			}
 		}
 		m.smtp.begin(mailer)
+	}
+	for _, why := range []string{"type", "version"} {
+		m.worker.foreign.WithLabelValues(why)
 	}
 }
 

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// maxQueues bounds a scrape: a producer can make a queue of any name.
+	// maxQueues bounds how many queues that no worker serves a scrape has: a producer can make a queue of
+	// any name. Those that are served are bounded by the workers' settings.
 	maxQueues = 200
 	// memoryFor is how long the estimate of the queues' memory is used. It takes more of
 	// Redis's time than all else.
@@ -50,7 +51,7 @@ func newQueueCollector(b *book, client redis.UniversalClient, timeout time.Durat
 		took:    b.desc(gauge, "mailpouch_redis_scrape_seconds", "How long reading from Redis took for this scrape."),
 		workers: b.desc(gauge, "mailpouch_workers", "Worker processes that have told Redis lately that they live."),
 		dead: b.desc(gauge, "mailpouch_dead_letters",
-			"Messages in a queue that could not be delivered and that nobody has dealt with: the number to alarm on.", "queue"),
+			"Messages in a queue that could not be delivered and that nobody has dealt with: the number to alarm on. It is there, and 0, before the first.", "queue"),
 		oldest: b.desc(gauge, "mailpouch_queue_oldest_seconds",
 			"How long the oldest task that could be taken waits, those that are late because no worker runs included.", "queue"),
 		served: b.desc(gauge, "mailpouch_queue_workers",
@@ -96,7 +97,7 @@ func (c *queueCollector) Collect(ch chan<- prometheus.Metric) {
 		writable = 0
 	}
 	ch <- c.writable.is(writable)
-	queues = queues[:min(len(queues), maxQueues)]
+	queues, unused := bound(queues)
 	memory := c.memoryOf(ctx, queues)
 	ch <- c.up.is(1)
 	ch <- c.took.is(time.Since(start).Seconds())
@@ -107,6 +108,29 @@ func (c *queueCollector) Collect(ch chan<- prometheus.Metric) {
 			ch <- c.memory.is(float64(n), q.Name)
 		}
 	}
+	// The rise from 0 to the first dead letter of a queue can be seen only if the 0 was there.
+	for _, q := range unused {
+		ch <- c.dead.is(0, q.Name)
+	}
+}
+
+// bound returns the queues that a scrape has: those that have something or had, and those that a worker serves and in
+// which nothing ever was.
+func bound(queues []queuestats.Stats) (used, unused []queuestats.Stats) {
+	unserved := 0
+	for _, q := range queues {
+		if q.Workers == 0 {
+			unserved++
+		}
+		switch {
+		case q.Workers == 0 && unserved > maxQueues:
+		case q.Unused:
+			unused = append(unused, q)
+		default:
+			used = append(used, q)
+		}
+	}
+	return used, unused
 }
 
 func (c *queueCollector) collect(ch chan<- prometheus.Metric, q queuestats.Stats) {

@@ -35,13 +35,23 @@ type Queue struct {
 
 	// Since is when the oldest of those that wait began to: zero if none waits.
 	Since time.Time
+
+	// Unused reports that nothing ever was in the queue: a worker has written its name, or a program that
+	// could not put anything in it.
+	Unused bool
 }
 
 // Read returns what is in every queue that is in Redis, by name. It takes six round trips, and two more where no
 // worker serves what waits, however many queues there are, and reads no message. A queue in which nothing ever was is
 // left out: workers write the names of all that they serve.
 func Read(ctx context.Context, client redis.UniversalClient) ([]Queue, error) {
-	names, err := used(ctx, client)
+	all, err := read(ctx, client)
+	return slices.DeleteFunc(all, func(q Queue) bool { return q.Unused }), err
+}
+
+// read is Read with the queues in which nothing ever was, at the end.
+func read(ctx context.Context, client redis.UniversalClient) ([]Queue, error) {
+	names, unused, err := names(ctx, client)
 	if err != nil {
 		return nil, err
 	}
@@ -62,14 +72,17 @@ func Read(ctx context.Context, client redis.UniversalClient) ([]Queue, error) {
 	if err := readSince(ctx, client, all, oldest); err != nil {
 		return nil, err
 	}
+	for _, name := range unused {
+		all = append(all, Queue{Name: name, Unused: true})
+	}
 	return all, readWorkers(ctx, client, all)
 }
 
-// used returns the names of the queues that have something, or had.
-func used(ctx context.Context, client redis.UniversalClient) ([]string, error) {
+// names returns the names of the queues that have something, or had, and of the others.
+func names(ctx context.Context, client redis.UniversalClient) (used, unused []string, err error) {
 	names, err := client.SMembers(ctx, wire.QueuesKey).Result()
 	if err != nil {
-		return nil, redisconn.Unavailable(err)
+		return nil, nil, redisconn.Unavailable(err)
 	}
 	slices.Sort(names)
 	exist := make([]*redis.IntCmd, len(names))
@@ -80,15 +93,16 @@ func used(ctx context.Context, client redis.UniversalClient) ([]string, error) {
 			prefix+"completed", prefix+"processed", prefix+"paused", wire.DeadKey(name))
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, redisconn.Unavailable(err)
+		return nil, nil, redisconn.Unavailable(err)
 	}
-	left := names[:0]
 	for i, name := range names {
 		if exist[i].Val() > 0 {
-			left = append(left, name)
+			used = append(used, name)
+		} else {
+			unused = append(unused, name)
 		}
 	}
-	return left, nil
+	return used, unused, nil
 }
 
 // readWorkers asks which workers serve the queues.

@@ -35,25 +35,27 @@ func (s Stats) Oldest(now time.Time) time.Duration {
 	return late
 }
 
-// ReadStats returns the numbers of every queue that is in Redis, by name. It takes seven
-// round trips, or nine, however many queues there are, reads no message, and every command takes
-// Redis the same short time however many tasks there are.
+// ReadStats returns the numbers of every queue that is in Redis, by name, and then the names of those in which
+// nothing ever was. It takes seven round trips, or nine, however many queues there are, reads no message, and every
+// command takes Redis the same short time however many tasks there are.
 func ReadStats(ctx context.Context, client redis.UniversalClient) ([]Stats, error) {
-	status, err := Read(ctx, client)
+	status, err := read(ctx, client)
 	if err != nil || len(status) == 0 {
 		return nil, err
 	}
 	all := make([]Stats, len(status))
-	read := make([]func(), len(status))
+	var take []func()
 	pipe := client.Pipeline()
 	for i := range status {
 		all[i].Queue = status[i]
-		read[i] = statQueue(ctx, pipe, &all[i])
+		if !status[i].Unused {
+			take = append(take, statQueue(ctx, pipe, &all[i]))
+		}
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return nil, redisconn.Unavailable(err)
 	}
-	for _, f := range read {
+	for _, f := range take {
 		f()
 	}
 	return all, nil
