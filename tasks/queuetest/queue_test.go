@@ -26,8 +26,12 @@ func TestQueue_conformance(t *testing.T) {
 				var mails []mailertest.Mail
 				for _, task := range q.Tasks() {
 					var data bytes.Buffer
-					_, err := task.Message.WriteTo(&data)
-					envelope, err2 := task.Message.Envelope()
+					m := task.Message
+					if len(task.Recipients) > 0 {
+						m = m.WithRecipients(task.Recipients)
+					}
+					_, err := m.WriteTo(&data)
+					envelope, err2 := m.Envelope()
 					if err := errors.Join(err, err2); err != nil {
 						t.Fatal(err)
 					}
