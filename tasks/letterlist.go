@@ -25,7 +25,7 @@ type letterList struct {
 // Letters are read so many at a time: fewer if those before were big.
 const (
 	mostRead  = 200
-	bytesRead = 1 << 20
+	bytesRead = 256 << 10
 )
 
 // queues are those of asynq's queues, sorted, in which there may be letters that a filter means.
@@ -81,7 +81,8 @@ func (s letterList) read(ctx context.Context, queue string) iter.Seq2[*DeadLette
 				return false
 			}
 			size := 0
-			for _, l := range letters {
+			for i, l := range letters {
+				letters[i] = nil // who has it may keep it; this list does not
 				if l == nil { // replayed, deleted or sent meanwhile
 					continue
 				}

@@ -192,7 +192,7 @@ func TestHistory_redisIsFull(t *testing.T) {
 	h.wait(1)
 	h.is("<0@t>", StateSent, "", nil)
 	admin := h.Client(t)
-	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+	h.relay.answer = func(_ context.Context, _ *mailer.EmailMessage) mailer.Result {
 		if err := admin.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 			t.Error(err)
 		}
@@ -248,7 +248,12 @@ func TestHistory_toldLate(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
 				go func() { ended <- w.Run(ctx) }()
-				defer func() { cancel(); <-ended }()
+				defer func() {
+					cancel()
+					if err := <-ended; err != nil {
+						t.Error(err)
+					}
+				}()
 				for _, id := range ids {
 					h.is(id, StateSent, "250", nil)
 				}

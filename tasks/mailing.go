@@ -167,7 +167,7 @@ func (c *mailingCancel) eachOf(ctx context.Context, name wire.QueueName, list st
 	for at := int64(0); ; {
 		var ids []string
 		var err error
-		last := false
+		var last bool
 		switch list {
 		case "active", "pending":
 			ids, err = c.q.redis.LRange(ctx, key, at, at+page-1).Result()

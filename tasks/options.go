@@ -5,13 +5,18 @@ import "github.com/mailpouch/mailpouch/mailer"
 // Options say how a message waits in the queue. They are those of a Mailer: see mailer.Options.
 type Options = mailer.Options
 
-// What is wrong with options, and what a queue says of a message, is the same for every queue.
+// The errors of options, and those that say of a message what a queue knows of it.
 type (
-	NameError          = mailer.NameError
-	TagError           = mailer.TagError
+	// NameError is mailer.NameError.
+	NameError = mailer.NameError
+	// TagError is mailer.TagError.
+	TagError = mailer.TagError
+	// UnknownMailerError is mailer.UnknownMailerError.
 	UnknownMailerError = mailer.UnknownMailerError
-	IdempotencyError   = mailer.IdempotencyError
-	DeadLetterError    = mailer.DeadLetterError
+	// IdempotencyError is mailer.IdempotencyError.
+	IdempotencyError = mailer.IdempotencyError
+	// DeadLetterError is mailer.DeadLetterError.
+	DeadLetterError = mailer.DeadLetterError
 )
 
 // The errors of Cancel: see mailer.ErrTooLate and mailer.ErrNoTask.

@@ -118,7 +118,7 @@ func (p *pausing) names() []string {
 func (p *pausing) say(list []Pause) {
 	now := map[string]bool{}
 	for _, one := range list {
-		name := one.Target.String()
+		name := one.String()
 		if now[name] = true; !p.known[name] {
 			line := p.log.Warn().Str("what", name).Str("by", one.By).Time("since", one.At)
 			if one.Reason != "" {

@@ -56,12 +56,12 @@ func TestOwnEnd(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		away := mailer.Report{Result: mailer.Result{Err: sendError(mailer.Unavailable, 421, "closing")}}
-		if got := ownEnd(ctx, []mailer.Report{{Result: mailer.Result{Err: mailer.ContextErr(ctx)}}, away}); got[1].Err != away.Err {
+		if got := ownEnd(ctx, []mailer.Report{{Result: mailer.Result{Err: mailer.ContextErr(ctx)}}, away}); !errors.Is(got[1].Err, away.Err) {
 			t.Error("changed before the deadline")
 		}
 		time.Sleep(time.Second)
 		got := ownEnd(ctx, []mailer.Report{{Result: mailer.Result{Err: mailer.ContextErr(ctx)}}, away})
-		if !errors.Is(got[0].Err, errNoTurn) || got[1].Err != away.Err {
+		if !errors.Is(got[0].Err, errNoTurn) || !errors.Is(got[1].Err, away.Err) {
 			t.Errorf("after it: %v, %v", got[0].Err, got[1].Err)
 		}
 	})

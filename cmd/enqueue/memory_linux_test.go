@@ -45,7 +45,7 @@ return 0`
 
 // However many dead letters there are, the commands about them take little memory.
 func TestDead_memory(t *testing.T) {
-	const n, size, most = 2000, 50_000, 60_000_000
+	const n, size, most = 2000, 50_000, 60_000_000 * raceFactor
 	server := redistest.Start(t, redistest.Options{})
 	client := server.Client(t)
 	manyDead(t, client, n, size)

@@ -62,7 +62,7 @@ func TestBulk_mailing(t *testing.T) {
 		if got := enqueue(t, "", append([]string{"bulk", path, "--ids", to}, args...)...); got.code != 0 {
 			t.Fatal(got)
 		}
-		data, err := os.ReadFile(to) //nolint:gosec // a file of the test
+		data, err := os.ReadFile(to)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -135,7 +135,8 @@ func SetPauses(ctx context.Context, client redis.UniversalClient, wanted map[str
 			case w.Queue:
 				how = "1"
 			}
-			args := []any{how, now}
+			args := make([]any, 0, 2+len(w.Mailings))
+			args = append(args, how, now)
 			for _, name := range w.Mailings {
 				args = append(args, name)
 			}

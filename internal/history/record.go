@@ -61,14 +61,14 @@ func (r Record) Append(data []byte, recipients []string, key *Secret) []byte {
 	start := len(data)
 	data = append(data, 0, 0) // the length of what follows
 	data = append(data, byte(r.State))
-	data = binary.AppendUvarint(data, uint64(max(r.At.Unix(), 0)))                        //nolint:gosec // not negative
-	data = binary.AppendUvarint(data, uint64(max(int64(r.At.Sub(r.Due)/time.Second), 0))) //nolint:gosec // not negative
-	data = binary.AppendUvarint(data, uint64(max(r.Tries, 0)))                            //nolint:gosec // not negative
+	data = binary.AppendUvarint(data, uint64(max(r.At.Unix(), 0)))
+	data = binary.AppendUvarint(data, uint64(max(int64(r.At.Sub(r.Due)/time.Second), 0)))
+	data = binary.AppendUvarint(data, uint64(max(r.Tries, 0)))
 	data = appendText(data, r.ID, mostID)
 	data = appendText(data, r.MessageID, mostMessageID)
 	data = appendText(data, r.Mailing, mostName)
 	tags := r.Tags[:min(len(r.Tags), mostTags)]
-	data = append(data, byte(len(tags)))
+	data = append(data, byte(len(tags))) //nolint:gosec // a few
 	for _, tag := range tags {
 		data = appendText(data, tag, mostName)
 	}

@@ -152,17 +152,15 @@ func (f *finder) search(ctx context.Context, l list) error {
 		if err != nil {
 			return redisconn.Unavailable(err)
 		}
-		if at, err = f.take(l.queue, answer); err != nil {
-			return err
-		}
+		at = f.take(l.queue, answer)
 	}
 	return nil
 }
 
 // take notes what of the answer of searchScript fits, and returns where the next one begins.
-func (f *finder) take(queue string, answer []any) (next int64, err error) {
+func (f *finder) take(queue string, answer []any) (next int64) {
 	if len(answer) == 0 {
-		return -1, nil
+		return -1
 	}
 	next, _ = answer[0].(int64)
 	for _, a := range answer[1:] {
@@ -179,7 +177,7 @@ func (f *finder) take(queue string, answer []any) (next int64, err error) {
 			}
 		}
 	}
-	return next, nil
+	return next
 }
 
 // fits reports whether a record is asked for.

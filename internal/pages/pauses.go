@@ -43,7 +43,7 @@ type pauseRow struct {
 }
 
 // Target names what is paused.
-func (r pauseRow) Target() string { return r.PauseTarget.String() }
+func (r pauseRow) Target() string { return r.String() }
 
 func newPauseRow(t tasks.PauseTarget) pauseRow {
 	value := url.Values{}

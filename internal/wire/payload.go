@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/mailpouch/mailpouch/internal/name"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -81,7 +82,11 @@ func (p *Payload) Append(data []byte) ([]byte, error) {
 func (s *Meta) append(data []byte) ([]byte, error) {
 	if s.isPlain() {
 		data = append(data, plainMeta...)
-		return append(s.DueAt.AppendFormat(data, time.RFC3339Nano), '"'), nil
+		data = s.DueAt.AppendFormat(data, time.RFC3339Nano)
+		if s.Mailing != "" {
+			data = append(append(data, plainMailing...), s.Mailing...)
+		}
+		return append(data, '"'), nil
 	}
 	head, err := json.Marshal(s)
 	if err != nil {
@@ -158,25 +163,30 @@ func DecodeMeta(data []byte) (Meta, error) {
 	return s, err
 }
 
-// plainMeta is how the meta of most payloads begins, and the time is all that is left of it.
-const plainMeta = `{"version":1,"due_at":"`
+// plainMeta is how the meta of most payloads begins. The time follows, and behind plainMailing the name of the mailing, if there
+// is one.
+const (
+	plainMeta    = `{"version":1,"due_at":"`
+	plainMailing = `","mailing":"`
+)
 
 // isPlain reports whether a meta says no more than when the message is due, which is in UTC and
-// in this age.
+// in this age, and in which mailing.
 func (s *Meta) isPlain() bool {
 	return s.Using == "" && s.Deadline == nil && !s.AtMostOnce && !s.KeepResult && s.Recipients == nil && s.Refused == "" &&
-		s.Blobs == nil && s.BlobRef == "" && s.Digest == "" && s.Spent == 0 && s.Tags == nil && s.Mailing == "" && s.DueAt.Location() == time.UTC && s.DueAt.Year() < 10000
+		s.Blobs == nil && s.BlobRef == "" && s.Digest == "" && s.Spent == 0 && s.Tags == nil && (s.Mailing == "" || name.Is(s.Mailing)) && s.DueAt.Location() == time.UTC && s.DueAt.Year() < 10000
 }
 
-// decodePlain reads a meta that says no more than when the message is due, which is most
-// of them, without the cost of reading just any JSON. It is false for others.
+// decodePlain reads a meta for which isPlain holds, which is most of them, without the cost of reading just any JSON. It is
+// false for others.
 func (s *Meta) decodePlain(head []byte) bool {
 	rest, ok := bytes.CutPrefix(head, []byte(plainMeta))
-	due, ok2 := bytes.CutSuffix(rest, []byte(`"`))
-	if !ok || !ok2 || s.DueAt.UnmarshalText(due) != nil {
+	rest, ok2 := bytes.CutSuffix(rest, []byte(`"`))
+	due, mailing, named := bytes.Cut(rest, []byte(plainMailing))
+	if !ok || !ok2 || named && !name.Is(string(mailing)) || s.DueAt.UnmarshalText(due) != nil {
 		return false
 	}
-	s.Version = version
+	s.Version, s.Mailing = version, string(mailing)
 	return true
 }
 

@@ -45,11 +45,12 @@ func goldenPayloads() map[string]*Payload {
 		"blobs-raw": {Meta{DueAt: date, BlobRef: "ABCDEFGHIJ", Blobs: []Blob{
 			{Part: PartRaw, Hash: strings.Repeat("0c", 32), Size: 1 << 20},
 		}}, &mailer.EmailMessage{FromEmail: "app@example.com", To: []string{"ann@example.com"}, Charset: "utf-8", MessageID: "<1@example.com>", Date: date}, nil},
-		"blobs":  {Meta{DueAt: date, Blobs: []Blob{{Index: 1, Hash: strings.Repeat("0a", 32), Size: 1 << 20}}, BlobRef: "ABCDEFGHIJ"}, &big, nil},
-		"plain":  {Meta{DueAt: date}, plain, nil},
-		"full":   {Meta{DueAt: date, Deadline: new(date.Add(time.Hour)), AtMostOnce: true, KeepResult: true}, &full, nil},
-		"tagged": {Meta{DueAt: date, Tags: []string{"invoice", "to \"Grüße\",\"message\":"}, Mailing: "spring-2026"}, plain, nil},
-		"keyed":  {Meta{DueAt: date, Digest: "zvwhtey5eshf5sf5eqff2re6"}, plain, nil},
+		"blobs":   {Meta{DueAt: date, Blobs: []Blob{{Index: 1, Hash: strings.Repeat("0a", 32), Size: 1 << 20}}, BlobRef: "ABCDEFGHIJ"}, &big, nil},
+		"plain":   {Meta{DueAt: date}, plain, nil},
+		"mailing": {Meta{DueAt: date, Mailing: "spring-2026"}, plain, nil},
+		"full":    {Meta{DueAt: date, Deadline: new(date.Add(time.Hour)), AtMostOnce: true, KeepResult: true}, &full, nil},
+		"tagged":  {Meta{DueAt: date, Tags: []string{"invoice", "to \"Grüße\",\"message\":"}, Mailing: "spring-2026"}, plain, nil},
+		"keyed":   {Meta{DueAt: date, Digest: "zvwhtey5eshf5sf5eqff2re6"}, plain, nil},
 		"rest": {Meta{
 			DueAt: date, Recipients: []string{"ann@example.com"},
 			Refused: `RCPT <ann@example.com>: 550 5.1.1 no such user,"message":`,
@@ -122,16 +123,25 @@ func TestDecode_refuses(t *testing.T) {
 	}
 }
 
-// What a meta says beyond its due time is in the payload, whatever it is.
+// What a meta says beyond its due time and its mailing is in the payload, whatever it is.
 func TestMeta_plain(t *testing.T) {
 	t.Parallel()
 	plain := Meta{Version: version, DueAt: time.Date(2026, 1, 2, 3, 4, 5, 60_000_000, time.UTC)}
-	want, err := json.Marshal(plain)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := plain.append(nil); err != nil || string(got)+"}" != string(want) {
-		t.Errorf("%s, %v, want %s without its end", got, err, want)
+	for _, mailing := range []string{"", "spring-2026"} {
+		s := plain
+		s.Mailing = mailing
+		want, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.append(nil)
+		if err != nil || string(got)+"}" != string(want) || !s.isPlain() {
+			t.Errorf("%s, %v, want %s without its end", got, err, want)
+		}
+		var read Meta
+		if !read.decodePlain(got) || !reflect.DeepEqual(read, s) {
+			t.Errorf("%s is read as %+v", got, read)
+		}
 	}
 	for i := range reflect.TypeFor[Meta]().NumField() {
 		s := plain
@@ -142,6 +152,8 @@ func TestMeta_plain(t *testing.T) {
 			continue
 		case name == "DueAt":
 			s.DueAt = s.DueAt.In(time.FixedZone("", 3600))
+		case name == "Mailing":
+			s.Mailing = "not a name"
 		case field.Kind() == reflect.String:
 			field.SetString("x")
 		case field.Kind() == reflect.Bool:

@@ -54,7 +54,7 @@ func (q *Queue) RunDue(ctx context.Context, now time.Time) ([]Outcome, error) {
 	for _, t := range due {
 		byMailer[t.Options.Using] = append(byMailer[t.Options.Using], t)
 	}
-	var errs []error
+	errs := make([]error, 0, len(byMailer))
 	for _, name := range slices.Sorted(maps.Keys(byMailer)) {
 		errs = append(errs, r.send(ctx, name, byMailer[name]))
 	}

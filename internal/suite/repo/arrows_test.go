@@ -53,7 +53,7 @@ var arrows = []struct {
 	{"internal/ownhost", nil, nil},
 	{"internal/tlsprobe", nil, nil},
 	{"internal/replyrule", nil, nil},
-	{"internal/wire", []string{"mailer"}, nil},
+	{"internal/wire", []string{"mailer", "internal/name"}, nil},
 	{"internal/pages", []string{"mailer", "settings", "backends/smtp", "tasks", "internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/ownhost", "internal/presence", "internal/queuestats", "internal/wire"},
 		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/metrics", []string{"mailer", "backends/smtp", "tasks", "internal/queuestats", "internal/redisconn"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},

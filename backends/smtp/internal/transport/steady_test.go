@@ -46,7 +46,7 @@ func TestSteady(t *testing.T) {
 					got <- string(all)
 				}()
 				if encrypted {
-					if _, err := link.Encrypt(t.Context(), &tls.Config{InsecureSkipVerify: true}); err != nil { //nolint:gosec // it is not what is tested
+					if _, err := link.Encrypt(t.Context(), &tls.Config{InsecureSkipVerify: true}); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -10,7 +10,7 @@ import (
 // it may be minutes until a slow server lets the system take more. It is 0 if the system does not say.
 func unsent(socket syscall.RawConn) (n int64) {
 	_ = socket.Control(func(fd uintptr) {
-		if queued, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil { //nolint:gosec // a descriptor fits
+		if queued, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
 			n = int64(queued)
 		}
 	})
