@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // BadHeaderError is the error of a message with a control character (CR, LF, NUL, ...) in a place
@@ -100,6 +101,11 @@ type SendError struct {
 	// message was accepted for the others.
 	Refused  []*SendError
 	Accepted bool
+
+	// RetryAfter is how long the next hop wants to be left alone, from now on, as an HTTP service says it in Retry-After; 0 if
+	// it has not said. A worker tries the message no earlier, and with an error of the class Unavailable it asks for none of
+	// the mailer's mail earlier: at most 24 h and 1 h. In Refused it is of that recipient.
+	RetryAfter time.Duration
 
 	Err error // the cause, if it was not a reply
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -35,7 +36,8 @@ type breaker struct {
 	holding bool              // what waits for the relay is to wait in Redis
 	lets    chan struct{}     // closed while that is so
 	probe   chan struct{}     // holds a token when a probe is due
-	timer   *time.Timer       // puts the token there; nil: a probe is due or under way
+	timer   *time.Timer       // puts the token there; nil: it was never tripped
+	dueAt   time.Time         // when it does
 	pause   time.Duration     // before the next probe; grows until a message is accepted
 	refused []string          // the messages refused one after the other, none accepted in between
 	last    error             // what it said of the last of them, once they are inARow, until it is tried anew
@@ -153,7 +155,8 @@ func (b *breaker) asking() bool {
 }
 
 // trip holds everybody back, and reports whether the trouble begins here. after, if not zero, is when to
-// probe, instead of the usual pause.
+// probe, instead of the usual pause. If the relay has said how long to wait, the probe is not before that, whichever
+// of the senders has heard it.
 func (b *breaker) trip(reason error, probed bool, after time.Duration) (begins bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -167,14 +170,23 @@ func (b *breaker) trip(reason error, probed bool, after time.Duration) (begins b
 	}
 	b.asks = false
 	b.update()
+	asked := deliverypolicy.HoldAfter(reason)
 	if first || probed {
 		if after == 0 {
 			b.pause = min(max(2*b.pause, probeMin), probeMax)
 			after = b.pause
 		}
-		b.timer = time.AfterFunc(after, b.due)
+		b.probeIn(max(after, asked))
+	} else if asked > time.Until(b.dueAt) && b.timer.Stop() {
+		b.probeIn(asked)
 	}
 	return begins
+}
+
+// probeIn lets one waiter through after that time. b.mu is held.
+func (b *breaker) probeIn(after time.Duration) {
+	b.dueAt = time.Now().Add(after)
+	b.timer = time.AfterFunc(after, b.due)
 }
 
 // due lets one waiter through to probe.

@@ -3,6 +3,7 @@ package tasks
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,6 +88,59 @@ func TestBreaker_probes(t *testing.T) {
 			t.Error("the trouble did not end once, with the first message that was judged")
 		}
 	})
+}
+
+// A relay that says how long to wait is not probed before that, whichever sender has heard it and whatever the others have.
+func TestBreaker_retryAfter(t *testing.T) {
+	t.Parallel()
+	after := func(d time.Duration) error {
+		return fmt.Errorf("mine: %w", &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Code: 429, RetryAfter: d})
+	}
+	down := errors.New("connection refused")
+	for _, tt := range []struct {
+		name  string
+		trips func(b *breaker)
+		want  time.Duration
+	}{
+		{"at first", func(b *breaker) { b.trip(after(time.Minute), false, 0) }, time.Minute},
+		{"shorter than our pause", func(b *breaker) { b.trip(after(time.Millisecond), false, 0) }, probeMin},
+		{"by a second sender", func(b *breaker) { b.trip(down, false, 0); b.trip(after(time.Minute), false, 0) }, time.Minute},
+		{"not by a second sender", func(b *breaker) { b.trip(after(time.Minute), false, 0); b.trip(down, false, 0) }, time.Minute},
+		{"shorter by a second sender", func(b *breaker) {
+			b.trip(after(time.Minute), false, 0)
+			b.trip(after(time.Second), false, 0)
+		}, time.Minute},
+		{"to a probe", func(b *breaker) {
+			b.trip(down, false, 0)
+			b.wait(context.Background())
+			b.trip(after(time.Minute), true, 0)
+		}, probeMin + time.Minute},
+		{"and logins wait longer", func(b *breaker) { b.trip(after(time.Minute), false, time.Hour) }, time.Hour},
+		{"and logins wait for less", func(b *breaker) { b.trip(after(time.Minute), false, time.Second) }, time.Minute},
+		{"absurd", func(b *breaker) { b.trip(after(1000*time.Hour), false, 0) }, time.Hour},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := newBreaker()
+				defer b.stop()
+				begin := time.Now()
+				tt.trips(b)
+				if probe, ok := b.wait(t.Context()); !probe || !ok {
+					t.Errorf("wait = %v, %v, want a probe", probe, ok)
+				}
+				if got := time.Since(begin); got != tt.want {
+					t.Errorf("probed after %v, want %v", got, tt.want)
+				}
+				time.Sleep(2 * time.Hour) // in fake time
+				select {
+				case <-b.probe:
+					t.Error("a second probe is due while the first is under way")
+				default:
+				}
+			})
+		})
+	}
 }
 
 // A relay that greets us and takes nothing is not hammered: only an accepted message

@@ -46,7 +46,11 @@ func waiting(t *testing.T, server *redistest.Server) []mailertest.Mail {
 				if err != nil {
 					t.Fatal(err)
 				}
-				mails = append(mails, asMail(t, p.Message))
+				m := p.Message
+				if len(p.Recipients) > 0 {
+					m = m.WithRecipients(p.Recipients)
+				}
+				mails = append(mails, asMail(t, m))
 			}
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/mailer"
 )
 
 // This file is what the policy (internal/deliverypolicy) is for asynq: what becomes of a message after a try, in the words of
@@ -76,6 +77,15 @@ func (p policy) expiry(a attempt) time.Time { return p.rules().Expiry(a.known())
 
 // delay is the pause before try number retried+2.
 func (p policy) delay(retried int) time.Duration { return p.rules().Delay(retried) }
+
+// delayOf is the pause before those recipients are tried again alone. soon says that they may be at once.
+func (p policy) delayOf(refused []*mailer.SendError, soon bool) time.Duration {
+	why := deliverypolicy.RefusedReason(refused)
+	if soon {
+		return deliverypolicy.RetryAfter(why)
+	}
+	return p.rules().DelayAfter(0, why)
+}
 
 // expiredError ends a message whose time was up when it was its turn.
 type expiredError = deliverypolicy.ExpiredError

@@ -297,10 +297,8 @@ func (w *Worker) keepResult(t *taskMessage, result any) {
 func (w *Worker) keepRefused(ctx context.Context, t *taskMessage, o outcome) error {
 	later, never := deliverypolicy.Remainders(o.result.Refused, t.payload.Message.FailSilently)
 	if len(later) > 0 {
-		p, delay := *t.payload, w.policy.delay(0)
-		if p.Recipients = recipientsOf(later); o.soon {
-			delay = 0
-		}
+		p, delay := *t.payload, w.policy.delayOf(later, o.soon)
+		p.Recipients = recipientsOf(later)
 		if err := w.enqueueRemainder(ctx, t, &p, deliverypolicy.SuffixLater, asynq.ProcessIn(delay)); err != nil {
 			return fmt.Errorf("tasks: recipients to try again: %w", err)
 		}

@@ -89,10 +89,15 @@ func (b *Backend) Open(ctx context.Context) (opened bool, err error) {
 		return false, unavailable(err)
 	}
 	_ = response.Body.Close()
-	if classify(response.StatusCode) == mailer.Unavailable || response.StatusCode >= http.StatusInternalServerError {
-		return false, &mailer.SendError{
-			Class: mailer.Unavailable, Step: mailer.StepConnect, Code: response.StatusCode, Text: http.StatusText(response.StatusCode),
+	failure := failed(response, http.StatusText(response.StatusCode))
+	switch code := response.StatusCode; {
+	case code == http.StatusMethodNotAllowed: // it is there, and knows no HEAD; that it takes our token the first message shows
+	case failure.Class == mailer.Unavailable, code >= http.StatusInternalServerError:
+		failure.Class = mailer.Unavailable
+		if failure.Step == mailer.StepEnd {
+			failure.Step = mailer.StepConnect // no message was spoken of
 		}
+		return false, failure
 	}
 	b.open = true
 	return true, nil
@@ -110,10 +115,19 @@ func (b *Backend) SendMessages(ctx context.Context, messages []*mailer.EmailMess
 	return mailer.Collect(ctx, b, messages)
 }
 
-// SendBatch implements mailer.BatchSender.
+// SendBatch implements mailer.BatchSender. When the service takes no mail at all, the rest of the batch does not ask it
+// once more.
 func (b *Backend) SendBatch(ctx context.Context, batch mailer.Batch) {
+	var down *mailer.SendError
 	mailer.Deliver(ctx, b, batch, b.cfg.Defaults, func(m *mailer.EmailMessage, envelope mailer.Envelope) mailer.Result {
-		return b.post(ctx, m, envelope)
+		if down != nil {
+			return mailer.Result{Err: down}
+		}
+		result := b.post(ctx, m, envelope)
+		if failure, ok := errors.AsType[*mailer.SendError](result.Err); ok && failure.Class == mailer.Unavailable && failure.Step != mailer.StepEnd {
+			down = failure
+		}
+		return result
 	})
 }
 

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/mailer/mailertest"
@@ -97,11 +99,12 @@ func TestBackend_SendMessages(t *testing.T) {
 		text   string
 	}{
 		{"bad request", say(400, "no such domain"), mailer.Permanent, "400 no such domain (end of data)"},
-		{"wrong token", say(401, "who are you?"), mailer.Unavailable, "401 who are you? (end of data)"},
-		{"too many", say(429, "slower"), mailer.Unavailable, "429 slower (end of data)"},
+		{"wrong token", say(401, "who are you?"), mailer.Unavailable, "401 who are you? (AUTH)"},
+		{"too many", say(429, "slower"), mailer.Unavailable, "429 slower (connect)"},
+		{"no such sender", say(403, "not yours"), mailer.Unavailable, "403 not yours (end of data)"},
 		{"broken", say(500, "oops"), mailer.Temporary, "500 oops (end of data)"},
 		{"proxy", say(504, "no answer"), mailer.Unknown, "504 no answer (end of data)"},
-		{"moved", say(308, "elsewhere"), mailer.Unavailable, "308 elsewhere (end of data)"},
+		{"moved", say(308, "elsewhere"), mailer.Unavailable, "308 elsewhere (connect)"},
 		{"no answer", hangUp, mailer.Unknown, "end of data: webhook: EOF"},
 	}
 	for _, tt := range tests {
@@ -117,6 +120,54 @@ func TestBackend_SendMessages(t *testing.T) {
 				t.Errorf("got %d, %v (%v), want 0, %s (%v)", sent, got, mailer.ClassOf(got), tt.text, tt.class)
 			}
 		})
+	}
+}
+
+// What the service wants to wait is for the worker to know, and the rest of the batch leaves it alone.
+func TestBackend_retryAfter(t *testing.T) {
+	var asked atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			asked.Add(1)
+			w.Header().Set("Retry-After", "90")
+			http.Error(w, "slower", http.StatusTooManyRequests)
+		}
+	}))
+	t.Cleanup(server.Close)
+	messages := []*mailer.EmailMessage{{To: []string{"ann@example.org"}}, {To: []string{"bob@example.org"}}}
+	_, err := newBackend(t, server.URL).SendMessages(t.Context(), messages)
+	for i := range messages {
+		failure, ok := errors.AsType[*mailer.SendError](mailer.ErrorAt(err, i))
+		if !ok || failure.Class != mailer.Unavailable || failure.RetryAfter != 90*time.Second {
+			t.Errorf("message %d: %+v, want Unavailable for 90 s", i, failure)
+		}
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("asked %d times, want once", n)
+	}
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for value, want := range map[string]time.Duration{
+		"": 0, "0": 0, "-5": 0, "120": 2 * time.Minute, "soon": 0, "99999999999": 7 * 24 * time.Hour,
+		"Fri, 02 Jan 2026 03:05:05 GMT": time.Minute, "Fri, 02 Jan 2026 03:03:05 GMT": 0,
+	} {
+		if got := retryAfter(value, now); got != want {
+			t.Errorf("Retry-After %q: %v, want %v", value, got, want)
+		}
+	}
+}
+
+// A service with idempotency keys must not take a message for other recipients for a repetition.
+func TestIdempotencyKey(t *testing.T) {
+	m := &mailer.EmailMessage{FromEmail: "shop@example.com", MessageID: "<1@t>", To: []string{"ann@example.org", "bob@example.org"}}
+	key := func(m *mailer.EmailMessage) string {
+		envelope, err := m.Envelope()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return idempotencyKey(m, envelope)
+	}
+	if key(m) != key(m) || key(m) == key(m.WithRecipients([]string{"bob@example.org"})) {
+		t.Errorf("the keys are %q and %q", key(m), key(m.WithRecipients([]string{"bob@example.org"})))
 	}
 }
 

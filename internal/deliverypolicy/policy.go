@@ -37,6 +37,9 @@ import (
 //	fail_silently, and any failure            the failure is logged and the task completes
 //	cancelled, message not on the wire        the task goes, unsent
 //	worker stops, message not on the wire     asynq puts the task back in front, no try spent
+//
+// Where the backend says how long to wait (RetryAfter), the next try is no earlier than that, and nor is the probe of a
+// mailer that is held.
 
 // Policy holds the numbers of the table.
 type Policy struct {
@@ -106,7 +109,7 @@ func (p Policy) Decide(err error, a Attempt) Verdict {
 			return Verdict{Action: DeadLetter, Reason: fmt.Errorf("unknown, it may have been delivered (at_most_once): %w", err)}
 		}
 	}
-	delay := p.Delay(a.Retried)
+	delay := p.DelayAfter(a.Retried, err)
 	if a.Retried >= a.MaxRetry {
 		return Verdict{Action: DeadLetter, Reason: fmt.Errorf("%w; gave up after %d tries", err, a.Retried+1)}
 	}
@@ -172,6 +175,44 @@ func (p Policy) Delay(retried int) time.Duration {
 		return p.RetryMin
 	}
 	return p.RetryMin + rand.N(ceiling-p.RetryMin) //nolint:gosec // a pause needs no cryptographic chance
+}
+
+// The longest times that a next hop may ask for. What it asks for beyond them is a mistake, or a matter of days, which is seen
+// as soon when it is asked once more; a hold keeps the mail of all.
+const (
+	maxRetryAfter = 24 * time.Hour
+	maxHoldAfter  = time.Hour
+)
+
+// RetryAfter is how long the next hop wants to be left alone, by the error of a message or by that of its recipients: 0 if it
+// has not said.
+func RetryAfter(err error) time.Duration {
+	var e *mailer.SendError
+	if !errors.As(err, &e) {
+		return 0
+	}
+	after := max(e.RetryAfter, 0)
+	for _, r := range e.Refused {
+		after = max(after, r.RetryAfter)
+	}
+	return min(after, maxRetryAfter)
+}
+
+// HoldAfter is RetryAfter for all the mail of a mailer.
+func HoldAfter(err error) time.Duration { return min(RetryAfter(err), maxHoldAfter) }
+
+// DelayAfter is Delay after a failure that may say how long to wait. The pause is then up to a tenth longer, for the
+// same reason: many were told the same.
+func (p Policy) DelayAfter(retried int, err error) time.Duration {
+	return max(p.Delay(retried), spread(RetryAfter(err)))
+}
+
+// spread makes a time to wait up to a tenth longer.
+func spread(after time.Duration) time.Duration {
+	if after < 10 {
+		return after
+	}
+	return after + rand.N(after/10) //nolint:gosec // a pause needs no cryptographic chance
 }
 
 // Remainders parts the recipients who were refused though the message was accepted for others: those who are tried again

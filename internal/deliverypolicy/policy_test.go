@@ -57,6 +57,50 @@ func TestPolicy_Decide(t *testing.T) {
 	}
 }
 
+// The next hop may say how long to wait: the pause is no shorter, and no more than a tenth longer than the longer of both.
+func TestPolicy_RetryAfter(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	p := Policy{RetryMin: 5 * time.Second, RetryMax: 10 * time.Second, MaxAge: 120 * time.Hour}
+	after := func(c mailer.Class, d time.Duration) error {
+		return &mailer.SendError{Class: c, Step: mailer.StepEnd, Code: 429, RetryAfter: d}
+	}
+	fresh := Attempt{Now: now, Due: now, MaxRetry: 25}
+	for _, tt := range []struct {
+		name       string
+		err        error
+		attempt    Attempt
+		want       Action
+		delay, max time.Duration
+		hold       time.Duration
+	}{
+		{"not said", after(mailer.Temporary, 0), fresh, Retry, 5 * time.Second, 10 * time.Second, 0},
+		{"shorter than ours", after(mailer.Temporary, time.Second), fresh, Retry, 5 * time.Second, 10 * time.Second, time.Second},
+		{"longer than ours", after(mailer.Temporary, time.Minute), fresh, Retry, time.Minute, 66 * time.Second, time.Minute},
+		{"wrapped", fmt.Errorf("mine: %w", after(mailer.Temporary, time.Minute)), fresh, Retry, time.Minute, 66 * time.Second, time.Minute},
+		{"lost reply", after(mailer.Unknown, time.Minute), fresh, Retry, time.Minute, 66 * time.Second, time.Minute},
+		{"of the message while others pass", OfMessage(after(mailer.Unavailable, time.Minute)), fresh, Retry, time.Minute, 66 * time.Second, time.Minute},
+		{"of its recipients", RefusedReason([]*mailer.SendError{{RetryAfter: time.Second}, {RetryAfter: time.Hour}, {}}), fresh, Retry, time.Hour, 66 * time.Minute, time.Hour},
+		{"negative", after(mailer.Temporary, -time.Hour), fresh, Retry, 5 * time.Second, 10 * time.Second, 0},
+		{"absurd", after(mailer.Temporary, 1e6*time.Hour), fresh, Retry, 24 * time.Hour, 27 * time.Hour, time.Hour},
+		{"held", after(mailer.Unavailable, time.Minute), fresh, Hold, 0, 0, time.Minute},
+		{"refused for good", after(mailer.Permanent, time.Minute), fresh, DeadLetter, 0, 0, time.Minute},
+		{"tries used up", after(mailer.Temporary, time.Minute), Attempt{Now: now, Due: now}, DeadLetter, 0, 0, time.Minute},
+		{"after EMAIL_MAX_AGE", after(mailer.Temporary, 2*time.Hour), Attempt{Now: now, Due: now.Add(-119 * time.Hour), MaxRetry: 25}, DeadLetter, 0, 0, time.Hour},
+		{"after the deadline", after(mailer.Temporary, time.Minute), Attempt{Now: now, Due: now, Deadline: now.Add(time.Minute), MaxRetry: 25}, DeadLetter, 0, 0, time.Minute},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if v := p.Decide(tt.err, tt.attempt); v.Action != tt.want || v.Delay < tt.delay || v.Delay > tt.max {
+				t.Errorf("%v after %v, want %v after %v to %v", v.Action, v.Delay, tt.want, tt.delay, tt.max)
+			}
+			if got := HoldAfter(tt.err); got != tt.hold {
+				t.Errorf("held for %v, want %v", got, tt.hold)
+			}
+		})
+	}
+}
+
 func TestPolicy_Delay(t *testing.T) {
 	t.Parallel()
 	p := Policy{RetryMin: 5 * time.Second, RetryMax: time.Hour}

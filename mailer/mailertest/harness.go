@@ -21,6 +21,10 @@ type Harness struct {
 	// not as they are sent.
 	Text bool
 
+	// Parts reports that the next hop takes the parts of a message and makes the bytes itself. Received then returns Mail with
+	// Parts, and a finished message (Raw) has to fail as Permanent. The sender of the envelope is not compared.
+	Parts bool
+
 	// WholeBatch reports that the backend sends a batch of any size in one call, and so asks
 	// Batch.Begin for all of its messages before it sends any. The tests then accept that.
 	WholeBatch bool
@@ -41,9 +45,12 @@ type Harness struct {
 
 // Mail is a message that has arrived.
 type Mail struct {
-	Envelope mailer.Envelope // UTF8 is not compared
+	Envelope mailer.Envelope // for whom it was accepted. UTF8 is not compared
 
 	// Data is the message (RFC 5322). Lines may end with CRLF or LF, and header
 	// fields that a server puts before the message, such as Received, may be there.
 	Data []byte
+
+	// Parts are the message instead of Data, with Harness.Parts.
+	Parts *Parts
 }

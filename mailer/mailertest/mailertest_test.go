@@ -37,6 +37,7 @@ func TestRun(t *testing.T) {
 			b, _ := newReference(noFault)
 			return Harness{Backend: struct{ mailer.Backend }{b}}
 		}},
+		{"a backend that delivers parts", newPartsReference},
 		{"a backend that asks for a whole batch at once", func() Harness {
 			_, h := newReference(asksAtOnce)
 			h.WholeBatch = true
@@ -125,6 +126,24 @@ func faults() map[fault][]string {
 		changesRecipients: {"unchanged"},
 		keepsMessage:      {"not_kept"},
 		badTrace:          {"content"},
+		ignoresOnlyTo:     {"only_to"},
+		takesRaw:          {"content"},
+	}
+}
+
+// A backend that delivers parts is found out when one of them is not as it was, or goes to those who must not see it.
+func TestChecks_find_each_fault_of_parts(t *testing.T) {
+	t.Parallel()
+	for f := range partFaults() {
+		t.Run(string(f), func(t *testing.T) {
+			t.Parallel()
+			for _, c := range checks() {
+				_, h := newReference(f)
+				if c.name == "content" && len(c.test(t.Context(), h)) == 0 {
+					t.Error("content found nothing wrong")
+				}
+			}
+		})
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"net/mail"
 	"net/textproto"
 	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -14,19 +16,21 @@ func messageChecks() []check {
 	return []check{
 		{
 			name:  "content",
-			rule:  "a message arrives as it was rendered, whatever is in it",
+			rule:  "a message arrives as it was rendered, or with all its parts, whatever is in it",
 			needs: needReceived,
-			run: func(p *probe) {
-				want := p.render(richSample(), rawSample())
-				p.sendAll(richSample(), rawSample())
-				p.arrived(want...)
-			},
+			run:   sendContent,
 		},
 		{
 			name:  "bcc",
 			rule:  "Bcc is delivered to and never shown",
 			needs: needReceived,
 			run:   sendBcc,
+		},
+		{
+			name:  "only_to",
+			rule:  "a message that is narrowed by WithRecipients goes to these recipients alone, though it names others",
+			needs: needReceived,
+			run:   sendOnlyTo,
 		},
 		{
 			name:  "defaults",
@@ -53,17 +57,54 @@ func messageChecks() []check {
 			rule:  "a message is not kept after the call: its author may change it",
 			needs: needReceived,
 			run: func(p *probe) {
-				m, raw := richSample(), rawSample()
-				want := p.render(m, raw)
+				batch := []*mailer.EmailMessage{richSample(), rawSample()}
+				if p.Parts {
+					batch[1] = sample(1)
+				}
+				want := p.render(batch...)
 				p.open(true)
-				p.sendAll(m, raw)
-				overwrite(m)
-				overwrite(raw)
+				p.sendAll(batch...)
+				for _, m := range batch {
+					overwrite(m)
+				}
 				p.close()
 				p.arrived(want...)
 			},
 		},
 	}
+}
+
+func sendContent(p *probe) {
+	if !p.Parts {
+		want := p.render(richSample(), rawSample())
+		p.sendAll(richSample(), rawSample())
+		p.arrived(want...)
+		return
+	}
+	want := p.render(richSample())
+	errs := p.send(p.ctx, 1, richSample(), rawSample())
+	p.noErrors(errs[:1])
+	if c := mailer.ClassOf(errs[1]); errs[1] == nil || c != mailer.Permanent {
+		p.failf("a finished message, which has no parts: %v (%v), want an error of the class %v", errs[1], c, mailer.Permanent)
+	}
+	p.arrived(want...)
+}
+
+// sendOnlyTo sends what is tried again for some recipients, as a worker does when others have it already.
+func sendOnlyTo(p *probe) {
+	m := sample(0)
+	m.To = append(m.To, "second@example.net")
+	m.Cc = []string{"copy@example.net", "other-copy@example.net"}
+	m.Bcc = []string{"hidden@secret.example", "other@secret.example"}
+	var batch []*mailer.EmailMessage
+	for i, only := range [][]string{{"second@example.net"}, {"copy@example.net"}, {"hidden@secret.example"}, {"second@example.net", "copy@example.net"}} {
+		m := *m
+		m.MessageID, m.Subject = sample(i).MessageID, sample(i).Subject
+		batch = append(batch, m.WithRecipients(only))
+	}
+	want := p.render(batch...)
+	p.sendAll(batch...)
+	p.arrived(want...)
 }
 
 // sendBcc sends a message with blind copies and one with nothing else.
@@ -76,8 +117,8 @@ func sendBcc(p *probe) {
 	p.sendAll(some, only)
 	p.arrived(want...)
 	for _, m := range p.Received() {
-		if bytes.Contains(m.Data, []byte("secret.example")) {
-			p.failf("a Bcc address is in the message:\n%.1000s", m.Data)
+		if shown := m.shown(); strings.Contains(shown, "secret.example") {
+			p.failf("a Bcc address is in the message:\n%.1000s", shown)
 		}
 	}
 }
@@ -92,6 +133,13 @@ func sendIncomplete(p *probe) {
 	all := p.Received()
 	if len(all) != 1 {
 		p.failf("%d messages arrived, want 1", len(all))
+		return
+	}
+	if p.Parts {
+		got := all[0].Parts
+		if got == nil || !slices.Equal(mailboxes(got.From), mailboxes("webmaster@localhost")) {
+			p.failf("the parts are %+v, want From webmaster@localhost", got)
+		}
 		return
 	}
 	if got := all[0].Envelope.From; got != "webmaster@localhost" && !p.NoEnvelope {

@@ -104,6 +104,7 @@ func (p *probe) connected(want int) {
 type rendered struct {
 	name string
 	mail Mail
+	some bool // it goes to some of its recipients only
 }
 
 // render renders messages, before a backend or a check can change them.
@@ -120,7 +121,9 @@ func (p *probe) render(messages ...*mailer.EmailMessage) []rendered {
 		if err := errors.Join(err, envelopeErr); err != nil {
 			p.failf("a message of this suite is bad: %v", err)
 		}
-		all = append(all, rendered{name: m.Subject, mail: Mail{Envelope: envelope, Data: withLF(data.Bytes())}})
+		all = append(all, rendered{
+			name: m.Subject, mail: Mail{Envelope: envelope, Data: withLF(data.Bytes()), Parts: partsOf(m)}, some: m.OnlyTo() != nil,
+		})
 	}
 	return all
 }
@@ -136,7 +139,7 @@ func (p *probe) arrived(want ...rendered) {
 	}
 	for _, w := range want {
 		n := len(got)
-		got = slices.DeleteFunc(got, func(m Mail) bool { return p.same(m, w.mail) })
+		got = slices.DeleteFunc(got, func(m Mail) bool { return p.same(m, w) })
 		switch n - len(got) {
 		case 0:
 			p.failf("%q did not arrive as it was sent", w.name)
@@ -146,12 +149,16 @@ func (p *probe) arrived(want ...rendered) {
 		}
 	}
 	for _, m := range got {
-		p.failf("this arrived though it was not sent so: from %q to %q:\n%.1000s", m.Envelope.From, m.Envelope.To, m.Data)
+		p.failf("this arrived though it was not sent so: from %q to %q:\n%.1000s", m.Envelope.From, m.Envelope.To, m.shown())
 	}
 }
 
-func (p *probe) same(got, want Mail) bool {
-	return sameData(got.Data, want.Data) && (p.NoEnvelope || sameEnvelope(got.Envelope, want.Envelope))
+func (p *probe) same(got Mail, want rendered) bool {
+	if p.Parts {
+		got.Envelope.From = want.mail.Envelope.From
+		return sameParts(got.Parts, want.mail.Parts, want.some) && (p.NoEnvelope || sameEnvelope(got.Envelope, want.mail.Envelope))
+	}
+	return sameData(got.Data, want.mail.Data) && (p.NoEnvelope || sameEnvelope(got.Envelope, want.mail.Envelope))
 }
 
 func sameEnvelope(got, want mailer.Envelope) bool {

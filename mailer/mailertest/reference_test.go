@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -81,6 +82,8 @@ const (
 	sortsBatch        fault = "reorders the caller's slice"
 	changesRecipients fault = "changes the caller's recipients"
 	keepsMessage      fault = "renders a message after the call"
+	ignoresOnlyTo     fault = "sends a message to all it names when it is for some"
+	takesRaw          fault = "takes a finished message though it has no fields for it"
 	badTrace          fault = "puts text before the header"
 )
 
@@ -92,19 +95,55 @@ type reference struct {
 
 	open, dead, down, wasOpened bool
 	connections                 int
+	parts                       bool // it delivers Parts
 	mails                       []Mail
 	late                        []func() // renders what keepsMessage kept
 }
 
 func newReference(f fault) (*reference, Harness) {
-	b := &reference{fault: f}
+	b := &reference{fault: f, parts: f == takesRaw || partFaults()[f] != nil}
 	return b, Harness{
 		Backend:     b,
+		Parts:       b.parts,
 		Received:    func() []Mail { b.flush(); return slices.Clone(b.mails) },
 		Connections: func() int { return b.connections },
 		Break:       func() { b.dead = true },
 		Down:        func() { b.down = true },
 		Refuses:     refusedAddress,
+	}
+}
+
+// newPartsReference is a reference without fault that delivers Parts.
+func newPartsReference() Harness {
+	b, h := newReference(noFault)
+	b.parts, h.Parts = true, true
+	return h
+}
+
+// partFaults are what a reference may do wrong with each of the Parts.
+func partFaults() map[fault]func(p *Parts) {
+	return map[fault]func(p *Parts){
+		"loses the name of From":            func(p *Parts) { p.From = p.From[strings.LastIndexByte(p.From, '<')+1 : len(p.From)-1] },
+		"does not show the second To":       func(p *Parts) { p.To = p.To[:min(len(p.To), 1)] },
+		"does not show Cc":                  func(p *Parts) { p.Cc = nil },
+		"shows Bcc in Cc":                   func(p *Parts) { p.Cc = append(p.Cc, "hidden@secret.example") },
+		"loses Reply-To":                    func(p *Parts) { p.ReplyTo = nil },
+		"changes the subject":               func(p *Parts) { p.Subject = "Re: " + p.Subject },
+		"changes the text":                  func(p *Parts) { p.Text = "> " + p.Text },
+		"loses the HTML":                    func(p *Parts) { p.HTML = "" },
+		"loses headers":                     func(p *Parts) { p.Headers = nil },
+		"makes another Message-ID":          func(p *Parts) { p.MessageID = "<other@example.org>" },
+		"loses an attachment":               func(p *Parts) { p.Attachments = p.Attachments[:max(len(p.Attachments)-1, 0)] },
+		"loses the content of attachments":  func(p *Parts) { clearEach(p, func(a *mailer.Attachment) { a.Content = nil }) },
+		"loses the names of attachments":    func(p *Parts) { clearEach(p, func(a *mailer.Attachment) { a.Filename = "" }) },
+		"loses the types of attachments":    func(p *Parts) { clearEach(p, func(a *mailer.Attachment) { a.Mimetype = "" }) },
+		"loses the Content-IDs of pictures": func(p *Parts) { clearEach(p, func(a *mailer.Attachment) { a.ContentID = "" }) },
+	}
+}
+
+func clearEach(p *Parts, change func(a *mailer.Attachment)) {
+	for i := range p.Attachments {
+		change(&p.Attachments[i])
 	}
 }
 
@@ -365,6 +404,9 @@ func (b *reference) one(ctx context.Context, m *mailer.EmailMessage, begin, comm
 	if err := commit(); err != nil {
 		return mailer.Result{Err: err}
 	}
+	if b.parts && len(m.Raw) > 0 && !b.has(takesRaw) {
+		return mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: errors.New("no parts")}}
+	}
 	return b.deliver(m, envelope)
 }
 
@@ -415,6 +457,10 @@ func (b *reference) deliver(m *mailer.EmailMessage, envelope mailer.Envelope) ma
 	if len(envelope.To) == 0 && all > 0 {
 		return r
 	}
+	if b.has(ignoresOnlyTo) {
+		whole, _ := m.WithRecipients(allOf(m)).Envelope()
+		envelope.To = whole.To
+	}
 	if b.has(dropsBcc) {
 		envelope.To = envelope.To[:min(len(envelope.To), len(m.To))]
 	}
@@ -422,6 +468,12 @@ func (b *reference) deliver(m *mailer.EmailMessage, envelope mailer.Envelope) ma
 		b.put(m, envelope)
 	}
 	return r
+}
+
+// allOf are the addresses that a message names.
+func allOf(m *mailer.EmailMessage) []string {
+	all, _ := (&mailer.EmailMessage{FromEmail: m.FromEmail, To: m.To, Cc: m.Cc, Bcc: m.Bcc}).Envelope()
+	return all.To
 }
 
 func (b *reference) refuse(left mailer.Envelope) mailer.Result {
@@ -451,6 +503,13 @@ func (b *reference) put(m *mailer.EmailMessage, envelope mailer.Envelope) {
 	i := len(b.mails)
 	b.mails = append(b.mails, Mail{Envelope: envelope})
 	render := func() {
+		if b.parts {
+			b.mails[i].Parts = partsOf(m)
+			if spoil := partFaults()[b.fault]; spoil != nil {
+				spoil(b.mails[i].Parts)
+			}
+			return
+		}
 		var data bytes.Buffer
 		_, _ = m.WriteTo(&data)
 		b.mails[i].Data = b.spoil(data.Bytes(), m)

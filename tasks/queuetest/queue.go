@@ -61,7 +61,7 @@ func New(cfg Config) *Queue {
 	cfg.RetryMax = cmp.Or(cfg.RetryMax, deliverypolicy.DefaultRetryMax)
 	cfg.MaxAge = cmp.Or(cfg.MaxAge, deliverypolicy.DefaultMaxAge)
 	cfg.IdempotencyWindow = cmp.Or(cfg.IdempotencyWindow, 24*time.Hour)
-	q := &Queue{cfg: cfg, store: &store{window: cfg.IdempotencyWindow, next: map[place]string{}}}
+	q := &Queue{cfg: cfg, store: &store{window: cfg.IdempotencyWindow, next: map[place]string{}, rests: map[string]time.Time{}}}
 	return q.only(cfg.Options)
 }
 

@@ -26,8 +26,12 @@ func TestQueue_conformance(t *testing.T) {
 				var mails []mailertest.Mail
 				for _, task := range q.Tasks() {
 					var data bytes.Buffer
-					_, err := task.Message.WriteTo(&data)
-					envelope, err2 := task.Message.Envelope()
+					m := task.Message
+					if len(task.Recipients) > 0 {
+						m = m.WithRecipients(task.Recipients)
+					}
+					_, err := m.WriteTo(&data)
+					envelope, err2 := m.Envelope()
 					if err := errors.Join(err, err2); err != nil {
 						t.Fatal(err)
 					}
@@ -169,6 +173,39 @@ func TestQueue_held(t *testing.T) {
 	}
 	if tasks := q.Tasks(); len(tasks) != 1 || tasks[0].State != Dead || !strings.Contains(tasks[0].Reason, "EMAIL_MAX_AGE") {
 		t.Errorf("%+v", tasks)
+	}
+}
+
+// A relay that says when to come back gets no mail before that, neither what it has put off nor what was handed over since.
+func TestQueue_retryAfter(t *testing.T) {
+	t.Parallel()
+	wait := &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Code: 429, RetryAfter: 10 * time.Minute}
+	r := &relay{down: wait}
+	q := on(r)
+	enqueue(t, q, message("a"))
+	now := time.Now()
+	if got := run(t, q, now); got != "a: held" {
+		t.Error(got)
+	}
+	r.down = nil
+	enqueue(t, q, message("b"))
+	if got := run(t, q, now.Add(9*time.Minute)); got != "" {
+		t.Error("too early: " + got)
+	}
+	if got := run(t, q, now.Add(10*time.Minute)); got != "a: sent, b: sent" {
+		t.Error(got)
+	}
+	r.answer = func(*mailer.EmailMessage) mailer.Result {
+		failure := *wait
+		failure.Class, failure.Step = mailer.Temporary, mailer.StepEnd
+		return mailer.Result{Err: &failure}
+	}
+	enqueue(t, q, message("c"))
+	if got := run(t, q, now.Add(time.Hour)); got != "c: retry" {
+		t.Error(got)
+	}
+	if due := q.Tasks()[0].Due; due.Before(now.Add(70 * time.Minute)) {
+		t.Errorf("tried again %v later, want 10 minutes", due.Sub(now.Add(time.Hour)))
 	}
 }
 

@@ -23,7 +23,7 @@ const (
 	ActionSilent  Action = "failed silently" // its one try has failed, and it was handed over so (FailSilently)
 	ActionRetry   Action = "retry"
 	ActionDead    Action = "dead letter"
-	ActionHeld    Action = "held" // the relay takes no mail: the message waits as before, no try spent
+	ActionHeld    Action = "held" // the relay takes no mail, or wants none for a time (RetryAfter): the message waits as before, no try spent
 )
 
 // Outcome is how one try of a message has ended.
@@ -80,7 +80,8 @@ func (r *round) begin() []*task {
 	var due []*task
 	for _, t := range s.tasks {
 		expired := r.policy.Expired(t.attempt(r.now, false), 0) != nil
-		if t.State == Waiting && (expired || !t.Due.After(r.now)) {
+		ready := !t.Due.After(r.now) && !s.rests[t.Options.Using].After(r.now)
+		if t.State == Waiting && (expired || ready) {
 			t.State = OnWire
 			due = append(due, t)
 		}
@@ -187,6 +188,9 @@ func (r *round) settle(t *task, m *mailer.EmailMessage, result mailer.Result) {
 	switch v.Action {
 	case deliverypolicy.Hold:
 		o.Action, t.State = ActionHeld, Waiting
+		if until := r.now.Add(deliverypolicy.HoldAfter(result.Err)); until.After(s.rests[t.Options.Using]) {
+			s.rests[t.Options.Using] = until
+		}
 	case deliverypolicy.Retry:
 		o.Action, t.State, t.Due, t.inDoubt = ActionRetry, Waiting, r.now.Add(v.Delay), deliverypolicy.InDoubt(result.Err)
 		t.Tries++
@@ -214,7 +218,7 @@ func (r *round) settle(t *task, m *mailer.EmailMessage, result mailer.Result) {
 func (r *round) keepRefused(t *task, m *mailer.EmailMessage, refused []*mailer.SendError) {
 	later, never := deliverypolicy.Remainders(refused, m.FailSilently)
 	if rest := r.remainder(t, deliverypolicy.SuffixLater, later); rest != nil {
-		rest.Due, rest.Reason = r.now.Add(r.policy.Delay(0)), redact.Reason(deliverypolicy.RefusedReason(later).Error(), true)
+		rest.Due, rest.Reason = r.now.Add(r.policy.DelayAfter(0, deliverypolicy.RefusedReason(later))), redact.Reason(deliverypolicy.RefusedReason(later).Error(), true)
 	}
 	if rest := r.remainder(t, deliverypolicy.SuffixNever, never); rest != nil {
 		reason := deliverypolicy.RefusedReason(never)

@@ -80,7 +80,8 @@ type store struct {
 	mu    sync.Mutex // guards what follows
 	down  error      // what all fails with
 	tasks []*task
-	next  map[place]string // the ID that a key has after its task was cancelled
+	rests map[string]time.Time // until when the relay of a mailer wants no mail
+	next  map[place]string     // the ID that a key has after its task was cancelled
 }
 
 // add puts a message into the queue, unless it is one that is there and is to be there once.

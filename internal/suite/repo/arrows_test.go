@@ -62,6 +62,8 @@ var arrows = []struct {
 	{"examples/minimal", []string{root, "mailer"}, nil},
 	{"examples/webhook/worker", []string{"mailer", "settings", "backends", "cmd/worker/workercli", "examples/webhook"}, nil},
 	{"examples/webhook", []string{"mailer"}, nil},
+	{"examples/jsonapi/worker", []string{"mailer", "settings", "backends", "cmd/worker/workercli", "examples/jsonapi"}, nil},
+	{"examples/jsonapi", []string{"mailer"}, nil},
 	{"examples/web", []string{root, "mailer", "settings", "backends", "tasks", "internal/", "cmd/worker/workercli", "examples/contact/site"}, nil},
 	{"internal/", []string{"mailer", "settings", "backends", "tasks", "internal/"}, []string{""}},
 	{"cmd/", []string{root, "mailer", "settings", "backends", "tasks", "tracing", "internal/", "cmd/worker/workercli"}, []string{""}},
