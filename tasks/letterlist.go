@@ -83,7 +83,7 @@ func (s letterList) read(ctx context.Context, queue string) iter.Seq2[*DeadLette
 			size := 0
 			for i, l := range letters {
 				letters[i] = nil // who has it may keep it; this list does not
-				if l == nil { // replayed, deleted or sent meanwhile
+				if l == nil {    // replayed, deleted or sent meanwhile
 					continue
 				}
 				size += len(l.Payload)
