@@ -55,12 +55,12 @@ func (a *api) serve(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		From        string
 		To, Cc, Bcc []string
-		Reply_to    []string //nolint:revive // as in JSON
+		Reply_to    []string
 		Subject     string
 		Text, HTML  string
 		Headers     map[string]string
 		Attachments []struct {
-			Filename, Content_type, Content_id string //nolint:revive // as in JSON
+			Filename, Content_type, Content_id string
 			Content                            []byte
 		}
 	}

@@ -96,8 +96,9 @@ func sendOnlyTo(p *probe) {
 	m.To = append(m.To, "second@example.net")
 	m.Cc = []string{"copy@example.net", "other-copy@example.net"}
 	m.Bcc = []string{"hidden@secret.example", "other@secret.example"}
-	var batch []*mailer.EmailMessage
-	for i, only := range [][]string{{"second@example.net"}, {"copy@example.net"}, {"hidden@secret.example"}, {"second@example.net", "copy@example.net"}} {
+	some := [][]string{{"second@example.net"}, {"copy@example.net"}, {"hidden@secret.example"}, {"second@example.net", "copy@example.net"}}
+	batch := make([]*mailer.EmailMessage, 0, len(some))
+	for i, only := range some {
 		m := *m
 		m.MessageID, m.Subject = sample(i).MessageID, sample(i).Subject
 		batch = append(batch, m.WithRecipients(only))
