@@ -24,10 +24,11 @@ import (
 // MessageState is where a message is, or what became of it.
 type MessageState string
 
-// The states. A message in one of the first five has not ended.
+// The states. A message in one of the first six has not ended.
 const (
 	StateWaiting   MessageState = "waiting"         // in its queue: a worker takes it when it is its turn
 	StateScheduled MessageState = "scheduled"       // it is due later
+	StatePaused    MessageState = "paused"          // its mailing is, and it waits until that is resumed (NewPauses)
 	StateRetry     MessageState = "retry"           // a try has failed, and there will be another one
 	StateInHand    MessageState = "in hand"         // a worker has it
 	StateOnWire    MessageState = "on the wire"     // and is about to send it, or may have sent it
@@ -45,7 +46,7 @@ const (
 // Ended reports whether nothing more will be done about the message by itself.
 func (s MessageState) Ended() bool {
 	switch s {
-	case StateWaiting, StateScheduled, StateRetry, StateInHand, StateOnWire, StateSeveral, StateUnknown:
+	case StateWaiting, StateScheduled, StatePaused, StateRetry, StateInHand, StateOnWire, StateSeveral, StateUnknown:
 		return false
 	}
 	return true
@@ -336,6 +337,10 @@ func taskStatus(place wire.QueueName, info *asynq.TaskInfo, fields map[string]st
 	case asynq.TaskStateActive:
 		s.State = StateInHand
 	case asynq.TaskStateScheduled:
+		if info.NextProcessAt.Unix() == wire.AsideUntil {
+			s.State = StatePaused
+			break
+		}
 		s.State, s.Due = StateScheduled, info.NextProcessAt.UTC()
 	case asynq.TaskStateRetry:
 		s.State, s.Due = StateRetry, info.NextProcessAt.UTC()

@@ -167,6 +167,8 @@ func TestPause_expires(t *testing.T) {
 	})
 	if list, err := tools.ListScheduledTasks("default"); err != nil || len(list) != 1 || list[0].NextProcessAt.Year() != 2200 {
 		t.Errorf("asynq's tools show %+v, %v", list, err)
+	} else if s, err := h.queue.Status(t.Context(), list[0].ID); err != nil || s.State != StatePaused || s.Due.Year() == 2200 {
+		t.Errorf("Status = %+v, %v, want paused", s, err)
 	}
 	h.resume(PauseTarget{Mailing: "july"})
 	h.wait(3)

@@ -36,8 +36,8 @@ What waits is read from the queue. What has ended is remembered by the workers f
 EMAIL_HISTORY (72h), and no longer than EMAIL_HISTORY_SIZE has room.
 
 Exit code 0 says that it was sent (the mail server has accepted it), or had no
-recipients. 75 says that it has not ended: it waits, is scheduled, is to be tried
-again, or a worker has it. 65 says that it has ended and was not sent: it is a dead
+recipients. 75 says that it has not ended: it waits, is scheduled or paused, is to
+be tried again, or a worker has it. 65 says that it has ended and was not sent: it is a dead
 letter, or was cancelled, deleted, or has failed silently. 1 says that no such
 message is known.`,
 		Example: `  id=$(enqueue send --to ann@example.com --subject Reminder --body "Tomorrow!")
