@@ -273,7 +273,7 @@ func TestBulk_takenAway(t *testing.T) {
 		}
 		m := &taskMessage{queue: "default:mass", id: task + tt.slot, key: key, suffix: tt.slot, payload: &wire.Payload{}}
 		ours, o, err := l.leaves(t.Context(), m, wire.Remainder{Spent: 1})
-		if (err != nil) != (tt.owner != "") || ours != tt.ours || (o.verdict.action == drop) != (tt.name == "cancelled") {
+		if (err != nil) != (tt.owner != "") || ours != tt.ours || (o.verdict.Action == drop) != (tt.name == "cancelled") {
 			t.Errorf("%s: leaves = %v, %+v, %v, want %v", tt.name, ours, o, err, tt.ours)
 		}
 	}

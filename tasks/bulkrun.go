@@ -71,7 +71,7 @@ func (r *bulkRun) sendAll(ctx context.Context, via *dispatcher, left []*taskMess
 		case mailer.ClassOf(err) == mailer.Unavailable:
 			return r.back(via, BackContents)
 		}
-		if err := r.settle(ctx, m, outcome{verdict: r.w.policy.decide(err, m.attempt())}); err != nil {
+		if err := r.settle(ctx, m, outcome{verdict: r.w.policy.Decide(err, m.attempt())}); err != nil {
 			return err
 		}
 	}
@@ -86,9 +86,9 @@ func (r *bulkRun) back(via *dispatcher, why BackReason) error {
 
 // firstExpiry is when the first of the messages expires.
 func (w *Worker) firstExpiry(messages []*taskMessage) time.Time {
-	first := w.policy.expiry(messages[0].attempt())
+	first := w.policy.Expiry(messages[0].attempt())
 	for _, m := range messages[1:] {
-		if at := w.policy.expiry(m.attempt()); at.Before(first) {
+		if at := w.policy.Expiry(m.attempt()); at.Before(first) {
 			first = at
 		}
 	}
@@ -182,7 +182,7 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 				if failure == nil {
 					giveBack(BackPaused)
 				}
-			} else if d.outcome.verdict.action == hold { // put back, when time was up
+			} else if d.outcome.verdict.Action == hold { // put back, when time was up
 				if !errors.Is(failure, errNotOurs) {
 					failure = r.back(via, why)
 				}
@@ -205,7 +205,7 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 // settle does what a message's outcome asks for. What is to be tried again or kept for
 // a person leaves the task here.
 func (r *bulkRun) settle(ctx context.Context, m *taskMessage, o outcome) error {
-	if o.forwarded || o.verdict.action == deadLetter && o.result.Err == nil { // it was not on the wire
+	if o.forwarded || o.verdict.Action == deadLetter && o.result.Err == nil { // it was not on the wire
 		var err error
 		if o, err = r.w.ledger.decided(ctx, m, o); errors.Is(err, errNotOurs) {
 			return err
@@ -265,10 +265,10 @@ func (r *bulkRun) moveOn(ctx context.Context, m *taskMessage, o outcome) (outcom
 	switch {
 	case m.payload == nil:
 		return r.leave(ctx, m, o, wire.Remainder{}, 0)
-	case o.verdict.action == retry:
-		return r.leave(ctx, m, o, wire.Remainder{Spent: m.payload.Spent + 1}, o.verdict.delay)
-	case o.verdict.action == deadLetter:
-		return r.leave(ctx, m, o, wire.Remainder{Spent: m.payload.Spent + 1, Refused: redact.Reason(o.verdict.reason.Error(), true)}, 0)
+	case o.verdict.Action == retry:
+		return r.leave(ctx, m, o, wire.Remainder{Spent: m.payload.Spent + 1}, o.verdict.Delay)
+	case o.verdict.Action == deadLetter:
+		return r.leave(ctx, m, o, wire.Remainder{Spent: m.payload.Spent + 1, Refused: redact.Reason(o.verdict.Reason.Error(), true)}, 0)
 	case o.forwarded:
 		return r.leave(ctx, m, o, wire.Remainder{Forwarded: true}, 0)
 	case len(o.result.Refused) > 0:
@@ -276,7 +276,7 @@ func (r *bulkRun) moveOn(ctx context.Context, m *taskMessage, o outcome) (outcom
 			return o, err
 		}
 		return o, r.w.ledger.note(ctx, m, wire.Record{Reply: o.result.Reply})
-	case o.verdict.reason != nil: // it has failed silently, once
+	case o.verdict.Reason != nil: // it has failed silently, once
 		return o, r.w.ledger.note(ctx, m, wire.Record{Moved: true})
 	}
 	return o, nil
@@ -291,8 +291,8 @@ func (r *bulkRun) leave(ctx context.Context, m *taskMessage, o outcome, how wire
 	case err != nil:
 		return o, err
 	case left:
-		return o, r.goOn(ctx, m, how, delay, o.verdict.reason)
-	case other.verdict.action == drop:
+		return o, r.goOn(ctx, m, how, delay, o.verdict.Reason)
+	case other.verdict.Action == drop:
 		return other, nil
 	}
 	return o, errTaken

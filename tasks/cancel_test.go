@@ -238,7 +238,7 @@ func TestCancel_leaseLost(t *testing.T) {
 	if err != nil || len(left) != 1 || left[0] != forgotten {
 		t.Fatalf("unsent = %v, %v, want the forgotten one", left, err)
 	}
-	if o := cancelled.outcome; o.verdict.action != drop {
+	if o := cancelled.outcome; o.verdict.Action != drop {
 		t.Errorf("the cancelled one: %+v", o)
 	}
 	l.finish(left, nil)

@@ -69,12 +69,12 @@ func (t *taskMessage) base() string {
 
 func (t *taskMessage) attempt() attempt {
 	a := attempt{
-		now: t.started, due: t.payload.DueAt,
-		retried: t.tries(), maxRetry: t.maxRetry,
-		failSilently: t.payload.Message.FailSilently, atMostOnce: t.payload.AtMostOnce,
+		Now: t.started, Due: t.payload.DueAt,
+		Retried: t.tries(), MaxRetry: t.maxRetry,
+		FailSilently: t.payload.Message.FailSilently, AtMostOnce: t.payload.AtMostOnce,
 	}
 	if t.payload.Deadline != nil {
-		a.deadline = *t.payload.Deadline
+		a.Deadline = *t.payload.Deadline
 	}
 	return a
 }
@@ -278,7 +278,7 @@ func (d *delivery) releases() mark {
 	if mailer.ClassOf(e) != mailer.Unknown {
 		m.begun = d.onceToken
 	}
-	if d.suffix == "" && d.outcome.verdict.action == retry && !deliverypolicy.InDoubt(e) {
+	if d.suffix == "" && d.outcome.verdict.Action == retry && !deliverypolicy.InDoubt(e) {
 		m.wire = d.token
 	}
 	return m
@@ -308,7 +308,7 @@ func (d *delivery) claim() bool { return d.state.CompareAndSwap(deliveryWaiting,
 func (d *delivery) putBack() {
 	d.state.Store(deliveryWaiting)
 	if d.unwanted.Load() && d.state.CompareAndSwap(deliveryWaiting, deliveryGivenUp) {
-		d.end(outcome{verdict: verdict{action: hold}})
+		d.end(outcome{verdict: verdict{Action: hold}})
 	}
 }
 
@@ -359,7 +359,7 @@ type outcome struct {
 }
 
 // dead is the outcome of a message that is a dead letter without having been on the wire.
-func dead(reason error) outcome { return outcome{verdict: verdict{action: deadLetter, reason: reason}} }
+func dead(reason error) outcome { return outcome{verdict: verdict{Action: deadLetter, Reason: reason}} }
 
 // outcomeOf is how a message ends whose record is in the ledger.
 func outcomeOf(data string) (outcome, error) {

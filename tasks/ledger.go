@@ -168,9 +168,9 @@ func (l *ledger) settle(d *delivery, said string) {
 	}
 	switch said {
 	case sayCancelled:
-		o = outcome{verdict: verdict{action: drop}}
+		o = outcome{verdict: verdict{Action: drop}}
 	case sayBegun:
-		o = outcome{verdict: verdict{action: deadLetter, reason: errBegun}}
+		o = outcome{verdict: verdict{Action: deadLetter, Reason: errBegun}}
 	}
 	d.over = true
 	d.end(o)
@@ -246,12 +246,12 @@ func (l *ledger) finish(deliveries, next []*delivery) bool {
 // stepOf is what is to be done to the record for the outcome of a delivery, if anything is.
 func (l *ledger) stepOf(d *delivery) (name string, ok bool) {
 	switch r, v := d.outcome.result, d.outcome.verdict; {
-	case r.Err == nil && v.action == complete && !r.Skipped:
+	case r.Err == nil && v.Action == complete && !r.Skipped:
 		l.accepted(d)
 		return stepAccepted, true
 	case d.marked && !r.Skipped && d.releases() != (mark{}):
 		return stepRelease, true
-	case !d.marked && d.suffix == "" && (v.action == deadLetter || v.action == complete && r.Err != nil):
+	case !d.marked && d.suffix == "" && (v.Action == deadLetter || v.Action == complete && r.Err != nil):
 		return stepDecide, true // it can have been cancelled until now
 	}
 	return "", false
@@ -263,7 +263,7 @@ func (l *ledger) finished(d *delivery, name string, a asynqbatch.Answer) (known 
 	case a.Err != nil:
 		l.missed()
 		if name == stepDecide {
-			d.outcome = outcome{verdict: verdict{action: hold}}
+			d.outcome = outcome{verdict: verdict{Action: hold}}
 		}
 	case name == stepDecide && a.Text != "" && (a.Text != sayGone || !l.records.Sure(d.key)):
 		l.settle(d, a.Text)
@@ -447,7 +447,7 @@ func (l *ledger) decide(ctx context.Context, t *taskMessage, name string, args .
 	case a.Text == "", a.Text == sayGone && l.records.Sure(t.key):
 		return true, o, nil
 	case a.Text == sayCancelled:
-		return false, outcome{verdict: verdict{action: drop}}, nil
+		return false, outcome{verdict: verdict{Action: drop}}, nil
 	case sent:
 		o, err = outcomeOf(record)
 		return false, o, err

@@ -184,7 +184,7 @@ type Outcome struct {
 
 // action is what observers hear of an outcome.
 func (o outcome) action() Action {
-	switch o.verdict.action {
+	switch o.verdict.Action {
 	case retry:
 		return ActionRetry
 	case deadLetter:
@@ -194,7 +194,7 @@ func (o outcome) action() Action {
 	case complete, hold:
 	}
 	switch {
-	case o.verdict.reason != nil:
+	case o.verdict.Reason != nil:
 		return ActionSilent
 	case o.forwarded:
 		return ActionForwarded
@@ -351,7 +351,7 @@ func (a Action) level() zerolog.Level {
 func (t *taskMessage) report(o outcome) Outcome {
 	out := Outcome{
 		Action: o.action(), TaskID: t.id, Queue: t.name.Queue, Shard: t.name.Shard, Mailer: t.name.Mailer, Try: t.retried + 1, Sender: o.sender, Conn: o.result.Connection,
-		Reply: o.result.Reply, Refused: o.result.Refused, Err: o.verdict.reason, RetryIn: o.verdict.delay,
+		Reply: o.result.Reply, Refused: o.result.Refused, Err: o.verdict.Reason, RetryIn: o.verdict.Delay,
 		Took: time.Since(t.started),
 	}
 	if p := t.payload; p != nil {

@@ -16,36 +16,13 @@ import (
 // This file is what the policy (internal/deliverypolicy) is for asynq: what becomes of a message after a try, in the words of
 // its task.
 
-// policy holds the numbers of the policy.
-type policy struct {
-	retryMin time.Duration
-	retryMax time.Duration
-	maxAge   time.Duration
-}
+// policy is the policy with what asynq asks of it.
+type policy struct{ deliverypolicy.Policy }
 
-func (p policy) rules() deliverypolicy.Policy {
-	return deliverypolicy.Policy{RetryMin: p.retryMin, RetryMax: p.retryMax, MaxAge: p.maxAge}
-}
-
-// attempt is what is known of a message when a try has ended.
-type attempt struct {
-	now          time.Time
-	due          time.Time // when it was to be sent first
-	deadline     time.Time // zero: none
-	retried      int       // tries spent before this one
-	maxRetry     int
-	failSilently bool
-	atMostOnce   bool
-}
-
-func (a attempt) known() deliverypolicy.Attempt {
-	return deliverypolicy.Attempt{
-		Now: a.now, Due: a.due, Deadline: a.deadline, Retried: a.retried, MaxRetry: a.maxRetry,
-		FailSilently: a.failSilently, AtMostOnce: a.atMostOnce,
-	}
-}
-
-type action = deliverypolicy.Action
+type (
+	attempt = deliverypolicy.Attempt
+	verdict = deliverypolicy.Verdict
+)
 
 const (
 	complete   = deliverypolicy.Complete
@@ -55,36 +32,13 @@ const (
 	drop       = deliverypolicy.Drop
 )
 
-// verdict is what the worker does with the task.
-type verdict struct {
-	action action
-	delay  time.Duration // for retry
-	reason error         // for retry, hold and deadLetter, and for a silent failure
-}
-
-func (p policy) decide(err error, a attempt) verdict {
-	v := p.rules().Decide(err, a.known())
-	return verdict{action: v.Action, delay: v.Delay, reason: v.Reason}
-}
-
-// expired returns why the message may not be tried any more after the given delay.
-func (p policy) expired(a attempt, delay time.Duration) error {
-	return p.rules().Expired(a.known(), delay)
-}
-
-// expiry is when the message has expired.
-func (p policy) expiry(a attempt) time.Time { return p.rules().Expiry(a.known()) }
-
-// delay is the pause before try number retried+2.
-func (p policy) delay(retried int) time.Duration { return p.rules().Delay(retried) }
-
 // delayOf is the pause before those recipients are tried again alone. soon says that they may be at once.
 func (p policy) delayOf(refused []*mailer.SendError, soon bool) time.Duration {
 	why := deliverypolicy.RefusedReason(refused)
 	if soon {
 		return deliverypolicy.RetryAfter(why)
 	}
-	return p.rules().DelayAfter(0, why)
+	return p.DelayAfter(0, why)
 }
 
 // expiredError ends a message whose time was up when it was its turn.
@@ -157,12 +111,12 @@ func backReason(err error) BackReason {
 var errCancelled = fmt.Errorf("cancelled: %w", asynq.RevokeTask)
 
 // taskError is the verdict in asynq's words.
-func (v verdict) taskError() error {
-	switch v.action {
+func taskError(v verdict) error {
+	switch v.Action {
 	case retry:
-		return &retryError{delay: v.delay, cause: v.reason}
+		return &retryError{delay: v.Delay, cause: v.Reason}
 	case deadLetter:
-		return &deadLetterError{v.reason}
+		return &deadLetterError{v.Reason}
 	case hold:
 		return errGivenBack
 	case drop:
@@ -196,7 +150,7 @@ func (p policy) retryDelay(retried int, err error, _ *asynq.Task) time.Duration 
 	case !costsTry(err):
 		return 0
 	}
-	return p.delay(retried)
+	return p.Delay(retried)
 }
 
 // storedError is an error as asynq stores it.

@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+
+	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 )
 
-func TestVerdict_taskError(t *testing.T) {
+func TestTaskError(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("451 later")
-	if err := (verdict{action: complete, reason: cause}).taskError(); err != nil {
+	if err := taskError(verdict{Action: complete, Reason: cause}); err != nil {
 		t.Errorf("complete: %v, want nil", err)
 	}
 	tests := []struct {
@@ -22,9 +24,9 @@ func TestVerdict_taskError(t *testing.T) {
 		skipRetry bool
 		text      string
 	}{
-		{"retry", verdict{action: retry, delay: time.Minute, reason: cause}.taskError(), true, false, "451 later"},
-		{"dead letter", verdict{action: deadLetter, reason: cause}.taskError(), true, true, "451 later"},
-		{"hold", verdict{action: hold, reason: cause}.taskError(), false, false, "given back untried"},
+		{"retry", taskError(verdict{Action: retry, Delay: time.Minute, Reason: cause}), true, false, "451 later"},
+		{"dead letter", taskError(verdict{Action: deadLetter, Reason: cause}), true, true, "451 later"},
+		{"hold", taskError(verdict{Action: hold, Reason: cause}), false, false, "given back untried"},
 		{"lease lost", asynq.ErrLeaseExpired, false, false, "asynq: task lease expired"},
 		{"time is up", context.DeadlineExceeded, false, false, "context deadline exceeded"},
 		{"a panic", errors.New("panic [worker.go:1]: nil map"), true, false, "panic [worker.go:1]: nil map"},
@@ -43,7 +45,7 @@ func TestVerdict_taskError(t *testing.T) {
 			}
 		})
 	}
-	p := policy{retryMin: time.Second, retryMax: time.Hour}
+	p := policy{deliverypolicy.Policy{RetryMin: time.Second, RetryMax: time.Hour}}
 	if d := p.retryDelay(0, tests[0].err, nil); d != time.Minute {
 		t.Errorf("retryDelay = %v, want the policy's 1m", d)
 	}

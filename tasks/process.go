@@ -133,7 +133,7 @@ func (w *Worker) condemn(ctx context.Context, t *taskMessage, lost int) error {
 	if err != nil {
 		return err
 	}
-	if o.verdict.action != deadLetter {
+	if o.verdict.Action != deadLetter {
 		return w.processOne(ctx, t)
 	}
 	if o, err = w.settle(ctx, t, o); err != nil {
@@ -144,7 +144,7 @@ func (w *Worker) condemn(ctx context.Context, t *taskMessage, lost int) error {
 	}
 	w.recorder.record(ctx, t, o)
 	w.ended(t, o)
-	return o.verdict.taskError()
+	return taskError(o.verdict)
 }
 
 // diedOf is why a message is a dead letter whose workers died.

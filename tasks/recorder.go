@@ -37,7 +37,7 @@ func (r recorder) accepted(d *delivery) string {
 	result := d.outcome.result
 	record := history.Record{
 		State: history.Sent, ID: d.noted.id, MessageID: d.message.MessageID, Mailing: d.mailing, Tags: d.noted.tags,
-		Due: d.attempt.due, At: d.attempt.now, Tries: d.attempt.retried + 1, Reply: redact.Reason(result.Reply, false),
+		Due: d.attempt.Due, At: d.attempt.Now, Tries: d.attempt.Retried + 1, Reply: redact.Reason(result.Reply, false),
 	}
 	to := history.Recipients(d.message)
 	if len(result.Refused) == 0 {
@@ -50,7 +50,7 @@ func (r recorder) accepted(d *delivery) string {
 	}
 	to = slices.DeleteFunc(to, func(addr string) bool { return slices.Contains(refused, addr) })
 	data := record.Append(nil, to, r.keeper.Secret())
-	if d.attempt.failSilently {
+	if d.attempt.FailSilently {
 		record.ID += "-refused" // as if there were a dead letter
 		record.State, record.Reply = history.Silent, redact.Reason(strings.Join(reasons, "; "), false)
 		data = record.Append(data, refused, r.keeper.Secret())
@@ -78,8 +78,8 @@ func (r recorder) ended(t *taskMessage, o outcome) []byte {
 	}
 	record := history.Record{State: state, ID: t.id, At: time.Now(), Tries: t.retried + 1, Reply: o.result.Reply}
 	record.Due = record.At
-	if o.verdict.reason != nil {
-		record.Reply = o.verdict.reason.Error()
+	if o.verdict.Reason != nil {
+		record.Reply = o.verdict.Reason.Error()
 	}
 	record.Reply = redact.Reason(record.Reply, false)
 	var to []string

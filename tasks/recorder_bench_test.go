@@ -17,7 +17,7 @@ func BenchmarkRecord(b *testing.B) {
 	keeper.Look(b.Context())
 	r := recorder{keeper: keeper}
 	d := &delivery{message: letters(1)[0].WithDefaults(mailer.Defaults{Hostname: "app.example.com"}), noted: noted{id: "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}}
-	d.attempt.now = time.Now()
+	d.attempt.Now = time.Now()
 	d.outcome.result.Reply = "250 2.0.0 Ok: queued as 4F1B2C3D5E"
 	size := 0
 	for b.Loop() {

@@ -456,10 +456,10 @@ func (s *sender) judge(d *delivery, r mailer.Result) (why error, wait bool) {
 	if mailer.ClassOf(r.Err) == mailer.Unavailable && !s.breaker.relayRefuses(d.name(), r.Err) {
 		r.Err = deliverypolicy.OfMessage(r.Err)
 	}
-	d.attempt.now = time.Now()
-	v := s.policy.decide(r.Err, d.attempt)
-	if v.action == hold {
-		return v.reason, true
+	d.attempt.Now = time.Now()
+	v := s.policy.Decide(r.Err, d.attempt)
+	if v.Action == hold {
+		return v.Reason, true
 	}
 	d.outcome = outcome{result: r, verdict: v, sender: s.number, soon: d.soon}
 	return nil, false
@@ -500,8 +500,8 @@ func (s *sender) inTime(d *delivery) error {
 		return errReplaced
 	}
 	a := d.attempt
-	a.now = time.Now()
-	if reason := s.policy.expired(a, 0); reason != nil {
+	a.Now = time.Now()
+	if reason := s.policy.Expired(a, 0); reason != nil {
 		return &expiredError{Reason: reason}
 	}
 	return s.breaker.refuses(s.probing)

@@ -33,13 +33,13 @@ func (w *Worker) processOne(ctx context.Context, t *taskMessage) error {
 		return err
 	}
 	w.recorder.record(ctx, t, o)
-	if o.verdict.action == complete || o.verdict.action == drop {
+	if o.verdict.Action == complete || o.verdict.Action == drop {
 		w.blobs.ended(t.key, t.payload)
 	}
 	if !t.reported() {
 		w.ended(t, o)
 	}
-	return o.verdict.taskError()
+	return taskError(o.verdict)
 }
 
 // try reads the message and sends it.
@@ -70,7 +70,7 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 	if t.name.Mailer != via.mailer {
 		return w.forward(ctx, t, via)
 	}
-	inTime, cancel := w.inTime(ctx, t, w.policy.expiry(t.attempt()))
+	inTime, cancel := w.inTime(ctx, t, w.policy.Expiry(t.attempt()))
 	defer cancel()
 	release, ok := via.room(inTime, t, t)
 	if !ok {
@@ -80,7 +80,7 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 	if err := w.fill(inTime, t, via, t.payload); mailer.ClassOf(err) == mailer.Unavailable {
 		return w.outOfTime(t, via, BackContents)
 	} else if err != nil {
-		return outcome{verdict: w.policy.decide(err, t.attempt())}, nil
+		return outcome{verdict: w.policy.Decide(err, t.attempt())}, nil
 	}
 	done, room, tripping := make(chan *delivery, 1), w.roomFor(t), via.holdsNow()
 	d := newDelivery(t, done)
@@ -121,7 +121,7 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 		t.handed.haltLike(d.outcome.paused)
 		return w.outOfTime(t, via, BackPaused)
 	}
-	if d.outcome.verdict.action == hold { // it was put back, and is wanted back
+	if d.outcome.verdict.Action == hold { // it was put back, and is wanted back
 		return w.outOfTime(t, via, why)
 	}
 	return d.outcome, nil
@@ -156,8 +156,8 @@ func (w *Worker) roomFor(t *taskMessage) <-chan struct{} {
 // expired returns why a message may not be sent any more, and what it has waited for.
 func (w *Worker) expired(t *taskMessage) error {
 	a := t.attempt()
-	a.now = time.Now()
-	reason := w.policy.expired(a, 0)
+	a.Now = time.Now()
+	reason := w.policy.Expired(a, 0)
 	if reason == nil {
 		return nil
 	}
@@ -204,7 +204,7 @@ func (w *Worker) forward(ctx context.Context, t *taskMessage, via *dispatcher) (
 	to.Mailer = via.mailer
 	// If it was there before, and its worker died when it had put it there, it may have been cancelled.
 	if cancelled, err := wasTakenBack(ctx, w.redis, to, t.base()); err != nil || cancelled {
-		return outcome{verdict: verdict{action: drop}}, err
+		return outcome{verdict: verdict{Action: drop}}, err
 	}
 	opts, err := w.movingOptions(t, to)
 	if err != nil {
@@ -216,7 +216,7 @@ func (w *Worker) forward(ctx context.Context, t *taskMessage, via *dispatcher) (
 		err = w.forwardOnce(ctx, t, to, opts)
 	}
 	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost, or the key belongs to another message
-		return outcome{verdict: w.policy.decide(err, t.attempt())}, nil
+		return outcome{verdict: w.policy.Decide(err, t.attempt())}, nil
 	}
 	return o, err
 }
@@ -253,17 +253,17 @@ func (w *Worker) movingOptions(t *taskMessage, to wire.QueueName) ([]asynq.Optio
 // one, and the relay's reply is kept. It comes before the task's end, so that a crash
 // between the two repeats and never loses. The outcome may turn out to be another one.
 func (w *Worker) settle(ctx context.Context, t *taskMessage, o outcome) (outcome, error) {
-	if o.verdict.action == deadLetter && o.result.Err == nil { // it was not on the wire
+	if o.verdict.Action == deadLetter && o.result.Err == nil { // it was not on the wire
 		var err error
 		if o, err = w.ledger.decided(ctx, t, o); err != nil {
 			return o, err
 		}
 	}
-	if o.verdict.action == deadLetter {
-		return o, rescue(ctx, w.redis, t.queue, t.id, redact.Reason(o.verdict.reason.Error(), true))
+	if o.verdict.Action == deadLetter {
+		return o, rescue(ctx, w.redis, t.queue, t.id, redact.Reason(o.verdict.Reason.Error(), true))
 	}
-	if o.verdict.action == retry {
-		w.noteTry(ctx, t, o.verdict.reason)
+	if o.verdict.Action == retry {
+		w.noteTry(ctx, t, o.verdict.Reason)
 	}
 	if len(o.result.Refused) > 0 {
 		if err := w.keepRefused(ctx, t, o); err != nil {
@@ -274,7 +274,7 @@ func (w *Worker) settle(ctx context.Context, t *taskMessage, o outcome) (outcome
 			return o, err
 		}
 	}
-	if o.verdict.action == complete && t.payload.KeepResult {
+	if o.verdict.Action == complete && t.payload.KeepResult {
 		w.keepResult(t, wire.NewResult(o.result))
 	}
 	return o, nil

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -58,7 +59,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		redis:       client,
 		client:      newProducer(client),
 		blobs:       newContents(client, cacheSize(cfg.Memory), *cfg.Logger),
-		policy:      policy{retryMin: cfg.RetryMin, retryMax: cfg.RetryMax, maxAge: cfg.MaxAge},
+		policy:      policy{deliverypolicy.Policy{RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, MaxAge: cfg.MaxAge}},
 		dispatchers: map[string]*dispatcher{},
 		isolation:   newIsolation(client, *cfg.Logger),
 		rounds:      newRounds(*cfg.Logger),
@@ -268,11 +269,11 @@ func (m inRedis) expired(_ string, meta wire.Meta, now time.Time) error {
 	if meta.Refused != "" { // it is to be a dead letter, as soon as a worker takes it
 		return errors.New(meta.Refused)
 	}
-	a := attempt{now: now, due: meta.DueAt}
+	a := attempt{Now: now, Due: meta.DueAt}
 	if meta.Deadline != nil {
-		a.deadline = *meta.Deadline
+		a.Deadline = *meta.Deadline
 	}
-	reason := m.policy.expired(a, 0)
+	reason := m.policy.Expired(a, 0)
 	if held := m.held[meta.Using]; reason != nil && held != nil {
 		if why := held(); why != nil {
 			return fmt.Errorf("%w: %w", reason, why)
