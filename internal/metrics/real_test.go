@@ -156,7 +156,8 @@ func (w *world) until(t *testing.T, want map[string]float64) (text string, serie
 		text, series = scrape(t, w.metrics)
 		there := true
 		for name, value := range want {
-			there = there && series[name] == value
+			got, ok := series[name]
+			there = there && ok && got == value
 		}
 		if there {
 			return text, series
