@@ -72,7 +72,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		w.recorder = recorder{keeper: w.history}
 	}
 	w.asynq = asynqbatch.New(client, asynqbatch.Config{
-		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Steps: steps(), Fetched: w.isolation.fetched, Logger: *cfg.Logger, Clock: cfg.clock,
+		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, TouchedFields: touchedFields(), Steps: steps(), Fetched: w.isolation.fetched, Logger: *cfg.Logger, Clock: cfg.clock,
 		History: kept,
 		Asleep:  w.watch.queues.Asleep, Took: w.watch.queues.Took,
 	})

@@ -40,8 +40,8 @@ local function paused(mailing)
 end
 `
 
-// luaAside is for the script that fetches. setAside(id, key, message, since) sets the task that was just made active aside if
-// its mailing is paused, and reports that. It puts it back and stops the fetch, with "stop", while those that were set aside
+// luaAside is for the script that fetches. setAside(id, key, message, since) sets the pending task that is next aside if
+// its mailing is paused, and reports that; the script takes it out of its list. It is "stop", and the task is to stay where it is, while those that were set aside
 // before it come back. KEYS are as in fetchScript, and ARGV[7] is wire.AsideUntil. A queue may have very many such tasks, each of up to a megabyte: the answer is "more" after so many.
 const luaAside = wire.LuaMailing + `
 local states, asides, bytes = {}, 0, 0
@@ -50,14 +50,11 @@ local function setAside(id, key, message, since)
   if not mailing then return false end
   if states[mailing] == nil then states[mailing] = redis.call("HGET", KEYS[5], "` + wire.FieldMailing + `" .. mailing) or "" end
   if states[mailing] == "` + wire.MailingBack + `" then
-    redis.call("LREM", KEYS[3], 1, id)
-    redis.call("RPUSH", KEYS[1], id)
     return "stop"
   elseif states[mailing] ~= "` + wire.MailingPaused + `" then
     return false
   end
   local list = string.sub(KEYS[1], 1, -8)
-  redis.call("LREM", KEYS[3], 1, id)
   redis.call("ZADD", list .. "scheduled", ARGV[7], id)
   redis.call("ZADD", string.sub(KEYS[5], 1, -7) .. "aside:" .. mailing, (tonumber(since) or redis.call("TIME")[1] * 1000000000) / 1000, id)
   redis.call("HSET", key, "state", "scheduled")
