@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -89,7 +90,7 @@ func (q *Queue) cancelAnywhere(ctx context.Context, id string) error {
 // placesOf are the queues of the same name that have a task with the ID, or the bulk task of
 // a message with that ID, but first.
 func (q *Queue) placesOf(ctx context.Context, first wire.QueueName, id string) ([]wire.QueueName, error) {
-	all, err := queueNames(ctx, q.redis)
+	all, err := find.Queues(ctx, q.redis)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +176,7 @@ redis.call("SET", KEYS[2], "1", "EX", ARGV[4])
 return "cancelled"`
 
 func (q *Queue) cancelInBulk(ctx context.Context, place wire.QueueName, task string, index int) (string, error) {
-	records, err := readRecords(ctx, q.redis, task, place)
+	records, err := find.Records(ctx, q.redis, task, place)
 	if err != nil || len(records) == 0 {
 		return "none", err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -106,20 +107,12 @@ func readLetters(ctx context.Context, client redis.UniversalClient, state string
 // failure. What has never failed, and is a dead letter because a person has archived it, has a reason too.
 func newLetter(at place, message, noted string) *DeadLetter {
 	m, _ := asynqbatch.ReadMessage(message) // what cannot be read is empty
-	l := &DeadLetter{ID: at.id, Queue: at.queue, Reason: reasonOf(noted, m.LastError), Tries: m.Retried + 1, At: m.LastFailed, Payload: m.Payload, kind: m.Type, score: at.score}
+	l := &DeadLetter{ID: at.id, Queue: at.queue, Reason: find.Reason(noted, m.LastError), Tries: m.Retried + 1, At: m.LastFailed, Payload: m.Payload, kind: m.Type, score: at.score}
 	if l.failed = !l.At.IsZero(); !l.failed {
 		l.Tries--
 		l.At = time.Unix(int64(at.score), 0)
 	}
 	return l
-}
-
-// reasonOf is the whole reason why a task has failed last, of what is noted and what asynq has.
-func reasonOf(noted, lastErr string) string {
-	if lastErr == "" || redact.Reason(noted, false) == lastErr {
-		return noted
-	}
-	return lastErr
 }
 
 // decode reads the message, or messages, of a letter: what is stored beside the queue is left out.

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/pauses"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -126,7 +127,7 @@ func (c *mailingCancel) ended(ctx context.Context) error {
 
 // each calls do with the tasks of the mailing, page by page, in all queues that have any of these lists.
 func (c *mailingCancel) each(ctx context.Context, lists []string, do func(place wire.QueueName, list string, ids []string) error) error {
-	names, err := queueNames(ctx, c.q.redis)
+	names, err := find.Queues(ctx, c.q.redis)
 	if err != nil {
 		return err
 	}
@@ -326,7 +327,7 @@ return table.concat(said)`)
 
 func (c *mailingCancel) cancelBulk(ctx context.Context, place wire.QueueName, task string) error {
 	queue := place.String()
-	records, err := readRecords(ctx, c.q.redis, task, place)
+	records, err := find.Records(ctx, c.q.redis, task, place)
 	if err != nil {
 		return err
 	}

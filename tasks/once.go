@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -71,35 +72,35 @@ func (t onceTask) handOver(ctx context.Context, look bool, put func(id string) e
 }
 
 // judge decides what an earlier task means for a hand-over.
-func (t onceTask) judge(ctx context.Context, found *record, err error) (id string, _ error) {
+func (t onceTask) judge(ctx context.Context, found *find.Record, err error) (id string, _ error) {
 	if err != nil {
 		return "", redisconn.NotQueued(ctx, err)
 	}
 	if s, bad := wire.DecodeMeta(found.Payload); bad != nil || s.Digest != t.digest {
-		err = &IdempotencyError{Key: t.key, ID: found.id}
-	} else if found.state == "archived" {
-		err = &DeadLetterError{ID: found.id, Queue: found.place.String(), Reason: reasonOf(found.reason, found.LastError)}
+		err = &IdempotencyError{Key: t.key, ID: found.ID}
+	} else if found.State == "archived" {
+		err = &DeadLetterError{ID: found.ID, Queue: found.Place.String(), Reason: found.Reason()}
 	}
 	if err != nil {
-		return found.id, &mailer.SendError{Class: mailer.Permanent, Step: stepQueue, Err: err}
+		return found.ID, &mailer.SendError{Class: mailer.Permanent, Step: stepQueue, Err: err}
 	}
-	return found.id, nil
+	return found.ID, nil
 }
 
 // elsewhere returns the earlier task if it is not in its place: it was forwarded, or a program has put it
 // there that knows the mailers and this one does not, or one of the time when a key's place was a part of the queue.
 // If there is none, free is the ID that the next task has.
-func (t onceTask) elsewhere(ctx context.Context) (found *record, free string, err error) {
+func (t onceTask) elsewhere(ctx context.Context) (found *find.Record, free string, err error) {
 	if len(t.others) == 0 {
 		return nil, t.id, nil
 	}
-	records, err := readRecords(ctx, t.redis, t.id, t.others...)
+	records, err := find.Records(ctx, t.redis, t.id, t.others...)
 	if err != nil {
 		return nil, "", err
 	}
 	last := t.id
 	for _, r := range records {
-		found, free, err := t.resolve(ctx, r.place, t.id)
+		found, free, err := t.resolve(ctx, r.Place, t.id)
 		if err != nil || found != nil {
 			return found, "", err
 		}
@@ -112,29 +113,29 @@ func (t onceTask) elsewhere(ctx context.Context) (found *record, free string, er
 
 // resolve returns the task with an ID in a place, or the one that took its place there or, if it was
 // forwarded, where that went. If there is none, free is the ID that the next task has.
-func (t onceTask) resolve(ctx context.Context, place wire.QueueName, id string) (found *record, free string, err error) {
-	records, err := readRecords(ctx, t.redis, id, place)
+func (t onceTask) resolve(ctx context.Context, place wire.QueueName, id string) (found *find.Record, free string, err error) {
+	records, err := find.Records(ctx, t.redis, id, place)
 	if err != nil || len(records) == 0 {
 		return nil, id, err
 	}
 	r := records[0]
 	switch {
-	case r.next != "":
-		found, free, err = t.resolve(ctx, place, r.next)
+	case r.Next != "":
+		found, free, err = t.resolve(ctx, place, r.Next)
 		if found != nil || err != nil {
 			return found, free, err
 		}
-		if r.cancelled || free != r.next { // a worker may have it yet, or what a replay has made of it
+		if r.Cancelled || free != r.Next { // a worker may have it yet, or what a replay has made of it
 			return nil, free, t.keep(ctx, place, id)
 		}
-		return nil, id, setFree(ctx, t.redis, place, id, r.next)
-	case r.cancelled: // a program of an older version has told its worker, and that is all
+		return nil, id, setFree(ctx, t.redis, place, id, r.Next)
+	case r.Cancelled: // a program of an older version has told its worker, and that is all
 		if _, err := takeBack(ctx, t.redis, place, id, t.held); err != nil {
 			return nil, "", err
 		}
 		return nil, id, nil // if it is not free, that is seen when the task is put there
 	}
-	if t.using == "" || place.Mailer != "" || r.state != "completed" && !r.decided {
+	if t.using == "" || place.Mailer != "" || r.State != "completed" && !r.Decided {
 		return &r, "", nil
 	}
 	return t.resolveForwarded(ctx, r)
@@ -142,23 +143,23 @@ func (t onceTask) resolve(ctx context.Context, place wire.QueueName, id string) 
 
 // resolveForwarded is resolve for a task in the queue of those who do not know the mailers: it has gone, or is
 // about to go, to the queue of its mailer.
-func (t onceTask) resolveForwarded(ctx context.Context, r record) (found *record, free string, err error) {
-	to := r.place
+func (t onceTask) resolveForwarded(ctx context.Context, r find.Record) (found *find.Record, free string, err error) {
+	to := r.Place
 	to.Mailer = t.using
-	found, free, err = t.resolve(ctx, to, r.id)
+	found, free, err = t.resolve(ctx, to, r.ID)
 	if found != nil || err != nil {
 		return found, free, err
 	}
-	if r.state != "completed" { // it is on its way, unless it was cancelled where it has arrived
-		cancelled, err := wasTakenBack(ctx, t.redis, to, r.base())
+	if r.State != "completed" { // it is on its way, unless it was cancelled where it has arrived
+		cancelled, err := wasTakenBack(ctx, t.redis, to, r.Base())
 		if err != nil || !cancelled {
 			return &r, "", err
 		}
 	}
-	if free != r.id { // cancelled there
-		return nil, free, leaveMark(ctx, t.redis, r.place, r.id, "", free, t.kept)
+	if free != r.ID { // cancelled there
+		return nil, free, leaveMark(ctx, t.redis, r.Place, r.ID, "", free, t.kept)
 	}
-	return nil, r.id, setFree(ctx, t.redis, r.place, r.id, "")
+	return nil, r.ID, setFree(ctx, t.redis, r.Place, r.ID, "")
 }
 
 // keep makes a mark last for as long as the task that is about to take its place.
@@ -224,13 +225,13 @@ return "cancelled"`)
 // for so long.
 func takeBack(ctx context.Context, client redis.UniversalClient, place wire.QueueName, id string, held time.Duration) (answer string, err error) {
 	queue, base, next := place.String(), id, ""
-	records, err := readRecords(ctx, client, id, place)
+	records, err := find.Records(ctx, client, id, place)
 	if err != nil {
 		return "", err
 	}
 	if handover.IsOnceID(id) {
 		if len(records) > 0 {
-			base = records[0].base()
+			base = records[0].Base()
 		}
 		next = handover.NextID(id)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/blobstore"
+	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -335,7 +336,7 @@ func (k *knownQueues) matching(ctx context.Context, client redis.UniversalClient
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.asked.IsZero() || time.Since(k.asked) > knownFor {
-		names, err := queueNames(ctx, client)
+		names, err := find.Queues(ctx, client)
 		if err != nil {
 			return nil, err
 		}

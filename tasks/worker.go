@@ -15,6 +15,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
+	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -342,9 +343,9 @@ func skew(ctx context.Context, client redis.UniversalClient, now func() time.Tim
 func recordBuried(ctx context.Context, client redis.UniversalClient, queue string, ids []string) {
 	place := wire.ParseQueueName(queue)
 	for _, id := range ids {
-		if records, err := readRecords(ctx, client, id, place); err == nil && len(records) > 0 {
+		if records, err := find.Records(ctx, client, id, place); err == nil && len(records) > 0 {
 			r := records[0]
-			history.Ended(ctx, client, queue, id, r.Type, r.Payload, history.Dead, reasonOf(r.reason, r.LastError))
+			history.Ended(ctx, client, queue, id, r.Type, r.Payload, history.Dead, r.Reason())
 		}
 	}
 }
