@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 
+	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -46,7 +47,7 @@ func (b *bulk) noteDown(err error) {
 	case mailer.Unavailable:
 		b.down = err
 	case mailer.Unknown:
-		b.down = &mailer.SendError{Class: mailer.Unavailable, Step: stepQueue, Err: errors.New("not queued: Redis has not answered for a message before this one")}
+		b.down = &mailer.SendError{Class: mailer.Unavailable, Step: handover.StepQueue, Err: errors.New("not queued: Redis has not answered for a message before this one")}
 	case mailer.Temporary, mailer.Permanent:
 	}
 }

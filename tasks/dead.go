@@ -14,6 +14,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks/internal/producer"
 )
 
 // A dead letter is an archived task of asynq, so asynqmon shows it. But asynq drops
@@ -38,14 +39,14 @@ func rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason
 // DeadLetters is the way to the messages that could not be delivered.
 type DeadLetters struct {
 	redis     redis.UniversalClient
-	client    *producer
+	client    *producer.Producer
 	inspector *asynq.Inspector
 }
 
 // NewDeadLetters returns the dead letters in the given Redis, which it does not close.
 func NewDeadLetters(client redis.UniversalClient) *DeadLetters {
 	return &DeadLetters{
-		redis: client, client: newProducer(client), inspector: asynq.NewInspectorFromRedisClient(client),
+		redis: client, client: producer.New(client), inspector: asynq.NewInspectorFromRedisClient(client),
 	}
 }
 
@@ -89,7 +90,7 @@ func (d *DeadLetters) Survey(ctx context.Context, f Filter, newest int) (Survey,
 }
 
 func (d *DeadLetters) list() letterList {
-	return letterList{redis: d.redis, contents: d.client.contents, state: stateArchived, places: d.places}
+	return letterList{redis: d.redis, contents: d.client.Contents, state: stateArchived, places: d.places}
 }
 
 // places yields where the dead letters of a queue are, oldest first.

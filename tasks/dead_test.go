@@ -93,7 +93,7 @@ func TestDeadLetters_replayOldPart(t *testing.T) {
 		DueAt: time.Now().Add(-1000 * time.Hour), Deadline: new(time.Now().Add(-900 * time.Hour)),
 		Recipients: []string{"gone@example.com"}, Refused: "550 no such user",
 	}, Message: m}
-	if err := enqueue(t.Context(), h.queue.client, p, "part"); err != nil {
+	if err := h.queue.client.Enqueue(t.Context(), p, "part"); err != nil {
 		t.Fatal(err)
 	}
 	h.start(h.config())

@@ -9,15 +9,15 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/mailpouch/mailpouch/internal/blobstore"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks/internal/producer"
 )
 
 // letterList is the messages that failed and are in one state of asynq's: dead letters, or those that are tried again.
 type letterList struct {
 	redis    redis.UniversalClient
-	contents contents
+	contents producer.Contents
 	state    string
 	places   func(ctx context.Context, queue string) iter.Seq2[place, error] // of a queue's, oldest first
 }
@@ -126,39 +126,18 @@ func (s letterList) complete(ctx context.Context, l *DeadLetter) error {
 	if err := l.readHistory(ctx, s.redis); err != nil || l.blobs == nil {
 		return err
 	}
-	list := make([]blobstore.Blob, len(l.blobs.Blobs))
-	for i, b := range l.blobs.Blobs {
-		list[i] = blobOf(b)
-	}
-	contents, faults, err := s.contents.store.Read(ctx, list)
+	missing, err := s.contents.FillFound(ctx, l.blobs)
 	if err != nil {
 		return err
 	}
-	for i, b := range l.blobs.Blobs {
-		b.Put(l.Message, contents[i])
-		if faults[i] != nil {
-			l.Missing = append(l.Missing, lost(l.blobs, b, faults[i]).Error())
-		}
-	}
-	l.blobs = nil
+	l.Missing, l.blobs = missing, nil
 	return nil
 }
 
-// rawBeginning is enough for most headers.
-const rawBeginning = 16 << 10
-
 // beginRaw fills in the beginning of a raw message that is a blob, if it is there.
 func (s letterList) beginRaw(ctx context.Context, l *DeadLetter) {
-	if l.blobs == nil {
-		return
-	}
-	for _, b := range l.blobs.Blobs {
-		if b.Part != wire.PartRaw {
-			continue
-		}
-		if head, err := s.contents.store.Head(ctx, b.Hash, rawBeginning); err == nil {
-			b.Put(l.Message, head)
-		}
+	if l.blobs != nil {
+		s.contents.BeginRaw(ctx, l.blobs)
 	}
 }
 

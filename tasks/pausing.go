@@ -2,7 +2,6 @@ package tasks
 
 import (
 	"context"
-	"os"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -34,12 +33,6 @@ func NewPauses(client redis.UniversalClient) *Pauses {
 // Pause pauses something, in all its parts and for all workers. By and At may be left out. What is paused already stays so, and
 // that pause is returned. A queue or a mailer that Redis knows nothing of is an UnknownTargetError.
 func (p *Pauses) Pause(ctx context.Context, what Pause) (before *Pause, err error) {
-	if what.By == "" {
-		what.By = hostName()
-	}
-	if what.At.IsZero() {
-		what.At = time.Now().UTC().Truncate(time.Millisecond)
-	}
 	return pauses.Set(ctx, p.redis, what)
 }
 
@@ -50,14 +43,6 @@ func (p *Pauses) Resume(ctx context.Context, what PauseTarget) (bool, error) {
 
 // List returns what is paused, the oldest pause first.
 func (p *Pauses) List(ctx context.Context) ([]Pause, error) { return pauses.List(ctx, p.redis) }
-
-func hostName() string {
-	host, err := os.Hostname()
-	if err != nil {
-		return "unknown host"
-	}
-	return host
-}
 
 // pausing sees to it in a worker that what is paused goes back, and that all parts of a queue are paused as one of them.
 type pausing struct {

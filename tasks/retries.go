@@ -12,6 +12,9 @@ import (
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks/internal/cancel"
+	"github.com/mailpouch/mailpouch/tasks/internal/once"
+	"github.com/mailpouch/mailpouch/tasks/internal/producer"
 )
 
 // Retry is a message that has failed and will be tried again.
@@ -26,8 +29,8 @@ func (l *DeadLetter) next() time.Time { return time.Unix(int64(l.score), 0) }
 // Retries is the way to the messages that wait for their next try.
 type Retries struct {
 	redis  redis.UniversalClient
-	client *producer
-	queue  *Queue
+	client *producer.Producer
+	cancel cancel.Canceller
 }
 
 // ErrNoRetry reports that no message with an ID waits for its next try.
@@ -35,7 +38,7 @@ var ErrNoRetry = errors.New("no message that is to be tried again")
 
 // NewRetries returns the messages in the given Redis, which it does not close, that wait for their next try.
 func NewRetries(client redis.UniversalClient) *Retries {
-	return &Retries{redis: client, client: newProducer(client), queue: NewQueue(client, QueueConfig{})}
+	return &Retries{redis: client, client: producer.New(client), cancel: cancel.Canceller{Redis: redisconn.ForProgram(client), Held: once.HeldAtMost}}
 }
 
 // Each yields the messages that a filter means, in the order of their next tries in each queue, as DeadLetters.Each does.
@@ -63,7 +66,7 @@ func (r *Retries) Survey(ctx context.Context, f Filter, newest int) (s Survey, l
 }
 
 func (r *Retries) list() letterList {
-	return letterList{redis: r.redis, contents: r.client.contents, state: stateRetry, places: r.places}
+	return letterList{redis: r.redis, contents: r.client.Contents, state: stateRetry, places: r.places}
 }
 
 func (r *Retries) places(ctx context.Context, queue string) iter.Seq2[place, error] {
@@ -103,13 +106,13 @@ func (r *Retries) Now(ctx context.Context, queue, id string) error {
 	case n == 0:
 		return fmt.Errorf("tasks: %s: %w", id, ErrNoRetry)
 	}
-	r.client.hints.Queued(ctx, queue, true)
+	r.client.Hints.Queued(ctx, queue, true)
 	return nil
 }
 
 // Cancel takes a message back, as Queue.Cancel does: it goes without a trace.
 func (r *Retries) Cancel(ctx context.Context, queue, id string) error {
-	err := r.queue.cancel(ctx, wire.ParseQueueName(queue), id)
+	err := r.cancel.Task(ctx, wire.ParseQueueName(queue), id)
 	if errors.Is(err, ErrNoTask) || errors.Is(err, ErrTooLate) {
 		return fmt.Errorf("tasks: %s: %w", id, ErrNoRetry)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/once"
 )
 
 // processOne runs a task of one message.
@@ -34,7 +35,7 @@ func (w *Worker) processOne(ctx context.Context, t *taskMessage) error {
 	}
 	w.recorder.record(ctx, t, o)
 	if o.verdict.Action == complete || o.verdict.Action == drop {
-		w.blobs.ended(t.key, t.payload)
+		w.blobs.Ended(t.key, t.payload)
 	}
 	if !t.reported() {
 		w.ended(t, o)
@@ -134,7 +135,7 @@ func (w *Worker) fill(ctx context.Context, t *taskMessage, via *dispatcher, p *w
 	}
 	ctx, cancel := via.untilBack(ctx, t)
 	defer cancel()
-	return w.blobs.fill(ctx, p)
+	return w.blobs.Fill(ctx, p)
 }
 
 // outOfTime is what becomes of a message that does not come to the wire: it has expired, or it is given back.
@@ -203,7 +204,7 @@ func (w *Worker) forward(ctx context.Context, t *taskMessage, via *dispatcher) (
 	to := t.name
 	to.Mailer = via.mailer
 	// If it was there before, and its worker died when it had put it there, it may have been cancelled.
-	if cancelled, err := wasTakenBack(ctx, w.redis, to, t.base()); err != nil || cancelled {
+	if cancelled, err := once.WasTakenBack(ctx, w.redis, to, t.base()); err != nil || cancelled {
 		return outcome{verdict: verdict{Action: drop}}, err
 	}
 	opts, err := w.movingOptions(t, to)
@@ -211,7 +212,7 @@ func (w *Worker) forward(ctx context.Context, t *taskMessage, via *dispatcher) (
 		return o, err
 	}
 	if t.payload.Digest == "" {
-		err = enqueue(ctx, w.client, t.payload, t.id, opts...)
+		err = w.client.Enqueue(ctx, t.payload, t.id, opts...)
 	} else {
 		err = w.forwardOnce(ctx, t, to, opts)
 	}
@@ -224,11 +225,11 @@ func (w *Worker) forward(ctx context.Context, t *taskMessage, via *dispatcher) (
 // forwardOnce puts a message that is to be handed over once where its mailer's are. If that has
 // it already, even as a dead letter, nothing is left to do.
 func (w *Worker) forwardOnce(ctx context.Context, t *taskMessage, to wire.QueueName, opts []asynq.Option) error {
-	once := onceTask{
-		redis: w.redis, place: to, id: t.id, key: t.id, using: t.payload.Using, digest: t.payload.Digest,
-		held: heldAtMost, kept: w.cfg.MaxAge + replayedFor,
+	task := once.Task{
+		Redis: w.redis, Place: to, ID: t.id, Key: t.id, Using: t.payload.Using, Digest: t.payload.Digest,
+		Held: once.HeldAtMost, Kept: w.cfg.MaxAge + once.ReplayedFor,
 	}
-	_, err := once.handOver(ctx, false, func(id string) error { return put(ctx, w.client, t.payload, id, opts...) })
+	_, err := task.HandOver(ctx, false, func(id string) error { return w.client.Put(ctx, t.payload, id, opts...) })
 	if dead := new(DeadLetterError); errors.As(err, &dead) {
 		return nil
 	}
@@ -351,5 +352,5 @@ func (w *Worker) enqueueRemainder(ctx context.Context, t *taskMessage, p *wire.P
 	name := t.name
 	name.Bulk = false
 	opts = append(opts, asynq.Queue(name.String()), asynq.MaxRetry(t.maxRetry+spareRetry), asynq.Timeout(t.timeout))
-	return enqueue(ctx, w.client, p, t.payload.BaseID(t.id)+suffix, opts...)
+	return w.client.Enqueue(ctx, p, t.payload.BaseID(t.id)+suffix, opts...)
 }

@@ -21,19 +21,20 @@ import (
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/sweep"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks/internal/producer"
 )
 
 // Worker takes messages from the queue and delivers them.
 type Worker struct {
 	cfg         WorkerConfig
 	redis       redis.UniversalClient
-	client      *producer
+	client      *producer.Producer
 	policy      policy
 	asynq       *asynqbatch.Client
 	ledger      *ledger
 	history     *history.Keeper
 	recorder    recorder
-	blobs       contents
+	blobs       producer.Contents
 	dispatchers map[string]*dispatcher // by mailer
 	inFlight    inFlight
 	rounds      *rounds
@@ -58,8 +59,8 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	w := &Worker{
 		cfg:         cfg,
 		redis:       client,
-		client:      newProducer(client),
-		blobs:       newContents(client, cacheSize(cfg.Memory), *cfg.Logger),
+		client:      producer.New(client),
+		blobs:       producer.NewContents(client, cacheSize(cfg.Memory), *cfg.Logger),
 		policy:      policy{deliverypolicy.Policy{RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, MaxAge: cfg.MaxAge}},
 		dispatchers: map[string]*dispatcher{},
 		isolation:   newIsolation(client, *cfg.Logger),
@@ -149,7 +150,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	keeping, letGo := context.WithCancel(context.WithoutCancel(ctx))
 	defer letGo()
 	var keeper sync.WaitGroup
-	keeper.Go(func() { w.blobs.store.Run(keeping) })
+	keeper.Go(func() { w.blobs.Run(keeping) })
 	keeper.Go(func() { w.history.Run(ctx) })
 	keeper.Go(func() { watchSkew(keeping, w.redis, w.cfg.Observers, *w.cfg.Logger) })
 	keeper.Go(func() {

@@ -32,6 +32,9 @@ var arrows = []struct {
 	{module, []string{"mailer", "settings", "backends", "tasks"}, []string{"github.com/redis/go-redis/v9"}}, // the root
 	{"tasks/queuetest", []string{"mailer", "internal/deliverypolicy", "internal/handover", "internal/redact", "internal/wire"}, nil},
 	{"tasks/internal/lookup", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/history", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
+	{"tasks/internal/producer", []string{"mailer", "internal/asynqbatch", "internal/blobstore", "internal/queuewatch", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
+	{"tasks/internal/once", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/handover", "internal/history", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
+	{"tasks/internal/cancel", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/handover", "internal/history", "internal/pauses", "internal/redisconn", "internal/wire", "tasks/internal/once"}, []string{"github.com/redis/go-redis/v9"}},
 	{"tasks", []string{"mailer", "tasks/internal/", "internal/find", "internal/history", "internal/blobstore", "internal/deliverypolicy", "internal/handover", "internal/redact", "internal/asynqbatch", "internal/batcher", "internal/redisconn", "internal/sweep", "internal/wire", "internal/pauses", "internal/presence", "internal/queuewatch"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
 	{"adminlog", []string{"mailer"}, []string{"github.com/rs/zerolog"}},
 	{"tracing", []string{"mailer", "backends/smtp"}, []string{"go.opentelemetry.io/otel"}},
