@@ -16,6 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/letters"
 	"github.com/mailpouch/mailpouch/tasks/internal/once"
 )
 
@@ -261,7 +262,7 @@ func (w *Worker) settle(ctx context.Context, t *taskMessage, o outcome) (outcome
 		}
 	}
 	if o.verdict.Action == deadLetter {
-		return o, rescue(ctx, w.redis, t.queue, t.id, redact.Reason(o.verdict.Reason.Error(), true))
+		return o, letters.Rescue(ctx, w.redis, t.queue, t.id, redact.Reason(o.verdict.Reason.Error(), true))
 	}
 	if o.verdict.Action == retry {
 		w.noteTry(ctx, t, o.verdict.Reason)
@@ -331,8 +332,8 @@ return 0`
 
 // noteTry notes a try that has failed, for people who look at the message. It is no harm if that cannot be done.
 func (w *Worker) noteTry(ctx context.Context, t *taskMessage, reason error) {
-	if n := t.tries() + 1; n <= maxTries {
-		_ = w.redis.Eval(ctx, noteTryScript, []string{t.key}, tryField(n), tryOf(n, time.Now(), reason).encode()).Err()
+	if n := t.tries() + 1; n <= letters.MaxTries {
+		_ = w.redis.Eval(ctx, noteTryScript, []string{t.key}, letters.TryField(n), letters.NewTry(n, time.Now(), reason).Encode()).Err()
 	}
 }
 
@@ -343,7 +344,7 @@ func (w *Worker) awaitRetry(ctx context.Context, t *taskMessage, suffix string, 
 	name.Bulk = false
 	n, now := t.tries()+1, time.Now()
 	_ = asynqbatch.AwaitRetry(ctx, w.redis, name.String(), t.payload.BaseID(t.id)+suffix, redact.Reason(reason.Error(), false), now,
-		tryField(n), tryOf(n, now, reason).encode())
+		letters.TryField(n), letters.NewTry(n, now, reason).Encode())
 }
 
 // enqueueRemainder enqueues what is left of a message as a task of its own, which waits

@@ -1,4 +1,4 @@
-package tasks
+package letters
 
 import (
 	"bytes"
@@ -58,6 +58,17 @@ type Try struct {
 
 // Mailer is the name of the mailer whose queue the message is in, "" for the default one.
 func (l *DeadLetter) Mailer() string { return wire.ParseQueueName(l.Queue).Mailer }
+
+// Subject is the subject of the message, if there is one that can be read.
+func (l *DeadLetter) Subject() string {
+	switch {
+	case l.Message == nil:
+		return ""
+	case l.Message.Subject != "":
+		return l.Message.Subject
+	}
+	return l.Message.RawHeader("Subject")
+}
 
 // place is where a task is, and the time that asynq has with it in a sorted set.
 type place struct {
@@ -159,19 +170,19 @@ func (l *DeadLetter) decodeMany() {
 	}
 }
 
-// maxTries is how many tries of a message are remembered: the first ones, and the last one always.
-const maxTries = 50
+// MaxTries is how many tries of a message are remembered: the first ones, and the last one always.
+const MaxTries = 50
 
-// tryField is where the record of a task has one of its tries.
-func tryField(number int) string { return wire.FieldTry + strconv.Itoa(number) }
+// TryField is where the record of a task has one of its tries.
+func TryField(number int) string { return wire.FieldTry + strconv.Itoa(number) }
 
-// tryOf is a try as the record has it.
-func tryOf(number int, at time.Time, reason error) Try {
+// NewTry is a try as the record has it.
+func NewTry(number int, at time.Time, reason error) Try {
 	return Try{Number: number, At: at.UTC().Truncate(time.Second), Reason: redact.Cut(redact.Reason(reason.Error(), true), maxTryReason)}
 }
 
-// encode is the try as the record has it.
-func (t Try) encode() string {
+// Encode is the try as the record has it.
+func (t Try) Encode() string {
 	data, _ := json.Marshal(t) // it has nothing that cannot be
 	return string(data)
 }
@@ -180,9 +191,9 @@ const maxTryReason = 500 // characters
 
 // readHistory fills in the history of a letter.
 func (l *DeadLetter) readHistory(ctx context.Context, client redis.UniversalClient) error {
-	fields := make([]string, min(max(l.Tries, 1), maxTries))
+	fields := make([]string, min(max(l.Tries, 1), MaxTries))
 	for i := range fields {
-		fields[i] = tryField(i + 1)
+		fields[i] = TryField(i + 1)
 	}
 	values, err := client.HMGet(ctx, asynqbatch.TaskKey(l.Queue, l.ID), fields...).Result()
 	if err != nil {

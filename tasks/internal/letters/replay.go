@@ -1,4 +1,4 @@
-package tasks
+package letters
 
 import (
 	"bytes"

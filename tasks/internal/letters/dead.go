@@ -1,4 +1,6 @@
-package tasks
+// Package letters is the messages that have failed: dead letters, and those that will be tried again. It lists them, tells why they
+// failed, and does what people want done with them.
+package letters
 
 import (
 	"context"
@@ -27,9 +29,9 @@ func archiveKey(queue string) string { return "asynq:{" + queue + "}:archived" }
 
 func pendingKey(queue string) string { return "asynq:{" + queue + "}:pending" }
 
-// rescue comes before a task is archived. It moves the dead letters of its queue that asynq
+// Rescue comes before a task is archived. It moves the dead letters of its queue that asynq
 // would soon drop, and notes the whole reason, for asynq gets it without addresses.
-func rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason string) error {
+func Rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason string) error {
 	if err := asynqbatch.MakeRoom(ctx, client, queue, asynqbatch.TaskKey(queue, id), reason); err != nil {
 		return redisconn.Unavailable(err)
 	}
@@ -89,8 +91,8 @@ func (d *DeadLetters) Survey(ctx context.Context, f Filter, newest int) (Survey,
 	return d.list().survey(ctx, f, newest)
 }
 
-func (d *DeadLetters) list() letterList {
-	return letterList{redis: d.redis, contents: d.client.Contents, state: stateArchived, places: d.places}
+func (d *DeadLetters) list() list {
+	return list{redis: d.redis, contents: d.client.Contents, state: stateArchived, places: d.places}
 }
 
 // places yields where the dead letters of a queue are, oldest first.
