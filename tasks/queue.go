@@ -21,6 +21,7 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks/internal/once"
 	"github.com/mailpouch/mailpouch/tasks/internal/producer"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
 // QueueConfig configures a Queue. The zero value is usable.
@@ -254,7 +255,7 @@ func (q *Queue) CheckSize(m *mailer.EmailMessage) error {
 	if q.cfg.MaxMessageSize <= 0 {
 		return nil
 	}
-	return checkSize(m, q.cfg.MaxMessageSize)
+	return weight.Check(m, q.cfg.MaxMessageSize)
 }
 
 // handOver enqueues a task and returns its ID. With a key the ID derives from that, and

@@ -231,7 +231,7 @@ func (w *Worker) forwardOnce(ctx context.Context, t *taskMessage, to wire.QueueN
 		Held: once.HeldAtMost, Kept: w.cfg.MaxAge + once.ReplayedFor,
 	}
 	_, err := task.HandOver(ctx, false, func(id string) error { return w.client.Put(ctx, t.payload, id, opts...) })
-	if dead := new(DeadLetterError); errors.As(err, &dead) {
+	if dead := new(mailer.DeadLetterError); errors.As(err, &dead) {
 		return nil
 	}
 	return err

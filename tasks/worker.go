@@ -22,6 +22,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/sweep"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/tasks/internal/producer"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
 // Worker takes messages from the queue and delivers them.
@@ -60,7 +61,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		cfg:         cfg,
 		redis:       client,
 		client:      producer.New(client),
-		blobs:       producer.NewContents(client, cacheSize(cfg.Memory), *cfg.Logger),
+		blobs:       producer.NewContents(client, weight.CacheSize(cfg.Memory), *cfg.Logger),
 		policy:      policy{deliverypolicy.Policy{RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, MaxAge: cfg.MaxAge}},
 		dispatchers: map[string]*dispatcher{},
 		isolation:   newIsolation(client, *cfg.Logger),
@@ -161,7 +162,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	var watching sync.WaitGroup
 	watching.Go(func() { w.watch.run(ctx) })
-	watching.Go(func() { newPausing(w.redis, w.cfg, w.dispatchers).run(ctx) })
+	watching.Go(func() { newPausing(w.redis, *w.cfg.Logger, w.dispatchers).run(ctx) })
 	w.log.Info().Int("connections", w.cfg.Connections).Int("batch_size", w.cfg.BatchSize).Msg("worker started")
 
 	<-ctx.Done()
