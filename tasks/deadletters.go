@@ -11,21 +11,111 @@ import (
 
 // DeadLetter is a message, or those of its recipients, that could not be delivered and
 // will not be tried again by itself.
+//
+//	type DeadLetter struct {
+//		ID     string // of the task
+//		Queue  string
+//		Reason string    // the last error, with addresses
+//		Tries  int       // that the message had
+//		At     time.Time // of the last one
+//
+//		// Message is nil if the task could not be read, or has many messages; Payload is what it holds.
+//		Message    *mailer.EmailMessage
+//		Messages   int      // of a task of bulk mail that is a dead letter as a whole; 0 for others
+//		Recipients []string // bare addresses: those of the message that it did not reach
+//		Tags       []string
+//		Mailing    string
+//		Payload    []byte
+//
+//		// Missing names the attachments and bodies whose content is lost: it was stored beside
+//		// the queue and is not there any more. They are empty in Message.
+//		Missing []string
+//
+//		// History has the tries that Redis remembers, oldest first: those of this task after which the message was to be
+//		// tried again, and the last one. Get alone fills it in.
+//		History []Try
+//		// Has unexported fields.
+//	}
+//
+//	// Mailer is the name of the mailer whose queue the message is in, "" for the default one.
+//	func (l *DeadLetter) Mailer() string
+//
+//	// Subject is the subject of the message, if there is one that can be read.
+//	func (l *DeadLetter) Subject() string
 type DeadLetter = letters.DeadLetter
 
 // Try is one try of a message that has failed.
+//
+//	type Try struct {
+//		Number int       `json:"try"`
+//		At     time.Time `json:"at"`
+//		Reason string    `json:"reason"` // with addresses
+//	}
 type Try = letters.Try
 
 // Filter says which messages that failed are meant: those for which all of it holds. The zero value means all.
+//
+//	type Filter struct {
+//		Queue  string // as producers call it, of every mailer, or as asynq has it
+//		Mailer string // the name of a mailer; "default" is the one without
+//
+//		Reason string // the reason contains it, in whatever case
+//		Group  string // the reason is of this group: see ReasonGroup
+//
+//		// To is an address, in whatever case; "@example.com" is all of a domain, and a text without an @ is a part of an
+//		// address.
+//		To      string
+//		Subject string // the subject contains it, in whatever case
+//		Tag     string
+//		Mailing string
+//
+//		Since, Until time.Time // of the last try; Until is not of it
+//
+//		// Masked compares reasons as they are shown where addresses are masked: nobody can find out an address by asking.
+//		Masked bool
+//	}
+//
+//	// HasQueue reports whether letters of a queue of asynq's, by its name there, may be meant.
+//	func (f Filter) HasQueue(queue string) bool
+//
+//	// Matches reports whether a letter is meant.
+//	func (f Filter) Matches(l *DeadLetter) bool
+//
+//	// Set sets a field to what a person has written: "queue", "mailer", "reason", "group", "to", "subject", "tag", "mailing",
+//	// and "since" and "until", which are a time, a day, or how long ago in d, h, m or s. A value that says nothing sets
+//	// nothing. The error is a FilterError.
+//	func (f *Filter) Set(name, value string, now time.Time) error
 type Filter = letters.Filter
 
 // FilterError is the error of a filter that means nothing.
+//
+//	type FilterError struct {
+//		Name   string // of the field, as Set has it
+//		Reason string // what is wrong, and what is expected
+//	}
+//
+//	func (e *FilterError) Error() string
 type FilterError = letters.FilterError
 
 // Survey is how many messages failed for which reason.
+//
+//	type Survey struct {
+//		Total  int
+//		Groups []ReasonCount // the most frequent ones first
+//		Others int           // messages of further groups, of which there are too many
+//
+//		Newest []*DeadLetter // as DeadLetters.Summary has them, those that failed last first
+//	}
 type Survey = letters.Survey
 
 // ReasonCount is the messages of one ReasonGroup.
+//
+//	type ReasonCount struct {
+//		Group  string         `json:"reason"`
+//		Count  int            `json:"count"`
+//		Queues map[string]int `json:"queues"` // how many are in each of asynq's queues
+//		Newest time.Time      `json:"newest"` // when the newest failed last
+//	}
 type ReasonCount = letters.ReasonCount
 
 // ReasonGroup is what reasons have in common that differ only in addresses, numbers and how often was tried: those of one

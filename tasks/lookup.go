@@ -8,10 +8,13 @@ import (
 	"github.com/mailpouch/mailpouch/tasks/internal/lookup"
 )
 
-// MessageState is where a message is, or what became of it: the text that is behind each of the constants.
+// MessageState is where a message is, or what became of it.
 //
-//	func (s MessageState) Ended() bool // nothing more will be done about the message by itself
-type MessageState = lookup.State
+//	type MessageState string
+//
+//	// Ended reports whether nothing more will be done about the message by itself.
+//	func (s MessageState) Ended() bool
+type MessageState = lookup.MessageState
 
 // The states.
 const (
@@ -33,12 +36,63 @@ const (
 )
 
 // Status is what is known of a message. What is not known is zero. Addresses are masked.
+//
+//	type Status struct {
+//		State     MessageState `json:"state"`
+//		ID        string       `json:"id,omitempty"` // as Enqueue has returned it
+//		MessageID string       `json:"message_id,omitempty"`
+//		Queue     string       `json:"queue,omitempty"`  // as the producer named it
+//		Mailer    string       `json:"mailer,omitempty"` // "" for the default one
+//		Mailing   string       `json:"mailing,omitempty"`
+//		Tags      []string     `json:"tags,omitempty"`
+//
+//		// To are the recipients: the first ten of as many as Recipients says.
+//		To         []string `json:"to,omitempty"`
+//		Recipients int      `json:"recipients,omitempty"`
+//
+//		Due   time.Time `json:"due,omitzero"` // when it was to be sent first; of what is to be tried again, when that is
+//		At    time.Time `json:"at,omitzero"`  // when it has ended
+//		Tries int       `json:"tries,omitempty"`
+//
+//		// Reply is the relay's reply to a message that was sent. Of one that was not it is why: of StateRetry the last error. Of
+//		// StateReplayed it is the ID of the new task.
+//		Reply string `json:"reply,omitempty"`
+//
+//		// Parts are the messages of a task of many, or what has come of the message as tasks of their own: the recipients that
+//		// were refused, and what a replay has made of it.
+//		Parts []Status `json:"parts,omitempty"`
+//
+//		// Kept is how long the history has what has ended, and Since from when on it is complete: it has not kept longer, or the
+//		// oldest records had to go (History.Size). Both are zero if no history is kept. They are set in what Status returns,
+//		// not in Parts.
+//		Kept  time.Duration `json:"-"`
+//		Since time.Time     `json:"since,omitzero"`
+//	}
 type Status = lookup.Status
 
 // Search says which messages are looked for: those that fit all that is not zero.
+//
+//	type Search struct {
+//		To      string    // a recipient's address, in full
+//		Tag     string    //
+//		Mailing string    //
+//		Since   time.Time // what has ended before that is left out
+//		Limit   int       // how many, the newest: 100 if zero
+//	}
 type Search = lookup.Search
 
 // Found is what a Search has found.
+//
+//	type Found struct {
+//		Messages []Status // those that have not ended first, then the newest first
+//
+//		// More reports that there may be more than Search.Limit.
+//		More bool
+//
+//		// Kept and Since are as in Status.
+//		Kept  time.Duration
+//		Since time.Time
+//	}
 type Found = lookup.Found
 
 // Status returns what is known of a message by the ID of its task, its own ID in a task of many, or its Message-ID. It is

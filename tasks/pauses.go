@@ -10,12 +10,39 @@ import (
 )
 
 // PauseTarget is what is paused: a queue, of all mailers or of one; a mailer; or a mailing.
+//
+//	type Target struct {
+//		Queue   string `json:"queue,omitempty"`  // as programs call it, with all its parts
+//		Mailer  string `json:"mailer,omitempty"` // DefaultMailer is the one without a name
+//		Mailing string `json:"mailing,omitempty"`
+//	}
+//
+//	// String names the target for people.
+//	func (t Target) String() string
+//
+//	// Validate reports what is wrong with a target.
+//	func (t Target) Validate() error
 type PauseTarget = pauses.Target
 
 // Pause is something that is paused, by whom, since when and why.
+//
+//	type Pause struct {
+//		Target
+//
+//		By     string    `json:"by"` // a host's name, or AsynqTools
+//		At     time.Time `json:"at"`
+//		Reason string    `json:"reason,omitempty"`
+//	}
 type Pause = pauses.Pause
 
 // UnknownTargetError reports a queue or a mailer to be paused that there is none of.
+//
+//	type UnknownError struct {
+//		Target Target
+//		Known  []string // queues, or mailers
+//	}
+//
+//	func (e *UnknownError) Error() string
 type UnknownTargetError = pauses.UnknownError
 
 // Pauses stops mail from being sent, and lets it go on. What is paused waits in Redis: no worker begins with it any more, and

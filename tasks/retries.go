@@ -10,6 +10,11 @@ import (
 )
 
 // Retry is a message that has failed and will be tried again.
+//
+//	type Retry struct {
+//		DeadLetter           // what is known of it, as of a dead letter
+//		Next       time.Time // when it is tried again
+//	}
 type Retry = letters.Retry
 
 // Retries is the way to the messages that wait for their next try.

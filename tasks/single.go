@@ -333,7 +333,8 @@ return 0`
 // noteTry notes a try that has failed, for people who look at the message. It is no harm if that cannot be done.
 func (w *Worker) noteTry(ctx context.Context, t *taskMessage, reason error) {
 	if n := t.tries() + 1; n <= letters.MaxTries {
-		_ = w.redis.Eval(ctx, noteTryScript, []string{t.key}, letters.TryField(n), letters.NewTry(n, time.Now(), reason).Encode()).Err()
+		field, note := letters.TryNote(n, time.Now(), reason)
+		_ = w.redis.Eval(ctx, noteTryScript, []string{t.key}, field, note).Err()
 	}
 }
 
@@ -342,9 +343,10 @@ func (w *Worker) noteTry(ctx context.Context, t *taskMessage, reason error) {
 func (w *Worker) awaitRetry(ctx context.Context, t *taskMessage, suffix string, reason error) {
 	name := t.name
 	name.Bulk = false
-	n, now := t.tries()+1, time.Now()
+	now := time.Now()
+	field, note := letters.TryNote(t.tries()+1, now, reason)
 	_ = asynqbatch.AwaitRetry(ctx, w.redis, name.String(), t.payload.BaseID(t.id)+suffix, redact.Reason(reason.Error(), false), now,
-		letters.TryField(n), letters.NewTry(n, now, reason).Encode())
+		field, note)
 }
 
 // enqueueRemainder enqueues what is left of a message as a task of its own, which waits

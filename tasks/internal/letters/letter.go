@@ -173,18 +173,15 @@ func (l *DeadLetter) decodeMany() {
 // MaxTries is how many tries of a message are remembered: the first ones, and the last one always.
 const MaxTries = 50
 
-// TryField is where the record of a task has one of its tries.
-func TryField(number int) string { return wire.FieldTry + strconv.Itoa(number) }
+// tryField is where the record of a task has one of its tries.
+func tryField(number int) string { return wire.FieldTry + strconv.Itoa(number) }
 
-// NewTry is a try as the record has it.
-func NewTry(number int, at time.Time, reason error) Try {
-	return Try{Number: number, At: at.UTC().Truncate(time.Second), Reason: redact.Cut(redact.Reason(reason.Error(), true), maxTryReason)}
-}
-
-// Encode is the try as the record has it.
-func (t Try) Encode() string {
-	data, _ := json.Marshal(t) // it has nothing that cannot be
-	return string(data)
+// TryNote is how the record of a task notes a try that has failed: in which field, and as what.
+func TryNote(number int, at time.Time, reason error) (field, note string) {
+	data, _ := json.Marshal(Try{ // it has nothing that cannot be
+		Number: number, At: at.UTC().Truncate(time.Second), Reason: redact.Cut(redact.Reason(reason.Error(), true), maxTryReason),
+	})
+	return tryField(number), string(data)
 }
 
 const maxTryReason = 500 // characters
@@ -193,7 +190,7 @@ const maxTryReason = 500 // characters
 func (l *DeadLetter) readHistory(ctx context.Context, client redis.UniversalClient) error {
 	fields := make([]string, min(max(l.Tries, 1), MaxTries))
 	for i := range fields {
-		fields[i] = TryField(i + 1)
+		fields[i] = tryField(i + 1)
 	}
 	values, err := client.HMGet(ctx, asynqbatch.TaskKey(l.Queue, l.ID), fields...).Result()
 	if err != nil {

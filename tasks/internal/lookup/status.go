@@ -12,30 +12,30 @@ import (
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
-// State is where a message is, or what became of it.
-type State string
+// MessageState is where a message is, or what became of it.
+type MessageState string
 
-// The states.
+// The states. Package tasks says what each means.
 const (
-	StateWaiting   State = "waiting"         // in its queue: a worker takes it when it is its turn
-	StateScheduled State = "scheduled"       // it is due later
-	StatePaused    State = "paused"          // its mailing is, and it waits until that is resumed (NewPauses)
-	StateRetry     State = "retry"           // a try has failed, and there will be another one
-	StateInHand    State = "in hand"         // a worker has it
-	StateOnWire    State = "on the wire"     // and is about to send it, or may have sent it
-	StateSent      State = "sent"            // the relay has accepted it
-	StateSkipped   State = "skipped"         // it had no recipients
-	StateSilent    State = "failed silently" // its one try has failed, and it was handed over so (FailSilently)
-	StateCancelled State = "cancelled"       // taken back before it was on the wire
-	StateDead      State = "dead letter"     // it could not be delivered, and is kept for a person
-	StateReplayed  State = "replayed"        // a dead letter that was queued again, as the task that Reply names
-	StateDeleted   State = "deleted"         // a dead letter that a person has deleted
-	StateSeveral   State = "several"         // a task of many messages, of which not all are in one state
-	StateUnknown   State = "unknown"         // there is no such message, or it has ended before Status.Since
+	StateWaiting   MessageState = "waiting"
+	StateScheduled MessageState = "scheduled"
+	StatePaused    MessageState = "paused"
+	StateRetry     MessageState = "retry"
+	StateInHand    MessageState = "in hand"
+	StateOnWire    MessageState = "on the wire"
+	StateSent      MessageState = "sent"
+	StateSkipped   MessageState = "skipped"
+	StateSilent    MessageState = "failed silently"
+	StateCancelled MessageState = "cancelled"
+	StateDead      MessageState = "dead letter"
+	StateReplayed  MessageState = "replayed"
+	StateDeleted   MessageState = "deleted"
+	StateSeveral   MessageState = "several"
+	StateUnknown   MessageState = "unknown"
 )
 
 // Ended reports whether nothing more will be done about the message by itself.
-func (s State) Ended() bool {
+func (s MessageState) Ended() bool {
 	switch s {
 	case StateWaiting, StateScheduled, StatePaused, StateRetry, StateInHand, StateOnWire, StateSeveral, StateUnknown:
 		return false
@@ -45,7 +45,7 @@ func (s State) Ended() bool {
 
 // Status is what is known of a message. What is not known is zero. Addresses are masked.
 type Status struct {
-	State     State    `json:"state"`
+	State     MessageState `json:"state"`
 	ID        string   `json:"id,omitempty"` // as Enqueue has returned it
 	MessageID string   `json:"message_id,omitempty"`
 	Queue     string   `json:"queue,omitempty"`  // as the producer named it
@@ -161,7 +161,7 @@ func taskStatus(place wire.QueueName, info *asynq.TaskInfo, fields map[string]st
 
 // statusOf is what a record of the history says.
 func statusOf(r history.Record) Status {
-	states := map[history.State]State{
+	states := map[history.State]MessageState{
 		history.Sent: StateSent, history.Skipped: StateSkipped, history.Silent: StateSilent, history.Cancelled: StateCancelled,
 		history.Dead: StateDead, history.Replayed: StateReplayed, history.Deleted: StateDeleted,
 	}
