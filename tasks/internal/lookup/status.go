@@ -46,12 +46,12 @@ func (s MessageState) Ended() bool {
 // Status is what is known of a message. What is not known is zero. Addresses are masked.
 type Status struct {
 	State     MessageState `json:"state"`
-	ID        string   `json:"id,omitempty"` // as Enqueue has returned it
-	MessageID string   `json:"message_id,omitempty"`
-	Queue     string   `json:"queue,omitempty"`  // as the producer named it
-	Mailer    string   `json:"mailer,omitempty"` // "" for the default one
-	Mailing   string   `json:"mailing,omitempty"`
-	Tags      []string `json:"tags,omitempty"`
+	ID        string       `json:"id,omitempty"` // as Enqueue has returned it
+	MessageID string       `json:"message_id,omitempty"`
+	Queue     string       `json:"queue,omitempty"`  // as the producer named it
+	Mailer    string       `json:"mailer,omitempty"` // "" for the default one
+	Mailing   string       `json:"mailing,omitempty"`
+	Tags      []string     `json:"tags,omitempty"`
 
 	// To are the recipients: the first ten of as many as Recipients says.
 	To         []string `json:"to,omitempty"`
