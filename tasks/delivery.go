@@ -14,6 +14,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
 // A message on its way through the worker:
@@ -116,12 +117,13 @@ func need(messages []*taskMessage) int {
 		if t.payload == nil {
 			continue
 		}
-		octets += weigh(t.payload.Message).memory() // without what is in blobs
+		w := weight.Of(t.payload.Message)
+		octets += w.Memory() // without what is in blobs
 		for _, b := range t.payload.Blobs {
 			if shared[b.Hash] {
 				continue
 			}
-			octets += float64(b.Size) * costOf(b)
+			octets += float64(b.Size) * weight.CostOf(b)
 			if shared == nil {
 				shared = map[string]bool{}
 			}
