@@ -2,8 +2,6 @@ package queuetest
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -14,43 +12,6 @@ import (
 
 // What people do to mail that is in the queue: with `enqueue pause`, `resume`, `cancel --mailing` and `dead`, with the pages of a worker, or in
 // Go with tasks.Pauses, tasks.Queue and tasks.DeadLetters.
-
-// ErrNotDead reports that there is no dead letter with an ID.
-var ErrNotDead = errors.New("no such dead letter")
-
-// Target is what is paused, as tasks.PauseTarget: a queue, of all mailers or of one; a mailer, of which "default" is the one without a
-// name; or a mailing.
-type Target struct{ Queue, Mailer, Mailing string }
-
-func (t Target) validate() error {
-	switch {
-	case t == Target{}:
-		return errors.New("queuetest: nothing to pause: a queue, a mailer or a mailing is expected")
-	case t.Mailing != "" && (t.Queue != "" || t.Mailer != ""):
-		return errors.New("queuetest: a mailing is paused in all queues and for all mailers: it cannot be named together with one")
-	}
-	for kind, name := range map[string]string{"queue": t.Queue, "mailer": t.Mailer, "mailing": t.Mailing} {
-		if name == "" {
-			continue
-		}
-		if err := mailer.CheckName(kind, name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// covers reports whether a task is paused with the target.
-func (t Target) covers(o mailer.Options) bool {
-	if t.Mailing != "" {
-		return t.Mailing == o.Mailing
-	}
-	using := o.Using
-	if using == "" {
-		using = handover.DefaultMailer
-	}
-	return (t.Queue == "" || t.Queue == queueOf(o)) && (t.Mailer == "" || t.Mailer == using)
-}
 
 // Pause lets RunDue send nothing of a target until Resume. Deadlines and ages go on. Unlike tasks.Pauses it takes queues and mailers that
 // nothing was ever put into.
@@ -157,22 +118,4 @@ func (q *Queue) Delete(_ context.Context, queue, id string) error {
 		s.remove(t)
 	}
 	return err
-}
-
-// dead is a dead letter. s.mu is held.
-func (s *store) dead(queue, id string) (*task, error) {
-	if s.down != nil {
-		return nil, s.down
-	}
-	for _, t := range s.tasks {
-		if name := (wire.QueueName{Mailer: t.Options.Using, Queue: t.queue()}); t.ID == id && t.State == Dead && name.String() == queue {
-			return t, nil
-		}
-	}
-	return nil, fmt.Errorf("queuetest: %s: %w", id, ErrNotDead)
-}
-
-// isPaused reports whether a task is not to be sent. s.mu is held.
-func (s *store) isPaused(t *task) bool {
-	return slices.ContainsFunc(s.paused, func(p Target) bool { return p.covers(t.Options) })
 }

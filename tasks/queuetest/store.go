@@ -3,6 +3,7 @@ package queuetest
 import (
 	"cmp"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -36,6 +37,43 @@ type Task struct {
 	Tries      int       // so far
 	Reason     string    // why it was not sent the last time
 	Reply      string    // the relay's, of one that was sent
+}
+
+// ErrNotDead reports that there is no dead letter with an ID.
+var ErrNotDead = errors.New("no such dead letter")
+
+// Target is what is paused, as tasks.PauseTarget: a queue, of all mailers or of one; a mailer, of which "default" is the one without a
+// name; or a mailing.
+type Target struct{ Queue, Mailer, Mailing string }
+
+func (t Target) validate() error {
+	switch {
+	case t == Target{}:
+		return errors.New("queuetest: nothing to pause: a queue, a mailer or a mailing is expected")
+	case t.Mailing != "" && (t.Queue != "" || t.Mailer != ""):
+		return errors.New("queuetest: a mailing is paused in all queues and for all mailers: it cannot be named together with one")
+	}
+	for kind, name := range map[string]string{"queue": t.Queue, "mailer": t.Mailer, "mailing": t.Mailing} {
+		if name == "" {
+			continue
+		}
+		if err := mailer.CheckName(kind, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// covers reports whether a task is paused with the target.
+func (t Target) covers(o mailer.Options) bool {
+	if t.Mailing != "" {
+		return t.Mailing == o.Mailing
+	}
+	using := o.Using
+	if using == "" {
+		using = handover.DefaultMailer
+	}
+	return (t.Queue == "" || t.Queue == queueOf(o)) && (t.Mailer == "" || t.Mailer == using)
 }
 
 // place is where the ID of a message that is handed over once is the same message's.
@@ -222,4 +260,22 @@ func (s *store) list() []Task {
 		tasks = append(tasks, shown)
 	}
 	return tasks
+}
+
+// dead is a dead letter. s.mu is held.
+func (s *store) dead(queue, id string) (*task, error) {
+	if s.down != nil {
+		return nil, s.down
+	}
+	for _, t := range s.tasks {
+		if name := (wire.QueueName{Mailer: t.Options.Using, Queue: t.queue()}); t.ID == id && t.State == Dead && name.String() == queue {
+			return t, nil
+		}
+	}
+	return nil, fmt.Errorf("queuetest: %s: %w", id, ErrNotDead)
+}
+
+// isPaused reports whether a task is not to be sent. s.mu is held.
+func (s *store) isPaused(t *task) bool {
+	return slices.ContainsFunc(s.paused, func(p Target) bool { return p.covers(t.Options) })
 }
