@@ -1,11 +1,13 @@
 package pages
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
 	browsertest "github.com/mailpouch/mailpouch/internal/testserver/browser"
@@ -113,7 +115,19 @@ func TestBrowser_manyLetters(t *testing.T) {
 	b.Press(`input[name="all"]`)
 	b.Press(`button[value="replay"]`)
 	says(b, "Replay all 4,000 of these messages?")
+	scripts := func(on bool) {
+		b.Do(chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+			_, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !on})
+			return err
+		}))
+	}
+	scripts(false) // then a person presses the button for each part
 	b.Press(".sure button.primary")
+	says(b, "It goes on while this page is open.")
+	shot(b, t, "going")
+	wide(b, t, 390)
+	scripts(true)
+	b.Press(".going button.primary")
 	says(b, "4,000 queued again.")
 	says(b, "There are no dead letters.")
 	if n := client.LLen(t.Context(), "asynq:{default}:pending").Val(); n != 4000 {
