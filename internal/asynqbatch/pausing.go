@@ -2,6 +2,7 @@ package asynqbatch
 
 import (
 	"context"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -119,34 +120,46 @@ for _, field in ipairs(redis.call("HKEYS", KEYS[2])) do
 end
 return answer`)
 
+// args are the arguments of pausesScript.
+func (w Wanted) args(now int64) []any {
+	args := make([]any, 0, 2+len(w.Mailings))
+	switch {
+	case w.Queue && w.Firm:
+		args = append(args, "firm")
+	case w.Queue:
+		args = append(args, "1")
+	default:
+		args = append(args, "")
+	}
+	args = append(args, now)
+	for _, name := range w.Mailings {
+		args = append(args, name)
+	}
+	return args
+}
+
 // SetPauses makes queues paused as is wanted, in one round trip, and returns what it has found of each.
 func SetPauses(ctx context.Context, client redis.UniversalClient, wanted map[string]Wanted) (map[string]Found, error) {
 	now := time.Now().Unix()
 	answers := map[string]*redis.Cmd{}
-	ask := func(pipe redis.Pipeliner) error {
-		for queue, w := range wanted {
-			how := ""
-			switch {
-			case w.Queue && w.Firm:
-				how = "firm"
-			case w.Queue:
-				how = "1"
+	ask := func(queues map[string]Wanted, run func(pipe redis.Pipeliner, keys []string, args []any) *redis.Cmd) error {
+		_, err := client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			for queue, w := range queues {
+				answers[queue] = run(pipe, []string{PausedKey(queue), wire.PausesKey(queue)}, w.args(now))
 			}
-			args := make([]any, 0, 2+len(w.Mailings))
-			args = append(args, how, now)
-			for _, name := range w.Mailings {
-				args = append(args, name)
-			}
-			keys := []string{PausedKey(queue), wire.PausesKey(queue)}
-			answers[queue] = pipe.EvalSha(ctx, pausesScript.Hash(), keys, args...)
-		}
-		return nil
+			return nil
+		})
+		return err
 	}
-	_, err := client.Pipelined(ctx, ask)
-	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
-		if err = loadEverywhere(ctx, client, pausesScript); err == nil {
-			_, err = client.Pipelined(ctx, ask)
-		}
+	err := ask(wanted, func(pipe redis.Pipeliner, keys []string, args []any) *redis.Cmd {
+		return pausesScript.EvalSha(ctx, pipe, keys, args...)
+	})
+	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") { // on some master of a cluster: what others have found they will not find again
+		missing := maps.Clone(wanted)
+		maps.DeleteFunc(missing, func(queue string, _ Wanted) bool { return answers[queue].Err() == nil })
+		err = ask(missing, func(pipe redis.Pipeliner, keys []string, args []any) *redis.Cmd {
+			return pausesScript.Eval(ctx, pipe, keys, args...)
+		})
 	}
 	if err != nil {
 		return nil, err
@@ -160,14 +173,6 @@ func SetPauses(ctx context.Context, client redis.UniversalClient, wanted map[str
 		found[queue] = Found{By: By(said[0]), Back: said[1:]}
 	}
 	return found, nil
-}
-
-// loadEverywhere loads a script into all masters.
-func loadEverywhere(ctx context.Context, client redis.UniversalClient, script *redis.Script) error {
-	if cluster, ok := client.(*redis.ClusterClient); ok {
-		return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return script.Load(ctx, node).Err() })
-	}
-	return script.Load(ctx, client).Err()
 }
 
 // returnScript puts up to ARGV[2] tasks of a mailing, the ones that came last first, at the head of their queue, so that the
