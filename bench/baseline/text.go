@@ -50,7 +50,7 @@ func Body(i int) string { return fmt.Sprintf("Dear customer %d,\n\n%s", i, plain
 var page = func() string {
 	var out strings.Builder
 	for i := range uint64(22) {
-		fmt.Fprintf(&out, "<tr><td style=\"padding: 12px 24px; font-family: Arial, Helvetica, sans-serif; font-size: 14px; line-height: 20px; color: #333333\"><h2 "+
+		fmt.Fprintf(&out, "<tr><td style=\"padding: 12px 24px; font-family: Arial, Helvetica, sans-serif; font-size: 14px; line-height: 20px;\"><h2 "+
 			"style=\"margin: 0 0 8px\">%s</h2>\n<p style=\"margin: 0 0 16px\">%s</p></td></tr>\n", strings.TrimSpace(text(60, 100+i, " ")), text(700, 200+i, "\n"))
 	}
 	return out.String()

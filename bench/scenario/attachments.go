@@ -22,7 +22,7 @@ func sameAttachment(size Size) Scenario {
 }
 
 func bigMails(size Size) Scenario {
-	n := size.of(250, 20)
+	n := size.of(150, 20)
 	const bytes = 10_000_000
 	return Scenario{
 		Name:    bigName,
@@ -37,7 +37,7 @@ func bigMails(size Size) Scenario {
 // attaching are a worker and the usual handler with so many mails that have attachments.
 func attaching(n, usually int, content func(i int) []byte) []Entry {
 	worker := ours(func(b *harness.Bench, r *harness.Redis, n int) { attached(b, r, n, content) }, connections(fewConnections))
-	others := usual(netSMTP, manyConnections, manyConnections)
+	others := usual(netSMTP, manyConnections)
 	others.fill = func(b *harness.Bench, r *harness.Redis, n int) { enqueueAttached(b, r, n, content) }
 	return []Entry{
 		{single4, nameSingle4, true, as("", emptying{stack: worker, into: ownSink, span: span{mails: n}}.measure)},

@@ -31,7 +31,7 @@ func stored(name, title string, storage harness.Storage) (string, string) {
 }
 
 func drain(size Size, storage harness.Storage) Scenario {
-	n := size.of(20_000, 2_000)
+	n := size.of(16_000, 2_000)
 	name, title := stored(drainName, "One task a mail", storage)
 	of := func(s stack, n int) emptying {
 		return emptying{stack: s, into: smtpSink, storage: storage, span: span{mails: n, warm: int(s.warms * float64(n))}}
@@ -57,9 +57,9 @@ func drain(size Size, storage harness.Storage) Scenario {
 		{single, nameSingle, true, as("", of(ours(singly, connections(manyConnections)), n).measure)},
 		{single4, nameSingle4, true, as("", of(ours(singly, connections(fewConnections)), n).measure)},
 		{empty, nameEmpty, false, as(fmt.Sprint("concurrency ", emptyConcurrency), of(idleAsynq, n).measure)},
-		tried(netSMTP, nameNetSMTP, n, func(concurrency int) stack { return usual(netSMTP, manyConnections, concurrency) }),
-		tried(goMail, nameGoMail, n, func(concurrency int) stack { return usual(goMail, manyConnections, concurrency) }),
-		tried(bullMQ, nameBullMQ, n/3, func(concurrency int) stack { return nodeStack(manyConnections, concurrency) }),
+		tried(netSMTP, nameNetSMTP, n, func(concurrency int) stack { return usual(netSMTP, concurrency) }),
+		tried(goMail, nameGoMail, n, func(concurrency int) stack { return usual(goMail, concurrency) }),
+		tried(bullMQ, nameBullMQ, n/3, func(concurrency int) stack { return nodeStack(concurrency) }),
 		{client, nameClient, true, as("", direct(n, manyConnections))},
 		{source, nameSource, false, as("", sourceAlone(n))},
 	}
@@ -105,7 +105,7 @@ func chunkingServer(size Size) Scenario {
 			{chunked4, nameSingle4 + ", chunked", true, as(chunking, of(ours(singly, connections(fewConnections), chunking), n))},
 			{bulk4, nameBulk4, true, as("", of(ours(inBatches, connections(fewConnections)), 2*n))},
 			{bulkChunked, nameBulk4 + ", chunked", true, as(chunking, of(ours(inBatches, connections(fewConnections), chunking), 2*n))},
-			{netSMTP, nameNetSMTP, false, as("concurrency 50", of(usual(netSMTP, manyConnections, 50), n))},
+			{netSMTP, nameNetSMTP, false, as("concurrency 50", of(usual(netSMTP, 50), n))},
 		},
 	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 func enqueue(size Size, storage harness.Storage) Scenario {
-	few, lots := size.of(10_000, 2_000), size.of(60_000, 6_000)
+	few, lots := size.of(10_000, 2_000), size.of(40_000, 6_000)
 	name, title := stored(enqueueName, "Handing over", storage)
 	of := func(n int, fill func(*harness.Bench, *harness.Redis, int)) []Way {
 		return as("", handingOver(n, storage, fill))
@@ -40,7 +40,7 @@ func enqueue(size Size, storage harness.Storage) Scenario {
 			})},
 			{manyBatches, "SendMessages of 1,000, 32 goroutines", true, of(2*lots, inBatches)},
 			{commandOne, "enqueue bulk, one task a mail", true, as("EMAIL_MASS_SIZE=1", handingOverFile(lots, storage, "EMAIL_MASS_SIZE=1"))},
-			{command, "enqueue bulk", true, as("", handingOverFile(4*lots, storage))},
+			{command, "enqueue bulk", true, as("", handingOverFile(3*lots, storage))},
 			{asynqProgram, "a program with asynq's client, 32 goroutines", false, as("", handingOverAsynq(lots, storage))},
 		},
 	}

@@ -23,22 +23,22 @@ func idle(size Size) Scenario {
 		About: "From the call of Queue.Enqueue to our own mail server's 250, one mail at a time and at least 50 ms after the one before, the worker having nothing else to do, " +
 			"and the commands that Redis gets from a worker while there is no mail at all. An idle asynq looks for work once a second if it is not told otherwise.",
 		Metrics: metrics(p50, p99, commands),
-		Rounds:  2,
+		Rounds:  1,
 		Entries: []Entry{
-			{single4, "worker run, its defaults", true, of(size.of(100, 10), ours(singly), urgentOurs)},
-			{netSMTP, "asynq + net/smtp, its defaults", false, of(size.of(15, 4), usual(netSMTP, manyConnections, manyConnections), urgentBaseline)},
-			{netSMTP + "-often", "asynq + net/smtp, looking every 10 ms", false, of(size.of(100, 10), usual(netSMTP, manyConnections, manyConnections, "-interval", "10ms"), urgentBaseline)},
+			{single4, "worker run, its defaults", true, of(size.of(200, 10), ours(singly), urgentOurs)},
+			{netSMTP, "asynq + net/smtp, its defaults", false, of(size.of(15, 4), usual(netSMTP, manyConnections), urgentBaseline)},
+			{netSMTP + "-often", "asynq + net/smtp, looking every 10 ms", false, of(size.of(100, 10), usual(netSMTP, manyConnections, "-interval", "10ms"), urgentBaseline)},
 		},
 	}
 }
 
 func saturated(size Size) Scenario {
-	n := size.of(40_000, 5_000)
+	n := size.of(25_000, 5_000)
 	count := size.of(100, 10)
 	of := func(n int, s stack, urgent urgency) func(*harness.Bench) report.Sample {
 		return waits{count: count, pause: 20 * time.Millisecond, bulk: n, stack: s, urgent: urgent}.measure
 	}
-	others := usual(netSMTP, manyConnections, manyConnections)
+	others := usual(netSMTP, manyConnections)
 	others.fill = bulkBaseline
 	few := connections(fewConnections)
 	return Scenario{

@@ -13,6 +13,7 @@ const (
 	idleName      = "idle"
 	saturatedName = "saturated"
 	distanceName  = "distance"
+	growthName    = "growth"
 	sameName      = "attachment"
 	bigName       = "big"
 	memoryOnly    = "-memory"

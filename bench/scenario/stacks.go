@@ -54,19 +54,19 @@ func startWorker(b *harness.Bench, r *harness.Redis, s harness.MailServer, flags
 	}, settings...)...)
 }
 
-// usual is what people write themselves: asynq and a sender of that kind.
-func usual(kind string, connections, concurrency int, flags ...string) stack {
-	return stack{fill: baselineTasks, start: peer(kind, connections, concurrency, flags...), sends: true}
+// usual is what people write themselves: asynq and a sender of that kind over 20 connections.
+func usual(kind string, concurrency int, flags ...string) stack {
+	return stack{fill: baselineTasks, start: peer(kind, concurrency, flags...), sends: true}
 }
 
 // idleAsynq gets the tasks of ours and does nothing with them.
-var idleAsynq = stack{fill: singly, start: peer(empty, 0, emptyConcurrency)}
+var idleAsynq = stack{fill: singly, start: peer(empty, emptyConcurrency)}
 
 // peer starts one of the others that use asynq.
-func peer(kind string, connections, concurrency int, flags ...string) starter {
+func peer(kind string, concurrency int, flags ...string) starter {
 	return func(b *harness.Bench, r *harness.Redis, s harness.MailServer) crew {
 		args := append([]string{
-			kind, "-redis", r.URL, "-smtp", s.Addr(), "-connections", fmt.Sprint(connections), "-concurrency", fmt.Sprint(concurrency),
+			kind, "-redis", r.URL, "-smtp", s.Addr(), "-connections", fmt.Sprint(manyConnections), "-concurrency", fmt.Sprint(concurrency),
 		}, flags...)
 		return held(b, r, func() []*harness.Process { return []*harness.Process{harness.Start(b, b.Programs.Peer, args)} })
 	}
@@ -82,8 +82,8 @@ func held(b *harness.Bench, r *harness.Redis, start func() []*harness.Process) c
 	return c
 }
 
-// nodeStack is BullMQ and Nodemailer with a pool of connections.
-func nodeStack(connections, concurrency int) stack {
+// nodeStack is BullMQ and Nodemailer with a pool of as many connections.
+func nodeStack(concurrency int) stack {
 	return stack{
 		sends: true,
 		warms: 0.5,
@@ -93,7 +93,7 @@ func nodeStack(connections, concurrency int) stack {
 			harness.InstallBullMQ(b).Fill(b, r, n, string(mail))
 		},
 		start: func(b *harness.Bench, r *harness.Redis, s harness.MailServer) crew {
-			p, release := harness.InstallBullMQ(b).Work(b, r, s, connections, concurrency)
+			p, release := harness.InstallBullMQ(b).Work(b, r, s, manyConnections, concurrency)
 			return crew{[]*harness.Process{p}, release}
 		},
 	}
