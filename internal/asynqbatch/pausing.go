@@ -89,22 +89,26 @@ type Found struct {
 }
 
 // pausesScript makes a queue paused, or not, as ARGV[1] says: "", "1" or "firm". The mailings follow, from ARGV[3] on; ARGV[2]
-// is the time. KEYS are asynq's key of a paused queue and wire.PausesKey.
+// is the time. KEYS are asynq's key of a paused queue and wire.PausesKey. A queue that was found paused is marked as that, so that
+// a resume that comes before the pause is noted is seen as one: else the queue would be paused again.
 var pausesScript = redis.NewScript(`
-local raw, ours, by = redis.call("EXISTS", KEYS[1]) == 1, redis.call("HEXISTS", KEYS[2], "` + wire.FieldQueuePaused + `") == 1, ""
+local raw, mark, by = redis.call("EXISTS", KEYS[1]) == 1, redis.call("HGET", KEYS[2], "` + wire.FieldQueuePaused + `"), ""
 if ARGV[1] == "" then
-  if ours then
+  if mark == "` + wire.QueuePaused + `" then
     redis.call("DEL", KEYS[1])
     redis.call("HDEL", KEYS[2], "` + wire.FieldQueuePaused + `")
   elseif raw then
+    redis.call("HSET", KEYS[2], "` + wire.FieldQueuePaused + `", "` + wire.QueueFoundPaused + `")
     by = "paused"
+  elseif mark then
+    redis.call("HDEL", KEYS[2], "` + wire.FieldQueuePaused + `")
   end
-elseif not raw and ours and ARGV[1] ~= "firm" then
+elseif not raw and mark and ARGV[1] ~= "firm" then
   redis.call("HDEL", KEYS[2], "` + wire.FieldQueuePaused + `")
   by = "resumed"
 else
   if not raw then redis.call("SET", KEYS[1], ARGV[2]) end
-  if not ours then redis.call("HSET", KEYS[2], "` + wire.FieldQueuePaused + `", "1") end
+  if mark ~= "` + wire.QueuePaused + `" then redis.call("HSET", KEYS[2], "` + wire.FieldQueuePaused + `", "` + wire.QueuePaused + `") end
 end
 local wanted, answer = {}, {by}
 for i = 3, #ARGV do
