@@ -343,6 +343,17 @@ func (p *connections) count() int {
 	return n
 }
 
+// shared is how many connections share the mail of all queues, at least one.
+func (p *connections) shared() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.allowed
+	if slices.ContainsFunc(p.all, func(c *connection) bool { return c.dedicated }) {
+		n--
+	}
+	return max(n, 1)
+}
+
 // taken is how many are open or about to be.
 func (p *connections) taken() int {
 	n := 0

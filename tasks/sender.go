@@ -34,10 +34,11 @@ type sender struct {
 	ledger       *ledger
 	policy       policy
 	batchSize    int
+	most         int           // of messages in the next batch
 	batchTimeout time.Duration // after that no message of a batch begins
 	turnPatience time.Duration // how long a message may take until others may have those behind it
 	openPatience time.Duration
-	inHand       func() int // tasks that handlers have
+	inHand       func() int // messages that handlers have
 	opened       error      // why there is no connection for the batch
 	observers    observers
 	tracer       Tracer
@@ -135,6 +136,7 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 		if !s.session.pending() {
 			s.conn.await(stop, work)
 		}
+		s.most = s.evenPart()
 		first, second, changed := s.channels()
 		batch := s.take(s.add(nil, s.remaining), first)
 		if len(batch) == 0 {
@@ -145,6 +147,8 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 			if len(batch) == 0 {
 				continue
 			}
+			s.most = s.evenPart() // there may be more by now
+			batch = s.add(batch, s.remaining)
 		}
 		return s.take(s.take(batch, first), second)
 	}
@@ -194,9 +198,17 @@ func (s *sender) channels() (first, second chan []*delivery, changed <-chan stru
 // quietFor is how long a relay that may be back waits for a message, until nothing is held any more: there is none.
 const quietFor = time.Second
 
+// evenPart is how many messages a batch has at most: as many as the worker has in hand for each connection. If one took
+// all that waits, the others would have nothing when they are through, and the last messages of a queue would go out over few
+// connections.
+func (s *sender) evenPart() int {
+	connections := s.conn.pool.shared()
+	return min(max((s.inHand()+connections-1)/connections, 1), s.batchSize)
+}
+
 // take adds what is waiting, up to a batch.
 func (s *sender) take(batch []*delivery, from chan []*delivery) []*delivery {
-	for len(batch) < s.batchSize {
+	for len(batch) < s.most {
 		select {
 		case deliveries := <-from:
 			batch = s.add(batch, s.from(from, deliveries))
@@ -217,7 +229,7 @@ func (s *sender) from(channel chan []*delivery, deliveries []*delivery) []*deliv
 
 // add adds deliveries to a batch. Those that are too many for it wait for the next one.
 func (s *sender) add(batch, deliveries []*delivery) []*delivery {
-	n := min(s.batchSize-len(batch), len(deliveries))
+	n := min(max(max(s.most, 1)-len(batch), 0), len(deliveries))
 	s.remaining = deliveries[n:]
 	return append(batch, deliveries[:n]...)
 }
