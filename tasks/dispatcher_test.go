@@ -259,7 +259,7 @@ func TestDispatcher_inHand(t *testing.T) {
 	}
 	for _, tt := range tests {
 		cfg := tt.cfg.withDefaults()
-		if got := bareDispatcher(tt.connections, cfg).concurrency(); got != tt.want {
+		if got := bareDispatcher(tt.connections, cfg).concurrency(tt.connections); got != tt.want {
 			t.Errorf("%d connections, batches of %d, concurrency %d: %d in hand, want %d", tt.connections, cfg.BatchSize, cfg.Concurrency, got, tt.want)
 		}
 	}

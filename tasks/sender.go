@@ -134,6 +134,7 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 	}
 	for {
 		if !s.session.pending() {
+			s.rest()
 			s.conn.await(stop, work)
 		}
 		s.most = s.evenPart()
@@ -151,6 +152,15 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 			batch = s.add(batch, s.remaining)
 		}
 		return s.take(s.take(batch, first), second)
+	}
+}
+
+// rest closes the connection if there are enough without it.
+func (s *sender) rest() {
+	if len(s.remaining) == 0 && s.conn.rests() {
+		s.closes()
+		s.session.begin("")
+		s.conn.rest()
 	}
 }
 
@@ -182,7 +192,7 @@ func (s *sender) wait(stop context.Context, first, second chan []*delivery, chan
 // channels are those to take from. A sender that is dedicated to one takes from the other too while the relay
 // allows no connection but its own; changed, for such a sender, is closed when that may have changed.
 func (s *sender) channels() (first, second chan []*delivery, changed <-chan struct{}) {
-	first, second = s.normal, s.priority
+	first, second, changed = s.normal, s.priority, s.conn.mayRest()
 	if s.dedicated && !s.probing { // a probe takes what there is
 		var all bool
 		if all, changed = s.conn.servesAll(); !all {
@@ -282,6 +292,10 @@ func (s *sender) ready(stop, work context.Context) bool {
 		if !probe {
 			return true
 		}
+		if s.conn.rests() { // another one probes
+			s.breaker.due()
+			return true
+		}
 		if err := s.conn.Open(work); err != nil {
 			s.stillHeld(err)
 			continue
@@ -324,9 +338,9 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 	var reason, away error
 	judge := func(group []mailer.Report, late []*delivery) {
 		s.busy.note(time.Now())
-		if slices.ContainsFunc(group, func(r mailer.Report) bool { return r.Err == nil && !r.Skipped }) {
+		if n := accepted(group); n > 0 {
 			s.breaker.accepted()
-			s.conn.pool.hasAccepted()
+			s.conn.pool.hasAccepted(n)
 		}
 		ended, waiting := make([]*delivery, 0, len(group)), []*delivery(nil)
 		for _, r := range group {
@@ -392,6 +406,17 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 		s.takesNone(reason)
 	}
 	return append(held, untried...)
+}
+
+// accepted is how many messages of a group the relay has accepted.
+func accepted(group []mailer.Report) int {
+	n := 0
+	for _, r := range group {
+		if r.Err == nil && !r.Skipped {
+			n++
+		}
+	}
+	return n
 }
 
 // within is the context of a batch. It has no deadline for a backend that is asked before each message: that limits each step
