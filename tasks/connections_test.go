@@ -43,6 +43,7 @@ type hub struct {
 	takes   int   // connections at once
 	down    error // what it says to all
 	open    int
+	refused int
 	ringing int
 	most    int // dialled at the same time
 	dials   []time.Time
@@ -62,6 +63,7 @@ func (h *hub) dial() error {
 	case h.down != nil:
 		return h.down
 	case h.open >= h.takes:
+		h.refused++
 		return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepGreet, Code: 421}
 	}
 	h.open++

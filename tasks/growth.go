@@ -30,6 +30,7 @@ type growth struct {
 	base, most int // most is 0 if it does not grow
 	now        int // connections that there are to be
 
+	looked  time.Time       // last
 	since   time.Time       // when the measurement of the rate has begun
 	carried int             // messages since then
 	from    int             // connections when this run of growing has begun; 0: none is under way
@@ -70,6 +71,10 @@ type change struct {
 
 // look decides on the number of connections. It is called about once a second.
 func (g *growth) look(m moment) (c change) {
+	if m.at.Sub(g.looked) > 2*growEvery { // there was no mail
+		g.begin(m.at)
+	}
+	g.looked = m.at
 	if !m.waits || !m.free || m.idle > 0 {
 		c.through = g.from > 0
 		g.begin(m.at)
