@@ -36,6 +36,8 @@ type growth struct {
 	from    int             // connections when this run of growing has begun; 0: none is under way
 	rates   map[int]float64 // by connections, in this run
 
+	low bool // the last one was too low
+
 	spare int // looks in a row at which two connections had nothing to do
 
 	ceiling int           // beyond it none before due
@@ -78,7 +80,7 @@ func (g *growth) look(m moment) (c change) {
 	if !m.waits || !m.free || m.idle > 0 {
 		c.through = g.from > 0
 		g.begin(m.at)
-		g.from = 0
+		g.from, g.low = 0, false
 		if g.spare++; m.idle < 2 {
 			g.spare = 0
 		}
@@ -93,7 +95,7 @@ func (g *growth) look(m moment) (c change) {
 	case m.open < g.now:
 		g.begin(m.at) // the last one is not open yet
 		return c
-	case took < growEvery, g.carried < growDone*g.now:
+	case took < growEvery*9/10, g.carried < growDone*g.now:
 		return c
 	}
 	rate := float64(g.carried) / took.Seconds()
@@ -108,7 +110,10 @@ func (g *growth) look(m moment) (c change) {
 	before := max(g.from, g.now-growJudge)
 	if more := g.now - before; more == growJudge || g.now == g.most && more*growJudge >= before {
 		gain := rate / g.rates[before]
-		if gain < 1+float64(more)/float64(before)/4 {
+		if low := gain < 1+float64(more)/float64(before)/4; low && !g.low {
+			g.low = true // it may have been a bad second: seen twice, it counts
+			return c
+		} else if low {
 			c.by, c.useless, c.through = before-g.now, gain, true
 			g.stop(before, m.at)
 			return c
@@ -117,6 +122,7 @@ func (g *growth) look(m moment) (c change) {
 			g.ceiling, g.pause = g.most, 0
 		}
 	}
+	g.low = false
 	if !g.mayGrow(m.at) {
 		c.through, g.from = true, 0
 		return c
@@ -147,7 +153,7 @@ func (g *growth) refused(open int, now time.Time) (less int) {
 
 // stop goes back to a number, and lets no more be tried for a while.
 func (g *growth) stop(back int, now time.Time) {
-	g.now, g.from, g.ceiling = back, 0, back
+	g.now, g.from, g.ceiling, g.low = back, 0, back, false
 	if !now.Before(g.due) { // the first of several refusals
 		g.pause = min(max(2*g.pause, refusedMin), refusedMax)
 		g.due = now.Add(g.pause)

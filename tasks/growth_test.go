@@ -135,7 +135,7 @@ func TestGrowth_rate(t *testing.T) {
 	}{
 		{"a relay that is far away", 20, func(int) time.Duration { return 20 * time.Millisecond }, 20, 20, 20},
 		{"one that is very far away", 20, func(int) time.Duration { return 3 * time.Second }, 20, 20, 20},
-		{"times that differ", 20, func(int) time.Duration { return rand.N(200 * time.Millisecond) }, 20, 20, 20},
+		{"times that differ", 20, func(int) time.Duration { return 50*time.Millisecond + rand.N(100*time.Millisecond) }, 20, 20, 20},
 		{"a few more are allowed", 6, func(int) time.Duration { return 20 * time.Millisecond }, 6, 6, 6},
 		{"none is", 4, func(int) time.Duration { return 20 * time.Millisecond }, 4, 4, 4},
 		{"one whose processors are busy", 20, func(open int) time.Duration { return time.Duration(open) * 5 * time.Millisecond }, 4, 4, 8},
