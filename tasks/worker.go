@@ -90,10 +90,11 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	}
 	senders := 0
 	for _, d := range w.dispatchers {
-		if err := d.addSenders(client, w.policy, w.ledger, senders); err != nil {
+		numbers, err := d.addSenders(client, w.policy, w.ledger, senders)
+		if err != nil {
 			return nil, fmt.Errorf("tasks: backend: %w", err)
 		}
-		senders += len(d.senders)
+		senders += numbers
 	}
 	return w, nil
 }

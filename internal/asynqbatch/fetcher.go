@@ -142,11 +142,10 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched
 	if !f.asks(list) {
 		return fetched{}, redis.Nil
 	}
+	f.slots.allow(most)
 	n, owner := f.slots.wait(), rand.Text()
-	if most < f.slots.all {
-		if n = min(n, most-f.slots.used()); n <= 0 {
-			return fetched{}, redis.Nil
-		}
+	if n == 0 {
+		return fetched{}, redis.Nil
 	}
 	asked, answer, err := f.ask(ctx, keys, prefix, n, owner)
 	if err != nil {
