@@ -276,6 +276,58 @@ func TestHistory_toldLate(t *testing.T) {
 	}
 }
 
+// A bulk task comes back of which some messages were sent, since its worker stood still: each has its record, once and of the time
+// at which it was sent, although both runs have said it.
+func TestHistory_nextRun(t *testing.T) {
+	t.Parallel()
+	h := bulkHouse(t, QueueConfig{BulkSize: 100})
+	stands, goOn := make(chan struct{}), make(chan struct{})
+	var stood atomic.Bool
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		if m.MessageID == "<5@t>" && !stood.Swap(true) {
+			close(stands)
+			<-goOn
+		}
+		return mailer.Result{}
+	}
+	cfg := h.config()
+	cfg.Connections = 1
+	first := h.start(cfg)
+	ids := h.sendAll(8, nil)
+	<-stands
+	read := func() []history.Record {
+		records, _, err := history.Search(t.Context(), h.Client(t), []string{"default:mass"}, history.Query{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return records
+	}
+	if got := read(); len(got) != 0 {
+		t.Errorf("%d records while the task goes on, want them together", len(got))
+	}
+	if s, err := h.queue.Status(t.Context(), ids[0]); err != nil || s.State != StateSent || s.Tries != 1 {
+		t.Errorf("meanwhile the first is %+v, %v", s, err)
+	}
+	before := time.Now()
+	recoverTasksOf(t, h, "default:mass")
+	h.start(cfg)
+	h.eventually("all records", func() bool { return len(read()) == len(ids) })
+	close(goOn)
+	first()
+	sent := map[string]int{}
+	for _, r := range read() {
+		sent[r.ID]++
+		if r.ID == ids[0] && r.At.After(before) {
+			t.Errorf("the first was sent at %v, and by its record at %v", before, r.At)
+		}
+	}
+	for _, id := range ids {
+		if sent[id] != 1 {
+			t.Errorf("%s has %d records", id, sent[id])
+		}
+	}
+}
+
 // lostAnswers is a Redis whose answers to the first reports of acceptance are lost.
 type lostAnswers struct {
 	records
@@ -284,7 +336,7 @@ type lostAnswers struct {
 }
 
 func (l *lostAnswers) Do(ctx context.Context, wanted []asynqbatch.Step) []asynqbatch.Answer {
-	if !slices.ContainsFunc(wanted, func(s asynqbatch.Step) bool { return s.Name == stepAccepted }) || l.lost.Swap(true) {
+	if !slices.ContainsFunc(wanted, func(s asynqbatch.Step) bool { return s.Name == stepAccepted || s.Name == stepNext }) || l.lost.Swap(true) {
 		return l.records.Do(ctx, wanted)
 	}
 	answers := make([]asynqbatch.Answer, len(wanted))
