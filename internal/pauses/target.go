@@ -69,8 +69,8 @@ func (t Target) Validate() error {
 	return nil
 }
 
-// Covers reports whether messages of a mailing, "" if of none, in one of asynq's queues are paused with the target.
-func (t Target) Covers(name wire.QueueName, mailing string) bool {
+// Covers reports whether messages of a mailing, "" if of none, in one of asynq's queues are paused with a target.
+func Covers(t Target, name wire.QueueName, mailing string) bool {
 	return t.covers(name) || t.Mailing != "" && t.Mailing == mailing
 }
 

@@ -209,7 +209,7 @@ func (l *Lookup) whetherPaused(ctx context.Context, place wire.QueueName, all []
 		return nil, err
 	}
 	for i, s := range all {
-		if s.State == StateWaiting && slices.ContainsFunc(paused, func(p pauses.Pause) bool { return p.Covers(place, s.Mailing) }) {
+		if s.State == StateWaiting && slices.ContainsFunc(paused, func(p pauses.Pause) bool { return pauses.Covers(p.Target, place, s.Mailing) }) {
 			all[i].State = StatePaused
 		}
 	}
