@@ -184,6 +184,43 @@ func (h *house) enqueue(messageID string) string {
 	return id
 }
 
+// What is paused is said to be, whichever way and whether a worker runs or not; what another pause covers stays so.
+func TestStatus_paused(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	client := h.Client(t)
+	ids := map[string]string{}
+	for name, size := range map[string]int{"single": 1, "mass": 100} {
+		h.queue = NewQueue(client, QueueConfig{BulkSize: size, Mailers: []string{"marketing"}, Options: Options{Queue: "bulk", Using: "marketing", Mailing: "july"}})
+		ids[name] = h.sendAll(2, func(_ int, m *mailer.EmailMessage) { m.MessageID = "<" + name + m.MessageID[1:] })[1]
+	}
+	h.queue = NewQueue(client, QueueConfig{BulkSize: 1})
+	other := h.enqueue("<other@t>")
+	all := func(want MessageState) {
+		t.Helper()
+		for name, id := range ids {
+			h.is(id, want, "", nil)
+			h.is("<"+name+"1@t>", want, "", func(s Status) bool { return s.ID == id })
+		}
+		h.is(other, StateWaiting, "", nil)
+		found, err := NewLookup(client).History(t.Context(), Search{Mailing: "july"})
+		if err != nil || len(found.Messages) != 4 || slices.ContainsFunc(found.Messages, func(s Status) bool { return s.State != want }) {
+			t.Errorf("%+v, %v, want 4 that are %s", found.Messages, err, want)
+		}
+	}
+	all(StateWaiting)
+	for _, what := range []PauseTarget{{Mailing: "july"}, {Queue: "bulk"}, {Mailer: "marketing"}, {Queue: "bulk", Mailer: "marketing"}} {
+		h.pause(what)
+		all(StatePaused)
+	}
+	for _, what := range []PauseTarget{{Mailing: "july"}, {Queue: "bulk"}, {Mailer: "marketing"}} {
+		h.resume(what)
+		all(StatePaused)
+	}
+	h.resume(PauseTarget{Queue: "bulk", Mailer: "marketing"})
+	all(StateWaiting)
+}
+
 // In a Redis that is full messages end as ever.
 func TestHistory_redisIsFull(t *testing.T) {
 	t.Parallel()
