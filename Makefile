@@ -79,7 +79,7 @@ vuln: ## Look for known vulnerabilities in what every module uses (needs the dat
 	@./.ci/vuln
 
 .PHONY: docs
-docs: ## Write the generated parts of README.md, CONTRIBUTING.md and docs/
+docs: ## Write the generated parts of README.md, CONTRIBUTING.md, docs/ and the comments of aliases
 	$(GO) test ./internal/suite/repo -run '^TestGenerated_' -write
 	cd bench && $(GO) run . --from $(BENCH_RESULTS) --docs ../docs --readme ../README.md
 

@@ -1,4 +1,4 @@
-package tasks
+package letters
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -57,6 +58,17 @@ type Try struct {
 
 // Mailer is the name of the mailer whose queue the message is in, "" for the default one.
 func (l *DeadLetter) Mailer() string { return wire.ParseQueueName(l.Queue).Mailer }
+
+// Subject is the subject of the message, if there is one that can be read.
+func (l *DeadLetter) Subject() string {
+	switch {
+	case l.Message == nil:
+		return ""
+	case l.Message.Subject != "":
+		return l.Message.Subject
+	}
+	return l.Message.RawHeader("Subject")
+}
 
 // place is where a task is, and the time that asynq has with it in a sorted set.
 type place struct {
@@ -106,20 +118,12 @@ func readLetters(ctx context.Context, client redis.UniversalClient, state string
 // failure. What has never failed, and is a dead letter because a person has archived it, has a reason too.
 func newLetter(at place, message, noted string) *DeadLetter {
 	m, _ := asynqbatch.ReadMessage(message) // what cannot be read is empty
-	l := &DeadLetter{ID: at.id, Queue: at.queue, Reason: reasonOf(noted, m.LastError), Tries: m.Retried + 1, At: m.LastFailed, Payload: m.Payload, kind: m.Type, score: at.score}
+	l := &DeadLetter{ID: at.id, Queue: at.queue, Reason: find.Reason(noted, m.LastError), Tries: m.Retried + 1, At: m.LastFailed, Payload: m.Payload, kind: m.Type, score: at.score}
 	if l.failed = !l.At.IsZero(); !l.failed {
 		l.Tries--
 		l.At = time.Unix(int64(at.score), 0)
 	}
 	return l
-}
-
-// reasonOf is the whole reason why a task has failed last, of what is noted and what asynq has.
-func reasonOf(noted, lastErr string) string {
-	if lastErr == "" || redact.Reason(noted, false) == lastErr {
-		return noted
-	}
-	return lastErr
 }
 
 // decode reads the message, or messages, of a letter: what is stored beside the queue is left out.
@@ -166,28 +170,25 @@ func (l *DeadLetter) decodeMany() {
 	}
 }
 
-// maxTries is how many tries of a message are remembered: the first ones, and the last one always.
-const maxTries = 50
+// MaxTries is how many tries of a message are remembered: the first ones, and the last one always.
+const MaxTries = 50
 
 // tryField is where the record of a task has one of its tries.
 func tryField(number int) string { return wire.FieldTry + strconv.Itoa(number) }
 
-// tryOf is a try as the record has it.
-func tryOf(number int, at time.Time, reason error) Try {
-	return Try{Number: number, At: at.UTC().Truncate(time.Second), Reason: redact.Cut(redact.Reason(reason.Error(), true), maxTryReason)}
-}
-
-// encode is the try as the record has it.
-func (t Try) encode() string {
-	data, _ := json.Marshal(t) // it has nothing that cannot be
-	return string(data)
+// TryNote is how the record of a task notes a try that has failed: in which field, and as what.
+func TryNote(number int, at time.Time, reason error) (field, note string) {
+	data, _ := json.Marshal(Try{ // it has nothing that cannot be
+		Number: number, At: at.UTC().Truncate(time.Second), Reason: redact.Cut(redact.Reason(reason.Error(), true), maxTryReason),
+	})
+	return tryField(number), string(data)
 }
 
 const maxTryReason = 500 // characters
 
 // readHistory fills in the history of a letter.
 func (l *DeadLetter) readHistory(ctx context.Context, client redis.UniversalClient) error {
-	fields := make([]string, min(max(l.Tries, 1), maxTries))
+	fields := make([]string, min(max(l.Tries, 1), MaxTries))
 	for i := range fields {
 		fields[i] = tryField(i + 1)
 	}

@@ -1,4 +1,4 @@
-package tasks
+package letters
 
 import (
 	"fmt"
@@ -14,11 +14,11 @@ import (
 func TestEachMember(t *testing.T) {
 	t.Parallel()
 	client := redistest.Start(t, redistest.Options{}).Client(t)
-	const n = 5 * letterPage
+	const n = 5 * memberPage
 	name := func(i int) string { return fmt.Sprintf("%06d", i) }
 	var members []redis.Z
 	for i := range n {
-		members = append(members, redis.Z{Score: float64(i / (2 * letterPage)), Member: name(i)}) // many of one second
+		members = append(members, redis.Z{Score: float64(i / (2 * memberPage)), Member: name(i)}) // many of one second
 	}
 	for what, change := range map[string]func(key string, i int, id string){
 		"nothing happens":  func(string, int, string) {},

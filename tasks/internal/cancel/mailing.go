@@ -1,16 +1,16 @@
-package tasks
+package cancel
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/pauses"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -23,14 +23,8 @@ import (
 // relay has refused for now since, the next pass finds. No index says which tasks a mailing has: each hand-over would pay for
 // it, and it would not know what asynq's tools delete.
 
-// CancelledMailing is what came of a mailing.
-type CancelledMailing struct {
-	Cancelled int // messages that were not sent and will not be
-	TooLate   int // of those that Redis has something of yet: they are on the wire, were or may have been sent, or are dead letters
-}
-
 const (
-	// onWireFor is how long CancelMailing waits for what is on the wire: the relay may refuse it for now.
+	// onWireFor is how long Mailing waits for what is on the wire: the relay may refuse it for now.
 	onWireFor = 10 * time.Second
 
 	passPause     = 200 * time.Millisecond
@@ -39,29 +33,29 @@ const (
 	cancelsAtOnce = 16
 )
 
-// CancelMailing takes back all messages of a mailing that are not on the wire, in all queues and for all mailers: those that
-// wait, are scheduled, are to be tried again, and those that workers have in hand. It waits some seconds for those on the wire,
-// for what the relay refuses for now is taken back too. If it returns an error the mailing stays paused, and
-// it can be called again.
-func (q *Queue) CancelMailing(ctx context.Context, name string) (CancelledMailing, error) {
+// Mailing takes back all messages of a mailing that are not on the wire, in all queues and for all mailers. It returns how many
+// were not sent and will not be, and of how many others Redis has something yet. If it returns an error the mailing stays paused,
+// and it can be called again.
+func (c Canceller) Mailing(ctx context.Context, name string) (cancelled, tooLate int, err error) {
 	if err := mailer.CheckName("mailing", name); err != nil {
-		return CancelledMailing{}, err
+		return 0, 0, err
 	}
-	target := PauseTarget{Mailing: name}
-	if _, err := NewPauses(q.redis).Pause(ctx, Pause{Target: target, Reason: "is being cancelled"}); err != nil {
-		return CancelledMailing{}, err
+	target := pauses.Target{Mailing: name}
+	if _, err := pauses.Set(ctx, c.Redis, pauses.Pause{Target: target, Reason: "is being cancelled"}); err != nil {
+		return 0, 0, err
 	}
-	c := &mailingCancel{q: q, name: name, late: map[string]bool{}}
-	if err := c.run(ctx); err != nil {
-		return c.result(), fmt.Errorf("%w (the mailing %s stays paused: cancel it again, or resume it)", err, name)
+	m := &mailing{Canceller: c, name: name, late: map[string]bool{}}
+	if err := m.run(ctx); err != nil {
+		return m.cancelled, len(m.late), fmt.Errorf("%w (the mailing %s stays paused: cancel it again, or resume it)", err, name)
 	}
-	_, err := pauses.End(ctx, q.redis, target)
-	return c.result(), err
+	_, err = pauses.End(ctx, c.Redis, target)
+	return m.cancelled, len(m.late), err
 }
 
-// mailingCancel is one run of CancelMailing.
-type mailingCancel struct {
-	q    *Queue
+// mailing is one run of Mailing.
+type mailing struct {
+	Canceller
+
 	name string
 
 	mu        sync.Mutex
@@ -70,11 +64,7 @@ type mailingCancel struct {
 	changed   bool            // in this pass
 }
 
-func (c *mailingCancel) result() CancelledMailing {
-	return CancelledMailing{Cancelled: c.cancelled, TooLate: len(c.late)}
-}
-
-func (c *mailingCancel) run(ctx context.Context) error {
+func (c *mailing) run(ctx context.Context) error {
 	patience := time.After(onWireFor)
 	for {
 		active, err := c.pass(ctx)
@@ -95,7 +85,7 @@ func (c *mailingCancel) run(ctx context.Context) error {
 }
 
 // pass looks at all that waits, and reports whether a worker has something of the mailing.
-func (c *mailingCancel) pass(ctx context.Context) (active bool, err error) {
+func (c *mailing) pass(ctx context.Context) (active bool, err error) {
 	c.changed = false
 	err = c.each(ctx, []string{"active", "retry", "scheduled", "pending"}, func(place wire.QueueName, list string, ids []string) error {
 		active = active || list == "active"
@@ -105,7 +95,7 @@ func (c *mailingCancel) pass(ctx context.Context) (active bool, err error) {
 }
 
 // ended notes the messages that have ended and are kept.
-func (c *mailingCancel) ended(ctx context.Context) error {
+func (c *mailing) ended(ctx context.Context) error {
 	return c.each(ctx, []string{"completed", "archived"}, func(place wire.QueueName, _ string, ids []string) error {
 		for _, id := range ids {
 			if !place.Bulk {
@@ -125,13 +115,13 @@ func (c *mailingCancel) ended(ctx context.Context) error {
 }
 
 // each calls do with the tasks of the mailing, page by page, in all queues that have any of these lists.
-func (c *mailingCancel) each(ctx context.Context, lists []string, do func(place wire.QueueName, list string, ids []string) error) error {
-	names, err := queueNames(ctx, c.q.redis)
+func (c *mailing) each(ctx context.Context, lists []string, do func(place wire.QueueName, list string, ids []string) error) error {
+	names, err := find.Queues(ctx, c.Redis)
 	if err != nil {
 		return err
 	}
 	there := make([]*redis.IntCmd, 0, len(names)*len(lists))
-	_, err = c.q.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+	_, err = c.Redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for _, name := range names {
 			for _, list := range lists {
 				there = append(there, pipe.Exists(ctx, listKey(name, list)))
@@ -158,7 +148,7 @@ func (c *mailingCancel) each(ctx context.Context, lists []string, do func(place 
 func listKey(name wire.QueueName, list string) string { return "asynq:{" + name.String() + "}:" + list }
 
 // eachOf calls do with the tasks of the mailing in one list. What moves within it meanwhile may be left out.
-func (c *mailingCancel) eachOf(ctx context.Context, name wire.QueueName, list string, do func(ids []string) error) error {
+func (c *mailing) eachOf(ctx context.Context, name wire.QueueName, list string, do func(ids []string) error) error {
 	key, page := listKey(name, list), int64(mailingPage)
 	if name.Bulk {
 		page = mailingBulk
@@ -170,11 +160,11 @@ func (c *mailingCancel) eachOf(ctx context.Context, name wire.QueueName, list st
 		var last bool
 		switch list {
 		case "active", "pending":
-			ids, err = c.q.redis.LRange(ctx, key, at, at+page-1).Result()
+			ids, err = c.Redis.LRange(ctx, key, at, at+page-1).Result()
 			last = int64(len(ids)) < page
 		default:
 			var members []string
-			members, cursor, err = c.q.redis.ZScan(ctx, key, cursor, "", page).Result()
+			members, cursor, err = c.Redis.ZScan(ctx, key, cursor, "", page).Result()
 			for i := 0; i < len(members); i += 2 {
 				ids = append(ids, members[i])
 			}
@@ -211,7 +201,7 @@ for i = 3, #ARGV do
 end
 return found`)
 
-func (c *mailingCancel) of(ctx context.Context, name wire.QueueName, ids []string) ([]string, error) {
+func (c *mailing) of(ctx context.Context, name wire.QueueName, ids []string) ([]string, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
@@ -221,11 +211,11 @@ func (c *mailingCancel) of(ctx context.Context, name wire.QueueName, ids []strin
 	for _, id := range ids {
 		args = append(args, id)
 	}
-	return ofMailingScript.Run(ctx, c.q.redis, []string{listKey(name, "pending")}, args...).StringSlice()
+	return ofMailingScript.Run(ctx, c.Redis, []string{listKey(name, "pending")}, args...).StringSlice()
 }
 
 // cancelAll cancels tasks, some at the same time.
-func (c *mailingCancel) cancelAll(ctx context.Context, place wire.QueueName, ids []string) error {
+func (c *mailing) cancelAll(ctx context.Context, place wire.QueueName, ids []string) error {
 	var all sync.WaitGroup
 	errs, turns := make([]error, len(ids)), make(chan struct{}, cancelsAtOnce)
 	for i, id := range ids {
@@ -243,24 +233,24 @@ func (c *mailingCancel) cancelAll(ctx context.Context, place wire.QueueName, ids
 	return errors.Join(errs...)
 }
 
-func (c *mailingCancel) cancelOne(ctx context.Context, place wire.QueueName, id string) error {
-	again, err := c.q.redis.HExists(ctx, asynqbatch.TaskKey(place.String(), id), wire.FieldCancelled).Result()
+func (c *mailing) cancelOne(ctx context.Context, place wire.QueueName, id string) error {
+	again, err := c.Redis.HExists(ctx, asynqbatch.TaskKey(place.String(), id), wire.FieldCancelled).Result()
 	if err != nil || again { // the worker that has it drops it
 		return err
 	}
-	switch err := c.q.cancel(ctx, place, id); {
+	switch err := c.Task(ctx, place, id); {
 	case err == nil:
 		c.note([]string{id}, nil)
-	case errors.Is(err, ErrTooLate):
+	case errors.Is(err, mailer.ErrTooLate):
 		c.note(nil, []string{id})
-	case !errors.Is(err, ErrNoTask):
+	case !errors.Is(err, mailer.ErrNoTask):
 		return err
 	}
 	return nil
 }
 
 // note notes messages that were cancelled, and others that were not.
-func (c *mailingCancel) note(cancelled, late []string) {
+func (c *mailing) note(cancelled, late []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cancelled += len(cancelled)
@@ -289,8 +279,8 @@ var countMessagesScript = redis.NewScript(luaMessages + `
 local msg = redis.call("HGET", KEYS[1], "msg")
 return msg and messages(msg) or 0`)
 
-func (c *mailingCancel) messages(ctx context.Context, place wire.QueueName, task string) (int, error) {
-	return countMessagesScript.Run(ctx, c.q.redis, []string{asynqbatch.TaskKey(place.String(), task)}).Int()
+func (c *mailing) messages(ctx context.Context, place wire.QueueName, task string) (int, error) {
+	return countMessagesScript.Run(ctx, c.Redis, []string{asynqbatch.TaskKey(place.String(), task)}).Int()
 }
 
 // cancelBulkScript cancels the messages of a bulk task, whose keys are those of asynqbatch.ListKeys and whose ID is ARGV[1], as
@@ -324,14 +314,14 @@ if not keep then
 end
 return table.concat(said)`)
 
-func (c *mailingCancel) cancelBulk(ctx context.Context, place wire.QueueName, task string) error {
+func (c *mailing) cancelBulk(ctx context.Context, place wire.QueueName, task string) error {
 	queue := place.String()
-	records, err := readRecords(ctx, c.q.redis, task, place)
+	records, err := find.Records(ctx, c.Redis, task, place)
 	if err != nil {
 		return err
 	}
-	said, err := cancelBulkScript.Run(ctx, c.q.redis, asynqbatch.ListKeys(queue, task),
-		task, wire.CancelledKey(queue, ""), strconv.Itoa(seconds(c.q.heldFor()))).Text()
+	said, err := cancelBulkScript.Run(ctx, c.Redis, asynqbatch.ListKeys(queue, task),
+		task, wire.CancelledKey(queue, ""), c.heldSeconds()).Text()
 	if err != nil {
 		return err
 	}
@@ -347,7 +337,7 @@ func (c *mailingCancel) cancelBulk(ctx context.Context, place wire.QueueName, ta
 		}
 	}
 	if len(indexes) > 0 && len(records) > 0 {
-		history.Ended(ctx, c.q.redis, queue, task, records[0].Type, records[0].Payload, history.Cancelled, "", indexes...)
+		history.Ended(ctx, c.Redis, queue, task, records[0].Type, records[0].Payload, history.Cancelled, "", indexes...)
 	}
 	c.note(cancelled, late)
 	return nil

@@ -1,4 +1,4 @@
-package tasks
+package weight
 
 import (
 	"context"
@@ -17,8 +17,21 @@ import (
 // Each channel of a mailer has a budget of its own. A relay that takes nothing cannot use
 // up the memory for the mail of another one, nor bulk mail that for priority mail.
 
+// DefaultMemory is how many bytes of messages a worker has in memory, if it is not told otherwise.
+const DefaultMemory = 256_000_000
+
+// MaxBulk bounds a bulk task: asynq writes the payload of an active task to Redis
+// every few seconds, and a worker holds all its messages in memory.
+const MaxBulk = 1 << 20
+
+// What takes no more than this waits for no memory: a message whose contents ride in its task, and what most bulk tasks have
+// together.
 const (
-	defaultMemory = 256_000_000
+	SmallMessage = 64_000 * textCost
+	SmallBulk    = MaxBulk * textCost
+)
+
+const (
 
 	// cacheShare is the part of the memory that blobs may stay in after their use.
 	cacheShare = 8
@@ -35,26 +48,23 @@ const (
 	// in the lists of the message, of the envelope and of what is written, and in the sets that
 	// find those that are there twice.
 	entryCost = 150
-
-	smallMessage = 64_000 * textCost
-	smallBulk    = maxBulkBytes * textCost // is what most bulk tasks have together
 )
 
-// cacheSize is how many bytes of blobs a worker keeps in memory.
-func cacheSize(memory int) int {
+// CacheSize is how many bytes of blobs a worker keeps in memory.
+func CacheSize(memory int) int {
 	if memory < 0 {
-		return defaultMemory / cacheShare
+		return DefaultMemory / cacheShare
 	}
 	return memory / cacheShare
 }
 
-// newBudgets divides the memory, first among all mailers, and then of each by the
+// NewBudgets divides the memory, first among all mailers, and then of each by the
 // connections that its two channels have for themselves.
-func newBudgets(memory, mailers, connections int, hasPriority bool) (normal, priority *budget) {
+func NewBudgets(memory, mailers, connections int, hasPriority bool) (normal, priority *Budget) {
 	if memory < 0 {
 		return nil, nil
 	}
-	all := (memory - cacheSize(memory)) / mailers
+	all := (memory - CacheSize(memory)) / mailers
 	if !hasPriority {
 		return newBudget(all), nil
 	}
@@ -62,21 +72,21 @@ func newBudgets(memory, mailers, connections int, hasPriority bool) (normal, pri
 	return newBudget(all - part), newBudget(part)
 }
 
-// budget is so many bytes of memory, a semaphore. Nil has no limit.
-type budget struct {
+// Budget is so many bytes of memory, a semaphore. Nil has no limit.
+type Budget struct {
 	size int64
 	left *semaphore.Weighted
 }
 
-func newBudget(octets int) *budget {
+func newBudget(octets int) *Budget {
 	size := int64(max(octets, 1))
-	return &budget{size: size, left: semaphore.NewWeighted(size)}
+	return &Budget{size: size, left: semaphore.NewWeighted(size)}
 }
 
-// take waits until there is memory for so many bytes: in their order, so that many
+// Take waits until there is memory for so many bytes: in their order, so that many
 // small messages cannot keep a big one waiting. One that is bigger than the
 // budget takes all of it. It is false if ctx ended first; otherwise release must be called.
-func (b *budget) take(ctx context.Context, octets int) (release func(), ok bool) {
+func (b *Budget) Take(ctx context.Context, octets int) (release func(), ok bool) {
 	if b == nil || octets == 0 {
 		return func() {}, true
 	}
@@ -87,15 +97,15 @@ func (b *budget) take(ctx context.Context, octets int) (release func(), ok bool)
 	return func() { b.left.Release(n) }, true
 }
 
-// memory is what a message takes until it is through.
-func (w weight) memory() float64 {
+// Memory is what a message takes until it is through, in bytes. What is in blobs is not in it: see CostOf.
+func (w *Weight) Memory() float64 {
 	raw := w.fields[inRaw]
-	texts := w.sum() - w.files - w.parts*partHeader
+	texts := w.Fields() - w.files
 	return float64(raw)*rawCost + float64(w.files-raw)*fileCost + float64(texts)*textCost + float64(w.entries)*entryCost
 }
 
-// costOf is what a byte of a blob takes.
-func costOf(b wire.Blob) float64 {
+// CostOf is what a byte of a blob takes.
+func CostOf(b wire.Blob) float64 {
 	switch {
 	case b.Part == wire.PartRaw:
 		return rawCost

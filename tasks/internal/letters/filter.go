@@ -1,6 +1,7 @@
-package tasks
+package letters
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
@@ -97,7 +99,7 @@ func (f Filter) reads() bool { return f.To != "" || f.Subject != "" || f.Tag != 
 // HasQueue reports whether letters of a queue of asynq's, by its name there, may be meant.
 func (f Filter) HasQueue(queue string) bool {
 	name := wire.ParseQueueName(queue)
-	return (f.Queue == "" || f.Queue == queue || f.Queue == name.Queue) && (f.Mailer == "" || f.Mailer == mailerName(name.Mailer))
+	return (f.Queue == "" || f.Queue == queue || f.Queue == name.Queue) && (f.Mailer == "" || f.Mailer == cmp.Or(name.Mailer, handover.DefaultMailer))
 }
 
 // withoutMessage is the filter without what is in the message.
@@ -114,14 +116,6 @@ func (f Filter) reason(l *DeadLetter) string {
 		return redact.Reason(l.Reason, false)
 	}
 	return l.Reason
-}
-
-// mailerName is what people call a mailer.
-func mailerName(name string) string {
-	if name == "" {
-		return "default"
-	}
-	return name
 }
 
 // Matches reports whether a letter is meant.
@@ -154,17 +148,6 @@ func (f Filter) isTo(address string) bool {
 // contains reports whether s contains part, in whatever case.
 func contains(s, part string) bool {
 	return part == "" || strings.Contains(strings.ToLower(s), strings.ToLower(part))
-}
-
-// Subject is the subject of the message, if there is one that can be read.
-func (l *DeadLetter) Subject() string {
-	switch {
-	case l.Message == nil:
-		return ""
-	case l.Message.Subject != "":
-		return l.Message.Subject
-	}
-	return l.Message.RawHeader("Subject")
 }
 
 var (

@@ -1,4 +1,16 @@
-package tasks
+// Package once hands a message over once, however often a program hands it over, and takes a task back so that its key is free.
+//
+// A message with an idempotency key, or that is to be unique, is queued
+// once: its task's ID derives from the key, and asynq takes no second task with an ID
+// that it has. The task stays for a while after it was sent (asynq's retention), and
+// so does the ID. One command of Redis decides, so it does not matter how many
+// programs hand over at the same time, or which of them dies in between. The task is in the
+// undivided queue, whatever parts there are: a place that followed from their number would
+// be another one for programs that know of more of them.
+//
+// What a kept key costs is the task's record in Redis, 3 kB for a message of 2 kB,
+// for the time of the window.
+package once
 
 import (
 	"context"
@@ -10,6 +22,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -17,47 +30,34 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// A message with an idempotency key, or that is to be unique, is queued
-// once: its task's ID derives from the key, and asynq takes no second task with an ID
-// that it has. The task stays for a while after it was sent (asynq's retention), and
-// so does the ID. One command of Redis decides, so it does not matter how many
-// programs hand over at the same time, or which of them dies in between. The task is in the
-// undivided queue, whatever parts there are: a place that followed from their number would
-// be another one for programs that know of more of them.
-//
-// What a kept key costs is the task's record in Redis, 3 kB for a message of 2 kB,
-// for the time of the window.
-
-const stepQueue = handover.StepQueue
-
-// onceTask is the task of a message that is handed over once.
-type onceTask struct {
-	redis  redis.UniversalClient
-	place  wire.QueueName   // where it goes
-	others []wire.QueueName // where an earlier one may be
-	id     string
-	using  string        // the mailer that the message names
-	key    string        // the idempotency key, if there is one
-	digest string        // of the message
-	held   time.Duration // how long a worker can have it
-	kept   time.Duration // how long from now its mark is needed, if it is handed over again
+// Task is the task of a message that is handed over once.
+type Task struct {
+	Redis  redis.UniversalClient
+	Place  wire.QueueName   // where it goes
+	Others []wire.QueueName // where an earlier one may be
+	ID     string
+	Using  string        // the mailer that the message names
+	Key    string        // the idempotency key, if there is one
+	Digest string        // of the message
+	Held   time.Duration // how long a worker can have it
+	Kept   time.Duration // how long from now its mark is needed, if it is handed over again
 }
 
-// handOver calls put, which is to enqueue the task, unless an earlier hand-over of the same
+// HandOver calls put, which is to enqueue the task, unless an earlier hand-over of the same
 // message has. It returns the ID of the task. look is to look for that one first.
-func (t onceTask) handOver(ctx context.Context, look bool, put func(id string) error) (id string, err error) {
+func (t Task) HandOver(ctx context.Context, look bool, put func(id string) error) (id string, err error) {
 	found, first, err := t.elsewhere(ctx)
 	if err != nil || found != nil {
 		return t.judge(ctx, found, err)
 	}
-	id, look = first, look || first != t.id
+	id, look = first, look || first != t.ID
 	for range 5 { // an earlier task may end just when it is looked at
 		if look {
-			found, free, err := t.resolve(ctx, t.place, t.id)
+			found, free, err := t.resolve(ctx, t.Place, t.ID)
 			if err != nil || found != nil {
 				return t.judge(ctx, found, err)
 			}
-			if id = free; free == t.id {
+			if id = free; free == t.ID {
 				id = first
 			}
 		}
@@ -67,43 +67,43 @@ func (t onceTask) handOver(ctx context.Context, look bool, put func(id string) e
 		look = true
 	}
 	err = errors.New("the task of this key comes and goes: try again")
-	return "", &mailer.SendError{Class: mailer.Temporary, Step: stepQueue, Err: err}
+	return "", &mailer.SendError{Class: mailer.Temporary, Step: handover.StepQueue, Err: err}
 }
 
 // judge decides what an earlier task means for a hand-over.
-func (t onceTask) judge(ctx context.Context, found *record, err error) (id string, _ error) {
+func (t Task) judge(ctx context.Context, found *find.Record, err error) (id string, _ error) {
 	if err != nil {
 		return "", redisconn.NotQueued(ctx, err)
 	}
-	if s, bad := wire.DecodeMeta(found.Payload); bad != nil || s.Digest != t.digest {
-		err = &IdempotencyError{Key: t.key, ID: found.id}
-	} else if found.state == "archived" {
-		err = &DeadLetterError{ID: found.id, Queue: found.place.String(), Reason: reasonOf(found.reason, found.LastError)}
+	if s, bad := wire.DecodeMeta(found.Payload); bad != nil || s.Digest != t.Digest {
+		err = &mailer.IdempotencyError{Key: t.Key, ID: found.ID}
+	} else if found.State == "archived" {
+		err = &mailer.DeadLetterError{ID: found.ID, Queue: found.Place.String(), Reason: found.Reason()}
 	}
 	if err != nil {
-		return found.id, &mailer.SendError{Class: mailer.Permanent, Step: stepQueue, Err: err}
+		return found.ID, &mailer.SendError{Class: mailer.Permanent, Step: handover.StepQueue, Err: err}
 	}
-	return found.id, nil
+	return found.ID, nil
 }
 
 // elsewhere returns the earlier task if it is not in its place: it was forwarded, or a program has put it
 // there that knows the mailers and this one does not, or one of the time when a key's place was a part of the queue.
 // If there is none, free is the ID that the next task has.
-func (t onceTask) elsewhere(ctx context.Context) (found *record, free string, err error) {
-	if len(t.others) == 0 {
-		return nil, t.id, nil
+func (t Task) elsewhere(ctx context.Context) (found *find.Record, free string, err error) {
+	if len(t.Others) == 0 {
+		return nil, t.ID, nil
 	}
-	records, err := readRecords(ctx, t.redis, t.id, t.others...)
+	records, err := find.Records(ctx, t.Redis, t.ID, t.Others...)
 	if err != nil {
 		return nil, "", err
 	}
-	last := t.id
+	last := t.ID
 	for _, r := range records {
-		found, free, err := t.resolve(ctx, r.place, t.id)
+		found, free, err := t.resolve(ctx, r.Place, t.ID)
 		if err != nil || found != nil {
 			return found, "", err
 		}
-		if free != t.id { // cancelled there
+		if free != t.ID { // cancelled there
 			last = free
 		}
 	}
@@ -112,29 +112,29 @@ func (t onceTask) elsewhere(ctx context.Context) (found *record, free string, er
 
 // resolve returns the task with an ID in a place, or the one that took its place there or, if it was
 // forwarded, where that went. If there is none, free is the ID that the next task has.
-func (t onceTask) resolve(ctx context.Context, place wire.QueueName, id string) (found *record, free string, err error) {
-	records, err := readRecords(ctx, t.redis, id, place)
+func (t Task) resolve(ctx context.Context, place wire.QueueName, id string) (found *find.Record, free string, err error) {
+	records, err := find.Records(ctx, t.Redis, id, place)
 	if err != nil || len(records) == 0 {
 		return nil, id, err
 	}
 	r := records[0]
 	switch {
-	case r.next != "":
-		found, free, err = t.resolve(ctx, place, r.next)
+	case r.Next != "":
+		found, free, err = t.resolve(ctx, place, r.Next)
 		if found != nil || err != nil {
 			return found, free, err
 		}
-		if r.cancelled || free != r.next { // a worker may have it yet, or what a replay has made of it
+		if r.Cancelled || free != r.Next { // a worker may have it yet, or what a replay has made of it
 			return nil, free, t.keep(ctx, place, id)
 		}
-		return nil, id, setFree(ctx, t.redis, place, id, r.next)
-	case r.cancelled: // a program of an older version has told its worker, and that is all
-		if _, err := takeBack(ctx, t.redis, place, id, t.held); err != nil {
+		return nil, id, setFree(ctx, t.Redis, place, id, r.Next)
+	case r.Cancelled: // a program of an older version has told its worker, and that is all
+		if _, err := TakeBack(ctx, t.Redis, place, id, t.Held); err != nil {
 			return nil, "", err
 		}
 		return nil, id, nil // if it is not free, that is seen when the task is put there
 	}
-	if t.using == "" || place.Mailer != "" || r.state != "completed" && !r.decided {
+	if t.Using == "" || place.Mailer != "" || r.State != "completed" && !r.Decided {
 		return &r, "", nil
 	}
 	return t.resolveForwarded(ctx, r)
@@ -142,28 +142,28 @@ func (t onceTask) resolve(ctx context.Context, place wire.QueueName, id string) 
 
 // resolveForwarded is resolve for a task in the queue of those who do not know the mailers: it has gone, or is
 // about to go, to the queue of its mailer.
-func (t onceTask) resolveForwarded(ctx context.Context, r record) (found *record, free string, err error) {
-	to := r.place
-	to.Mailer = t.using
-	found, free, err = t.resolve(ctx, to, r.id)
+func (t Task) resolveForwarded(ctx context.Context, r find.Record) (found *find.Record, free string, err error) {
+	to := r.Place
+	to.Mailer = t.Using
+	found, free, err = t.resolve(ctx, to, r.ID)
 	if found != nil || err != nil {
 		return found, free, err
 	}
-	if r.state != "completed" { // it is on its way, unless it was cancelled where it has arrived
-		cancelled, err := wasTakenBack(ctx, t.redis, to, r.base())
+	if r.State != "completed" { // it is on its way, unless it was cancelled where it has arrived
+		cancelled, err := WasTakenBack(ctx, t.Redis, to, r.Base())
 		if err != nil || !cancelled {
 			return &r, "", err
 		}
 	}
-	if free != r.id { // cancelled there
-		return nil, free, leaveMark(ctx, t.redis, r.place, r.id, "", free, t.kept)
+	if free != r.ID { // cancelled there
+		return nil, free, LeaveMark(ctx, t.Redis, r.Place, r.ID, "", free, t.Kept)
 	}
-	return nil, r.id, setFree(ctx, t.redis, r.place, r.id, "")
+	return nil, r.ID, setFree(ctx, t.Redis, r.Place, r.ID, "")
 }
 
 // keep makes a mark last for as long as the task that is about to take its place.
-func (t onceTask) keep(ctx context.Context, place wire.QueueName, id string) error {
-	if err := t.redis.Expire(ctx, asynqbatch.TaskKey(place.String(), id), t.kept).Err(); err != nil {
+func (t Task) keep(ctx context.Context, place wire.QueueName, id string) error {
+	if err := t.Redis.Expire(ctx, asynqbatch.TaskKey(place.String(), id), t.Kept).Err(); err != nil {
 		return redisconn.Unavailable(err)
 	}
 	return nil
@@ -220,17 +220,17 @@ end
 redis.call("SET", KEYS[8], ARGV[2], "EX", ARGV[3])
 return "cancelled"`)
 
-// takeBack runs takeBackScript for the task with an ID in one of asynq's queues. A worker can have it
+// TakeBack runs takeBackScript for the task with an ID in one of asynq's queues. A worker can have it
 // for so long.
-func takeBack(ctx context.Context, client redis.UniversalClient, place wire.QueueName, id string, held time.Duration) (answer string, err error) {
+func TakeBack(ctx context.Context, client redis.UniversalClient, place wire.QueueName, id string, held time.Duration) (answer string, err error) {
 	queue, base, next := place.String(), id, ""
-	records, err := readRecords(ctx, client, id, place)
+	records, err := find.Records(ctx, client, id, place)
 	if err != nil {
 		return "", err
 	}
 	if handover.IsOnceID(id) {
 		if len(records) > 0 {
-			base = records[0].base()
+			base = records[0].Base()
 		}
 		next = handover.NextID(id)
 	}
@@ -245,8 +245,8 @@ func takeBack(ctx context.Context, client redis.UniversalClient, place wire.Queu
 	return answer, nil
 }
 
-// wasTakenBack reports whether the task was taken back from a queue, whose IDs begin with that base.
-func wasTakenBack(ctx context.Context, client redis.UniversalClient, place wire.QueueName, base string) (bool, error) {
+// WasTakenBack reports whether the task was taken back from a queue, whose IDs begin with that base.
+func WasTakenBack(ctx context.Context, client redis.UniversalClient, place wire.QueueName, base string) (bool, error) {
 	n, err := client.Exists(ctx, wire.CancelledKey(place.String(), base)).Result()
 	if err != nil {
 		return false, redisconn.Unavailable(err)
@@ -254,13 +254,13 @@ func wasTakenBack(ctx context.Context, client redis.UniversalClient, place wire.
 	return n > 0, nil
 }
 
-// replayedFor is how long a dead letter with a key that is replayed leaves a mark in its
+// ReplayedFor is how long a dead letter with a key that is replayed leaves a mark in its
 // place, so that the key stays taken: longer than the new task waits. The new one cannot
 // have the ID itself: it is another task for whoever was told of the first one.
-const replayedFor = 30 * 24 * time.Hour
+const ReplayedFor = 30 * 24 * time.Hour
 
-// heldAtMost is longer than any worker has a task in hand.
-const heldAtMost = 24 * time.Hour
+// HeldAtMost is longer than any worker has a task in hand.
+const HeldAtMost = 24 * time.Hour
 
 // seconds is a time in whole seconds, rounded up.
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
@@ -284,12 +284,12 @@ return 1`)
 
 // setFree removes a mark that names next, or a completed task if next is empty.
 func setFree(ctx context.Context, client redis.UniversalClient, place wire.QueueName, id, next string) error {
-	return leaveMark(ctx, client, place, id, next, "", 0)
+	return LeaveMark(ctx, client, place, id, next, "", 0)
 }
 
-// leaveMark leaves a mark in the place of a task that was forwarded, and cancelled where it had
+// LeaveMark leaves a mark in the place of a task that was forwarded, and cancelled where it had
 // gone to: the key's next task goes under the ID then, here as there.
-func leaveMark(ctx context.Context, client redis.UniversalClient, place wire.QueueName, id, next, then string, held time.Duration) error {
+func LeaveMark(ctx context.Context, client redis.UniversalClient, place wire.QueueName, id, next, then string, held time.Duration) error {
 	if err := setFreeScript.Run(ctx, client, asynqbatch.ListKeys(place.String(), id), id, next, then, seconds(held)).Err(); err != nil {
 		return redisconn.Unavailable(err)
 	}

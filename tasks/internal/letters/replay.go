@@ -1,4 +1,4 @@
-package tasks
+package letters
 
 import (
 	"bytes"
@@ -11,11 +11,11 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
-	"github.com/mailpouch/mailpouch/internal/blobstore"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/once"
 )
 
 // A dead letter is replayed, or deleted, by the one whose script takes it out of its list. A
@@ -41,7 +41,7 @@ func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, err
 	}
 	again := old.BaseID(id) + "-again"
 	key, nextKey := asynqbatch.TaskKey(queue, id), asynqbatch.TaskKey(queue, again)
-	p, err := d.client.contents.hold(ctx, handedOverAgain(old), nextKey)
+	p, err := d.client.Contents.Hold(ctx, handedOverAgain(old), nextKey)
 	if err != nil {
 		return "", err
 	}
@@ -51,17 +51,17 @@ func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, err
 	}
 	keyed := p.Digest != ""
 	keys := []string{archiveKey(queue), wire.DeadKey(queue), key, nextKey, pendingKey(queue)}
-	done, err := replayScript.Run(ctx, d.redis, keys, id, again, message, time.Now().UnixNano(), keyed, int(replayedFor/time.Second)).Text()
+	done, err := replayScript.Run(ctx, d.redis, keys, id, again, message, time.Now().UnixNano(), keyed, int(once.ReplayedFor/time.Second)).Text()
 	switch {
 	case err != nil:
 		return "", redisconn.Unavailable(err)
 	case done == "none":
-		d.drop(ctx, nextKey, p)
+		d.client.Contents.Drop(ctx, nextKey, p)
 		return "", fmt.Errorf("tasks: %s: %w", id, ErrNotDead)
 	case done == "before":
-		d.drop(ctx, nextKey, p)
+		d.client.Contents.Drop(ctx, nextKey, p)
 	}
-	d.drop(ctx, key, old)
+	d.client.Contents.Drop(ctx, key, old)
 	history.Ended(ctx, d.redis, queue, id, info.Type, info.Payload, history.Replayed, again)
 	return again, nil
 }
@@ -165,14 +165,7 @@ func (d *DeadLetters) Delete(ctx context.Context, queue, id string) error {
 	}
 	history.Ended(ctx, d.redis, queue, id, l.kind, l.Payload, history.Deleted, l.Reason)
 	if l.blobs != nil {
-		d.drop(ctx, key, l.blobs)
+		d.client.Contents.Drop(ctx, key, l.blobs)
 	}
 	return nil
-}
-
-// drop drops the references of a task to big contents. Where that fails a worker's sweep does it.
-func (d *DeadLetters) drop(ctx context.Context, key string, p *wire.Payload) {
-	if len(p.Blobs) > 0 {
-		_ = d.client.contents.store.Drop(ctx, blobstore.Ref(key, p.BlobRef), p.Hashes())
-	}
 }

@@ -1,4 +1,4 @@
-package tasks
+package letters
 
 import (
 	"cmp"
@@ -9,15 +9,15 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/mailpouch/mailpouch/internal/blobstore"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks/internal/producer"
 )
 
-// letterList is the messages that failed and are in one state of asynq's: dead letters, or those that are tried again.
-type letterList struct {
+// list is all messages that failed and are in one state of asynq's: dead letters, or those that are tried again.
+type list struct {
 	redis    redis.UniversalClient
-	contents contents
+	contents producer.Contents
 	state    string
 	places   func(ctx context.Context, queue string) iter.Seq2[place, error] // of a queue's, oldest first
 }
@@ -29,7 +29,7 @@ const (
 )
 
 // queues are those of asynq's queues, sorted, in which there may be letters that a filter means.
-func (s letterList) queues(ctx context.Context, f Filter) ([]string, error) {
+func (s list) queues(ctx context.Context, f Filter) ([]string, error) {
 	all, err := s.redis.SMembers(ctx, wire.QueuesKey).Result()
 	if err != nil {
 		return nil, redisconn.Unavailable(err)
@@ -40,7 +40,7 @@ func (s letterList) queues(ctx context.Context, f Filter) ([]string, error) {
 
 // each yields the letters that a filter means. Messages are decoded if decoded says so, or the filter has to look into
 // them and means the letter but for that.
-func (s letterList) each(ctx context.Context, f Filter, decoded bool) iter.Seq2[*DeadLetter, error] {
+func (s list) each(ctx context.Context, f Filter, decoded bool) iter.Seq2[*DeadLetter, error] {
 	return func(yield func(*DeadLetter, error) bool) {
 		queues, err := s.queues(ctx, f)
 		if err != nil {
@@ -70,7 +70,7 @@ func (s letterList) each(ctx context.Context, f Filter, decoded bool) iter.Seq2[
 }
 
 // read yields all letters of a queue, not decoded.
-func (s letterList) read(ctx context.Context, queue string) iter.Seq2[*DeadLetter, error] {
+func (s list) read(ctx context.Context, queue string) iter.Seq2[*DeadLetter, error] {
 	return func(yield func(*DeadLetter, error) bool) {
 		most := 10
 		var some []place
@@ -111,7 +111,7 @@ func (s letterList) read(ctx context.Context, queue string) iter.Seq2[*DeadLette
 }
 
 // one reads the letter in a place, or returns nil.
-func (s letterList) one(ctx context.Context, at place) (*DeadLetter, error) {
+func (s list) one(ctx context.Context, at place) (*DeadLetter, error) {
 	letters, err := readLetters(ctx, s.redis, s.state, []place{at})
 	if err != nil || letters[0] == nil {
 		return nil, err
@@ -122,43 +122,22 @@ func (s letterList) one(ctx context.Context, at place) (*DeadLetter, error) {
 }
 
 // complete reads what lists leave out of a letter.
-func (s letterList) complete(ctx context.Context, l *DeadLetter) error {
+func (s list) complete(ctx context.Context, l *DeadLetter) error {
 	if err := l.readHistory(ctx, s.redis); err != nil || l.blobs == nil {
 		return err
 	}
-	list := make([]blobstore.Blob, len(l.blobs.Blobs))
-	for i, b := range l.blobs.Blobs {
-		list[i] = blobOf(b)
-	}
-	contents, faults, err := s.contents.store.Read(ctx, list)
+	missing, err := s.contents.FillFound(ctx, l.blobs)
 	if err != nil {
 		return err
 	}
-	for i, b := range l.blobs.Blobs {
-		b.Put(l.Message, contents[i])
-		if faults[i] != nil {
-			l.Missing = append(l.Missing, lost(l.blobs, b, faults[i]).Error())
-		}
-	}
-	l.blobs = nil
+	l.Missing, l.blobs = missing, nil
 	return nil
 }
 
-// rawBeginning is enough for most headers.
-const rawBeginning = 16 << 10
-
 // beginRaw fills in the beginning of a raw message that is a blob, if it is there.
-func (s letterList) beginRaw(ctx context.Context, l *DeadLetter) {
-	if l.blobs == nil {
-		return
-	}
-	for _, b := range l.blobs.Blobs {
-		if b.Part != wire.PartRaw {
-			continue
-		}
-		if head, err := s.contents.store.Head(ctx, b.Hash, rawBeginning); err == nil {
-			b.Put(l.Message, head)
-		}
+func (s list) beginRaw(ctx context.Context, l *DeadLetter) {
+	if l.blobs != nil {
+		s.contents.BeginRaw(ctx, l.blobs)
 	}
 }
 
@@ -183,7 +162,7 @@ type ReasonCount struct {
 const maxGroups = 1000
 
 // survey goes through all letters once. It remembers where the newest ones are, and reads those anew.
-func (s letterList) survey(ctx context.Context, f Filter, newest int) (Survey, error) {
+func (s list) survey(ctx context.Context, f Filter, newest int) (Survey, error) {
 	var found Survey
 	type failed struct {
 		place
@@ -244,8 +223,8 @@ func (s letterList) survey(ctx context.Context, f Filter, newest int) (Survey, e
 	return found, nil
 }
 
-// letterPage is how many members of a set are asked for in a round trip.
-const letterPage = 500
+// memberPage is how many members of a set are asked for in a round trip.
+const memberPage = 500
 
 // eachMember yields the members of a sorted set in their order, up to what is last in it now. What has its place in the
 // set all the while is yielded once, whatever is added and removed: a page begins where the one before has ended by the
@@ -262,13 +241,13 @@ func eachMember(ctx context.Context, client redis.UniversalClient, key string) i
 		}
 		var end *redis.Z // of what has been yielded
 		for at := int64(0); ; {
-			page, err := client.ZRangeWithScores(ctx, key, at, at+letterPage-1).Result()
+			page, err := client.ZRangeWithScores(ctx, key, at, at+memberPage-1).Result()
 			if err != nil {
 				yield(redis.Z{}, redisconn.Unavailable(err))
 				return
 			}
 			if at > 0 && (len(page) == 0 || compareMembers(*end, page[0]) < 0) { // some before it are gone
-				at = max(at-letterPage/2, 0)
+				at = max(at-memberPage/2, 0)
 				continue
 			}
 			for i := range page {
@@ -283,10 +262,10 @@ func eachMember(ctx context.Context, client redis.UniversalClient, key string) i
 					return
 				}
 			}
-			if len(page) < letterPage {
+			if len(page) < memberPage {
 				return
 			}
-			at += letterPage - 1 // the last one again, to see that the pages meet
+			at += memberPage - 1 // the last one again, to see that the pages meet
 		}
 	}
 }

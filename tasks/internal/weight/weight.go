@@ -1,4 +1,5 @@
-package tasks
+// Package weight says how many bytes a message has, as it is sent and in the memory of a worker, and keeps both within bounds.
+package weight
 
 import (
 	"fmt"
@@ -8,13 +9,13 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// checkSize refuses a message that is bigger than the limit: an InvalidMessageError that names
+// Check refuses a message that is bigger than the limit: an InvalidMessageError that names
 // its biggest field. Everything counts that an author can make long: what is sent, as it is
 // sent, and what is only in the envelope. Neither that nor what was handed over, which waits in
 // Redis, may be bigger.
-func checkSize(m *mailer.EmailMessage, limit int) error {
-	w := weigh(m)
-	size := int64(w.sum())
+func Check(m *mailer.EmailMessage, limit int) error {
+	w := Of(m)
+	size := int64(w.Sum())
 	// Nothing grows to more than four times its size, and what the queue adds to a header is
 	// small: most messages need no closer look. Nor does one whose header is too big already,
 	// for unlike the contents it is written in one piece.
@@ -52,8 +53,8 @@ const (
 	countFields
 )
 
-// weight is how many bytes the fields of a message have as they were handed over.
-type weight struct {
+// Weight is how many bytes the fields of a message have as they were handed over.
+type Weight struct {
 	fields  [countFields]int
 	files   int // the part of them that is the content of files, or a raw message
 	unsent  int // and what is in the envelope alone
@@ -64,9 +65,9 @@ type weight struct {
 // entryHeader is what an address or a header field has around it, in JSON as in a message.
 const entryHeader = 4
 
-// weigh counts what is in a message.
-func weigh(m *mailer.EmailMessage) weight {
-	var w weight
+// Of counts what is in a message.
+func Of(m *mailer.EmailMessage) Weight {
+	var w Weight
 	w.fields[inSubject], w.fields[inFrom] = len(m.Subject), len(m.FromEmail)
 	w.fields[inTo], w.fields[inCc], w.fields[inBcc], w.fields[inReplyTo] = w.list(m.To), w.list(m.Cc), w.list(m.Bcc), w.list(m.ReplyTo)
 	w.fields[inOthers] = len(m.ContentSubtype) + len(m.Charset) + len(m.MessageID)
@@ -91,7 +92,7 @@ func weigh(m *mailer.EmailMessage) weight {
 }
 
 // content counts one of the contents.
-func (w *weight) content(c mailer.Content) {
+func (w *Weight) content(c mailer.Content) {
 	field := inBody
 	switch c.Field {
 	case "attachments":
@@ -111,7 +112,7 @@ func (w *weight) content(c mailer.Content) {
 }
 
 // list counts a list of addresses.
-func (w *weight) list(all []string) int {
+func (w *Weight) list(all []string) int {
 	n := 0
 	for _, s := range all {
 		n += entryHeader + len(s)
@@ -120,7 +121,8 @@ func (w *weight) list(all []string) int {
 	return n
 }
 
-func (w *weight) sum() int {
+// Sum is how many bytes the message has in all.
+func (w *Weight) Sum() int {
 	sum := 0
 	for _, n := range w.fields {
 		sum += n
@@ -128,13 +130,16 @@ func (w *weight) sum() int {
 	return sum
 }
 
+// Fields is Sum without what MIME adds.
+func (w *Weight) Fields() int { return w.Sum() - w.parts*partHeader }
+
 // header is the sum without the bodies and the files.
-func (w *weight) header() int {
-	return w.sum() - w.fields[inBody] - w.fields[inAlternatives] - w.fields[inAttachments] - w.fields[inRaw]
+func (w *Weight) header() int {
+	return w.Sum() - w.fields[inBody] - w.fields[inAlternatives] - w.fields[inAttachments] - w.fields[inRaw]
 }
 
 // biggest names the biggest field.
-func (w *weight) biggest() string {
+func (w *Weight) biggest() string {
 	names := [countFields]string{"subject", "body", "from_email", "to", "cc", "bcc", "reply_to", "headers", "message", "alternatives", "attachments", "raw"}
 	biggest := 0
 	for i, n := range w.fields {

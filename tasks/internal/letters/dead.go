@@ -1,4 +1,6 @@
-package tasks
+// Package letters is the messages that have failed: dead letters, and those that will be tried again. It lists them, tells why they
+// failed, and does what people want done with them.
+package letters
 
 import (
 	"context"
@@ -14,6 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks/internal/producer"
 )
 
 // A dead letter is an archived task of asynq, so asynqmon shows it. But asynq drops
@@ -26,9 +29,9 @@ func archiveKey(queue string) string { return "asynq:{" + queue + "}:archived" }
 
 func pendingKey(queue string) string { return "asynq:{" + queue + "}:pending" }
 
-// rescue comes before a task is archived. It moves the dead letters of its queue that asynq
+// Rescue comes before a task is archived. It moves the dead letters of its queue that asynq
 // would soon drop, and notes the whole reason, for asynq gets it without addresses.
-func rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason string) error {
+func Rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason string) error {
 	if err := asynqbatch.MakeRoom(ctx, client, queue, asynqbatch.TaskKey(queue, id), reason); err != nil {
 		return redisconn.Unavailable(err)
 	}
@@ -38,14 +41,14 @@ func rescue(ctx context.Context, client redis.UniversalClient, queue, id, reason
 // DeadLetters is the way to the messages that could not be delivered.
 type DeadLetters struct {
 	redis     redis.UniversalClient
-	client    *producer
+	client    *producer.Producer
 	inspector *asynq.Inspector
 }
 
 // NewDeadLetters returns the dead letters in the given Redis, which it does not close.
 func NewDeadLetters(client redis.UniversalClient) *DeadLetters {
 	return &DeadLetters{
-		redis: client, client: newProducer(client), inspector: asynq.NewInspectorFromRedisClient(client),
+		redis: client, client: producer.New(client), inspector: asynq.NewInspectorFromRedisClient(client),
 	}
 }
 
@@ -88,8 +91,8 @@ func (d *DeadLetters) Survey(ctx context.Context, f Filter, newest int) (Survey,
 	return d.list().survey(ctx, f, newest)
 }
 
-func (d *DeadLetters) list() letterList {
-	return letterList{redis: d.redis, contents: d.client.contents, state: stateArchived, places: d.places}
+func (d *DeadLetters) list() list {
+	return list{redis: d.redis, contents: d.client.Contents, state: stateArchived, places: d.places}
 }
 
 // places yields where the dead letters of a queue are, oldest first.
