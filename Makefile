@@ -90,8 +90,8 @@ BENCH_FULL     = --docs ../docs --readme ../README.md --json $(BENCH_RESULTS) $(
 BENCH_QUICK    = --quick $(if $(OUT),--docs $(abspath $(OUT)) --json $(abspath $(OUT))/performance/results.json)
 
 .PHONY: bench
-bench: deps ## Measure all beside baselines and write docs/performance.md, in 20 minutes (QUICK=1: two, writes to OUT=dir only)
-	cd bench && $(GO) run . $(if $(QUICK),$(BENCH_QUICK),$(BENCH_FULL))
+bench: deps ## Measure all beside baselines and write docs/performance.md, in 12 minutes (QUICK=1: two, writes to OUT=dir only; ONLY=drain/single,bulk: these)
+	cd bench && $(GO) run . $(if $(ONLY),--only '$(ONLY)',$(if $(QUICK),$(BENCH_QUICK),$(BENCH_FULL)))
 
 .PHONY: bench-smtp
 bench-smtp: ## Compare the SMTP client and the rendering with those of others

@@ -254,7 +254,8 @@ func (freeRecords) Do(_ context.Context, wanted []asynqbatch.Step) []asynqbatch.
 	return make([]asynqbatch.Answer, len(wanted))
 }
 
-func (freeRecords) Sure(string) bool { return true }
+func (freeRecords) Sure(string) bool  { return true }
+func (freeRecords) Fresh(string) bool { return true }
 
 // ownCPU is the processor time that this process has used, in seconds.
 func ownCPU(b *testing.B) float64 {

@@ -144,9 +144,11 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 	if len(deliveries) == 0 {
 		return nil
 	}
+	r.task.handed.has(len(deliveries))
 	left, why := len(deliveries), BackHeld // the relay takes nothing if they are put back
 	var chunks [][]*delivery
-	for chunk := range slices.Chunk(deliveries, (len(deliveries)+via.connections-1)/via.connections) {
+	connections := via.pool.shared()
+	for chunk := range slices.Chunk(deliveries, (len(deliveries)+connections-1)/connections) {
 		chunks = append(chunks, chunk)
 	}
 	var failure error

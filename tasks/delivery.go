@@ -231,6 +231,19 @@ func (d *delivery) step(name string) asynqbatch.Step {
 	return s
 }
 
+// stepWith is the step that notes the delivery, which the relay has accepted, and marks the next one, if they are of one bulk task.
+func (d *delivery) stepWith(next *delivery) (s asynqbatch.Step, ok bool) {
+	if d.key != next.key || d.suffix == "" || d.onceToken != "" || next.onceToken != "" {
+		return s, false
+	}
+	s = asynqbatch.Step{Name: stepNext, Key: d.key, Record: d.ended}
+	s.Args = []string{d.suffix, d.record, d.generation, next.suffix, next.cancelled, next.token}
+	if next.mailing != "" {
+		s.Args = append(s.Args, next.mailing)
+	}
+	return s, true
+}
+
 func stepsOf(name string, deliveries []*delivery) []asynqbatch.Step {
 	list := make([]asynqbatch.Step, len(deliveries))
 	for i, d := range deliveries {

@@ -30,6 +30,10 @@ type Observer struct {
 	// the worker would open.
 	Connections func(mailer string, allowed, wanted int)
 
+	// Grown is how many connections a mailer has, if it needs them, where that number changes by itself, and how many these may
+	// become. One for the queue of the highest weight is not among them.
+	Grown func(mailer string, connections, most int)
+
 	// SessionLimit is how many messages a mailer's relay is found to take over one connection; 0: there is no such
 	// limit any more.
 	SessionLimit func(mailer string, messages int)
@@ -82,6 +86,14 @@ func (l observers) connections(mailer string, allowed, wanted int) {
 	for _, o := range l {
 		if o.Connections != nil {
 			o.Connections(mailer, allowed, wanted)
+		}
+	}
+}
+
+func (l observers) grown(mailer string, connections, most int) {
+	for _, o := range l {
+		if o.Grown != nil {
+			o.Grown(mailer, connections, most)
 		}
 	}
 }

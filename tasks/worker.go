@@ -76,7 +76,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		w.recorder = recorder{keeper: w.history}
 	}
 	w.asynq = asynqbatch.New(client, asynqbatch.Config{
-		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Steps: steps(), Fetched: w.isolation.Fetched, Logger: *cfg.Logger, Clock: cfg.clock,
+		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, TouchedFields: touchedFields(), Steps: steps(), Fetched: w.isolation.Fetched, Logger: *cfg.Logger, Clock: cfg.clock,
 		History: kept,
 		Asleep:  w.watch.queues.Asleep, Took: w.watch.queues.Took,
 	})
@@ -91,10 +91,11 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	}
 	senders := 0
 	for _, d := range w.dispatchers {
-		if err := d.addSenders(client, w.policy, w.ledger, senders); err != nil {
+		numbers, err := d.addSenders(client, w.policy, w.ledger, senders)
+		if err != nil {
 			return nil, fmt.Errorf("tasks: backend: %w", err)
 		}
-		senders += len(d.senders)
+		senders += numbers
 	}
 	return w, nil
 }
