@@ -2,7 +2,6 @@ package tasks
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/isolation"
 )
 
 // killer is the subject of the message that kills the process which renders it.
@@ -101,8 +101,8 @@ func TestAlone_killer(t *testing.T) {
 					}
 				}
 			}
-			if deaths != suspicious+fatalRuns {
-				t.Errorf("%d workers died, want %d", deaths, suspicious+fatalRuns)
+			if deaths != isolation.Suspicious+isolation.FatalRuns {
+				t.Errorf("%d workers died, want %d", deaths, isolation.Suspicious+isolation.FatalRuns)
 			}
 			letters := h.archived()
 			if len(letters) != 1 || !strings.Contains(letters[0].LastErr, "its worker died 5 times") {
@@ -163,7 +163,7 @@ func mortalWorker(t *testing.T, h *house, client redis.UniversalClient, others i
 func (h *house) suspect(ids ...string) {
 	h.t.Helper()
 	for _, id := range ids {
-		if err := h.Client(h.t).HSet(h.t.Context(), asynqbatch.TaskKey("default", id), wire.FieldLost, suspicious).Err(); err != nil {
+		if err := h.Client(h.t).HSet(h.t.Context(), asynqbatch.TaskKey("default", id), wire.FieldLost, isolation.Suspicious).Err(); err != nil {
 			h.t.Fatal(err)
 		}
 	}
@@ -251,59 +251,6 @@ func TestAlone_lives(t *testing.T) {
 	h.empty()
 	if len(h.archived()) > 0 {
 		t.Error("condemned")
-	}
-}
-
-// Runs that were cut off by something else than the message's own doing are struck out by
-// the process that lives, so only deaths count.
-func TestIsolation_run(t *testing.T) {
-	t.Parallel()
-	h := newHouse(t, redistest.Options{})
-	client := h.Client(t)
-	i := newIsolation(client, zerolog.Nop())
-	defer i.stop()
-	tk := &taskMessage{key: "asynq:{default}:t:X"}
-	client.HSet(t.Context(), tk.key, "state", "active", wire.FieldLost, "3")
-	read := func() string {
-		all := client.HGetAll(t.Context(), tk.key).Val()
-		return fmt.Sprintf("lost=%s begun=%d", all[wire.FieldLost], strings.Count(all[wire.FieldAlone], " "))
-	}
-	dies := func() (int, error) {
-		_, died, err := i.begin(t.Context(), tk)
-		return died, err
-	}
-	ends := func(do func() error) func() (int, error) {
-		return func() (died int, err error) {
-			defer func() { _ = recover() }()
-			return i.run(t.Context(), tk, do)
-		}
-	}
-	givenBack := ends(func() error { return errGivenBack })
-	for _, step := range []struct {
-		name string
-		do   func() (int, error)
-		died int
-		want string
-	}{
-		{"given back", givenBack, 0, "lost=3 begun=0"},
-		{"a panic", ends(func() error { panic("no death") }), 0, "lost=3 begun=0"},
-		{"dies", dies, 0, "lost=3 begun=1"},
-		{"given back by another", givenBack, 0, "lost=3 begun=1"},
-		{"dies again", dies, 0, "lost=3 begun=2"},
-		{"too often", ends(func() error { t.Error("it ran"); return nil }), 2, "lost=3 begun=2"},
-	} {
-		if died, _ := step.do(); died != step.died || read() != step.want {
-			t.Errorf("%s: died = %d, %s, want %d, %s", step.name, died, read(), step.died, step.want)
-		}
-	}
-	client.HDel(t.Context(), tk.key, wire.FieldAlone)
-	if _, err := i.run(t.Context(), tk, func() error { return nil }); err != nil || read() != "lost= begun=0" {
-		t.Errorf("after a run with an end of its own: %s, %v", read(), err)
-	}
-	i.forgive(t.Context(), tk.key)
-	i.forgive(t.Context(), "asynq:{default}:t:gone")
-	if client.Exists(t.Context(), "asynq:{default}:t:gone").Val() != 0 || read() != "lost=-1 begun=0" {
-		t.Errorf("forgiven: %s", read())
 	}
 }
 

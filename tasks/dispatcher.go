@@ -16,6 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks/internal/isolation"
 	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
@@ -63,7 +64,7 @@ type dispatcher struct {
 	log     zerolog.Logger
 	before  int // how many numbers of senders are others'
 	breaker *breaker
-	alone   *isolation
+	alone   *isolation.Isolation
 	handed  *handed
 	pool    *connections
 	limits  *sessions
@@ -74,7 +75,7 @@ type dispatcher struct {
 	servers *asynqbatch.OnDemand
 }
 
-func newDispatcher(mailer string, connections int, cfg WorkerConfig, alone *isolation, giveBack func(keys []string)) *dispatcher {
+func newDispatcher(mailer string, connections int, cfg WorkerConfig, alone *isolation.Isolation, giveBack func(keys []string)) *dispatcher {
 	d := &dispatcher{cfg: cfg, mailer: mailer, connections: connections, most: max(connections, cfg.ConnectionsMax[mailer]), normal: make(chan []*delivery), breaker: newBreaker(), alone: alone}
 	d.handed = newHanded(d.unbegun, giveBack)
 	d.memory, d.priorityMemory = weight.NewBudgets(cfg.Memory, 1+len(cfg.Mailers), connections, len(cfg.Queues) > 1)
@@ -253,7 +254,7 @@ func (d *dispatcher) queueNames() []string {
 // with any: others may reach it. When it may be back one message is tried, before all come again.
 func (d *dispatcher) fetches(all int) int {
 	switch {
-	case d.breaker.holds(), d.alone.busy():
+	case d.breaker.holds(), d.alone.Busy():
 		return 0
 	case d.breaker.asking():
 		return 1
@@ -264,7 +265,7 @@ func (d *dispatcher) fetches(all int) int {
 // unbegun takes the tasks that no handler has yet, if what is not on the wire is to go back. If only some of it is, since it is
 // paused, they go back too: those that are not paused are fetched again at once.
 func (d *dispatcher) unbegun(halted bool) (keys []string, all bool) {
-	if all = d.breaker.holds() || d.alone.busy(); !all && !halted {
+	if all = d.breaker.holds() || d.alone.Busy(); !all && !halted {
 		return nil, false
 	}
 	for _, s := range d.servers.Current() {
@@ -282,7 +283,7 @@ func (d *dispatcher) goesBack() error {
 	switch {
 	case d.breaker.holds():
 		return givenBack(BackHeld)
-	case closed(d.alone.roomNeeded()):
+	case closed(d.alone.RoomNeeded()):
 		return givenBack(BackAlone)
 	}
 	return nil
@@ -300,7 +301,7 @@ func closed(c <-chan struct{}) bool {
 // untilBack is ctx until the task is to go back that is not on the wire. It is for what seldom waits.
 func (d *dispatcher) untilBack(ctx context.Context, t *taskMessage) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	tripping, room, halt := d.breaker.holdsNow(), d.alone.roomNeeded(), t.handed.halt
+	tripping, room, halt := d.breaker.holdsNow(), d.alone.RoomNeeded(), t.handed.halt
 	if t.alone {
 		room = nil
 	}

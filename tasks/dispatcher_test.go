@@ -15,6 +15,7 @@ import (
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/isolation"
 )
 
 var weights = map[string]int{"critical": 6, "default": 3, "bulk": 1}
@@ -55,7 +56,7 @@ func TestDispatcher_priority(t *testing.T) {
 
 // bareDispatcher is the default mailer's, without a worker around it.
 func bareDispatcher(connections int, cfg WorkerConfig) *dispatcher {
-	return newDispatcher("", connections, cfg, newIsolation(nil, zerolog.Nop()), func([]string) {})
+	return newDispatcher("", connections, cfg, isolation.New(nil, zerolog.Nop()), func([]string) {})
 }
 
 // Where both ways in have mail, the weights share the senders.

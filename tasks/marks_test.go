@@ -14,6 +14,7 @@ import (
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/isolation"
 	"github.com/mailpouch/mailpouch/tasks/internal/letters"
 )
 
@@ -250,8 +251,8 @@ func TestSteps_late(t *testing.T) {
 	l := newLedger(client, records, *new(WorkerConfig).withDefaults().Logger)
 	d := newTry("gone")
 	d.record, d.onceToken = "{}", "T"
-	i := newIsolation(client, l.log)
-	defer i.stop()
+	i := isolation.New(client, l.log)
+	defer i.Stop()
 	tk := &taskMessage{key: d.key, queue: "default", id: "gone", payload: &wire.Payload{}}
 	late := func() {
 		for name := range steps() {
@@ -269,8 +270,8 @@ func TestSteps_late(t *testing.T) {
 		l.missed()
 		l.restore(t.Context())
 		_ = l.note(t.Context(), tk, wire.Record{})
-		_, _ = i.run(t.Context(), tk, func() error { return nil })
-		i.forgive(t.Context(), d.key)
+		_, _ = i.Run(t.Context(), tk.key, "", func() bool { return true })
+		i.Forgive(t.Context(), d.key)
 		_ = letters.Rescue(t.Context(), client, "default", "gone", "why")
 	}
 	if late(); client.Exists(t.Context(), d.key).Val() != 0 {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks/internal/isolation"
 )
 
 // ProcessTask is asynq's handler: it hands a task's message, or messages, to the senders
@@ -35,7 +36,7 @@ func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) (err error) 
 
 func (w *Worker) process(ctx context.Context, task *asynq.Task) (err error) {
 	t := newTaskMessage(ctx, task)
-	release, ok := w.inFlight.take(ctx, t.key)
+	release, ok := w.inFlight.Take(ctx, t.key)
 	if !ok {
 		return errGivenBack
 	}
@@ -44,9 +45,9 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) (err error) {
 		return w.strangers.putOff(ctx, t, why, what)
 	}
 	defer func() {
-		lost := errors.Is(ctx.Err(), context.Canceled) && w.isolation.stopping.Err() == nil
+		lost := errors.Is(ctx.Err(), context.Canceled) && w.isolation.Stopping().Err() == nil
 		if lost || errors.Is(err, errNotOurs) {
-			w.isolation.forgive(ctx, t.key) // its lease was lost
+			w.isolation.Forgive(ctx, t.key) // its lease was lost
 		}
 	}()
 	via := w.dispatchers[t.name.Mailer]
@@ -75,13 +76,13 @@ func (w *Worker) goBack(t *taskMessage, err error) error {
 }
 
 func (w *Worker) processIn(ctx context.Context, t *taskMessage, via *dispatcher) error {
-	if lost := w.isolation.lost(t.key); lost > 0 {
+	if lost := w.isolation.Lost(t.key); lost > 0 {
 		return w.processAlone(ctx, t, via, lost)
 	}
-	leave, ok := w.isolation.enterNow()
+	leave, ok := w.isolation.EnterNow()
 	if !ok {
 		entering, cancel := via.untilBack(ctx, t)
-		leave, ok = w.isolation.enter(entering)
+		leave, ok = w.isolation.Enter(entering)
 		cancel()
 	}
 	if !ok {
@@ -99,12 +100,12 @@ func (w *Worker) processIn(ctx context.Context, t *taskMessage, via *dispatcher)
 func (w *Worker) processAlone(ctx context.Context, t *taskMessage, via *dispatcher, lost int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(w.isolation.stopping, cancel)()
+	defer context.AfterFunc(w.isolation.Stopping(), cancel)()
 	t.stays()
 	if via.holds() {
 		return givenBack(BackHeld)
 	}
-	leave, ok := w.isolation.enterAlone(ctx)
+	leave, ok := w.isolation.EnterAlone(ctx)
 	if !ok {
 		return givenBack(BackAlone)
 	}
@@ -118,11 +119,26 @@ func (w *Worker) processAlone(ctx context.Context, t *taskMessage, via *dispatch
 	if t.task.Type() == wire.TaskTypeBulk {
 		return w.processBulkAlone(ctx, t, lost)
 	}
-	died, err := w.isolation.run(ctx, t, func() error { return w.processOne(ctx, t) })
+	died, err := w.runAlone(ctx, t, func() error { return w.processOne(ctx, t) })
 	if died > 0 {
 		return w.condemn(ctx, t, lost)
 	}
 	return err
+}
+
+// runAlone runs a message alone, unless workers have died in too many such runs: then it returns in how many.
+func (w *Worker) runAlone(ctx context.Context, t *taskMessage, do func() error) (died int, err error) {
+	died, begun := w.isolation.Run(ctx, t.key, t.suffix, func() (proven bool) {
+		err = do()
+		return !errors.Is(err, errGivenBack) && t.suffix == ""
+	})
+	switch {
+	case errors.Is(begun, isolation.ErrNotOurs):
+		return 0, errNotOurs
+	case begun != nil:
+		return 0, errGivenBack
+	}
+	return died, err
 }
 
 // condemn makes a dead letter of a message that has not been read: that alone might kill
@@ -150,7 +166,7 @@ func (w *Worker) condemn(ctx context.Context, t *taskMessage, lost int) error {
 // diedOf is why a message is a dead letter whose workers died.
 func diedOf(times int) error {
 	return fmt.Errorf("its worker died %d times, the last %d with nothing else to do: "+
-		"look at what it is before it is sent again, and at the memory that a worker may have", times, fatalRuns)
+		"look at what it is before it is sent again, and at the memory that a worker may have", times, isolation.FatalRuns)
 }
 
 // processBulkAlone runs a bulk task message by message.
@@ -163,7 +179,7 @@ func (w *Worker) processBulkAlone(ctx context.Context, t *taskMessage, lost int)
 		r.messages[i] = t.part(i)
 	}
 	for i, m := range r.messages {
-		died, err := w.isolation.run(ctx, m, func() error { return r.only(ctx, m, lines[i]) })
+		died, err := w.runAlone(ctx, m, func() error { return r.only(ctx, m, lines[i]) })
 		if died > 0 {
 			err = r.condemn(ctx, m, lines[i], lost)
 		}

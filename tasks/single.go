@@ -152,7 +152,7 @@ func (w *Worker) roomFor(t *taskMessage) <-chan struct{} {
 	if t.alone {
 		return nil
 	}
-	return w.isolation.roomNeeded()
+	return w.isolation.RoomNeeded()
 }
 
 // expired returns why a message may not be sent any more, and what it has waited for.

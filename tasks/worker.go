@@ -21,6 +21,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/sweep"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks/internal/isolation"
 	"github.com/mailpouch/mailpouch/tasks/internal/producer"
 	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
@@ -37,10 +38,10 @@ type Worker struct {
 	recorder    recorder
 	blobs       producer.Contents
 	dispatchers map[string]*dispatcher // by mailer
-	inFlight    inFlight
+	inFlight    isolation.InFlight
 	rounds      *rounds
 	strangers   *strangers
-	isolation   *isolation
+	isolation   *isolation.Isolation
 	watch       *watcher
 	reporter
 }
@@ -64,7 +65,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		blobs:       producer.NewContents(client, weight.CacheSize(cfg.Memory), *cfg.Logger),
 		policy:      policy{deliverypolicy.Policy{RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, MaxAge: cfg.MaxAge}},
 		dispatchers: map[string]*dispatcher{},
-		isolation:   newIsolation(client, *cfg.Logger),
+		isolation:   isolation.New(client, *cfg.Logger),
 		rounds:      newRounds(*cfg.Logger),
 		reporter:    reporter{redact.View{Addresses: cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
@@ -75,11 +76,11 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		w.recorder = recorder{keeper: w.history}
 	}
 	w.asynq = asynqbatch.New(client, asynqbatch.Config{
-		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, TouchedFields: touchedFields(), Steps: steps(), Fetched: w.isolation.fetched, Logger: *cfg.Logger, Clock: cfg.clock,
+		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, TouchedFields: touchedFields(), Steps: steps(), Fetched: w.isolation.Fetched, Logger: *cfg.Logger, Clock: cfg.clock,
 		History: kept,
 		Asleep:  w.watch.queues.Asleep, Took: w.watch.queues.Took,
 	})
-	w.isolation.owner = w.asynq.Owner
+	w.isolation.Owner = w.asynq.Owner
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
 	w.recorder.records, w.recorder.note = w.asynq, w.asynq.Note
 	w.ledger.history = w.recorder
@@ -167,11 +168,11 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.log.Info().Int("connections", w.cfg.Connections).Int("batch_size", w.cfg.BatchSize).Msg("worker started")
 
 	<-ctx.Done()
-	inHand := w.inFlight.len()
+	inHand := w.inFlight.Len()
 	w.log.Info().Msg("worker stopping: takes nothing new, ends what is on the wire")
 	timer := time.AfterFunc(w.cfg.ShutdownTimeout, abort)
 	defer timer.Stop()
-	w.isolation.stop()
+	w.isolation.Stop()
 	away, release := redisAway(w.redis, func() bool { return !w.wires() && !w.ledger.unwritten.any() })
 	defer release()
 	stopped := make(chan struct{})
