@@ -24,6 +24,7 @@ type house struct {
 	redis *redistest.Server
 	queue *tasks.Queue
 	sent  int
+	most  int // connections that a worker's may become
 
 	allowed atomic.Int64 // connections, as observers hear
 	carries atomic.Int64 // messages over one connection, as observers hear
@@ -95,7 +96,7 @@ func (h *house) worker(cfg smtp.Config, connections int, queues map[string]int) 
 	log := zerolog.New(h).With().Timestamp().Logger().Level(zerolog.DebugLevel)
 	w, err := tasks.NewWorker(h.redis.Client(h.t), tasks.WorkerConfig{
 		Connect:     func(string) (mailer.Backend, error) { return smtp.New(cfg) },
-		Connections: connections, Queues: queues, Logger: &log,
+		Connections: connections, ConnectionsMax: map[string]int{"": h.most}, Queues: queues, Logger: &log,
 		Observers: []tasks.Observer{{
 			Connections:  func(_ string, allowed, _ int) { h.allowed.Store(int64(allowed)) },
 			SessionLimit: func(_ string, messages int) { h.carries.Store(int64(messages)) },
