@@ -16,6 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
 // givingBack is how long asynq waits at shutdown before it puts unfinished tasks back:
@@ -52,8 +53,8 @@ type dispatcher struct {
 	normal   chan []*delivery
 	priority chan []*delivery // nil if there is one queue
 
-	memory         *budget // of what comes by normal
-	priorityMemory *budget // and by priority
+	memory         *weight.Budget // of what comes by normal
+	priorityMemory *weight.Budget // and by priority
 
 	top     string // the queue of the highest weight
 	share   float64
@@ -76,7 +77,7 @@ type dispatcher struct {
 func newDispatcher(mailer string, connections int, cfg WorkerConfig, alone *isolation, giveBack func(keys []string)) *dispatcher {
 	d := &dispatcher{cfg: cfg, mailer: mailer, connections: connections, most: max(connections, cfg.ConnectionsMax[mailer]), normal: make(chan []*delivery), breaker: newBreaker(), alone: alone}
 	d.handed = newHanded(d.unbegun, giveBack)
-	d.memory, d.priorityMemory = newBudgets(cfg.Memory, 1+len(cfg.Mailers), connections, len(cfg.Queues) > 1)
+	d.memory, d.priorityMemory = weight.NewBudgets(cfg.Memory, 1+len(cfg.Mailers), connections, len(cfg.Queues) > 1)
 	d.shards.Store(int32(cfg.Shards)) //nolint:gosec // there are few
 	if len(d.cfg.Queues) < 2 {
 		return d
@@ -340,9 +341,9 @@ func (d *dispatcher) room(ctx context.Context, t *taskMessage, messages ...*task
 	if d.isPriority(t.name) {
 		b = d.priorityMemory
 	}
-	small := smallMessage
+	small := weight.SmallMessage
 	if t.name.Bulk {
-		small = smallBulk
+		small = weight.SmallBulk
 	}
 	need := need(messages)
 	if need <= int(small) {
@@ -350,7 +351,7 @@ func (d *dispatcher) room(ctx context.Context, t *taskMessage, messages ...*task
 	}
 	ctx, cancel := d.untilBack(ctx, t)
 	defer cancel()
-	return b.take(ctx, need)
+	return b.Take(ctx, need)
 }
 
 // held returns why the relay takes no mail, nil if it does.

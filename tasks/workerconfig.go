@@ -11,6 +11,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
 // WorkerConfig configures a Worker. Connect is required; the rest has defaults.
@@ -135,7 +136,7 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 		c.BatchSize = 100
 	}
 	if c.Memory == 0 {
-		c.Memory = defaultMemory
+		c.Memory = weight.DefaultMemory
 	}
 	if c.Shards == 1 {
 		c.Shards = 0 // in one piece
