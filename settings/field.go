@@ -212,6 +212,12 @@ func (s Settings) Variable(name string) string {
 	return own
 }
 
+// sets reports whether the environment has a value for a variable.
+func (s Settings) sets(variable string) bool {
+	_, set := s.read[variable]
+	return set
+}
+
 // readable returns the fields that are read for these settings: all of them for the default
 // mailer, those that every mailer has for another one.
 func (s *Settings) readable() []field {

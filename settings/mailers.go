@@ -43,11 +43,14 @@ func (s Settings) Named(name string) (Settings, error) {
 // connectionsVariable is the setting whose number is kept if it is set.
 const connectionsVariable = "EMAIL_CONNECTIONS"
 
+// usualConnections is its default.
+const usualConnections = 4
+
 // Connections returns how many connections to the server of these settings' mailer a worker has at first, and how many they
 // may become. A number that is set, for the mailer or for all, is both. Otherwise EMAIL_CONNECTIONS_MAX is what they may become,
 // and if that is less, what they are at first.
 func (s Settings) Connections() (first, most int) {
-	if n := s.Worker.Connections; s.setsConnections() || n != Default().Worker.Connections {
+	if n := s.Worker.Connections; s.setsConnections() || n != usualConnections {
 		return n, n
 	}
 	return min(s.Worker.Connections, s.Worker.ConnectionsMax), s.Worker.ConnectionsMax

@@ -43,12 +43,6 @@ func (s Settings) warnings(problems Problems) []string {
 	return lines
 }
 
-// sets reports whether the environment has a value for a variable.
-func (s Settings) sets(variable string) bool {
-	_, set := s.read[variable]
-	return set
-}
-
 // warnLineEnds warns of lists with line ends between their entries or around them, which have no effect.
 func (s Settings) warnLineEnds(w *Problems) {
 	for _, m := range s.mailers() {

@@ -176,7 +176,7 @@ func (p *connections) enter(ctx context.Context, c *connection) (first *turn, ag
 		switch {
 		case p.refused != nil && time.Now().Before(p.loginDue):
 			return nil, agree, p.withoutLogin(c)
-		case !c.open && p.scout != c && p.taken() >= p.allowed:
+		case !c.open && (p.scout != c && p.taken() >= p.allowed || c.restsNow() && p.count() > 0):
 			c.parked = true
 			return nil, agree, parkedError()
 		case p.first == nil:

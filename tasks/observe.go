@@ -30,8 +30,8 @@ type Observer struct {
 	// the worker would open.
 	Connections func(mailer string, allowed, wanted int)
 
-	// Grown is how many connections a mailer has, if it needs them, where that number changes by itself, and how many these may
-	// become. One for the queue of the highest weight is not among them.
+	// Grown is how many connections a mailer has while there is mail, and how many these may become by themselves. One for the
+	// queue of the highest weight is not among them. It is called for each mailer at first, and then when the number has changed.
 	Grown func(mailer string, connections, most int)
 
 	// SessionLimit is how many messages a mailer's relay is found to take over one connection; 0: there is no such

@@ -27,6 +27,7 @@ type turns struct {
 	begun      []bool
 	withdrawn  []bool
 	reported   []bool
+	start      time.Time
 	last       time.Time // when a message has begun, or was reported
 	until      time.Time // from when on none begins
 }
@@ -38,7 +39,7 @@ func newTurns(deliveries []*delivery, m *marks, limit time.Duration) *turns {
 	now, n := time.Now(), len(deliveries)
 	return &turns{
 		deliveries: deliveries, marks: m, begun: make([]bool, n), withdrawn: make([]bool, n), reported: make([]bool, n),
-		last: now, until: now.Add(limit),
+		start: now, last: now, until: now.Add(limit),
 	}
 }
 
@@ -111,12 +112,12 @@ func (t *turns) unreported(err error) (group []mailer.Report) {
 
 // withdraw takes deliveries out of the batch, and returns them after they were put back: those whose turn has not come, and of
 // which which says so.
-func (t *turns) withdraw(which func(d *delivery) bool, putBack func([]*delivery)) []*delivery {
+func (t *turns) withdraw(which func(i int, d *delivery) bool, putBack func([]*delivery)) []*delivery {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var list []*delivery
 	for i, d := range t.deliveries {
-		if t.begun[i] || t.withdrawn[i] || t.reported[i] || d.over || !which(d) {
+		if t.begun[i] || t.withdrawn[i] || t.reported[i] || d.over || !which(i, d) {
 			continue
 		}
 		t.withdrawn[i] = true
@@ -125,6 +126,27 @@ func (t *turns) withdraw(which func(d *delivery) bool, putBack func([]*delivery)
 	}
 	putBack(list)
 	return list
+}
+
+// spare is the first message that others may have which have nothing to do, though the batch gets on: the last half of those
+// whose turn has not come, if at its pace these take longer than patience. It is the number of all if there is none.
+func (t *turns) spare(patience time.Duration) (from int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ended, left := 0, make([]int, 0, len(t.deliveries))
+	for i := range t.deliveries {
+		switch {
+		case t.withdrawn[i]:
+		case t.reported[i]:
+			ended++
+		case !t.begun[i]:
+			left = append(left, i)
+		}
+	}
+	if ended == 0 || time.Since(t.start)/time.Duration(ended)*time.Duration(len(left)) < patience {
+		return len(t.deliveries)
+	}
+	return left[len(left)/2]
 }
 
 // since is for how long no message has begun or ended, and overdue says that the batch's time is up.
@@ -180,7 +202,8 @@ func ownEnd(ctx context.Context, group []mailer.Report) []mailer.Report {
 }
 
 // passOn lets other senders have what waits for its turn in the batch, and what waits behind the batch: when no message of it
-// has begun or ended for so long and others have nothing to do, or when its time is up. What handlers want back, for it is
+// has begun or ended for so long and others have nothing to do, or when its time is up. If it gets on they have half of what
+// would take it longer than that. What handlers want back, for it is
 // paused for example, they get. end is to be called when the batch has ended. It returns what nobody has taken, and what
 // is behind yet.
 func (t *turns) passOn(patience time.Duration, b *busy, normal, priority chan []*delivery, behind []*delivery, putBack func([]*delivery)) (end func() (back, remaining []*delivery)) {
@@ -199,13 +222,16 @@ func (t *turns) passOn(patience time.Duration, b *busy, normal, priority chan []
 				return
 			case <-look.C:
 			}
-			t.withdraw(func(d *delivery) bool { return d.unwanted.Load() }, putBack)
+			t.withdraw(func(_ int, d *delivery) bool { return d.unwanted.Load() }, putBack)
 			still, overdue := t.since()
+			from := 0
 			if still < patience && !overdue {
-				continue
+				if from = t.spare(patience); from == len(t.deliveries) && len(behind) == 0 {
+					continue
+				}
 			}
 			wanted := func(d *delivery) bool { return overdue || b.idle(d.urgent) > 0 }
-			list := t.withdraw(wanted, putBack)
+			list := t.withdraw(func(i int, d *delivery) bool { return i >= from && wanted(d) }, putBack)
 			if slices.ContainsFunc(behind, wanted) {
 				list, behind = append(list, behind...), nil
 			}

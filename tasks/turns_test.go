@@ -23,7 +23,7 @@ func TestTurns(t *testing.T) {
 		if err := turns.begin(0, admit); err != nil {
 			t.Fatal(err)
 		}
-		taken := turns.withdraw(func(d *delivery) bool { return d.index == 2 }, func([]*delivery) {})
+		taken := turns.withdraw(func(_ int, d *delivery) bool { return d.index == 2 }, func([]*delivery) {})
 		if len(taken) != 1 || taken[0] != deliveries[2] {
 			t.Errorf("withdrawn: %d", len(taken))
 		}
@@ -64,5 +64,34 @@ func TestOwnEnd(t *testing.T) {
 		if !errors.Is(got[0].Err, errNoTurn) || !errors.Is(got[1].Err, away.Err) {
 			t.Errorf("after it: %v, %v", got[0].Err, got[1].Err)
 		}
+	})
+}
+
+// Senders that have nothing to do get half of what would take another one long, though that gets on.
+func TestTurns_spare(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		deliveries := make([]*delivery, 10)
+		for i := range deliveries {
+			deliveries[i] = &delivery{index: i}
+		}
+		turns := newTurns(deliveries, newMarks(deliveries), time.Hour)
+		admit := func(*delivery) error { return nil }
+		want := func(when string, from int) {
+			t.Helper()
+			if got := turns.spare(time.Second); got != from {
+				t.Errorf("%s: others may have those from %d on, want %d", when, got, from)
+			}
+		}
+		_ = turns.begin(0, admit)
+		time.Sleep(500 * time.Millisecond)
+		want("nothing is known of its pace", 10)
+		turns.report([]mailer.Report{{Index: 0}}, func([]mailer.Report, []*delivery) {})
+		_ = turns.begin(1, admit)
+		want("eight are left at half a second each", 6)
+		turns.withdraw(func(i int, _ *delivery) bool { return i >= 6 }, func([]*delivery) {})
+		want("four are left", 4)
+		turns.withdraw(func(i int, _ *delivery) bool { return i >= 3 }, func([]*delivery) {})
+		want("one is left", 10)
 	})
 }

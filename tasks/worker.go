@@ -91,6 +91,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	}
 	senders := 0
 	for _, d := range w.dispatchers {
+		w.observers.grown(d.mailer, d.connections, d.most)
 		numbers, err := d.addSenders(client, w.policy, w.ledger, senders)
 		if err != nil {
 			return nil, fmt.Errorf("tasks: backend: %w", err)
@@ -165,7 +166,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	watching.Go(func() { w.watch.run(ctx) })
 	watching.Go(func() { newPausing(w.redis, *w.cfg.Logger, w.dispatchers).run(ctx) })
-	w.log.Info().Int("connections", w.cfg.Connections).Int("batch_size", w.cfg.BatchSize).Msg("worker started")
+	w.log.Info().Int("connections", w.cfg.Connections).Int("connections_max", w.dispatchers[""].most).Int("batch_size", w.cfg.BatchSize).Msg("worker started")
 
 	<-ctx.Done()
 	inHand := w.inFlight.Len()

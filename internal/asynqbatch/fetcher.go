@@ -43,10 +43,6 @@ type fetched struct {
 }
 
 const (
-	// CheckInterval is how often, on average, a server looks for new tasks in a queue that was empty. Each look
-	// costs Redis one script for each queue.
-	CheckInterval = 50 * time.Millisecond
-
 	// emptyFor is how long a list that was empty is taken for empty by an eager fetcher. asynq asks one queue after
 	// the other, in an order that chance and the weights decide anew for each task: while one of
 	// three is full, the empty ones would cost a script for nearly every task.

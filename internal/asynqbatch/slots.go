@@ -23,6 +23,10 @@ type slots struct {
 }
 
 const (
+	// CheckInterval is how often, on average, a server looks for new tasks in a queue that was empty. Each look
+	// costs Redis one script for each queue.
+	CheckInterval = 50 * time.Millisecond
+
 	// mostAtOnce is how many tasks are fetched in one round trip, at most.
 	mostAtOnce = 32
 

@@ -86,6 +86,7 @@ func (m *Metrics) begin() {
 	for _, mailer := range m.mailers {
 		m.worker.held.WithLabelValues(mailer)
 		m.worker.short.WithLabelValues(mailer)
+		m.worker.grown.WithLabelValues(mailer)
 		m.worker.carries.WithLabelValues(mailer)
 		for _, queue := range m.queues {
 			for _, action := range actions() {

@@ -211,6 +211,8 @@ func TestReal(t *testing.T) {
 		`mailpouch_mailer_held{mailer="marketing"}`:                                         1,
 		`mailpouch_mailer_connections_missing{mailer="default"}`:                            0,
 		`mailpouch_mailer_messages_per_connection{mailer="default"}`:                        0,
+		`mailpouch_mailer_connections{mailer="default"}`:                                    2,
+		`mailpouch_mailer_connections{mailer="marketing"}`:                                  1,
 		`mailpouch_mailer_holds_total{code="none",mailer="marketing",step="connect"}`:       1,
 		`mailpouch_queue_wait_seconds_count{mailer="default",queue="default"}`:              35,
 		`mailpouch_queue_wait_seconds_count{mailer="default",queue="bulk"}`:                 5,

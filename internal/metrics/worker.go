@@ -22,6 +22,7 @@ type workerMetrics struct {
 
 	back           *prometheus.CounterVec
 	held, short    *prometheus.GaugeVec
+	grown          *prometheus.GaugeVec
 	carries        *prometheus.GaugeVec
 	skew           *prometheus.GaugeVec
 	holds          *prometheus.CounterVec
@@ -62,6 +63,9 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"1 while this worker takes none of a mailer's messages because its relay takes none, else 0.", "mailer"),
 		short: b.gauge("mailpouch_mailer_connections_missing",
 			"Connections that this worker would open to a mailer's relay and that the relay does not allow, so that it goes on with fewer.", "mailer"),
+		grown: b.gauge("mailpouch_mailer_connections",
+			"Connections that this worker has to a mailer's relay while there is mail: as many as EMAIL_CONNECTIONS says, or as they have grown to. "+
+				"One for the queue of the highest weight is not among them.", "mailer"),
 		carries: b.gauge("mailpouch_mailer_messages_per_connection",
 			"Messages that a mailer's relay takes over one connection, as this worker has learned; 0 if it knows of no such limit.", "mailer"),
 		holds: b.counter("mailpouch_mailer_holds_total",
@@ -89,7 +93,7 @@ func label(a tasks.Action) string { return strings.ReplaceAll(string(a), " ", "_
 func (m *Metrics) Observer() tasks.Observer {
 	return tasks.Observer{
 		Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Back: m.givenBack, Skew: m.skewed,
-		Connections: m.connections, SessionLimit: m.sessionLimit, Swept: m.sweptUp, Foreign: m.putOff,
+		Connections: m.connections, Grown: m.grown, SessionLimit: m.sessionLimit, Swept: m.sweptUp, Foreign: m.putOff,
 	}
 }
 
@@ -165,6 +169,10 @@ func (m *Metrics) givenBack(b tasks.GivenBack) {
 
 func (m *Metrics) connections(name string, allowed, wanted int) {
 	m.worker.short.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(wanted - allowed))
+}
+
+func (m *Metrics) grown(name string, connections, _ int) {
+	m.worker.grown.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(connections))
 }
 
 func (m *Metrics) sessionLimit(name string, messages int) {

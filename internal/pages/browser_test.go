@@ -133,6 +133,7 @@ func (s *scene) minute(now time.Time) {
 		s.state.batch(tasks.Batch{Size: wave, Accepted: wave})
 	}
 	s.state.connections("", 2)
+	s.state.grows("", 9, 20)
 	s.state.all.Sent, s.state.mailers[""].Sent, s.state.mailers["marketing"].Sent = 1284310, 1091442, 192868
 }
 
@@ -297,7 +298,7 @@ func TestBrowser_page(t *testing.T) {
 	for _, want := range []string{
 		"held", "The relay of marketing has taken no mail", "connection refused", "1,284,3", "dead letter",
 		"n***@example.com", "User unknown", "Greylisting", "next in", "bulk of marketing",
-		"2 workers", "mail-2, process 1", "this one", "held: marketing", "1.1M", "sent in 7 days", "3,112,4",
+		"2 workers", "mail-2, process 1", "this one", "held: marketing", "1.1M", "sent in 7 days", "3,112,4", "2 of 9",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not say %q:\n%s", want, text)

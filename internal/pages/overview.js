@@ -160,7 +160,7 @@ function mailer(m) {
     h("div", { class: "top" }, h("h3", {}, mailerName(m.name)), h("span", { class: "chip " + chip[1] }, chip[0])),
     h("dl", { class: "facts" },
       fact("mails/s", rate(m.rate)),
-      fact("open", known ? number(m.open) : "–"),
+      fact("open", known ? number(m.open) + (m.grown ? " of " + number(m.grown) : "") : "–"),
       fact("last batch", m.last_batch ? number(m.last_batch) : "–"),
       fact("sent", number(m.flow.sent))),
     m.allowed && h("p", { class: "why" }, `The relay allows ${number(m.allowed)} of ${number(m.wanted)} connections at once.`),

@@ -34,6 +34,8 @@ type mailerState struct {
 	opened    int // since the start
 	allowed   int // by the relay, if those are fewer than wanted; else 0
 	wanted    int // with allowed
+	grown     int // connections while there is mail, if that number changes by itself; else 0
+	most      int // that these may become
 	carries   int // messages that the relay takes over one connection; 0: no limit is known
 	lastBatch int
 	batches   int
@@ -93,7 +95,7 @@ func (s *State) names() []string {
 
 // Observer is what the worker tells.
 func (s *State) Observer() tasks.Observer {
-	return tasks.Observer{Batch: s.batch, Outcome: s.outcome, Held: s.held, Connections: s.allows, SessionLimit: s.carries}
+	return tasks.Observer{Batch: s.batch, Outcome: s.outcome, Held: s.held, Connections: s.allows, Grown: s.grows, SessionLimit: s.carries}
 }
 
 // Hooks are what the smtp backends of a mailer tell, "" being the default one.
@@ -161,6 +163,14 @@ func (s *State) allows(name string, allowed, wanted int) {
 	m := s.mailer(name)
 	if m.allowed, m.wanted = allowed, wanted; allowed == wanted {
 		m.allowed, m.wanted = 0, 0
+	}
+}
+
+func (s *State) grows(name string, connections, most int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m := s.mailer(name); m.grown > 0 || connections < most {
+		m.grown, m.most = connections, most
 	}
 }
 

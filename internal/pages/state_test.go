@@ -139,6 +139,21 @@ func TestState_allows(t *testing.T) {
 	}
 }
 
+func TestState_grows(t *testing.T) {
+	t.Parallel()
+	s, _ := clocked("marketing")
+	s.grows("marketing", 4, 4)
+	if m := s.snapshot(redact.View{}).Mailers[1]; m.Grown != 0 || m.Most != 0 {
+		t.Errorf("%d connections of %d, though their number is set; want nothing", m.Grown, m.Most)
+	}
+	for _, n := range []int{4, 5, 20, 9} {
+		s.grows("marketing", n, 20)
+		if m := s.snapshot(redact.View{}).Mailers[1]; m.Grown != n || m.Most != 20 {
+			t.Errorf("%d connections of %d, want %d of 20", m.Grown, m.Most, n)
+		}
+	}
+}
+
 func TestState_carries(t *testing.T) {
 	t.Parallel()
 	s, _ := clocked("marketing")

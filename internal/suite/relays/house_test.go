@@ -24,6 +24,7 @@ type house struct {
 	redis *redistest.Server
 	queue *tasks.Queue
 	sent  int
+	most  int // connections that a worker's may become
 
 	allowed atomic.Int64 // connections, as observers hear
 	carries atomic.Int64 // messages over one connection, as observers hear
@@ -92,7 +93,7 @@ func (h *house) logged(text string) int {
 // worker starts a worker until stop is called or the test ends.
 func (h *house) worker(cfg smtp.Config, connections int, queues map[string]int) (w *tasks.Worker, stop func()) {
 	h.t.Helper()
-	w, end := h.run(cfg, tasks.WorkerConfig{Connections: connections, Queues: queues, Observers: []tasks.Observer{{
+	w, end := h.run(cfg, tasks.WorkerConfig{Connections: connections, ConnectionsMax: map[string]int{"": h.most}, Queues: queues, Observers: []tasks.Observer{{
 		Connections:  func(_ string, allowed, _ int) { h.allowed.Store(int64(allowed)) },
 		SessionLimit: func(_ string, messages int) { h.carries.Store(int64(messages)) },
 	}}})

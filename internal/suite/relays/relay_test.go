@@ -46,6 +46,7 @@ type relay struct {
 
 	addr     string
 	open     int
+	most     int // open at once, of those that it has allowed
 	connects int
 	commands map[string]int
 	failed   []time.Time    // refused logins
@@ -103,7 +104,11 @@ func (r *relay) enter(c net.Conn) (tooMany bool) {
 	r.conns[c] = true
 	r.connects++
 	r.open++
-	return r.allowed > 0 && r.open > r.allowed
+	tooMany = r.allowed > 0 && r.open > r.allowed
+	if !tooMany {
+		r.most = max(r.most, r.open)
+	}
+	return tooMany
 }
 
 func (r *relay) leave(c net.Conn) {
