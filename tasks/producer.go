@@ -29,7 +29,7 @@ type producer struct {
 }
 
 func newProducer(client redis.UniversalClient) *producer {
-	return &producer{asynq.NewClientFromRedisClient(client), newContents(client, 0, zerolog.Nop()), queuewatch.NewHints(client)}
+	return &producer{asynq.NewClientFromRedisClient(asynqbatch.NewEnqueuer(client)), newContents(client, 0, zerolog.Nop()), queuewatch.NewHints(client)}
 }
 
 // enqueue puts one task under the given ID into Redis. That the ID is there already

@@ -3,6 +3,7 @@ package asynqbatch
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -28,9 +29,18 @@ type fetcher struct {
 	eager func() bool // an empty list is asked again soon
 	limit func(all int) int
 
+	queues   []string      // that the server serves; none: it never waits for tasks
+	interval time.Duration // how long it waits until it looks again, on average
+	hints    chan string   // wakes it: a queue that has got a task
+	stopped  chan struct{} // closed when it is to wait no more
+	stop     sync.Once
+
 	asking sync.Mutex // Redis for tasks
 
 	mu         sync.Mutex
+	waits      bool                 // for a hint
+	none       bool                 // the server may have no more tasks for now
+	hinted     int                  // how many hints there were
 	prefetched map[string][]fetched // what asynq has not asked for yet, by the key of the list it waited in
 	empty      map[string]time.Time // since when a list has had nothing, by its key
 }
@@ -43,8 +53,8 @@ type fetched struct {
 }
 
 const (
-	// CheckInterval is how often, on average, a server looks for new tasks in a queue that was empty. Each look
-	// costs Redis one script for each queue.
+	// CheckInterval is how often, on average, a server looks for new tasks in queues that were empty, if no hint wakes it
+	// before. Each look costs Redis one script for each queue.
 	CheckInterval = 50 * time.Millisecond
 
 	// emptyFor is how long a list that was empty is taken for empty by an eager fetcher. asynq asks one queue after
@@ -56,6 +66,7 @@ const (
 func newFetcher(b *base, slots *slots, eager func() bool) *fetcher {
 	return &fetcher{
 		base: b, slots: slots, eager: eager, limit: func(all int) int { return all },
+		interval: CheckInterval, hints: make(chan string, 1), stopped: make(chan struct{}),
 		prefetched: map[string][]fetched{}, empty: map[string]time.Time{},
 	}
 }
@@ -79,16 +90,22 @@ func fetchesTask(keys []string, args []any) bool {
 // fetchScript is what asynq does to fetch a task, for up to ARGV[3] of them, with a lease of ARGV[1] seconds by the clock
 // of Redis, and the owner ARGV[6] in the field ARGV[5]. It returns their IDs, each followed by the task, by the
 // number in its field ARGV[4], and by since when it was pending. Tasks of a mailing that is paused, by KEYS[5], it sets aside.
+// When there are no more it notes in KEYS[6] that the worker ARGV[8] waits, unless another one does: what is written once
+// a minute burdens no append-only file.
 var fetchScript = redis.NewScript(luaAside + `
 local tasks, pauses = {}, false
 if redis.call("EXISTS", KEYS[2], KEYS[5]) > 0 then
   if redis.call("EXISTS", KEYS[2]) == 1 then return tasks end
   pauses = true
 end
-local lease = redis.call("TIME")[1] + ARGV[1]
+local lease
 while #tasks < ARGV[3] * 4 do
   local id = redis.call("RPOPLPUSH", KEYS[1], KEYS[3])
-  if not id then break end
+  if not id then
+    if ARGV[8] ~= "" then redis.call("SET", KEYS[6], ARGV[8], "NX", "EX", 60) end
+    break
+  end
+  lease = lease or redis.call("TIME")[1] + ARGV[1]
   local key = ARGV[2] .. id
   local message, lost, since = unpack(redis.call("HMGET", key, "msg", ARGV[4], "pending_since"))
   local aside = pauses and message and setAside(id, key, message, since)
@@ -109,12 +126,26 @@ end
 return tasks`)
 
 // fetch does what asynq's script does with these keys: it returns the next task of a queue, or redis.Nil. prefix is
-// what the keys of tasks begin with.
+// what the keys of tasks begin with. When no queue of the server has a task it waits for one, of any of them: asynq takes
+// what it is given.
 func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched, error) {
+	next, err := f.take(ctx, keys, prefix)
+	if !errors.Is(err, redis.Nil) {
+		return next, err
+	}
+	if queue := f.wait(); queue != "" {
+		return f.take(ctx, fetchKeysOf(queue), TaskKey(queue, ""))
+	}
+	return fetched{}, redis.Nil
+}
+
+// take returns the next task of a queue, or redis.Nil.
+func (f *fetcher) take(ctx context.Context, keys []string, prefix any) (fetched, error) {
 	f.asking.Lock()
 	defer f.asking.Unlock()
 	list := keys[fetchPending]
 	most := f.limit(f.slots.all)
+	f.full(most == 0)
 	if most == 0 {
 		f.close(ctx)
 		return fetched{}, redis.Nil
@@ -125,15 +156,17 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched
 		f.slots.give()
 		return next, nil
 	}
-	if !f.asks(list) {
+	if !f.asks(list) || f.asleep(nameIn(list)) {
 		return fetched{}, redis.Nil
 	}
 	n, owner := f.slots.wait(), rand.Text()
 	if most < f.slots.all {
 		if n = min(n, most-f.slots.used()); n <= 0 {
+			f.full(true)
 			return fetched{}, redis.Nil
 		}
 	}
+	hinted := f.hintsSoFar()
 	asked, answer, err := f.ask(ctx, keys, prefix, n, owner)
 	if err != nil {
 		<-time.After(CheckInterval) // asynq asks again at once
@@ -141,7 +174,7 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(answer) < fetchedFields*n && len(answer)%fetchedFields == 0 {
+	if len(answer) < fetchedFields*n && len(answer)%fetchedFields == 0 && hinted == f.hinted {
 		f.empty[list] = time.Now()
 	}
 	if len(answer) == 0 {
@@ -165,11 +198,15 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched
 
 // ask fetches up to n tasks of a queue. It goes on while there are only such as are set aside.
 func (f *fetcher) ask(ctx context.Context, keys []string, prefix any, n int, owner string) (asked time.Duration, answer []string, err error) {
-	keys = append(slices.Clip(keys), wire.PausesKey(nameIn(keys[fetchPending])))
+	queue, waiter := nameIn(keys[fetchPending]), ""
+	if f.base.cfg.Waiter != nil {
+		waiter = f.base.cfg.Waiter()
+	}
+	keys = append(slices.Clip(keys), wire.PausesKey(queue), wire.WaitingKey(queue))
 	for {
 		asked = f.base.claims.clock()
 		answer, err = fetchScript.Run(ctx, f.base.redis, keys, int(leaseTime/time.Second), prefix, n,
-			f.base.cfg.LostField, f.base.cfg.OwnerField, owner, wire.AsideUntil).StringSlice()
+			f.base.cfg.LostField, f.base.cfg.OwnerField, owner, wire.AsideUntil, waiter).StringSlice()
 		if err != nil || len(answer) != 1 {
 			return asked, answer, err
 		}

@@ -85,10 +85,8 @@ type broker struct {
 
 // EvalSha implements redis.Scripter.
 func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	if b.fetcher.waiting() == 0 { // what was fetched is taken
-		if answer := answerAsleep(b.base.cfg.Asleep, keys, args); answer != nil {
-			return answer
-		}
+	if answer := answerAsleep(b.base.cfg.Asleep, keys, args); answer != nil {
+		return answer
 	}
 	if m := moveOf(keys, args); m != noMove {
 		return b.run(ctx, m, keys, args)
@@ -324,7 +322,11 @@ func (b *broker) run(ctx context.Context, m move, keys []string, args []any) *re
 	case moveListLeases:
 		return listLeasesScript.Run(ctx, b.base.redis, keys, args[1])
 	case moveForward:
-		return forwardScript.Run(ctx, b.base.redis, keys, args[1], args[3])
+		moved := forwardScript.Run(ctx, b.base.redis, keys, args[1], args[3])
+		if n, err := moved.Int(); err == nil && n > 0 {
+			b.base.wakers.wake(nameIn(keys[0]))
+		}
+		return moved
 	}
 	return redis.NewCmdResult(nil, fmt.Errorf("asynqbatch: no script %d", m))
 }
