@@ -29,7 +29,12 @@ type producer struct {
 }
 
 func newProducer(client redis.UniversalClient) *producer {
-	return &producer{asynq.NewClientFromRedisClient(asynqbatch.NewEnqueuer(client)), newContents(client, 0, zerolog.Nop()), queuewatch.NewHints(client)}
+	return newProducerVia(client, asynqbatch.NewEnqueuer(client, nil))
+}
+
+// newProducerVia is newProducer with another client for what puts tasks into Redis.
+func newProducerVia(client, enqueuer redis.UniversalClient) *producer {
+	return &producer{asynq.NewClientFromRedisClient(enqueuer), newContents(client, 0, zerolog.Nop()), queuewatch.NewHints(client)}
 }
 
 // enqueue puts one task under the given ID into Redis. That the ID is there already

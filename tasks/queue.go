@@ -13,6 +13,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/blobstore"
 	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -84,8 +85,10 @@ func NewQueue(client redis.UniversalClient, cfg QueueConfig) *Queue {
 	cfg.AttachmentThreshold = cmp.Or(cfg.AttachmentThreshold, 64_000)
 	cfg.BulkSize = cmp.Or(cfg.BulkSize, 100)
 	cfg.IdempotencyWindow = cmp.Or(cfg.IdempotencyWindow, 24*time.Hour)
-	client = redisconn.ForProgram(client)
-	return &Queue{redis: client, client: newProducer(client), cfg: cfg, open: new(atomic.Bool), queues: new(knownQueues)}
+	client = redisconn.ForProgram(client, func(client redis.UniversalClient) redis.UniversalClient {
+		return asynqbatch.NewEnqueuer(client, redisconn.Calls{})
+	})
+	return &Queue{redis: client, client: newProducerVia(client, client), cfg: cfg, open: new(atomic.Bool), queues: new(knownQueues)}
 }
 
 // With returns a queue that hands over with these options. What they leave open is as q has it.
