@@ -64,6 +64,11 @@ func put(ctx context.Context, client *producer, p *wire.Payload, id string, opts
 // putTask puts a task into Redis. The error is of class Unknown if that may have been done, which only a client of
 // redisconn.ForProgram says, and of class Unavailable otherwise.
 func putTask(ctx context.Context, client *producer, task *asynq.Task, id string, opts ...asynq.Option) error {
+	if ready := readying(ctx); ready != nil {
+		ready.size = len(task.Payload())
+		ready.put = func(ctx context.Context) error { return putTask(ctx, client, task, id, opts...) }
+		return nil
+	}
 	watched, handover := redisconn.Watch(ctx)
 	info, err := client.EnqueueContext(watched, task, append(opts, asynq.TaskID(id))...)
 	if err == nil {
@@ -73,6 +78,25 @@ func putTask(ctx context.Context, client *producer, task *asynq.Task, id string,
 		return err
 	}
 	return handover.Failed(ctx, err)
+}
+
+// readyTask is a task that putTask puts into Redis later: see Queue.Prepare.
+type readyTask struct {
+	put  func(ctx context.Context) error
+	size int
+}
+
+type readyKey struct{}
+
+// readied is a context in which putTask makes a task ready, and puts none into Redis.
+func readied(ctx context.Context) (context.Context, *readyTask) {
+	t := new(readyTask)
+	return context.WithValue(ctx, readyKey{}, t), t
+}
+
+func readying(ctx context.Context) *readyTask {
+	t, _ := ctx.Value(readyKey{}).(*readyTask)
+	return t
 }
 
 // hold stores the big contents of a message for the task that it is to have.

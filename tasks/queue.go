@@ -186,11 +186,15 @@ func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessag
 // message is added to its task.
 func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 	q = q.With(batch.Options)
-	b := &bulk{
-		most: q.cfg.BulkSize, results: batch.Report,
+	q.gather(batch, &bulk{
 		one:  func(p *wire.Payload) mailer.Result { return q.handOver(ctx, p) },
 		many: func(payloads []*wire.Payload, id string) error { return q.handOverMany(ctx, payloads, id) },
-	}
+	})
+}
+
+// gather makes tasks of the messages of a batch, whose options the queue has.
+func (q *Queue) gather(batch mailer.Batch, b *bulk) {
+	b.most, b.results = q.cfg.BulkSize, batch.Report
 	for i, m := range batch.Messages {
 		if b.down != nil {
 			b.report(i, mailer.Result{Err: b.down})
@@ -209,7 +213,7 @@ func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 		case p == nil:
 			b.report(i, r)
 		case q.cfg.BulkSize == 1 || handover.IsOnce(q.cfg.Options):
-			b.answered(i, q.handOver(ctx, p))
+			b.answered(i, b.one(p))
 		default:
 			b.add(i, p)
 		}
