@@ -22,8 +22,8 @@ import (
 // time for the finished ones to be recorded first.
 const givingBack = time.Second
 
-// How often, on average, an idle asynq server looks for new tasks: a message waits half
-// of it, at most one and a half. Each look costs Redis one script for each queue. The
+// How often, on average, an idle asynq server looks for new tasks. A hint wakes it at once; without one a message waits half
+// of this, at most one and a half. Each look costs Redis one script for each queue. The
 // priority server asks Redis as often as that only while its mailer is busy, for then
 // other mail is in the way; otherwise it does so every checkInterval.
 const (
@@ -129,13 +129,16 @@ func (d *dispatcher) serverConfigs() []asynqbatch.ServerConfig {
 	}
 	if d.priority != nil {
 		config := d.serverConfig(priority, d.cfg.BatchSize)
-		config.TaskCheckInterval, config.Eager = priorityCheckInterval, d.busy.lately
+		config.TaskCheckInterval, config.Eager = d.looks(priorityCheckInterval), d.busy.lately
 		configs = append(configs, config)
 	}
 	config := d.serverConfig(bulk, bulkConcurrency+d.connections/4)
-	config.TaskCheckInterval = bulkCheckInterval
+	config.TaskCheckInterval = d.looks(bulkCheckInterval)
 	return append(configs, config)
 }
+
+// looks is how often a server looks for tasks that no hint tells it of.
+func (d *dispatcher) looks(often time.Duration) time.Duration { return cmp.Or(d.cfg.lookEvery, often) }
 
 // bulkConcurrency is how many bulk tasks are in flight at once, and one more for each four connections.
 const bulkConcurrency = 8
@@ -302,7 +305,7 @@ func (d *dispatcher) serverConfig(queues map[string]int, concurrency int) asynqb
 	return asynqbatch.ServerConfig{Config: asynq.Config{
 		Concurrency:              concurrency,
 		Queues:                   queues,
-		TaskCheckInterval:        checkInterval,
+		TaskCheckInterval:        d.looks(checkInterval),
 		DelayedTaskCheckInterval: time.Second,
 		RetryDelayFunc:           d.policy.retryDelay,
 		IsFailure:                costsTry,

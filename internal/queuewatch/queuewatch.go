@@ -38,7 +38,7 @@ type Config struct {
 	Found func(queue string)
 
 	// ID is the worker's, under which it hears of tasks when it waits for some, and Hinted is called then, by another
-	// goroutine: see wire.WaitingKey. Without an ID there are no such hints.
+	// goroutine: see wire.WaitingKey. It is called after Found too, if the queue was asleep. Without an ID there are no such hints.
 	ID     string
 	Hinted func(queue string)
 
@@ -117,11 +117,15 @@ func (w *Watcher) Took(name string) {
 	}
 }
 
-// found wakes a queue.
+// found wakes a queue. Those who wait for tasks of others, and have not looked at it, are told.
 func (w *Watcher) found(q *queue) {
+	asleep := w.asleep(q)
 	q.since.Store(time.Now().UnixNano())
 	q.occupied, q.due = false, 0
 	w.cfg.Found(q.name)
+	if asleep && w.cfg.Hinted != nil {
+		w.cfg.Hinted(q.name)
+	}
 }
 
 // sleeping are the queues that are asleep, those that are quick alone if that is asked for.
@@ -168,11 +172,7 @@ func (w *Watcher) look(ctx context.Context, heard <-chan string) {
 			return
 		case name := <-heard:
 			if q := w.queue(name); q != nil {
-				asleep := w.asleep(q)
 				w.found(q) // those that are awake stay so
-				if asleep && w.cfg.Hinted != nil {
-					w.cfg.Hinted(name)
-				}
 			}
 		case <-quick.C:
 			var cost time.Duration
