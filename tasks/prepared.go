@@ -10,6 +10,8 @@ import (
 	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/producer"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
 // Prepared are messages that are checked and ready to be queued. It may be sent once.
@@ -48,11 +50,11 @@ func (q *Queue) Prepare(ctx context.Context, batch mailer.Batch) *Prepared {
 				task = &preparedTask{one: one}
 				return r
 			}
-			ctx, ready := readied(ctx)
+			ctx, ready := producer.Readied(ctx)
 			if r = one(ctx); r.Err == nil {
-				out.size += ready.size
+				out.size += ready.Size
 				task = &preparedTask{one: func(ctx context.Context) mailer.Result {
-					if err := ready.put(ctx); err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
+					if err := ready.Put(ctx); err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 						return mailer.Result{Err: err}
 					}
 					return r
@@ -63,11 +65,11 @@ func (q *Queue) Prepare(ctx context.Context, batch mailer.Batch) *Prepared {
 		many: func(payloads []*wire.Payload, id string) (err error) {
 			many := func(ctx context.Context) error { return q.handOverMany(ctx, payloads, id) }
 			if !slices.ContainsFunc(payloads, func(p *wire.Payload) bool { return !q.writesOnce(p) }) {
-				ctx, ready := readied(ctx)
+				ctx, ready := producer.Readied(ctx)
 				if err = many(ctx); err == nil {
-					out.size += ready.size
+					out.size += ready.Size
 					task = &preparedTask{many: func(ctx context.Context) error {
-						if err := ready.put(ctx); !errors.Is(err, asynq.ErrTaskIDConflict) {
+						if err := ready.Put(ctx); !errors.Is(err, asynq.ErrTaskIDConflict) {
 							return err
 						}
 						return nil
@@ -92,8 +94,8 @@ func (q *Queue) writesOnce(p *wire.Payload) bool {
 }
 
 func sizeOf(p *wire.Payload) int {
-	w := weigh(p.Message)
-	return w.sum()
+	w := weight.Of(p.Message)
+	return w.Sum()
 }
 
 // Size is how many bytes of memory the messages take, about.

@@ -113,7 +113,7 @@ func TestWake_one(t *testing.T) {
 	client := redisServer.Client(t)
 	client.Set(t.Context(), wire.WaitingKey("a"), "dead", time.Minute)
 	workers := []waiting{startWaiting(t, client, "w1", "a"), startWaiting(t, client, "w2", "a"), startWaiting(t, client, "w3", "a")}
-	for deadline := time.Now().Add(20 * time.Second); calls(t, client, "rpoplpush") < len(workers); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); calls(t, client, "lrange") < len(workers); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("not all of them have looked")
 		}
@@ -133,14 +133,14 @@ func TestWake_one(t *testing.T) {
 	workers[0].want(t, "mail")
 	for range 20 {
 		eventuallyWaits(t, client, "a")
-		published, asked := calls(t, client, "publish"), calls(t, client, "rpoplpush")
+		published, asked := calls(t, client, "publish"), calls(t, client, "lrange")
 		enqueue()
 		workers[0].want(t, "mail") // the others have not looked since
 		eventuallyWaits(t, client, "a")
 		if n := calls(t, client, "publish") - published; n != 1 {
 			t.Fatalf("%d hints for a task", n)
 		}
-		if n := calls(t, client, "rpoplpush") - asked; n > 3 { // the task, and that there are no more
+		if n := calls(t, client, "lrange") - asked; n > 3 { // the task, and that there are no more
 			t.Fatalf("Redis is asked %d times for a task", n)
 		}
 	}
@@ -171,7 +171,7 @@ func TestFetcher_idleCommands(t *testing.T) {
 		}
 	}
 	count := func() (n int) {
-		for _, command := range []string{"evalsha", "eval", "exists", "time", "rpoplpush", "set", "get", "hget", "expire"} {
+		for _, command := range []string{"evalsha", "eval", "exists", "time", "rpoplpush", "lrange", "set", "get", "hget", "expire"} {
 			n += calls(t, client, command)
 		}
 		return n

@@ -96,7 +96,7 @@ func (c *CheckResult) hints(ctx context.Context, client redis.UniversalClient) {
 }
 
 func checkServers(ctx context.Context, client redis.UniversalClient) (CheckResult, error) {
-	cluster, ok := client.(*redis.ClusterClient)
+	cluster, ok := Cluster(client)
 	if !ok {
 		return checkServer(ctx, client, false)
 	}

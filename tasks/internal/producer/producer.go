@@ -1,0 +1,139 @@
+// Package producer puts tasks into the queues, and what is too big to ride in them beside the queues.
+package producer
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/queuewatch"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// Producer enqueues tasks, and stores what does not ride in them.
+type Producer struct {
+	Contents Contents
+	Hints    *queuewatch.Hints
+
+	asynq *asynq.Client
+}
+
+// New returns a Producer in the given Redis.
+func New(client redis.UniversalClient) *Producer {
+	return newVia(client, asynqbatch.NewEnqueuer(client, nil))
+}
+
+// ForProgram returns a Producer for a program that hands mail over, and the client that it uses: see redisconn.ForProgram.
+func ForProgram(client redis.UniversalClient) (*Producer, redis.UniversalClient) {
+	client = redisconn.ForProgram(client, func(client redis.UniversalClient) redis.UniversalClient {
+		return asynqbatch.NewEnqueuer(client, redisconn.Calls{})
+	})
+	return newVia(client, client), client
+}
+
+// newVia returns a Producer that puts tasks into Redis by an enqueuer.
+func newVia(client, enqueuer redis.UniversalClient) *Producer {
+	return &Producer{NewContents(client, 0, zerolog.Nop()), queuewatch.NewHints(client), asynq.NewClientFromRedisClient(enqueuer)}
+}
+
+// Enqueue puts one task under the given ID into Redis. That the ID is there already
+// is success: only an earlier try of the same hand-over, whose reply was lost, can
+// have put it there.
+func (c *Producer) Enqueue(ctx context.Context, p *wire.Payload, id string, opts ...asynq.Option) error {
+	err := c.Put(ctx, p, id, opts...)
+	if errors.Is(err, asynq.ErrTaskIDConflict) {
+		return nil
+	}
+	return err
+}
+
+// Put is Enqueue, with asynq's ErrTaskIDConflict if the ID is there already.
+func (c *Producer) Put(ctx context.Context, p *wire.Payload, id string, opts ...asynq.Option) error {
+	p, err := c.hold(ctx, p, id, opts)
+	if err != nil {
+		return err
+	}
+	data, err := p.Encode()
+	if err != nil {
+		return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
+	}
+	return c.PutTask(ctx, asynq.NewTaskWithHeaders(wire.TaskType, data, p.Headers), id, opts...)
+}
+
+// PutTask puts a task into Redis. The error is of class Unknown if that may have been done, which only a client of
+// redisconn.ForProgram says, and of class Unavailable otherwise.
+func (c *Producer) PutTask(ctx context.Context, task *asynq.Task, id string, opts ...asynq.Option) error {
+	if ready, ok := ctx.Value(readyKey{}).(*Ready); ok {
+		ready.Size = len(task.Payload())
+		ready.Put = func(ctx context.Context) error { return c.PutTask(ctx, task, id, opts...) }
+		return nil
+	}
+	watched, handover := redisconn.Watch(ctx)
+	info, err := c.asynq.EnqueueContext(watched, task, append(opts, asynq.TaskID(id))...)
+	if err == nil {
+		c.Hints.Queued(ctx, info.Queue, info.State == asynq.TaskStatePending)
+	}
+	if err == nil || errors.Is(err, asynq.ErrTaskIDConflict) {
+		return err
+	}
+	return handover.Failed(ctx, err)
+}
+
+// Ready is a task that is put into Redis later.
+type Ready struct {
+	Put  func(ctx context.Context) error // as PutTask would have
+	Size int                             // bytes of its payload
+}
+
+type readyKey struct{}
+
+// Readied returns a context in which PutTask makes a task ready, and puts none into Redis.
+func Readied(ctx context.Context) (context.Context, *Ready) {
+	ready := new(Ready)
+	return context.WithValue(ctx, readyKey{}, ready), ready
+}
+
+// hold stores the big contents of a message for the task that it is to have.
+func (c *Producer) hold(ctx context.Context, p *wire.Payload, id string, opts []asynq.Option) (*wire.Payload, error) {
+	held, err := c.Contents.Hold(ctx, p, asynqbatch.TaskKey(queueOf(opts), id))
+	if mailer.ClassOf(err) == mailer.Unavailable {
+		return nil, redisconn.NotQueued(ctx, err)
+	}
+	return held, err
+}
+
+// queueOf is the queue that asynq's options name.
+func queueOf(opts []asynq.Option) string {
+	for _, o := range opts {
+		if name, ok := o.Value().(string); ok && o.Type() == asynq.QueueOpt {
+			return name
+		}
+	}
+	return "default"
+}
+
+// PutBulk enqueues messages as one task.
+func (c *Producer) PutBulk(ctx context.Context, payloads []*wire.Payload, id string, opts ...asynq.Option) error {
+	var lines []byte
+	for i, p := range payloads {
+		p, err := c.hold(ctx, p, id, opts)
+		if err != nil {
+			return err
+		}
+		if lines, err = p.Append(lines); err != nil {
+			return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
+		}
+		lines = append(lines, '\n')
+		if i == 0 {
+			lines = slices.Grow(lines, len(lines)*len(payloads)) // the others are much the same
+		}
+	}
+	return c.PutTask(ctx, asynq.NewTaskWithHeaders(wire.TaskTypeBulk, lines, payloads[0].Headers), id, opts...)
+}
