@@ -75,6 +75,7 @@ type bulk struct {
 	resume      string
 	ids         string
 	concurrency int
+	spooled     int // bytes of the file that are kept while it is checked: maxSpooled if zero
 
 	idsTo *bufio.Writer // nil: nobody asks for them
 
@@ -198,7 +199,7 @@ func (b *bulk) file(ctx context.Context, r io.Reader, s io.Seeker) error {
 	if err != nil {
 		return cli.Exit(cli.ExitNoInput, err)
 	}
-	var ready spool
+	ready := spool{most: cmp.Or(b.spooled, maxSpooled)}
 	lines := newChunker(r, b.mostLines(), newKeys(b.resume))
 	err = eachChunk(ctx, lines.next, runtime.GOMAXPROCS(0), func(ctx context.Context, c *chunk) []error { return b.check(ctx, c, &ready) }, func(c chunk) error {
 		b.total += len(c.lines)

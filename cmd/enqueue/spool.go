@@ -10,7 +10,7 @@ import (
 // A file is checked whole before its first line is queued. What is checked is kept as it goes into the queue, as long as it
 // is not too much, so that it need not be read, checked and encoded again. Beyond that the file is read twice.
 
-// maxSpooled is how many bytes are kept.
+// maxSpooled is how many bytes are kept, at most.
 const maxSpooled = 64 << 20
 
 // prepared is lines with the same options that are ready to be queued.
@@ -21,6 +21,7 @@ type prepared struct {
 
 // spool keeps the first chunks of a file, as they are checked.
 type spool struct {
+	most   int // bytes
 	chunks []chunk
 	size   int
 	lines  int         // number of the last line that is kept
@@ -38,7 +39,7 @@ func (s *spool) add(c chunk) {
 	if len(c.lines) == 0 || s.isFull() {
 		return
 	}
-	if c.prepared == nil || s.size+c.size > maxSpooled {
+	if c.prepared == nil || s.size+c.size > s.most {
 		s.full.Store(true)
 		return
 	}
