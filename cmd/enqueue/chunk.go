@@ -11,6 +11,8 @@ import (
 	"io"
 	"strings"
 	"sync"
+
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // numbered is a line of the input that is not blank.
@@ -29,6 +31,12 @@ type chunk struct {
 	errs  []error // when it is done: one for each line
 
 	prepared []prepared // instead of the text of the lines, if they are ready to be queued
+}
+
+// prepared is lines with the same options that are ready to be queued.
+type prepared struct {
+	messages *tasks.Prepared
+	indexes  []int // of the lines in their chunk
 }
 
 // chunkBytes bounds the text of a chunk, but for its last line.

@@ -3,8 +3,6 @@ package main
 import (
 	"io"
 	"sync/atomic"
-
-	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // A file is checked whole before its first line is queued. What is checked is kept as it goes into the queue, as long as it
@@ -12,12 +10,6 @@ import (
 
 // maxSpooled is how many bytes are kept, at most.
 const maxSpooled = 64 << 20
-
-// prepared is lines with the same options that are ready to be queued.
-type prepared struct {
-	messages *tasks.Prepared
-	indexes  []int // of the lines in their chunk
-}
 
 // spool keeps the first chunks of a file, as they are checked.
 type spool struct {

@@ -95,7 +95,7 @@ func (c *Client) NewServer(cfg ServerConfig) *Server {
 	f := newFetcher(c.base, s, cfg.Eager)
 	f.limit, f.queues, f.interval = cfg.Limit, slices.Collect(maps.Keys(cfg.Queues)), cmp.Or(cfg.TaskCheckInterval, time.Second)
 	cfg.TaskCheckInterval = roundPause
-	c.wakers.add(f)
+	c.wakers.add(f, f.queues)
 	return &Server{asynq: asynq.NewServerFromRedisClient(cutClient{c.broker(f), c.cut.off}, cfg.Config), slots: s, fetcher: f}
 }
 
@@ -155,3 +155,7 @@ func (c *Client) Note(key string, record []byte) { c.claims.note(key, string(rec
 func (c *Client) broker(f *fetcher) *broker {
 	return &broker{UniversalClient: c.redis, base: c.base, steps: c.steps, fetcher: f}
 }
+
+// Wake says that a queue has got a task: one server that waits for tasks of that queue looks for it at once. It may be told
+// for nothing, and of any queue.
+func (c *Client) Wake(queue string) { c.wakers.wake(queue) }
