@@ -17,6 +17,9 @@ import (
 //		Mailing string `json:"mailing,omitempty"`
 //	}
 //
+//	// Kind is what is paused: KindQueue, KindMailer or KindMailing.
+//	func (t Target) Kind() string
+//
 //	// String names the target for people.
 //	func (t Target) String() string
 //
