@@ -24,8 +24,8 @@ import (
 // time for the finished ones to be recorded first.
 const givingBack = time.Second
 
-// How often, on average, an idle asynq server looks for new tasks: a message waits half
-// of it, at most one and a half. Each look costs Redis one script for each queue. The
+// How often, on average, an idle asynq server looks for new tasks. A hint wakes it at once; without one a message waits half
+// of this, at most one and a half. Each look costs Redis one script for each queue. The
 // priority server asks Redis as often as that only while its mailer is busy, for then
 // other mail is in the way; otherwise it does so every checkInterval.
 const (
@@ -135,16 +135,19 @@ func (d *dispatcher) serverConfigs() []asynqbatch.ServerConfig {
 	}
 	if d.priority != nil {
 		config := d.serverConfig(priority, d.cfg.BatchSize, nil)
-		config.TaskCheckInterval, config.Eager = priorityCheckInterval, d.busy.lately
+		config.TaskCheckInterval, config.Eager = d.looks(priorityCheckInterval), d.busy.lately
 		configs = append(configs, config)
 	}
 	config := d.serverConfig(bulk, bulkTasks(d.most), func() int { return bulkTasks(d.pool.size()) })
-	config.TaskCheckInterval = bulkCheckInterval
+	config.TaskCheckInterval = d.looks(bulkCheckInterval)
 	return append(configs, config)
 }
 
 // bulkTasks is how many bulk tasks are in flight at once over so many connections.
 func bulkTasks(connections int) int { return 8 + connections/4 }
+
+// looks is how often a server looks for tasks that no hint tells it of.
+func (d *dispatcher) looks(often time.Duration) time.Duration { return cmp.Or(d.cfg.lookEvery, often) }
 
 // concurrency is how many tasks are in flight at once over so many connections: a batch for each, or half of that
 // where there are many, for those do not all begin a batch at the same time.
@@ -326,7 +329,7 @@ func (d *dispatcher) serverConfig(queues map[string]int, concurrency int, most f
 	return asynqbatch.ServerConfig{Config: asynq.Config{
 		Concurrency:              concurrency,
 		Queues:                   queues,
-		TaskCheckInterval:        checkInterval,
+		TaskCheckInterval:        d.looks(checkInterval),
 		DelayedTaskCheckInterval: time.Second,
 		RetryDelayFunc:           d.policy.retryDelay,
 		IsFailure:                costsTry,

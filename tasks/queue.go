@@ -88,8 +88,8 @@ func NewQueue(client redis.UniversalClient, cfg QueueConfig) *Queue {
 	cfg.AttachmentThreshold = cmp.Or(cfg.AttachmentThreshold, 64_000)
 	cfg.BulkSize = cmp.Or(cfg.BulkSize, 100)
 	cfg.IdempotencyWindow = cmp.Or(cfg.IdempotencyWindow, 24*time.Hour)
-	client = redisconn.ForProgram(client)
-	return &Queue{redis: client, client: producer.New(client), cfg: cfg, open: new(atomic.Bool), queues: new(knownQueues)}
+	enqueuer, client := producer.ForProgram(client)
+	return &Queue{redis: client, client: enqueuer, cfg: cfg, open: new(atomic.Bool), queues: new(knownQueues)}
 }
 
 // With returns a queue that hands over with these options. What they leave open is as q has it.
@@ -187,11 +187,15 @@ func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessag
 // message is added to its task.
 func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 	q = q.With(batch.Options)
-	b := &bulk{
-		most: q.cfg.BulkSize, results: batch.Report,
+	q.gather(batch, &bulk{
 		one:  func(p *wire.Payload) mailer.Result { return q.handOver(ctx, p) },
 		many: func(payloads []*wire.Payload, id string) error { return q.handOverMany(ctx, payloads, id) },
-	}
+	})
+}
+
+// gather makes tasks of the messages of a batch, whose options the queue has.
+func (q *Queue) gather(batch mailer.Batch, b *bulk) {
+	b.most, b.results = q.cfg.BulkSize, batch.Report
 	for i, m := range batch.Messages {
 		if b.down != nil {
 			b.report(i, mailer.Result{Err: b.down})
@@ -210,7 +214,7 @@ func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 		case p == nil:
 			b.report(i, r)
 		case q.cfg.BulkSize == 1 || handover.IsOnce(q.cfg.Options):
-			b.answered(i, q.handOver(ctx, p))
+			b.answered(i, b.one(p))
 		default:
 			b.add(i, p)
 		}

@@ -35,15 +35,18 @@ type watcher struct {
 // maxShards is the greatest number of parts that is believed: the greatest that the settings allow.
 const maxShards = 64
 
-func newWatcher(client redis.UniversalClient, cfg WorkerConfig, dispatchers map[string]*dispatcher, did *counter) *watcher {
+func newWatcher(client redis.UniversalClient, cfg WorkerConfig, dispatchers map[string]*dispatcher, did *counter, hinted func(queue string)) *watcher {
 	w := &watcher{redis: client, log: *cfg.Logger, dispatchers: dispatchers, self: presence.New(), unserved: map[string]bool{}, did: did}
 	w.self.Version = cfg.Version
 	w.self.Mailers = slices.Sorted(maps.Keys(cfg.Mailers))
 	w.self.Queues = slices.Sorted(maps.Keys(cfg.Queues))
 	w.self.Shards = cfg.Shards
-	w.queues = queuewatch.New(client, queuewatch.Config{Idle: cfg.restAfter, Found: w.found, Expired: func(ctx context.Context, queue string, now time.Time) error {
-		return asynqbatch.DeleteExpired(ctx, client, queue, now)
-	}})
+	w.queues = queuewatch.New(client, queuewatch.Config{
+		Idle: cfg.restAfter, Found: w.found, ID: w.self.ID, Hinted: hinted, Deaf: w.deaf,
+		Expired: func(ctx context.Context, queue string, now time.Time) error {
+			return asynqbatch.DeleteExpired(ctx, client, queue, now)
+		},
+	})
 	return w
 }
 
@@ -52,6 +55,12 @@ func (w *watcher) found(queue string) {
 	if d := w.dispatchers[wire.ParseQueueName(queue).Mailer]; d != nil {
 		d.servers.Wake()
 	}
+}
+
+// deaf logs that the worker cannot be woken.
+func (w *watcher) deaf(err error) {
+	w.log.Warn().Err(err).Msg("no hint wakes this worker when mail comes, so it looks for mail every 50 ms: " +
+		"the user of Redis needs the right to the channels (ACL: +subscribe +publish &mailpouch:*)")
 }
 
 // run watches until ctx ends. Redis may not answer then, so it does not wait for that.

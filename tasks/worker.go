@@ -69,7 +69,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		rounds:      newRounds(*cfg.Logger),
 		reporter:    reporter{redact.View{Addresses: cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
-	w.watch = newWatcher(client, cfg, w.dispatchers, did)
+	w.watch = newWatcher(client, cfg, w.dispatchers, did, func(queue string) { w.asynq.Wake(queue) })
 	kept := cfg.History.config()
 	w.history = history.NewKeeper(client, kept, *cfg.Logger)
 	if kept.On() {
@@ -78,7 +78,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	w.asynq = asynqbatch.New(client, asynqbatch.Config{
 		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, TouchedFields: touchedFields(), Steps: steps(), Fetched: w.isolation.Fetched, Logger: *cfg.Logger, Clock: cfg.clock,
 		History: kept,
-		Asleep:  w.watch.queues.Asleep, Took: w.watch.queues.Took,
+		Asleep:  w.watch.queues.Asleep, Took: w.watch.queues.Took, Waiter: w.watch.queues.Waiter,
 	})
 	w.isolation.Owner = w.asynq.Owner
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)

@@ -91,6 +91,7 @@ type WorkerConfig struct {
 	Version string // that the worker gives in Redis, for the pages of all workers
 
 	clock      asynqbatch.Clock // the system's if nil; for tests
+	lookEvery  time.Duration    // how often an asynq server looks for tasks that no hint tells it of
 	restAfter  time.Duration    // how long a mailer's asynq servers run without mail
 	sweepEvery time.Duration    // how often a queue is looked at for expired mail: sweep.Config.Every
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -74,6 +75,7 @@ type bulk struct {
 	resume      string
 	ids         string
 	concurrency int
+	spooled     int // bytes of the file that are kept while it is checked: maxSpooled if zero
 
 	idsTo *bufio.Writer // nil: nobody asks for them
 
@@ -86,6 +88,7 @@ type bulk struct {
 }
 
 func (b *bulk) run(ctx context.Context, file string) error {
+	defer collectLess()()
 	o, err := b.checkFlags()
 	if err != nil {
 		return cli.Exit(cli.ExitUsage, err)
@@ -109,9 +112,26 @@ func (b *bulk) run(ctx context.Context, file string) error {
 	if seeker, ok := regularFile(input); ok {
 		err = b.file(ctx, input, seeker)
 	} else {
-		err = b.send(ctx, input, -1)
+		err = b.send(ctx, newChunker(input, b.mostLines(), newKeys(b.resume)).next, -1)
 	}
 	return cmp.Or(err, closeIDs())
+}
+
+// heapFor is how much memory the command takes before garbage is collected as eagerly as Go does by itself. What it has in
+// hand is bounded by maxSpooled and maxInFlight.
+const heapFor = 192 << 20
+
+// collectLess has garbage collected less often while there is memory for it, which is a tenth of the work, unless the environment says
+// how often. restore undoes that.
+func collectLess() (restore func()) {
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+		return func() {}
+	}
+	percent, limit := debug.SetGCPercent(400), debug.SetMemoryLimit(heapFor)
+	return func() {
+		debug.SetGCPercent(percent)
+		debug.SetMemoryLimit(limit)
+	}
 }
 
 // openIDs opens the file of --ids, before anything is queued.
@@ -179,9 +199,12 @@ func (b *bulk) file(ctx context.Context, r io.Reader, s io.Seeker) error {
 	if err != nil {
 		return cli.Exit(cli.ExitNoInput, err)
 	}
-	err = eachChunk(ctx, newChunker(r, maxLines, nil), runtime.GOMAXPROCS(0), b.check, func(c chunk) error {
+	ready := spool{most: cmp.Or(b.spooled, maxSpooled)}
+	lines := newChunker(r, b.mostLines(), newKeys(b.resume))
+	err = eachChunk(ctx, lines.next, runtime.GOMAXPROCS(0), func(ctx context.Context, c *chunk) []error { return b.check(ctx, c, &ready) }, func(c chunk) error {
 		b.total += len(c.lines)
 		b.complain(c)
+		ready.add(c)
 		return nil
 	})
 	switch {
@@ -192,11 +215,15 @@ func (b *bulk) file(ctx context.Context, r io.Reader, s io.Seeker) error {
 	case b.bad > 0:
 		return cli.Exitf(cli.ExitData, "%d of %d lines are wrong: nothing was queued", b.bad, b.total)
 	}
+	if b.why != nil {
+		return fmt.Errorf("%w: nothing was queued", b.why)
+	}
 	if _, err := s.Seek(start, io.SeekStart); err != nil {
 		return cli.Exit(cli.ExitNoInput, err)
 	}
 	b.queued = 0
-	return b.send(ctx, r, b.total)
+	rest := newChunker(r, b.mostLines(), newKeys(b.resume))
+	return b.send(ctx, ready.before(rest), b.total)
 }
 
 const (
@@ -204,15 +231,19 @@ const (
 	maxKeyedLines = 50   // which are handed over one by one
 )
 
-// send queues the lines. total is how many there are, or -1.
-func (b *bulk) send(ctx context.Context, r io.Reader, total int) error {
-	bar := cli.NewBar(b.app.std.Err, total, "queueing")
-	most := maxLines
+// mostLines is how many lines a chunk has at most.
+func (b *bulk) mostLines() int {
 	if b.resume != "" {
-		most = maxKeyedLines
+		return maxKeyedLines
 	}
+	return maxLines
+}
+
+// send queues the lines. total is how many there are, or -1.
+func (b *bulk) send(ctx context.Context, next func() (chunk, error), total int) error {
+	bar := cli.NewBar(b.app.std.Err, total, "queueing")
 	last := 0
-	err := eachChunk(ctx, newChunker(r, most, newKeys(b.resume)), b.concurrency, b.handOver, func(c chunk) error {
+	err := eachChunk(ctx, next, b.concurrency, b.handOver, func(c chunk) error {
 		bar.Add(len(c.lines))
 		b.complain(c)
 		if len(c.lines) > 0 {
@@ -285,13 +316,18 @@ func isBadLine(err error) bool {
 	return mailer.IsBadInput(err) || errors.As(err, &exit) && exit.Code == cli.ExitData
 }
 
-// check returns the errors that handing the lines over would return.
-func (b *bulk) check(ctx context.Context, lines []numbered) []error {
-	errs := make([]error, len(lines))
-	for i, l := range lines {
+// check returns the errors that handing the lines over would return. While there is room for that it makes them ready to be
+// queued.
+func (b *bulk) check(ctx context.Context, c *chunk, ready *spool) []error {
+	if !ready.isFull() {
+		return b.prepare(ctx, c)
+	}
+	errs := make([]error, len(c.lines))
+	for i, l := range c.lines {
 		if errs[i] = ctx.Err(); errs[i] == nil {
 			errs[i] = b.checkLine(l)
 		}
+		c.lines[i].text = nil
 	}
 	return errs
 }
@@ -306,6 +342,24 @@ func (b *bulk) checkLine(l numbered) error {
 		return err
 	}
 	return m.Validate()
+}
+
+// prepare makes lines ready to be queued, in place of their text.
+func (b *bulk) prepare(ctx context.Context, c *chunk) []error {
+	groups, errs := b.groups(c.lines)
+	for _, g := range groups {
+		p := prepared{b.app.queue(g.entry.queue).Prepare(ctx, mailer.Batch{Messages: g.messages}), g.indexes}
+		p.messages.Known(func(reports []mailer.Report) {
+			for _, r := range reports {
+				errs[g.indexes[r.Index]] = r.Err
+			}
+		})
+		c.prepared = append(c.prepared, p)
+	}
+	for i := range c.lines {
+		c.lines[i].text = nil
+	}
+	return errs
 }
 
 // parse reads a line. It does not check the message itself: the queue does.
@@ -333,9 +387,8 @@ type group struct {
 	indexes  []int // in the chunk
 }
 
-// handOver queues lines: those with the same options together. After the first failure of
-// the queue itself the rest is not tried.
-func (b *bulk) handOver(ctx context.Context, lines []numbered) []error {
+// groups puts lines with the same options together. A line that cannot be read has an error, and is in none.
+func (b *bulk) groups(lines []numbered) ([]*group, []error) {
 	errs := make([]error, len(lines))
 	var groups []*group
 	byOptions := map[string]*group{}
@@ -353,22 +406,48 @@ func (b *bulk) handOver(ctx context.Context, lines []numbered) []error {
 		}
 		g.messages, g.indexes = append(g.messages, e.message), append(g.indexes, i)
 	}
+	return groups, errs
+}
+
+// handOver queues lines: those with the same options together. After the first failure of
+// the queue itself the rest is not tried.
+func (b *bulk) handOver(ctx context.Context, c *chunk) []error {
+	type batch struct {
+		send    func(report func([]mailer.Report))
+		indexes []int
+	}
+	var batches []batch
+	var errs []error
+	if c.prepared != nil {
+		errs = make([]error, len(c.lines))
+		for _, p := range c.prepared {
+			batches = append(batches, batch{func(report func([]mailer.Report)) { p.messages.Send(ctx, report) }, p.indexes})
+		}
+	} else {
+		var groups []*group
+		groups, errs = b.groups(c.lines)
+		for _, g := range groups {
+			batches = append(batches, batch{func(report func([]mailer.Report)) {
+				b.app.queue(g.entry.queue).SendBatch(ctx, mailer.Batch{Messages: g.messages, Report: report})
+			}, g.indexes})
+		}
+	}
 	var down error
-	for _, g := range groups {
+	for _, g := range batches {
 		if down != nil {
 			for _, i := range g.indexes {
 				errs[i] = down
 			}
 			continue
 		}
-		b.app.queue(g.entry.queue).SendBatch(ctx, mailer.Batch{Messages: g.messages, Report: func(reports []mailer.Report) {
+		g.send(func(reports []mailer.Report) {
 			for _, r := range reports {
 				i := g.indexes[r.Index]
-				if lines[i].id, errs[i] = handedOver(r.Reply, r.Err); errs[i] != nil && !isBadLine(errs[i]) {
+				if c.lines[i].id, errs[i] = handedOver(r.Reply, r.Err); errs[i] != nil && !isBadLine(errs[i]) {
 					down = errs[i]
 				}
 			}
-		}})
+		})
 	}
 	return errs
 }

@@ -51,7 +51,8 @@ func TestKeys(t *testing.T) {
 // Chunks that are ready early wait for those before them.
 func TestEachChunk_order(t *testing.T) {
 	second := make(chan struct{})
-	work := func(_ context.Context, lines []numbered) []error {
+	work := func(_ context.Context, c *chunk) []error {
+		lines := c.lines
 		if lines[0].n == 1 {
 			<-second
 		}
@@ -61,7 +62,7 @@ func TestEachChunk_order(t *testing.T) {
 		return make([]error, len(lines))
 	}
 	var got []int
-	err := eachChunk(t.Context(), newChunker(strings.NewReader("a\nb\nc\nd\n\ne"), 2, nil), 2, work, func(c chunk) error {
+	err := eachChunk(t.Context(), newChunker(strings.NewReader("a\nb\nc\nd\n\ne"), 2, nil).next, 2, work, func(c chunk) error {
 		for _, l := range c.lines {
 			got = append(got, l.n)
 		}
@@ -85,8 +86,8 @@ func TestEachChunk_slowPipe(t *testing.T) {
 			}
 		}
 	}()
-	work := func(_ context.Context, lines []numbered) []error { return make([]error, len(lines)) }
-	err := eachChunk(t.Context(), newChunker(r, 1000, nil), 4, work, func(c chunk) error {
+	work := func(_ context.Context, c *chunk) []error { return make([]error, len(c.lines)) }
+	err := eachChunk(t.Context(), newChunker(r, 1000, nil).next, 4, work, func(c chunk) error {
 		for _, l := range c.lines {
 			steps <- l.n
 		}
@@ -103,20 +104,20 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func TestEachChunk_ends(t *testing.T) {
 	cause := errors.New("cause")
-	work := func(_ context.Context, lines []numbered) []error { return make([]error, len(lines)) }
+	work := func(_ context.Context, c *chunk) []error { return make([]error, len(c.lines)) }
 	lines := 0
 	count := func(c chunk) error { lines += len(c.lines); return nil }
 	input := io.MultiReader(strings.NewReader("a\nb\n"), failing{cause})
-	if err := eachChunk(t.Context(), newChunker(input, 10, nil), 2, work, count); !errors.Is(err, cause) || !strings.HasPrefix(err.Error(), "line 3: ") || lines != 2 {
+	if err := eachChunk(t.Context(), newChunker(input, 10, nil).next, 2, work, count); !errors.Is(err, cause) || !strings.HasPrefix(err.Error(), "line 3: ") || lines != 2 {
 		t.Errorf("input that fails: %v after %d lines", err, lines)
 	}
 	endless := func(chunk) error { return cause }
-	if err := eachChunk(t.Context(), newChunker(strings.NewReader(strings.Repeat("x\n", 1000)), 1, nil), 2, work, endless); !errors.Is(err, cause) {
+	if err := eachChunk(t.Context(), newChunker(strings.NewReader(strings.Repeat("x\n", 1000)), 1, nil).next, 2, work, endless); !errors.Is(err, cause) {
 		t.Errorf("done that fails: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := eachChunk(ctx, newChunker(strings.NewReader("x\n"), 1, nil), 2, work, count); !errors.Is(err, context.Canceled) {
+	if err := eachChunk(ctx, newChunker(strings.NewReader("x\n"), 1, nil).next, 2, work, count); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

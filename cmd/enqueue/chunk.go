@@ -11,6 +11,8 @@ import (
 	"io"
 	"strings"
 	"sync"
+
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // numbered is a line of the input that is not blank.
@@ -27,6 +29,14 @@ type chunk struct {
 	lines []numbered
 	size  int     // of their text
 	errs  []error // when it is done: one for each line
+
+	prepared []prepared // instead of the text of the lines, if they are ready to be queued
+}
+
+// prepared is lines with the same options that are ready to be queued.
+type prepared struct {
+	messages *tasks.Prepared
+	indexes  []int // of the lines in their chunk
 }
 
 // chunkBytes bounds the text of a chunk, but for its last line.
@@ -71,6 +81,7 @@ type chunker struct {
 	in   *bufio.Reader
 	most int   // lines of a chunk
 	keys *keys // nil: lines have none
+	skip int   // so many lines are left out
 
 	line  int // lines read, blank ones too
 	index int // chunks made
@@ -90,8 +101,10 @@ func (c *chunker) next() (chunk, error) {
 		text, err := c.in.ReadBytes('\n')
 		c.line++
 		if len(bytes.TrimSpace(text)) > 0 {
-			next.size += len(text)
-			next.lines = append(next.lines, numbered{n: c.line, text: text, key: c.keys.of(text)})
+			if line := (numbered{n: c.line, text: text, key: c.keys.of(text)}); c.line > c.skip {
+				next.size += len(text)
+				next.lines = append(next.lines, line)
+			}
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			err = fmt.Errorf("line %d: %w", c.line, err)
@@ -135,10 +148,10 @@ func (k *keys) of(line []byte) string {
 //
 //	reader ──chunks──> workers ──finished──> inOrder ──> done
 //
-// work returns an error for each line. eachChunk ends at the end of the input, at an
+// next returns the chunks, and io.EOF with the last one. work does one, and returns an error for each line. eachChunk ends at the end of the input, at an
 // error of the reader or of done, or when ctx ends. It waits for the chunks that are being
 // worked on.
-func eachChunk(ctx context.Context, c *chunker, goroutines int, work func(context.Context, []numbered) []error, done func(chunk) error) error {
+func eachChunk(ctx context.Context, next func() (chunk, error), goroutines int, work func(context.Context, *chunk) []error, done func(chunk) error) error {
 	reading, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	todo, finished := make(chan chunk), make(chan chunk)
@@ -148,10 +161,10 @@ func eachChunk(ctx context.Context, c *chunker, goroutines int, work func(contex
 	go func() {
 		defer close(todo)
 		for {
-			next, err := c.next()
-			memory.acquire(next.size)
+			c, err := next()
+			memory.acquire(c.size)
 			select {
-			case todo <- next:
+			case todo <- c:
 			case <-reading.Done():
 				return
 			}
@@ -169,13 +182,14 @@ func eachChunk(ctx context.Context, c *chunker, goroutines int, work func(contex
 		workers.Go(func() {
 			for {
 				select {
-				case next, ok := <-todo:
+				case c, ok := <-todo:
 					if !ok {
 						return
 					}
-					next.errs = work(ctx, next.lines)
-					memory.release(next.size)
-					finished <- next
+					size := c.size
+					c.errs = work(ctx, &c)
+					memory.release(size)
+					finished <- c
 				case <-reading.Done():
 					return
 				}

@@ -29,8 +29,12 @@
 package asynqbatch
 
 import (
+	"cmp"
 	"context"
+	"maps"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -89,7 +93,9 @@ func (c *Client) NewServer(cfg ServerConfig) *Server {
 	cfg.Logger = newLogger(c.cfg.Logger)
 	s := newSlots(cfg.Concurrency)
 	f := newFetcher(c.base, s, cfg.Eager)
-	f.limit = cfg.Limit
+	f.limit, f.queues, f.interval = cfg.Limit, slices.Collect(maps.Keys(cfg.Queues)), cmp.Or(cfg.TaskCheckInterval, time.Second)
+	cfg.TaskCheckInterval = roundPause
+	c.wakers.add(f, f.queues)
 	return &Server{asynq: asynq.NewServerFromRedisClient(cutClient{c.broker(f), c.cut.off}, cfg.Config), slots: s, fetcher: f}
 }
 
@@ -100,6 +106,7 @@ func (s *Server) Start(h asynq.Handler) error { return s.asynq.Start(s.slots.han
 // returns when that is done.
 func (s *Server) Stop() {
 	s.stop.Do(func() {
+		s.fetcher.waitNoMore()
 		s.asynq.Stop()
 		s.fetcher.close(context.Background())
 	})
@@ -118,7 +125,12 @@ func (s *Server) Unbegun() []string {
 
 // Shutdown waits for the handlers, as long as the configuration says, and ends the server. Whoever calls it, it has
 // ended then: asynq's own does not wait for one that is under way.
-func (s *Server) Shutdown() { s.end.Do(s.asynq.Shutdown) }
+func (s *Server) Shutdown() {
+	s.end.Do(func() {
+		s.fetcher.waitNoMore()
+		s.asynq.Shutdown()
+	})
+}
 
 // Do does steps to the records of tasks, and returns what came of each when Redis has answered. Those that are
 // asked for together are done in their order, in one round trip for each queue. If ctx ends first they may be done later.
@@ -143,3 +155,7 @@ func (c *Client) Note(key string, record []byte) { c.claims.note(key, string(rec
 func (c *Client) broker(f *fetcher) *broker {
 	return &broker{UniversalClient: c.redis, base: c.base, steps: c.steps, fetcher: f}
 }
+
+// Wake says that a queue has got a task: one server that waits for tasks of that queue looks for it at once. It may be told
+// for nothing, and of any queue.
+func (c *Client) Wake(queue string) { c.wakers.wake(queue) }

@@ -73,12 +73,6 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// fetchKeysOf are the keys of asynq's script that takes a task.
-func fetchKeysOf(queue string) []string {
-	list := "asynq:{" + queue + "}:"
-	return []string{list + "pending", list + "paused", list + "active", list + "lease"}
-}
-
 // An empty queue is not asked again at once, and after a moment it is: a longer one where
 // nothing calls for haste.
 func TestBroker_emptyQueue(t *testing.T) {

@@ -33,6 +33,10 @@ type Config struct {
 	Asleep func(queue string) bool
 	Took   func(queue string)
 
+	// Waiter is the ID under which the process hears of new tasks, as WakeChannelOf it says, and "" while it does not: see
+	// Client.Wake. Nil is never.
+	Waiter func() string
+
 	Logger zerolog.Logger
 
 	// Clock is the system's if nil: one that counts the time for which the machine was suspended, where there is one.
@@ -53,4 +57,5 @@ type base struct {
 	redis  redis.UniversalClient
 	cfg    Config
 	claims *claims
+	wakers wakers
 }

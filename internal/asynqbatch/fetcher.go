@@ -2,8 +2,10 @@ package asynqbatch
 
 import (
 	"context"
-	"crypto/rand"
+	crand "crypto/rand"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,9 +30,18 @@ type fetcher struct {
 	eager func() bool // an empty list is asked again soon
 	limit func(all int) int
 
+	queues   []string      // that the server serves; none: it never waits for tasks
+	interval time.Duration // how long it waits until it looks again, on average
+	hints    chan string   // wakes it: a queue that has got a task
+	stopped  chan struct{} // closed when it is to wait no more
+	stop     sync.Once
+
 	asking sync.Mutex // Redis for tasks
 
 	mu         sync.Mutex
+	waits      bool                 // for a hint
+	none       bool                 // the server may have no more tasks for now
+	hinted     int                  // how many hints there were
 	prefetched map[string][]fetched // what asynq has not asked for yet, by the key of the list it waited in
 	empty      map[string]time.Time // since when a list has had nothing, by its key
 }
@@ -52,6 +63,7 @@ const (
 func newFetcher(b *base, slots *slots, eager func() bool) *fetcher {
 	return &fetcher{
 		base: b, slots: slots, eager: eager, limit: func(all int) int { return all },
+		interval: CheckInterval, hints: make(chan string, 1), stopped: make(chan struct{}),
 		prefetched: map[string][]fetched{}, empty: map[string]time.Time{},
 	}
 }
@@ -74,35 +86,37 @@ func fetchesTask(keys []string, args []any) bool {
 
 // fetchScript is what asynq does to fetch a task, for up to ARGV[3] of them, with a lease of ARGV[1] seconds by the clock
 // of Redis, and the owner ARGV[6] in the field ARGV[5]. It returns their IDs, each followed by the task, by the
-// number in its field ARGV[4], by since when it was pending, and by "1" if it has one of the fields ARGV[8] and what follows.
+// number in its field ARGV[4], by since when it was pending, and by "1" if it has one of the fields ARGV[9] and what follows.
 // Tasks of a mailing that is paused, by KEYS[5], it sets aside. A command in a script costs Redis several times what
 // it does, so the lists and the leases are written once for all, and what asynq deletes here, since when a task was pending, goes with
-// the record.
+// the record. When there are no more it notes in KEYS[6] that the worker ARGV[8] waits, unless another one does: what is
+// written once a minute burdens no append-only file.
 var fetchScript = redis.NewScript(luaAside + `
 local call, tasks, pauses = redis.call, {}, false
 if call("EXISTS", KEYS[2], KEYS[5]) > 0 then
   if call("EXISTS", KEYS[2]) == 1 then return tasks end
   pauses = true
 end
-local lease, left, aside = call("TIME")[1] + ARGV[1], tonumber(ARGV[3])
+local lease, left, aside = nil, tonumber(ARGV[3])
 repeat
   local ids, active, leases, taken = call("LRANGE", KEYS[1], -left, -1), {}, {}, 0
   local more = #ids == left
   for i = #ids, 1, -1 do
     local id = ids[i]
     local key = ARGV[2] .. id
-    local fields = call("HMGET", key, "msg", ARGV[4], "pending_since", unpack(ARGV, 8))
+    local fields = call("HMGET", key, "msg", ARGV[4], "pending_since", unpack(ARGV, 9))
     local message = fields[1]
     aside = pauses and message and setAside(id, key, message, fields[3])
     if aside == "stop" then break end
     taken = taken + 1
     if message and not aside then -- else nothing is left of it but its name
       call("HSET", key, "state", "active", ARGV[5], ARGV[6])
+      lease = lease or call("TIME")[1] + ARGV[1]
       active[#active + 1] = id
       leases[#leases + 1] = lease
       leases[#leases + 1] = id
       local known = "0"
-      for j = 4, #ARGV - 4 do if fields[j] then known = "1" end end
+      for j = 4, #ARGV - 5 do if fields[j] then known = "1" end end
       local n = #tasks
       tasks[n + 1], tasks[n + 2], tasks[n + 3], tasks[n + 4], tasks[n + 5] = id, message, fields[2] or "0", fields[3] or "", known
     end
@@ -115,16 +129,34 @@ repeat
   end
   left = left - #active
 until left == 0 or not more or aside == "stop" or aside == "more"
-if aside == "more" then tasks[#tasks + 1] = "more" end
+if aside == "more" then
+  tasks[#tasks + 1] = "more"
+elseif left > 0 and not aside and ARGV[8] ~= "" then
+  call("SET", KEYS[6], ARGV[8], "NX", "EX", 60)
+end
 return tasks`)
 
 // fetch does what asynq's script does with these keys: it returns the next task of a queue, or redis.Nil. prefix is
-// what the keys of tasks begin with.
+// what the keys of tasks begin with. When no queue of the server has a task it waits for one, of any of them: asynq takes
+// what it is given.
 func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched, error) {
+	next, err := f.take(ctx, keys, prefix)
+	if !errors.Is(err, redis.Nil) {
+		return next, err
+	}
+	if queue := f.wait(); queue != "" {
+		return f.take(ctx, fetchKeysOf(queue), TaskKey(queue, ""))
+	}
+	return fetched{}, redis.Nil
+}
+
+// take returns the next task of a queue, or redis.Nil.
+func (f *fetcher) take(ctx context.Context, keys []string, prefix any) (fetched, error) {
 	f.asking.Lock()
 	defer f.asking.Unlock()
 	list := keys[fetchPending]
 	most := f.limit(f.slots.all)
+	f.full(most == 0)
 	if most == 0 {
 		f.close(ctx)
 		return fetched{}, redis.Nil
@@ -135,14 +167,16 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched
 		f.slots.give()
 		return next, nil
 	}
-	if !f.asks(list) {
+	if !f.asks(list) || f.asleep(nameIn(list)) {
 		return fetched{}, redis.Nil
 	}
 	f.slots.allow(most)
-	n, owner := f.slots.wait(), rand.Text()
+	n, owner := f.slots.wait(), crand.Text()
 	if n == 0 {
+		f.full(true)
 		return fetched{}, redis.Nil
 	}
+	hinted := f.hintsSoFar()
 	asked, answer, err := f.ask(ctx, keys, prefix, n, owner)
 	if err != nil {
 		<-time.After(CheckInterval) // asynq asks again at once
@@ -150,7 +184,7 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(answer) < fetchedFields*min(n, mostFetched) && len(answer)%fetchedFields == 0 {
+	if len(answer) < fetchedFields*min(n, mostFetched) && len(answer)%fetchedFields == 0 && hinted == f.hinted {
 		f.empty[list] = time.Now()
 	}
 	if len(answer) == 0 {
@@ -197,8 +231,12 @@ func (f *fetcher) next(list string) (next fetched, ok bool) {
 
 // ask fetches up to n tasks of a queue. It goes on while there are only such as are set aside.
 func (f *fetcher) ask(ctx context.Context, keys []string, prefix any, n int, owner string) (asked time.Duration, answer []string, err error) {
-	keys = append(slices.Clip(keys), wire.PausesKey(nameIn(keys[fetchPending])))
-	args := []any{int(leaseTime / time.Second), prefix, min(n, mostFetched), f.base.cfg.LostField, f.base.cfg.OwnerField, owner, wire.AsideUntil}
+	queue, waiter := nameIn(keys[fetchPending]), ""
+	if f.base.cfg.Waiter != nil {
+		waiter = f.base.cfg.Waiter()
+	}
+	keys = append(slices.Clip(keys), wire.PausesKey(queue), wire.WaitingKey(queue))
+	args := []any{int(leaseTime / time.Second), prefix, min(n, mostFetched), f.base.cfg.LostField, f.base.cfg.OwnerField, owner, wire.AsideUntil, waiter}
 	for _, field := range f.base.cfg.TouchedFields {
 		args = append(args, field)
 	}
@@ -296,4 +334,108 @@ func (f *fetcher) giveBack(ctx context.Context, tasks []fetched) {
 		keys[i] = t.key
 	}
 	_ = f.base.giveBack(ctx, keys, f.base.claims.drop)
+}
+
+// asynq asks its queues one after the other, and pauses when none has a task. That pause cannot be cut short, so the one
+// that counts is made here: the fetcher keeps asynq waiting for its answer, until a hint says that a queue has got
+// a task, or it is time to look again.
+//
+//	asynq asks:     A        B        C ............ (task of B)
+//	Redis is asked: A: none  B: none  C: none     B: a task
+//	                                       hint: B
+//
+// A hint names a worker that waits: see wire.WaitingKey. So one process wakes for a task, however many there are.
+
+// roundPause is how long asynq pauses between two rounds through its queues, on average.
+const roundPause = time.Millisecond
+
+// hint says that a queue has got a task, and reports whether the fetcher was waiting for one. If not it asks for tasks
+// of that queue when it asks for any.
+func (f *fetcher) hint(queue string) (waits bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.empty, pendingKey(queue))
+	f.hinted++
+	if waits, f.waits = f.waits, false; waits {
+		select {
+		case f.hints <- queue:
+		default:
+		}
+	}
+	return waits
+}
+
+func (f *fetcher) hintsSoFar() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.hinted
+}
+
+// full notes whether the server may have no more tasks for now.
+func (f *fetcher) full(none bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.none = none
+}
+
+// wait waits for a task if there is none for the server, and returns the queue of which a hint says that it has one. After
+// a while it returns "", and then all queues are to be looked at.
+func (f *fetcher) wait() (queue string) {
+	f.mu.Lock()
+	f.waits = f.idle()
+	waits := f.waits
+	f.mu.Unlock()
+	if !waits {
+		return ""
+	}
+	pause := f.interval
+	if !f.eager() {
+		pause = max(pause, CheckInterval)
+	}
+	timer := time.NewTimer(pause/2 + rand.N(pause)) //nolint:gosec // so that servers do not ask in step
+	defer timer.Stop()
+	select {
+	case queue = <-f.hints:
+	case <-timer.C:
+	case <-f.stopped:
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waits = false
+	if queue == "" {
+		clear(f.empty)
+	}
+	return queue
+}
+
+// idle reports whether there is nothing to ask Redis for. f.mu is held.
+func (f *fetcher) idle() bool {
+	if len(f.queues) == 0 || len(f.prefetched) > 0 {
+		return false
+	}
+	return f.none || !slices.ContainsFunc(f.queues, func(queue string) bool {
+		_, empty := f.empty[pendingKey(queue)]
+		return !empty && !f.asleep(queue)
+	})
+}
+
+// asleep reports whether somebody knows that a queue has no tasks.
+func (f *fetcher) asleep(queue string) bool {
+	return f.base.cfg.Asleep != nil && f.base.cfg.Asleep(queue)
+}
+
+// waitNoMore ends a wait that is under way, and all others at once.
+func (f *fetcher) waitNoMore() {
+	f.stop.Do(func() {
+		close(f.stopped)
+		f.base.wakers.remove(f, f.queues)
+	})
+}
+
+func pendingKey(queue string) string { return "asynq:{" + queue + "}:pending" }
+
+// fetchKeysOf are the keys of asynq's script that fetches a task.
+func fetchKeysOf(queue string) []string {
+	prefix := "asynq:{" + queue + "}:"
+	return []string{fetchPending: prefix + "pending", fetchPaused: prefix + "paused", fetchActive: prefix + "active", fetchLease: prefix + "lease"}
 }

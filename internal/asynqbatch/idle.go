@@ -12,22 +12,16 @@ import (
 // due, and now and then for those that are kept no longer. For a queue of which somebody knows that it has nothing, these
 // are answered here. The tasks whose leases are over it lists once a minute; that is left to it.
 
-// answerAsleep answers asynq's question about a queue that is asleep, as Redis would. It is nil for all else.
+// answerAsleep answers what asynq wants of a queue that is asleep, as Redis would, but for a task: see fetcher.asleep. It is
+// nil for all else.
 func answerAsleep(asleep func(queue string) bool, keys []string, args []any) *redis.Cmd {
 	if asleep == nil || len(keys) == 0 {
 		return nil
 	}
-	fetches := fetchesTask(keys, args)
-	if !fetches && !forwardsTasks(keys, args) && !deletesExpired(keys, args) {
-		return nil
+	if (forwardsTasks(keys, args) || deletesExpired(keys, args)) && asleep(nameIn(keys[0])) {
+		return redis.NewCmdResult(int64(0), nil)
 	}
-	switch {
-	case !asleep(nameIn(keys[0])):
-		return nil
-	case fetches:
-		return redis.NewCmdResult(nil, redis.Nil)
-	}
-	return redis.NewCmdResult(int64(0), nil)
+	return nil
 }
 
 // forwardsTasks reports whether a script moves tasks that have come due to the list of pending ones. The arguments are

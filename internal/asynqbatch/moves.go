@@ -97,10 +97,8 @@ func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ..
 // known is what is answered to asynq without Redis: a task that was fetched before, that a queue sleeps, and that a task
 // has ended that has. It is nil if Redis has to be asked.
 func (b *broker) known(ctx context.Context, keys []string, args []any) *redis.Cmd {
-	if b.fetcher.waiting() == 0 { // what was fetched is taken
-		if answer := answerAsleep(b.base.cfg.Asleep, keys, args); answer != nil {
-			return answer
-		}
+	if answer := answerAsleep(b.base.cfg.Asleep, keys, args); answer != nil {
+		return answer
 	}
 	switch moveOf(keys, args) {
 	case moveFetch:
@@ -350,7 +348,11 @@ func (b *broker) run(ctx context.Context, m move, keys []string, args []any) *re
 	case moveListLeases:
 		return listLeasesScript.Run(ctx, b.base.redis, keys, args[1])
 	case moveForward:
-		return forwardScript.Run(ctx, b.base.redis, keys, args[1], args[3])
+		moved := forwardScript.Run(ctx, b.base.redis, keys, args[1], args[3])
+		if n, err := moved.Int(); err == nil && n > 0 {
+			b.base.wakers.wake(nameIn(keys[0]))
+		}
+		return moved
 	}
 	return redis.NewCmdResult(nil, fmt.Errorf("asynqbatch: no script %d", m))
 }

@@ -23,8 +23,8 @@ type slots struct {
 }
 
 const (
-	// CheckInterval is how often, on average, a server looks for new tasks in a queue that was empty. Each look
-	// costs Redis one script for each queue.
+	// CheckInterval is how often, on average, a server looks for new tasks in queues that were empty, if no hint wakes it
+	// before. Each look costs Redis one script for each queue.
 	CheckInterval = 50 * time.Millisecond
 
 	// mostAtOnce is how many tasks are fetched in one round trip, at most.

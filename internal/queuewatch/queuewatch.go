@@ -5,7 +5,8 @@
 // own. A [Watcher] looks at all queues in which nothing has happened for a while in their place: it says which are
 // asleep, and calls Config.Found when one wakes. It never takes a task and never moves one.
 //
-//	Hints.Queued, by a program  --publish-->  Watcher: look, at once
+//	a program's script          --publish-->  Config.Hinted, at once: the worker is awake, and waits for a task
+//	Hints.Queued, by a program  --publish-->  Config.Found, at once
 //	pending tasks of the quick queues         every 50 ms
 //	all that may have come due, of all        every 2 s
 //
@@ -16,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +37,14 @@ type Config struct {
 	// whose time has come, or one whose worker has died. The queue is not asleep any more.
 	Found func(queue string)
 
+	// ID is the worker's, under which it hears of tasks when it waits for some, and Hinted is called then, by another
+	// goroutine: see wire.WaitingKey. It is called after Found too, if the queue was asleep. Without an ID there are no such hints.
+	ID     string
+	Hinted func(queue string)
+
+	// Deaf is called when Redis does not let hints be heard, once.
+	Deaf func(err error)
+
 	// Expired is called now and then for a queue that is asleep and keeps tasks that were completed, with Redis's
 	// time: what is kept no longer is to be deleted.
 	Expired func(ctx context.Context, queue string, now time.Time) error
@@ -45,6 +55,8 @@ type Watcher struct {
 	redis redis.UniversalClient
 	cfg   Config
 	sizes []int // of the groups of queues that one command looks at, from the greatest to 1
+
+	hears atomic.Bool // hints
 
 	mu     sync.RWMutex
 	queues map[string]*queue
@@ -105,11 +117,15 @@ func (w *Watcher) Took(name string) {
 	}
 }
 
-// found wakes a queue.
+// found wakes a queue. Those who wait for tasks of others, and have not looked at it, are told.
 func (w *Watcher) found(q *queue) {
+	asleep := w.asleep(q)
 	q.since.Store(time.Now().UnixNano())
 	q.occupied, q.due = false, 0
 	w.cfg.Found(q.name)
+	if asleep && w.cfg.Hinted != nil {
+		w.cfg.Hinted(q.name)
+	}
 }
 
 // sleeping are the queues that are asleep, those that are quick alone if that is asked for.
@@ -176,27 +192,79 @@ func (w *Watcher) look(ctx context.Context, heard <-chan string) {
 	}
 }
 
-// listen passes the hints on.
+// Waiter is the ID of Config while hints are heard, and "" otherwise.
+func (w *Watcher) Waiter() string {
+	if !w.hears.Load() {
+		return ""
+	}
+	return w.cfg.ID
+}
+
+// deafFor is how long Redis is not asked again that does not let hints be heard: rights may change.
+const deafFor = time.Minute
+
+// listen passes the hints on. go-redis subscribes anew when a connection breaks.
 func (w *Watcher) listen(ctx context.Context, heard chan<- string) {
-	sub := w.redis.Subscribe(ctx, wire.WakeChannel)
+	told := false
+	for ctx.Err() == nil {
+		err := w.hear(ctx, heard)
+		var reply redis.Error
+		if !errors.As(err, &reply) || !strings.HasPrefix(reply.Error(), "NOPERM") {
+			pause(ctx, time.Second)
+			continue
+		}
+		if !told && w.cfg.Deaf != nil {
+			w.cfg.Deaf(err)
+		}
+		told = true
+		pause(ctx, deafFor)
+	}
+}
+
+// hear passes the hints on of one subscription.
+func (w *Watcher) hear(ctx context.Context, heard chan<- string) error {
+	channels := []string{wire.WakeChannel}
+	own := wire.WakeChannelOf(w.cfg.ID)
+	if w.cfg.ID != "" {
+		channels = append(channels, own)
+	}
+	sub := w.redis.Subscribe(ctx, channels...)
 	defer func() { _ = sub.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = sub.Close() })() // go-redis waits for its time-out alone
+	for range channels {
+		if _, err := sub.ReceiveTimeout(ctx, subscribesIn); err != nil {
+			return err
+		}
+	}
+	w.hears.Store(true)
+	defer w.hears.Store(false)
 	hints := sub.Channel(redis.WithChannelHealthCheckInterval(10 * time.Second))
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case hint, ok := <-hints:
 			if !ok {
-				return
+				return nil
+			}
+			asleep := w.Asleep(hint.Payload)
+			if hint.Channel == own {
+				w.cfg.Hinted(hint.Payload)
+			}
+			if hint.Channel == own && !asleep {
+				continue
 			}
 			select {
 			case heard <- hint.Payload:
 			case <-ctx.Done():
-				return
+				return nil
 			}
 		}
 	}
 }
+
+// subscribesIn is how long Redis may take to answer that it will send hints.
+const subscribesIn = 10 * time.Second
 
 func pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)

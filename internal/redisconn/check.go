@@ -72,7 +72,27 @@ func Check(ctx context.Context, client redis.UniversalClient) (CheckResult, erro
 	} else if err != nil {
 		return c, Unavailable(err)
 	}
+	c.hints(ctx, client)
 	return c, nil
+}
+
+// hintsProbe is a channel that nobody listens to.
+const hintsProbe = "mailpouch:wake:probe"
+
+// hints finds out whether the user may publish and hear hints. All works without, but slower.
+func (c *CheckResult) hints(ctx context.Context, client redis.UniversalClient) {
+	published := client.Publish(ctx, hintsProbe, "").Err()
+	sub := client.Subscribe(ctx, hintsProbe)
+	defer func() { _ = sub.Close() }()
+	_, heard := sub.ReceiveTimeout(ctx, silence)
+	for _, right := range []struct {
+		name string
+		err  error
+	}{{"publish", published}, {"subscribe", heard}} {
+		if right.err != nil && isDenied(right.err) {
+			c.warn("Redis does not let our user %s to channels, so mail waits until a worker looks for it, 50 ms or more: give it the right (ACL: +%s &mailpouch:*): %v", right.name, right.name, right.err)
+		}
+	}
 }
 
 func checkServers(ctx context.Context, client redis.UniversalClient) (CheckResult, error) {

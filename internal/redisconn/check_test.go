@@ -35,6 +35,10 @@ func TestCheck(t *testing.T) {
 			notes: []string{"does not let CONFIG be read"},
 		},
 		{name: "no right to CONFIG, not on disk", user: "+@all -config", warnings: []string{"may lose the queue"}, notes: []string{"CONFIG"}},
+		{name: "no right to channels", opts: redistest.Options{AppendOnly: redistest.Always}, user: "resetchannels +@all",
+			warnings: []string{"not let our user publish", "not let our user subscribe"}, notes: []string{"loses nothing"}},
+		{name: "no right to publish", opts: redistest.Options{AppendOnly: redistest.Always}, user: "+@all -publish",
+			warnings: []string{"(ACL: +publish &mailpouch:*)"}, notes: []string{"loses nothing"}},
 		{name: "no right to INFO", user: "+@all -info", warnings: []string{"does not tell its version"}},
 	}
 	for _, tt := range tests {

@@ -17,8 +17,8 @@ import (
 
 // ForProgram returns the client of a program that hands mail over, so that its commands end when their contexts do,
 // whatever the options of the given one say, and it is known of each whether it may have been done. It adds a hook to the
-// given one, which only concerns hand-overs.
-func ForProgram(client redis.UniversalClient) redis.UniversalClient {
+// given one, which only concerns hand-overs. Commands go to it through what via makes of it.
+func ForProgram(client redis.UniversalClient, via ...func(redis.UniversalClient) redis.UniversalClient) redis.UniversalClient {
 	switch c := client.(type) {
 	case programClient:
 		return c
@@ -27,6 +27,9 @@ func ForProgram(client redis.UniversalClient) redis.UniversalClient {
 	case *redis.ClusterClient:
 		// A node that is connected already is not watched: then what it was sent counts as done, unless it answers.
 		c.OnNewNode(func(node *redis.Client) { node.AddHook(newWatchHook(node)) })
+	}
+	for _, through := range via {
+		client = through(client)
 	}
 	return programClient{client}
 }
@@ -115,6 +118,33 @@ func Watch(ctx context.Context) (context.Context, *Handover) {
 func watching(ctx context.Context) *Handover {
 	h, _ := ctx.Value(handoverKey{}).(*Handover)
 	return h
+}
+
+// Calls joins hand-overs that share a round trip: see asynqbatch.Calls.
+type Calls struct{}
+
+// Joint returns the context for a round trip of several hand-overs, which over tells what became of it.
+func (Calls) Joint(calls []context.Context) (ctx context.Context, over func()) {
+	ctx, joint := Watch(context.Background())
+	return ctx, func() {
+		joint.mu.Lock()
+		watched, greeted, written := joint.watched, joint.greeted, joint.written
+		joint.mu.Unlock()
+		for _, call := range calls {
+			if h := watching(call); h != nil {
+				h.mu.Lock()
+				h.watched, h.greeted, h.written = h.watched || watched, greeted, h.written || written
+				h.mu.Unlock()
+			}
+		}
+	}
+}
+
+// Dropped notes that nothing was written for a hand-over that has ended.
+func (Calls) Dropped(call context.Context) {
+	if h := watching(call); h != nil {
+		h.begins()
+	}
 }
 
 func (h *Handover) begins() {

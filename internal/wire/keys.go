@@ -34,6 +34,13 @@ func CancelledKey(queue, id string) string { return "mailpouch:{" + queue + "}:c
 // at it soon. It is a hint: nothing depends on it but how soon the task is seen.
 const WakeChannel = "mailpouch:wake"
 
+// WaitingKey is in the slot of one of asynq's queues: the ID of a worker that has found the queue empty and waits for a
+// task. Whoever queues one takes the ID away and publishes the queue's name on WakeChannelOf it, so that one worker wakes.
+func WaitingKey(queue string) string { return "mailpouch:{" + queue + "}:waiting" }
+
+// WakeChannelOf is where a worker that waits is told of a task.
+func WakeChannelOf(worker string) string { return WakeChannel + ":" + worker }
+
 // WorkersKey is the set of the IDs of workers that live, and of some that do no more: those without a WorkerKey.
 const WorkersKey = "mailpouch:workers"
 

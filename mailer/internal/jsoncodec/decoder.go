@@ -147,8 +147,13 @@ func (d *Decoder) read(field string) []byte {
 		d.broken(field, err)
 		return nil
 	}
-	if plain := v[1 : len(v)-1]; bytes.IndexByte(plain, '\\') < 0 {
-		return plain
+	inner := v[1 : len(v)-1]
+	if bytes.IndexByte(inner, '\\') < 0 {
+		return inner
+	}
+	var ok bool
+	if d.text, ok = appendUnescaped(d.text[:0], inner); ok {
+		return d.text
 	}
 	d.text, err = jsontext.AppendUnquote(d.text[:0], v)
 	if err != nil {

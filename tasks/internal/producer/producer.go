@@ -27,7 +27,20 @@ type Producer struct {
 
 // New returns a Producer in the given Redis.
 func New(client redis.UniversalClient) *Producer {
-	return &Producer{NewContents(client, 0, zerolog.Nop()), queuewatch.NewHints(client), asynq.NewClientFromRedisClient(client)}
+	return newVia(client, asynqbatch.NewEnqueuer(client, nil))
+}
+
+// ForProgram returns a Producer for a program that hands mail over, and the client that it uses: see redisconn.ForProgram.
+func ForProgram(client redis.UniversalClient) (*Producer, redis.UniversalClient) {
+	client = redisconn.ForProgram(client, func(client redis.UniversalClient) redis.UniversalClient {
+		return asynqbatch.NewEnqueuer(client, redisconn.Calls{})
+	})
+	return newVia(client, client), client
+}
+
+// newVia returns a Producer that puts tasks into Redis by an enqueuer.
+func newVia(client, enqueuer redis.UniversalClient) *Producer {
+	return &Producer{NewContents(client, 0, zerolog.Nop()), queuewatch.NewHints(client), asynq.NewClientFromRedisClient(enqueuer)}
 }
 
 // Enqueue puts one task under the given ID into Redis. That the ID is there already
@@ -57,6 +70,11 @@ func (c *Producer) Put(ctx context.Context, p *wire.Payload, id string, opts ...
 // PutTask puts a task into Redis. The error is of class Unknown if that may have been done, which only a client of
 // redisconn.ForProgram says, and of class Unavailable otherwise.
 func (c *Producer) PutTask(ctx context.Context, task *asynq.Task, id string, opts ...asynq.Option) error {
+	if ready, ok := ctx.Value(readyKey{}).(*Ready); ok {
+		ready.Size = len(task.Payload())
+		ready.Put = func(ctx context.Context) error { return c.PutTask(ctx, task, id, opts...) }
+		return nil
+	}
 	watched, handover := redisconn.Watch(ctx)
 	info, err := c.asynq.EnqueueContext(watched, task, append(opts, asynq.TaskID(id))...)
 	if err == nil {
@@ -66,6 +84,20 @@ func (c *Producer) PutTask(ctx context.Context, task *asynq.Task, id string, opt
 		return err
 	}
 	return handover.Failed(ctx, err)
+}
+
+// Ready is a task that is put into Redis later.
+type Ready struct {
+	Put  func(ctx context.Context) error // as PutTask would have
+	Size int                             // bytes of its payload
+}
+
+type readyKey struct{}
+
+// Readied returns a context in which PutTask makes a task ready, and puts none into Redis.
+func Readied(ctx context.Context) (context.Context, *Ready) {
+	ready := new(Ready)
+	return context.WithValue(ctx, readyKey{}, ready), ready
 }
 
 // hold stores the big contents of a message for the task that it is to have.

@@ -1,0 +1,181 @@
+package asynqbatch
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/batcher"
+	"github.com/mailpouch/mailpouch/internal/wire"
+)
+
+// Enqueuer is the Redis client for asynq's client of a program that queues tasks. Tasks of many goroutines go to Redis
+// together, in one script for each queue, and that script also wakes a worker that waits for a task of the queue. What is in
+// Redis is what asynq leaves.
+type Enqueuer struct {
+	redis.UniversalClient
+	calls  Calls
+	denied atomic.Bool
+	queues sync.Map // of *batcher.Batcher[*enqueued], by name
+}
+
+// Calls is told which calls of EvalSha share a round trip, since somebody may follow each by its context.
+type Calls interface {
+	// Joint returns the context for a round trip of the calls with these contexts, which lasts as long as it takes. over is
+	// called when it has ended, before any of the calls.
+	Joint(calls []context.Context) (ctx context.Context, over func())
+
+	// Dropped says that a call has ended whose task was not written to Redis.
+	Dropped(call context.Context)
+}
+
+// NewEnqueuer returns an Enqueuer on the given Redis, which it does not close. calls may be nil.
+func NewEnqueuer(client redis.UniversalClient, calls Calls) *Enqueuer {
+	return &Enqueuer{UniversalClient: client, calls: calls}
+}
+
+// Denied reports whether Redis did not let a hint be published when a task was queued last: a right of the user is missing.
+func (e *Enqueuer) Denied() bool { return e.denied.Load() }
+
+// enqueued is a task on its way.
+type enqueued struct {
+	ctx         context.Context //nolint:containedctx // of the call, which waits
+	id, message any
+	size        int
+	now         any
+	state       atomic.Int32 // taskWaits until it goes to Redis, or the call ends
+	done        chan struct{}
+	answer      byte
+	err         error
+}
+
+const (
+	taskWaits = iota
+	taskGoes
+	taskDropped
+)
+
+const (
+	mostEnqueued  = 64      // tasks in a script, for Redis does nothing else meanwhile
+	bytesEnqueued = 1 << 20 // and bytes, but for the last task
+)
+
+// enqueueScript does what asynq's does for the tasks of a queue, whose IDs are ARGV[5], ARGV[7] and so on, and each of which
+// follows its ID. KEYS are the pending ones and wire.WaitingKey. ARGV[1] is the time in nanoseconds, ARGV[2] what the keys of
+// tasks begin with, ARGV[3] what the channels of workers do, and ARGV[4] the name of the queue. It answers a byte for each task: 1, or 0
+// if its ID is there, and "d" if the hint may not be published.
+var enqueueScript = redis.NewScript(`
+local answer, ids = {}, {}
+for i = 5, #ARGV, 2 do
+  local key = ARGV[2] .. ARGV[i]
+  if redis.call("EXISTS", key) == 1 then
+    answer[#answer + 1] = "0"
+  else
+    redis.call("HSET", key, "msg", ARGV[i + 1], "state", "pending", "pending_since", ARGV[1])
+    ids[#ids + 1], answer[#answer + 1] = ARGV[i], "1"
+  end
+end
+if #ids > 0 then
+  redis.call("LPUSH", KEYS[1], unpack(ids))
+  local waits = redis.call("GETDEL", KEYS[2])
+  if waits then
+    local heard = redis.pcall("PUBLISH", ARGV[3] .. waits, ARGV[4])
+    if type(heard) == "table" then answer[#answer + 1] = "d" end
+  end
+end
+return table.concat(answer)`)
+
+// EvalSha implements redis.Scripter.
+func (e *Enqueuer) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	if !enqueuesTask(keys, args) {
+		return e.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	}
+	data, _ := args[0].([]byte)
+	t := &enqueued{ctx: ctx, message: args[0], size: len(data), id: args[1], now: args[2], done: make(chan struct{})}
+	queue := nameIn(keys[1])
+	gathered, ok := e.queues.Load(queue)
+	if !ok {
+		gathered, _ = e.queues.LoadOrStore(queue, batcher.New(func(these []*enqueued) { e.enqueue(queue, these) }))
+	}
+	gathered.(*batcher.Batcher[*enqueued]).Add(t)
+	select {
+	case <-t.done:
+	case <-ctx.Done():
+		if t.state.CompareAndSwap(taskWaits, taskDropped) {
+			e.dropped(ctx)
+			return redis.NewCmdResult(nil, ctx.Err())
+		}
+		<-t.done
+	}
+	if t.err != nil {
+		return redis.NewCmdResult(nil, t.err)
+	}
+	return redis.NewCmdResult(int64(t.answer-'0'), nil)
+}
+
+func (e *Enqueuer) dropped(ctx context.Context) {
+	if e.calls != nil {
+		e.calls.Dropped(ctx)
+	}
+}
+
+// enqueuesTask reports whether a script of asynq's puts a task into the list of pending ones. The arguments are the task, its
+// ID and the time.
+func enqueuesTask(keys []string, args []any) bool {
+	return len(keys) == 2 && len(args) == 3 && strings.HasSuffix(keys[1], "}:pending") && strings.Contains(keys[0], "}:t:")
+}
+
+var errNotEnqueued = errors.New("asynqbatch: Redis has not answered as the script does that queues tasks")
+
+// enqueue queues tasks, and ends their calls.
+func (e *Enqueuer) enqueue(queue string, these []*enqueued) {
+	these = slices.DeleteFunc(these, func(t *enqueued) bool { return !t.state.CompareAndSwap(taskWaits, taskGoes) })
+	for len(these) > 0 {
+		n, size := 0, 0
+		for n < min(len(these), mostEnqueued) && size < bytesEnqueued {
+			size += these[n].size
+			n++
+		}
+		e.enqueueSome(queue, these[:n])
+		these = these[n:]
+	}
+}
+
+// enqueueSome queues tasks in one round trip.
+func (e *Enqueuer) enqueueSome(queue string, these []*enqueued) {
+	ctx, over := these[0].ctx, func() {}
+	if len(these) > 1 {
+		ctx = context.WithoutCancel(ctx)
+		if e.calls != nil {
+			calls := make([]context.Context, len(these))
+			for i, t := range these {
+				calls[i] = t.ctx
+			}
+			ctx, over = e.calls.Joint(calls)
+		}
+	}
+	args := append(make([]any, 0, 4+2*len(these)), these[0].now, TaskKey(queue, ""), wire.WakeChannelOf(""), queue)
+	for _, t := range these {
+		args = append(args, t.id, t.message)
+	}
+	answer, err := enqueueScript.Run(ctx, e.UniversalClient, []string{pendingKey(queue), wire.WaitingKey(queue)}, args...).Text()
+	over()
+	answer, denied := strings.CutSuffix(answer, "d")
+	switch {
+	case err == nil && len(answer) != len(these):
+		err = errNotEnqueued
+	case err == nil && strings.Contains(answer, "1"):
+		e.denied.Store(denied)
+	}
+	for i, t := range these {
+		if t.err = err; err == nil {
+			t.answer = answer[i]
+		}
+		close(t.done)
+	}
+}

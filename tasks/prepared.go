@@ -1,0 +1,138 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/mailpouch/mailpouch/internal/handover"
+	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/producer"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
+)
+
+// Prepared are messages that are checked and ready to be queued. It may be sent once.
+type Prepared struct {
+	known []mailer.Report // what is wrong with messages, and those without recipients
+	tasks []preparedTask
+	size  int
+}
+
+// preparedTask is a task that is ready to be queued.
+type preparedTask struct {
+	one     func(ctx context.Context) mailer.Result // if it has one message
+	many    func(ctx context.Context) error         // if it has many
+	reports []mailer.Report                         // of its messages if it is queued; one says what its own has
+}
+
+// Prepare does all of SendBatch that comes before a message is written to Redis, so that many messages can be checked before the
+// first one is queued, without the work being done twice. Begin, Commit and Report of the batch are not used. What it
+// returns needs the messages, which must not be changed until it is sent.
+func (q *Queue) Prepare(ctx context.Context, batch mailer.Batch) *Prepared {
+	q = q.With(batch.Options)
+	out := new(Prepared)
+	var task *preparedTask // whose reports come next
+	q.gather(mailer.Batch{Messages: batch.Messages, Report: func(reports []mailer.Report) {
+		if task == nil {
+			out.known = append(out.known, reports...)
+			return
+		}
+		task.reports = slices.Clone(reports)
+		out.tasks, task = append(out.tasks, *task), nil
+	}}, &bulk{
+		one: func(p *wire.Payload) (r mailer.Result) {
+			one := func(ctx context.Context) mailer.Result { return q.handOver(ctx, p) }
+			if !q.writesOnce(p) {
+				out.size += sizeOf(p)
+				task = &preparedTask{one: one}
+				return r
+			}
+			ctx, ready := producer.Readied(ctx)
+			if r = one(ctx); r.Err == nil {
+				out.size += ready.Size
+				task = &preparedTask{one: func(ctx context.Context) mailer.Result {
+					if err := ready.Put(ctx); err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
+						return mailer.Result{Err: err}
+					}
+					return r
+				}}
+			}
+			return r
+		},
+		many: func(payloads []*wire.Payload, id string) (err error) {
+			many := func(ctx context.Context) error { return q.handOverMany(ctx, payloads, id) }
+			if !slices.ContainsFunc(payloads, func(p *wire.Payload) bool { return !q.writesOnce(p) }) {
+				ctx, ready := producer.Readied(ctx)
+				if err = many(ctx); err == nil {
+					out.size += ready.Size
+					task = &preparedTask{many: func(ctx context.Context) error {
+						if err := ready.Put(ctx); !errors.Is(err, asynq.ErrTaskIDConflict) {
+							return err
+						}
+						return nil
+					}}
+				}
+				return err
+			}
+			for _, p := range payloads {
+				out.size += sizeOf(p)
+			}
+			task = &preparedTask{many: many}
+			return nil
+		},
+	})
+	return out
+}
+
+// writesOnce reports whether a message is handed over with one write to Redis, which is asked for nothing before: then its
+// task can be made before.
+func (q *Queue) writesOnce(p *wire.Payload) bool {
+	return len(p.Blobs) == 0 && !handover.IsOnce(q.cfg.Options) && q.cfg.Tracer == nil
+}
+
+func sizeOf(p *wire.Payload) int {
+	w := weight.Of(p.Message)
+	return w.Sum()
+}
+
+// Size is how many bytes of memory the messages take, about.
+func (p *Prepared) Size() int { return p.size }
+
+// Known calls report with what is known of messages before any is queued: what is wrong with them. All others may be queued.
+func (p *Prepared) Known(report func([]mailer.Report)) {
+	if len(p.known) > 0 {
+		report(p.known)
+	}
+}
+
+// Send queues the messages and calls report as SendBatch does, but not for those of which Known has.
+func (p *Prepared) Send(ctx context.Context, report func([]mailer.Report)) {
+	b := &bulk{}
+	for _, t := range p.tasks {
+		reports := slices.Clone(t.reports)
+		switch {
+		case b.down != nil:
+			fail(reports, b.down)
+		case t.one != nil:
+			reports[0].Result = t.one(ctx)
+			b.noteDown(reports[0].Result.Err)
+		default:
+			if err := t.many(ctx); err != nil {
+				b.noteDown(err)
+				fail(reports, err)
+			}
+		}
+		report(reports)
+	}
+	p.tasks = nil
+}
+
+// fail makes this the result of messages.
+func fail(reports []mailer.Report, err error) {
+	for i := range reports {
+		reports[i].Result = mailer.Result{Err: err}
+	}
+}
