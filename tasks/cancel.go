@@ -1,7 +1,6 @@
 package tasks
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -179,7 +178,7 @@ func (q *Queue) cancelInBulk(ctx context.Context, place wire.QueueName, task str
 	if err != nil || len(records) == 0 {
 		return "none", err
 	}
-	if index >= bytes.Count(records[0].Payload, []byte("\n")) {
+	if index >= wire.Count(records[0].Payload) {
 		return "none", nil
 	}
 	id, queue := wire.MessageID(task, index), place.String()

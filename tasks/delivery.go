@@ -1,7 +1,6 @@
 package tasks
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"iter"
@@ -38,6 +37,7 @@ type taskMessage struct {
 	alone    bool          // it runs with nothing else in the process
 	handed   *handedTask
 	progress int // messages of a bulk task that are through
+	read     reservation
 	span     *span
 }
 
@@ -88,8 +88,8 @@ func (t *taskMessage) message() *mailer.EmailMessage {
 
 // unpack returns the messages of a bulk task. The payload of one that cannot be read is
 // nil, and its entry in errs says why.
-func (t *taskMessage) unpack() (messages []*taskMessage, errs []error) {
-	for line := range bytes.Lines(t.task.Payload()) {
+func (t *taskMessage) unpack(codec *wire.Codec) (messages []*taskMessage, errs []error) {
+	for line := range codec.Lines(t.task.Payload()) {
 		m := t.part(len(messages))
 		p, err := wire.Decode(line, t.task.Headers())
 		m.payload = p

@@ -314,21 +314,38 @@ func (d *dispatcher) serverConfig(queues map[string]int, concurrency int) asynqb
 // room takes the memory for messages of a task, all at once: one after the other, two tasks could each wait
 // for what the other one has. It is false if ctx ended first, or what is not on the wire is to go back.
 func (d *dispatcher) room(ctx context.Context, t *taskMessage, messages ...*taskMessage) (release func(), ok bool) {
-	b := d.memory
-	if d.isPriority(t.name) {
-		b = d.priorityMemory
-	}
 	small := smallMessage
 	if t.name.Bulk {
 		small = smallBulk
 	}
 	need := need(messages)
-	if need <= int(small) {
+	if need <= int(small) || t.read.covers(need) {
 		return func() {}, true
 	}
+	t.unread()
 	ctx, cancel := d.untilBack(ctx, t)
 	defer cancel()
-	return b.take(ctx, need)
+	return d.memoryFor(t).take(ctx, need)
+}
+
+// roomToRead takes the memory to read a task, which is for its messages then, until t.unread gives it back.
+func (d *dispatcher) roomToRead(ctx context.Context, t *taskMessage, need int) error {
+	ctx, cancel := d.untilBack(ctx, t)
+	defer cancel()
+	release, ok := d.memoryFor(t).take(ctx, need)
+	if !ok {
+		return cmp.Or(d.goesBack(), givenBack(BackMemory))
+	}
+	t.read = reservation{need, release}
+	return nil
+}
+
+// memoryFor is the budget of the channel that a task comes by.
+func (d *dispatcher) memoryFor(t *taskMessage) *budget {
+	if d.isPriority(t.name) {
+		return d.priorityMemory
+	}
+	return d.memory
 }
 
 // held returns why the relay takes no mail, nil if it does.

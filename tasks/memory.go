@@ -36,7 +36,8 @@ const (
 	// find those that are there twice.
 	entryCost = 150
 
-	smallMessage = 64_000 * textCost
+	smallToRead  = 64_000
+	smallMessage = smallToRead * textCost
 	smallBulk    = maxBulkBytes * textCost // is what most bulk tasks have together
 )
 
@@ -85,6 +86,36 @@ func (b *budget) take(ctx context.Context, octets int) (release func(), ok bool)
 		return nil, false
 	}
 	return func() { b.left.Release(n) }, true
+}
+
+// reservation is memory that was taken for a task before it was read. None is the zero value.
+type reservation struct {
+	bytes   int
+	release func()
+}
+
+// covers reports whether it is enough for what the task needs.
+func (r reservation) covers(need int) bool { return r.release != nil && need <= r.bytes }
+
+// toRead is the memory that a task needs before it is read: none, but of one that is compressed and big without that.
+func (t *taskMessage) toRead() int {
+	payload := t.task.Payload()
+	size, most := wire.Size(payload), smallToRead
+	if t.name.Bulk {
+		most = 2 * maxBulkBytes // with what JSON adds to it
+	}
+	if size == len(payload) || size <= most {
+		return 0
+	}
+	return int(float64(size) * textCost)
+}
+
+// unread gives back what was taken to read the task.
+func (t *taskMessage) unread() {
+	if t.read.release != nil {
+		t.read.release()
+		t.read = reservation{}
+	}
 }
 
 // memory is what a message takes until it is through.

@@ -52,7 +52,15 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) (err error) {
 	via := w.dispatchers[t.name.Mailer]
 	t.handed = via.handed.begin(t.key, t.queue)
 	defer t.handed.end()
-	err = w.processIn(ctx, t, via)
+	if need := t.toRead(); need > 0 {
+		inTime, cancel := w.inTime(ctx, t, t.started.Add(w.cfg.TaskTimeout))
+		err = via.roomToRead(inTime, t, need)
+		cancel()
+	}
+	if err == nil {
+		err = w.processIn(ctx, t, via)
+	}
+	t.unread()
 	switch {
 	case ctx.Err() != nil, errors.Is(err, errNotOurs): // the task is not ours any more
 	case errors.Is(err, errGivenBack):
@@ -155,7 +163,7 @@ func diedOf(times int) error {
 
 // processBulkAlone runs a bulk task message by message.
 func (w *Worker) processBulkAlone(ctx context.Context, t *taskMessage, lost int) error {
-	lines := slices.Collect(bytes.Lines(t.task.Payload()))
+	lines := slices.Collect(w.client.codec.Lines(t.task.Payload()))
 	r := &bulkRun{w: w, task: t, messages: make([]*taskMessage, len(lines))}
 	defer r.endSpans()
 	for i := range lines {

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/hibiken/asynq"
@@ -26,10 +25,15 @@ type producer struct {
 	*asynq.Client
 	contents contents
 	hints    *queuewatch.Hints
+	codec    wire.Codec
+	versions versions
 }
 
 func newProducer(client redis.UniversalClient) *producer {
-	return &producer{asynq.NewClientFromRedisClient(client), newContents(client, 0, zerolog.Nop()), queuewatch.NewHints(client)}
+	return &producer{
+		Client: asynq.NewClientFromRedisClient(client), contents: newContents(client, 0, zerolog.Nop()),
+		hints: queuewatch.NewHints(client), versions: versions{redis: client},
+	}
 }
 
 // enqueue puts one task under the given ID into Redis. That the ID is there already
@@ -49,11 +53,20 @@ func put(ctx context.Context, client *producer, p *wire.Payload, id string, opts
 	if err != nil {
 		return err
 	}
-	data, err := p.Encode()
+	data, err := client.encode(ctx, p)
 	if err != nil {
-		return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
+		return err
 	}
 	return putTask(ctx, client, asynq.NewTaskWithHeaders(wire.TaskType, data, p.Headers), id, opts...)
+}
+
+// encode returns a payload as the workers can read it. Most mails are too short to be compressed, and the workers are not asked about.
+func (c *producer) encode(ctx context.Context, p *wire.Payload) ([]byte, error) {
+	data, err := c.codec.Encode(p, func() int { return c.versions.reads(ctx).Lowest })
+	if err != nil {
+		return nil, &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
+	}
+	return data, nil
 }
 
 // putTask puts a task into Redis. The error is of class Unknown if that may have been done, which only a client of
@@ -91,21 +104,18 @@ func queueOf(opts []asynq.Option) string {
 
 // putBulk enqueues messages as one task.
 func putBulk(ctx context.Context, client *producer, payloads []*wire.Payload, id string, opts ...asynq.Option) error {
-	var lines []byte
+	held := make([]*wire.Payload, len(payloads))
 	for i, p := range payloads {
-		p, err := client.hold(ctx, p, id, opts)
-		if err != nil {
+		var err error
+		if held[i], err = client.hold(ctx, p, id, opts); err != nil {
 			return err
 		}
-		if lines, err = p.Append(lines); err != nil {
-			return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
-		}
-		lines = append(lines, '\n')
-		if i == 0 {
-			lines = slices.Grow(lines, len(lines)*len(payloads)) // the others are much the same
-		}
 	}
-	return putTask(ctx, client, asynq.NewTaskWithHeaders(wire.TaskTypeBulk, lines, payloads[0].Headers), id, opts...)
+	data, err := client.codec.EncodeMany(held, client.versions.reads(ctx).Lowest)
+	if err != nil {
+		return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
+	}
+	return putTask(ctx, client, asynq.NewTaskWithHeaders(wire.TaskTypeBulk, data, payloads[0].Headers), id, opts...)
 }
 
 // contents are the big contents of messages: those that wait beside the queue, and are named

@@ -137,7 +137,7 @@ func TestExpired(t *testing.T) {
 	h.put("late", wire.TaskType, late)
 	h.put("in time", wire.TaskType, inTime)
 	h.put("foreign", "their:type", old)
-	h.put("newer", wire.TaskType, bytes.Replace(old, []byte(`"version":1`), []byte(`"version":2`), 1))
+	h.put("newer", wire.TaskType, bytes.Replace(old, []byte(`"version":1`), []byte(`"version":4`), 1))
 	h.put("broken", wire.TaskType, []byte(`{"version":1`))
 	h.put("sent", wire.TaskType, old)
 	h.put("cancelled", wire.TaskType, old)
