@@ -32,13 +32,13 @@ type versions struct {
 }
 
 // reads returns what the workers can read. Redis is asked now and again: one goroutine waits for that, and the others go on with what is
-// known, unless nothing is. Where Redis does not say, that is the first version.
+// known, unless nothing is.
 func (v *versions) reads(ctx context.Context) presence.Reads {
 	if known, ok := v.fresh(); ok {
 		return known
 	}
 	if !v.asking.TryLock() {
-		if known, _ := v.fresh(); known != (presence.Reads{}) {
+		if known, _ := v.fresh(); known.Known() {
 			return known
 		}
 		v.asking.Lock()
@@ -52,7 +52,7 @@ func (v *versions) reads(ctx context.Context) presence.Reads {
 	workers, err := presence.Read(ctx, v.redis)
 	reads := presence.ReadsOf(workers)
 	if err != nil {
-		reads = presence.Reads{Lowest: 1, Highest: wire.Newest}
+		reads = presence.Reads{}
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -77,7 +77,7 @@ func (v *versions) fit(ctx context.Context, p *wire.Payload) error {
 	}
 	reads := v.reads(ctx)
 	switch {
-	case reads.Lowest >= wire.Tagged:
+	case reads.Lowest >= wire.Tagged, !reads.Known():
 	case p.Mailing == "":
 		p.Tags = nil
 	case reads.Highest < wire.Tagged:

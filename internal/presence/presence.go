@@ -178,7 +178,11 @@ func Read(ctx context.Context, client redis.UniversalClient) ([]Worker, error) {
 }
 
 // Reads is which versions of payloads the workers that live can read: all of them up to Lowest, one of them up to Highest.
+// The zero value is that nobody knows.
 type Reads struct{ Lowest, Highest int }
+
+// Known reports whether it is known.
+func (r Reads) Known() bool { return r.Highest > 0 }
 
 // ReadsOf returns what these workers read. If there are none that is what this program reads: those that come are most likely no older.
 func ReadsOf(workers []Worker) Reads {

@@ -87,7 +87,7 @@ func (p *Payload) Append(data []byte) ([]byte, error) {
 
 // lowest is the lowest version that can express the meta.
 func (s *Meta) lowest() int {
-	if s.Tags != nil || s.Mailing != "" {
+	if len(s.Tags) > 0 || s.Mailing != "" {
 		return Tagged
 	}
 	return versionFirst
