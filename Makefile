@@ -79,7 +79,7 @@ vuln: ## Look for known vulnerabilities in what every module uses (needs the dat
 	@./.ci/vuln
 
 .PHONY: docs
-docs: ## Write the generated parts of README.md, CONTRIBUTING.md and docs/
+docs: ## Write the generated parts of README.md, CONTRIBUTING.md, docs/ and the comments of aliases
 	$(GO) test ./internal/suite/repo -run '^TestGenerated_' -write
 	cd bench && $(GO) run . --from $(BENCH_RESULTS) --docs ../docs --readme ../README.md
 
@@ -90,8 +90,8 @@ BENCH_FULL     = --docs ../docs --readme ../README.md --json $(BENCH_RESULTS) $(
 BENCH_QUICK    = --quick $(if $(OUT),--docs $(abspath $(OUT)) --json $(abspath $(OUT))/performance/results.json)
 
 .PHONY: bench
-bench: deps ## Measure all beside baselines and write docs/performance.md, in 20 minutes (QUICK=1: two, writes to OUT=dir only)
-	cd bench && $(GO) run . $(if $(QUICK),$(BENCH_QUICK),$(BENCH_FULL))
+bench: deps ## Measure all beside baselines and write docs/performance.md, in 12 minutes (QUICK=1: two, writes to OUT=dir only; ONLY=drain/single,bulk: these)
+	cd bench && $(GO) run . $(if $(ONLY),--only '$(ONLY)',$(if $(QUICK),$(BENCH_QUICK),$(BENCH_FULL)))
 
 .PHONY: bench-smtp
 bench-smtp: ## Compare the SMTP client and the rendering with those of others

@@ -39,11 +39,13 @@ func Options(s settings.Settings, o mailer.Options) mailer.Options {
 // Logger, Observers and Tracer are the caller's.
 func WorkerConfig(ctx context.Context, s settings.Settings, registry backends.Registry) (tasks.WorkerConfig, error) {
 	s.Message.Hostname = backends.Hostname(ctx, s)
-	connections, reply, err := workerMailers(s)
+	first, most, reply, err := workerMailers(s)
 	if err != nil {
 		return tasks.WorkerConfig{}, err
 	}
 	w := s.Worker
+	connections, more := s.Connections()
+	most[""] = more
 	return tasks.WorkerConfig{
 		Connect: func(name string) (mailer.Backend, error) {
 			named, err := s.Named(name)
@@ -52,9 +54,10 @@ func WorkerConfig(ctx context.Context, s settings.Settings, registry backends.Re
 			}
 			return registry.New(named.Worker.Backend, named)
 		},
-		Mailers:         connections,
+		Mailers:         first,
 		Queues:          w.Queues,
-		Connections:     w.Connections,
+		Connections:     connections,
+		ConnectionsMax:  most,
 		BatchSize:       w.BatchSize,
 		Memory:          w.Memory.OrNever(),
 		Shards:          s.Queue.Shards,
@@ -78,11 +81,11 @@ func workerHistory(w settings.Worker) tasks.History {
 	return tasks.History{For: w.History, Size: int64(w.HistorySize)}
 }
 
-// workerMailers returns how many connections each named mailer has, and the longest time
+// workerMailers returns how many connections each named mailer has at first and may come to have, and the longest time
 // that one of all mailers may wait for the reply to a whole message. The error names every
 // mailer that does not say where its mail goes.
-func workerMailers(s settings.Settings) (connections map[string]int, reply time.Duration, err error) {
-	connections, reply = map[string]int{}, s.SMTP.DataTimeout
+func workerMailers(s settings.Settings) (first, most map[string]int, reply time.Duration, err error) {
+	first, most, reply = map[string]int{}, map[string]int{}, s.SMTP.DataTimeout
 	var problems settings.Problems
 	for _, name := range s.Mailers() {
 		named, err := s.Named(name)
@@ -90,13 +93,13 @@ func workerMailers(s settings.Settings) (connections map[string]int, reply time.
 			problems = append(problems, these...)
 			continue
 		} else if err != nil {
-			return nil, 0, err
+			return nil, nil, 0, err
 		}
-		connections[name] = named.Worker.Connections
+		first[name], most[name] = named.Connections()
 		reply = max(reply, named.SMTP.DataTimeout)
 	}
 	if len(problems) > 0 {
-		return nil, 0, problems
+		return nil, nil, 0, problems
 	}
-	return connections, reply, nil
+	return first, most, reply, nil
 }

@@ -62,9 +62,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.BoolVar(&o.quick, "quick", false, "few mails and two rounds: in two minutes, to see that it works")
-	flags.IntVar(&o.rounds, "rounds", 0, "rounds of each comparison (5, or 2 with --quick)")
-	flags.StringVar(&o.only, "only", "", "the scenarios to run, separated by commas: "+strings.Join(names(), ", "))
+	flags.BoolVar(&o.quick, "quick", false, "few mails and one round: in two minutes, to see that it works")
+	flags.IntVar(&o.rounds, "rounds", 0, "rounds of each comparison (3, or 1 with --quick)")
+	flags.StringVar(&o.only, "only", "", "what to run, separated by commas: scenarios ("+strings.Join(names(), ", ")+"),\nor some contenders of one, as drain/single, where * stands for anything: bulk*/client")
 	flags.StringVar(&o.docs, "docs", "", "write performance.md, its plots and scale.md into this directory")
 	flags.StringVar(&o.readme, "readme", "", "write the most important results into this page, between its marks")
 	flags.StringVar(&o.json, "json", "", "write the results as JSON into this file")
@@ -78,14 +78,14 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, fmt.Errorf("%q: there are flags only", flags.Arg(0))
 	}
 	if o.rounds <= 0 {
-		o.rounds = 5
+		o.rounds = 3
 		if o.quick {
-			o.rounds = 2
+			o.rounds = 1
 		}
 	}
-	for _, name := range o.chosen() {
-		if !slices.Contains(names(), name) {
-			return o, fmt.Errorf("--only: %q is not one of %s", name, strings.Join(names(), ", "))
+	for _, pattern := range o.chosen() {
+		if pattern != profiles && len(pick(scenario.Size{}, pattern)) == 0 {
+			return o, fmt.Errorf("--only: %q is not one of %s, nor one of these with a slash and the key of a contender", pattern, strings.Join(names(), ", "))
 		}
 	}
 	return o, nil
@@ -96,7 +96,7 @@ const profiles = "profile"
 
 func names() []string {
 	var all []string
-	for _, s := range scenario.Table(scenario.Size{Quick: true}) {
+	for _, s := range scenario.Table(scenario.Size{}) {
 		all = append(all, s.Name)
 	}
 	return append(all, profiles)
@@ -108,6 +108,17 @@ func (o options) chosen() []string {
 		return names()
 	}
 	return strings.Split(o.only, ",")
+}
+
+// pick is the scenarios that one of the patterns asks for, with what they ask for of each.
+func pick(size scenario.Size, patterns ...string) []scenario.Scenario {
+	var all []scenario.Scenario
+	for _, s := range scenario.Table(size) {
+		if s = s.Only(patterns...); len(s.Entries) > 0 {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -144,7 +155,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	r.Took = time.Since(start).Round(time.Second)
-	r.Bars = scenario.Bars(r)
+	r.Goals = scenario.Goals(r)
 	return o.write(r, old, stdout)
 }
 
@@ -152,10 +163,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 func (o options) measure(ctx context.Context, r *report.Run, programs harness.Programs, say func(string)) error {
 	size := scenario.Size{Quick: o.quick, Rounds: o.rounds}
 	chosen := o.chosen()
-	for _, s := range scenario.Table(size) {
-		if !slices.Contains(chosen, s.Name) {
-			continue
-		}
+	for _, s := range pick(size, chosen...) {
 		result, err := s.Run(ctx, programs, size, say)
 		if err != nil {
 			return err
@@ -206,6 +214,6 @@ func (o options) rewrite() error {
 	if err != nil {
 		return err
 	}
-	r.Bars = scenario.Bars(r)
+	r.Goals = scenario.Goals(r)
 	return o.pages(r)
 }

@@ -40,6 +40,24 @@ func (s Settings) Named(name string) (Settings, error) {
 	return n, nil
 }
 
+// connectionsVariable is the setting whose number is kept if it is set.
+const connectionsVariable = "EMAIL_CONNECTIONS"
+
+// Connections returns how many connections to the server of these settings' mailer a worker has at first, and how many they
+// may become. A number that is set, for the mailer or for all, is both. Otherwise EMAIL_CONNECTIONS_MAX is what they may become,
+// and if that is less, what they are at first.
+func (s Settings) Connections() (first, most int) {
+	if n := s.Worker.Connections; s.setsConnections() || n != Default().Worker.Connections {
+		return n, n
+	}
+	return min(s.Worker.Connections, s.Worker.ConnectionsMax), s.Worker.ConnectionsMax
+}
+
+// setsConnections reports whether the environment has a number of connections for the mailer.
+func (s Settings) setsConnections() bool {
+	return s.sets(connectionsVariable) || s.sets(mailerVariable(s.Using, connectionsVariable))
+}
+
 // find returns what the environment sets for a mailer, which may be nothing.
 func (s Settings) find(name string) named {
 	i := slices.IndexFunc(s.named, func(m named) bool { return m.name == name })

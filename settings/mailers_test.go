@@ -2,6 +2,7 @@ package settings
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -23,7 +24,7 @@ func others(t *testing.T) map[string]string {
 		"BACKEND": "filebased", "FILE_PATH": "/var/mail", "HOST": "mx1,mx2", "PORT": "465", "HOST_USER": "u", "HOST_PASSWORD": "pw",
 		"USE_SSL": "true", "SSL_CERTFILE": pem, "SSL_KEYFILE": pem, "SSL_CAFILE": pem, "SSL_SERVER_NAME": "relay",
 		"ALLOW_INSECURE_AUTH": "true", "AUTH_MECHANISMS": "LOGIN", "TEMPORARY_REPLIES": "550 5.1.90", "TIMEOUT": "2", "DATA_TIMEOUT": "11m", "PIPELINING": "OFF", "CHUNKING": "auto",
-		"CONNECTION_IDLE": "30s", "CONNECTION_MAX_MESSAGES": "7", "CONNECTION_MAX_BYTES": "8", "CONNECTION_MAX_AGE": "9m", "CONNECTIONS": "5",
+		"CONNECTION_IDLE": "30s", "CONNECTION_MAX_MESSAGES": "7", "CONNECTION_MAX_BYTES": "8", "CONNECTION_MAX_AGE": "9m", "CONNECTIONS": "5", "CONNECTIONS_MAX": "15",
 	}
 }
 
@@ -62,7 +63,7 @@ func TestNamed_Own(t *testing.T) {
 	}
 	vars["EMAIL_B_HOST"] = "b"
 	s, warnings := load(t, vars)
-	if len(warnings) > 0 {
+	if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "EMAIL_EU_WEST_CONNECTIONS_MAX: has no effect, since EMAIL_EU_WEST_CONNECTIONS is set") {
 		t.Errorf("warnings: %q", warnings)
 	}
 	unset := values(Default())
@@ -407,6 +408,39 @@ func TestLoad_BadNameAndWarnings(t *testing.T) {
 	_, warnings, err := Load()
 	if err == nil || len(warnings) > 0 {
 		t.Errorf("got %v, warnings %q", err, warnings)
+	}
+}
+
+// A number of connections that is set is kept, for the mailer or for all; otherwise they may become more.
+func TestSettings_Connections(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		vars map[string]string
+		want [4]int // at first and at most: of the default mailer, of m
+	}{
+		{"nothing is set", nil, [4]int{4, 20, 4, 20}},
+		{"for all", map[string]string{"EMAIL_CONNECTIONS": "4"}, [4]int{4, 4, 4, 4}},
+		{"for one", map[string]string{"EMAIL_M_CONNECTIONS": "7"}, [4]int{4, 20, 7, 7}},
+		{"how many they may become", map[string]string{"EMAIL_CONNECTIONS_MAX": "50", "EMAIL_M_CONNECTIONS_MAX": "9"}, [4]int{4, 50, 4, 9}},
+		{"fewer than at first", map[string]string{"EMAIL_M_CONNECTIONS_MAX": "2"}, [4]int{4, 20, 2, 2}},
+		{"one keeps its number, the others may grow", map[string]string{"EMAIL_CONNECTIONS_MAX": "30", "EMAIL_M_CONNECTIONS": "1"}, [4]int{4, 30, 1, 1}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			vars := map[string]string{"EMAIL_MAILERS": "m", "EMAIL_M_HOST": "m"}
+			maps.Copy(vars, tt.vars)
+			s, warnings := load(t, vars)
+			var got [4]int
+			got[0], got[1] = s.Connections()
+			got[2], got[3] = mustNamed(t, s, "m").Connections()
+			if got != tt.want || len(warnings) > 0 {
+				t.Errorf("got %v, want %v; warnings %q", got, tt.want, warnings)
+			}
+		})
+	}
+	s := Default()
+	s.Worker.Connections = 8 // by the program
+	if first, most := s.Connections(); first != 8 || most != 8 {
+		t.Errorf("got %d and %d, want what the program says", first, most)
 	}
 }
 

@@ -98,7 +98,8 @@ type Queue struct {
 type Worker struct {
 	Backend         string        `envconfig:"EMAIL_QUEUE_BACKEND" default:"smtp" desc:"what the worker delivers with; any backend but queue"`
 	Queues          Queues        `envconfig:"EMAIL_QUEUES" default:"critical:6,default:3,bulk:1" desc:"queues that the worker takes from, each with its weight"`
-	Connections     int           `envconfig:"EMAIL_CONNECTIONS" mailer:"shared" default:"4" min:"1" max:"1000" desc:"connections to the mail server that each worker keeps open"`
+	Connections     int           `envconfig:"EMAIL_CONNECTIONS" mailer:"shared" default:"4" min:"1" max:"1000" desc:"connections to the mail server that each worker keeps open. If it is not set they become more by themselves, while mail waits and more help, and fewer again"`
+	ConnectionsMax  int           `envconfig:"EMAIL_CONNECTIONS_MAX" mailer:"shared" default:"20" min:"1" max:"1000" desc:"how many connections these may become in each worker where EMAIL_CONNECTIONS is not set"`
 	BatchSize       int           `envconfig:"EMAIL_BATCH_SIZE" default:"100" min:"1" max:"10000" desc:"messages that one connection takes at once, at most"`
 	Memory          Size          `envconfig:"EMAIL_WORKER_MEMORY" default:"256MB" min:"0" desc:"memory for the messages bigger than 64 kB that are being sent, each counted together with its rendered form; others wait in Redis. The process keeps itself to 1.25 times as much and 64 MB, unless GOMEMLIMIT is set; give its container that and a quarter. 0 is no limit"`
 	RetryMin        time.Duration `envconfig:"EMAIL_RETRY_MIN" default:"5s" min:"1s" desc:"shortest pause before another try"`

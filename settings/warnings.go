@@ -20,6 +20,9 @@ func (s Settings) warnings(problems Problems) []string {
 		}
 		m.warnLogin(&w)
 		m.warnTLS(&w)
+		if most := mailerVariable(m.Using, connectionsVariable+"_MAX"); m.setsConnections() && s.sets(most) {
+			w.add(most, "has no effect, since %s is set: connections keep that number", m.Variable(connectionsVariable))
+		}
 		if s.Delivery.Backend == queueName {
 			m.SMTP.checkFiles(&w, m.Variable)
 			// A program that queues its mail needs only the mailer's name.
@@ -38,6 +41,12 @@ func (s Settings) warnings(problems Problems) []string {
 		}
 	}
 	return lines
+}
+
+// sets reports whether the environment has a value for a variable.
+func (s Settings) sets(variable string) bool {
+	_, set := s.read[variable]
+	return set
 }
 
 // warnLineEnds warns of lists with line ends between their entries or around them, which have no effect.

@@ -14,6 +14,7 @@ import (
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/once"
 )
 
 // subjects are how often the relay has had a message with which subject.
@@ -272,7 +273,7 @@ func TestCancel_againAndAgain(t *testing.T) {
 	}
 	want := h.first(about("a"), o)
 	for id := range ids { // the marks last as long as the task that is there now
-		if ttl := h.Client(t).TTL(t.Context(), asynqbatch.TaskKey("default", id)).Val(); ttl < replayedFor {
+		if ttl := h.Client(t).TTL(t.Context(), asynqbatch.TaskKey("default", id)).Val(); ttl < once.ReplayedFor {
 			t.Errorf("the mark of %s lasts for %v", id, ttl)
 		}
 	}

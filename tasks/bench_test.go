@@ -51,8 +51,8 @@ type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
-// letters is a batch of mails of 2 kB.
-func letters(n int) []*mailer.EmailMessage {
+// mails is a batch of mails of 2 kB.
+func mails(n int) []*mailer.EmailMessage {
 	body := strings.Repeat("A line of text, neither long nor short, as mail has it.\n", 36)
 	messages := make([]*mailer.EmailMessage, n)
 	for i := range messages {
@@ -66,7 +66,7 @@ func letters(n int) []*mailer.EmailMessage {
 func BenchmarkQueue(b *testing.B) {
 	server := redistest.Start(b, redistest.Options{})
 	q := NewQueue(server.Client(b), QueueConfig{BulkSize: 1, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
-	m := letters(1)[0]
+	m := mails(1)[0]
 	for _, goroutines := range []int{1, 16} {
 		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) {
 			b.ReportAllocs()
@@ -94,7 +94,7 @@ func BenchmarkQueue(b *testing.B) {
 func BenchmarkQueue_bulk(b *testing.B) {
 	server := redistest.Start(b, redistest.Options{})
 	q := NewQueue(server.Client(b), QueueConfig{Defaults: mailer.Defaults{Hostname: "app.example.com"}})
-	lot := letters(1000)
+	lot := mails(1000)
 	for _, goroutines := range []int{1, 32} {
 		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) {
 			b.ReportAllocs()
@@ -129,7 +129,7 @@ func BenchmarkDrain(b *testing.B) {
 		server := redistest.Start(b, redistest.Options{})
 		q := NewQueue(server.Client(b), QueueConfig{BulkSize: bulkSize, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
 		b.StopTimer()
-		if sent, err := q.SendMessages(b.Context(), letters(b.N)); sent != b.N {
+		if sent, err := q.SendMessages(b.Context(), mails(b.N)); sent != b.N {
 			b.Fatal(err)
 		}
 		client, err := redisconn.ConnectWorker(server.URL())
@@ -183,7 +183,7 @@ func BenchmarkDrainHistory(b *testing.B) {
 				kept := (i + i/2) % 2 // off on, on off, off on, ...
 				server := redistest.Start(b, redistest.Options{})
 				q := NewQueue(server.Client(b), QueueConfig{BulkSize: bulkSize, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
-				if sent, err := q.SendMessages(b.Context(), letters(b.N)); sent != b.N {
+				if sent, err := q.SendMessages(b.Context(), mails(b.N)); sent != b.N {
 					b.Fatal(err)
 				}
 				client, err := redisconn.ConnectWorker(server.URL())
@@ -254,7 +254,8 @@ func (freeRecords) Do(_ context.Context, wanted []asynqbatch.Step) []asynqbatch.
 	return make([]asynqbatch.Answer, len(wanted))
 }
 
-func (freeRecords) Sure(string) bool { return true }
+func (freeRecords) Sure(string) bool  { return true }
+func (freeRecords) Fresh(string) bool { return true }
 
 // ownCPU is the processor time that this process has used, in seconds.
 func ownCPU(b *testing.B) float64 {
@@ -332,7 +333,7 @@ func BenchmarkCriticalLatency(b *testing.B) {
 	}
 	q := NewQueue(server.Client(b), QueueConfig{BulkSize: 1, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
 	bulk := q.With(Options{Queue: "bulk"})
-	if sent, err := bulk.SendMessages(b.Context(), letters(20_000+40*b.N)); err != nil {
+	if sent, err := bulk.SendMessages(b.Context(), mails(20_000+40*b.N)); err != nil {
 		b.Fatal(sent, err)
 	}
 	defer runWorker(b, client, WorkerConfig{Connect: relay.connect, Queues: weights}, func(*Worker) {})()

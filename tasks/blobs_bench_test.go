@@ -36,7 +36,7 @@ func benchmarkAttachments(b *testing.B, threshold int) {
 	received := func() float64 { return info(b, client, "stats", "total_net_input_bytes") }
 	sent := func() float64 { return info(b, client, "stats", "total_net_output_bytes") }
 	q := NewQueue(client, QueueConfig{BulkSize: 1, AttachmentThreshold: threshold, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
-	m := letters(1)[0]
+	m := mails(1)[0]
 	m.Attach("brochure.pdf", brochure(1, 1<<20), "application/pdf")
 
 	b.ResetTimer()

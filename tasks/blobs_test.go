@@ -377,7 +377,7 @@ func TestBlobs_retention(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := put(t.Context(), h.queue.client, p, list[0].ID); !errors.Is(err, asynq.ErrTaskIDConflict) {
+	if err := h.queue.client.Put(t.Context(), p, list[0].ID); !errors.Is(err, asynq.ErrTaskIDConflict) {
 		t.Fatalf("the same task again: %v", err)
 	}
 	h.wantBlob(content, 1)

@@ -4,8 +4,10 @@ import (
 	"crypto/rand"
 	"errors"
 
+	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
 // Bulk mail travels as tasks of many messages each, so that the queue's cost per message
@@ -13,10 +15,6 @@ import (
 // ledger, its own outcome and its own ID, <task>.<index>. One that fails for now, or for
 // good, leaves the bulk task and goes on as a task of its own under that ID. So a bulk
 // task always completes in the end, unless nothing can be sent at all.
-
-// maxBulkBytes bounds a bulk task: asynq writes the payload of an active task to Redis
-// every few seconds, and a worker holds all its messages in memory.
-const maxBulkBytes = 1 << 20
 
 // bulk gathers the messages of one hand-over into bulk tasks.
 type bulk struct {
@@ -46,7 +44,7 @@ func (b *bulk) noteDown(err error) {
 	case mailer.Unavailable:
 		b.down = err
 	case mailer.Unknown:
-		b.down = &mailer.SendError{Class: mailer.Unavailable, Step: stepQueue, Err: errors.New("not queued: Redis has not answered for a message before this one")}
+		b.down = &mailer.SendError{Class: mailer.Unavailable, Step: handover.StepQueue, Err: errors.New("not queued: Redis has not answered for a message before this one")}
 	case mailer.Temporary, mailer.Permanent:
 	}
 }
@@ -59,7 +57,7 @@ func (b *bulk) report(i int, r mailer.Result) {
 
 // add gathers a message, and hands over what is gathered when that is enough.
 func (b *bulk) add(i int, p *wire.Payload) {
-	if size := b.size(p); len(b.payloads) > 0 && (b.bytes+size > maxBulkBytes || b.payloads[0].Mailing != p.Mailing) {
+	if size := b.size(p); len(b.payloads) > 0 && (b.bytes+size > weight.MaxBulk || b.payloads[0].Mailing != p.Mailing) {
 		b.flush() // a task holds one mailing, so that it can wait as a whole while that is paused
 	}
 	b.bytes += b.size(p)
@@ -78,8 +76,8 @@ func (b *bulk) add(i int, p *wire.Payload) {
 // size is what a message adds to the memory that a worker needs for all of them. A
 // blob of several messages counts once.
 func (b *bulk) size(p *wire.Payload) int {
-	w := weigh(p.Message)
-	size := w.sum() - w.parts*partHeader
+	w := weight.Of(p.Message)
+	size := w.Fields()
 	for _, blob := range p.Blobs {
 		if b.blobs[blob.Hash] {
 			size -= blob.Size

@@ -20,6 +20,7 @@ import (
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/producer"
 )
 
 // bulkHouse is a house whose queue makes bulk tasks.
@@ -543,8 +544,8 @@ func TestBulk_unreadable(t *testing.T) {
 		}
 		lines = append(append(lines, line...), '\n')
 	}
-	client := newProducer(h.Client(t))
-	if err := putTask(t.Context(), client, asynq.NewTask(wire.TaskTypeBulk, lines), "M", asynq.Queue("default:mass")); err != nil {
+	client := producer.New(h.Client(t))
+	if err := client.PutTask(t.Context(), asynq.NewTask(wire.TaskTypeBulk, lines), "M", asynq.Queue("default:mass")); err != nil {
 		t.Fatal(err)
 	}
 	h.start(h.config())
@@ -592,12 +593,12 @@ func TestShards(t *testing.T) {
 	h.cancels(ids[0], nil)
 	moved := h.queue.queueOf(ids[1])
 	moved.Shard = moved.Shard%3 + 1
-	if err := enqueue(t.Context(), h.queue.client, &wire.Payload{Meta: wire.Meta{DueAt: time.Now()}, Message: message("x@example.com")}, ids[1]+"-later", asynq.Queue(moved.String())); err != nil {
+	if err := h.queue.client.Enqueue(t.Context(), &wire.Payload{Meta: wire.Meta{DueAt: time.Now()}, Message: message("x@example.com")}, ids[1]+"-later", asynq.Queue(moved.String())); err != nil {
 		t.Fatal(err)
 	}
 	h.cancels(ids[1]+"-later", nil)
 	forwarded := wire.QueueName{Mailer: "marketing", Queue: "default", Shard: wire.ShardOf("F", 3)}
-	if err := enqueue(t.Context(), h.queue.client, &wire.Payload{Meta: wire.Meta{DueAt: time.Now()}, Message: message("x@example.com")}, "F", asynq.Queue(forwarded.String())); err != nil {
+	if err := h.queue.client.Enqueue(t.Context(), &wire.Payload{Meta: wire.Meta{DueAt: time.Now()}, Message: message("x@example.com")}, "F", asynq.Queue(forwarded.String())); err != nil {
 		t.Fatal(err)
 	}
 	h.cancels("F", nil)

@@ -27,7 +27,7 @@ type bulkRun struct {
 }
 
 func (w *Worker) processBulk(ctx context.Context, t *taskMessage) error {
-	messages, errs := t.unpack(&w.client.codec)
+	messages, errs := t.unpack(&w.codec)
 	r := &bulkRun{w: w, task: t, messages: messages}
 	via, lost := r.dispatcher()
 	t.handed.belongs(r.mailing())
@@ -144,9 +144,11 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 	if len(deliveries) == 0 {
 		return nil
 	}
+	r.task.handed.has(len(deliveries))
 	left, why := len(deliveries), BackHeld // the relay takes nothing if they are put back
 	var chunks [][]*delivery
-	for chunk := range slices.Chunk(deliveries, (len(deliveries)+via.connections-1)/via.connections) {
+	connections := via.pool.shared()
+	for chunk := range slices.Chunk(deliveries, (len(deliveries)+connections-1)/connections) {
 		chunks = append(chunks, chunk)
 	}
 	var failure error
@@ -364,7 +366,7 @@ func (r *bulkRun) keepIncomplete(ctx context.Context, m *taskMessage, p *wire.Pa
 // keepUnreadable makes a task of a message that cannot be read. It becomes a dead letter
 // when a worker finds that out again, with its payload as it is.
 func (r *bulkRun) keepUnreadable(ctx context.Context, m *taskMessage) error {
-	line := slices.Collect(r.w.client.codec.Lines(m.task.Payload()))[m.index]
+	line := slices.Collect(r.w.codec.Lines(m.task.Payload()))[m.index]
 	return r.putAside(ctx, m, asynq.NewTask(wire.TaskType, bytes.TrimSpace(line)))
 }
 
@@ -372,7 +374,7 @@ func (r *bulkRun) keepUnreadable(ctx context.Context, m *taskMessage) error {
 func (r *bulkRun) putAside(ctx context.Context, m *taskMessage, task *asynq.Task) error {
 	name := m.name
 	name.Bulk = false
-	err := putTask(ctx, r.w.client, task, m.id, asynq.Queue(name.String()), asynq.MaxRetry(m.maxRetry+spareRetry), asynq.Timeout(m.timeout))
+	err := r.w.client.PutTask(ctx, task, m.id, asynq.Queue(name.String()), asynq.MaxRetry(m.maxRetry+spareRetry), asynq.Timeout(m.timeout))
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
 		return nil
 	}
@@ -385,7 +387,7 @@ func (r *bulkRun) end() error {
 		return givenBack(BackRedis)
 	}
 	for _, m := range r.messages {
-		r.w.blobs.ended(m.key, m.payload)
+		r.w.blobs.Ended(m.key, m.payload)
 	}
 	if r.results != nil {
 		r.w.keepResult(r.task, r.results)

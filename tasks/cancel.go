@@ -2,28 +2,9 @@ package tasks
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"slices"
-	"strings"
-	"time"
 
-	"github.com/redis/go-redis/v9"
-
-	"github.com/mailpouch/mailpouch/internal/asynqbatch"
-	"github.com/mailpouch/mailpouch/internal/handover"
-	"github.com/mailpouch/mailpouch/internal/history"
-	"github.com/mailpouch/mailpouch/internal/redisconn"
-	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks/internal/cancel"
 )
-
-// A message can be cancelled until it is on the wire. Who is first is decided in Redis, in
-// the task's record: a worker writes the wire field before it reads the cancelled one,
-// and a cancellation writes the latter only if it does not see the former. So either the
-// worker sees the cancellation and drops the message, or the cancellation sees that
-// it is too late. When a try is known to have ended without delivery the wire field
-// goes. After one whose end is not known it stays, and the message cannot be cancelled
-// until a later try has ended, for it may have been delivered.
 
 // Cancel takes a message back by the ID that Enqueue returned, from the queue that
 // Options name, in whichever part of it and for whichever mailer it waits. Nil means that it has not been
@@ -32,164 +13,24 @@ import (
 // reports that Redis could not be asked. An idempotency key is free again afterwards, whether a worker
 // has the message yet or not.
 func (q *Queue) Cancel(ctx context.Context, id string) error {
-	for range movingFor / movingPause {
-		err := q.cancelAnywhere(ctx, id)
-		if !errors.Is(err, errMoving) {
-			return err
-		}
-		select { // it is elsewhere soon, or a dead letter
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(movingPause):
-		}
-	}
-	return tooLate(id)
+	return q.canceller().Message(ctx, q.queueOf(id), id)
 }
 
-// A message that moves from one queue to another one is between them for a round trip or two. Where its
-// worker has died meanwhile, it takes a minute or two.
-const (
-	movingFor   = time.Second
-	movingPause = 20 * time.Millisecond
-)
-
-// errMoving reports that a message is about to move, or to become a dead letter.
-var errMoving = fmt.Errorf("%w: it is about to move", ErrTooLate)
-
-func tooLate(id string) error {
-	return fmt.Errorf("tasks: %s: %w: it is on the wire, or has ended", id, ErrTooLate)
+// CancelledMailing is what came of a mailing.
+type CancelledMailing struct {
+	Cancelled int // messages that were not sent and will not be
+	TooLate   int // of those that Redis has something of yet: they are on the wire, were or may have been sent, or are dead letters
 }
 
-// cancelAnywhere looks for the task where its ID says first, and then wherever else it may be:
-// what came of another task is in the part of the queue where that was, a message that was handed over
-// when there were fewer parts is where it was then, and a worker puts a message for a named mailer
-// into a queue of that mailer's if its producer did not know of the mailer.
-func (q *Queue) cancelAnywhere(ctx context.Context, id string) error {
-	first := q.queueOf(id)
-	err := q.cancel(ctx, first, id)
-	if !errors.Is(err, ErrNoTask) && (!errors.Is(err, ErrTooLate) || first.Mailer != "") {
-		return err
-	}
-	places, readErr := q.placesOf(ctx, first, id)
-	if readErr != nil {
-		return readErr
-	}
-	for _, place := range places {
-		switch otherErr := q.cancel(ctx, place, id); {
-		case otherErr == nil:
-			return nil
-		case !errors.Is(otherErr, ErrNoTask):
-			err = otherErr
-		}
-	}
-	return err
+// CancelMailing takes back all messages of a mailing that are not on the wire, in all queues and for all mailers: those that
+// wait, are scheduled, are to be tried again, and those that workers have in hand. It waits some seconds for those on the wire,
+// for what the relay refuses for now is taken back too. If it returns an error the mailing stays paused, and
+// it can be called again.
+func (q *Queue) CancelMailing(ctx context.Context, name string) (CancelledMailing, error) {
+	cancelled, tooLate, err := q.canceller().Mailing(ctx, name)
+	return CancelledMailing{Cancelled: cancelled, TooLate: tooLate}, err
 }
 
-// placesOf are the queues of the same name that have a task with the ID, or the bulk task of
-// a message with that ID, but first.
-func (q *Queue) placesOf(ctx context.Context, first wire.QueueName, id string) ([]wire.QueueName, error) {
-	all, err := queueNames(ctx, q.redis)
-	if err != nil {
-		return nil, err
-	}
-	whole := wire.QueueName{Mailer: first.Mailer, Queue: first.Queue}
-	for shard := range q.cfg.Shards + 1 {
-		whole.Shard = shard
-		all = append(all, whole)
-	}
-	var places []wire.QueueName
-	for _, place := range all {
-		place.Bulk = false
-		if place.Queue == first.Queue && place != first && (first.Mailer == "" || place.Mailer == "" || place.Mailer == first.Mailer) && !slices.Contains(places, place) {
-			places = append(places, place)
-		}
-	}
-	counts := make([]*redis.IntCmd, 0, 2*len(places))
-	task, _, inBulk := wire.SplitID(id)
-	_, err = q.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, place := range places {
-			counts = append(counts, p.Exists(ctx, asynqbatch.TaskKey(place.String(), id)))
-			if place.Bulk = true; inBulk {
-				counts = append(counts, p.Exists(ctx, asynqbatch.TaskKey(place.String(), task)))
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, redisconn.Unavailable(err)
-	}
-	each := 1
-	if inBulk {
-		each = 2
-	}
-	var found []wire.QueueName
-	for i, place := range places {
-		if slices.ContainsFunc(counts[i*each:(i+1)*each], func(c *redis.IntCmd) bool { return c.Val() > 0 }) {
-			found = append(found, place)
-		}
-	}
-	return found, nil
-}
-
-// cancel looks for a task of the message's own first: one of a bulk task may have become
-// that.
-func (q *Queue) cancel(ctx context.Context, place wire.QueueName, id string) error {
-	answer, err := takeBack(ctx, q.redis, place, id, q.heldFor())
-	if err != nil {
-		return err
-	}
-	if next, replaced := strings.CutPrefix(answer, "replaced:"); replaced {
-		return q.cancel(ctx, place, next)
-	}
-	if task, index, ok := wire.SplitID(id); ok && answer == "none" {
-		place.Bulk = true
-		if answer, err = q.cancelInBulk(ctx, place, task, index); err != nil {
-			return err
-		}
-	}
-	switch answer {
-	case "none":
-		return fmt.Errorf("tasks: %s: %w", id, ErrNoTask)
-	case "decided":
-		return errMoving
-	case "late":
-		return tooLate(id)
-	}
-	if place.Mailer != "" && handover.IsOnceID(id) {
-		from := place
-		from.Mailer = "" // it was forwarded, if there is one
-		return leaveMark(ctx, q.redis, from, id, "", handover.NextID(id), q.heldFor())
-	}
-	return nil
-}
-
-// cancelInBulkScript is cancelScript for a message of the bulk task at KEYS[1]. The task
-// stays; the worker leaves the message out.
-const cancelInBulkScript = `
-local state, wire, sent = unpack(redis.call("HMGET", KEYS[1], "state", ARGV[1], ARGV[2]))
-if not state then return "none" end
-if wire or sent or state == "completed" or state == "archived" then return "late" end
-redis.call("HSET", KEYS[1], ARGV[3], "1")
-redis.call("SET", KEYS[2], "1", "EX", ARGV[4])
-return "cancelled"`
-
-func (q *Queue) cancelInBulk(ctx context.Context, place wire.QueueName, task string, index int) (string, error) {
-	records, err := readRecords(ctx, q.redis, task, place)
-	if err != nil || len(records) == 0 {
-		return "none", err
-	}
-	if index >= wire.Count(records[0].Payload) {
-		return "none", nil
-	}
-	id, queue := wire.MessageID(task, index), place.String()
-	slot := id[len(task):]
-	keys := []string{asynqbatch.TaskKey(queue, task), wire.CancelledKey(queue, id)}
-	answer, err := q.redis.Eval(ctx, cancelInBulkScript, keys, wire.FieldWire+slot, wire.FieldSent+slot, wire.FieldCancelled+slot, seconds(q.heldFor())).Text()
-	if err != nil {
-		return "", redisconn.Unavailable(err)
-	}
-	if answer == "cancelled" {
-		history.Ended(ctx, q.redis, queue, task, records[0].Type, records[0].Payload, history.Cancelled, "", index)
-	}
-	return answer, nil
+func (q *Queue) canceller() cancel.Canceller {
+	return cancel.Canceller{Redis: q.redis, Held: q.heldFor(), Shards: q.cfg.Shards}
 }

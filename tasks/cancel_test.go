@@ -17,6 +17,7 @@ import (
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/producer"
 )
 
 // handOver queues one message with the Message-ID <name@t>.
@@ -208,7 +209,7 @@ func TestCancel_expired(t *testing.T) {
 	past := time.Now().Add(-time.Minute)
 	for _, id := range []string{"cancelled", "expired"} {
 		p := &wire.Payload{Meta: wire.Meta{DueAt: past, Deadline: new(past)}, Message: message("ann@example.com")}
-		if err := enqueue(t.Context(), newProducer(h.Client(t)), p, id); err != nil {
+		if err := producer.New(h.Client(t)).Enqueue(t.Context(), p, id); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -53,6 +53,9 @@ var errLoginPause = errors.New("a login to this account was refused just now, an
 // A relay that refuses a further connection while others work does not take mail any less. Its sender
 // is parked: it hands back what it has, to the others, and takes nothing until there is a place for
 // it. Now and then one of the parked, without mail, tries whether the relay allows one more.
+//
+// Where their number grows by itself, as growth decides, some senders rest: they take nothing, and have no connection.
+// A relay that refuses one of more connections than there were at first makes the number smaller.
 type connections struct {
 	mailer    string
 	logins    *logins
@@ -62,6 +65,9 @@ type connections struct {
 
 	mu       sync.Mutex
 	all      []*connection
+	growth   growth
+	most     int           // the greatest number that was logged
+	lively   chan struct{} // holds a token after a message was accepted, for grow
 	allowed  int           // how many the relay is believed to allow: all of them until it refuses one
 	doubt    *limit        // what was believed before it refused one; nil if messages were accepted since
 	said     int           // the number that was logged last
@@ -96,6 +102,7 @@ type connection struct {
 	pool      *connections
 	backend   mailer.Backend
 	dedicated bool // to the priority channel
+	rank      int  // among those that are not: 0 is there always
 	open      bool // as far as is known: who has opened one may open it again
 	opening   bool // the first time
 	parked    bool
@@ -104,19 +111,27 @@ type connection struct {
 func newConnections(mailerName string, client redis.UniversalClient, cfg WorkerConfig, log zerolog.Logger) *connections {
 	return &connections{
 		mailer: mailerName, logins: &logins{redis: client}, log: log, view: redact.View{Addresses: cfg.ShowAddresses}, observers: cfg.Observers,
-		changed: make(chan struct{}),
+		changed: make(chan struct{}), lively: make(chan struct{}, 1),
 	}
 }
 
 // add adds a sender's connection, which the backend opens.
 func (p *connections) add(b mailer.Backend, dedicated bool) *connection {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	c := &connection{pool: p, backend: b, dedicated: dedicated}
+	if !dedicated {
+		c.rank = len(p.all) - p.dedicated()
+	}
 	if via, ok := b.(mailer.Connector); ok {
 		via.ConnectVia(c.via)
 		p.logins.of(via.Account())
 	}
+	if p.allowed == len(p.all) {
+		p.allowed++
+	}
 	p.all = append(p.all, c)
-	p.allowed, p.said = len(p.all), len(p.all)
+	p.said = p.configured()
 	return c
 }
 
@@ -224,7 +239,9 @@ func (p *connections) hasOpened(c *connection) {
 	}
 	p.loggedIn, p.refused = true, nil
 	if n := p.count(); n > p.allowed {
-		p.allowed = n
+		if p.allowed = n; n >= p.configured() {
+			p.allowed = len(p.all)
+		}
 		if p.doubt == nil {
 			p.say()
 		}
@@ -255,6 +272,11 @@ func (p *connections) failed(c *connection, err error, silent bool) error {
 		}
 		p.forget()
 		return err
+	}
+	if less := p.growth.refused(p.countShared(), time.Now()); less > 0 {
+		p.backTo(less).Str("error", p.view.Reason(err.Error())).Msg("relay refuses a further connection: going on with fewer")
+		c.parked = true
+		return parkedError()
 	}
 	if p.doubt == nil {
 		p.doubt = &limit{allowed: p.allowed, pause: p.pause}
@@ -302,14 +324,23 @@ func (p *connections) forget() {
 func (p *connections) held() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if less := p.growth.refused(0, time.Now()); less > 0 {
+		p.backTo(less).Msg("relay takes no mail: going on with as few connections as at first, when it does")
+	}
 	p.forget()
 }
 
-// hasAccepted notes that the relay has accepted a message, and so that connections work while others are refused.
-func (p *connections) hasAccepted() {
+// hasAccepted notes that the relay has accepted messages, and so that connections work while others are refused.
+func (p *connections) hasAccepted(messages int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.accepted = time.Now()
+	if p.growth.carried += messages; p.growth.grows() {
+		select {
+		case p.lively <- struct{}{}:
+		default:
+		}
+	}
 	if p.doubt != nil && p.accepted.Sub(p.doubt.last) >= settled {
 		p.doubt = nil
 		p.say()
@@ -318,18 +349,49 @@ func (p *connections) hasAccepted() {
 
 // say tells people how many connections the relay allows, if that is news.
 func (p *connections) say() {
-	wanted := len(p.all)
-	p.observers.connections(p.mailer, p.allowed, wanted)
-	if p.allowed == p.said || p.allowed > p.said && p.allowed < wanted {
+	wanted := p.configured()
+	allowed := min(p.allowed, wanted)
+	p.observers.connections(p.mailer, allowed, wanted)
+	if allowed == p.said || allowed > p.said && allowed < wanted {
 		return // while it grows only the end of it is of interest
 	}
-	p.said = p.allowed
-	if p.allowed == wanted {
+	p.said = allowed
+	if allowed == wanted {
 		p.log.Info().Int("connections", wanted).Msg("relay allows all connections again")
 		return
 	}
-	p.log.Warn().Int("allowed", p.allowed).Int("connections", wanted).
+	p.log.Warn().Int("allowed", allowed).Int("connections", wanted).
 		Msg("relay allows fewer connections at once than are configured: going on with those, and trying one more now and then")
+}
+
+// configured is how many connections there are at least, if the relay allows them.
+func (p *connections) configured() int {
+	if p.growth.grows() {
+		return p.growth.base + p.dedicated()
+	}
+	return len(p.all)
+}
+
+// dedicated is how many connections are dedicated to the priority channel.
+func (p *connections) dedicated() int {
+	n := 0
+	for _, c := range p.all {
+		if c.dedicated {
+			n++
+		}
+	}
+	return n
+}
+
+// countShared is how many of the others are open.
+func (p *connections) countShared() int {
+	n := 0
+	for _, c := range p.all {
+		if c.open && !c.dedicated {
+			n++
+		}
+	}
+	return n
 }
 
 // count is how many connections are open.
@@ -341,6 +403,27 @@ func (p *connections) count() int {
 		}
 	}
 	return n
+}
+
+// size is how many connections there are to be, beside one that is dedicated.
+func (p *connections) size() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sizeNow()
+}
+
+func (p *connections) sizeNow() int {
+	if p.growth.grows() {
+		return p.growth.now
+	}
+	return len(p.all) - p.dedicated()
+}
+
+// shared is how many of these the relay allows, at least one.
+func (p *connections) shared() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(min(p.sizeNow(), p.allowed-p.dedicated()), 1)
 }
 
 // taken is how many are open or about to be.
@@ -397,7 +480,7 @@ func (c *connection) mayOpen() (ok bool, changed <-chan struct{}) {
 	p := c.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	ok = c.open || p.taken() < p.allowed
+	ok = !c.restsNow() && (c.open || p.taken() < p.allowed)
 	c.parked = c.parked && !ok
 	return ok, p.changed
 }
@@ -409,6 +492,13 @@ func (c *connection) await(stop, work context.Context) {
 		ok, changed := c.mayOpen()
 		if ok {
 			return
+		}
+		if c.rests() {
+			select {
+			case <-stop.Done():
+			case <-changed:
+			}
+			continue
 		}
 		after, try := c.attempt()
 		if try {
@@ -443,6 +533,100 @@ func (c *connection) attempt() (after time.Duration, try bool) {
 		return 0, false
 	}
 	return livelyPoll, time.Since(p.accepted) < lively
+}
+
+// rests reports whether the sender is to have no connection, since there are enough.
+func (c *connection) rests() bool {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	return c.restsNow()
+}
+
+func (c *connection) restsNow() bool { return !c.dedicated && c.pool.growth.rests(c.rank) }
+
+// rest notes that the sender has closed its connection, since there are enough.
+func (c *connection) rest() {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	c.open, c.parked = false, false
+	c.pool.wake()
+}
+
+// mayRest is closed when the sender may have to rest. It is nil for one that never does.
+func (c *connection) mayRest() <-chan struct{} {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	if c.dedicated || !c.pool.growth.grows() || c.rank < c.pool.growth.base {
+		return nil
+	}
+	return c.pool.changed
+}
+
+// grow lets the number of connections grow and shrink until stop ends. busy tells how many messages the worker has in hand, and
+// how many connections have nothing to do; one more adds the sender of another connection.
+func (p *connections) grow(stop context.Context, busy func() (inHand, idle int), more func() error) {
+	tick := time.NewTicker(growEvery)
+	defer tick.Stop()
+	for stop.Err() == nil {
+		if !p.moves() {
+			select {
+			case <-stop.Done():
+				return
+			case <-p.lively:
+			}
+		}
+		select {
+		case <-stop.Done():
+			return
+		case <-tick.C:
+		}
+		inHand, idle := busy()
+		if !p.look(inHand, idle) {
+			continue
+		}
+		if err := more(); err != nil {
+			p.log.Error().Str("error", p.view.Reason(err.Error())).Msg("no further connection: its backend cannot be made")
+			p.held()
+		}
+	}
+}
+
+// moves reports whether there is something to be looked at, though no message is accepted.
+func (p *connections) moves() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.growth.now > p.growth.base
+}
+
+// look decides whether there are to be more connections or fewer. lacks says that there is no sender yet for one of them.
+func (p *connections) look(inHand, idle int) (lacks bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	c := p.growth.look(moment{
+		at: now, open: p.countShared(), waits: inHand > 2*p.growth.now, idle: idle,
+		free: p.allowed >= p.configured() && p.doubt == nil,
+	})
+	switch {
+	case c.useless > 0:
+		p.backTo(-c.by).Str("rate", fmt.Sprintf("%.2f times that of fewer", c.useless)).Msg("more connections bring too little: going on with fewer")
+	case c.through && p.growth.now > p.most:
+		p.most = p.growth.now
+		p.log.Info().Int("connections", p.growth.now).Int("most", p.growth.most).Msg("more connections bring more: going on with those")
+	}
+	if c.by != 0 {
+		p.observers.grown(p.mailer, p.growth.now, p.growth.most)
+		p.wake()
+	}
+	return p.growth.now > len(p.all)-p.dedicated()
+}
+
+// backTo is the line of the log that says that there are to be so many connections fewer, and when more are tried.
+func (p *connections) backTo(less int) *zerolog.Event {
+	now := p.growth.now
+	p.observers.grown(p.mailer, now, p.growth.most)
+	p.wake()
+	return p.log.Info().Int("connections", now).Int("before", now+less).Str("more_in", time.Until(p.growth.due).Round(time.Second).String())
 }
 
 // servesAll reports whether the connection that is dedicated to the priority channel has to take all mail, since

@@ -43,6 +43,7 @@ type hub struct {
 	takes   int   // connections at once
 	down    error // what it says to all
 	open    int
+	refused int
 	ringing int
 	most    int // dialled at the same time
 	dials   []time.Time
@@ -62,6 +63,7 @@ func (h *hub) dial() error {
 	case h.down != nil:
 		return h.down
 	case h.open >= h.takes:
+		h.refused++
 		return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepGreet, Code: 421}
 	}
 	h.open++
@@ -148,7 +150,7 @@ func TestConnections_grow(t *testing.T) {
 		}
 		waiting.Go(func() { // mail goes out all the time
 			for ctx.Err() == nil {
-				all[0].pool.hasAccepted()
+				all[0].pool.hasAccepted(1)
 				time.Sleep(time.Second)
 			}
 		})
@@ -230,7 +232,7 @@ func TestConnections_silence(t *testing.T) {
 			h.down = &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepGreet, Err: os.ErrDeadlineExceeded}
 			all[0].backend.(*plug).open = false
 			if works {
-				time.AfterFunc(50*time.Millisecond, all[0].pool.hasAccepted)
+				time.AfterFunc(50*time.Millisecond, func() { all[0].pool.hasAccepted(1) })
 			}
 			if err := all[0].Open(t.Context()); isParked(err) != works {
 				t.Errorf("while others work %v: %v", works, err)

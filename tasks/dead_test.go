@@ -16,6 +16,7 @@ import (
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/letters"
 )
 
 // deadHouse has n dead letters, <0@t> to <n-1@t>.
@@ -93,7 +94,7 @@ func TestDeadLetters_replayOldPart(t *testing.T) {
 		DueAt: time.Now().Add(-1000 * time.Hour), Deadline: new(time.Now().Add(-900 * time.Hour)),
 		Recipients: []string{"gone@example.com"}, Refused: "550 no such user",
 	}, Message: m}
-	if err := enqueue(t.Context(), h.queue.client, p, "part"); err != nil {
+	if err := h.queue.client.Enqueue(t.Context(), p, "part"); err != nil {
 		t.Fatal(err)
 	}
 	h.start(h.config())
@@ -161,19 +162,20 @@ func TestDeadLetters_12000(t *testing.T) {
 // Those that asynq would drop for their age are moved before it can.
 func TestRescue_age(t *testing.T) {
 	t.Parallel()
-	_, d := deadHouse(t, 2)
+	h, d := deadHouse(t, 2)
+	client := h.Client(t)
 	ids, err := d.IDs(t.Context(), "default")
 	if err != nil {
 		t.Fatal(err)
 	}
 	old := redis.Z{Score: float64(time.Now().Add(-61 * 24 * time.Hour).Unix()), Member: ids[1]}
-	if err := d.redis.ZAdd(t.Context(), archiveKey("default"), old).Err(); err != nil {
+	if err := client.ZAdd(t.Context(), archiveKey("default"), old).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if err := rescue(t.Context(), d.redis, "default", ids[1], "any"); err != nil {
+	if err := letters.Rescue(t.Context(), client, "default", ids[1], "any"); err != nil {
 		t.Fatal(err)
 	}
-	moved := d.redis.ZRange(t.Context(), wire.DeadKey("default"), 0, -1).Val()
+	moved := client.ZRange(t.Context(), wire.DeadKey("default"), 0, -1).Val()
 	if !slices.Equal(moved, ids[1:]) {
 		t.Errorf("moved %v, want the old one, %v", moved, ids[1:])
 	}
@@ -227,7 +229,7 @@ func TestStoredErrors(t *testing.T) {
 		}
 	}
 	// A reason that is not of the last failure is none.
-	if err := d.redis.HSet(t.Context(), asynqbatch.TaskKey("default", archived[0].ID), wire.FieldReason, "of another day").Err(); err != nil {
+	if err := h.Client(t).HSet(t.Context(), asynqbatch.TaskKey("default", archived[0].ID), wire.FieldReason, "of another day").Err(); err != nil {
 		t.Fatal(err)
 	}
 	if l, err := d.Summary("default", archived[0].ID); err != nil || l.Reason != archived[0].LastErr {
@@ -247,3 +249,6 @@ func TestProcessTask_panic(t *testing.T) {
 		t.Errorf("stored as %q", got)
 	}
 }
+
+// archiveKey is the set of asynq's that has the dead letters of a queue.
+func archiveKey(queue string) string { return "asynq:{" + queue + "}:archived" }

@@ -13,6 +13,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
 // A message on its way through the worker:
@@ -36,8 +37,8 @@ type taskMessage struct {
 	payload  *wire.Payload // nil if it cannot be read
 	alone    bool          // it runs with nothing else in the process
 	handed   *handedTask
-	progress int // messages of a bulk task that are through
-	read     reservation
+	progress int                // messages of a bulk task that are through
+	read     weight.Reservation // for the task as long as it is not read
 	span     *span
 }
 
@@ -116,12 +117,13 @@ func need(messages []*taskMessage) int {
 		if t.payload == nil {
 			continue
 		}
-		octets += weigh(t.payload.Message).memory() // without what is in blobs
+		w := weight.Of(t.payload.Message)
+		octets += w.Memory() // without what is in blobs
 		for _, b := range t.payload.Blobs {
 			if shared[b.Hash] {
 				continue
 			}
-			octets += float64(b.Size) * costOf(b)
+			octets += float64(b.Size) * weight.CostOf(b)
 			if shared == nil {
 				shared = map[string]bool{}
 			}
@@ -227,6 +229,19 @@ func (d *delivery) step(name string) asynqbatch.Step {
 		}
 	}
 	return s
+}
+
+// stepWith is the step that notes the delivery, which the relay has accepted, and marks the next one, if they are of one bulk task.
+func (d *delivery) stepWith(next *delivery) (s asynqbatch.Step, ok bool) {
+	if d.key != next.key || d.suffix == "" || d.onceToken != "" || next.onceToken != "" {
+		return s, false
+	}
+	s = asynqbatch.Step{Name: stepNext, Key: d.key, Record: d.ended}
+	s.Args = []string{d.suffix, d.record, d.generation, next.suffix, next.cancelled, next.token}
+	if next.mailing != "" {
+		s.Args = append(s.Args, next.mailing)
+	}
+	return s, true
 }
 
 func stepsOf(name string, deliveries []*delivery) []asynqbatch.Step {

@@ -16,6 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
 // givingBack is how long asynq waits at shutdown before it puts unfinished tasks back:
@@ -41,7 +42,8 @@ const (
 type dispatcher struct {
 	cfg         WorkerConfig
 	mailer      string // its name, "" for the default mailer
-	connections int
+	connections int    // at first
+	most        int    // that they may become
 
 	// With several queues there are two channels. What is in the queue of the highest
 	// weight comes by priority: one connection is there for it alone, and the other
@@ -51,28 +53,31 @@ type dispatcher struct {
 	normal   chan []*delivery
 	priority chan []*delivery // nil if there is one queue
 
-	memory         *budget // of what comes by normal
-	priorityMemory *budget // and by priority
+	memory         *weight.Budget // of what comes by normal
+	priorityMemory *weight.Budget // and by priority
 
 	top     string // the queue of the highest weight
 	share   float64
 	policy  policy
+	ledger  *ledger
+	log     zerolog.Logger
+	before  int // how many numbers of senders are others'
 	breaker *breaker
 	alone   *isolation
 	handed  *handed
 	pool    *connections
 	limits  *sessions
 	busy    busy
-	senders []*sender
+	senders []*sender    // those that were added since they run are grow's
 	begun   atomic.Bool  // the senders run
 	shards  atomic.Int32 // parts of its queues: the configured ones, or more that were found
 	servers *asynqbatch.OnDemand
 }
 
 func newDispatcher(mailer string, connections int, cfg WorkerConfig, alone *isolation, giveBack func(keys []string)) *dispatcher {
-	d := &dispatcher{cfg: cfg, mailer: mailer, connections: connections, normal: make(chan []*delivery), breaker: newBreaker(), alone: alone}
+	d := &dispatcher{cfg: cfg, mailer: mailer, connections: connections, most: max(connections, cfg.ConnectionsMax[mailer]), normal: make(chan []*delivery), breaker: newBreaker(), alone: alone}
 	d.handed = newHanded(d.unbegun, giveBack)
-	d.memory, d.priorityMemory = newBudgets(cfg.Memory, 1+len(cfg.Mailers), connections, len(cfg.Queues) > 1)
+	d.memory, d.priorityMemory = weight.NewBudgets(cfg.Memory, 1+len(cfg.Mailers), connections, len(cfg.Queues) > 1)
 	d.shards.Store(int32(cfg.Shards)) //nolint:gosec // there are few
 	if len(d.cfg.Queues) < 2 {
 		return d
@@ -107,7 +112,7 @@ func (d *dispatcher) isPriority(queue wire.QueueName) bool {
 // mail: asynq writes the payload of every active task to Redis every few seconds, so of
 // these big ones only so many are active as keep the senders busy. Each is spread over all.
 func (d *dispatcher) serverConfigs() []asynqbatch.ServerConfig {
-	concurrency := d.concurrency()
+	concurrency := d.concurrency(d.most)
 	shards := int(d.shards.Load())
 	parts := max(shards, 1)
 	whole := d.names(0, false) // a queue that is in parts now may have been in one piece
@@ -120,7 +125,7 @@ func (d *dispatcher) serverConfigs() []asynqbatch.ServerConfig {
 		if shard == 0 {
 			maps.Copy(queues, whole)
 		}
-		configs = append(configs, d.serverConfig(queues, max(concurrency/parts, 1)))
+		configs = append(configs, d.serverConfig(queues, max(concurrency/parts, 1), func() int { return max(d.concurrency(d.pool.size())/parts, 1) }))
 	}
 	priority, bulk := map[string]int{}, d.names(0, true)
 	for shard := range shards + 1 {
@@ -128,23 +133,23 @@ func (d *dispatcher) serverConfigs() []asynqbatch.ServerConfig {
 		maps.Copy(bulk, d.names(shard, true))
 	}
 	if d.priority != nil {
-		config := d.serverConfig(priority, d.cfg.BatchSize)
+		config := d.serverConfig(priority, d.cfg.BatchSize, nil)
 		config.TaskCheckInterval, config.Eager = priorityCheckInterval, d.busy.lately
 		configs = append(configs, config)
 	}
-	config := d.serverConfig(bulk, bulkConcurrency+d.connections/4)
+	config := d.serverConfig(bulk, bulkTasks(d.most), func() int { return bulkTasks(d.pool.size()) })
 	config.TaskCheckInterval = bulkCheckInterval
 	return append(configs, config)
 }
 
-// bulkConcurrency is how many bulk tasks are in flight at once, and one more for each four connections.
-const bulkConcurrency = 8
+// bulkTasks is how many bulk tasks are in flight at once over so many connections.
+func bulkTasks(connections int) int { return 8 + connections/4 }
 
-// concurrency is how many tasks are in flight at once: a batch for each connection, or half of that
-// where there are many connections, for those do not all begin a batch at the same time.
-func (d *dispatcher) concurrency() int {
+// concurrency is how many tasks are in flight at once over so many connections: a batch for each, or half of that
+// where there are many, for those do not all begin a batch at the same time.
+func (d *dispatcher) concurrency(connections int) int {
 	const few = 400
-	full := d.connections * d.cfg.BatchSize
+	full := connections * d.cfg.BatchSize
 	return cmp.Or(d.cfg.Concurrency, min(full, max(full/2, few)))
 }
 
@@ -157,40 +162,45 @@ func (d *dispatcher) names(shard int, bulk bool) map[string]int {
 	return names
 }
 
-// addSenders makes the connections, the one for the priority queue last. before is how many senders the
-// worker has already.
-func (d *dispatcher) addSenders(client redis.UniversalClient, p policy, ledger *ledger, before int) error {
-	d.policy = p
+// addSenders makes the connections, the one for the priority queue last. The numbers of the senders begin after before, and
+// there may be so many more as it returns.
+func (d *dispatcher) addSenders(client redis.UniversalClient, p policy, ledger *ledger, before int) (numbers int, err error) {
+	d.policy, d.ledger, d.before = p, ledger, before
 	log := *d.cfg.Logger
 	if d.mailer != "" {
 		log = log.With().Str("mailer", d.mailer).Logger()
 	}
+	d.log = log
 	d.pool = newConnections(d.mailer, client, d.cfg, log)
+	d.pool.growth = newGrowth(d.connections, d.most)
 	d.limits = newSessions(d.mailer, log, d.cfg.Observers)
 	for range d.connections {
-		if err := d.addSender(ledger, before, log, false); err != nil {
-			return err
+		if _, err := d.addSender(false); err != nil {
+			return 0, err
 		}
 	}
-	if d.priority == nil {
-		return nil
+	if d.priority != nil {
+		if _, err := d.addSender(true); err != nil {
+			return 0, err
+		}
 	}
-	return d.addSender(ledger, before, log, true)
+	return len(d.senders) + d.most - d.connections, nil
 }
 
-func (d *dispatcher) addSender(ledger *ledger, before int, log zerolog.Logger, dedicated bool) error {
+func (d *dispatcher) addSender(dedicated bool) (*sender, error) {
 	backend, err := d.cfg.Connect(d.mailer)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	d.senders = append(d.senders, &sender{
+	s := &sender{
 		backend: backend, conn: d.pool.add(backend, dedicated), normal: d.normal, priority: d.priority, dedicated: dedicated, share: d.share,
-		breaker: d.breaker, session: session{all: d.limits}, busy: &d.busy, ledger: ledger, policy: d.policy, log: log, view: redact.View{Addresses: d.cfg.ShowAddresses},
+		breaker: d.breaker, session: session{all: d.limits}, busy: &d.busy, ledger: d.ledger, policy: d.policy, log: d.log, view: redact.View{Addresses: d.cfg.ShowAddresses},
 		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout,
 		turnPatience: d.cfg.turnPatience, openPatience: d.cfg.openPatience,
-		inHand: d.handed.count, observers: d.cfg.Observers, tracer: d.cfg.Tracer, mailer: d.mailer, number: before + len(d.senders) + 1,
-	})
-	return nil
+		inHand: d.handed.count, observers: d.cfg.Observers, tracer: d.cfg.Tracer, mailer: d.mailer, number: d.before + len(d.senders) + 1,
+	}
+	d.senders = append(d.senders, s)
+	return s, nil
 }
 
 // start makes the senders and the asynq servers ready, which give their tasks to the handler. They run when wake
@@ -201,6 +211,15 @@ func (d *dispatcher) start(stop, work context.Context, client *asynqbatch.Client
 			d.pool.logins.start(stop)
 			for _, s := range d.senders {
 				senders.Go(func() { s.run(stop, work) })
+			}
+			if d.most > d.connections {
+				d.pool.grow(stop, func() (inHand, idle int) { return d.handed.count(), d.busy.idle(false) }, func() error {
+					s, err := d.addSender(false)
+					if err == nil {
+						senders.Go(func() { s.run(stop, work) })
+					}
+					return err
+				})
 			}
 		})
 		d.begun.Store(true)
@@ -297,8 +316,12 @@ func (d *dispatcher) untilBack(ctx context.Context, t *taskMessage) (context.Con
 	return ctx, cancel
 }
 
-// serverConfig is how asynq is used.
-func (d *dispatcher) serverConfig(queues map[string]int, concurrency int) asynqbatch.ServerConfig {
+// serverConfig is how asynq is used. most, if not nil, is how many tasks there may be for now, of as many as concurrency says.
+func (d *dispatcher) serverConfig(queues map[string]int, concurrency int, most func() int) asynqbatch.ServerConfig {
+	limit := d.fetches
+	if most != nil && d.most > d.connections {
+		limit = func(all int) int { return d.fetches(min(all, most())) }
+	}
 	return asynqbatch.ServerConfig{Config: asynq.Config{
 		Concurrency:              concurrency,
 		Queues:                   queues,
@@ -308,40 +331,39 @@ func (d *dispatcher) serverConfig(queues map[string]int, concurrency int) asynqb
 		IsFailure:                costsTry,
 		ShutdownTimeout:          givingBack,
 		LogLevel:                 asynq.WarnLevel,
-	}, Limit: d.fetches}
+	}, Limit: limit}
 }
 
 // room takes the memory for messages of a task, all at once: one after the other, two tasks could each wait
 // for what the other one has. It is false if ctx ended first, or what is not on the wire is to go back.
 func (d *dispatcher) room(ctx context.Context, t *taskMessage, messages ...*taskMessage) (release func(), ok bool) {
-	small := smallMessage
+	small := weight.SmallMessage
 	if t.name.Bulk {
-		small = smallBulk
+		small = weight.SmallBulk
 	}
 	need := need(messages)
-	if need <= int(small) || t.read.covers(need) {
+	if need <= int(small) || t.read.Covers(need) {
 		return func() {}, true
 	}
-	t.unread()
+	t.read.Release()
 	ctx, cancel := d.untilBack(ctx, t)
 	defer cancel()
-	return d.memoryFor(t).take(ctx, need)
+	return d.memoryFor(t).Take(ctx, need)
 }
 
-// roomToRead takes the memory to read a task, which is for its messages then, until t.unread gives it back.
-func (d *dispatcher) roomToRead(ctx context.Context, t *taskMessage, need int) error {
+// roomToRead takes the memory to read a task, which is for its messages then, until t.read is released.
+func (d *dispatcher) roomToRead(ctx context.Context, t *taskMessage, need int) (err error) {
 	ctx, cancel := d.untilBack(ctx, t)
 	defer cancel()
-	release, ok := d.memoryFor(t).take(ctx, need)
-	if !ok {
+	var ok bool
+	if t.read, ok = d.memoryFor(t).Reserve(ctx, need); !ok {
 		return cmp.Or(d.goesBack(), givenBack(BackMemory))
 	}
-	t.read = reservation{need, release}
 	return nil
 }
 
 // memoryFor is the budget of the channel that a task comes by.
-func (d *dispatcher) memoryFor(t *taskMessage) *budget {
+func (d *dispatcher) memoryFor(t *taskMessage) *weight.Budget {
 	if d.isPriority(t.name) {
 		return d.priorityMemory
 	}

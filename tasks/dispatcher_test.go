@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,7 +68,7 @@ func TestSender_share(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		normal, priority := make(chan []*delivery), make(chan []*delivery)
 		pool := newConnections("", nil, WorkerConfig{}, zerolog.Nop())
-		s := &sender{breaker: newBreaker(), conn: pool.add(&line{}, false), normal: normal, priority: priority, share: l.share, batchSize: 1}
+		s := &sender{breaker: newBreaker(), conn: pool.add(&line{}, false), normal: normal, priority: priority, share: l.share, batchSize: 1, inHand: func() int { return 2 }}
 		stop, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		offer := func(c chan<- []*delivery, d *delivery) {
@@ -93,6 +94,39 @@ func TestSender_share(t *testing.T) {
 			t.Errorf("%d of 2000 batches were of the priority queue, want about 1200", count[urgent])
 		}
 	})
+}
+
+// A sender takes its part of what the worker has in hand, and leaves the others theirs.
+func TestSender_evenPart(t *testing.T) {
+	t.Parallel()
+	for name, bulk := range map[string]int{"one task a message": 1, "bulk": 10} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, redistest.Options{})
+			h.queue = NewQueue(h.Client(t), QueueConfig{BulkSize: bulk})
+			release, begun := make(chan struct{}), make(chan struct{}, 100)
+			h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+				begun <- struct{}{}
+				<-release
+				return mailer.Result{}
+			}
+			cfg := h.config()
+			cfg.Connections, cfg.BatchSize, cfg.Concurrency = 4, 100, 40
+			var most atomic.Int64
+			cfg.Observers = []Observer{{Batch: func(b Batch) { most.Store(max(most.Load(), int64(b.Size))) }}}
+			w, _ := h.startWorker(h.Client(t), cfg)
+			h.send(40, nil)
+			h.eventually("all are in hand, and each connection has some", func() bool {
+				return len(begun) == 4 && w.dispatchers[""].handed.count() == 40
+			})
+			close(release)
+			h.wait(40)
+			h.once(40)
+			if most.Load() > 10 {
+				t.Errorf("a batch of %d messages, of 40 for 4 connections", most.Load())
+			}
+		})
+	}
 }
 
 func TestDispatcher_priority_oneQueue(t *testing.T) {
@@ -225,7 +259,7 @@ func TestDispatcher_inHand(t *testing.T) {
 	}
 	for _, tt := range tests {
 		cfg := tt.cfg.withDefaults()
-		if got := bareDispatcher(tt.connections, cfg).concurrency(); got != tt.want {
+		if got := bareDispatcher(tt.connections, cfg).concurrency(tt.connections); got != tt.want {
 			t.Errorf("%d connections, batches of %d, concurrency %d: %d in hand, want %d", tt.connections, cfg.BatchSize, cfg.Concurrency, got, tt.want)
 		}
 	}

@@ -21,20 +21,22 @@ type handed struct {
 
 	turn sync.Mutex // of the one who gives back for all
 
-	mu      sync.Mutex
-	tasks   map[*handedTask]struct{}
-	changed chan struct{} // holds a token when one has left, or has said that it stays
+	mu       sync.Mutex
+	tasks    map[*handedTask]struct{}
+	messages int           // of these tasks
+	changed  chan struct{} // holds a token when one has left, or has said that it stays
 }
 
 // handedTask is a task that a handler has.
 type handedTask struct {
-	of      *handed
-	key     string
-	queue   string        // asynq's
-	mailing string        // of.mu is held, as for what follows
-	halt    chan struct{} // closed when the task is to go back since it is paused
-	halted  bool
-	state   handedState
+	of       *handed
+	key      string
+	queue    string        // asynq's
+	mailing  string        // of.mu is held, as for what follows
+	halt     chan struct{} // closed when the task is to go back since it is paused
+	halted   bool
+	state    handedState
+	messages int
 }
 
 type handedState int
@@ -56,17 +58,27 @@ func newHanded(unbegun func(halted bool) ([]string, bool), giveBack func([]strin
 
 // begin notes that a handler has begun a task. end has to be called when it returns.
 func (h *handed) begin(key, queue string) *handedTask {
-	t := &handedTask{of: h, key: key, queue: queue, halt: make(chan struct{})}
+	t := &handedTask{of: h, key: key, queue: queue, halt: make(chan struct{}), messages: 1}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.tasks[t] = struct{}{}
+	h.messages++
 	return t
+}
+
+// has notes how many messages of the task are to be sent.
+func (t *handedTask) has(messages int) {
+	t.of.mu.Lock()
+	defer t.of.mu.Unlock()
+	t.of.messages += messages - t.messages
+	t.messages = messages
 }
 
 func (t *handedTask) end() {
 	t.of.mu.Lock()
 	defer t.of.mu.Unlock()
 	delete(t.of.tasks, t)
+	t.of.messages -= t.messages
 	t.of.notify()
 }
 
@@ -143,11 +155,11 @@ func (h *handed) notify() {
 	}
 }
 
-// count is how many tasks the handlers have.
+// count is how many messages the handlers have.
 func (h *handed) count() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return len(h.tasks)
+	return h.messages
 }
 
 // together gives back what is to go back.

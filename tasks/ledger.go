@@ -84,6 +84,9 @@ func (l *ledger) unsent(ctx context.Context, deliveries []*delivery, marked int)
 	}
 	var together [][]*delivery
 	for run := range runs(left[marked:]) {
+		if run[0].suffix == "" && l.records.Fresh(run[0].key) {
+			continue // the fetch has just said that there is nothing; its mark asks again
+		}
 		together = append(together, run)
 		wanted = append(wanted, askAll(run))
 	}
@@ -209,8 +212,8 @@ func (l *ledger) remembered(key string) (string, bool) {
 // in one round trip. It returns when that is done: a sender goes on to its next message when Redis knows of the last one,
 // so that only what it had on the wire is sent twice if the worker is killed. It is false if Redis could not be written to.
 func (l *ledger) finish(deliveries, next []*delivery) bool {
-	var wanted []asynqbatch.Step
-	var told []*delivery
+	wanted := make([]asynqbatch.Step, 0, len(deliveries)+len(next))
+	about := make([]asked, 0, cap(wanted))
 	for _, d := range deliveries {
 		name, ok := l.stepOf(d)
 		if !ok {
@@ -220,28 +223,43 @@ func (l *ledger) finish(deliveries, next []*delivery) bool {
 		if name == stepRelease && d.onceToken != "" {
 			l.unwritten.add(d)
 		}
-		wanted, told = append(wanted, d.step(name)), append(told, d)
+		if name == stepAccepted && len(next) > 0 {
+			if s, ok := d.stepWith(next[0]); ok {
+				wanted, about = append(wanted, s), append(about, asked{d, next[0]})
+				next = next[1:]
+				continue
+			}
+		}
+		wanted, about = append(wanted, d.step(name)), append(about, asked{told: d})
 	}
 	for _, d := range next {
-		wanted = append(wanted, d.step(stepMark))
+		wanted, about = append(wanted, d.step(stepMark)), append(about, asked{next: d})
 	}
 	known := true
 	var again []*delivery
 	for i, a := range l.records.Do(context.Background(), wanted) { // a batch whose time is up is written down too
-		switch marks := i - len(told); {
-		case marks >= 0 && a.Err == nil:
-			l.judge(next[marks], a.Text, true)
-		case marks >= 0:
-			known = false
-		case a.Err != nil && wanted[i].Name == stepAccepted:
-			again = append(again, told[i])
+		told, next, name := about[i].told, about[i].next, wanted[i].Name
+		switch {
+		case told == nil:
+		case a.Err != nil && (name == stepAccepted || name == stepNext):
+			again = append(again, told)
 		default:
-			l.unwritten.written(told[i])
-			known = l.finished(told[i], wanted[i].Name, a) && known
+			l.unwritten.written(told)
+			known = l.finished(told, name, a) && known
+		}
+		switch {
+		case next == nil:
+		case a.Err != nil:
+			known = false
+		default:
+			l.judge(next, a.Text, true)
 		}
 	}
 	return l.write(again) && known
 }
+
+// asked is what a step is about: a delivery that has an outcome, one that is to be marked, or both.
+type asked struct{ told, next *delivery }
 
 // stepOf is what is to be done to the record for the outcome of a delivery, if anything is.
 func (l *ledger) stepOf(d *delivery) (name string, ok bool) {

@@ -14,6 +14,7 @@ import (
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/letters"
 )
 
 // window is a worker's sender and a backend that has so many messages under way at once.
@@ -264,7 +265,7 @@ func TestSteps_late(t *testing.T) {
 		_ = l.note(t.Context(), tk, wire.Record{})
 		_, _ = i.run(t.Context(), tk, func() error { return nil })
 		i.forgive(t.Context(), d.key)
-		_ = rescue(t.Context(), client, "default", "gone", "why")
+		_ = letters.Rescue(t.Context(), client, "default", "gone", "why")
 	}
 	if late(); client.Exists(t.Context(), d.key).Val() != 0 {
 		t.Errorf("a record is there again: %v", client.HGetAll(t.Context(), d.key).Val())

@@ -2,7 +2,7 @@ package tasks
 
 import (
 	"context"
-	"strings"
+	"reflect"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -14,52 +14,8 @@ import (
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
-
-func TestBudget(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := newBudget(100)
-		first, ok := b.take(t.Context(), 60)
-		if !ok {
-			t.Fatal("there is no room in an empty budget")
-		}
-		var order []string
-		waits := func(name string, octets int) {
-			go func() {
-				release, ok := b.take(t.Context(), octets)
-				if order = append(order, name); ok {
-					release()
-				}
-			}()
-			synctest.Wait()
-		}
-		waits("bigger than all of it", 1000)
-		waits("small, but behind a big one", 10)
-		if len(order) > 0 {
-			t.Fatalf("%v did not wait", order)
-		}
-		first()
-		synctest.Wait()
-		if got := strings.Join(order, ", then "); got != "bigger than all of it, then small, but behind a big one" {
-			t.Errorf("got room: %s", got)
-		}
-
-		release, _ := b.take(t.Context(), 100)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		if _, ok := b.take(ctx, 1); ok {
-			t.Error("there is room in a full budget")
-		}
-		release()
-		if _, ok := b.take(t.Context(), 100); !ok {
-			t.Error("who gave up has kept some of it")
-		}
-		if _, ok := (*budget)(nil).take(t.Context(), 1<<40); !ok {
-			t.Error("no budget is a limit")
-		}
-	})
-}
 
 func TestNeed(t *testing.T) {
 	t.Parallel()
@@ -100,9 +56,8 @@ func TestDispatcher_room(t *testing.T) {
 	t.Parallel()
 	cfg := WorkerConfig{Queues: weights, Memory: 80_000_000, Mailers: map[string]int{"other": 1}}
 	l := bareDispatcher(4, cfg)
-	if l.memory.size != 28_000_000 || l.priorityMemory.size != 7_000_000 {
-		t.Errorf("the mailer has %d and %d bytes, want 28,000,000 and 7,000,000 of half of what the cache leaves",
-			l.memory.size, l.priorityMemory.size)
+	if normal, priority := weight.NewBudgets(80_000_000, 2, 4, true); !reflect.DeepEqual(l.memory, normal) || !reflect.DeepEqual(l.priorityMemory, priority) {
+		t.Errorf("the mailer has %v and %v, want %v and %v", l.memory, l.priorityMemory, normal, priority)
 	}
 	of := func(octets int) *taskMessage {
 		return &taskMessage{payload: &wire.Payload{Meta: wire.Meta{Blobs: []wire.Blob{{Hash: "a", Size: octets}}}, Message: &mailer.EmailMessage{}}}

@@ -30,6 +30,10 @@ type Observer struct {
 	// the worker would open.
 	Connections func(mailer string, allowed, wanted int)
 
+	// Grown is how many connections a mailer has, if it needs them, where that number changes by itself, and how many these may
+	// become. One for the queue of the highest weight is not among them.
+	Grown func(mailer string, connections, most int)
+
 	// SessionLimit is how many messages a mailer's relay is found to take over one connection; 0: there is no such
 	// limit any more.
 	SessionLimit func(mailer string, messages int)
@@ -82,6 +86,14 @@ func (l observers) connections(mailer string, allowed, wanted int) {
 	for _, o := range l {
 		if o.Connections != nil {
 			o.Connections(mailer, allowed, wanted)
+		}
+	}
+}
+
+func (l observers) grown(mailer string, connections, most int) {
+	for _, o := range l {
+		if o.Grown != nil {
+			o.Grown(mailer, connections, most)
 		}
 	}
 }
@@ -221,19 +233,6 @@ func (r reporter) ended(t *taskMessage, end outcome) {
 	r.observers.outcome(o)
 }
 
-// shownTo is whom a message is for: the first of them, without their names.
-func shownTo(v redact.View, recipients []string) []string {
-	recipients = recipients[:min(len(recipients), maxLogged)]
-	shown := make([]string, len(recipients))
-	for i, r := range recipients {
-		shown[i] = v.Mailbox(r)
-	}
-	return shown
-}
-
-// maxLogged is how many recipients of a message are named. Beyond that there is their number.
-const maxLogged = 10
-
 // logOutcome writes the one line that each try of a message leaves, and one for each
 // recipient who was refused alone.
 func (r reporter) logOutcome(t *taskMessage, o Outcome) {
@@ -257,8 +256,8 @@ func (r reporter) logOutcome(t *taskMessage, o Outcome) {
 		if len(recipients) == 0 {
 			recipients = t.payload.Message.Recipients()
 		}
-		line.Strs("to", shownTo(r.view, recipients))
-		if len(recipients) > maxLogged {
+		line.Strs("to", r.view.Mailboxes(recipients))
+		if len(recipients) > redact.MaxMailboxes {
 			line.Int("recipients", len(recipients))
 		}
 	}
@@ -281,7 +280,7 @@ func (r reporter) logOutcome(t *taskMessage, o Outcome) {
 	}
 	for _, e := range o.Refused {
 		if refused := r.log.Warn(); refused.Enabled() {
-			addFailure(r.view, about(refused).Strs("to", shownTo(r.view, []string{e.Recipient})), e).Msg("recipient refused")
+			addFailure(r.view, about(refused).Strs("to", r.view.Mailboxes([]string{e.Recipient})), e).Msg("recipient refused")
 		}
 	}
 	line.Msg(string(o.Action))

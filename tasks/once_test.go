@@ -11,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/handover"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -39,7 +40,7 @@ func (h *house) again(m *mailer.EmailMessage, o Options, id string, want error) 
 
 // handOverError is how an error of the hand-over reads.
 func handOverError(err error) error {
-	return &mailer.SendError{Class: mailer.Permanent, Step: stepQueue, Err: err}
+	return &mailer.SendError{Class: mailer.Permanent, Step: handover.StepQueue, Err: err}
 }
 
 func (h *house) first(m *mailer.EmailMessage, o Options) (id string) {

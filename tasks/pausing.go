@@ -2,62 +2,13 @@ package tasks
 
 import (
 	"context"
-	"os"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/pauses"
-	"github.com/mailpouch/mailpouch/internal/redisconn"
 )
-
-// PauseTarget is what is paused: a queue, of all mailers or of one; a mailer; or a mailing.
-type PauseTarget = pauses.Target
-
-// Pause is something that is paused, by whom, since when and why.
-type Pause = pauses.Pause
-
-// UnknownTargetError reports a queue or a mailer to be paused that there is none of.
-type UnknownTargetError = pauses.UnknownError
-
-// Pauses stops mail from being sent, and lets it go on. What is paused waits in Redis: no worker begins with it any more, and
-// what one has in hand and not on the wire it gives back at once, untried. Deadlines and ages go on, and what expires becomes
-// a dead letter as always. A Redis that loses its data loses the pauses too, with the mail. It may be used by several goroutines.
-type Pauses struct{ redis redis.UniversalClient }
-
-// NewPauses returns the pauses in the given Redis, which it does not close.
-func NewPauses(client redis.UniversalClient) *Pauses {
-	return &Pauses{redisconn.ForProgram(client)}
-}
-
-// Pause pauses something, in all its parts and for all workers. By and At may be left out. What is paused already stays so, and
-// that pause is returned. A queue or a mailer that Redis knows nothing of is an UnknownTargetError.
-func (p *Pauses) Pause(ctx context.Context, what Pause) (before *Pause, err error) {
-	if what.By == "" {
-		what.By = hostName()
-	}
-	if what.At.IsZero() {
-		what.At = time.Now().UTC().Truncate(time.Millisecond)
-	}
-	return pauses.Set(ctx, p.redis, what)
-}
-
-// Resume ends the pause of exactly that target: what another pause covers too goes on waiting. It is false if there was none.
-func (p *Pauses) Resume(ctx context.Context, what PauseTarget) (bool, error) {
-	return pauses.End(ctx, p.redis, what)
-}
-
-// List returns what is paused, the oldest pause first.
-func (p *Pauses) List(ctx context.Context) ([]Pause, error) { return pauses.List(ctx, p.redis) }
-
-func hostName() string {
-	host, err := os.Hostname()
-	if err != nil {
-		return "unknown host"
-	}
-	return host
-}
 
 // pausing sees to it in a worker that what is paused goes back, and that all parts of a queue are paused as one of them.
 type pausing struct {
@@ -75,8 +26,8 @@ const (
 	allEvery    = 10 // looks are at all queues, the others at those of mailers that have mail
 )
 
-func newPausing(client redis.UniversalClient, cfg WorkerConfig, dispatchers map[string]*dispatcher) *pausing {
-	return &pausing{redis: client, log: *cfg.Logger, dispatchers: dispatchers, known: map[string]bool{}}
+func newPausing(client redis.UniversalClient, log zerolog.Logger, dispatchers map[string]*dispatcher) *pausing {
+	return &pausing{redis: client, log: log, dispatchers: dispatchers, known: map[string]bool{}}
 }
 
 func (p *pausing) run(ctx context.Context) {
@@ -115,7 +66,7 @@ func (p *pausing) names() []string {
 }
 
 // say logs what has been paused, and what goes on.
-func (p *pausing) say(list []Pause) {
+func (p *pausing) say(list []pauses.Pause) {
 	now := map[string]bool{}
 	for _, one := range list {
 		name := one.String()

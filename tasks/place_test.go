@@ -35,7 +35,7 @@ func (h *house) putAsBefore(parts int, o Options, m *mailer.EmailMessage) (id st
 	p.Digest, _ = handover.Digest(p.Message, o)
 	id = handover.OnceID(p.Digest, o)
 	place = wire.QueueName{Queue: "default", Shard: wire.ShardOf(id, parts)}
-	if err := enqueue(h.t.Context(), q.client, p, id, q.taskOptions(place.String(), p.DueAt)...); err != nil {
+	if err := q.client.Enqueue(h.t.Context(), p, id, q.taskOptions(place.String(), p.DueAt)...); err != nil {
 		h.t.Fatal(err)
 	}
 	return id, place

@@ -14,6 +14,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
 // ProcessTask is asynq's handler: it hands a task's message, or messages, to the senders
@@ -52,7 +53,7 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) (err error) {
 	via := w.dispatchers[t.name.Mailer]
 	t.handed = via.handed.begin(t.key, t.queue)
 	defer t.handed.end()
-	if need := t.toRead(); need > 0 {
+	if need := weight.ToRead(t.task.Payload(), t.name.Bulk); need > 0 {
 		inTime, cancel := w.inTime(ctx, t, t.started.Add(w.cfg.TaskTimeout))
 		err = via.roomToRead(inTime, t, need)
 		cancel()
@@ -60,7 +61,7 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) (err error) {
 	if err == nil {
 		err = w.processIn(ctx, t, via)
 	}
-	t.unread()
+	t.read.Release()
 	switch {
 	case ctx.Err() != nil, errors.Is(err, errNotOurs): // the task is not ours any more
 	case errors.Is(err, errGivenBack):
@@ -163,7 +164,7 @@ func diedOf(times int) error {
 
 // processBulkAlone runs a bulk task message by message.
 func (w *Worker) processBulkAlone(ctx context.Context, t *taskMessage, lost int) error {
-	lines := slices.Collect(w.client.codec.Lines(t.task.Payload()))
+	lines := slices.Collect(w.codec.Lines(t.task.Payload()))
 	r := &bulkRun{w: w, task: t, messages: make([]*taskMessage, len(lines))}
 	defer r.endSpans()
 	for i := range lines {

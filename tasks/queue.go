@@ -14,10 +14,14 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/blobstore"
+	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/once"
+	"github.com/mailpouch/mailpouch/tasks/internal/producer"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
 // QueueConfig configures a Queue. The zero value is usable.
@@ -65,7 +69,7 @@ type QueueConfig struct {
 // be used by several goroutines.
 type Queue struct {
 	redis  redis.UniversalClient
-	client *producer
+	client *producer.Producer
 	cfg    QueueConfig
 	open   *atomic.Bool
 	queues *knownQueues
@@ -85,7 +89,7 @@ func NewQueue(client redis.UniversalClient, cfg QueueConfig) *Queue {
 	cfg.BulkSize = cmp.Or(cfg.BulkSize, 100)
 	cfg.IdempotencyWindow = cmp.Or(cfg.IdempotencyWindow, 24*time.Hour)
 	client = redisconn.ForProgram(client)
-	return &Queue{redis: client, client: newProducer(client), cfg: cfg, open: new(atomic.Bool), queues: new(knownQueues)}
+	return &Queue{redis: client, client: producer.New(client), cfg: cfg, open: new(atomic.Bool), queues: new(knownQueues)}
 }
 
 // With returns a queue that hands over with these options. What they leave open is as q has it.
@@ -251,14 +255,14 @@ func (q *Queue) CheckSize(m *mailer.EmailMessage) error {
 	if q.cfg.MaxMessageSize <= 0 {
 		return nil
 	}
-	return checkSize(m, q.cfg.MaxMessageSize)
+	return weight.Check(m, q.cfg.MaxMessageSize)
 }
 
 // handOver enqueues a task and returns its ID. With a key the ID derives from that, and
 // may be the one of the task that an earlier hand-over of the same message made.
 func (q *Queue) handOver(ctx context.Context, p *wire.Payload) mailer.Result {
 	var id string
-	err := q.client.versions.fit(ctx, p)
+	err := q.client.Fit(ctx, p)
 	if err != nil {
 		return mailer.Result{Err: err}
 	}
@@ -269,7 +273,7 @@ func (q *Queue) handOver(ctx context.Context, p *wire.Payload) mailer.Result {
 		name := q.queueOf(id)
 		err = traced(ctx, q.cfg.Tracer, name.Queue, id, func(ctx context.Context, headers map[string]string) error {
 			p.Headers = headers
-			return enqueue(ctx, q.client, p, id, q.taskOptions(name.String(), p.DueAt)...)
+			return q.client.Enqueue(ctx, p, id, q.taskOptions(name.String(), p.DueAt)...)
 		})
 	}
 	if err != nil {
@@ -290,15 +294,15 @@ func (q *Queue) handOverOnce(ctx context.Context, p *wire.Payload) (string, erro
 		return "", redisconn.NotQueued(ctx, err)
 	}
 	opts := q.taskOptions(name.String(), p.DueAt)
-	t := onceTask{
-		redis: q.redis, place: name, others: others, id: id, using: o.Using, key: o.IdempotencyKey, digest: p.Digest,
-		held: q.heldFor(), kept: max(time.Until(p.DueAt), 0) + replayedFor + handover.Kept(o, q.cfg.IdempotencyWindow),
+	t := once.Task{
+		Redis: q.redis, Place: name, Others: others, ID: id, Using: o.Using, Key: o.IdempotencyKey, Digest: p.Digest,
+		Held: q.heldFor(), Kept: max(time.Until(p.DueAt), 0) + once.ReplayedFor + handover.Kept(o, q.cfg.IdempotencyWindow),
 	}
 	look := len(p.Blobs) > 0 // big attachments need not travel twice
-	id, err = t.handOver(ctx, look, func(id string) error {
+	id, err = t.HandOver(ctx, look, func(id string) error {
 		return traced(ctx, q.cfg.Tracer, name.Queue, id, func(ctx context.Context, headers map[string]string) error {
 			p.Headers = headers
-			return put(ctx, q.client, p, id, opts...)
+			return q.client.Put(ctx, p, id, opts...)
 		})
 	})
 	if err != nil {
@@ -338,7 +342,7 @@ func (k *knownQueues) matching(ctx context.Context, client redis.UniversalClient
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.asked.IsZero() || time.Since(k.asked) > knownFor {
-		names, err := queueNames(ctx, client)
+		names, err := find.Queues(ctx, client)
 		if err != nil {
 			return nil, err
 		}
@@ -357,7 +361,7 @@ func (k *knownQueues) matching(ctx context.Context, client redis.UniversalClient
 // already is success, as for enqueue.
 func (q *Queue) handOverMany(ctx context.Context, payloads []*wire.Payload, id string) error {
 	for _, p := range payloads {
-		if err := q.client.versions.fit(ctx, p); err != nil {
+		if err := q.client.Fit(ctx, p); err != nil {
 			return err
 		}
 	}
@@ -365,7 +369,7 @@ func (q *Queue) handOverMany(ctx context.Context, payloads []*wire.Payload, id s
 	name.Bulk = true
 	err := traced(ctx, q.cfg.Tracer, name.Queue, id, func(ctx context.Context, headers map[string]string) error {
 		payloads[0].Headers = headers
-		return putBulk(ctx, q.client, payloads, id, q.taskOptions(name.String(), payloads[0].DueAt)...)
+		return q.client.PutBulk(ctx, payloads, id, q.taskOptions(name.String(), payloads[0].DueAt)...)
 	})
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
 		return nil
@@ -375,7 +379,7 @@ func (q *Queue) handOverMany(ctx context.Context, payloads []*wire.Payload, id s
 
 // heldFor is how long a worker can still have a task that was cancelled: by its own settings, which a program
 // does not know, and none holds one for a day.
-func (q *Queue) heldFor() time.Duration { return max(2*q.cfg.TaskTimeout, heldAtMost) }
+func (q *Queue) heldFor() time.Duration { return max(2*q.cfg.TaskTimeout, once.HeldAtMost) }
 
 // taskOptions are asynq's options of a task in the given queue.
 func (q *Queue) taskOptions(queue string, due time.Time) []asynq.Option {

@@ -16,7 +16,7 @@ func BenchmarkRecord(b *testing.B) {
 	keeper := history.NewKeeper(redistest.Start(b, redistest.Options{}).Client(b), History{}.config(), zerolog.Nop())
 	keeper.Look(b.Context())
 	r := recorder{keeper: keeper}
-	d := &delivery{message: letters(1)[0].WithDefaults(mailer.Defaults{Hostname: "app.example.com"}), noted: noted{id: "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}}
+	d := &delivery{message: mails(1)[0].WithDefaults(mailer.Defaults{Hostname: "app.example.com"}), noted: noted{id: "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}}
 	d.attempt.Now = time.Now()
 	d.outcome.result.Reply = "250 2.0.0 Ok: queued as 4F1B2C3D5E"
 	size := 0

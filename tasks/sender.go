@@ -34,10 +34,11 @@ type sender struct {
 	ledger       *ledger
 	policy       policy
 	batchSize    int
+	most         int           // of messages in the next batch
 	batchTimeout time.Duration // after that no message of a batch begins
 	turnPatience time.Duration // how long a message may take until others may have those behind it
 	openPatience time.Duration
-	inHand       func() int // tasks that handlers have
+	inHand       func() int // messages that handlers have
 	opened       error      // why there is no connection for the batch
 	observers    observers
 	tracer       Tracer
@@ -133,8 +134,10 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 	}
 	for {
 		if !s.session.pending() {
+			s.rest()
 			s.conn.await(stop, work)
 		}
+		s.most = s.evenPart()
 		first, second, changed := s.channels()
 		batch := s.take(s.add(nil, s.remaining), first)
 		if len(batch) == 0 {
@@ -145,8 +148,19 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 			if len(batch) == 0 {
 				continue
 			}
+			s.most = s.evenPart() // there may be more by now
+			batch = s.add(batch, s.remaining)
 		}
 		return s.take(s.take(batch, first), second)
+	}
+}
+
+// rest closes the connection if there are enough without it.
+func (s *sender) rest() {
+	if len(s.remaining) == 0 && s.conn.rests() {
+		s.closes()
+		s.session.begin("")
+		s.conn.rest()
 	}
 }
 
@@ -178,7 +192,7 @@ func (s *sender) wait(stop context.Context, first, second chan []*delivery, chan
 // channels are those to take from. A sender that is dedicated to one takes from the other too while the relay
 // allows no connection but its own; changed, for such a sender, is closed when that may have changed.
 func (s *sender) channels() (first, second chan []*delivery, changed <-chan struct{}) {
-	first, second = s.normal, s.priority
+	first, second, changed = s.normal, s.priority, s.conn.mayRest()
 	if s.dedicated && !s.probing { // a probe takes what there is
 		var all bool
 		if all, changed = s.conn.servesAll(); !all {
@@ -194,9 +208,17 @@ func (s *sender) channels() (first, second chan []*delivery, changed <-chan stru
 // quietFor is how long a relay that may be back waits for a message, until nothing is held any more: there is none.
 const quietFor = time.Second
 
+// evenPart is how many messages a batch has at most: as many as the worker has in hand for each connection. If one took
+// all that waits, the others would have nothing when they are through, and the last messages of a queue would go out over few
+// connections.
+func (s *sender) evenPart() int {
+	connections := s.conn.pool.shared()
+	return min(max((s.inHand()+connections-1)/connections, 1), s.batchSize)
+}
+
 // take adds what is waiting, up to a batch.
 func (s *sender) take(batch []*delivery, from chan []*delivery) []*delivery {
-	for len(batch) < s.batchSize {
+	for len(batch) < s.most {
 		select {
 		case deliveries := <-from:
 			batch = s.add(batch, s.from(from, deliveries))
@@ -217,7 +239,7 @@ func (s *sender) from(channel chan []*delivery, deliveries []*delivery) []*deliv
 
 // add adds deliveries to a batch. Those that are too many for it wait for the next one.
 func (s *sender) add(batch, deliveries []*delivery) []*delivery {
-	n := min(s.batchSize-len(batch), len(deliveries))
+	n := min(max(max(s.most, 1)-len(batch), 0), len(deliveries))
 	s.remaining = deliveries[n:]
 	return append(batch, deliveries[:n]...)
 }
@@ -270,6 +292,10 @@ func (s *sender) ready(stop, work context.Context) bool {
 		if !probe {
 			return true
 		}
+		if s.conn.rests() { // another one probes
+			s.breaker.due()
+			return true
+		}
 		if err := s.conn.Open(work); err != nil {
 			s.stillHeld(err)
 			continue
@@ -312,9 +338,9 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 	var reason, away error
 	judge := func(group []mailer.Report, late []*delivery) {
 		s.busy.note(time.Now())
-		if slices.ContainsFunc(group, func(r mailer.Report) bool { return r.Err == nil && !r.Skipped }) {
+		if n := accepted(group); n > 0 {
 			s.breaker.accepted()
-			s.conn.pool.hasAccepted()
+			s.conn.pool.hasAccepted(n)
 		}
 		ended, waiting := make([]*delivery, 0, len(group)), []*delivery(nil)
 		for _, r := range group {
@@ -380,6 +406,17 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 		s.takesNone(reason)
 	}
 	return append(held, untried...)
+}
+
+// accepted is how many messages of a group the relay has accepted.
+func accepted(group []mailer.Report) int {
+	n := 0
+	for _, r := range group {
+		if r.Err == nil && !r.Skipped {
+			n++
+		}
+	}
+	return n
 }
 
 // within is the context of a batch. It has no deadline for a backend that is asked before each message: that limits each step

@@ -16,6 +16,8 @@ import (
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/letters"
+	"github.com/mailpouch/mailpouch/tasks/internal/once"
 )
 
 // processOne runs a task of one message.
@@ -34,7 +36,7 @@ func (w *Worker) processOne(ctx context.Context, t *taskMessage) error {
 	}
 	w.recorder.record(ctx, t, o)
 	if o.verdict.Action == complete || o.verdict.Action == drop {
-		w.blobs.ended(t.key, t.payload)
+		w.blobs.Ended(t.key, t.payload)
 	}
 	if !t.reported() {
 		w.ended(t, o)
@@ -47,7 +49,7 @@ func (w *Worker) try(ctx context.Context, t *taskMessage) (outcome, error) {
 	if reason := t.task.Headers()[wire.HeaderDied]; reason != "" {
 		return dead(errors.New(reason)), nil
 	}
-	p, err := w.client.codec.Decode(t.task.Payload(), t.task.Headers())
+	p, err := w.codec.Decode(t.task.Payload(), t.task.Headers())
 	if err != nil {
 		return dead(err), nil
 	}
@@ -134,7 +136,7 @@ func (w *Worker) fill(ctx context.Context, t *taskMessage, via *dispatcher, p *w
 	}
 	ctx, cancel := via.untilBack(ctx, t)
 	defer cancel()
-	return w.blobs.fill(ctx, p)
+	return w.blobs.Fill(ctx, p)
 }
 
 // outOfTime is what becomes of a message that does not come to the wire: it has expired, or it is given back.
@@ -203,7 +205,7 @@ func (w *Worker) forward(ctx context.Context, t *taskMessage, via *dispatcher) (
 	to := t.name
 	to.Mailer = via.mailer
 	// If it was there before, and its worker died when it had put it there, it may have been cancelled.
-	if cancelled, err := wasTakenBack(ctx, w.redis, to, t.base()); err != nil || cancelled {
+	if cancelled, err := once.WasTakenBack(ctx, w.redis, to, t.base()); err != nil || cancelled {
 		return outcome{verdict: verdict{Action: drop}}, err
 	}
 	opts, err := w.movingOptions(t, to)
@@ -211,7 +213,7 @@ func (w *Worker) forward(ctx context.Context, t *taskMessage, via *dispatcher) (
 		return o, err
 	}
 	if t.payload.Digest == "" {
-		err = enqueue(ctx, w.client, t.payload, t.id, opts...)
+		err = w.client.Enqueue(ctx, t.payload, t.id, opts...)
 	} else {
 		err = w.forwardOnce(ctx, t, to, opts)
 	}
@@ -224,12 +226,12 @@ func (w *Worker) forward(ctx context.Context, t *taskMessage, via *dispatcher) (
 // forwardOnce puts a message that is to be handed over once where its mailer's are. If that has
 // it already, even as a dead letter, nothing is left to do.
 func (w *Worker) forwardOnce(ctx context.Context, t *taskMessage, to wire.QueueName, opts []asynq.Option) error {
-	once := onceTask{
-		redis: w.redis, place: to, id: t.id, key: t.id, using: t.payload.Using, digest: t.payload.Digest,
-		held: heldAtMost, kept: w.cfg.MaxAge + replayedFor,
+	task := once.Task{
+		Redis: w.redis, Place: to, ID: t.id, Key: t.id, Using: t.payload.Using, Digest: t.payload.Digest,
+		Held: once.HeldAtMost, Kept: w.cfg.MaxAge + once.ReplayedFor,
 	}
-	_, err := once.handOver(ctx, false, func(id string) error { return put(ctx, w.client, t.payload, id, opts...) })
-	if dead := new(DeadLetterError); errors.As(err, &dead) {
+	_, err := task.HandOver(ctx, false, func(id string) error { return w.client.Put(ctx, t.payload, id, opts...) })
+	if dead := new(mailer.DeadLetterError); errors.As(err, &dead) {
 		return nil
 	}
 	return err
@@ -260,7 +262,7 @@ func (w *Worker) settle(ctx context.Context, t *taskMessage, o outcome) (outcome
 		}
 	}
 	if o.verdict.Action == deadLetter {
-		return o, rescue(ctx, w.redis, t.queue, t.id, redact.Reason(o.verdict.Reason.Error(), true))
+		return o, letters.Rescue(ctx, w.redis, t.queue, t.id, redact.Reason(o.verdict.Reason.Error(), true))
 	}
 	if o.verdict.Action == retry {
 		w.noteTry(ctx, t, o.verdict.Reason)
@@ -330,8 +332,9 @@ return 0`
 
 // noteTry notes a try that has failed, for people who look at the message. It is no harm if that cannot be done.
 func (w *Worker) noteTry(ctx context.Context, t *taskMessage, reason error) {
-	if n := t.tries() + 1; n <= maxTries {
-		_ = w.redis.Eval(ctx, noteTryScript, []string{t.key}, tryField(n), tryOf(n, time.Now(), reason).encode()).Err()
+	if n := t.tries() + 1; n <= letters.MaxTries {
+		field, note := letters.TryNote(n, time.Now(), reason)
+		_ = w.redis.Eval(ctx, noteTryScript, []string{t.key}, field, note).Err()
 	}
 }
 
@@ -340,9 +343,10 @@ func (w *Worker) noteTry(ctx context.Context, t *taskMessage, reason error) {
 func (w *Worker) awaitRetry(ctx context.Context, t *taskMessage, suffix string, reason error) {
 	name := t.name
 	name.Bulk = false
-	n, now := t.tries()+1, time.Now()
+	now := time.Now()
+	field, note := letters.TryNote(t.tries()+1, now, reason)
 	_ = asynqbatch.AwaitRetry(ctx, w.redis, name.String(), t.payload.BaseID(t.id)+suffix, redact.Reason(reason.Error(), false), now,
-		tryField(n), tryOf(n, now, reason).encode())
+		field, note)
 }
 
 // enqueueRemainder enqueues what is left of a message as a task of its own, which waits
@@ -351,5 +355,5 @@ func (w *Worker) enqueueRemainder(ctx context.Context, t *taskMessage, p *wire.P
 	name := t.name
 	name.Bulk = false
 	opts = append(opts, asynq.Queue(name.String()), asynq.MaxRetry(t.maxRetry+spareRetry), asynq.Timeout(t.timeout))
-	return enqueue(ctx, w.client, p, t.payload.BaseID(t.id)+suffix, opts...)
+	return w.client.Enqueue(ctx, p, t.payload.BaseID(t.id)+suffix, opts...)
 }

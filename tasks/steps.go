@@ -16,6 +16,7 @@ import (
 //	look       may the message be sent? Is its queue, or its mailing, paused?
 //	mark       and from now on it may have been: too late to cancel
 //	accepted   the relay has it: end the task, or write an entry
+//	next       accepted, and mark of another message of the same task: one look, and one command that writes
 //	release    take the mark back: the relay has taken nothing
 //	decide     the message ends, or moves on, without being on the wire: too late to cancel
 //	leave      the same for a message that leaves its bulk task, with how it goes on
@@ -25,6 +26,7 @@ const (
 	stepLook     = "look"
 	stepMark     = "mark"
 	stepAccepted = "accepted"
+	stepNext     = "next"
 	stepRelease  = "release"
 	stepDecide   = "decide"
 	stepLeave    = "leave"
@@ -59,6 +61,19 @@ const lookFirst = `
 const lookOnce = lookFirst + `
   if has[5] and args[4] ~= "" and has[5] ~= args[4] then return "` + sayBegun + `" end`
 
+// markFirst is how mark begins. It may have been marked before, when it was not written yet.
+const markFirst = lookOnce + `
+  local wire = "` + wire.FieldWire + `" .. args[1]
+  local what = paused(args[5])
+  if what then
+    if call("HGET", task.key, wire) == args[3] then call("HDEL", task.key, wire) end
+    if has[5] and has[5] == args[4] then call("HDEL", task.key, "` + wire.FieldBegun + `" .. args[1]) end
+    return "` + sayPaused + `" .. what
+  end`
+
+// touchedFields are those that say what has become of a message.
+func touchedFields() []string { return []string{wire.FieldSent, wire.FieldCancelled, wire.FieldBegun} }
+
 // steps are the functions, by their names.
 func steps() map[string]string {
 	return map[string]string{
@@ -78,28 +93,34 @@ func steps() map[string]string {
   local what = paused(args[5])
   if what then return "` + sayPaused + `" .. what end
   return ""`,
-		// It may have been marked before, when it was not written yet.
-		stepMark: lookOnce + `
-  local wire = "` + wire.FieldWire + `" .. args[1]
-  local what = paused(args[5])
-  if what then
-    if call("HGET", task.key, wire) == args[3] then call("HDEL", task.key, wire) end
-    if has[5] and has[5] == args[4] then call("HDEL", task.key, "` + wire.FieldBegun + `" .. args[1]) end
-    return "` + sayPaused + `" .. what
-  end
+		stepMark: markFirst + `
   if args[4] == "" then call("HSET", task.key, wire, args[3])
   else call("HSET", task.key, wire, args[3], "` + wire.FieldBegun + `" .. args[1], args[4]) end
   renew(task)
   return ""`,
 		// An entry is written also if the task is another worker's by now, if it is that of the generation args[3] still.
 		stepAccepted: `
-  local has = look(task, "` + wire.FieldWire + `" .. args[1])
+  look(task)
   keep(task)
   if not task.there then return "` + sayGone + `" end
   if args[4] == "1" and task.ours and task.ends and finish(task) then return "" end
-  local sent = "` + wire.FieldSent + `" .. args[1]
+  local sent, wire = "` + wire.FieldSent + `" .. args[1], "` + wire.FieldWire + `" .. args[1]
   if task.ours then call("HSET", task.key, sent, args[2])
-  elseif string.sub(has[3] or "", 1, #args[3]) == args[3] then call("HSETNX", task.key, sent, args[2]) end
+  elseif string.sub(call("HGET", task.key, wire) or "", 1, #args[3]) == args[3] then call("HSETNX", task.key, sent, args[2]) end
+  return ""`,
+		// The first three arguments are those of accepted, and the others those of mark without the token of at_most_once.
+		stepNext: `
+  local before, args = args, {args[4], args[5], args[6], "", args[7]}
+  local function doubt()` + markFirst + `
+  end
+  local said = doubt()
+  if said then
+    steps["` + stepAccepted + `"](task, {before[1], before[2], before[3], ""})
+    return said
+  end
+  keep(task)
+  call("HSET", task.key, "` + wire.FieldSent + `" .. before[1], before[2], "` + wire.FieldWire + `" .. args[1], args[3])
+  renew(task)
   return ""`,
 		stepRelease: `
   for name, token in pairs({["` + wire.FieldWire + `"] = args[2], ["` + wire.FieldBegun + `"] = args[3]}) do
@@ -124,4 +145,5 @@ func steps() map[string]string {
 type records interface {
 	Do(ctx context.Context, wanted []asynqbatch.Step) []asynqbatch.Answer
 	Sure(key string) bool
+	Fresh(key string) bool
 }

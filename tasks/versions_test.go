@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -18,6 +19,8 @@ import (
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/producer"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
 // announce says that workers live that read these versions. 0 is a worker of the time when none said that.
@@ -180,22 +183,6 @@ func TestVersions_asks(t *testing.T) {
 	}
 }
 
-// What is known is believed for a while, and then asked again.
-func TestVersions_forgets(t *testing.T) {
-	t.Parallel()
-	server := redistest.Start(t, redistest.Options{})
-	client := server.Client(t)
-	v := &versions{redis: client}
-	if got := v.reads(t.Context()); got != (presence.Reads{Lowest: wire.Newest, Highest: wire.Newest}) {
-		t.Errorf("without a worker they read %+v", got)
-	}
-	announce(t, client, 0)
-	v.until = time.Now()
-	if got := v.reads(t.Context()); got != (presence.Reads{Lowest: 1, Highest: 1}) {
-		t.Errorf("an old worker reads %+v", got)
-	}
-}
-
 // used is how many bytes Redis has in use.
 func used(t *testing.T, client redis.UniversalClient) int {
 	t.Helper()
@@ -324,7 +311,7 @@ func TestWorker_damaged(t *testing.T) {
 	data[len(data)-1] ^= 1
 	for id, kind := range map[string]string{"one": wire.TaskType, "many": wire.TaskTypeBulk} {
 		queue := map[string]string{"one": "default", "many": "default:mass"}[id]
-		if err := putTask(t.Context(), newProducer(h.Client(t)), asynq.NewTask(kind, data), id, asynq.Queue(queue)); err != nil {
+		if err := producer.New(h.Client(t)).PutTask(t.Context(), asynq.NewTask(kind, data), id, asynq.Queue(queue)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -349,35 +336,38 @@ func TestDispatcher_roomToRead(t *testing.T) {
 		}
 		return &taskMessage{task: asynq.NewTask(wire.TaskType, data), name: wire.QueueName{Queue: "default"}, handed: new(handedTask), payload: p}
 	}
+	toRead := func(t *taskMessage) int { return weight.ToRead(t.task.Payload(), t.name.Bulk) }
 	synctest.Test(t, func(t *testing.T) {
 		l := bareDispatcher(4, WorkerConfig{Queues: weights, Memory: 160_000_000})
 		one, two, small := packed(10_000_000), packed(10_000_000), packed(50_000)
-		if n := small.toRead(); n != 0 {
+		if n := toRead(small); n != 0 {
 			t.Errorf("a small one takes %d bytes", n)
 		}
-		if n := one.toRead(); n < 45_000_000 || n > 46_000_000 {
+		if n := toRead(one); n < 45_000_000 || n > 46_000_000 {
 			t.Errorf("it takes %d bytes, want four and a half times as many as it has", n)
 		}
-		if err := l.roomToRead(t.Context(), one, one.toRead()); err != nil {
+		if err := l.roomToRead(t.Context(), one, toRead(one)); err != nil {
 			t.Fatal(err)
 		}
 		if _, ok := l.room(t.Context(), one, one); !ok {
 			t.Error("no room for the message that was read")
 		}
 		read := make(chan error, 1)
-		go func() { read <- l.roomToRead(t.Context(), two, 2*two.toRead()) }()
+		go func() { read <- l.roomToRead(t.Context(), two, 2*toRead(two)) }()
 		synctest.Wait()
 		select {
 		case err := <-read:
 			t.Errorf("there is room for both: %v", err)
 		default:
 		}
-		one.unread()
+		one.read.Release()
 		if err := <-read; err != nil {
 			t.Error(err)
 		}
-		two.unread()
-		if left := l.memory.left; !left.TryAcquire(l.memory.size) {
+		two.read.Release()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, ok := l.memory.Take(ctx, 1<<40); !ok { // all of it
 			t.Error("not all was given back")
 		}
 	})

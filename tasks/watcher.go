@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/presence"
 	"github.com/mailpouch/mailpouch/internal/queuewatch"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -135,7 +137,7 @@ func (w *watcher) describe(since time.Duration) {
 	w.self.Held = nil
 	for name, d := range w.dispatchers {
 		if d.held() != nil {
-			w.self.Held = append(w.self.Held, mailerName(name))
+			w.self.Held = append(w.self.Held, cmp.Or(name, handover.DefaultMailer))
 		}
 	}
 	slices.Sort(w.self.Held)

@@ -15,24 +15,28 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
+	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/sweep"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks/internal/producer"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
 // Worker takes messages from the queue and delivers them.
 type Worker struct {
 	cfg         WorkerConfig
 	redis       redis.UniversalClient
-	client      *producer
+	client      *producer.Producer
+	codec       wire.Codec
 	policy      policy
 	asynq       *asynqbatch.Client
 	ledger      *ledger
 	history     *history.Keeper
 	recorder    recorder
-	blobs       contents
+	blobs       producer.Contents
 	dispatchers map[string]*dispatcher // by mailer
 	inFlight    inFlight
 	rounds      *rounds
@@ -57,8 +61,8 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	w := &Worker{
 		cfg:         cfg,
 		redis:       client,
-		client:      newProducer(client),
-		blobs:       newContents(client, cacheSize(cfg.Memory), *cfg.Logger),
+		client:      producer.New(client),
+		blobs:       producer.NewContents(client, weight.CacheSize(cfg.Memory), *cfg.Logger),
 		policy:      policy{deliverypolicy.Policy{RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, MaxAge: cfg.MaxAge}},
 		dispatchers: map[string]*dispatcher{},
 		isolation:   newIsolation(client, *cfg.Logger),
@@ -72,7 +76,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		w.recorder = recorder{keeper: w.history}
 	}
 	w.asynq = asynqbatch.New(client, asynqbatch.Config{
-		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, Steps: steps(), Fetched: w.isolation.fetched, Logger: *cfg.Logger, Clock: cfg.clock,
+		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, TouchedFields: touchedFields(), Steps: steps(), Fetched: w.isolation.fetched, Logger: *cfg.Logger, Clock: cfg.clock,
 		History: kept,
 		Asleep:  w.watch.queues.Asleep, Took: w.watch.queues.Took,
 	})
@@ -87,10 +91,11 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	}
 	senders := 0
 	for _, d := range w.dispatchers {
-		if err := d.addSenders(client, w.policy, w.ledger, senders); err != nil {
+		numbers, err := d.addSenders(client, w.policy, w.ledger, senders)
+		if err != nil {
 			return nil, fmt.Errorf("tasks: backend: %w", err)
 		}
-		senders += len(d.senders)
+		senders += numbers
 	}
 	return w, nil
 }
@@ -148,7 +153,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	keeping, letGo := context.WithCancel(context.WithoutCancel(ctx))
 	defer letGo()
 	var keeper sync.WaitGroup
-	keeper.Go(func() { w.blobs.store.Run(keeping) })
+	keeper.Go(func() { w.blobs.Run(keeping) })
 	keeper.Go(func() { w.history.Run(ctx) })
 	keeper.Go(func() { watchSkew(keeping, w.redis, w.cfg.Observers, *w.cfg.Logger) })
 	keeper.Go(func() {
@@ -159,7 +164,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	var watching sync.WaitGroup
 	watching.Go(func() { w.watch.run(ctx) })
-	watching.Go(func() { newPausing(w.redis, w.cfg, w.dispatchers).run(ctx) })
+	watching.Go(func() { newPausing(w.redis, *w.cfg.Logger, w.dispatchers).run(ctx) })
 	w.log.Info().Int("connections", w.cfg.Connections).Int("batch_size", w.cfg.BatchSize).Msg("worker started")
 
 	<-ctx.Done()
@@ -342,9 +347,9 @@ func skew(ctx context.Context, client redis.UniversalClient, now func() time.Tim
 func recordBuried(ctx context.Context, client redis.UniversalClient, queue string, ids []string) {
 	place := wire.ParseQueueName(queue)
 	for _, id := range ids {
-		if records, err := readRecords(ctx, client, id, place); err == nil && len(records) > 0 {
+		if records, err := find.Records(ctx, client, id, place); err == nil && len(records) > 0 {
 			r := records[0]
-			history.Ended(ctx, client, queue, id, r.Type, r.Payload, history.Dead, reasonOf(r.reason, r.LastError))
+			history.Ended(ctx, client, queue, id, r.Type, r.Payload, history.Dead, r.Reason())
 		}
 	}
 }

@@ -480,7 +480,7 @@ func TestWorker_deadline(t *testing.T) {
 	h := newHouse(t, redistest.Options{})
 	past := time.Now().Add(-time.Second)
 	p := &wire.Payload{Meta: wire.Meta{DueAt: past.Add(-time.Minute), Deadline: &past}, Message: message("ann@example.com").WithDefaults(mailer.Defaults{})}
-	if err := enqueue(t.Context(), h.queue.client, p, "late"); err != nil {
+	if err := h.queue.client.Enqueue(t.Context(), p, "late"); err != nil {
 		t.Fatal(err)
 	}
 	h.start(h.config())

@@ -11,6 +11,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
 // WorkerConfig configures a Worker. Connect is required; the rest has defaults.
@@ -28,7 +29,13 @@ type WorkerConfig struct {
 	// weight alone, opened when that has mail.
 	Queues      map[string]int
 	Connections int // to the default mailer's relay: 4 if zero
-	BatchSize   int // messages a connection takes at once, at most: 100 if zero
+
+	// ConnectionsMax is how many connections a mailer's may become by themselves, by its name, "" for the default one: one more
+	// a second while mail waits and they bring more, fewer again when they have nothing to do. Those of a mailer that is not in
+	// it keep their number, and so they do if that is not lower.
+	ConnectionsMax map[string]int
+
+	BatchSize int // messages a connection takes at once, at most: 100 if zero
 
 	// Concurrency is how many tasks wait in the worker or are on the wire at once, for each
 	// mailer: Connections*BatchSize if zero, but half of that, and at least 400, where it is more than 400.
@@ -129,7 +136,7 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 		c.BatchSize = 100
 	}
 	if c.Memory == 0 {
-		c.Memory = defaultMemory
+		c.Memory = weight.DefaultMemory
 	}
 	if c.Shards == 1 {
 		c.Shards = 0 // in one piece

@@ -479,16 +479,12 @@ func TestBackend_inDoubt(t *testing.T) {
 			cfg.Window, cfg.WindowBytes = tt.window, tt.octets
 			var mu sync.Mutex
 			written, reported, most, groups := 0, 0, 0, 0
-			dial := cfg.Dial
-			cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
-				c, err := dial(ctx, network, addr)
-				return &watchedConn{c, func(octets []byte) {
-					mu.Lock()
-					defer mu.Unlock()
-					written += bytes.Count(octets, []byte(" LAST\r\n")) + bytes.Count(octets, []byte("\r\n.\r\n"))
-					most = max(most, written-reported)
-				}}, err
-			}
+			witness(&cfg, func(octets []byte) {
+				mu.Lock()
+				defer mu.Unlock()
+				written += bytes.Count(octets, []byte(" LAST\r\n")) + bytes.Count(octets, []byte("\r\n.\r\n"))
+				most = max(most, written-reported)
+			})
 			newBackend(t, cfg).SendBatch(t.Context(), mailer.Batch{Messages: letters(12), Report: func(group []mailer.Report) {
 				synctest.Wait() // until the client has done all that it will do without our return
 				mu.Lock()
@@ -506,6 +502,15 @@ func TestBackend_inDoubt(t *testing.T) {
 				t.Error("each message reported by itself, though several were answered meanwhile")
 			}
 		})
+	}
+}
+
+// witness has all seen that is written to a connection.
+func witness(cfg *Config, watch func(octets []byte)) {
+	dial := cfg.Dial
+	cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		return &watchedConn{c, watch}, err
 	}
 }
 

@@ -179,20 +179,7 @@ func TestBackend_LMTP(t *testing.T) {
 		{"all refused at RCPT", func(at event) string {
 			return map[string]string{"RCPT": "550 5.1.1 who?"}[at.step]
 		}, "permanent", "a@x permanent, b@x permanent, c@x permanent", 1},
-		{"two at a time", func() func(at event) string {
-			n := 0
-			return func(at event) string {
-				switch at.step {
-				case "MAIL":
-					n = 0
-				case "RCPT":
-					if n++; n > 2 {
-						return "452 4.5.3 too many"
-					}
-				}
-				return ""
-			}
-		}(), "sent", "", 1},
+		{"two at a time", twoAtATime(), "sent", "", 1},
 	} {
 		for _, offers := range [][]string{nil, {"PIPELINING", "CHUNKING"}} {
 			t.Run(fmt.Sprintf("%s/%v", tt.name, offers), func(t *testing.T) {

@@ -62,3 +62,15 @@ func TestMail_Render_attachment(t *testing.T) {
 		t.Errorf("parts %q", kinds)
 	}
 }
+
+func TestBody(t *testing.T) {
+	if n := len(baseline.Body(7)); n < 1900 || n > 2100 {
+		t.Errorf("a mail has %d bytes, want about 2,000", n)
+	}
+	if n := len(baseline.HTML(7)); n < 19_000 || n > 21_000 {
+		t.Errorf("a newsletter has %d bytes, want about 20,000", n)
+	}
+	if baseline.Body(1) == baseline.Body(2) {
+		t.Error("two mails have the same text")
+	}
+}

@@ -1,8 +1,10 @@
 package harness
 
 import (
+	"runtime"
 	"slices"
 	"testing"
+	"time"
 )
 
 func TestParseInfo(t *testing.T) {
@@ -37,5 +39,20 @@ func TestProcess(t *testing.T) {
 	})
 	if err == nil || err.Error() != "case: sh: exit status 3\nsh said:\nnothing" {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestProcess_Used(t *testing.T) {
+	err := Run(t.Context(), "case", Programs{}, func(b *Bench) {
+		p := Start(b, "/bin/sh", []string{"-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"})
+		if peak := p.Wait(b); runtime.GOOS == "linux" && peak <= 0 {
+			t.Errorf("it had %d bytes", peak)
+		}
+		if used := p.Used(); used <= 0 || used > time.Minute {
+			t.Errorf("it used %v", used)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

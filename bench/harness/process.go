@@ -18,18 +18,24 @@ const processTimeout = 30 * time.Second
 
 // Programs are the paths of the programs that are measured.
 type Programs struct {
-	Worker string // cmd/worker
-	Peer   string // bench/peer
+	Worker  string // cmd/worker
+	Enqueue string // cmd/enqueue
+	Peer    string // bench/peer
+	BullMQ  string // the directory bench/peer/bullmq
 }
 
 // Build builds the programs of the tree that is at root into dir.
 func Build(ctx context.Context, root, dir string) (Programs, error) {
-	p := Programs{Worker: filepath.Join(dir, "worker"), Peer: filepath.Join(dir, "peer")}
+	p := Programs{
+		Worker: filepath.Join(dir, "worker"), Enqueue: filepath.Join(dir, "enqueue"), Peer: filepath.Join(dir, "peer"),
+		BullMQ: filepath.Join(root, "bench", "peer", "bullmq"),
+	}
 	for _, build := range []struct{ in, pkg, out string }{
 		{root, "./cmd/worker", p.Worker},
+		{root, "./cmd/enqueue", p.Enqueue},
 		{filepath.Join(root, "bench"), "./peer", p.Peer},
 	} {
-		c := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", build.out, build.pkg) //nolint:gosec // two fixed packages
+		c := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", build.out, build.pkg) //nolint:gosec // fixed packages
 		c.Dir = build.in
 		c.Env = append(c.Environ(), "CGO_ENABLED=0") // as "make build" does
 		if out, err := c.CombinedOutput(); err != nil {
@@ -50,10 +56,20 @@ type Process struct {
 // REDIS_URL of the environment are left out: they are not what is measured.
 func Start(b *Bench, path string, args []string, settings ...string) *Process {
 	b.Helper()
-	p := &Process{cmd: exec.Command(path, args...), output: new(bytes.Buffer), exited: make(chan struct{})} //nolint:gosec // a program that we built
-	p.cmd.Env = append(environment(os.Environ()), settings...)
-	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
-	dieWithUs(p.cmd)
+	cmd := exec.Command(path, args...) //nolint:gosec // a program that we built
+	cmd.Env = append(environment(os.Environ()), settings...)
+	return start(b, cmd, nil)
+}
+
+// start starts a command. What it writes to its standard output goes into the file, if that is not nil.
+func start(b *Bench, cmd *exec.Cmd, stdout *os.File) *Process {
+	b.Helper()
+	p := &Process{cmd: cmd, output: new(bytes.Buffer), exited: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = p.output, p.output
+	if stdout != nil {
+		cmd.Stdout = stdout
+	}
+	dieWithUs(cmd)
 	b.Check(p.cmd.Start())
 	go func() {
 		_ = p.cmd.Wait() // how it ended is in its state
@@ -86,17 +102,30 @@ func (p *Process) stop(b *Bench) {
 // PID is the process's number.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Wait waits until the process ends by itself, and fails if its exit code is not 0.
-func (p *Process) Wait(b *Bench) {
+// Wait waits until the process ends by itself, and fails if its exit code is not 0. It
+// returns the most memory that the process was seen to have, in bytes.
+func (p *Process) Wait(b *Bench) (peak int64) {
 	b.Helper()
-	select {
-	case <-p.exited:
-	case <-b.Context().Done():
-		b.Check(b.Context().Err())
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !p.Ended() {
+		select {
+		case <-p.exited:
+		case <-tick.C:
+			peak = max(peak, p.memory())
+		case <-b.Context().Done():
+			b.Check(b.Context().Err())
+		}
 	}
 	if !p.cmd.ProcessState.Success() {
 		b.Fatalf("%s: %v", filepath.Base(p.cmd.Path), p.cmd.ProcessState)
 	}
+	return peak
+}
+
+// Used is the processor time of a process that has ended.
+func (p *Process) Used() time.Duration {
+	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 }
 
 // Ended reports whether the process has ended.

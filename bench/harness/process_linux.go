@@ -14,7 +14,19 @@ import (
 
 // dieWithUs makes the kernel kill the program when ours is gone, even if that was killed.
 func dieWithUs(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+}
+
+// withoutRoot makes the program run as nobody if we are root. A program that changes its
+// user itself would outlive us: the kernel forgets then that it is to be killed.
+func withoutRoot(cmd *exec.Cmd) {
+	const nobody = 65534
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
 }
 
 // CPU is the processor time that the process has used so far, of all its threads, in user
@@ -74,11 +86,23 @@ func busyTime(stat string) (time.Duration, error) {
 // PeakMemory is the most memory that the process has had at once (VmHWM), in bytes.
 func (p *Process) PeakMemory(b *Bench) int64 {
 	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
-	b.Check(err)
-	n, err := peak(string(status))
+	n, err := peakOf(p.PID())
 	b.Check(err)
 	return n
+}
+
+// memory is PeakMemory, or zero if the process has just ended.
+func (p *Process) memory() int64 {
+	n, _ := peakOf(p.PID()) // where it is not known it is zero
+	return n
+}
+
+func peakOf(pid int) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	return peak(string(status))
 }
 
 // peak finds VmHWM in /proc/PID/status.

@@ -16,9 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-// Redis is a Redis for one measurement, one server or a cluster of masters. It keeps its
-// data as one in production should: appendonly yes, appendfsync everysec. It does not
-// rewrite its file, because a rewrite would slow down some measurements and not others.
+// Redis is a Redis for one measurement, one server or a cluster of masters.
 type Redis struct {
 	URL    string
 	Client redis.UniversalClient
@@ -27,19 +25,33 @@ type Redis struct {
 	inspector *asynq.Inspector
 }
 
-func options() redistest.Options {
+// Storage is where a Redis keeps its data.
+type Storage bool
+
+// With AppendOnly it keeps them as one in production should: appendonly yes, appendfsync
+// everysec. It does not rewrite its file, because a rewrite would slow down some
+// measurements and not others. With MemoryOnly it writes no file.
+const (
+	AppendOnly Storage = false
+	MemoryOnly Storage = true
+)
+
+func (s Storage) options() redistest.Options {
+	if s == MemoryOnly {
+		return redistest.Options{}
+	}
 	return redistest.Options{AppendOnly: redistest.EverySec, Config: []string{"auto-aof-rewrite-percentage 0"}}
 }
 
 // StartRedis starts one server.
-func StartRedis(b *Bench) *Redis {
-	s := redistest.Start(b, options())
+func StartRedis(b *Bench, storage Storage) *Redis {
+	s := redistest.Start(b, storage.options())
 	return newRedis(b, s.URL(), s)
 }
 
 // StartCluster starts a cluster of masters.
 func StartCluster(b *Bench, masters int) *Redis {
-	c := redistest.StartCluster(b, masters, options())
+	c := redistest.StartCluster(b, masters, AppendOnly.options())
 	return newRedis(b, c.URL(), c.Masters...)
 }
 
@@ -56,9 +68,10 @@ func newRedis(b *Bench, url string, servers ...*redistest.Server) *Redis {
 
 // Usage is what the servers have used since they were started, in sum.
 type Usage struct {
-	CPU     time.Duration
-	Memory  int64 // now
-	Network int64 // bytes, both ways
+	CPU      time.Duration
+	Memory   int64 // now
+	Network  int64 // bytes, both ways
+	Commands int64 // those inside of scripts too
 }
 
 // Usage asks each server.
@@ -71,6 +84,7 @@ func (r *Redis) Usage(b *Bench) Usage {
 		info := parseInfo(text)
 		u.CPU += time.Duration((info["used_cpu_user"] + info["used_cpu_sys"]) * float64(time.Second))
 		u.Memory += int64(info["used_memory"])
+		u.Commands += int64(info["total_commands_processed"])
 		u.Network += int64(info["total_net_input_bytes"] + info["total_net_output_bytes"])
 	}
 	return u

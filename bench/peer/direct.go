@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
-	"strings"
 	"sync"
 
 	"github.com/mailpouch/mailpouch/backends/smtp"
+	"github.com/mailpouch/mailpouch/bench/baseline"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -13,15 +13,10 @@ import (
 // worker does, to show the speed without a queue. Then it waits to be killed, so that its
 // processor time can still be read.
 func direct(ctx context.Context, o options) error {
-	m := &mailer.EmailMessage{
-		Subject: "Your order has been shipped", FromEmail: "shop@example.com", To: []string{"ann@example.com"},
-		Body: strings.Repeat("A line of text, neither long nor short, as mail has it.\n", 36),
-	}
-	m = m.WithDefaults(mailer.Defaults{Hostname: "peer.example"})
 	errs := make([]error, o.connections)
 	var sending sync.WaitGroup
 	for i := range o.connections {
-		sending.Go(func() { errs[i] = sendMany(ctx, o.smtp, m, o.mails/o.connections) })
+		sending.Go(func() { errs[i] = sendMany(ctx, o.smtp, o.mails/o.connections) })
 	}
 	sending.Wait()
 	for _, err := range errs {
@@ -36,7 +31,7 @@ func direct(ctx context.Context, o options) error {
 // batchSize is how many messages a connection gets at once, as in a worker.
 const batchSize = 100
 
-func sendMany(ctx context.Context, addr string, m *mailer.EmailMessage, n int) error {
+func sendMany(ctx context.Context, addr string, n int) error {
 	backend, err := smtp.New(smtp.Config{Addrs: []string{addr}, Hostname: "peer.example"})
 	if err != nil {
 		return err
@@ -47,7 +42,8 @@ func sendMany(ctx context.Context, addr string, m *mailer.EmailMessage, n int) e
 	}
 	batch := make([]*mailer.EmailMessage, batchSize)
 	for i := range batch {
-		batch[i] = m
+		m := &mailer.EmailMessage{Subject: baseline.Subject, FromEmail: baseline.Sender, To: []string{baseline.Recipient(i)}, Body: baseline.Body(i)}
+		batch[i] = m.WithDefaults(mailer.Defaults{Hostname: "peer.example"})
 	}
 	for left := n; left > 0; left -= batchSize {
 		if _, err := backend.SendMessages(ctx, batch[:min(left, batchSize)]); err != nil {

@@ -1,11 +1,11 @@
 // Command peer runs the programs that Mailpouch is compared with: the asynq workers that
 // people write, and the limits that no worker can pass.
 //
-//	peer empty    asynq and a handler that does nothing: the limit of one asynq server
-//	peer netsmtp  asynq and net/smtp over connections that stay open
-//	peer gomail   asynq and wneessen/go-mail over connections that stay open
-//	peer dial     asynq and net/smtp, a connection for each mail
-//	peer direct   no queue: our own SMTP client alone
+//	peer empty      asynq and a handler that does nothing: the limit of one asynq server
+//	peer netsmtp    asynq and net/smtp over connections that stay open
+//	peer gomail     asynq and wneessen/go-mail over connections that stay open
+//	peer direct     no queue: our own SMTP client alone
+//	peer handover   asynq's own client, which hands over and delivers nothing
 package main
 
 import (
@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -36,6 +37,8 @@ type options struct {
 	redis       string
 	smtp        string
 	connections int
+	concurrency int
+	interval    time.Duration
 	mails       int
 }
 
@@ -47,10 +50,12 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("peer", flag.ContinueOnError)
 	flags.StringVar(&o.redis, "redis", "redis://127.0.0.1:6379/0", "where the tasks are")
 	flags.StringVar(&o.smtp, "smtp", "127.0.0.1:25", "the mail server")
-	flags.IntVar(&o.connections, "connections", 20, "connections, and tasks at once")
-	flags.IntVar(&o.mails, "mails", 1000, "mails that direct sends")
+	flags.IntVar(&o.connections, "connections", 20, "connections to the mail server")
+	flags.IntVar(&o.concurrency, "concurrency", 20, "tasks at once, or goroutines of handover")
+	flags.DurationVar(&o.interval, "interval", 0, "how long an idle asynq waits before it looks for tasks again (0: asynq's default)")
+	flags.IntVar(&o.mails, "mails", 1000, "mails of direct and handover")
 	if len(args) == 0 {
-		return fmt.Errorf("empty, netsmtp, gomail, dial or direct is expected")
+		return fmt.Errorf("empty, netsmtp, gomail, direct or handover is expected")
 	}
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -61,17 +66,21 @@ func run(ctx context.Context, args []string) error {
 	case "netsmtp":
 		return work(ctx, o, newNetSMTP(o).send)
 	case "gomail":
-		return work(ctx, o, newGoMail(o).send)
-	case "dial":
-		return work(ctx, o, dialEach(o))
+		g, err := newGoMail(o)
+		if err != nil {
+			return err
+		}
+		return work(ctx, o, g.send)
 	case "direct":
 		return direct(ctx, o)
+	case "handover":
+		return handOver(ctx, o)
 	}
-	return fmt.Errorf("%q is not one of empty, netsmtp, gomail, dial, direct", args[0])
+	return fmt.Errorf("%q is not one of empty, netsmtp, gomail, direct, handover", args[0])
 }
 
-// work is the asynq server that all of them share, with asynq's defaults but for the
-// concurrency. It ends with ctx.
+// work is the asynq server that all of them share, with asynq's defaults but for the flags.
+// It ends with ctx.
 func work(ctx context.Context, o options, send sender) error {
 	opts, err := redis.ParseURL(o.redis)
 	if err != nil {
@@ -80,9 +89,10 @@ func work(ctx context.Context, o options, send sender) error {
 	client := redis.NewClient(opts)
 	defer func() { _ = client.Close() }()
 	server := asynq.NewServerFromRedisClient(client, asynq.Config{
-		Concurrency: o.connections,
-		Queues:      map[string]int{"critical": 6, "default": 3, "bulk": 1},
-		LogLevel:    asynq.ErrorLevel,
+		Concurrency:       o.concurrency,
+		TaskCheckInterval: o.interval,
+		Queues:            map[string]int{"critical": 6, "default": 3, "bulk": 1},
+		LogLevel:          asynq.ErrorLevel,
 	})
 	err = server.Start(asynq.HandlerFunc(func(ctx context.Context, task *asynq.Task) error {
 		if send == nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/mail"
 	"strings"
@@ -34,7 +35,7 @@ func start(t *testing.T, args ...string) {
 }
 
 func TestRun(t *testing.T) {
-	for _, kind := range []string{"netsmtp", "gomail", "dial"} {
+	for _, kind := range []string{"netsmtp", "gomail"} {
 		t.Run(kind, func(t *testing.T) {
 			const mails = 5
 			var got []catcher.Message
@@ -54,7 +55,7 @@ func TestRun(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			start(t, kind, "-redis", server.URL(), "-smtp", relay.Addr(), "-connections", "1")
+			start(t, kind, "-redis", server.URL(), "-smtp", relay.Addr(), "-connections", "1", "-concurrency", "3")
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			if err := relay.Wait(ctx, mails); err != nil {
@@ -66,12 +67,8 @@ func TestRun(t *testing.T) {
 					t.Errorf("%v\n%s", err, m.Raw)
 				}
 			}
-			want := 1
-			if kind == "dial" {
-				want = mails
-			}
-			if opened := relay.Stats().Opened; opened != want {
-				t.Errorf("%d connections for %d mails, want %d", opened, mails, want)
+			if opened := relay.Stats().Opened; opened != 1 {
+				t.Errorf("%d connections for %d mails, want 1", opened, mails)
 			}
 		})
 	}
@@ -107,6 +104,52 @@ func TestRun_direct(t *testing.T) {
 	if err := relay.Wait(ctx, 250); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestRun_handover(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	const mails = 7
+	if err := run(t.Context(), []string{"handover", "-redis", server.URL(), "-concurrency", "3", "-mails", fmt.Sprint(mails)}); err != nil {
+		t.Fatal(err)
+	}
+	if got := server.Client(t).LLen(t.Context(), "asynq:{default}:pending").Val(); got != mails {
+		t.Errorf("%d tasks, want %d", got, mails)
+	}
+}
+
+func TestPool(t *testing.T) {
+	p := newPool[*connection](1)
+	opened := 0
+	open := func() (*connection, error) {
+		opened++
+		return new(connection), nil
+	}
+	var first, second *connection
+	_ = p.use(t.Context(), open, func(c *connection) error { first = c; return nil })
+	failed := errors.New("failed")
+	err := p.use(t.Context(), open, func(c *connection) error { second = c; return failed })
+	if first != second || !errors.Is(err, failed) || !second.closed {
+		t.Errorf("a connection is kept open until something fails: %v, closed %v", err, second.closed)
+	}
+	if err := p.use(t.Context(), func() (*connection, error) { return nil, failed }, nil); !errors.Is(err, failed) {
+		t.Errorf("error %v", err)
+	}
+	if err := p.use(t.Context(), open, func(*connection) error { return nil }); err != nil || opened != 2 {
+		t.Errorf("after failures: %v, %d opened", err, opened)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err = p.use(t.Context(), open, func(*connection) error { return p.use(ctx, open, nil) })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("a task waits for a connection until its time is over: %v", err)
+	}
+}
+
+type connection struct{ closed bool }
+
+func (c *connection) Close() error {
+	c.closed = true
+	return nil
 }
 
 func TestRun_usage(t *testing.T) {

@@ -20,11 +20,11 @@ type limitPart struct {
 	Full string
 }
 
-// limits looks at the first contender of the two scenarios that the bars are about. The
+// limits looks at the first contender of the two scenarios that the goals are about. The
 // keys are those of package scenario.
 func limits(r *Run) []limit {
 	var all []limit
-	for _, name := range []string{"drain", "mass"} {
+	for _, name := range []string{"drain", "bulk"} {
 		if s := r.Scenario(name); s != nil && s.Contenders[0].Stat("rate").N > 0 {
 			all = append(all, limitOf(s, float64(r.Machine.Cores)))
 		}
@@ -46,7 +46,7 @@ func limitOf(s *Scenario, processors float64) limit {
 	l := limit{Title: s.Title, Parts: []limitPart{
 		part("worker", cost("worker_us"), " mails/s for each processor it has"),
 		part("Redis", cost("redis_us"), " mails/s: one thread does all the work"),
-		part("mail server and bench program", cost("sink_us"), " mails/s for each processor"),
+		part("mail server", cost("sink_us"), " mails/s for each processor"),
 		part("the system, and whatever else ran here", rest, ""),
 	}}
 	l.Verdict = verdict(l.Parts, processors)

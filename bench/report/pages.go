@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/template"
 )
@@ -55,6 +56,7 @@ type page struct {
 	Machine string
 	Rounds  int
 	Limits  []limit
+	Bounds  []bound
 }
 
 func performance(r *Run) page {
@@ -66,7 +68,7 @@ func performance(r *Run) page {
 	if m.Memory != "" {
 		words = append(words, m.Memory+" of memory")
 	}
-	p := page{Run: r, Machine: strings.Join(words, ", "), Limits: limits(r)}
+	p := page{Run: r, Machine: strings.Join(words, ", "), Limits: limits(r), Bounds: boundsOf(r)}
 	for _, s := range r.Scenarios {
 		for _, c := range s.Contenders {
 			p.Rounds = max(p.Rounds, c.Stat(s.Metrics[0].Key).N)
@@ -77,6 +79,29 @@ func performance(r *Run) page {
 
 // Drawn reports whether the scenario has a plot.
 func (s *Scenario) Drawn() bool { return len(s.measured()) > 0 }
+
+// Set reports whether any contender has settings to show.
+func (s *Scenario) Set() bool {
+	return slices.ContainsFunc(s.Contenders, func(c *Contender) bool { return c.Settings != "" })
+}
+
+// Tried is what was measured to choose the settings.
+func (s *Scenario) Tried() string {
+	var all []string
+	for _, c := range s.Contenders {
+		var trials []string
+		for _, t := range c.Trials {
+			trials = append(trials, fmt.Sprintf("%s %s", t.Settings, Number(t.Value)))
+		}
+		if len(trials) > 0 {
+			all = append(all, c.Name+": "+strings.Join(trials, ", "))
+		}
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return s.Metrics[0].Title + " of " + strings.Join(all, "; ")
+}
 
 // Cells is for the template.
 func (c *Contender) Cells(metrics []Metric) []string { return c.cells(metrics) }

@@ -17,7 +17,7 @@ func sampleRun() *Run {
 	ours := &Contender{Name: "worker run", Ours: true, Samples: map[string][]float64{
 		"rate": {8000, 10000, 9000}, "worker_us": {70, 80, 90}, "redis_us": {40, 40, 40}, "sink_us": {10, 10, 10}, "machine_us": {150, 150, 150},
 	}}
-	other := &Contender{Name: "asynq & friends", Samples: map[string][]float64{"rate": {4000, 5000, 6000}}}
+	other := &Contender{Name: "asynq & friends", Settings: "concurrency 50", Trials: []Trial{{"concurrency 20", 4900}, {"concurrency 50", 5100}}, Samples: map[string][]float64{"rate": {4000, 5000, 6000}}}
 	absent := &Contender{Name: "absent", Skipped: "it is not installed"}
 	return &Run{
 		Date: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Took: 19 * time.Minute,
@@ -27,7 +27,10 @@ func sampleRun() *Run {
 			Metrics:    []Metric{{"rate", "mails/s"}, {"worker_us", "worker, us a mail"}},
 			Contenders: []*Contender{ours, other, absent},
 		}},
-		Bars:     []Bar{{Text: "Rate", Wanted: "at least 2 times", Measured: "1.80 times"}, {Text: "Memory", Wanted: "at most 120 MB", Measured: "30 MB", Met: true}},
+		Goals: []Goal{
+			{Key: "rate", Text: "Rate", Wanted: "at least 2 times", Measured: []string{"1.80", "2.10"}},
+			{Key: "memory", Text: "Memory", Wanted: "at most 120 MB", Measured: []string{"30"}, Met: true},
+		},
 		Profiles: []Profile{{Title: "One task a mail", PerMail: 80, Parts: []Part{{"Redis's client", 0.5, 0.25}, {"JSON", 0.125, 0}}}},
 	}
 }
@@ -49,10 +52,11 @@ func TestWritePages(t *testing.T) {
 	for name, wants := range map[string][]string{
 		"performance.md": {
 			"2 January 2026 in 19m0s", "2 processors (Test CPU), 8 GB of memory", "the median of 3 rounds",
-			"| Rate | at least 2 times | 1.80 times | **not met** |", "| Memory | at most 120 MB | 30 MB | met |",
+			"| Rate | at least 2 times | 1.80 | 2.10 | **not met** |", "| Memory | at most 120 MB | 30 |  | met |",
 			"![One task a mail: mails/s](performance/drain.svg)",
-			"| **worker run** | 9,000 (8,000 to 10,000) | 80 (70 to 90) |", "| asynq & friends | 5,000 (4,000 to 6,000) | – |",
-			"| absent | not measured: it is not installed | – |",
+			"| **worker run** |  | 9,000 (8,000 to 10,000) | 80 (70 to 90) |", "| asynq & friends | concurrency 50 | 5,000 (4,000 to 6,000) | – |",
+			"short trial: mails/s of asynq & friends: concurrency 20 4,900, concurrency 50 5,100.",
+			"| absent |  | not measured: it is not installed | – |",
 			"| Redis's client | 50 % | 25 % | 40 |", "| JSON | 12 % | 0 % | 10 |",
 			"| worker | 80 | 0.72 | 12,500 mails/s for each processor it has |", "| the system, and whatever else ran here | 20 | 0.18 |  |", "Together they kept 1.35 of the machine's 2 processors busy.",
 		},
@@ -75,6 +79,15 @@ func TestWritePages(t *testing.T) {
 				t.Errorf("%s has %q", name, not)
 			}
 		}
+	}
+}
+
+func TestReadBounds(t *testing.T) {
+	t.Parallel()
+	got := readBounds("<!-- a comment -->\n\n## rate, rate4\n\nTwo\nlines.\n\n## memory\nThe buffers.\n")
+	want := map[string]string{"rate": "Two lines.", "rate4": "Two lines.", "memory": "The buffers."}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -16,7 +16,7 @@ type Run struct {
 	Took      time.Duration
 	Machine   Machine
 	Scenarios []*Scenario
-	Bars      []Bar
+	Goals     []Goal
 	Profiles  []Profile
 }
 
@@ -48,10 +48,19 @@ type Metric struct {
 
 // Contender is one way to do the work.
 type Contender struct {
-	Name    string
-	Ours    bool
-	Skipped string               // why there are no samples
-	Samples map[string][]float64 // by metric, one of each round
+	Key      string // of flags and files: netsmtp
+	Name     string
+	Settings string // that it has
+	Ours     bool
+	Skipped  string               // why there are no samples
+	Trials   []Trial              // that the settings were chosen by
+	Samples  map[string][]float64 // by metric, one of each round
+}
+
+// Trial is what a contender reached with some settings in a short measurement.
+type Trial struct {
+	Settings string
+	Value    float64 // of the first metric
 }
 
 // Sample is what one round of one contender has measured, by metric.
@@ -79,16 +88,16 @@ func (r *Run) Scenario(name string) *Scenario {
 	return r.Scenarios[i]
 }
 
-// Contender finds a contender by its name: one without samples if there is none.
-func (s *Scenario) Contender(name string) *Contender {
+// Contender finds a contender by its key: one without samples if there is none.
+func (s *Scenario) Contender(key string) *Contender {
 	if s != nil {
 		for _, c := range s.Contenders {
-			if c.Name == name {
+			if c.Key == key {
 				return c
 			}
 		}
 	}
-	return &Contender{Name: name}
+	return &Contender{Key: key}
 }
 
 // Stat summarises the rounds of one metric.
@@ -161,21 +170,22 @@ func Number(v float64) string {
 	return digits
 }
 
-// Bar is a bar that was set, and how it was met.
-type Bar struct {
+// Goal is what was wanted, and what was measured.
+type Goal struct {
+	Key      string // of what bounds it, if it is not met
 	Text     string
 	Wanted   string
-	Measured string
+	Measured []string // with Redis's append-only file, and without it if that was measured too
 	Met      bool
 	Missing  bool // it was not measured
 }
 
-// Verdict is the bar in one word.
-func (b Bar) Verdict() string {
+// Verdict is the goal in one word.
+func (g Goal) Verdict() string {
 	switch {
-	case b.Missing:
+	case g.Missing:
 		return "not measured"
-	case b.Met:
+	case g.Met:
 		return "met"
 	}
 	return "**not met**"

@@ -88,7 +88,7 @@ func TestStat_String(t *testing.T) {
 }
 
 func TestRun_Scenario(t *testing.T) {
-	c := &Contender{Name: "ours"}
+	c := &Contender{Key: "ours"}
 	c.Add(Sample{"rate": 1})
 	c.Add(Sample{"rate": 3})
 	r := Run{Scenarios: []*Scenario{{Name: "drain", Contenders: []*Contender{c}}}}

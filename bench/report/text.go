@@ -18,7 +18,7 @@ func Text(r *Run) string {
 		}
 		fmt.Fprintln(t)
 		for _, c := range s.Contenders {
-			fmt.Fprintf(t, "  %s\t%s\n", c.Name, strings.Join(c.cells(s.Metrics), "\t"))
+			fmt.Fprintf(t, "  %s\t%s\n", strings.TrimSuffix(c.Name+", "+c.Settings, ", "), strings.Join(c.cells(s.Metrics), "\t"))
 		}
 		_ = t.Flush() // to a buffer
 	}
@@ -30,10 +30,12 @@ func Text(r *Run) string {
 		}
 		_ = t.Flush()
 	}
-	fmt.Fprintf(&out, "\nThe bars\n")
+	fmt.Fprintf(&out, "\nThe goals\n")
 	t := tabwriter.NewWriter(&out, 0, 0, 3, ' ', 0)
-	for _, b := range r.Bars {
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\n", b.Text, b.Wanted, b.Measured, strings.Trim(b.Verdict(), "*"))
+	for _, g := range r.Goals {
+		if !g.Missing {
+			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\n", g.Text, g.Wanted, strings.Join(g.Measured, " | "), strings.Trim(g.Verdict(), "*"))
+		}
 	}
 	_ = t.Flush()
 	return out.String()
@@ -60,7 +62,7 @@ func Compare(old, now *Run) string {
 	for _, s := range now.Scenarios {
 		key := s.Metrics[0]
 		for _, c := range s.Contenders {
-			a, b := old.Scenario(s.Name).Contender(c.Name).Stat(key.Key), c.Stat(key.Key)
+			a, b := old.Scenario(s.Name).Contender(c.Key).Stat(key.Key), c.Stat(key.Key)
 			if a.N > 0 && b.N > 0 {
 				fmt.Fprintf(t, "  %s\t%s\t%s\t%v\t%v\tx %s\n", s.Name, c.Name, key.Title, a, b, Number(b.Median/a.Median))
 			}

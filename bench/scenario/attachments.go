@@ -12,40 +12,36 @@ func sameAttachment(size Size) Scenario {
 	n := size.of(1000, 40)
 	content := noise(1<<20, 0)
 	return Scenario{
-		Name:    "attachment",
+		Name:    sameName,
 		Title:   "The same attachment many times",
 		About:   fmt.Sprintf("%s mails, each with the same attachment of 1 MB. The usual payload carries it as base64, once in each task.", report.Number(float64(n))),
-		Metrics: metrics(rate, "redis_mb", worker, server, memory),
-		Rounds:  2,
-		Entries: []Entry{
-			{nameWorker, true, emptying{mails: n, start: workers(1), fill: func(b *harness.Bench, r *harness.Redis, n int) {
-				attached(b, r, n, func(int) []byte { return content })
-			}}.measure},
-			{nameNetSMTP, false, emptying{mails: n, start: peer("netsmtp", peerConnections), fill: func(b *harness.Bench, r *harness.Redis, n int) {
-				enqueueAttached(b, r, n, func(int) []byte { return content })
-			}}.measure},
-		},
+		Metrics: metrics(rate, filled, worker, server, memory),
+		Rounds:  1,
+		Entries: attaching(n, n, func(int) []byte { return content }),
 	}
 }
 
 func bigMails(size Size) Scenario {
-	n := size.of(500, 20)
+	n := size.of(150, 20)
 	const bytes = 10_000_000
-	different := func(i int) []byte { return noise(bytes, uint64(i)+1) } //nolint:gosec // a small number
 	return Scenario{
-		Name:    "big",
+		Name:    bigName,
 		Title:   "Mails of 10 MB",
 		About:   fmt.Sprintf("%d mails, each with an attachment of 10 MB that no other has; the usual handler gets a fifth as many.", n),
-		Metrics: metrics(memory, rate, "redis_mb"),
+		Metrics: metrics(memory, rate, filled),
 		Rounds:  1,
-		Entries: []Entry{
-			{nameBig, true, emptying{mails: n, start: workers(1), fill: func(b *harness.Bench, r *harness.Redis, n int) {
-				attached(b, r, n, different)
-			}}.measure},
-			{nameNetSMTP, false, emptying{mails: n / 5, start: peer("netsmtp", peerConnections), fill: func(b *harness.Bench, r *harness.Redis, n int) {
-				enqueueAttached(b, r, n, different)
-			}}.measure},
-		},
+		Entries: attaching(n, n/5, func(i int) []byte { return noise(bytes, uint64(i)+1) }), //nolint:gosec // a small number
+	}
+}
+
+// attaching are a worker and the usual handler with so many mails that have attachments.
+func attaching(n, usually int, content func(i int) []byte) []Entry {
+	worker := ours(func(b *harness.Bench, r *harness.Redis, n int) { attached(b, r, n, content) }, connections(fewConnections))
+	others := usual(netSMTP, manyConnections)
+	others.fill = func(b *harness.Bench, r *harness.Redis, n int) { enqueueAttached(b, r, n, content) }
+	return []Entry{
+		{single4, nameSingle4, true, as("", emptying{stack: worker, into: ownSink, span: span{mails: n}}.measure)},
+		{netSMTP, nameNetSMTP, false, as(fmt.Sprint("concurrency ", manyConnections), emptying{stack: others, into: ownSink, span: span{mails: usually}}.measure)},
 	}
 }
 

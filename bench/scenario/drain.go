@@ -2,178 +2,131 @@ package scenario
 
 import (
 	"fmt"
-	"os/exec"
-	"time"
 
 	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
-func drain(size Size) Scenario {
-	n := size.of(30_000, 4_000)
-	ours := emptying{mails: n, fill: singly, start: workers(1)}
-	empty := emptying{mails: n, fill: singly, start: peer("empty", emptyConcurrency), sinkless: true}
-	others := func(kind string, n int) func(*harness.Bench) report.Sample {
-		return emptying{mails: n, fill: baselineTasks, start: peer(kind, peerConnections)}.measure
+// Names of contenders that stand in several scenarios.
+var (
+	nameSingle  = fmt.Sprintf("worker run, %d connections", manyConnections)
+	nameSingle4 = fmt.Sprintf("worker run, %d connections", fewConnections)
+	nameBulk    = fmt.Sprintf("bulk mail, %d connections", manyConnections)
+	nameBulk4   = fmt.Sprintf("bulk mail, %d connections", fewConnections)
+	nameNetSMTP = fmt.Sprintf("asynq + net/smtp, %d open connections", manyConnections)
+	nameGoMail  = fmt.Sprintf("asynq + go-mail, %d open connections", manyConnections)
+	nameBullMQ  = fmt.Sprintf("BullMQ + Nodemailer, %d open connections", manyConnections)
+	nameEmpty   = "asynq, empty handler: sends nothing"
+	nameClient  = fmt.Sprintf("our SMTP client, no queue, %d connections", manyConnections)
+	nameClient4 = fmt.Sprintf("our SMTP client, no queue, %d connections", fewConnections)
+	nameSource  = fmt.Sprintf("smtp-source, no queue, %d connections", manyConnections)
+)
+
+// stored names a scenario after where its Redis keeps the data.
+func stored(name, title string, storage harness.Storage) (string, string) {
+	if storage == harness.MemoryOnly {
+		return name + memoryOnly, title + ", Redis without a file"
+	}
+	return name, title
+}
+
+func drain(size Size, storage harness.Storage) Scenario {
+	n := size.of(16_000, 2_000)
+	name, title := stored(drainName, "One task a mail", storage)
+	of := func(s stack, n int) emptying {
+		return emptying{stack: s, into: smtpSink, storage: storage, span: span{mails: n, warm: int(s.warms * float64(n))}}
+	}
+	s := Scenario{
+		Name:  name,
+		Title: title,
+		About: fmt.Sprintf("%s mails of 2 kB wait in Redis, one task each, and one process delivers them to smtp-sink. BullMQ gets a third of them, and is measured from the middle on, when V8 has compiled what runs often. The empty handler gets the same tasks as the worker; "+
+			"the last two have no queue.", report.Number(float64(n))),
+		Metrics: metrics(rate, worker, server, mailServer, memory, waiting, network),
+	}
+	// tried is one of the others, with the concurrency that suits it best.
+	tried := func(key, title string, n int, with func(concurrency int) stack) Entry {
+		e := Entry{key, title, false, nil}
+		for _, concurrency := range []int{20, 50, 100} {
+			e.Ways = append(e.Ways, Way{
+				Settings: fmt.Sprint("concurrency ", concurrency), Measure: of(with(concurrency), n).measure, Trial: of(with(concurrency), n/3).measure,
+			})
+		}
+		return e
+	}
+	s.Entries = []Entry{
+		{single, nameSingle, true, as("", of(ours(singly, connections(manyConnections)), n).measure)},
+		{single4, nameSingle4, true, as("", of(ours(singly, connections(fewConnections)), n).measure)},
+		{empty, nameEmpty, false, as(fmt.Sprint("concurrency ", emptyConcurrency), of(idleAsynq, n).measure)},
+		tried(netSMTP, nameNetSMTP, n, func(concurrency int) stack { return usual(netSMTP, concurrency) }),
+		tried(goMail, nameGoMail, n, func(concurrency int) stack { return usual(goMail, concurrency) }),
+		tried(bullMQ, nameBullMQ, n/3, func(concurrency int) stack { return nodeStack(concurrency) }),
+		{client, nameClient, true, as("", direct(n, manyConnections))},
+		{source, nameSource, false, as("", sourceAlone(n))},
+	}
+	return s
+}
+
+func bulkMail(size Size, storage harness.Storage) Scenario {
+	n := size.of(40_000, 4_000)
+	name, title := stored(bulkName, "Bulk mail", storage)
+	of := func(connection int) []Way {
+		return as("", emptying{stack: ours(inBatches, connections(connection)), into: smtpSink, storage: storage, span: span{mails: n}}.measure)
 	}
 	return Scenario{
-		Name:  "drain",
-		Title: "One task a mail",
-		About: fmt.Sprintf("%s mails of 2 kB wait in Redis, one task each, and one worker process delivers them to a mail server that takes "+
-			"everything. The worker has its default settings (%d connections, the ledger on), and beside that the connections of the usual handlers: %d, with as many "+
-			"tasks at once, or EMAIL_CHUNKING=auto (chunked). The usual handlers' connections say neither NOOP nor RSET between mails. The empty handler gets the same tasks as the worker "+
-			"and sends nothing; a connection for each mail is shown with a third of the mails; the limits at the end have no queue.", report.Number(float64(n)), ownConnections, peerConnections),
-		Metrics: metrics(rate, worker, server, memory, waiting, network),
+		Name:  name,
+		Title: title,
+		About: fmt.Sprintf("%s mails of 2 kB, handed over with Queue.SendMessages, 1,000 in a call, and delivered to smtp-sink by one worker process; beside it what "+
+			"the worker's SMTP client reaches without a queue.", report.Number(float64(n))),
+		Metrics: metrics(rate, worker, server, mailServer, memory, waiting, network),
 		Entries: []Entry{
-			{nameWorker, true, ours.measure},
-			{nameMore, true, emptying{mails: n, fill: singly, start: workers(1, manyConnections)}.measure},
-			{nameChunked, true, emptying{mails: n, fill: singly, start: workers(1, chunked)}.measure},
-			{nameEmpty, false, empty.measure},
-			{nameNetSMTP, false, others("netsmtp", n)},
-			{nameGoMail, false, others("gomail", n)},
-			{nameDial, false, others("dial", n/3)},
-			{nameDirect, true, direct(n)},
-			{nameSource, false, source(n)},
+			{bulk, nameBulk, true, of(manyConnections)},
+			{bulk4, nameBulk4, true, of(fewConnections)},
+			{client, nameClient, true, as("", direct(n, manyConnections))},
+			{client4, nameClient4, true, as("", direct(n, fewConnections))},
+		},
+	}
+}
+
+func chunkingServer(size Size) Scenario {
+	n := size.of(20_000, 2_000)
+	of := func(s stack, n int) func(*harness.Bench) report.Sample {
+		return emptying{stack: s, into: ownSink, span: span{mails: n}}.measure
+	}
+	return Scenario{
+		Name:  chunkingName,
+		Title: "A mail server with CHUNKING",
+		About: fmt.Sprintf("%s mails of 2 kB and twice as many as bulk mail, delivered to a mail server of our own that needs less time for a mail than smtp-sink and offers "+
+			"CHUNKING, which smtp-sink does not.", report.Number(float64(n))),
+		Metrics: metrics(rate, worker, server, mailServer, memory, waiting, network),
+		Rounds:  2,
+		Entries: []Entry{
+			{single, nameSingle, true, as("", of(ours(singly, connections(manyConnections)), n))},
+			{single4, nameSingle4, true, as("", of(ours(singly, connections(fewConnections)), n))},
+			{chunked4, nameSingle4 + ", chunked", true, as(chunking, of(ours(singly, connections(fewConnections), chunking), n))},
+			{bulk4, nameBulk4, true, as("", of(ours(inBatches, connections(fewConnections)), 2*n))},
+			{bulkChunked, nameBulk4 + ", chunked", true, as(chunking, of(ours(inBatches, connections(fewConnections), chunking), 2*n))},
+			{netSMTP, nameNetSMTP, false, as("concurrency 50", of(usual(netSMTP, 50), n))},
 		},
 	}
 }
 
 // direct measures our SMTP client alone.
-func direct(n int) func(*harness.Bench) report.Sample {
+func direct(n, connections int) func(*harness.Bench) report.Sample {
 	return func(b *harness.Bench) report.Sample {
-		s := harness.StartSink(b, 0)
-		p := harness.Start(b, b.Programs.Peer, []string{"direct", "-smtp", s.Addr(), "-connections", fmt.Sprint(ownConnections), "-mails", fmt.Sprint(n)})
-		return withoutRedis(watch(b, nil, []*harness.Process{p}, n, 0, s.Taken))
+		s := smtpSink(b)
+		p := harness.Start(b, b.Programs.Peer, []string{"direct", "-smtp", s.Addr(), "-connections", fmt.Sprint(connections), "-mails", fmt.Sprint(n)})
+		sample := watch(b, watched{mailServer: s, processes: []*harness.Process{p}, done: s.Taken}, span{mails: n})
+		return report.Sample{rate: sample[rate], worker: sample[worker], mailServer: sample[mailServer], memory: sample[memory]}
 	}
 }
 
-// source measures Postfix's load generator, which renders nothing.
-func source(n int) func(*harness.Bench) report.Sample {
+// sourceAlone measures Postfix's load generator, which renders nothing.
+func sourceAlone(n int) func(*harness.Bench) report.Sample {
 	return func(b *harness.Bench) report.Sample {
-		path, err := exec.LookPath("smtp-source")
-		if err != nil {
-			if path, err = exec.LookPath("/usr/sbin/smtp-source"); err != nil {
-				b.Skip("smtp-source is not installed (Debian: apt-get install postfix)")
-			}
-		}
-		s := harness.StartSink(b, 0)
-		p := harness.Start(b, path, []string{"-d", "-s", fmt.Sprint(ownConnections), "-m", fmt.Sprint(n), "-l", "2048", s.Addr()})
-		sample := watch(b, nil, nil, n, 0, s.Taken) // it ends by itself, and its time with it
+		path, s := harness.FindPostfix(b, "smtp-source"), smtpSink(b)
+		p := harness.Start(b, path, []string{"-d", "-s", fmt.Sprint(manyConnections), "-m", fmt.Sprint(n), "-l", "2048", s.Addr()})
+		sample := watch(b, watched{mailServer: s, done: s.Taken}, span{mails: n}) // it ends by itself
 		p.Wait(b)
-		return report.Sample{rate: sample[rate]}
+		return report.Sample{rate: sample[rate], worker: micros(p.Used()) / float64(n), mailServer: sample[mailServer]}
 	}
-}
-
-func withoutRedis(s report.Sample) report.Sample {
-	return report.Sample{rate: s[rate], worker: s[worker], memory: s[memory]}
-}
-
-func bulkMail(size Size) Scenario {
-	n := size.of(60_000, 8_000)
-	return Scenario{
-		Name:  "mass",
-		Title: "Bulk mail",
-		About: fmt.Sprintf("%s mails of 2 kB, handed over with Queue.SendMessages, 1,000 in a call, and delivered by one worker "+
-			"process: with its default settings, over 20 connections, and with EMAIL_CHUNKING=auto (chunked); beside it the same mails, handed over one by one.", report.Number(float64(n))),
-		Metrics: metrics(rate, worker, server, memory, waiting, network),
-		Entries: []Entry{
-			{nameBulk, true, emptying{mails: n, fill: inBatches, start: workers(1)}.measure},
-			{nameBulkMore, true, emptying{mails: n, fill: inBatches, start: workers(1, manyConnections)}.measure},
-			{nameBulkChunked, true, emptying{mails: n, fill: inBatches, start: workers(1, chunked)}.measure},
-			{nameWorker, true, emptying{mails: n, fill: singly, start: workers(1)}.measure},
-		},
-	}
-}
-
-const roundTrip = 20 * time.Millisecond
-
-func distance(size Size) Scenario {
-	limit := time.Duration(size.of(3000, 700)) * time.Millisecond
-	s := Scenario{
-		Name:  "distance",
-		Title: "A mail server at 20 ms",
-		About: fmt.Sprintf("Each reply of the mail server is 20 ms late, as that of a server at such a round trip. Mails of 2 kB, for %v, over 1, 4 and "+
-			"20 connections: as the worker does it if it is not told otherwise (pipelined), with EMAIL_CHUNKING=auto (chunked), and with "+
-			"asynq and net/smtp over as many connections that stay open.", limit),
-		Metrics: metrics(rate, worker),
-		Rounds:  3,
-	}
-	for _, n := range []int{1, 4, 20} {
-		connections := "1 connection"
-		if n > 1 {
-			connections = fmt.Sprintf("%d connections", n)
-		}
-		ways := []struct {
-			name  string
-			ours  bool
-			trips float64 // mails a round trip and connection, not less than in truth
-			fill  func(*harness.Bench, *harness.Redis, int)
-			start func(*harness.Bench, *harness.Redis, *harness.Sink) []*harness.Process
-		}{
-			{"pipelined", true, 1.5, singly, workers(1, fmt.Sprint("EMAIL_CONNECTIONS=", n))},
-			{"chunked", true, 40, singly, workers(1, fmt.Sprint("EMAIL_CONNECTIONS=", n), chunked)},
-			{"net/smtp", false, 0.5, baselineTasks, peer("netsmtp", n)},
-		}
-		for _, w := range ways {
-			mails := min(int(w.trips*float64(n)*limit.Seconds()/roundTrip.Seconds())+10, int(limit.Seconds()*12_000))
-			s.Entries = append(s.Entries, Entry{connections + ", " + w.name, w.ours,
-				emptying{mails: mails, limit: limit, distance: roundTrip, fill: w.fill, start: w.start}.measure})
-		}
-	}
-	return s
-}
-
-func fleet(size Size) Scenario {
-	n := size.of(40_000, 5_000)
-	s := Scenario{
-		Name:  "fleet",
-		Title: "Many workers, one Redis",
-		About: fmt.Sprintf("%s mails of 2 kB in one Redis, one task each and as bulk mail, emptied by 1, 2 and 4 worker processes. Mail server, Redis and "+
-			"workers share this machine's processors: more processes than processors show what more workers cost, not what they bring.",
-			report.Number(float64(n))),
-		Metrics: metrics(rate, worker, server),
-		Rounds:  2,
-	}
-	for _, w := range []int{1, 2, 4} {
-		s.Entries = append(s.Entries, Entry{plural(w, "worker"), true, emptying{mails: n, fill: singly, start: workers(w)}.measure})
-	}
-	for _, w := range []int{1, 2, 4} {
-		s.Entries = append(s.Entries, Entry{plural(w, "worker") + ", bulk mail", true, emptying{mails: 2 * n, fill: inBatches, start: workers(w)}.measure})
-	}
-	return s
-}
-
-func cluster(size Size) Scenario {
-	n := size.of(40_000, 4_000)
-	s := Scenario{
-		Name:  "cluster",
-		Title: "A Redis Cluster",
-		About: fmt.Sprintf("%s mails of 2 kB, and twice as many as bulk mail, in a Redis Cluster of three masters, emptied by four worker processes: each queue on "+
-			"one master, and in several parts that the masters share (EMAIL_QUEUE_SHARDS). What Redis used is the sum of the masters, and all "+
-			"seven processes share this machine's processors.", report.Number(float64(n))),
-		Metrics: metrics(rate, worker, server),
-		Rounds:  2,
-	}
-	for _, shards := range []int{1, 3, 6} {
-		setting := fmt.Sprint("EMAIL_QUEUE_SHARDS=", shards)
-		s.Entries = append(s.Entries,
-			Entry{plural(shards, "shard"), true, emptying{mails: n, masters: masters, start: workers(4, setting), fill: func(b *harness.Bench, r *harness.Redis, n int) {
-				enqueueInto(b, shardedQueue(r, shards), n)
-			}}.measure},
-			Entry{plural(shards, "shard") + ", bulk mail", true, emptying{mails: 2 * n, masters: masters, start: workers(4, setting), fill: func(b *harness.Bench, r *harness.Redis, n int) {
-				sendInto(b, shardedQueue(r, shards), n, producers)
-			}}.measure},
-		)
-	}
-	return s
-}
-
-// masters is how many the cluster has.
-const masters = 3
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }

@@ -14,60 +14,67 @@ import (
 )
 
 func idle(size Size) Scenario {
+	of := func(count int, s stack, urgent urgency) []Way {
+		return as("", waits{count: count, lull: 50 * time.Millisecond, pause: 50 * time.Millisecond, stack: s, urgent: urgent}.measure)
+	}
 	return Scenario{
-		Name:  "idle",
+		Name:  idleName,
 		Title: "Latency, nothing else to do",
-		About: "From the call of Queue.Enqueue to the mail server's 250, one mail at a time and at least 0.1 s after the one before, the worker having nothing else to do. The usual " +
-			"handler looks for work once a second, as asynq does if it is not told otherwise.",
-		Metrics: metrics("p50_ms", "p99_ms"),
-		Rounds:  3,
+		About: "From the call of Queue.Enqueue to our own mail server's 250, one mail at a time and at least 50 ms after the one before, the worker having nothing else to do, " +
+			"and the commands that Redis gets from a worker while there is no mail at all. An idle asynq looks for work once a second if it is not told otherwise.",
+		Metrics: metrics(p50, p99, commands),
+		Rounds:  1,
 		Entries: []Entry{
-			{nameWorker, true, waits{count: size.of(100, 10), lull: 100 * time.Millisecond, pause: 100 * time.Millisecond, start: workers(1), urgent: urgentOurs}.measure},
-			{nameBaseline, false, waits{count: size.of(20, 4), lull: 100 * time.Millisecond, pause: 100 * time.Millisecond, start: peer("netsmtp", peerConnections), urgent: urgentBaseline}.measure},
+			{single4, "worker run, its defaults", true, of(size.of(200, 10), ours(singly), urgentOurs)},
+			{netSMTP, "asynq + net/smtp, its defaults", false, of(size.of(15, 4), usual(netSMTP, manyConnections), urgentBaseline)},
+			{netSMTP + "-often", "asynq + net/smtp, looking every 10 ms", false, of(size.of(100, 10), usual(netSMTP, manyConnections, "-interval", "10ms"), urgentBaseline)},
 		},
 	}
 }
 
 func saturated(size Size) Scenario {
-	n := size.of(40_000, 5_000)
+	n := size.of(25_000, 5_000)
 	count := size.of(100, 10)
+	of := func(n int, s stack, urgent urgency) func(*harness.Bench) report.Sample {
+		return waits{count: count, pause: 20 * time.Millisecond, bulk: n, stack: s, urgent: urgent}.measure
+	}
+	others := usual(netSMTP, manyConnections)
+	others.fill = bulkBaseline
+	few := connections(fewConnections)
 	return Scenario{
-		Name:  "saturated",
+		Name:  saturatedName,
 		Title: "Latency under bulk mail",
-		About: fmt.Sprintf("From the hand-over of a mail in the queue critical to the mail server's 250, one at a time, while the worker empties the "+
+		About: fmt.Sprintf("From the hand-over of a mail in the queue critical to our own mail server's 250, one at a time, while the worker empties the "+
 			"queue bulk of %s mails as fast as it can.", report.Number(float64(n))),
-		Metrics: metrics("p50_ms", "p99_ms"),
-		Rounds:  3,
+		Metrics: metrics(p50, p99),
+		Rounds:  2,
 		Entries: []Entry{
-			{nameUnderBulk, true, waits{count: count, pause: 20 * time.Millisecond, bulk: n, fill: bulkSingly, start: workers(1), urgent: urgentOurs}.measure},
-			{"worker run, bulk many mails a task", true, waits{count: count, pause: 20 * time.Millisecond, bulk: 2 * n, fill: bulkInBatches, start: workers(1), urgent: urgentOurs}.measure},
-			{nameBaseline, false, waits{count: count, pause: 20 * time.Millisecond, bulk: n, fill: bulkBaseline, start: peer("netsmtp", peerConnections), urgent: urgentBaseline}.measure},
+			{single4, nameSingle4 + ", bulk one task a mail", true, as("", of(n, ours(bulkSingly, few), urgentOurs))},
+			{bulk4, nameSingle4 + ", bulk many mails a task", true, as("", of(2*n, ours(bulkInBatches, few), urgentOurs))},
+			{netSMTP, nameNetSMTP, false, as(fmt.Sprint("concurrency ", manyConnections), of(n, others, urgentBaseline))},
 		},
 	}
 }
 
+// urgency returns what hands over one mail that our own mail server knows.
+type urgency func(b *harness.Bench, r *harness.Redis) (send func())
+
 // waits measures how long single mails take.
 type waits struct {
+	stack
 	count  int
 	lull   time.Duration // at least, between two mails
 	pause  time.Duration // at most, beyond that
 	bulk   int           // mails in the queue bulk, from the beginning
-	fill   func(b *harness.Bench, r *harness.Redis, n int)
-	start  func(*harness.Bench, *harness.Redis, *harness.Sink) []*harness.Process
-	urgent func(b *harness.Bench, r *harness.Redis) (send func())
+	urgent urgency
 }
 
 func (w waits) measure(b *harness.Bench) report.Sample {
-	r, s := harness.StartRedis(b), harness.StartSink(b, 0)
-	release := func() {}
+	r, s := harness.StartRedis(b, harness.AppendOnly), harness.StartSink(b, 0)
 	if w.bulk > 0 {
 		w.fill(b, r, w.bulk)
-		release = r.Hold(b)
 	}
-	for _, p := range w.start(b, r, s) {
-		r.AwaitWorker(b, p)
-	}
-	release()
+	w.start(b, r, s).release()
 	for w.bulk > 0 && s.Taken() < w.bulk/20 { // bulk mail is flowing
 		pause(b, time.Millisecond)
 	}
@@ -78,7 +85,25 @@ func (w waits) measure(b *harness.Bench) report.Sample {
 		pause(b, w.lull+rand.N(w.pause)) //nolint:gosec // so that hand-overs and looks are not in step
 		took = append(took, float64(w.one(b, s, send))/float64(time.Millisecond))
 	}
-	return report.Sample{"p50_ms": report.Percentile(took, 0.5), "p99_ms": report.Percentile(took, 0.99)}
+	sample := report.Sample{p50: report.Percentile(took, 0.5), p99: report.Percentile(took, 0.99)}
+	if w.bulk == 0 {
+		sample[commands] = idleCommands(b, r)
+	}
+	return sample
+}
+
+// idleCommands is how many commands a second Redis gets when nothing has happened for a
+// while.
+func idleCommands(b *harness.Bench, r *harness.Redis) float64 {
+	const (
+		calm   = time.Second
+		window = 3 * time.Second
+	)
+	pause(b, calm)
+	before, start := r.Usage(b), time.Now()
+	pause(b, window)
+	after := r.Usage(b)
+	return max(float64(after.Commands-before.Commands-1), 0) / time.Since(start).Seconds() // one was INFO
 }
 
 // one sends a mail and waits for its arrival.

@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -15,26 +14,14 @@ import (
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-const (
-	sender  = "shop@example.com"
-	subject = "Your order has been shipped"
-)
-
-// body is a text of 2 kB.
-const (
-	line  = "A line of text, neither long nor short, as mail has it.\n"
-	lines = line + line + line + line + line + line
-	body  = lines + lines + lines + lines + lines + lines
-)
-
 // message is the mail that is measured, number i of many.
 func message(i int) *mailer.EmailMessage {
-	return &mailer.EmailMessage{Subject: subject, Body: body, FromEmail: sender, To: []string{fmt.Sprintf("u%d@example.com", i)}}
+	return &mailer.EmailMessage{Subject: baseline.Subject, Body: baseline.Body(i), FromEmail: baseline.Sender, To: []string{baseline.Recipient(i)}}
 }
 
 // baselineMail is the same mail for the others.
 func baselineMail(i int) baseline.Mail {
-	return baseline.Mail{From: sender, To: fmt.Sprintf("u%d@example.com", i), Subject: subject, Body: body}
+	return baseline.Mail{From: baseline.Sender, To: baseline.Recipient(i), Subject: baseline.Subject, Body: baseline.Body(i)}
 }
 
 // newQueue is a queue as an application has it.
@@ -51,9 +38,11 @@ const producers = 32
 // singly hands mails over one by one.
 func singly(b *harness.Bench, r *harness.Redis, n int) { enqueueInto(b, newQueue(r), n) }
 
-func enqueueInto(b *harness.Bench, q *tasks.Queue, n int) {
+func enqueueInto(b *harness.Bench, q *tasks.Queue, n int) { enqueueAll(b, q, n, message) }
+
+func enqueueAll(b *harness.Bench, q *tasks.Queue, n int, mail func(i int) *mailer.EmailMessage) {
 	parallel(b, producers, n, func(i int) error {
-		_, err := q.Enqueue(b.Context(), message(i))
+		_, err := q.Enqueue(b.Context(), mail(i))
 		return err
 	})
 }
@@ -65,10 +54,14 @@ const batch = 1000
 func inBatches(b *harness.Bench, r *harness.Redis, n int) { sendInto(b, newQueue(r), n, producers) }
 
 func sendInto(b *harness.Bench, q *tasks.Queue, n, goroutines int) {
+	sendAll(b, q, n, goroutines, message)
+}
+
+func sendAll(b *harness.Bench, q *tasks.Queue, n, goroutines int, mail func(i int) *mailer.EmailMessage) {
 	parallel(b, goroutines, (n+batch-1)/batch, func(i int) error {
 		messages := make([]*mailer.EmailMessage, min(batch, n-i*batch))
 		for j := range messages {
-			messages[j] = message(i*batch + j)
+			messages[j] = mail(i*batch + j)
 		}
 		_, err := q.SendMessages(b.Context(), messages)
 		return err

@@ -2,53 +2,90 @@ package scenario
 
 import "github.com/mailpouch/mailpouch/bench/report"
 
-// The contenders that are named in several places.
+// The scenarios whose results are used by others: the goals, README, docs/scale.md. Those
+// of Redis without a file end in memoryOnly.
 const (
-	nameWorker  = "worker run"
-	nameMore    = "worker run, 20 connections"
-	nameChunked = "worker run, chunked"
-	nameEmpty   = "asynq, empty handler (limit)"
-	nameNetSMTP = "asynq + net/smtp, kept open"
-	nameGoMail  = "asynq + go-mail, kept open"
-	nameDial    = "asynq + net/smtp, a connection a mail"
-	nameDirect  = "our SMTP client, no queue (limit)"
-	nameSource  = "smtp-source, no queue (limit)"
+	drainName     = "drain"
+	bulkName      = "bulk"
+	enqueueName   = "enqueue"
+	chunkingName  = "chunking"
+	waitingName   = "waiting"
+	idleName      = "idle"
+	saturatedName = "saturated"
+	distanceName  = "distance"
+	growthName    = "growth"
+	sameName      = "attachment"
+	bigName       = "big"
+	memoryOnly    = "-memory"
+)
 
-	nameBulk        = "bulk mail (SendMessages of 1,000)"
-	nameBulkMore    = "bulk mail, 20 connections"
-	nameBulkChunked = "bulk mail, chunked"
+// The keys of contenders. Those of one kind over the default of 4 connections end in 4.
+const (
+	single      = "single"  // one task a mail
+	single4     = "single4" //
+	bulk        = "bulk"    // many mails a task
+	bulk4       = "bulk4"   //
+	chunked4    = "chunked4"
+	bulkChunked = "bulk-chunked4"
+	growing     = "growing"
 
-	nameBaseline  = "asynq + net/smtp, its defaults"
-	nameUnderBulk = "worker run, bulk one task a mail"
-	nameBig       = "worker run, 10 MB each"
+	empty   = "empty"   // asynq and a handler that does nothing
+	netSMTP = "netsmtp" // asynq and net/smtp
+	goMail  = "gomail"  // asynq and go-mail
+	bullMQ  = "bullmq"  // BullMQ and Nodemailer
+
+	client  = "client" // our SMTP client alone
+	client4 = "client4"
+	source  = "source" // smtp-source
+
+	html         = "html"
+	htmlBulk     = "html-bulk"
+	usualPayload = "usual"
+	usualHTML    = "usual-html"
+
+	one          = "one" // a mail a call, from one goroutine
+	many         = "many"
+	batches      = "batches" // 1,000 mails a call
+	manyBatches  = "many-batches"
+	asynqOne     = "asynq-one"
+	asynqMany    = "asynq-many"
+	command      = "command" // enqueue bulk
+	commandOne   = "command-one"
+	asynqProgram = "asynq-program"
 )
 
 // How the contenders are set up.
 const (
-	peerConnections  = 20 // of the usual handlers
-	emptyConcurrency = 50 // of the empty one: where it is fastest
-	ownConnections   = 4  // the default of EMAIL_CONNECTIONS
+	manyConnections  = 20
+	fewConnections   = 4  // the default of EMAIL_CONNECTIONS
+	emptyConcurrency = 50 // where the empty handler is fastest
 
-	manyConnections = "EMAIL_CONNECTIONS=20" // as many as the usual handlers have
-	chunked         = "EMAIL_CHUNKING=auto"  // several messages on their way over each connection
+	chunking = "EMAIL_CHUNKING=auto" // several messages on their way over each connection
 )
 
 // What several scenarios measure.
 const (
-	rate    = "rate"
-	worker  = "worker_us"
-	server  = "redis_us"
-	memory  = "rss_mb"
-	waiting = "redis_bytes"
-	network = "redis_net_bytes"
+	rate       = "rate"
+	worker     = "worker_us"
+	server     = "redis_us"
+	mailServer = "sink_us"
+	memory     = "rss_mb"
+	waiting    = "redis_bytes"
+	network    = "redis_net_bytes"
+	filled     = "redis_mb"
+	producer   = "producer_us"
+	share      = "share"
+	p50        = "p50_ms"
+	p99        = "p99_ms"
+	commands   = "idle_commands"
 )
 
 func metrics(keys ...string) []report.Metric {
 	titles := map[string]string{
-		rate: "mails/s", worker: "worker, us a mail", server: "Redis, us a mail", memory: "worker, MB at most",
-		waiting: "in Redis, bytes a waiting mail", network: "to and from Redis, bytes a mail",
-		"redis_mb": "in Redis, MB", "mb_s": "MB/s", "p50_ms": "ms, half of the mails", "p99_ms": "ms, 99 % of the mails",
-		"producer_us": "producer, us a mail",
+		rate: "mails/s", worker: "worker, us a mail", server: "Redis, us a mail", mailServer: "mail server, us a mail",
+		memory: "worker, MB at most", waiting: "in Redis, bytes a waiting mail", network: "to and from Redis, bytes a mail",
+		filled: "in Redis, MB", producer: "producer, us a mail", share: "% of connections / round trip",
+		p50: "ms, half of the mails", p99: "ms, 99 % of the mails", commands: "Redis commands a second, idle",
 	}
 	all := make([]report.Metric, 0, len(keys))
 	for _, key := range keys {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"time"
 
@@ -22,8 +21,8 @@ func Profiles(ctx context.Context, programs harness.Programs, size Size, r *repo
 		title, scenario, contender string
 		emptying                   emptying
 	}{
-		{"One task a mail", "drain", nameWorker, emptying{mails: size.of(60_000, 6_000), fill: singly}},
-		{"Bulk mail", "mass", nameBulk, emptying{mails: size.of(160_000, 16_000), fill: inBatches}},
+		{"One task a mail", drainName, single, emptying{span: span{mails: size.of(60_000, 6_000)}, stack: stack{fill: singly}}},
+		{"Bulk mail", bulkName, bulk, emptying{span: span{mails: size.of(160_000, 16_000)}, stack: stack{fill: inBatches}}},
 	} {
 		var parts []report.Part
 		err := harness.Run(ctx, "profile, "+p.title, programs, func(b *harness.Bench) {
@@ -46,12 +45,15 @@ func Profiles(ctx context.Context, programs harness.Programs, size Size, r *repo
 // profiled takes a profile of a worker at full speed. If the queue is empty before the time
 // is up, the rest of it adds nothing: a worker that waits takes no time.
 func profiled(b *harness.Bench, e emptying, seconds int) []byte {
-	addr := freeAddr(b)
-	e.start = func(b *harness.Bench, r *harness.Redis, s *harness.Sink) []*harness.Process {
-		return []*harness.Process{startWorker(b, r, s, []string{"--pprof", addr})}
+	addr := harness.FreeAddr(b)
+	e.into = ownSink
+	e.start = func(b *harness.Bench, r *harness.Redis, s harness.MailServer) crew {
+		return held(b, r, func() []*harness.Process {
+			return []*harness.Process{startWorker(b, r, s, []string{"--pprof", addr}, connections(manyConnections))}
+		})
 	}
 	w := e.begin(b)
-	for since := time.Now(); w.sink.Taken() == 0; {
+	for since := time.Now(); w.mailServer.Taken() == 0; {
 		stalled(b, w.processes, since, 0, e.mails)
 		pause(b, time.Millisecond)
 	}
@@ -66,11 +68,4 @@ func profiled(b *harness.Bench, e emptying, seconds int) []byte {
 		b.Fatalf("%s: %s", response.Status, data)
 	}
 	return data
-}
-
-func freeAddr(b *harness.Bench) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	b.Check(err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }

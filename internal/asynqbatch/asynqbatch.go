@@ -128,6 +128,10 @@ func (c *Client) Do(ctx context.Context, wanted []Step) []Answer { return c.step
 // slept meanwhile. If not it may still be: a step of Do can tell.
 func (c *Client) Sure(key string) bool { return c.claims.sure(key) }
 
+// Fresh reports whether a task was fetched within the last second, and nobody had done anything to it until then, as far as
+// Config.TouchedFields tell.
+func (c *Client) Fresh(key string) bool { return c.claims.isFresh(key) }
+
 // Owner is the token in the record of a task that this process has fetched, as long as it is this process's. It is "" for
 // others.
 func (c *Client) Owner(key string) string { return c.claims.owner(key) }

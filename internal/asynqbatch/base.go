@@ -15,6 +15,10 @@ type Config struct {
 	// the owner of an active task. asynq leaves fields alone that it does not know.
 	LostField, OwnerField string
 
+	// TouchedFields are those of a task's record of which one is there if anything was done to the task before: see
+	// Client.Fresh.
+	TouchedFields []string
+
 	// Steps are the functions that Client.Do knows, by their names: bodies in Lua. See Step.
 	Steps map[string]string
 

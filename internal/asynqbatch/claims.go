@@ -30,6 +30,8 @@ type claim struct {
 	order   uint64        // of the fetch, among all
 	since   string        // when it came into its queue, in asynq's words
 	until   time.Duration // it is ours until then, at least
+	asked   time.Duration // when it was fetched
+	fresh   bool          // it had none of Config.TouchedFields then
 	ends    bool          // nothing is to be kept of it when it has ended: no retention, no lock
 	settled bool          // it has ended or was given back, and asynq has yet to hear of it
 	record  string        // what the history gets when it ends
@@ -41,6 +43,9 @@ const leaseTime = 30 * time.Second
 
 // leaseMargin is what is left of a lease when its task is taken for surely ours at the latest.
 const leaseMargin = 10 * time.Second
+
+// freshFor is how long what the fetch has said of a task is taken to be so still.
+const freshFor = time.Second
 
 // forgottenAfter is how long after its lease a claim is kept for asynq, which may have dropped the task.
 const forgottenAfter = 5 * time.Minute
@@ -56,7 +61,7 @@ func (c *claims) fetched(key string, next claim, asked time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fetches++
-	next.order, next.until = c.fetches, asked+leaseTime
+	next.order, next.until, next.asked = c.fetches, asked+leaseTime, asked
 	if last, ok := c.byKey[key]; ok && c.clock() < last.until+leaseTime { // asynq says nothing of a task whose lease is over
 		next.earlier = last.earlier
 		if last.settled {
@@ -101,6 +106,14 @@ func (c *claims) sure(key string) bool {
 	defer c.mu.Unlock()
 	t, ok := c.byKey[key]
 	return ok && !t.settled && c.clock()+leaseMargin < t.until
+}
+
+// isFresh reports whether a task was fetched just now, and nobody had done anything to it.
+func (c *claims) isFresh(key string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, ok := c.byKey[key]
+	return ok && !t.settled && t.fresh && c.clock() < t.asked+freshFor
 }
 
 // confirmed notes that a task with that owner is ours until then. lost notes that it is another's.

@@ -17,9 +17,9 @@ type cut struct {
 
 func newCut() *cut { return &cut{off: make(chan struct{})} }
 
-// cutClient is a client whose commands end when they are cut off: those that asynq's servers use.
+// cutClient is a broker whose commands end when they are cut off: those that asynq's servers use.
 type cutClient struct {
-	redis.UniversalClient
+	*broker
 	off <-chan struct{}
 }
 
@@ -41,37 +41,40 @@ func until[T any](off <-chan struct{}, do func() T, failed T) T {
 }
 
 func (c cutClient) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	return until(c.off, func() *redis.Cmd { return c.UniversalClient.EvalSha(ctx, sha, keys, args...) }, redis.NewCmdResult(nil, errCut))
+	if answer := c.broker.known(ctx, keys, args); answer != nil {
+		return answer // without Redis, and so without a goroutine: as for most tasks
+	}
+	return until(c.off, func() *redis.Cmd { return c.broker.EvalSha(ctx, sha, keys, args...) }, redis.NewCmdResult(nil, errCut))
 }
 
 func (c cutClient) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
-	return until(c.off, func() *redis.Cmd { return c.UniversalClient.Eval(ctx, script, keys, args...) }, redis.NewCmdResult(nil, errCut))
+	return until(c.off, func() *redis.Cmd { return c.broker.Eval(ctx, script, keys, args...) }, redis.NewCmdResult(nil, errCut))
 }
 
 func (c cutClient) Ping(ctx context.Context) *redis.StatusCmd {
-	return until(c.off, func() *redis.StatusCmd { return c.UniversalClient.Ping(ctx) }, redis.NewStatusResult("", errCut))
+	return until(c.off, func() *redis.StatusCmd { return c.broker.Ping(ctx) }, redis.NewStatusResult("", errCut))
 }
 
 func (c cutClient) SAdd(ctx context.Context, key string, members ...any) *redis.IntCmd {
-	return until(c.off, func() *redis.IntCmd { return c.UniversalClient.SAdd(ctx, key, members...) }, redis.NewIntResult(0, errCut))
+	return until(c.off, func() *redis.IntCmd { return c.broker.SAdd(ctx, key, members...) }, redis.NewIntResult(0, errCut))
 }
 
 func (c cutClient) ZAdd(ctx context.Context, key string, members ...redis.Z) *redis.IntCmd {
-	return until(c.off, func() *redis.IntCmd { return c.UniversalClient.ZAdd(ctx, key, members...) }, redis.NewIntResult(0, errCut))
+	return until(c.off, func() *redis.IntCmd { return c.broker.ZAdd(ctx, key, members...) }, redis.NewIntResult(0, errCut))
 }
 
 func (c cutClient) ZAddXX(ctx context.Context, key string, members ...redis.Z) *redis.IntCmd {
-	return until(c.off, func() *redis.IntCmd { return c.UniversalClient.ZAddXX(ctx, key, members...) }, redis.NewIntResult(0, errCut))
+	return until(c.off, func() *redis.IntCmd { return c.broker.ZAddXX(ctx, key, members...) }, redis.NewIntResult(0, errCut))
 }
 
 func (c cutClient) ZRem(ctx context.Context, key string, members ...any) *redis.IntCmd {
-	return until(c.off, func() *redis.IntCmd { return c.UniversalClient.ZRem(ctx, key, members...) }, redis.NewIntResult(0, errCut))
+	return until(c.off, func() *redis.IntCmd { return c.broker.ZRem(ctx, key, members...) }, redis.NewIntResult(0, errCut))
 }
 
 func (c cutClient) HSet(ctx context.Context, key string, values ...any) *redis.IntCmd {
-	return until(c.off, func() *redis.IntCmd { return c.UniversalClient.HSet(ctx, key, values...) }, redis.NewIntResult(0, errCut))
+	return until(c.off, func() *redis.IntCmd { return c.broker.HSet(ctx, key, values...) }, redis.NewIntResult(0, errCut))
 }
 
 func (c cutClient) Del(ctx context.Context, keys ...string) *redis.IntCmd {
-	return until(c.off, func() *redis.IntCmd { return c.UniversalClient.Del(ctx, keys...) }, redis.NewIntResult(0, errCut))
+	return until(c.off, func() *redis.IntCmd { return c.broker.Del(ctx, keys...) }, redis.NewIntResult(0, errCut))
 }

@@ -78,34 +78,48 @@ func fetchesTask(keys []string, args []any) bool {
 
 // fetchScript is what asynq does to fetch a task, for up to ARGV[3] of them, with a lease of ARGV[1] seconds by the clock
 // of Redis, and the owner ARGV[6] in the field ARGV[5]. It returns their IDs, each followed by the task, by the
-// number in its field ARGV[4], and by since when it was pending. Tasks of a mailing that is paused, by KEYS[5], it sets aside.
+// number in its field ARGV[4], by since when it was pending, and by "1" if it has one of the fields ARGV[8] and what follows.
+// Tasks of a mailing that is paused, by KEYS[5], it sets aside. A command in a script costs Redis several times what
+// it does, so the lists and the leases are written once for all, and what asynq deletes here, since when a task was pending, goes with
+// the record.
 var fetchScript = redis.NewScript(luaAside + `
-local tasks, pauses = {}, false
-if redis.call("EXISTS", KEYS[2], KEYS[5]) > 0 then
-  if redis.call("EXISTS", KEYS[2]) == 1 then return tasks end
+local call, tasks, pauses = redis.call, {}, false
+if call("EXISTS", KEYS[2], KEYS[5]) > 0 then
+  if call("EXISTS", KEYS[2]) == 1 then return tasks end
   pauses = true
 end
-local lease = redis.call("TIME")[1] + ARGV[1]
-while #tasks < ARGV[3] * 4 do
-  local id = redis.call("RPOPLPUSH", KEYS[1], KEYS[3])
-  if not id then break end
-  local key = ARGV[2] .. id
-  local message, lost, since = unpack(redis.call("HMGET", key, "msg", ARGV[4], "pending_since"))
-  local aside = pauses and message and setAside(id, key, message, since)
-  if aside == "stop" then break end
-  if aside == "more" then tasks[#tasks + 1] = "more" break end
-  if message and not aside then
-    redis.call("HSET", key, "state", "active", ARGV[5], ARGV[6])
-    redis.call("HDEL", key, "pending_since")
-    redis.call("ZADD", KEYS[4], lease, id)
-    tasks[#tasks + 1] = id
-    tasks[#tasks + 1] = message
-    tasks[#tasks + 1] = lost or "0"
-    tasks[#tasks + 1] = since or ""
-  elseif not message then
-    redis.call("LREM", KEYS[3], 1, id) -- nothing is left of it but its name
+local lease, left, aside = call("TIME")[1] + ARGV[1], tonumber(ARGV[3])
+repeat
+  local ids, active, leases, taken = call("LRANGE", KEYS[1], -left, -1), {}, {}, 0
+  local more = #ids == left
+  for i = #ids, 1, -1 do
+    local id = ids[i]
+    local key = ARGV[2] .. id
+    local fields = call("HMGET", key, "msg", ARGV[4], "pending_since", unpack(ARGV, 8))
+    local message = fields[1]
+    aside = pauses and message and setAside(id, key, message, fields[3])
+    if aside == "stop" then break end
+    taken = taken + 1
+    if message and not aside then -- else nothing is left of it but its name
+      call("HSET", key, "state", "active", ARGV[5], ARGV[6])
+      active[#active + 1] = id
+      leases[#leases + 1] = lease
+      leases[#leases + 1] = id
+      local known = "0"
+      for j = 4, #ARGV - 4 do if fields[j] then known = "1" end end
+      local n = #tasks
+      tasks[n + 1], tasks[n + 2], tasks[n + 3], tasks[n + 4], tasks[n + 5] = id, message, fields[2] or "0", fields[3] or "", known
+    end
+    if aside == "more" then break end
   end
-end
+  if taken > 0 then call("LTRIM", KEYS[1], 0, -taken - 1) end
+  if #active > 0 then
+    call("LPUSH", KEYS[3], unpack(active))
+    call("ZADD", KEYS[4], unpack(leases))
+  end
+  left = left - #active
+until left == 0 or not more or aside == "stop" or aside == "more"
+if aside == "more" then tasks[#tasks + 1] = "more" end
 return tasks`)
 
 // fetch does what asynq's script does with these keys: it returns the next task of a queue, or redis.Nil. prefix is
@@ -128,11 +142,10 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched
 	if !f.asks(list) {
 		return fetched{}, redis.Nil
 	}
+	f.slots.allow(most)
 	n, owner := f.slots.wait(), rand.Text()
-	if most < f.slots.all {
-		if n = min(n, most-f.slots.used()); n <= 0 {
-			return fetched{}, redis.Nil
-		}
+	if n == 0 {
+		return fetched{}, redis.Nil
 	}
 	asked, answer, err := f.ask(ctx, keys, prefix, n, owner)
 	if err != nil {
@@ -141,18 +154,18 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(answer) < fetchedFields*n && len(answer)%fetchedFields == 0 {
+	if len(answer) < fetchedFields*min(n, mostFetched) && len(answer)%fetchedFields == 0 {
 		f.empty[list] = time.Now()
 	}
 	if len(answer) == 0 {
 		return fetched{}, redis.Nil
 	}
-	now := time.Now()
+	now, before := time.Now(), fmt.Sprint(prefix)
 	var first fetched
 	for i := 0; i+fetchedFields <= len(answer); i += fetchedFields {
 		lost, _ := strconv.Atoi(answer[i+2])
-		next := fetched{key: fmt.Sprint(prefix, answer[i]), message: answer[i+1], lost: lost, at: now}
-		f.base.claims.fetched(next.key, claim{owner: owner, ends: vanishes(next.message), since: answer[i+3]}, asked)
+		next := fetched{key: before + answer[i], message: answer[i+1], lost: lost, at: now}
+		f.base.claims.fetched(next.key, claim{owner: owner, ends: vanishes(next.message), since: answer[i+3], fresh: answer[i+4] == "0"}, asked)
 		if i == 0 {
 			first = next
 			continue
@@ -163,13 +176,39 @@ func (f *fetcher) fetch(ctx context.Context, keys []string, prefix any) (fetched
 	return first, nil
 }
 
+// next returns the next task of a list that has been fetched already, if that is all there is to do.
+func (f *fetcher) next(list string) (next fetched, ok bool) {
+	if !f.asking.TryLock() {
+		return fetched{}, false
+	}
+	defer f.asking.Unlock()
+	if f.limit(f.slots.all) == 0 {
+		return fetched{}, false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	tasks := f.prefetched[list]
+	if len(tasks) == 0 || time.Since(tasks[0].at) > prefetchedFor {
+		return fetched{}, false
+	}
+	f.prefetched[list] = tasks[1:]
+	if len(tasks) == 1 {
+		delete(f.prefetched, list)
+	}
+	f.slots.give()
+	return tasks[0], true
+}
+
 // ask fetches up to n tasks of a queue. It goes on while there are only such as are set aside.
 func (f *fetcher) ask(ctx context.Context, keys []string, prefix any, n int, owner string) (asked time.Duration, answer []string, err error) {
 	keys = append(slices.Clip(keys), wire.PausesKey(nameIn(keys[fetchPending])))
+	args := []any{int(leaseTime / time.Second), prefix, min(n, mostFetched), f.base.cfg.LostField, f.base.cfg.OwnerField, owner, wire.AsideUntil}
+	for _, field := range f.base.cfg.TouchedFields {
+		args = append(args, field)
+	}
 	for {
 		asked = f.base.claims.clock()
-		answer, err = fetchScript.Run(ctx, f.base.redis, keys, int(leaseTime/time.Second), prefix, n,
-			f.base.cfg.LostField, f.base.cfg.OwnerField, owner, wire.AsideUntil).StringSlice()
+		answer, err = fetchScript.Run(ctx, f.base.redis, keys, args...).StringSlice()
 		if err != nil || len(answer) != 1 {
 			return asked, answer, err
 		}
@@ -177,7 +216,10 @@ func (f *fetcher) ask(ctx context.Context, keys []string, prefix any, n int, own
 }
 
 // fetchedFields is what fetchScript returns of each task.
-const fetchedFields = 4
+const fetchedFields = 5
+
+// mostFetched is how many tasks one script fetches, at most: Lua has room for some thousands of arguments.
+const mostFetched = 1000
 
 // pop returns what has been fetched from a list already, and what has waited for asynq for too long.
 func (f *fetcher) pop(list string) (next fetched, stale []fetched, ok bool) {

@@ -85,15 +85,33 @@ type broker struct {
 
 // EvalSha implements redis.Scripter.
 func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	if m := moveOf(keys, args); m != noMove {
+		return b.run(ctx, m, keys, args)
+	}
+	return b.UniversalClient.EvalSha(ctx, sha, keys, args...)
+}
+
+// known is what is answered to asynq without Redis: a task that was fetched before, that a queue sleeps, and that a task
+// has ended that has. It is nil if Redis has to be asked.
+func (b *broker) known(ctx context.Context, keys []string, args []any) *redis.Cmd {
 	if b.fetcher.waiting() == 0 { // what was fetched is taken
 		if answer := answerAsleep(b.base.cfg.Asleep, keys, args); answer != nil {
 			return answer
 		}
 	}
-	if m := moveOf(keys, args); m != noMove {
-		return b.run(ctx, m, keys, args)
+	switch moveOf(keys, args) {
+	case moveFetch:
+		if task, ok := b.fetcher.next(keys[fetchPending]); ok {
+			return b.took(task)
+		}
+	case moveDone:
+		if _, mine := ctx.Deadline(); mine {
+			if _, told := b.base.claims.asynqEnds(keys[2]); told {
+				return redis.NewCmdResult("OK", nil)
+			}
+		}
 	}
-	return b.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	return nil
 }
 
 // fetch gives asynq the next task of a queue.
@@ -102,6 +120,11 @@ func (b *broker) fetch(ctx context.Context, keys []string, args []any) *redis.Cm
 	if err != nil {
 		return redis.NewCmdResult(nil, err)
 	}
+	return b.took(task)
+}
+
+// took gives asynq a task.
+func (b *broker) took(task fetched) *redis.Cmd {
 	if b.base.cfg.Took != nil {
 		b.base.cfg.Took(nameIn(task.key))
 	}

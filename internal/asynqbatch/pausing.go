@@ -2,6 +2,7 @@ package asynqbatch
 
 import (
 	"context"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -40,8 +41,8 @@ local function paused(mailing)
 end
 `
 
-// luaAside is for the script that fetches. setAside(id, key, message, since) sets the task that was just made active aside if
-// its mailing is paused, and reports that. It puts it back and stops the fetch, with "stop", while those that were set aside
+// luaAside is for the script that fetches. setAside(id, key, message, since) sets the pending task that is next aside if
+// its mailing is paused, and reports that; the script takes it out of its list. It is "stop", and the task is to stay where it is, while those that were set aside
 // before it come back. KEYS are as in fetchScript, and ARGV[7] is wire.AsideUntil. A queue may have very many such tasks, each of up to a megabyte: the answer is "more" after so many.
 const luaAside = wire.LuaMailing + `
 local states, asides, bytes = {}, 0, 0
@@ -50,14 +51,11 @@ local function setAside(id, key, message, since)
   if not mailing then return false end
   if states[mailing] == nil then states[mailing] = redis.call("HGET", KEYS[5], "` + wire.FieldMailing + `" .. mailing) or "" end
   if states[mailing] == "` + wire.MailingBack + `" then
-    redis.call("LREM", KEYS[3], 1, id)
-    redis.call("RPUSH", KEYS[1], id)
     return "stop"
   elseif states[mailing] ~= "` + wire.MailingPaused + `" then
     return false
   end
   local list = string.sub(KEYS[1], 1, -8)
-  redis.call("LREM", KEYS[3], 1, id)
   redis.call("ZADD", list .. "scheduled", ARGV[7], id)
   redis.call("ZADD", string.sub(KEYS[5], 1, -7) .. "aside:" .. mailing, (tonumber(since) or redis.call("TIME")[1] * 1000000000) / 1000, id)
   redis.call("HSET", key, "state", "scheduled")
@@ -91,22 +89,26 @@ type Found struct {
 }
 
 // pausesScript makes a queue paused, or not, as ARGV[1] says: "", "1" or "firm". The mailings follow, from ARGV[3] on; ARGV[2]
-// is the time. KEYS are asynq's key of a paused queue and wire.PausesKey.
+// is the time. KEYS are asynq's key of a paused queue and wire.PausesKey. A queue that was found paused is marked as that, so that
+// a resume that comes before the pause is noted is seen as one: else the queue would be paused again.
 var pausesScript = redis.NewScript(`
-local raw, ours, by = redis.call("EXISTS", KEYS[1]) == 1, redis.call("HEXISTS", KEYS[2], "` + wire.FieldQueuePaused + `") == 1, ""
+local raw, mark, by = redis.call("EXISTS", KEYS[1]) == 1, redis.call("HGET", KEYS[2], "` + wire.FieldQueuePaused + `"), ""
 if ARGV[1] == "" then
-  if ours then
+  if mark == "` + wire.QueuePaused + `" then
     redis.call("DEL", KEYS[1])
     redis.call("HDEL", KEYS[2], "` + wire.FieldQueuePaused + `")
   elseif raw then
+    redis.call("HSET", KEYS[2], "` + wire.FieldQueuePaused + `", "` + wire.QueueFoundPaused + `")
     by = "paused"
+  elseif mark then
+    redis.call("HDEL", KEYS[2], "` + wire.FieldQueuePaused + `")
   end
-elseif not raw and ours and ARGV[1] ~= "firm" then
+elseif not raw and mark and ARGV[1] ~= "firm" then
   redis.call("HDEL", KEYS[2], "` + wire.FieldQueuePaused + `")
   by = "resumed"
 else
   if not raw then redis.call("SET", KEYS[1], ARGV[2]) end
-  if not ours then redis.call("HSET", KEYS[2], "` + wire.FieldQueuePaused + `", "1") end
+  if mark ~= "` + wire.QueuePaused + `" then redis.call("HSET", KEYS[2], "` + wire.FieldQueuePaused + `", "` + wire.QueuePaused + `") end
 end
 local wanted, answer = {}, {by}
 for i = 3, #ARGV do
@@ -122,34 +124,46 @@ for _, field in ipairs(redis.call("HKEYS", KEYS[2])) do
 end
 return answer`)
 
+// args are the arguments of pausesScript.
+func (w Wanted) args(now int64) []any {
+	args := make([]any, 0, 2+len(w.Mailings))
+	switch {
+	case w.Queue && w.Firm:
+		args = append(args, "firm")
+	case w.Queue:
+		args = append(args, "1")
+	default:
+		args = append(args, "")
+	}
+	args = append(args, now)
+	for _, name := range w.Mailings {
+		args = append(args, name)
+	}
+	return args
+}
+
 // SetPauses makes queues paused as is wanted, in one round trip, and returns what it has found of each.
 func SetPauses(ctx context.Context, client redis.UniversalClient, wanted map[string]Wanted) (map[string]Found, error) {
 	now := time.Now().Unix()
 	answers := map[string]*redis.Cmd{}
-	ask := func(pipe redis.Pipeliner) error {
-		for queue, w := range wanted {
-			how := ""
-			switch {
-			case w.Queue && w.Firm:
-				how = "firm"
-			case w.Queue:
-				how = "1"
+	ask := func(queues map[string]Wanted, run func(pipe redis.Pipeliner, keys []string, args []any) *redis.Cmd) error {
+		_, err := client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			for queue, w := range queues {
+				answers[queue] = run(pipe, []string{PausedKey(queue), wire.PausesKey(queue)}, w.args(now))
 			}
-			args := make([]any, 0, 2+len(w.Mailings))
-			args = append(args, how, now)
-			for _, name := range w.Mailings {
-				args = append(args, name)
-			}
-			keys := []string{PausedKey(queue), wire.PausesKey(queue)}
-			answers[queue] = pipe.EvalSha(ctx, pausesScript.Hash(), keys, args...)
-		}
-		return nil
+			return nil
+		})
+		return err
 	}
-	_, err := client.Pipelined(ctx, ask)
-	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
-		if err = loadEverywhere(ctx, client, pausesScript); err == nil {
-			_, err = client.Pipelined(ctx, ask)
-		}
+	err := ask(wanted, func(pipe redis.Pipeliner, keys []string, args []any) *redis.Cmd {
+		return pausesScript.EvalSha(ctx, pipe, keys, args...)
+	})
+	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") { // on some master of a cluster: what others have found they will not find again
+		missing := maps.Clone(wanted)
+		maps.DeleteFunc(missing, func(queue string, _ Wanted) bool { return answers[queue].Err() == nil })
+		err = ask(missing, func(pipe redis.Pipeliner, keys []string, args []any) *redis.Cmd {
+			return pausesScript.Eval(ctx, pipe, keys, args...)
+		})
 	}
 	if err != nil {
 		return nil, err
@@ -163,14 +177,6 @@ func SetPauses(ctx context.Context, client redis.UniversalClient, wanted map[str
 		found[queue] = Found{By: By(said[0]), Back: said[1:]}
 	}
 	return found, nil
-}
-
-// loadEverywhere loads a script into all masters.
-func loadEverywhere(ctx context.Context, client redis.UniversalClient, script *redis.Script) error {
-	if cluster, ok := client.(*redis.ClusterClient); ok {
-		return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return script.Load(ctx, node).Err() })
-	}
-	return script.Load(ctx, client).Err()
 }
 
 // returnScript puts up to ARGV[2] tasks of a mailing, the ones that came last first, at the head of their queue, so that the

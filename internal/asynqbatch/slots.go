@@ -15,6 +15,7 @@ type slots struct {
 	enough int // to ask Redis for tasks
 
 	mu     sync.Mutex
+	most   int           // tasks that it may have for now; all if it is more
 	busy   int           // tasks that a handler has
 	given  []time.Time   // when asynq got those that no handler has yet
 	waited bool          // the fetcher waits for enough
@@ -34,7 +35,7 @@ const (
 )
 
 func newSlots(all int) *slots {
-	return &slots{all: all, enough: min(max(all/4, 1), mostAtOnce), freed: make(chan struct{}, 1)}
+	return &slots{all: all, most: all, enough: min(max(all/4, 1), mostAtOnce), freed: make(chan struct{}, 1)}
 }
 
 // handler counts the tasks that another handler has.
@@ -66,7 +67,7 @@ func (s *slots) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.busy--
-	if s.waited && s.free() >= s.enough {
+	if s.waited && s.plenty() {
 		s.waited = false
 		s.freed <- struct{}{}
 	}
@@ -89,11 +90,25 @@ func (s *slots) settle() {
 	}
 }
 
-// used is how many slots are not free.
-func (s *slots) used() int {
+// allow notes how many tasks the server may have for now.
+func (s *slots) allow(most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.all - s.free()
+	s.most = min(most, s.all)
+}
+
+// room is how many tasks may be fetched. s.mu is held.
+func (s *slots) room() int { return s.free() - (s.all - s.most) }
+
+// plenty reports whether it is worth a round trip to fetch tasks. s.mu is held.
+func (s *slots) plenty() bool { return s.room() >= min(s.enough, s.most) }
+
+// patience is how long to wait for that: asynq, which has a slot, asks again only after a while if it gets nothing. s.mu is held.
+func (s *slots) patience() time.Duration {
+	if s.room() > 0 || s.most == s.all {
+		return gatherFor
+	}
+	return CheckInterval
 }
 
 // free is how many slots are free. A task that asynq has had for long is one that it gives to no
@@ -112,15 +127,15 @@ func (s *slots) taken() int {
 	return s.all - s.free()
 }
 
-// wait returns for how many tasks there are free slots, at least one. If there are few it waits a
-// moment for more: the handlers have all other tasks to go on with.
+// wait returns how many tasks may be fetched, and for how many there are free slots if all may be, at least one. If these are few
+// it waits a moment for more: the handlers have all other tasks to go on with.
 func (s *slots) wait() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.free() < s.enough {
+	if patience := s.patience(); !s.plenty() {
 		s.waited = true
 		s.mu.Unlock()
-		timer := time.NewTimer(gatherFor)
+		timer := time.NewTimer(patience)
 		select {
 		case <-s.freed:
 		case <-timer.C:
@@ -133,5 +148,9 @@ func (s *slots) wait() int {
 		default:
 		}
 	}
-	return min(max(s.free(), 1), mostAtOnce)
+	least := 1 // asynq has a slot for what it asks for
+	if s.most < s.all {
+		least = 0
+	}
+	return min(max(s.room(), least), mostAtOnce)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,8 +36,8 @@ import (
 //	deleted(task)           after look: reports whether its record is gone, and Redis knows still that it was fetched: then
 //	                        somebody has deleted it
 //	halts, paused           see luaPaused
-//	finish(task)            after look: ends the task as asynq does, and reports whether it was active. Only if task.ends:
-//	                        otherwise asynq keeps something of it
+//	finish(task)            after look: ends the task as asynq does, at the end of the script with all others, and reports
+//	                        whether it was active. Only if task.ends: otherwise asynq keeps something of it
 //	keep(task)              gives the history the step's record, if there is one
 //
 // It returns a text.
@@ -112,11 +111,11 @@ const (
 func stepsScript(functions map[string]string) *redis.Script {
 	var lua strings.Builder
 	lua.WriteString(luaPaused + history.Lua + `
-local call, time, count, answers = redis.call, nil, 0, {}
-local records = {}
+local call, time, answers = redis.call, nil, {}
+local records, ended, endedKeys, endedIDs = {}, {}, {}, {}
 local function keep(task) if task.record then records[#records + 1] = task.record end end
 local function look(task, ...)
-  local fields = call("HMGET", task.key, "state", ARGV[3], ...)
+  local fields = ended[task.id] and {false} or call("HMGET", task.key, "state", ARGV[2], ...)
   task.there = fields[1] ~= false
   task.ours = fields[1] == "active" and (fields[2] or "") == task.owner
   task.answer = task.ours and "1" or task.there and "4" or "0"
@@ -129,12 +128,11 @@ local function renew(task)
   if not ends or tonumber(ends) < time + 20 then call("ZADD", KEYS[2], time + 30, task.id) end
   task.answer = "2"
 end
-local function deleted(task) return not task.there and call("ZSCORE", KEYS[2], task.id) ~= false end
+local function deleted(task) return not task.there and not ended[task.id] and call("ZSCORE", KEYS[2], task.id) ~= false end
 local function finish(task)
   if call("LREM", KEYS[1], -1, task.id) == 0 then return false end
-  call("ZREM", KEYS[2], task.id)
-  call("DEL", task.key)
-  count, task.answer = count + 1, "3"
+  local n = #endedKeys + 1
+  endedKeys[n], endedIDs[n], ended[task.id], task.answer = task.key, task.id, true, "3"
   return true
 end
 local steps = {}
@@ -153,10 +151,10 @@ end
 		fmt.Fprintf(&lua, "steps[%q] = function(task, args)%s\nend\n", name, functions[name])
 	}
 	lua.WriteString(`
-local at = 8
+local at = 7
 while at <= #ARGV do
   local name, flags, n, owner, id = string.match(ARGV[at], "^(%w+) (%d) (%d+) (%w*) (.*)$")
-  local task = {id = id, key = ARGV[4] .. id, owner = owner, ends = flags % 2 == 1, soon = flags % 4 > 1}
+  local task = {id = id, key = ARGV[3] .. id, owner = owner, ends = flags % 2 == 1, soon = flags % 4 > 1}
   local args = {}
   for j = 1, tonumber(n) do args[j] = ARGV[at + j] end
   if flags + 0 > 3 then
@@ -167,14 +165,14 @@ while at <= #ARGV do
   answers[#answers + 1] = (task.answer or "4") .. text
   at = at + 1 + #args
 end
-if #records > 0 then historyKeep(ARGV[5], table.concat(records), time or call("TIME")[1], ARGV[6], ARGV[7]) end
+if #records > 0 then historyKeep(ARGV[4], table.concat(records), time or call("TIME")[1], ARGV[5], ARGV[6]) end
+local count = #endedKeys
+local count = #endedKeys
 if count > 0 then
+  call("ZREM", KEYS[2], unpack(endedIDs))
+  call("DEL", unpack(endedKeys))
   if call("INCRBY", KEYS[3], count) == count then call("EXPIREAT", KEYS[3], ARGV[1]) end
-  if tonumber(call("GET", KEYS[4]) or 0) + count >= tonumber(ARGV[2]) then
-    call("SET", KEYS[4], count)
-  else
-    call("INCRBY", KEYS[4], count)
-  end
+  if type(redis.pcall("INCRBY", KEYS[4], count)) == "table" then call("SET", KEYS[4], count) end
 end
 return answers`)
 	return redis.NewScript(lua.String())
@@ -258,9 +256,6 @@ func (s *steps) run(prefix string, these []*step) {
 // errNotActive is what asynq's scripts say of a task that is in no list of active tasks.
 var errNotActive = errors.New("NOT FOUND")
 
-// mostTasks is the greatest number that asynq counts to.
-const mostTasks = int64(math.MaxInt64)
-
 var errNoAnswer = errors.New("asynqbatch: Redis has not answered as its script does")
 
 func (s *steps) runSome(prefix string, these []*step) {
@@ -270,7 +265,7 @@ func (s *steps) runSome(prefix string, these []*step) {
 		prefix + "active", prefix + "lease", prefix + "processed:" + now.UTC().Format(time.DateOnly), prefix + "processed",
 		PausedKey(queue), wire.PausesKey(queue),
 	}
-	args := append(make([]any, 0, 7+6*len(these)), now.Add(statsFor).Unix(), mostTasks, s.cfg.OwnerField, prefix+"t:", "", 0, 0)
+	args := append(make([]any, 0, 6+6*len(these)), now.Add(statsFor).Unix(), s.cfg.OwnerField, prefix+"t:", "", 0, 0)
 	for _, t := range these {
 		_, id := queueOf(t.Key)
 		flags := t.claim.flags(asked)
@@ -283,7 +278,7 @@ func (s *steps) runSome(prefix string, these []*step) {
 		}
 		if t.Record != "" {
 			args = append(args, t.Record)
-			args[4], args[5], args[6] = s.cfg.History.Args(queue)
+			args[3], args[4], args[5] = s.cfg.History.Args(queue)
 		}
 	}
 	answers, err := s.script.Run(context.Background(), s.redis, keys, args...).StringSlice()

@@ -1,5 +1,5 @@
-// Package find finds tasks that wait by a text that is in their payload. There is no index: Redis looks through the tasks itself,
-// in small pieces, so that it has time for others. That is for the questions of people.
+// Package find finds tasks in asynq's queues: by their ID, or by a text that is in their payload. For texts there is no index: Redis
+// looks through the tasks itself, in small pieces, so that it has time for others. That is for the questions of people.
 package find
 
 import (

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/pauses"
 	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 )
@@ -31,6 +32,7 @@ type queueCollector struct {
 
 	up, writable, took                   desc
 	workers, dead, oldest, served        desc
+	pausedNow, pausedFor                 desc
 	tasks, size, latency, memory, paused desc
 	processed, failed                    desc
 
@@ -56,9 +58,12 @@ func newQueueCollector(b *book, client redis.UniversalClient, timeout time.Durat
 			"How long the oldest task that could be taken waits, those that are late because no worker runs included.", "queue"),
 		served: b.desc(gauge, "mailpouch_queue_workers",
 			"Worker processes that serve a queue. 0 where tasks wait: no worker takes them.", "queue"),
-		tasks:   b.desc(gauge, "asynq_tasks_enqueued_total", "Tasks in a queue: `active`, `pending`, `scheduled`, `retry`, `archived`, `completed`.", "queue", "state"),
-		size:    b.desc(gauge, "asynq_queue_size", "Tasks in a queue, of all states.", "queue"),
-		latency: b.desc(gauge, "asynq_queue_latency_seconds", "How long the oldest pending task waits.", "queue"),
+		pausedNow: b.desc(gauge, "mailpouch_pauses",
+			"What is paused: a `queue` (of all mailers or of one), a `mailer` or a `mailing`. `enqueue paused` says which, by whom and why.", "kind"),
+		pausedFor: b.desc(gauge, "mailpouch_pause_oldest_seconds", "For how long the oldest pause of a kind lasts: 0 if there is none.", "kind"),
+		tasks:     b.desc(gauge, "asynq_tasks_enqueued_total", "Tasks in a queue: `active`, `pending`, `scheduled`, `retry`, `archived`, `completed`.", "queue", "state"),
+		size:      b.desc(gauge, "asynq_queue_size", "Tasks in a queue, of all states.", "queue"),
+		latency:   b.desc(gauge, "asynq_queue_latency_seconds", "How long the oldest pending task waits.", "queue"),
 		memory: b.desc(gauge, "asynq_queue_memory_usage_approx_bytes",
 			"About how much memory of Redis a queue takes, from a sample of its tasks, at most a minute old.", "queue"),
 		paused:    b.desc(gauge, "asynq_queue_paused_total", "1 if a person has paused the queue, else 0.", "queue"),
@@ -70,7 +75,7 @@ func newQueueCollector(b *book, client redis.UniversalClient, timeout time.Durat
 // Describe implements prometheus.Collector.
 func (c *queueCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []desc{
-		c.up, c.writable, c.took, c.workers, c.dead, c.oldest, c.served,
+		c.up, c.writable, c.took, c.workers, c.dead, c.oldest, c.served, c.pausedNow, c.pausedFor,
 		c.tasks, c.size, c.latency, c.memory, c.paused, c.processed, c.failed,
 	} {
 		ch <- d.Desc
@@ -87,6 +92,10 @@ func (c *queueCollector) Collect(ch chan<- prometheus.Metric) {
 	if err == nil {
 		workers, err = queuestats.CountWorkers(ctx, c.client)
 	}
+	var paused []pauses.Pause
+	if err == nil {
+		paused, err = pauses.List(ctx, c.client)
+	}
 	if err != nil {
 		ch <- c.up.is(0)
 		ch <- c.writable.is(0)
@@ -102,6 +111,7 @@ func (c *queueCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- c.up.is(1)
 	ch <- c.took.is(time.Since(start).Seconds())
 	ch <- c.workers.is(float64(workers))
+	c.collectPauses(ch, paused)
 	for _, q := range queues {
 		c.collect(ch, q)
 		if n, ok := memory[q.Name]; ok {
@@ -111,6 +121,21 @@ func (c *queueCollector) Collect(ch chan<- prometheus.Metric) {
 	// The rise from 0 to the first dead letter of a queue can be seen only if the 0 was there.
 	for _, q := range unused {
 		ch <- c.dead.is(0, q.Name)
+	}
+}
+
+// collectPauses counts by kind alone: a mailing may have any name.
+func (c *queueCollector) collectPauses(ch chan<- prometheus.Metric, paused []pauses.Pause) {
+	for _, kind := range []string{pauses.KindQueue, pauses.KindMailer, pauses.KindMailing} {
+		n, longest := 0, 0.0
+		for _, p := range paused {
+			if p.Kind() == kind {
+				n++
+				longest = max(longest, time.Since(p.At).Seconds())
+			}
+		}
+		ch <- c.pausedNow.is(float64(n), kind)
+		ch <- c.pausedFor.is(longest, kind)
 	}
 }
 

@@ -387,3 +387,52 @@ func TestCluster(t *testing.T) {
 		}
 	}
 }
+
+// What is paused is counted by kind, however it is named, and for how long the oldest of each is.
+func TestPauses(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Options{})
+	client, err := redisconn.ConnectStatus(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	q := tasks.NewQueue(server.Client(t), tasks.QueueConfig{Mailers: []string{"marketing"}})
+	for _, o := range []tasks.Options{{Queue: "bulk"}, {Using: "marketing"}} {
+		if _, err := q.With(o).Enqueue(t.Context(), &mailer.EmailMessage{Subject: "a", FromEmail: "a@example.com", To: []string{"b@example.com"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, p := New(Config{Redis: client, Mailers: []string{"marketing"}}), tasks.NewPauses(server.Client(t))
+	check := func(queues, mailers, mailings, hours, paused float64) {
+		t.Helper()
+		text, got := scrape(t, m)
+		for series, want := range map[string]float64{
+			`mailpouch_pauses{kind="queue"}`: queues, `mailpouch_pauses{kind="mailer"}`: mailers, `mailpouch_pauses{kind="mailing"}`: mailings,
+			`asynq_queue_paused_total{queue="bulk"}`: paused,
+		} {
+			if value, ok := got[series]; !ok || value != want {
+				t.Errorf("%s is %v (there: %v), want %v", series, value, ok, want)
+			}
+		}
+		if n := got[`mailpouch_pause_oldest_seconds{kind="mailing"}`] / 3600; n < hours || n > hours+1 {
+			t.Errorf("the oldest pause of a mailing lasts %v hours, want %v", n, hours)
+		}
+		if strings.Contains(text, "july") {
+			t.Error("the name of a mailing is in the metrics")
+		}
+	}
+	check(0, 0, 0, 0, 0)
+	for i, what := range []tasks.PauseTarget{{Queue: "bulk"}, {Queue: "default", Mailer: "marketing"}, {Mailer: "marketing"}, {Mailing: "july"}, {Mailing: "july-2"}} {
+		if _, err := p.Pause(t.Context(), tasks.Pause{Target: what, At: time.Now().Add(-time.Duration(i) * 10 * time.Hour)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(2, 1, 2, 40, 1)
+	for _, what := range []tasks.PauseTarget{{Queue: "bulk"}, {Mailing: "july-2"}} {
+		if _, err := p.Resume(t.Context(), what); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(1, 1, 1, 30, 0)
+}

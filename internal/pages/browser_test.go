@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,6 +44,8 @@ type scene struct {
 	client   redis.UniversalClient
 	queue    *tasks.Queue
 	server   *Server
+	fleet    []presence.Worker // those that the page shows
+	stop     func()            // stops the worker
 }
 
 func newScene(t *testing.T) *scene {
@@ -72,14 +75,20 @@ func newScene(t *testing.T) *scene {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- worker.Run(ctx) }()
-	t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(s.stop)
+	this := presence.New()
+	this.Version, this.Mailers, this.Queues = "v1.0.0", []string{"marketing"}, []string{"critical", "default", "bulk"}
+	other := this
+	other.ID, other.Host, other.PID = "another", "mail-2", 1
+	s.fleet = []presence.Worker{other, this}
 	s.server = serve(t, Config{
-		Redis: connect(t, url), State: s.state, Held: worker.Held, Version: "v1.0.0", WorkerID: worker.ID(),
+		Redis: connect(t, url), State: s.state, Held: worker.Held, Version: "v1.0.0", WorkerID: this.ID,
 		Queues: map[string]int{"critical": 6, "default": 3, "bulk": 1},
 	})
 	return s
@@ -157,14 +166,19 @@ func (s *scene) foreign(queue string) {
 	}
 }
 
-// others are another worker, and what all did in the last days.
-func (s *scene) others(now time.Time) {
+// workers are this one, as if it had run for long, and another one. The real one is stopped: it says every few seconds when it was started.
+func (s *scene) workers(now time.Time) {
 	s.Helper()
-	other := presence.New()
-	other.Host, other.PID, other.Started = "mail-2", 1, now.Add(-26*time.Hour)
-	other.Version, other.Rate, other.Sent, other.Held = "v1.0.0", 61.5, 1_190_332, []string{"marketing"}
-	if err := presence.Announce(s.Context(), s.client, other, nil, presence.Counts{}); err != nil {
-		s.Fatal(err)
+	s.stop()
+	for i, w := range s.fleet {
+		w.Started, w.Rate, w.Sent = now.Add(-26*time.Hour-11*time.Minute), 64.4, 1_284_310
+		if i == 0 {
+			w.Started, w.Rate, w.Sent = now.Add(-31*time.Hour), 61.5, 1_190_332
+		}
+		w.Held = []string{"marketing"}
+		if err := presence.Announce(s.Context(), s.client, w, nil, presence.Counts{}); err != nil {
+			s.Fatal(err)
+		}
 	}
 	for i, sent := range []int{412_551, 398_120, 120_844, 97_310, 455_008, 1_120_417, 508_212} {
 		day := wire.DayKey(now.UTC().AddDate(0, 0, i-6).Format(time.DateOnly))
@@ -276,7 +290,7 @@ func prefer(b *browsertest.Tab, scheme string) {
 func TestBrowser_page(t *testing.T) {
 	s := newScene(t)
 	s.fill()
-	s.others(time.Now())
+	s.workers(time.Now())
 	b := browsertest.Start(t)
 	b.Do(chromedp.Navigate(s.server.URL()), chromedp.WaitVisible(".failures li:nth-child(6)"))
 	text := browsertest.Get(b, chromedp.Text("body"))
@@ -301,10 +315,10 @@ func TestBrowser_page(t *testing.T) {
 	b.Do(chromedp.ResetViewport())
 	shot(b, t, "overview")
 	picture(b, t, "status.png", 1000, 1900)
-	s.others(time.Now())
+	s.workers(time.Now())
 	picture(b, t, "status-phone.png", 390, 1900)
 	prefer(b, "dark")
-	s.others(time.Now())
+	s.workers(time.Now())
 	picture(b, t, "status-dark.png", 1000, 1900)
 }
 

@@ -1,31 +1,49 @@
 package pages
 
 import (
+	"cmp"
 	"context"
-	_ "embed" // the page
+	_ "embed" // the pages
 	"fmt"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-//go:embed letteracts.html
-var letterActsHTML string
+var (
+	//go:embed letteracts.html
+	letterActsHTML string
+	//go:embed lettersgoing.html
+	lettersGoingHTML string
+	//go:embed lettersgoing.js
+	lettersGoingJS string
+)
 
 // letterActs does what the buttons of a page say. It is reached only if the pages may change something, and then by the
 // pages of this server alone: see guard and http.CrossOriginProtection.
 type letterActs struct {
 	letters *letters
 	ask     *page
+	going   *page
 }
 
+const (
+	actTime    = 5 * time.Second
+	actsAtOnce = 8
+)
+
 func newLetterActs(p *letters) *letterActs {
-	return &letterActs{letters: p, ask: newPage(p.source.path, letterActsHTML, "")}
+	return &letterActs{
+		letters: p, ask: newPage(p.source.path, letterActsHTML, ""), going: newPage(p.source.path, lettersGoingHTML, lettersGoingJS),
+	}
 }
 
 // sureView is what letteracts.html asks.
@@ -118,43 +136,109 @@ func (p *letters) meant(ctx context.Context, q query, chosen []string, all bool)
 	}
 }
 
-// do does it to each letter, and says how many there were.
+// tally is what has become of letters, in this request and in those before that did the same.
+type tally struct{ done, gone, failed int }
+
+// do does it to each letter, for as long as one request may take, and says how many there were. If there are more the answer asks for the
+// rest by itself, as long as somebody looks at it. So nothing goes on that nobody sees, and the pages of another worker can go on.
 func (a *letterActs) do(w http.ResponseWriter, r *http.Request, q query, act letterAct, chosen []string, all bool) {
-	var done, gone, failed int
-	var why error
-	end := time.Now().Add(actTime)
-	more := false
-	for l, err := range a.letters.meant(r.Context(), q, chosen, all) {
-		if err != nil {
-			why = err
-			failed++
-			break
-		}
-		if more = time.Now().After(end); more {
-			break
-		}
-		switch err := act.run(r.Context(), l.Queue, l.ID); {
-		case a.letters.source.isGone(err):
-			gone++
-		case err != nil:
-			why = err
-			failed++
-		default:
-			done++
-		}
+	begun, t := time.Now(), tally{done: atoi(r.PostForm.Get("done")), gone: atoi(r.PostForm.Get("gone"))}
+	if before, err := time.Parse(time.RFC3339, r.PostForm.Get("before")); err == nil && (q.filter.Until.IsZero() || before.Before(q.filter.Until)) {
+		q.filter.Until = before // what has failed again since does not come a second time
 	}
-	result := url.Values{"did": {r.PostForm.Get("do")}, "n": {strconv.Itoa(done)}}
-	if gone > 0 {
-		result.Set("gone", strconv.Itoa(gone))
+	n, more, err := a.each(r.Context(), act, a.letters.meant(r.Context(), q, chosen, all))
+	t.done, t.gone, t.failed = t.done+n.done, t.gone+n.gone, n.failed
+	if err != nil {
+		a.letters.log.Warn().Err(err).Int("messages", n.failed).Str("button", act.Button).Msg("pages: not done")
 	}
-	if failed > 0 {
-		result.Set("failed", strconv.Itoa(failed))
-		a.letters.log.Warn().Err(why).Int("messages", failed).Str("button", act.Button).Msg("pages: not done")
+	if more && all && n.done+n.gone > 0 {
+		a.goOn(w, r, q, act, t, begun)
+		return
 	}
-	if more {
-		result.Set("more", "1")
+	result := url.Values{"did": {r.PostForm.Get("do")}, "n": {strconv.Itoa(t.done)}}
+	if t.gone > 0 {
+		result.Set("gone", strconv.Itoa(t.gone))
+	}
+	if t.failed > 0 {
+		result.Set("failed", strconv.Itoa(t.failed))
 	}
 	a.back(w, r, q, result)
+}
+
+// each does it to letters, some at the same time, until its time is up or the browser has gone. What was begun is ended in any case. more
+// reports whether there are others, and the error is one of those that failed.
+func (a *letterActs) each(ctx context.Context, act letterAct, meant iter.Seq2[*tasks.DeadLetter, error]) (n tally, more bool, why error) {
+	var all sync.WaitGroup
+	var mu sync.Mutex // guards n and why
+	turns, end := make(chan struct{}, actsAtOnce), time.Now().Add(a.letters.actTime)
+	for l, err := range meant {
+		if err != nil {
+			mu.Lock()
+			n.failed, why = n.failed+1, err
+			mu.Unlock()
+			break
+		}
+		if more = ctx.Err() != nil || time.Now().After(end); more {
+			break
+		}
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			err := act.run(context.WithoutCancel(ctx), l.Queue, l.ID)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case a.letters.source.isGone(err):
+				n.gone++
+			case err != nil:
+				n.failed, why = n.failed+1, err
+			default:
+				n.done++
+			}
+		})
+	}
+	all.Wait()
+	return n, more, why
+}
+
+// goingView is what lettersgoing.html shows.
+type goingView struct {
+	Path, Button, Said string
+	Done, Of           int
+	Fields             []field
+	Back               string
+}
+
+// goOn answers with how far it has come, and a form that does the rest. No address leads there: only who has pressed the button gets it.
+func (a *letterActs) goOn(w http.ResponseWriter, r *http.Request, q query, act letterAct, t tally, begun time.Time) {
+	v := goingView{Path: a.letters.source.path, Button: act.Button, Done: t.done + t.gone, Of: atoi(r.PostForm.Get("all"))}
+	v.Of = max(v.Of, v.Done)
+	result := url.Values{"did": {r.PostForm.Get("do")}, "n": {strconv.Itoa(t.done)}, "gone": {strconv.Itoa(t.gone)}, "failed": {strconv.Itoa(t.failed)}}
+	v.Said = a.letters.source.said(result)
+	for name := range q.values {
+		result.Set(name, q.values.Get(name))
+	}
+	v.Back = v.Path + "?" + result.Encode()
+	form := url.Values{
+		"do": {r.PostForm.Get("do")}, "all": {strconv.Itoa(v.Of)}, "sure": {"yes"}, "done": {strconv.Itoa(t.done)}, "gone": {strconv.Itoa(t.gone)},
+		"before": {cmp.Or(r.PostForm.Get("before"), begun.Add(time.Second).UTC().Format(time.RFC3339))},
+	}
+	for name := range q.values {
+		form.Set(name, q.values.Get(name))
+	}
+	for _, name := range slices.Sorted(maps.Keys(form)) {
+		v.Fields = append(v.Fields, field{name, form.Get(name)})
+	}
+	a.going.show(w, http.StatusOK, act.Button, v)
+}
+
+// atoi is a number that a form has, which may have anything.
+func atoi(text string) int {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return 0
+	}
+	return max(n, 0)
 }
 
 // back goes to the list again, so that loading that anew does nothing again.

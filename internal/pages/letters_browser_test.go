@@ -1,14 +1,17 @@
 package pages
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
 	browsertest "github.com/mailpouch/mailpouch/internal/testserver/browser"
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
@@ -99,6 +102,37 @@ func TestBrowser_letters(t *testing.T) {
 
 	b.Do(chromedp.Navigate(url + "/dead?since=yesterday"))
 	says(b, `since: "yesterday" is no time`)
+}
+
+// A page that has much to do shows how far it is, and goes on by itself to the end, or until somebody stops it.
+func TestBrowser_manyLetters(t *testing.T) {
+	client := connect(t, redistest.Start(t, redistest.Options{}).URL())
+	s := serve(t, Config{Redis: client, AllowWrite: true, actTime: 100 * time.Millisecond})
+	manyDead(t, client, 4000)
+	b := browsertest.Start(t)
+	b.Do(chromedp.Navigate(s.URL() + "dead"))
+	says(b, "1 to 50 of 4,000")
+	b.Press(`input[name="all"]`)
+	b.Press(`button[value="replay"]`)
+	says(b, "Replay all 4,000 of these messages?")
+	scripts := func(on bool) {
+		b.Do(chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+			_, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !on})
+			return err
+		}))
+	}
+	scripts(false) // then a person presses the button for each part
+	b.Press(".sure button.primary")
+	says(b, "It goes on while this page is open.")
+	shot(b, t, "going")
+	wide(b, t, 390)
+	scripts(true)
+	b.Press(".going button.primary")
+	says(b, "4,000 queued again.")
+	says(b, "There are no dead letters.")
+	if n := client.LLen(t.Context(), "asynq:{default}:pending").Val(); n != 4000 {
+		t.Errorf("%d messages wait, want 4000", n)
+	}
 }
 
 // shot writes screenshots of a page, light and dark, wide and narrow, into the directory that the flag names.

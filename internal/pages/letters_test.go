@@ -3,7 +3,9 @@ package pages
 import (
 	"archive/zip"
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html"
 	"io"
@@ -13,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -220,5 +223,119 @@ func TestLetters_export(t *testing.T) {
 	}
 	if data, _ := io.ReadAll(f); !strings.Contains(string(data), "To: ann0@example.com\r\n") || !strings.Contains(string(data), "the-secret-body") {
 		t.Errorf("%s", data)
+	}
+}
+
+// manyDead makes n dead letters at once.
+func manyDead(t testing.TB, client redis.UniversalClient, n int) {
+	t.Helper()
+	messages := make([]*mailer.EmailMessage, n)
+	for i := range messages {
+		messages[i] = &mailer.EmailMessage{Subject: "Sale", FromEmail: "shop@example.com", To: []string{fmt.Sprintf("u%d@example.com", i)}}
+	}
+	q := tasks.NewQueue(client, tasks.QueueConfig{Defaults: mailer.Defaults{Hostname: "h.example"}, BulkSize: 1})
+	if sent, err := q.SendMessages(t.Context(), messages); sent != n || err != nil {
+		t.Fatalf("SendMessages = %d, %v", sent, err)
+	}
+	if got, err := asynq.NewInspectorFromRedisClient(client).ArchiveAllPendingTasks("default"); got != n || err != nil {
+		t.Fatalf("ArchiveAllPendingTasks = %d, %v", got, err)
+	}
+}
+
+var hidden = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
+
+// What takes longer than a request may goes on with the next ones, says how far it is, and does everything once.
+func TestLetters_manyActs(t *testing.T) {
+	t.Parallel()
+	const n = 3000
+	client := connect(t, redistest.Start(t, redistest.Options{}).URL())
+	s := serve(t, Config{Redis: client, AllowWrite: true, actTime: 50 * time.Millisecond})
+	manyDead(t, client, n)
+	waits := func() []string { return client.LRange(t.Context(), "asynq:{default}:pending", 0, -1).Val() }
+
+	form := url.Values{"do": {"replay"}, "all": {"3000"}, "sure": {"yes"}, "subject": {"sale"}}
+	requests, last := 0, 0
+	for {
+		reply, body := post(t, s, "/dead", form)
+		if requests++; reply.StatusCode == http.StatusSeeOther {
+			if want := "/dead?did=replay&n=3000&subject=sale"; reply.Header.Get("Location") != want {
+				t.Errorf("in the end to %s, want %s", reply.Header.Get("Location"), want)
+			}
+			break
+		}
+		done := len(waits())
+		if want := "Replay: " + number(done) + " of 3,000"; reply.StatusCode != http.StatusOK || !strings.Contains(body, want) || !strings.Contains(body, number(done)+" queued again.") || done <= last {
+			t.Fatalf("after %d requests: %s, want %q: %s", requests, reply.Status, want, body)
+		}
+		last, form = done, url.Values{}
+		for _, m := range hidden.FindAllStringSubmatch(body, -1) {
+			form.Add(m[1], html.UnescapeString(m[2]))
+		}
+	}
+	if requests < 3 {
+		t.Errorf("%d requests: this test says little", requests)
+	}
+	ids := waits()
+	slices.Sort(ids)
+	if got := len(slices.Compact(ids)); got != n {
+		t.Errorf("%d messages wait, want %d", got, n)
+	}
+
+	// What has failed since it was begun is not done again, and what the form says more is nothing but words.
+	deadLetters(t, client, tasks.Options{}, "550 again")
+	form = url.Values{"do": {"delete"}, "all": {"1"}, "sure": {"yes"}, "before": {"2020-01-02T03:04:05Z"}, "done": {"-7"}, "gone": {"x"}}
+	if reply, _ := post(t, s, "/dead", form); reply.Header.Get("Location") != "/dead?did=delete&n=0" {
+		t.Errorf("%s to %s", reply.Status, reply.Header.Get("Location"))
+	}
+	if left, err := tasks.NewDeadLetters(client).Count(t.Context(), "default"); left != 1 || err != nil {
+		t.Errorf("%d dead letters, %v, want 1", left, err)
+	}
+	// A link does nothing.
+	if _, body := get(t, s, "/dead?did=delete&all=1&sure=yes&do=delete&more=1"); strings.Contains(body, "going") {
+		t.Errorf("a link goes on: %s", body)
+	}
+}
+
+// When the browser leaves, what was begun is ended, and the rest stays as it is.
+func TestLetters_browserLeaves(t *testing.T) {
+	t.Parallel()
+	const n = 5000
+	client := connect(t, redistest.Start(t, redistest.Options{}).URL())
+	s := serve(t, Config{Redis: client, AllowWrite: true, actTime: time.Hour})
+	manyDead(t, client, n)
+	count := func() (dead, waiting int) {
+		dead, err := tasks.NewDeadLetters(client).Count(t.Context(), "default")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dead, int(client.LLen(t.Context(), "asynq:{default}:pending").Val())
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL()+"dead", strings.NewReader("do=replay&all=5000&sure=yes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Sec-Fetch-Site", "same-origin")
+	gone := make(chan error, 1)
+	go func() {
+		reply, err := http.DefaultClient.Do(r)
+		if err == nil {
+			_ = reply.Body.Close()
+		}
+		gone <- err
+	}()
+	for _, waiting := count(); waiting == 0; _, waiting = count() {
+		time.Sleep(time.Millisecond)
+	}
+	leave()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Fatalf("it was faster: %v", err)
+	}
+	if err := s.Close(); err != nil { // it waits for what is under way
+		t.Fatal(err)
+	}
+	if dead, waiting := count(); dead+waiting != n || waiting == 0 || dead == 0 {
+		t.Errorf("%d dead letters and %d that wait, want %d together", dead, waiting, n)
 	}
 }

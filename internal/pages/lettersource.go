@@ -130,11 +130,5 @@ func (s letterSource) said(from url.Values) string {
 	if failed := n("failed"); failed > 0 {
 		text += fmt.Sprintf(" %s failed: the worker's log says why.", number(failed))
 	}
-	if from.Get("more") != "" {
-		text += fmt.Sprintf(" That took %d s; there are more: do it again for the rest.", int(actTime.Seconds()))
-	}
 	return text
 }
-
-// actTime is how long a request works on letters at most. What is left is said, and is done by asking again.
-const actTime = 20 * time.Second

@@ -91,13 +91,15 @@ func TestBrowser_pauses(t *testing.T) {
 	if wide := browsertest.Get(b, chromedp.Evaluate[int]("document.documentElement.scrollWidth")); wide > 360 {
 		t.Errorf("on a phone the page is %d px wide", wide)
 	}
-	b.Do(chromedp.Navigate(root+"/"), chromedp.WaitVisible("#notices p:nth-child(2)"))
+	shot(b, t, "pauses")
+	b.Do(chromedp.Navigate(root + "/"))
+	says(b, "The mailing july is paused")
 	text = browsertest.Get(b, chromedp.Evaluate[string]("document.getElementById('notices').innerText")) // which is made anew each second
 	if !strings.Contains(text, "The queue bulk is paused") || !strings.Contains(text, "The mailing july is paused") {
 		t.Errorf("the first page does not say what is paused: %s", text)
 	}
 	b.Do(chromedp.Navigate(root+"/pauses"), chromedp.Click(`button[aria-label="Resume queue bulk"]`),
-		chromedp.WaitVisible(`button[aria-label="Resume mailing july"]`), chromedp.Click(`button[aria-label="Resume mailing july"]`),
+		chromedp.WaitVisible(`tr:only-child button[aria-label="Resume mailing july"]`), chromedp.Click(`button[aria-label="Resume mailing july"]`), // the page anew
 		nothing)
 	if list, err := tasks.NewPauses(s.client).List(t.Context()); err != nil || len(list) > 0 {
 		t.Errorf("List = %+v, %v", list, err)

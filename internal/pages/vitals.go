@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
@@ -44,6 +45,8 @@ type Config struct {
 	Metrics  http.Handler            // of /metrics; nil: there is none
 	Version  string
 	Logger   *zerolog.Logger // no logs if nil
+
+	actTime time.Duration // for which a request works on letters, at most: 5 s if zero
 }
 
 func (c Config) view() redact.View { return redact.View{Addresses: c.ShowAddresses} }

@@ -86,7 +86,7 @@ const groupSize = 256
 // look returns all pauses, and which of the queues may have one in their slots.
 func look(ctx context.Context, client redis.UniversalClient, names []string) (all []Pause, some map[string]bool, err error) {
 	size := groupSize
-	if _, cluster := client.(*redis.ClusterClient); cluster {
+	if _, cluster := redisconn.Cluster(client); cluster {
 		size = 1
 	}
 	var fields *redis.MapStringStringCmd

@@ -13,8 +13,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -33,7 +35,7 @@ func (e *UnknownError) Error() string {
 }
 
 // Set pauses something, in all queues that there are. If it is paused already it stays as it is, and that pause is returned.
-// A queue or a mailer without a queue in Redis is an UnknownError.
+// By and At may be left out. A queue or a mailer without a queue in Redis is an UnknownError.
 func Set(ctx context.Context, client redis.UniversalClient, p Pause) (before *Pause, err error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
@@ -44,6 +46,12 @@ func Set(ctx context.Context, client redis.UniversalClient, p Pause) (before *Pa
 	}
 	if p.Mailing == "" && !slices.ContainsFunc(names, func(name string) bool { return p.covers(wire.ParseQueueName(name)) }) {
 		return nil, &UnknownError{p.Target, known(p.Target, names)}
+	}
+	if p.By == "" {
+		p.By = hostName()
+	}
+	if p.At.IsZero() {
+		p.At = time.Now().UTC().Truncate(time.Millisecond)
 	}
 	data, err := json.Marshal(p)
 	if err != nil {
@@ -63,6 +71,14 @@ func Set(ctx context.Context, client redis.UniversalClient, p Pause) (before *Pa
 		}
 	}
 	return nil, nil
+}
+
+func hostName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return "unknown host"
+	}
+	return host
 }
 
 // known are the names that a target could have had.

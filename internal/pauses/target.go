@@ -22,6 +22,24 @@ type Target struct {
 	Mailing string `json:"mailing,omitempty"`
 }
 
+// The kinds of targets.
+const (
+	KindQueue   = "queue" // of all mailers, or of one
+	KindMailer  = "mailer"
+	KindMailing = "mailing"
+)
+
+// Kind is what is paused: KindQueue, KindMailer or KindMailing.
+func (t Target) Kind() string {
+	switch {
+	case t.Mailing != "":
+		return KindMailing
+	case t.Queue == "":
+		return KindMailer
+	}
+	return KindQueue
+}
+
 // String names the target for people.
 func (t Target) String() string {
 	switch {

@@ -30,3 +30,16 @@ func (v View) Mailbox(s string) string {
 	}
 	return Line(s)
 }
+
+// MaxMailboxes is how many recipients of a message are named. Beyond that there is their number.
+const MaxMailboxes = 10
+
+// Mailboxes is whom a message is for: the first of them, without their names.
+func (v View) Mailboxes(recipients []string) []string {
+	recipients = recipients[:min(len(recipients), MaxMailboxes)]
+	shown := make([]string, len(recipients))
+	for i, r := range recipients {
+		shown[i] = v.Mailbox(r)
+	}
+	return shown
+}

@@ -76,7 +76,7 @@ func Check(ctx context.Context, client redis.UniversalClient) (CheckResult, erro
 }
 
 func checkServers(ctx context.Context, client redis.UniversalClient) (CheckResult, error) {
-	cluster, ok := client.(*redis.ClusterClient)
+	cluster, ok := Cluster(client)
 	if !ok {
 		return checkServer(ctx, client, false)
 	}

@@ -20,6 +20,8 @@ import (
 // given one, which only concerns hand-overs.
 func ForProgram(client redis.UniversalClient) redis.UniversalClient {
 	switch c := client.(type) {
+	case programClient:
+		return c
 	case *redis.Client:
 		c.AddHook(newWatchHook(c))
 	case *redis.ClusterClient:
@@ -218,6 +220,16 @@ func (h *Handover) ours() {
 // programClient is a client whose commands end with their contexts. go-redis regards a deadline if it is told to, and
 // never that a context is cancelled. A command that is left to itself may still be done.
 type programClient struct{ redis.UniversalClient }
+
+// Cluster returns the client of a cluster, also if ForProgram was called with it, and reports whether it is one: a command, a
+// script and a transaction there may only have keys of one slot, and each master has scripts of its own.
+func Cluster(client redis.UniversalClient) (*redis.ClusterClient, bool) {
+	if c, ok := client.(programClient); ok {
+		client = c.UniversalClient
+	}
+	cluster, ok := client.(*redis.ClusterClient)
+	return cluster, ok
+}
 
 // grace is how long the answer may come after its context has ended: go-redis ends at a deadline by itself.
 const grace = 20 * time.Millisecond

@@ -54,7 +54,7 @@ const (
 // RefusedError if Redis refuses, and any other error if it does not answer. That Redis answers a PING says little: a
 // replica does, and so does a Redis without memory or disk.
 func TryWrite(ctx context.Context, client redis.UniversalClient) error {
-	cluster, ok := client.(*redis.ClusterClient)
+	cluster, ok := Cluster(client)
 	if !ok {
 		return refused("", client.Set(ctx, probeKey+"0", "", probeLasts).Err())
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 )
 
 // eachPending calls do with the IDs of a list of pending tasks, page by page, while tasks come and go: each that is in
@@ -76,7 +78,7 @@ func (s *snapshot) has(id string) bool {
 
 // nodes are the servers that have a part of the keys each.
 func nodes(ctx context.Context, client redis.UniversalClient) ([]redis.UniversalClient, error) {
-	cluster, ok := client.(*redis.ClusterClient)
+	cluster, ok := redisconn.Cluster(client)
 	if !ok {
 		return []redis.UniversalClient{client}, nil
 	}

@@ -49,14 +49,17 @@ const QueuesKey = "asynq:queues"
 // LoginsKey is what is known of the logins to an account, whose digest is given: when one was refused.
 func LoginsKey(digest string) string { return "mailpouch:{login:" + digest + "}" }
 
-// PausesKey is a hash in the slot of one of asynq's queues: what of it is paused. With FieldQueuePaused the queue is paused by us,
+// PausesKey is a hash in the slot of one of asynq's queues: what of it is paused. With FieldQueuePaused the queue is paused,
 // beside asynq's own key that says so; a mailing has a field that begins with FieldMailing. It is gone while nothing is.
 func PausesKey(queue string) string { return "mailpouch:{" + queue + "}:pauses" }
 
-// The fields of PausesKey, and the values of a mailing's.
+// The fields of PausesKey, and their values.
 const (
 	FieldQueuePaused = "queue"
 	FieldMailing     = "mailing:" // and the name
+
+	QueuePaused      = "1"     // by us
+	QueueFoundPaused = "found" // with asynq's tools, which nobody has noted yet
 
 	MailingPaused = "1"    // its tasks are set aside
 	MailingBack   = "back" // those that were set aside come back, before any other is fetched

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ import (
 type handler interface {
 	Enqueue(ctx context.Context, m *mailer.EmailMessage) (id string, err error)
 	Cancel(ctx context.Context, id string) error
+	SendBatch(ctx context.Context, b mailer.Batch)
 }
 
 // subject is a queue under test.
@@ -34,10 +36,21 @@ type subject struct {
 	run   func() (outcomes []string) // until all that is due has ended
 	left  func() []string            // what is in the queue then
 	relay *scripted
+
+	// What people do.
+	pause  func(Target) error
+	resume func(Target) (bool, error)
+	cancel func(mailing string) (CancelledMailing, error)
+	replay func(queue, id string) (string, error)
+	delete func(queue, id string) error
+	isDead func(error) bool // the error says that there is no such dead letter
 }
 
 // config is what both have.
-type config struct{ retryMin, retryMax time.Duration }
+type config struct {
+	retryMin, retryMax time.Duration
+	size               int // messages of a task
+}
 
 // scripted is a relay whose answers depend on the message and on how often it was tried.
 type scripted struct {
@@ -91,10 +104,16 @@ func inMemory(t *testing.T, c config) *subject {
 	t.Helper()
 	s := &subject{relay: &scripted{tries: map[string]int{}}}
 	q := New(Config{
-		RetryMin: c.retryMin, RetryMax: c.retryMax, Mailers: []string{"marketing"},
+		RetryMin: c.retryMin, RetryMax: c.retryMax, Mailers: []string{"marketing"}, BulkSize: c.size,
 		Connect: func(string) (mailer.Backend, error) { return s.relay, nil },
 	})
 	s.with = func(o mailer.Options) handler { return q.With(o) }
+	s.pause = func(what Target) error { return q.Pause(t.Context(), what) }
+	s.resume = func(what Target) (bool, error) { return q.Resume(t.Context(), what) }
+	s.cancel = func(name string) (CancelledMailing, error) { return q.CancelMailing(t.Context(), name) }
+	s.replay = func(queue, id string) (string, error) { return q.Replay(t.Context(), queue, id) }
+	s.delete = func(queue, id string) error { return q.Delete(t.Context(), queue, id) }
+	s.isDead = func(err error) bool { return !errors.Is(err, ErrNotDead) }
 	s.run = func() (all []string) {
 		now := time.Now()
 		for again := true; again; now = now.Add(c.retryMax) {
@@ -131,8 +150,21 @@ func inRedis(t *testing.T, c config) *subject {
 	server := redistest.Start(t, redistest.Options{})
 	client := server.Client(t)
 	s := &subject{relay: &scripted{tries: map[string]int{}}}
-	queue := tasks.NewQueue(client, tasks.QueueConfig{Mailers: []string{"marketing"}, BulkSize: 1})
+	queue := tasks.NewQueue(client, tasks.QueueConfig{Mailers: []string{"marketing"}, BulkSize: c.size})
 	s.with = func(o mailer.Options) handler { return queue.With(o) }
+	pauses, dead := tasks.NewPauses(client), tasks.NewDeadLetters(client)
+	s.pause = func(what Target) error {
+		_, err := pauses.Pause(t.Context(), tasks.Pause{Target: tasks.PauseTarget(what)})
+		return err
+	}
+	s.resume = func(what Target) (bool, error) { return pauses.Resume(t.Context(), tasks.PauseTarget(what)) }
+	s.cancel = func(name string) (CancelledMailing, error) {
+		c, err := queue.CancelMailing(t.Context(), name)
+		return CancelledMailing(c), err
+	}
+	s.replay = func(queue, id string) (string, error) { return dead.Replay(t.Context(), queue, id) }
+	s.delete = func(queue, id string) error { return dead.Delete(t.Context(), queue, id) }
+	s.isDead = func(err error) bool { return !errors.Is(err, tasks.ErrNotDead) }
 	inspector := asynq.NewInspectorFromRedisClient(client)
 	s.run = func() []string {
 		var mu sync.Mutex
@@ -141,6 +173,9 @@ func inRedis(t *testing.T, c config) *subject {
 			Connect:     func(string) (mailer.Backend, error) { return s.relay, nil },
 			Connections: 1, Mailers: map[string]int{"marketing": 1}, Queues: map[string]int{"default": 1, "bulk": 1}, RetryMin: c.retryMin, RetryMax: c.retryMax,
 			Observers: []tasks.Observer{{Outcome: func(o tasks.Outcome) {
+				if o.Action == tasks.ActionCancelled { // where it shares a task the worker leaves it out, and says so
+					return
+				}
 				mu.Lock()
 				defer mu.Unlock()
 				all = append(all, line(string(o.Action), o.MessageID, o.TaskID, o.Mailer, o.Try, o.Reply, o.Refused, o.Err))
@@ -220,6 +255,9 @@ func settled(t *testing.T, inspector *asynq.Inspector) bool {
 	t.Helper()
 	for _, queue := range queuesOf(t, inspector) {
 		info, err := inspector.GetQueueInfo(queue)
+		if info != nil && info.Paused {
+			info.Pending = 0
+		}
 		if err != nil || info.Pending+info.Active+info.Retry > 0 {
 			return false
 		}
@@ -354,8 +392,11 @@ func TestQueue_asInRedis(t *testing.T) {
 		config
 		play func(t *testing.T, s *subject) []string
 	}{
-		{"all", config{time.Millisecond, 2 * time.Millisecond}, play},
-		{"deadline before the next try", config{2 * time.Hour, 2 * time.Hour}, playDeadline},
+		{"all", config{time.Millisecond, 2 * time.Millisecond, 1}, play},
+		{"many in a task", config{time.Millisecond, 2 * time.Millisecond, 3}, playMany},
+		{"many in a task, as many as usual", config{time.Millisecond, 2 * time.Millisecond, 0}, playMany},
+		{"a task each", config{time.Millisecond, 2 * time.Millisecond, 1}, playMany},
+		{"deadline before the next try", config{2 * time.Hour, 2 * time.Hour, 1}, playDeadline},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -403,3 +444,146 @@ func playDeadline(t *testing.T, s *subject) []string {
 	}
 	return lines
 }
+
+// playMany hands messages over together, and does to them what people do.
+func playMany(t *testing.T, s *subject) []string {
+	t.Helper()
+	var seen []string
+	names := map[string]string{}
+	say := func(format string, args ...any) { seen = append(seen, fmt.Sprintf(format, args...)) }
+	together := func(o mailer.Options, list ...string) []string {
+		messages, ids := make([]*mailer.EmailMessage, len(list)), make([]string, len(list))
+		for i, name := range list {
+			to := []string{"ann@example.org"}
+			if name == "some" {
+				to = append(to, "bob@example.org", "cy@example.org")
+			}
+			messages[i] = &mailer.EmailMessage{
+				Subject: name, FromEmail: "shop@example.com", To: to, MessageID: "<" + name + "@t>", Date: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC),
+			}
+			if name == "nobody" {
+				messages[i].To = nil
+			}
+		}
+		s.with(mailer.Options{}).SendBatch(t.Context(), mailer.Batch{Messages: messages, Options: o, Report: func(group []mailer.Report) {
+			for _, r := range group {
+				ids[r.Index] = r.TaskID
+				task, _, _ := strings.Cut(r.TaskID, ".")
+				if _, ok := names[task]; !ok && task != "" && !strings.Contains(task, "-") {
+					names[task] = "{" + list[r.Index] + "}"
+				}
+				say("hand over %s: %s, %v %v", list[r.Index], r.TaskID, r.Skipped, r.Err)
+			}
+		}})
+		return ids
+	}
+	named := func(text string) string {
+		for id, name := range names {
+			text = strings.ReplaceAll(text, id, name)
+		}
+		return text
+	}
+	runs := func(what string) {
+		list := s.run()
+		s.relay.mu.Lock()
+		for _, id := range s.relay.got {
+			list = append(list, "arrived "+id)
+		}
+		s.relay.got = nil
+		s.relay.mu.Unlock()
+		for i := range list {
+			list[i] = what + ": " + named(list[i])
+		}
+		slices.Sort(list)
+		seen = append(seen, list...)
+	}
+	cancel := func(id string, o mailer.Options) {
+		err := s.with(o).Cancel(t.Context(), id)
+		say("cancel %s: too late %v, no task %v, ok %v", id, errors.Is(err, mailer.ErrTooLate), errors.Is(err, mailer.ErrNoTask), err == nil)
+	}
+	july, bulk := mailer.Options{Mailing: "july"}, mailer.Options{Queue: "bulk", Using: "marketing"}
+	keyed := mailer.Options{IdempotencyKey: "order 20"}
+
+	// Some are refused, put off, taken back or for nobody.
+	ids := together(mailer.Options{}, "one", "later", "never", "some", "nobody", "two", "taken")
+	cancel(ids[6], mailer.Options{})
+	cancel(ids[6]+"7", mailer.Options{})
+	runs("first")
+	cancel(ids[0], mailer.Options{})
+
+	// A mailing is paused: in all queues, for all mailers, and other mail goes on.
+	together(july, "j1", "j2", "j3", "j4")
+	julyBulk := bulk
+	julyBulk.Mailing = "july"
+	together(julyBulk, "j5", "j6")
+	together(bulk, "b1", "b2")
+	say("pause: %v", s.pause(Target{Mailing: "july"}))
+	runs("july is paused")
+	again, err := s.resume(Target{Mailing: "august"})
+	say("resume another: %v, %v", again, err)
+	again, err = s.resume(Target{Mailing: "july"})
+	say("resume: %v, %v", again, err)
+	runs("july goes on")
+
+	// A queue of a mailer, and then all of the mailer.
+	for _, what := range []Target{{Queue: "bulk", Mailer: "marketing"}, {Mailer: "marketing"}, {Queue: "bulk"}} {
+		together(bulk, "b3", "b4")
+		together(mailer.Options{}, "d1", "d2")
+		say("pause %v: %v", what, s.pause(what))
+		runs("it is paused")
+		again, err = s.resume(what)
+		say("resume %v: %v, %v", what, again, err)
+		again, err = s.resume(what)
+		say("once more: %v, %v", again, err)
+		runs("it goes on")
+	}
+	for _, bad := range []Target{{}, {Queue: "a b"}, {Mailing: "x", Queue: "bulk"}} {
+		say("pause %v: refused %v", bad, s.pause(bad) != nil)
+	}
+
+	// A mailing is cancelled while it is paused, and no other mail is.
+	together(july, "c1", "never", "c2")
+	together(mailer.Options{Mailing: "july", ProcessIn: time.Hour}, "c3", "c4")
+	together(mailer.Options{Mailing: "august"}, "a1", "a2")
+	say("pause: %v", s.pause(Target{Mailing: "july"}))
+	runs("before it is cancelled")
+	c, err := s.cancel("july")
+	say("cancelled: %+v, %v", c, err)
+	_, err = s.resume(Target{Mailing: "july"})
+	say("resume: %v", err)
+	runs("after")
+	c, err = s.cancel("july")
+	say("cancelled again: %+v, %v", c, err)
+	_, err = s.cancel("a b")
+	say("a bad name: refused %v", err != nil)
+
+	// Dead letters are queued again, and deleted.
+	dead := together(mailer.Options{}, "never")[0]
+	key := together(keyed, "key-never")[0]
+	runs("two more die")
+	for _, id := range []string{dead, key, ids[2], ids[0]} {
+		next, err := s.replay("default", id)
+		say("replay %s: %s, dead letter %v, %v", id, next, s.isDead(err), err == nil)
+		next, err = s.replay("default", id)
+		say("and again: %s, dead letter %v", next, s.isDead(err))
+	}
+	together(keyed, "key-never") // it is there, and waits
+	cancel(key, keyed)
+	together(keyed, "key-never") // with a new ID
+	runs("replayed")
+	say("delete: %v, another queue's: dead letter %v", s.delete("default", dead+"-again"), s.isDead(s.delete("bulk", ids[2]+"-again")))
+	say("and again: dead letter %v", s.isDead(s.delete("default", dead+"-again")))
+	left := s.left()
+	for i := range left {
+		left[i] = "left: " + named(left[i])
+	}
+	slices.Sort(left)
+	seen = append(seen, left...)
+	for i := range seen {
+		seen[i] = generation.ReplaceAllString(named(seen[i]), "-{time}-again")
+	}
+	return seen
+}
+
+// generation is the time in the ID of a message with a key that was replayed.
+var generation = regexp.MustCompile(`-[0-9a-z]{9,}-again`)

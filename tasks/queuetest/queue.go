@@ -8,8 +8,9 @@
 //
 // There is no Redis, no goroutine and no waiting: time passes when the test says so. A test that wants the program's own
 // time to pass too runs in a bubble of testing/synctest. What becomes of a message after a try is decided by the same code as
-// in a worker. What a worker does for the sake of speed and of many processes is not here: each message has a task of its own, one
-// connection sends after the other, and a relay that takes no mail is asked again at the next RunDue.
+// in a worker, and what an operator does can be done here too: Pause, Resume, CancelMailing, Replay, Delete. What a worker does for the sake of
+// speed and of many processes is not here: one connection sends after the other, and a relay that takes no mail is asked again at the
+// next RunDue.
 package queuetest
 
 import (
@@ -21,6 +22,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/handover"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -34,6 +36,10 @@ type Config struct {
 	// Connect returns the backend of the mailer with that name, "" for the default one. RunDue asks for one of each mailer that has
 	// mail. If nil, every message is accepted.
 	Connect func(mailer string) (mailer.Backend, error)
+
+	// BulkSize is how many messages that are handed over together share a task: 100 if zero, none if 1. Here that is to be seen by their IDs alone:
+	// each message has its own outcome and is cancelled by its own ID, as in a worker.
+	BulkSize int
 
 	RetryMin          time.Duration // shortest pause before another try: 5 s if zero
 	RetryMax          time.Duration // longest one: 1 h if zero
@@ -57,11 +63,12 @@ var (
 
 // New returns an empty queue.
 func New(cfg Config) *Queue {
+	cfg.BulkSize = cmp.Or(cfg.BulkSize, 100)
 	cfg.RetryMin = cmp.Or(cfg.RetryMin, deliverypolicy.DefaultRetryMin)
 	cfg.RetryMax = cmp.Or(cfg.RetryMax, deliverypolicy.DefaultRetryMax)
 	cfg.MaxAge = cmp.Or(cfg.MaxAge, deliverypolicy.DefaultMaxAge)
 	cfg.IdempotencyWindow = cmp.Or(cfg.IdempotencyWindow, 24*time.Hour)
-	q := &Queue{cfg: cfg, store: &store{window: cfg.IdempotencyWindow, next: map[place]string{}, rests: map[string]time.Time{}}}
+	q := &Queue{cfg: cfg, store: &store{window: cfg.IdempotencyWindow, next: map[place]string{}, again: map[place]string{}, rests: map[string]time.Time{}}}
 	return q.only(cfg.Options)
 }
 
@@ -129,44 +136,92 @@ func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessag
 	return mailer.Collect(ctx, q, messages)
 }
 
-// SendBatch implements mailer.BatchSender. The options of the batch come before those of the queue, as With says.
+// SendBatch implements mailer.BatchSender. The options of the batch come before those of the queue, as With says. The TaskID of a Result,
+// which is its Reply too, is that of the message's task, or its own ID where it shares one with others: see Config.BulkSize.
 func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 	q = q.With(batch.Options)
-	for i, m := range batch.Messages {
-		batch.Report([]mailer.Report{{Index: i, Result: q.handOver(ctx, m, i, batch.Begin, batch.Commit)}})
+	var payloads []*wire.Payload // that are to share a task
+	var indexes []int
+	flush := func() {
+		q.handOverMany(payloads, indexes, batch.Report)
+		payloads, indexes = nil, nil
 	}
+	for i, m := range batch.Messages {
+		p, r := q.prepare(ctx, m, i, batch.Begin, batch.Commit)
+		switch {
+		case p == nil:
+			batch.Report([]mailer.Report{{Index: i, Result: r}})
+		case q.cfg.BulkSize == 1 || handover.IsOnce(q.options):
+			batch.Report([]mailer.Report{{Index: i, Result: q.handOver(p)}})
+		default:
+			payloads, indexes = append(payloads, p), append(indexes, i)
+		}
+		if len(payloads) == q.cfg.BulkSize {
+			flush()
+		}
+	}
+	flush()
 }
 
 // Enqueue hands one message over and returns the ID of its task. The ID is empty if
 // the message has no recipients.
 func (q *Queue) Enqueue(ctx context.Context, m *mailer.EmailMessage) (taskID string, err error) {
-	r := q.handOver(ctx, m, 0)
+	p, r := q.prepare(ctx, m, 0)
+	if p != nil {
+		r = q.handOver(p)
+	}
 	return r.TaskID, r.Err
 }
 
-// handOver is the hand-over of a message that has that index for whoever is asked right before.
-func (q *Queue) handOver(ctx context.Context, m *mailer.EmailMessage, index int, asked ...func(int) error) mailer.Result {
+// prepare makes the payload of a message that has that index for whoever is asked right before. For one that may not be handed over it is nil.
+func (q *Queue) prepare(ctx context.Context, m *mailer.EmailMessage, index int, asked ...func(int) error) (*wire.Payload, mailer.Result) {
 	if err := cmp.Or(q.options.Validate(), q.checkMailer()); err != nil {
-		return mailer.Result{Err: handover.Refused(err)}
+		return nil, mailer.Result{Err: handover.Refused(err)}
 	}
-	now := time.Now()
-	p, err := handover.Prepare(m, q.options, q.cfg.Defaults, now, nil)
+	p, err := handover.Prepare(m, q.options, q.cfg.Defaults, time.Now(), nil)
 	if p == nil {
-		return mailer.Result{Err: err, Skipped: err == nil}
+		return nil, mailer.Result{Err: err, Skipped: err == nil}
 	}
 	if err := mailer.ContextErr(ctx); err != nil {
-		return mailer.Result{Err: err}
+		return nil, mailer.Result{Err: err}
 	}
 	for _, ask := range asked {
 		if ask == nil {
 			continue
 		}
 		if err := ask(index); err != nil {
-			return mailer.Result{Err: err}
+			return nil, mailer.Result{Err: err}
 		}
 	}
-	id, err := q.store.add(p, q.options, now)
+	return p, mailer.Result{}
+}
+
+// handOver puts a message into the queue.
+func (q *Queue) handOver(p *wire.Payload) mailer.Result {
+	id, err := q.store.add(p, q.options, time.Now())
 	return mailer.Result{Reply: id, TaskID: id, Err: err}
+}
+
+// handOverMany puts messages that share a task into the queue.
+func (q *Queue) handOverMany(payloads []*wire.Payload, indexes []int, report func([]mailer.Report)) {
+	switch len(payloads) {
+	case 0:
+		return
+	case 1:
+		report([]mailer.Report{{Index: indexes[0], Result: q.handOver(payloads[0])}})
+		return
+	}
+	id, err := q.store.addMany(payloads, q.options)
+	group := make([]mailer.Report, len(payloads))
+	for n, i := range indexes {
+		r := mailer.Result{Err: err}
+		if err == nil {
+			r.TaskID = wire.MessageID(id, n)
+			r.Reply = r.TaskID
+		}
+		group[n] = mailer.Report{Index: i, Result: r}
+	}
+	report(group)
 }
 
 // Cancel takes a message back by the ID that Enqueue returned, from the queue that the options name. Nil means that it has not been

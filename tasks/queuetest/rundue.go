@@ -81,7 +81,7 @@ func (r *round) begin() []*task {
 	for _, t := range s.tasks {
 		expired := r.policy.Expired(t.attempt(r.now, false), 0) != nil
 		ready := !t.Due.After(r.now) && !s.rests[t.Options.Using].After(r.now)
-		if t.State == Waiting && (expired || ready) {
+		if t.State == Waiting && (expired || ready && !s.isPaused(t)) {
 			t.State = OnWire
 			due = append(due, t)
 		}

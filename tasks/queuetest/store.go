@@ -3,6 +3,7 @@ package queuetest
 import (
 	"cmp"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -36,6 +37,43 @@ type Task struct {
 	Tries      int       // so far
 	Reason     string    // why it was not sent the last time
 	Reply      string    // the relay's, of one that was sent
+}
+
+// ErrNotDead reports that there is no dead letter with an ID.
+var ErrNotDead = errors.New("no such dead letter")
+
+// Target is what is paused, as tasks.PauseTarget: a queue, of all mailers or of one; a mailer, of which "default" is the one without a
+// name; or a mailing.
+type Target struct{ Queue, Mailer, Mailing string }
+
+func (t Target) validate() error {
+	switch {
+	case t == Target{}:
+		return errors.New("queuetest: nothing to pause: a queue, a mailer or a mailing is expected")
+	case t.Mailing != "" && (t.Queue != "" || t.Mailer != ""):
+		return errors.New("queuetest: a mailing is paused in all queues and for all mailers: it cannot be named together with one")
+	}
+	for kind, name := range map[string]string{"queue": t.Queue, "mailer": t.Mailer, "mailing": t.Mailing} {
+		if name == "" {
+			continue
+		}
+		if err := mailer.CheckName(kind, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// covers reports whether a task is paused with the target.
+func (t Target) covers(o mailer.Options) bool {
+	if t.Mailing != "" {
+		return t.Mailing == o.Mailing
+	}
+	using := o.Using
+	if using == "" {
+		using = handover.DefaultMailer
+	}
+	return (t.Queue == "" || t.Queue == queueOf(o)) && (t.Mailer == "" || t.Mailer == using)
 }
 
 // place is where the ID of a message that is handed over once is the same message's.
@@ -77,11 +115,13 @@ func (t *task) attempt(now time.Time, failSilently bool) deliverypolicy.Attempt 
 type store struct {
 	window time.Duration
 
-	mu    sync.Mutex // guards what follows
-	down  error      // what all fails with
-	tasks []*task
-	rests map[string]time.Time // until when the relay of a mailer wants no mail
-	next  map[place]string     // the ID that a key has after its task was cancelled
+	mu     sync.Mutex // guards what follows
+	down   error      // what all fails with
+	tasks  []*task
+	rests  map[string]time.Time // until when the relay of a mailer wants no mail
+	next   map[place]string     // the ID that a key has after its task was cancelled, or replayed
+	again  map[place]string     // the ID of what a dead letter with a key was replayed as
+	paused []Target
 }
 
 // add puts a message into the queue, unless it is one that is there and is to be there once.
@@ -104,6 +144,24 @@ func (s *store) add(p *wire.Payload, o mailer.Options, now time.Time) (id string
 	}
 	if err := s.put(id, p, o, wire.Due(p.DueAt)); err != nil {
 		return "", err
+	}
+	return id, nil
+}
+
+// addMany puts messages into the queue that share a task in Redis, and returns the ID of that.
+func (s *store) addMany(payloads []*wire.Payload, o mailer.Options) (id string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down != nil {
+		return "", s.down
+	}
+	id = rand.Text()
+	before := len(s.tasks)
+	for i, p := range payloads {
+		if err := s.put(wire.MessageID(id, i), p, o, wire.Due(p.DueAt)); err != nil {
+			s.tasks = s.tasks[:before]
+			return "", err
+		}
 	}
 	return id, nil
 }
@@ -160,17 +218,33 @@ func (s *store) cancel(id string, o mailer.Options) error {
 		return s.down
 	}
 	i := s.index(id, o)
+	if again := s.again[place{queueOf(o), id}]; i < 0 && again != "" { // it was replayed
+		i = s.index(again, o)
+	}
 	switch {
 	case i < 0:
 		return fmt.Errorf("queuetest: %s: %w", id, mailer.ErrNoTask)
-	case s.tasks[i].State != Waiting || s.tasks[i].inDoubt:
+	case !s.take(s.tasks[i]):
 		return fmt.Errorf("queuetest: %s: %w: it is on the wire, or has ended", id, mailer.ErrTooLate)
 	}
-	if t := s.tasks[i]; handover.IsOnce(t.Options) {
-		s.next[place{t.queue(), handover.OnceID(t.meta.Digest, t.Options)}] = handover.NextID(id)
-	}
-	s.tasks = slices.Delete(s.tasks, i, i+1)
 	return nil
+}
+
+// take takes a task back if it was not sent yet, for sure. s.mu is held.
+func (s *store) take(t *task) bool {
+	if t.State != Waiting || t.inDoubt {
+		return false
+	}
+	if handover.IsOnce(t.Options) {
+		s.next[place{t.queue(), handover.OnceID(t.meta.Digest, t.Options)}] = handover.NextID(t.ID)
+	}
+	s.remove(t)
+	return true
+}
+
+// remove removes a task. s.mu is held.
+func (s *store) remove(t *task) {
+	s.tasks = slices.DeleteFunc(s.tasks, func(other *task) bool { return other == t })
 }
 
 func (s *store) list() []Task {
@@ -186,4 +260,22 @@ func (s *store) list() []Task {
 		tasks = append(tasks, shown)
 	}
 	return tasks
+}
+
+// dead is a dead letter. s.mu is held.
+func (s *store) dead(queue, id string) (*task, error) {
+	if s.down != nil {
+		return nil, s.down
+	}
+	for _, t := range s.tasks {
+		if name := (wire.QueueName{Mailer: t.Options.Using, Queue: t.queue()}); t.ID == id && t.State == Dead && name.String() == queue {
+			return t, nil
+		}
+	}
+	return nil, fmt.Errorf("queuetest: %s: %w", id, ErrNotDead)
+}
+
+// isPaused reports whether a task is not to be sent. s.mu is held.
+func (s *store) isPaused(t *task) bool {
+	return slices.ContainsFunc(s.paused, func(p Target) bool { return p.covers(t.Options) })
 }

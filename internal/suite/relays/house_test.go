@@ -92,35 +92,42 @@ func (h *house) logged(text string) int {
 // worker starts a worker until stop is called or the test ends.
 func (h *house) worker(cfg smtp.Config, connections int, queues map[string]int) (w *tasks.Worker, stop func()) {
 	h.t.Helper()
-	log := zerolog.New(h).With().Timestamp().Logger().Level(zerolog.DebugLevel)
-	w, err := tasks.NewWorker(h.redis.Client(h.t), tasks.WorkerConfig{
-		Connect:     func(string) (mailer.Backend, error) { return smtp.New(cfg) },
-		Connections: connections, Queues: queues, Logger: &log,
-		Observers: []tasks.Observer{{
-			Connections:  func(_ string, allowed, _ int) { h.allowed.Store(int64(allowed)) },
-			SessionLimit: func(_ string, messages int) { h.carries.Store(int64(messages)) },
-		}},
-		RetryMin: 10 * time.Millisecond, RetryMax: 20 * time.Millisecond,
+	w, end := h.run(cfg, tasks.WorkerConfig{Connections: connections, Queues: queues, Observers: []tasks.Observer{{
+		Connections:  func(_ string, allowed, _ int) { h.allowed.Store(int64(allowed)) },
+		SessionLimit: func(_ string, messages int) { h.carries.Store(int64(messages)) },
+	}}})
+	stop = sync.OnceFunc(func() {
+		if err := end(); err != nil {
+			h.t.Errorf("Run: %v", err)
+		}
 	})
+	h.t.Cleanup(stop)
+	return w, stop
+}
+
+// run runs a worker until stop is called, which returns its error, or the test ends.
+func (h *house) run(cfg smtp.Config, c tasks.WorkerConfig) (w *tasks.Worker, stop func() error) {
+	h.t.Helper()
+	log := zerolog.New(h).With().Timestamp().Logger().Level(zerolog.DebugLevel)
+	c.Connect = func(string) (mailer.Backend, error) { return smtp.New(cfg) }
+	c.Logger, c.RetryMin, c.RetryMax = &log, 10*time.Millisecond, 20*time.Millisecond
+	w, err := tasks.NewWorker(h.redis.Client(h.t), c)
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
+	stop = sync.OnceValue(func() error {
 		cancel()
-		if err := <-done; err != nil {
-			h.t.Errorf("Run: %v", err)
-		}
+		return <-done
 	})
-	h.t.Cleanup(stop)
 	h.t.Cleanup(func() {
+		_ = stop()
 		if h.t.Failed() {
 			h.mu.Lock()
 			defer h.mu.Unlock()
-			text := h.log.String()
-			h.t.Logf("log:\n%s", text[:min(len(text), 6000)])
+			h.t.Logf("log:\n%.6000s", h.log.String())
 		}
 	})
 	return w, stop
@@ -147,10 +154,16 @@ func (h *house) once(r *relay) {
 	h.t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.taken) != h.sent {
-		h.t.Errorf("%d messages delivered, want %d", len(r.taken), h.sent)
+	h.eachOnce(r.taken)
+}
+
+// eachOnce checks that everything was taken, and once: how often each message was, by its Message-ID.
+func (h *house) eachOnce(taken map[string]int) {
+	h.t.Helper()
+	if len(taken) != h.sent {
+		h.t.Errorf("%d messages delivered, want %d", len(taken), h.sent)
 	}
-	for id, n := range r.taken {
+	for id, n := range taken {
 		if n != 1 {
 			h.t.Errorf("%s was delivered %d times", id, n)
 		}

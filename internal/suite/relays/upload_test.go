@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"github.com/mailpouch/mailpouch/backends/smtp"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
@@ -223,32 +221,9 @@ func (h *house) upload(queue *tasks.Queue, small int) {
 // uploader starts a worker.
 func (h *house) uploader(cfg smtp.Config, change func(*tasks.WorkerConfig)) (stop func() error) {
 	h.t.Helper()
-	log := zerolog.New(h).Level(zerolog.DebugLevel)
-	w := tasks.WorkerConfig{
-		Connect:     func(string) (mailer.Backend, error) { return smtp.New(cfg) },
-		Connections: 2, Logger: &log, BatchTimeout: 300 * time.Millisecond,
-		RetryMin: 10 * time.Millisecond, RetryMax: 20 * time.Millisecond,
-	}
+	w := tasks.WorkerConfig{Connections: 2, BatchTimeout: 300 * time.Millisecond}
 	change(&w)
-	worker, err := tasks.NewWorker(h.redis.Client(h.t), w)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- worker.Run(ctx) }()
-	stop = sync.OnceValue(func() error {
-		cancel()
-		return <-done
-	})
-	h.t.Cleanup(func() {
-		_ = stop()
-		if h.t.Failed() {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			h.t.Logf("log:\n%.6000s", h.log.String())
-		}
-	})
+	_, stop = h.run(cfg, w)
 	return stop
 }
 
@@ -257,14 +232,7 @@ func (h *house) untroubled(r *slowRelay) {
 	h.t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.taken) != h.sent {
-		h.t.Errorf("%d messages delivered, want %d", len(r.taken), h.sent)
-	}
-	for id, n := range r.taken {
-		if n != 1 {
-			h.t.Errorf("%s was delivered %d times", id, n)
-		}
-	}
+	h.eachOnce(r.taken)
 	for _, text := range []string{"takes no mail", `"message":"retry"`, "again and again"} {
 		if n := h.logged(text); n != 0 {
 			h.t.Errorf("%d times in the log: %s", n, text)

@@ -1,0 +1,332 @@
+package cancel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/find"
+	"github.com/mailpouch/mailpouch/internal/history"
+	"github.com/mailpouch/mailpouch/internal/pauses"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// A mailing is cancelled in passes over all lists of all queues. It is paused first: so nothing more of it comes to the wire,
+// however long that takes, and its tasks hardly move from list to list meanwhile. What moved in spite of that, and what the
+// relay has refused for now since, the next pass finds. No index says which tasks a mailing has: each hand-over would pay for
+// it, and it would not know what asynq's tools delete.
+
+const (
+	// onWireFor is how long Mailing waits for what is on the wire: the relay may refuse it for now.
+	onWireFor = 10 * time.Second
+
+	passPause     = 200 * time.Millisecond
+	mailingPage   = 200 // tasks that one script looks at
+	mailingBulk   = 10  // and in a queue of bulk tasks
+	cancelsAtOnce = 16
+)
+
+// Mailing takes back all messages of a mailing that are not on the wire, in all queues and for all mailers. It returns how many
+// were not sent and will not be, and of how many others Redis has something yet. If it returns an error the mailing stays paused,
+// and it can be called again.
+func (c Canceller) Mailing(ctx context.Context, name string) (cancelled, tooLate int, err error) {
+	if err := mailer.CheckName("mailing", name); err != nil {
+		return 0, 0, err
+	}
+	target := pauses.Target{Mailing: name}
+	if _, err := pauses.Set(ctx, c.Redis, pauses.Pause{Target: target, Reason: "is being cancelled"}); err != nil {
+		return 0, 0, err
+	}
+	m := &mailing{Canceller: c, name: name, late: map[string]bool{}}
+	if err := m.run(ctx); err != nil {
+		return m.cancelled, len(m.late), fmt.Errorf("%w (the mailing %s stays paused: cancel it again, or resume it)", err, name)
+	}
+	_, err = pauses.End(ctx, c.Redis, target)
+	return m.cancelled, len(m.late), err
+}
+
+// mailing is one run of Mailing.
+type mailing struct {
+	Canceller
+
+	name string
+
+	mu        sync.Mutex
+	cancelled int
+	late      map[string]bool // messages that could not be cancelled, by their IDs
+	changed   bool            // in this pass
+}
+
+func (c *mailing) run(ctx context.Context) error {
+	patience := time.After(onWireFor)
+	for {
+		active, err := c.pass(ctx)
+		if err != nil {
+			return err
+		}
+		if !active && !c.changed {
+			return c.ended(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-patience:
+			return c.ended(ctx)
+		case <-time.After(passPause):
+		}
+	}
+}
+
+// pass looks at all that waits, and reports whether a worker has something of the mailing.
+func (c *mailing) pass(ctx context.Context) (active bool, err error) {
+	c.changed = false
+	err = c.each(ctx, []string{"active", "retry", "scheduled", "pending"}, func(place wire.QueueName, list string, ids []string) error {
+		active = active || list == "active"
+		return c.cancelAll(ctx, place, ids)
+	})
+	return active, err
+}
+
+// ended notes the messages that have ended and are kept.
+func (c *mailing) ended(ctx context.Context) error {
+	return c.each(ctx, []string{"completed", "archived"}, func(place wire.QueueName, _ string, ids []string) error {
+		for _, id := range ids {
+			if !place.Bulk {
+				c.late[id] = true
+				continue
+			}
+			n, err := c.messages(ctx, place, id)
+			if err != nil {
+				return err
+			}
+			for i := range n {
+				c.late[wire.MessageID(id, i)] = true
+			}
+		}
+		return nil
+	})
+}
+
+// each calls do with the tasks of the mailing, page by page, in all queues that have any of these lists.
+func (c *mailing) each(ctx context.Context, lists []string, do func(place wire.QueueName, list string, ids []string) error) error {
+	names, err := find.Queues(ctx, c.Redis)
+	if err != nil {
+		return err
+	}
+	there := make([]*redis.IntCmd, 0, len(names)*len(lists))
+	_, err = c.Redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, name := range names {
+			for _, list := range lists {
+				there = append(there, pipe.Exists(ctx, listKey(name, list)))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return redisconn.Unavailable(err)
+	}
+	for i, name := range names {
+		for j, list := range lists {
+			if there[i*len(lists)+j].Val() == 0 {
+				continue
+			}
+			if err := c.eachOf(ctx, name, list, func(ids []string) error { return do(name, list, ids) }); err != nil {
+				return redisconn.Unavailable(err)
+			}
+		}
+	}
+	return nil
+}
+
+func listKey(name wire.QueueName, list string) string { return "asynq:{" + name.String() + "}:" + list }
+
+// eachOf calls do with the tasks of the mailing in one list. What moves within it meanwhile may be left out.
+func (c *mailing) eachOf(ctx context.Context, name wire.QueueName, list string, do func(ids []string) error) error {
+	key, page := listKey(name, list), int64(mailingPage)
+	if name.Bulk {
+		page = mailingBulk
+	}
+	cursor := uint64(0)
+	for at := int64(0); ; {
+		var ids []string
+		var err error
+		var last bool
+		switch list {
+		case "active", "pending":
+			ids, err = c.Redis.LRange(ctx, key, at, at+page-1).Result()
+			last = int64(len(ids)) < page
+		default:
+			var members []string
+			members, cursor, err = c.Redis.ZScan(ctx, key, cursor, "", page).Result()
+			for i := 0; i < len(members); i += 2 {
+				ids = append(ids, members[i])
+			}
+			last = cursor == 0
+		}
+		if err != nil {
+			return err
+		}
+		found, err := c.of(ctx, name, ids)
+		if err != nil {
+			return err
+		}
+		if len(found) > 0 {
+			if err := do(found); err != nil {
+				return err
+			}
+		}
+		if last {
+			return nil
+		}
+		at += page
+		if list == "pending" {
+			at -= int64(len(found)) // they are gone, most likely
+		}
+	}
+}
+
+// ofMailingScript returns those of the tasks ARGV[3] and what follows that belong to the mailing ARGV[2]. ARGV[1] is what the
+// keys of tasks begin with, in the slot of KEYS[1].
+var ofMailingScript = redis.NewScript(wire.LuaMailing + `
+local found = {}
+for i = 3, #ARGV do
+  if mailingOf(redis.call("HGET", ARGV[1] .. ARGV[i], "msg")) == ARGV[2] then found[#found + 1] = ARGV[i] end
+end
+return found`)
+
+func (c *mailing) of(ctx context.Context, name wire.QueueName, ids []string) ([]string, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	queue := name.String()
+	args := make([]any, 0, 2+len(ids))
+	args = append(args, asynqbatch.TaskKey(queue, ""), c.name)
+	for _, id := range ids {
+		args = append(args, id)
+	}
+	return ofMailingScript.Run(ctx, c.Redis, []string{listKey(name, "pending")}, args...).StringSlice()
+}
+
+// cancelAll cancels tasks, some at the same time.
+func (c *mailing) cancelAll(ctx context.Context, place wire.QueueName, ids []string) error {
+	var all sync.WaitGroup
+	errs, turns := make([]error, len(ids)), make(chan struct{}, cancelsAtOnce)
+	for i, id := range ids {
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			if place.Bulk {
+				errs[i] = c.cancelBulk(ctx, place, id)
+			} else {
+				errs[i] = c.cancelOne(ctx, place, id)
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+func (c *mailing) cancelOne(ctx context.Context, place wire.QueueName, id string) error {
+	again, err := c.Redis.HExists(ctx, asynqbatch.TaskKey(place.String(), id), wire.FieldCancelled).Result()
+	if err != nil || again { // the worker that has it drops it
+		return err
+	}
+	switch err := c.Task(ctx, place, id); {
+	case err == nil:
+		c.note([]string{id}, nil)
+	case errors.Is(err, mailer.ErrTooLate):
+		c.note(nil, []string{id})
+	case !errors.Is(err, mailer.ErrNoTask):
+		return err
+	}
+	return nil
+}
+
+// note notes messages that were cancelled, and others that were not.
+func (c *mailing) note(cancelled, late []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancelled += len(cancelled)
+	c.changed = c.changed || len(cancelled) > 0
+	for _, id := range cancelled {
+		delete(c.late, id)
+	}
+	for _, id := range late {
+		c.late[id] = true
+	}
+}
+
+var countMessagesScript = redis.NewScript(wire.LuaMessages + `
+local msg = redis.call("HGET", KEYS[1], "msg")
+return msg and messages(msg) or 0`)
+
+func (c *mailing) messages(ctx context.Context, place wire.QueueName, task string) (int, error) {
+	return countMessagesScript.Run(ctx, c.Redis, []string{asynqbatch.TaskKey(place.String(), task)}).Int()
+}
+
+// cancelBulkScript cancels the messages of a bulk task, whose keys are those of asynqbatch.ListKeys and whose ID is ARGV[1], as
+// cancelInBulkScript does with one. The keys that say so begin with ARGV[2] and last for ARGV[3] seconds. If nothing of the task
+// is left to be done it is taken out of its list. It returns for each message a letter: c if it was cancelled, l if it
+// is too late, and - for what was cancelled before or has left the task.
+var cancelBulkScript = redis.NewScript(asynqbatch.TakeOutLua + wire.LuaMessages + `
+local state, msg = unpack(redis.call("HMGET", KEYS[1], "state", "msg"))
+if not state or not msg or state == "completed" or state == "archived" then return "" end
+local keep, said = state == "active", {}
+for i = 0, messages(msg) - 1 do
+  local slot = "." .. i
+  local wire, sent, cancelled = unpack(redis.call("HMGET", KEYS[1],
+    "` + wire.FieldWire + `" .. slot, "` + wire.FieldSent + `" .. slot, "` + wire.FieldCancelled + `" .. slot))
+  local letter = "-"
+  if sent then
+    if not string.find(sent, '"moved":true', 1, true) then letter = "l"
+    elseif string.find(sent, '"rest":', 1, true) then keep = true end -- it is about to leave
+  elseif wire then
+    keep, letter = true, "l"
+  elseif not cancelled then
+    redis.call("HSET", KEYS[1], "` + wire.FieldCancelled + `" .. slot, "1")
+    redis.call("SET", ARGV[2] .. ARGV[1] .. slot, "1", "EX", ARGV[3])
+    letter = "c"
+  end
+  said[#said + 1] = letter
+end
+if not keep then
+  takeOut(ARGV[1], state)
+  redis.call("DEL", KEYS[1])
+end
+return table.concat(said)`)
+
+func (c *mailing) cancelBulk(ctx context.Context, place wire.QueueName, task string) error {
+	queue := place.String()
+	records, err := find.Records(ctx, c.Redis, task, place)
+	if err != nil {
+		return err
+	}
+	said, err := cancelBulkScript.Run(ctx, c.Redis, asynqbatch.ListKeys(queue, task),
+		task, wire.CancelledKey(queue, ""), c.heldSeconds()).Text()
+	if err != nil {
+		return err
+	}
+	var cancelled, late []string
+	var indexes []int
+	for i, letter := range said {
+		switch letter {
+		case 'c':
+			indexes = append(indexes, i)
+			cancelled = append(cancelled, wire.MessageID(task, i))
+		case 'l':
+			late = append(late, wire.MessageID(task, i))
+		}
+	}
+	if len(indexes) > 0 && len(records) > 0 {
+		history.Ended(ctx, c.Redis, queue, task, records[0].Type, records[0].Payload, history.Cancelled, "", indexes...)
+	}
+	c.note(cancelled, late)
+	return nil
+}

@@ -1,0 +1,128 @@
+// Package producer puts tasks into the queues, and what is too big to ride in them beside the queues.
+package producer
+
+import (
+	"context"
+	"errors"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/queuewatch"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// Producer enqueues tasks, and stores what does not ride in them.
+type Producer struct {
+	Contents Contents
+	Hints    *queuewatch.Hints
+
+	asynq    *asynq.Client
+	codec    wire.Codec
+	versions versions
+}
+
+// New returns a Producer in the given Redis.
+func New(client redis.UniversalClient) *Producer {
+	return &Producer{
+		Contents: NewContents(client, 0, zerolog.Nop()), Hints: queuewatch.NewHints(client),
+		asynq: asynq.NewClientFromRedisClient(client), versions: versions{redis: client},
+	}
+}
+
+// Enqueue puts one task under the given ID into Redis. That the ID is there already
+// is success: only an earlier try of the same hand-over, whose reply was lost, can
+// have put it there.
+func (c *Producer) Enqueue(ctx context.Context, p *wire.Payload, id string, opts ...asynq.Option) error {
+	err := c.Put(ctx, p, id, opts...)
+	if errors.Is(err, asynq.ErrTaskIDConflict) {
+		return nil
+	}
+	return err
+}
+
+// Put is Enqueue, with asynq's ErrTaskIDConflict if the ID is there already.
+func (c *Producer) Put(ctx context.Context, p *wire.Payload, id string, opts ...asynq.Option) error {
+	p, err := c.hold(ctx, p, id, opts)
+	if err != nil {
+		return err
+	}
+	data, err := c.Encode(ctx, p)
+	if err != nil {
+		return err
+	}
+	return c.PutTask(ctx, asynq.NewTaskWithHeaders(wire.TaskType, data, p.Headers), id, opts...)
+}
+
+// Encode returns a payload as the workers can read it. Most mails are too short to be compressed, and the workers are not asked about.
+func (c *Producer) Encode(ctx context.Context, p *wire.Payload) ([]byte, error) {
+	data, err := c.codec.Encode(p, func() int { return c.versions.reads(ctx).Lowest })
+	return data, unwritten(err)
+}
+
+// EncodeMany is Encode for a bulk task.
+func (c *Producer) EncodeMany(ctx context.Context, payloads []*wire.Payload) ([]byte, error) {
+	data, err := c.codec.EncodeMany(payloads, c.versions.reads(ctx).Lowest)
+	return data, unwritten(err)
+}
+
+// unwritten is the error of a message that cannot be written.
+func unwritten(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
+}
+
+// PutTask puts a task into Redis. The error is of class Unknown if that may have been done, which only a client of
+// redisconn.ForProgram says, and of class Unavailable otherwise.
+func (c *Producer) PutTask(ctx context.Context, task *asynq.Task, id string, opts ...asynq.Option) error {
+	watched, handover := redisconn.Watch(ctx)
+	info, err := c.asynq.EnqueueContext(watched, task, append(opts, asynq.TaskID(id))...)
+	if err == nil {
+		c.Hints.Queued(ctx, info.Queue, info.State == asynq.TaskStatePending)
+	}
+	if err == nil || errors.Is(err, asynq.ErrTaskIDConflict) {
+		return err
+	}
+	return handover.Failed(ctx, err)
+}
+
+// hold stores the big contents of a message for the task that it is to have.
+func (c *Producer) hold(ctx context.Context, p *wire.Payload, id string, opts []asynq.Option) (*wire.Payload, error) {
+	held, err := c.Contents.Hold(ctx, p, asynqbatch.TaskKey(queueOf(opts), id))
+	if mailer.ClassOf(err) == mailer.Unavailable {
+		return nil, redisconn.NotQueued(ctx, err)
+	}
+	return held, err
+}
+
+// queueOf is the queue that asynq's options name.
+func queueOf(opts []asynq.Option) string {
+	for _, o := range opts {
+		if name, ok := o.Value().(string); ok && o.Type() == asynq.QueueOpt {
+			return name
+		}
+	}
+	return "default"
+}
+
+// PutBulk enqueues messages as one task.
+func (c *Producer) PutBulk(ctx context.Context, payloads []*wire.Payload, id string, opts ...asynq.Option) error {
+	held := make([]*wire.Payload, len(payloads))
+	for i, p := range payloads {
+		var err error
+		if held[i], err = c.hold(ctx, p, id, opts); err != nil {
+			return err
+		}
+	}
+	data, err := c.EncodeMany(ctx, held)
+	if err != nil {
+		return err
+	}
+	return c.PutTask(ctx, asynq.NewTaskWithHeaders(wire.TaskTypeBulk, data, payloads[0].Headers), id, opts...)
+}
