@@ -164,7 +164,7 @@ func diedOf(times int) error {
 
 // processBulkAlone runs a bulk task message by message.
 func (w *Worker) processBulkAlone(ctx context.Context, t *taskMessage, lost int) error {
-	lines := slices.Collect(w.codec.Lines(t.task.Payload()))
+	lines := slices.Collect(wire.Lines(t.task.Payload()))
 	r := &bulkRun{w: w, task: t, messages: make([]*taskMessage, len(lines))}
 	defer r.endSpans()
 	for i := range lines {

@@ -69,9 +69,9 @@ func (c *Codec) Encode(p *Payload, reads func() int) ([]byte, error) {
 
 // EncodeMany returns the payload of a bulk task with these messages, for workers that all read that version.
 func (c *Codec) EncodeMany(payloads []*Payload, reads int) ([]byte, error) {
-	buffer, _ := c.buffers.Get().(*[]byte)
-	if buffer == nil || reads < versionCompressed {
-		buffer = new([]byte)
+	buffer := new([]byte)
+	if reads >= versionCompressed {
+		buffer = c.buffer()
 	}
 	lines := (*buffer)[:0]
 	h := head{Messages: len(payloads)}
@@ -192,6 +192,11 @@ func (c *Codec) Unpack(payload []byte) ([]byte, error) {
 	if !ok {
 		return payload, nil
 	}
+	return c.decompress(frame, nil)
+}
+
+// decompress returns what is in a frame, in the memory of buffer if that is enough.
+func (c *Codec) decompress(frame, buffer []byte) ([]byte, error) {
 	size, err := unpackedSize(frame)
 	if err != nil {
 		return nil, err
@@ -205,7 +210,7 @@ func (c *Codec) Unpack(payload []byte) ([]byte, error) {
 		}
 	}
 	defer c.decoders.Put(decoder)
-	data, err := decoder.DecodeAll(frame, make([]byte, 0, size)) // it takes no more than there is room
+	data, err := decoder.DecodeAll(frame, slices.Grow(buffer[:0], size)[:0:size]) // it takes no more than there is room
 	if err != nil || len(data) != size {
 		return nil, errFrame
 	}
@@ -221,14 +226,36 @@ func (c *Codec) Decode(payload []byte, headers map[string]string) (*Payload, err
 	return decode(data, headers)
 }
 
-// Lines yields the payloads of a bulk task, each with its headers. A task that cannot be decompressed has one line, itself, which
-// cannot be read either.
+// Lines yields the payloads of a bulk task. A task that cannot be decompressed has one line, itself, which
+// cannot be read either. When the loop ends the memory of the lines is used for the next task.
 func (c *Codec) Lines(payload []byte) iter.Seq[[]byte] {
-	data, err := c.Unpack(payload)
-	if err != nil {
-		return func(yield func([]byte) bool) { yield(payload) }
+	_, frame, ok := cut(payload)
+	if !ok {
+		return bytes.Lines(payload)
 	}
-	return bytes.Lines(data)
+	return func(yield func([]byte) bool) {
+		buffer := c.buffer()
+		data, err := c.decompress(frame, *buffer)
+		if err != nil {
+			yield(payload)
+			return
+		}
+		for line := range bytes.Lines(data) {
+			if !yield(line) {
+				break
+			}
+		}
+		*buffer = data
+		c.buffers.Put(buffer)
+	}
+}
+
+// buffer is memory that is nobody's.
+func (c *Codec) buffer() *[]byte {
+	if buffer, _ := c.buffers.Get().(*[]byte); buffer != nil {
+		return buffer
+	}
+	return new([]byte)
 }
 
 // Decode is Codec.Decode for who reads one now and again.
@@ -245,5 +272,5 @@ func Plain(payload []byte) []byte {
 	return data
 }
 
-// Lines is Codec.Lines for who reads one now and again.
+// Lines is Codec.Lines for who reads one now and again, or keeps the lines.
 func Lines(payload []byte) iter.Seq[[]byte] { return new(Codec).Lines(payload) }
