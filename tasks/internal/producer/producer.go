@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/queuewatch"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -76,6 +77,26 @@ func unwritten(err error) error {
 		return nil
 	}
 	return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
+}
+
+// errOldWorkers is the error of a message of a mailing that no worker knows how to pause or cancel.
+var errOldWorkers = errors.New("it belongs to a mailing, and no worker is new enough to know mailings: upgrade the workers")
+
+// Fit makes a payload that is handed over one that the workers can read, as far as that is no loss to the mail: see versions. The error, of
+// class Temporary, is that they could not do what the sender of a mailing was promised.
+func (c *Producer) Fit(ctx context.Context, p *wire.Payload) error {
+	if p.Mailing == "" && p.Tags == nil {
+		return nil
+	}
+	reads := c.versions.reads(ctx)
+	switch {
+	case reads.Lowest >= wire.Tagged, !reads.Known():
+	case p.Mailing == "":
+		p.Tags = nil
+	case reads.Highest < wire.Tagged:
+		return &mailer.SendError{Class: mailer.Temporary, Step: handover.StepQueue, Err: errOldWorkers}
+	}
+	return nil
 }
 
 // PutTask puts a task into Redis. The error is of class Unknown if that may have been done, which only a client of

@@ -2,16 +2,12 @@ package producer
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/presence"
-	"github.com/mailpouch/mailpouch/internal/wire"
-	"github.com/mailpouch/mailpouch/mailer"
 )
 
 // While workers are upgraded, old ones and new ones live side by side, and what an old one cannot read it leaves to the others. So mail
@@ -66,24 +62,4 @@ func (v *versions) fresh() (known presence.Reads, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.known, time.Now().Before(v.until)
-}
-
-// errOldWorkers is the error of a message of a mailing that no worker knows how to pause or cancel.
-var errOldWorkers = errors.New("it belongs to a mailing, and no worker is new enough to know mailings: upgrade the workers")
-
-// Fit makes a payload that is handed over one that the workers can read, as far as that is no loss to the mail: see versions. The error, of
-// class Temporary, is that they could not do what the sender of a mailing was promised.
-func (c *Producer) Fit(ctx context.Context, p *wire.Payload) error {
-	if p.Mailing == "" && p.Tags == nil {
-		return nil
-	}
-	reads := c.versions.reads(ctx)
-	switch {
-	case reads.Lowest >= wire.Tagged, !reads.Known():
-	case p.Mailing == "":
-		p.Tags = nil
-	case reads.Highest < wire.Tagged:
-		return &mailer.SendError{Class: mailer.Temporary, Step: handover.StepQueue, Err: errOldWorkers}
-	}
-	return nil
 }
