@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestRun measures one scenario, with real servers and programs.
+// TestRun measures something of each kind, with real servers and programs.
 func TestRun(t *testing.T) {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		text := "install redis-server (Debian: apt-get install redis-server)"
@@ -29,7 +29,8 @@ func TestRun(t *testing.T) {
 	}
 	results := filepath.Join(t.TempDir(), "run.json")
 	var out, progress bytes.Buffer
-	err := run(t.Context(), []string{"--quick", "--only", "attachment,profile", "--json", results}, &out, &progress)
+	only := "attachment,drain/single,drain/netsmtp,drain-memory/source,bulk/client,enqueue/command,enqueue/asynq-program,waiting/html,saturated/single4,profile"
+	err := run(t.Context(), []string{"--quick", "--only", only, "--json", results}, &out, &progress)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &progress)
 	}
@@ -37,12 +38,31 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range r.Scenario("attachment").Contenders {
-		for _, m := range r.Scenario("attachment").Metrics {
-			if stat := c.Stat(m.Key); stat.N != 1 || stat.Median <= 0 {
-				t.Errorf("%s, %s: %v of %d rounds", c.Name, m.Title, stat, stat.N)
+	measured := 0
+	for _, s := range r.Scenarios {
+		for _, c := range s.Contenders {
+			if c.Skipped != "" {
+				continue
+			}
+			measured++
+			if stat := c.Stat(s.Metrics[0].Key); stat.N != 1 {
+				t.Errorf("%s, %s: %d rounds", s.Name, c.Name, stat.N)
+			}
+			for key, samples := range c.Samples {
+				if len(samples) != 1 || samples[0] <= 0 {
+					t.Errorf("%s, %s, %s: %v", s.Name, c.Name, key, samples)
+				}
 			}
 		}
+	}
+	if measured < 6 {
+		t.Errorf("only %d contenders were measured:\n%s", measured, &progress)
+	}
+	if c := r.Scenario("drain").Contender("netsmtp"); c.Skipped == "" && (len(c.Trials) != 3 || !strings.HasPrefix(c.Settings, "concurrency ")) {
+		t.Errorf("asynq + net/smtp has %q, chosen from %v", c.Settings, c.Trials)
+	}
+	if g := r.Goals[0]; g.Key != "rate" || g.Missing && r.Scenario("drain").Contender("single").Skipped == "" {
+		t.Errorf("the first goal is %+v", g)
 	}
 	for _, p := range r.Profiles {
 		share := 0.0

@@ -22,13 +22,15 @@ type bulkRun struct {
 	task     *taskMessage
 	messages []*taskMessage
 	results  []wire.Result // if they are to be kept
-	records  []byte        // for the history, of messages that end with the task
+	records  []byte        // for the history, which gets them with the end of the task, unless that takes long
+	since    time.Time     // of the first of them
 	finished int
 }
 
-func (w *Worker) processBulk(ctx context.Context, t *taskMessage) error {
+func (w *Worker) processBulk(ctx context.Context, t *taskMessage) (err error) {
 	messages, errs := t.unpack(&w.codec)
 	r := &bulkRun{w: w, task: t, messages: messages}
+	defer func() { r.unended(ctx, err) }()
 	via, lost := r.dispatcher()
 	t.handed.belongs(r.mailing())
 	defer r.endSpans()
@@ -246,20 +248,55 @@ func (r *bulkRun) settle(ctx context.Context, m *taskMessage, o outcome) error {
 	return nil
 }
 
-// record gives the history what it lacks of a message that has ended here. What leaves the task has not.
+// record keeps for the history what it is to have of a message that has ended here. What leaves the task has not. The records of a
+// task go together: one by one they would cost a tenth of the rate. If the worker dies before that, the next run, which finds what
+// was sent in the ledger, makes them again.
 func (r *bulkRun) record(ctx context.Context, m *taskMessage, o outcome) {
-	r.records = append(r.records, o.late...)
+	var data []byte
 	switch o.action() {
-	case ActionSentBefore:
-		r.w.recorder.record(ctx, m, o)
+	case ActionSent:
+		data = []byte(o.late)
+	case ActionSentBefore, ActionSkipped:
+		data = r.w.recorder.ended(m, o)
 	case ActionSilent: // the ledger has it, so another run would not say it again
 		if data := r.w.recorder.ended(m, o); data != nil {
 			r.w.recorder.recordNow(ctx, m, data, "1")
 		}
-	case ActionSkipped:
-		r.records = append(r.records, r.w.recorder.ended(m, o)...)
 	default:
 	}
+	if len(data) == 0 {
+		return
+	}
+	if len(r.records) == 0 {
+		r.since = time.Now()
+	}
+	r.records = append(r.records, data...)
+	if len(r.records) > mostRecords || time.Since(r.since) > recordsWait {
+		r.recordNow(ctx)
+	}
+}
+
+// The records of a bulk task that go together are that many bytes, and wait that long, at most, about.
+const (
+	mostRecords = 64_000
+	recordsWait = time.Second
+)
+
+func (r *bulkRun) recordNow(ctx context.Context) {
+	if len(r.records) > 0 {
+		r.w.recorder.recordNow(ctx, r.task, r.records, "1")
+		r.records = nil
+	}
+}
+
+// unended gives the history what it is to have of a task that goes back.
+func (r *bulkRun) unended(ctx context.Context, err error) {
+	if err == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordsWait)
+	defer cancel()
+	r.recordNow(ctx)
 }
 
 // moveOn makes tasks of what is left of a message. The outcome may turn out to be another one: it was cancelled.

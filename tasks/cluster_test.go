@@ -61,7 +61,7 @@ func (h *clusterHouse) workers() (stop func()) {
 	h.t.Helper()
 	cfg := h.config()
 	cfg.Mailers, cfg.Queues, cfg.Shards, cfg.Concurrency = map[string]int{"marketing": 2}, map[string]int{"default": 3, "bulk": 1}, 3, 600
-	one, two := h.realHouse.start(cfg), h.realHouse.start(cfg)
+	one, two := h.start(cfg), h.start(cfg)
 	return func() { one(); two() }
 }
 

@@ -219,7 +219,9 @@ func (d *delivery) step(name string) asynqbatch.Step {
 			ends = "1" // with the message the task is done
 		}
 		s.Args = []string{d.suffix, d.record, d.generation, ends}
-		s.Record = d.ended
+		if d.suffix == "" {
+			s.Record = d.ended
+		}
 	case stepRelease:
 		m := d.releases()
 		s.Args = []string{d.suffix, m.wire, m.begun}
@@ -236,7 +238,7 @@ func (d *delivery) stepWith(next *delivery) (s asynqbatch.Step, ok bool) {
 	if d.key != next.key || d.suffix == "" || d.onceToken != "" || next.onceToken != "" {
 		return s, false
 	}
-	s = asynqbatch.Step{Name: stepNext, Key: d.key, Record: d.ended}
+	s = asynqbatch.Step{Name: stepNext, Key: d.key}
 	s.Args = []string{d.suffix, d.record, d.generation, next.suffix, next.cancelled, next.token}
 	if next.mailing != "" {
 		s.Args = append(s.Args, next.mailing)
@@ -364,7 +366,7 @@ type outcome struct {
 
 	sender    int             // which one tried; 0: none
 	lost      bool            // the task is another worker's: nothing is to be done about it here
-	late      string          // the record for the history, if Redis may not have it since it could not be told of the acceptance
+	late      string          // the record for the history that Redis has not: of a bulk task, or it could not be told of the acceptance
 	paused    string          // it was not tried: its "queue", or its "mailing", is paused
 	again     bool            // the message had been sent before, and was not sent again
 	forwarded bool            // the task went on to another queue

@@ -298,6 +298,9 @@ func (l *ledger) accepted(d *delivery) {
 		data = "{}"
 	}
 	d.record, d.ended = data, l.history.accepted(d)
+	if d.suffix != "" {
+		d.outcome.late = d.ended // it goes with those of the others of the task
+	}
 	l.unwritten.add(d)
 	l.mu.Lock()
 	defer l.mu.Unlock()

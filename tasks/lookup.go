@@ -20,7 +20,7 @@ type MessageState = lookup.MessageState
 const (
 	StateWaiting   MessageState = lookup.StateWaiting   // "waiting": in its queue: a worker takes it when it is its turn
 	StateScheduled MessageState = lookup.StateScheduled // "scheduled": it is due later
-	StatePaused    MessageState = lookup.StatePaused    // "paused": its mailing is, and it waits until that is resumed (NewPauses)
+	StatePaused    MessageState = lookup.StatePaused    // "paused": its queue, mailer or mailing is, and it waits until that is resumed (NewPauses)
 	StateRetry     MessageState = lookup.StateRetry     // "retry": a try has failed, and there will be another one
 	StateInHand    MessageState = lookup.StateInHand    // "in hand": a worker has it
 	StateOnWire    MessageState = lookup.StateOnWire    // "on the wire": and is about to send it, or may have sent it

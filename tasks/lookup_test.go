@@ -21,7 +21,8 @@ import (
 func (h *house) is(id string, want MessageState, reply string, also func(Status) bool) {
 	h.t.Helper()
 	var s Status
-	for end := time.Now().Add(30 * time.Second); s.State != want; time.Sleep(5 * time.Millisecond) {
+	// A message of a bulk task that goes on is sent before the history has it.
+	for end := time.Now().Add(30 * time.Second); s.State != want || want == StateSent && s.At.IsZero(); time.Sleep(5 * time.Millisecond) {
 		var err error
 		if s, err = h.queue.Status(h.t.Context(), id); err != nil {
 			h.t.Fatal(err)
@@ -183,6 +184,43 @@ func (h *house) enqueue(messageID string) string {
 	return id
 }
 
+// What is paused is said to be, whichever way and whether a worker runs or not; what another pause covers stays so.
+func TestStatus_paused(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	client := h.Client(t)
+	ids := map[string]string{}
+	for name, size := range map[string]int{"single": 1, "mass": 100} {
+		h.queue = NewQueue(client, QueueConfig{BulkSize: size, Mailers: []string{"marketing"}, Options: Options{Queue: "bulk", Using: "marketing", Mailing: "july"}})
+		ids[name] = h.sendAll(2, func(_ int, m *mailer.EmailMessage) { m.MessageID = "<" + name + m.MessageID[1:] })[1]
+	}
+	h.queue = NewQueue(client, QueueConfig{BulkSize: 1})
+	other := h.enqueue("<other@t>")
+	all := func(want MessageState) {
+		t.Helper()
+		for name, id := range ids {
+			h.is(id, want, "", nil)
+			h.is("<"+name+"1@t>", want, "", func(s Status) bool { return s.ID == id })
+		}
+		h.is(other, StateWaiting, "", nil)
+		found, err := NewLookup(client).History(t.Context(), Search{Mailing: "july"})
+		if err != nil || len(found.Messages) != 4 || slices.ContainsFunc(found.Messages, func(s Status) bool { return s.State != want }) {
+			t.Errorf("%+v, %v, want 4 that are %s", found.Messages, err, want)
+		}
+	}
+	all(StateWaiting)
+	for _, what := range []PauseTarget{{Mailing: "july"}, {Queue: "bulk"}, {Mailer: "marketing"}, {Queue: "bulk", Mailer: "marketing"}} {
+		h.pause(what)
+		all(StatePaused)
+	}
+	for _, what := range []PauseTarget{{Mailing: "july"}, {Queue: "bulk"}, {Mailer: "marketing"}} {
+		h.resume(what)
+		all(StatePaused)
+	}
+	h.resume(PauseTarget{Queue: "bulk", Mailer: "marketing"})
+	all(StateWaiting)
+}
+
 // In a Redis that is full messages end as ever.
 func TestHistory_redisIsFull(t *testing.T) {
 	t.Parallel()
@@ -275,6 +313,58 @@ func TestHistory_toldLate(t *testing.T) {
 	}
 }
 
+// A bulk task comes back of which some messages were sent, since its worker stood still: each has its record, once and of the time
+// at which it was sent, although both runs have said it.
+func TestHistory_nextRun(t *testing.T) {
+	t.Parallel()
+	h := bulkHouse(t, QueueConfig{BulkSize: 100})
+	stands, goOn := make(chan struct{}), make(chan struct{})
+	var stood atomic.Bool
+	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
+		if m.MessageID == "<5@t>" && !stood.Swap(true) {
+			close(stands)
+			<-goOn
+		}
+		return mailer.Result{}
+	}
+	cfg := h.config()
+	cfg.Connections = 1
+	first := h.start(cfg)
+	ids := h.sendAll(8, nil)
+	<-stands
+	read := func() []history.Record {
+		records, _, err := history.Search(t.Context(), h.Client(t), []string{"default:mass"}, history.Query{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return records
+	}
+	if got := read(); len(got) != 0 {
+		t.Errorf("%d records while the task goes on, want them together", len(got))
+	}
+	if s, err := h.queue.Status(t.Context(), ids[0]); err != nil || s.State != StateSent || s.Tries != 1 {
+		t.Errorf("meanwhile the first is %+v, %v", s, err)
+	}
+	before := time.Now()
+	recoverTasksOf(t, h, "default:mass")
+	h.start(cfg)
+	h.eventually("all records", func() bool { return len(read()) == len(ids) })
+	close(goOn)
+	first()
+	sent := map[string]int{}
+	for _, r := range read() {
+		sent[r.ID]++
+		if r.ID == ids[0] && r.At.After(before) {
+			t.Errorf("the first was sent at %v, and by its record at %v", before, r.At)
+		}
+	}
+	for _, id := range ids {
+		if sent[id] != 1 {
+			t.Errorf("%s has %d records", id, sent[id])
+		}
+	}
+}
+
 // lostAnswers is a Redis whose answers to the first reports of acceptance are lost.
 type lostAnswers struct {
 	records
@@ -283,7 +373,7 @@ type lostAnswers struct {
 }
 
 func (l *lostAnswers) Do(ctx context.Context, wanted []asynqbatch.Step) []asynqbatch.Answer {
-	if !slices.ContainsFunc(wanted, func(s asynqbatch.Step) bool { return s.Name == stepAccepted }) || l.lost.Swap(true) {
+	if !slices.ContainsFunc(wanted, func(s asynqbatch.Step) bool { return s.Name == stepAccepted || s.Name == stepNext }) || l.lost.Swap(true) {
 		return l.records.Do(ctx, wanted)
 	}
 	answers := make([]asynqbatch.Answer, len(wanted))

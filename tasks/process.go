@@ -163,9 +163,10 @@ func diedOf(times int) error {
 }
 
 // processBulkAlone runs a bulk task message by message.
-func (w *Worker) processBulkAlone(ctx context.Context, t *taskMessage, lost int) error {
+func (w *Worker) processBulkAlone(ctx context.Context, t *taskMessage, lost int) (err error) {
 	lines := slices.Collect(wire.Lines(t.task.Payload()))
 	r := &bulkRun{w: w, task: t, messages: make([]*taskMessage, len(lines))}
+	defer func() { r.unended(ctx, err) }()
 	defer r.endSpans()
 	for i := range lines {
 		r.messages[i] = t.part(i)

@@ -118,7 +118,6 @@ func steps() map[string]string {
     steps["` + stepAccepted + `"](task, {before[1], before[2], before[3], ""})
     return said
   end
-  keep(task)
   call("HSET", task.key, "` + wire.FieldSent + `" .. before[1], before[2], "` + wire.FieldWire + `" .. args[1], args[3])
   renew(task)
   return ""`,

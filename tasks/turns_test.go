@@ -59,7 +59,7 @@ func TestOwnEnd(t *testing.T) {
 		if got := ownEnd(ctx, []mailer.Report{{Result: mailer.Result{Err: mailer.ContextErr(ctx)}}, away}); !errors.Is(got[1].Err, away.Err) {
 			t.Error("changed before the deadline")
 		}
-		time.Sleep(time.Second)
+		<-ctx.Done()
 		got := ownEnd(ctx, []mailer.Report{{Result: mailer.Result{Err: mailer.ContextErr(ctx)}}, away})
 		if !errors.Is(got[0].Err, errNoTurn) || !errors.Is(got[1].Err, away.Err) {
 			t.Errorf("after it: %v, %v", got[0].Err, got[1].Err)

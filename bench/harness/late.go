@@ -7,12 +7,9 @@ import (
 	"time"
 )
 
-// replies is where the replies of a connection are written to.
-func (s *Sink) replies(c net.Conn) writer {
-	if s.delay == 0 {
-		return c
-	}
-	w := &lateWriter{to: c, delay: s.delay, way: make(chan parcel, 4096)}
+// newLateWriter returns a writer that has to be ended.
+func newLateWriter(to net.Conn, delay time.Duration) *lateWriter {
+	w := &lateWriter{to: to, delay: delay, way: make(chan parcel, 4096)}
 	w.writing.Go(w.run)
 	return w
 }

@@ -3,8 +3,6 @@ package harness
 import (
 	"bytes"
 	"cmp"
-	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,35 +13,6 @@ import (
 
 // processTimeout is how long a program may take to start or to stop.
 const processTimeout = 30 * time.Second
-
-// Programs are the paths of the programs that are measured.
-type Programs struct {
-	Worker  string // cmd/worker
-	Enqueue string // cmd/enqueue
-	Peer    string // bench/peer
-	BullMQ  string // the directory bench/peer/bullmq
-}
-
-// Build builds the programs of the tree that is at root into dir.
-func Build(ctx context.Context, root, dir string) (Programs, error) {
-	p := Programs{
-		Worker: filepath.Join(dir, "worker"), Enqueue: filepath.Join(dir, "enqueue"), Peer: filepath.Join(dir, "peer"),
-		BullMQ: filepath.Join(root, "bench", "peer", "bullmq"),
-	}
-	for _, build := range []struct{ in, pkg, out string }{
-		{root, "./cmd/worker", p.Worker},
-		{root, "./cmd/enqueue", p.Enqueue},
-		{filepath.Join(root, "bench"), "./peer", p.Peer},
-	} {
-		c := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", build.out, build.pkg) //nolint:gosec // fixed packages
-		c.Dir = build.in
-		c.Env = append(c.Environ(), "CGO_ENABLED=0") // as "make build" does
-		if out, err := c.CombinedOutput(); err != nil {
-			return p, fmt.Errorf("build %s: %w\n%s", build.pkg, err, out)
-		}
-	}
-	return p, nil
-}
 
 // Process is a running program.
 type Process struct {
@@ -112,7 +81,8 @@ func (p *Process) Wait(b *Bench) (peak int64) {
 		select {
 		case <-p.exited:
 		case <-tick.C:
-			peak = max(peak, p.memory())
+			now, _ := peakMemory(p.PID()) // not known if it has just ended
+			peak = max(peak, now)
 		case <-b.Context().Done():
 			b.Check(b.Context().Err())
 		}
@@ -121,6 +91,40 @@ func (p *Process) Wait(b *Bench) (peak int64) {
 		b.Fatalf("%s: %v", filepath.Base(p.cmd.Path), p.cmd.ProcessState)
 	}
 	return peak
+}
+
+// CPU is the processor time that the process has used so far, of all its threads, in user
+// and in system.
+func (p *Process) CPU(b *Bench) time.Duration {
+	b.Helper()
+	t, err := cpuTime(p.PID())
+	b.Check(err)
+	return t
+}
+
+// OwnCPU is the processor time of this program.
+func OwnCPU(b *Bench) time.Duration {
+	b.Helper()
+	t, err := cpuTime(os.Getpid())
+	b.Check(err)
+	return t
+}
+
+// MachineCPU is the processor time that all programs of the machine have used since it was
+// started, and what its host took from it.
+func MachineCPU(b *Bench) time.Duration {
+	b.Helper()
+	t, err := machineTime()
+	b.Check(err)
+	return t
+}
+
+// PeakMemory is the most memory that the process has had at once, in bytes.
+func (p *Process) PeakMemory(b *Bench) int64 {
+	b.Helper()
+	n, err := peakMemory(p.PID())
+	b.Check(err)
+	return n
 }
 
 // Used is the processor time of a process that has ended.

@@ -29,38 +29,23 @@ func withoutRoot(cmd *exec.Cmd) {
 	}
 }
 
-// CPU is the processor time that the process has used so far, of all its threads, in user
-// and in system. It reads the process's own clock, as clock_getcpuclockid(3) names it: it
-// is as exact as the scheduler's books and does not wait for the process to end, as its
-// rusage would.
-func (p *Process) CPU(b *Bench) time.Duration {
-	b.Helper()
-	return cpuOf(b, p.PID())
-}
-
-// OwnCPU is the processor time of this program.
-func OwnCPU(b *Bench) time.Duration {
-	b.Helper()
-	return cpuOf(b, os.Getpid())
-}
-
-func cpuOf(b *Bench, pid int) time.Duration {
-	b.Helper()
+// cpuTime is the processor time of a process. It reads the process's own clock, as
+// clock_getcpuclockid(3) names it: it is as exact as the scheduler's books and does not wait
+// for the process to end, as its rusage would.
+func cpuTime(pid int) (time.Duration, error) {
 	const schedClock = 2 // CPUCLOCK_SCHED, of a process
 	var t unix.Timespec
-	b.Check(unix.ClockGettime(int32(^pid<<3|schedClock), &t)) //nolint:gosec // a PID has 22 bits
-	return time.Duration(t.Nano())
+	err := unix.ClockGettime(int32(^pid<<3|schedClock), &t) //nolint:gosec // a PID has 22 bits
+	return time.Duration(t.Nano()), err
 }
 
-// MachineCPU is the processor time that all programs of the machine have used since it was
-// started, and what its host took from it.
-func MachineCPU(b *Bench) time.Duration {
-	b.Helper()
+// machineTime is the processor time of the machine.
+func machineTime() (time.Duration, error) {
 	stat, err := os.ReadFile("/proc/stat")
-	b.Check(err)
-	busy, err := busyTime(string(stat))
-	b.Check(err)
-	return busy
+	if err != nil {
+		return 0, err
+	}
+	return busyTime(string(stat))
 }
 
 // busyTime sums the first line of /proc/stat without what was idle: user, nice, system, idle,
@@ -83,21 +68,8 @@ func busyTime(stat string) (time.Duration, error) {
 	return sum, nil
 }
 
-// PeakMemory is the most memory that the process has had at once (VmHWM), in bytes.
-func (p *Process) PeakMemory(b *Bench) int64 {
-	b.Helper()
-	n, err := peakOf(p.PID())
-	b.Check(err)
-	return n
-}
-
-// memory is PeakMemory, or zero if the process has just ended.
-func (p *Process) memory() int64 {
-	n, _ := peakOf(p.PID()) // where it is not known it is zero
-	return n
-}
-
-func peakOf(pid int) (int64, error) {
+// peakMemory is VmHWM of a process, in bytes.
+func peakMemory(pid int) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err

@@ -13,16 +13,11 @@ func dieWithUs(*exec.Cmd) {}
 // withoutRoot does nothing on this system.
 func withoutRoot(*exec.Cmd) {}
 
-// CPU is not known here while the process runs: the tables show zero.
-func (p *Process) CPU(*Bench) time.Duration { return 0 }
+// cpuTime is not known here while the process runs: the tables show zero.
+func cpuTime(int) (time.Duration, error) { return 0, nil }
 
-// OwnCPU is not known here: the tables show zero.
-func OwnCPU(*Bench) time.Duration { return 0 }
+// machineTime is not known here: the tables show zero.
+func machineTime() (time.Duration, error) { return 0, nil }
 
-// PeakMemory is not known here: the tables show zero.
-func (p *Process) PeakMemory(*Bench) int64 { return 0 }
-
-// MachineCPU is not known here: the tables show zero.
-func MachineCPU(*Bench) time.Duration { return 0 }
-
-func (p *Process) memory() int64 { return 0 }
+// peakMemory is not known here: the tables show zero.
+func peakMemory(int) (int64, error) { return 0, nil }

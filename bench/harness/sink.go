@@ -90,6 +90,14 @@ func (s *Sink) serve(c net.Conn) {
 	_ = c.Close()
 }
 
+// replies is where the replies of a connection are written to.
+func (s *Sink) replies(c net.Conn) writer {
+	if s.delay == 0 {
+		return c
+	}
+	return newLateWriter(c, s.delay)
+}
+
 // visitor is one connection.
 type visitor struct {
 	sink   *Sink

@@ -15,12 +15,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
-
-	"github.com/hibiken/asynq"
-	"github.com/redis/go-redis/v9"
-
-	"github.com/mailpouch/mailpouch/bench/baseline"
 )
 
 func main() {
@@ -31,19 +25,6 @@ func main() {
 		os.Exit(1)
 	}
 }
-
-// options are the command line.
-type options struct {
-	redis       string
-	smtp        string
-	connections int
-	concurrency int
-	interval    time.Duration
-	mails       int
-}
-
-// sender sends one mail.
-type sender func(ctx context.Context, m baseline.Mail) error
 
 func run(ctx context.Context, args []string) error {
 	var o options
@@ -77,37 +58,4 @@ func run(ctx context.Context, args []string) error {
 		return handOver(ctx, o)
 	}
 	return fmt.Errorf("%q is not one of empty, netsmtp, gomail, direct, handover", args[0])
-}
-
-// work is the asynq server that all of them share, with asynq's defaults but for the flags.
-// It ends with ctx.
-func work(ctx context.Context, o options, send sender) error {
-	opts, err := redis.ParseURL(o.redis)
-	if err != nil {
-		return err
-	}
-	client := redis.NewClient(opts)
-	defer func() { _ = client.Close() }()
-	server := asynq.NewServerFromRedisClient(client, asynq.Config{
-		Concurrency:       o.concurrency,
-		TaskCheckInterval: o.interval,
-		Queues:            map[string]int{"critical": 6, "default": 3, "bulk": 1},
-		LogLevel:          asynq.ErrorLevel,
-	})
-	err = server.Start(asynq.HandlerFunc(func(ctx context.Context, task *asynq.Task) error {
-		if send == nil {
-			return nil
-		}
-		m, err := baseline.Read(task)
-		if err != nil {
-			return err
-		}
-		return send(ctx, m)
-	}))
-	if err != nil {
-		return err
-	}
-	<-ctx.Done()
-	server.Shutdown()
-	return nil
 }

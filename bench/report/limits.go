@@ -46,7 +46,7 @@ func limitOf(s *Scenario, processors float64) limit {
 	l := limit{Title: s.Title, Parts: []limitPart{
 		part("worker", cost("worker_us"), " mails/s for each processor it has"),
 		part("Redis", cost("redis_us"), " mails/s: one thread does all the work"),
-		part("mail server", cost("sink_us"), " mails/s for each processor"),
+		part("smtp-sink", cost("sink_us"), " mails/s: one thread does all the work"),
 		part("the system, and whatever else ran here", rest, ""),
 	}}
 	l.Verdict = verdict(l.Parts, processors)
@@ -66,6 +66,8 @@ func verdict(parts []limitPart, processors float64) string {
 	switch {
 	case parts[1].Busy > crowded:
 		return together + "**Redis's one thread is the limit**: more mails a second need fewer commands a mail, or more masters."
+	case parts[2].Busy > crowded:
+		return together + "**smtp-sink's one thread is the limit**, not what is measured."
 	case busy > crowded*processors:
 		return together + fmt.Sprintf("**The processors are the limit**, and most of them goes to: %s. With more processors the rate grows "+
 			"until one of the parts is at its end.", first.Name)

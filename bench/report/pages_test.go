@@ -115,6 +115,7 @@ func TestVerdict(t *testing.T) {
 		want       string
 	}{
 		{"Redis is full", parts(2, 0.95, 0.5, 0), 16, "Redis's one thread is the limit"},
+		{"smtp-sink is full", parts(2, 0.5, 0.9, 0), 16, "smtp-sink's one thread is the limit"},
 		{"the machine is full", parts(1.2, 0.5, 0.2, 0), 2, "most of them goes to: worker."},
 		{"others are busy", parts(0.3, 0.1, 0.1, 1.4), 2, "most of them goes to: others."},
 		{"nothing is full", parts(0.7, 0.4, 0.1, 0), 4, "**The limit is waiting**"},

@@ -10,6 +10,9 @@ import (
 
 const roundTrip = 20 * time.Millisecond
 
+// farSink is our own mail server, a round trip away.
+func farSink(b *harness.Bench) harness.MailServer { return harness.StartSink(b, roundTrip) }
+
 // farWay measures a stack over so many connections to a mail server a round trip away. trips is
 // how many mails it delivers in a round trip on each, or a few more.
 func farWay(s stack, connections int, trips float64, settle, limit time.Duration) func(*harness.Bench) report.Sample {

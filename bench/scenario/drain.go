@@ -7,21 +7,6 @@ import (
 	"github.com/mailpouch/mailpouch/bench/report"
 )
 
-// Names of contenders that stand in several scenarios.
-var (
-	nameSingle  = fmt.Sprintf("worker run, %d connections", manyConnections)
-	nameSingle4 = fmt.Sprintf("worker run, %d connections", fewConnections)
-	nameBulk    = fmt.Sprintf("bulk mail, %d connections", manyConnections)
-	nameBulk4   = fmt.Sprintf("bulk mail, %d connections", fewConnections)
-	nameNetSMTP = fmt.Sprintf("asynq + net/smtp, %d open connections", manyConnections)
-	nameGoMail  = fmt.Sprintf("asynq + go-mail, %d open connections", manyConnections)
-	nameBullMQ  = fmt.Sprintf("BullMQ + Nodemailer, %d open connections", manyConnections)
-	nameEmpty   = "asynq, empty handler: sends nothing"
-	nameClient  = fmt.Sprintf("our SMTP client, no queue, %d connections", manyConnections)
-	nameClient4 = fmt.Sprintf("our SMTP client, no queue, %d connections", fewConnections)
-	nameSource  = fmt.Sprintf("smtp-source, no queue, %d connections", manyConnections)
-)
-
 // stored names a scenario after where its Redis keeps the data.
 func stored(name, title string, storage harness.Storage) (string, string) {
 	if storage == harness.MemoryOnly {

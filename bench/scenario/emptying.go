@@ -88,7 +88,7 @@ type span struct {
 
 // watch measures a span. The start of the programs is not in it.
 func watch(b *harness.Bench, w watched, s span) report.Sample {
-	tick := time.NewTicker(2 * time.Millisecond)
+	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	next := func() int {
 		select {

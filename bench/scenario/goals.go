@@ -24,7 +24,7 @@ type goals struct {
 
 // commandsBefore is how many commands a second Redis got from an idle worker, those inside of scripts too, before hints
 // woke it.
-const commandsBefore = 195
+const commandsBefore = 200
 
 func (g *goals) oneTask() {
 	ratio := func(ours, other string) measured {

@@ -1,6 +1,10 @@
 package scenario
 
-import "github.com/mailpouch/mailpouch/bench/report"
+import (
+	"fmt"
+
+	"github.com/mailpouch/mailpouch/bench/report"
+)
 
 // The scenarios whose results are used by others: the goals, README, docs/scale.md. Those
 // of Redis without a file end in memoryOnly.
@@ -52,6 +56,21 @@ const (
 	command      = "command" // enqueue bulk
 	commandOne   = "command-one"
 	asynqProgram = "asynq-program"
+)
+
+// Names of contenders that stand in several scenarios.
+var (
+	nameSingle  = fmt.Sprintf("worker run, %d connections", manyConnections)
+	nameSingle4 = fmt.Sprintf("worker run, %d connections", fewConnections)
+	nameBulk    = fmt.Sprintf("bulk mail, %d connections", manyConnections)
+	nameBulk4   = fmt.Sprintf("bulk mail, %d connections", fewConnections)
+	nameNetSMTP = fmt.Sprintf("asynq + net/smtp, %d open connections", manyConnections)
+	nameGoMail  = fmt.Sprintf("asynq + go-mail, %d open connections", manyConnections)
+	nameBullMQ  = fmt.Sprintf("BullMQ + Nodemailer, %d open connections", manyConnections)
+	nameEmpty   = "asynq, empty handler: sends nothing"
+	nameClient  = fmt.Sprintf("our SMTP client, no queue, %d connections", manyConnections)
+	nameClient4 = fmt.Sprintf("our SMTP client, no queue, %d connections", fewConnections)
+	nameSource  = fmt.Sprintf("smtp-source, no queue, %d connections", manyConnections)
 )
 
 // How the contenders are set up.

@@ -104,6 +104,3 @@ func smtpSink(b *harness.Bench) harness.MailServer { return harness.StartSMTPSin
 
 // ownSink is our own mail server.
 func ownSink(b *harness.Bench) harness.MailServer { return harness.StartSink(b, 0) }
-
-// farSink is our own mail server, a round trip away.
-func farSink(b *harness.Bench) harness.MailServer { return harness.StartSink(b, roundTrip) }

@@ -260,7 +260,7 @@ func (b *bulk) complain(c chunk) {
 		switch {
 		case err == nil:
 			b.queued++
-			if b.idsTo != nil {
+			if b.idsTo != nil && c.lines[i].id != "" { // a line that was only checked has none
 				fmt.Fprintln(b.idsTo, c.lines[i].id) // its error comes with Flush
 			}
 		case isBadLine(err):

@@ -26,7 +26,7 @@ over with --retention, --unique or --idempotency-key.
 With --mailing all messages of a mailing are taken back that are not on the wire,
 wherever they wait and whoever has them in hand; how many they were is printed, and
 how many it was too late for, of those that Redis still knows of: on the wire, sent or
-perhaps sent, or dead letters. The mailing is paused meanwhile. If the command is
+perhaps sent, or dead letters. 65 says that there is none at all. The mailing is paused meanwhile. If the command is
 interrupted it stays paused, and the command can be repeated.`,
 		Example: `  id=$(enqueue send --to ann@example.com --subject Reminder --body "Tomorrow!" --process-in 24h)
   enqueue cancel "$id"
@@ -78,6 +78,9 @@ func (a *app) cancelMailing(ctx context.Context, name string) error {
 	got, err := a.pouch.Queue.CancelMailing(ctx, name)
 	if err != nil {
 		return fmt.Errorf("%w; %d cancelled so far", err, got.Cancelled)
+	}
+	if got == (tasks.CancelledMailing{}) {
+		return cli.Exitf(cli.ExitData, "no message of the mailing %s is in the queue: nothing was cancelled", name)
 	}
 	fmt.Fprintf(a.std.Out, "%d cancelled, %d too late\n", got.Cancelled, got.TooLate)
 	return nil

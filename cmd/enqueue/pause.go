@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"text/tabwriter"
@@ -126,7 +125,7 @@ func (a *app) paused(ctx context.Context, asJSON bool) error {
 		return err
 	}
 	if asJSON {
-		out := json.NewEncoder(a.std.Out)
+		out := lineEncoder(a.std.Out)
 		for _, p := range list {
 			if err := out.Encode(p); err != nil {
 				return err

@@ -27,7 +27,7 @@ func TestPause(t *testing.T) {
 	t.Setenv("REDIS_URL", server.URL())
 	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
 	enqueue(t, "", "paused").expects(t, 0, "", "nothing is paused")
-	enqueue(t, "", "pause", "--queue", "bulk").expects(t, 65, "", "there is no queue bulk (there are )")
+	enqueue(t, "", "pause", "--queue", "bulk").expects(t, 65, "", "there is no queue bulk: nothing was ever put into")
 	enqueue(t, "", "bulk", file(t, "lines", jsonLines(3)), "--queue", "bulk").expects(t, 0, `3 queued\nmailing bulk-[\d-]+-\w{4}\n`, "")
 	enqueue(t, "", "pause", "--queue", "bluk").expects(t, 65, "", "there is no queue bluk (there are bulk)")
 	enqueue(t, "", "pause", "--queue", "bulk", "--reason", "complaints\n").expects(t, 0, "paused: queue bulk\n", "")
@@ -66,7 +66,11 @@ func TestBulk_mailing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return strings.Fields(string(data))
+		list := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+		if slices.Contains(list, "") {
+			t.Errorf("there are empty lines in it: %.60q", data)
+		}
+		return list
 	}
 	first := ids("--mailing", "july")
 	if len(first) != 1500 || len(slices.Compact(slices.Sorted(slices.Values(first)))) != 1500 {
@@ -86,6 +90,7 @@ func TestBulk_mailing(t *testing.T) {
 	}
 	enqueue(t, "", "cancel", "--mailing", "August-2026").expects(t, 0, "1499 cancelled, 1 too late\n", "")
 	enqueue(t, "", "cancel", "--mailing", "August 2026").expects(t, 64, "", "cannot be the name of a mailing")
+	enqueue(t, "", "cancel", "--mailing", "Juli").expects(t, 65, "", "no message of the mailing Juli is in the queue")
 	enqueue(t, "", "cancel").expects(t, 64, "", "accepts 1 arg")
 	enqueue(t, "", "cancel", "--mailing", "x", "id").expects(t, 64, "", "accepts 1 arg")
 	enqueue(t, "", "bulk", path, "--ids", filepath.Join(path, "x")).expects(t, 66, "", "not a directory")

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -60,7 +59,7 @@ func (a *app) status(ctx context.Context, id string, asJSON bool) error {
 		return err
 	}
 	if asJSON {
-		err = json.NewEncoder(a.std.Out).Encode(s)
+		err = lineEncoder(a.std.Out).Encode(s)
 	} else if s.State != tasks.StateUnknown {
 		err = a.printStatus(s)
 	}
@@ -111,7 +110,7 @@ func unknown(kept time.Duration, since time.Time) string {
 	if kept == 0 {
 		return "no such message is in the queue, and what has ended is not remembered: no worker has run here yet, or EMAIL_HISTORY is 0"
 	}
-	return fmt.Sprintf("no such message is in the queue, and none has ended since %s (EMAIL_HISTORY is %v)", local(since), kept)
+	return fmt.Sprintf("no such message is in the queue, and none has ended since %s (EMAIL_HISTORY is %dh)", local(since), int(kept.Hours()))
 }
 
 func local(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
@@ -245,7 +244,7 @@ func (a *app) history(ctx context.Context, s tasks.Search, since string, asJSON 
 }
 
 func eachJSON(w io.Writer, list []tasks.Status) error {
-	encoder := json.NewEncoder(w)
+	encoder := lineEncoder(w)
 	for _, s := range list {
 		if err := encoder.Encode(s); err != nil {
 			return err

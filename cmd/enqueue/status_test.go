@@ -32,6 +32,7 @@ func TestStatus(t *testing.T) {
 	id, scheduled := send("--tag", "invoice", "--mailing", "spring"), send("--process-in", "1h")
 	check("waiting", 75, "waiting", "", "status", id)
 	check("scheduled", 75, `"state":"scheduled"`, "", "status", "--json", scheduled)
+	check("a Message-ID as it is", 75, `"message_id":"<`, "", "status", "--json", scheduled)
 	check("unknown, without a worker", 1, "", "EMAIL_HISTORY is 0", "status", "nothing")
 	check("a recipient whose mail waits", 0, "waiting", "", "history", "--to", "Ann@Example.com")
 

@@ -85,6 +85,9 @@ type broker struct {
 
 // EvalSha implements redis.Scripter.
 func (b *broker) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	if answer := b.known(ctx, keys, args); answer != nil {
+		return answer
+	}
 	if m := moveOf(keys, args); m != noMove {
 		return b.run(ctx, m, keys, args)
 	}

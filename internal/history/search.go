@@ -35,7 +35,7 @@ func Search(ctx context.Context, client redis.UniversalClient, queues []string, 
 	if err != nil || len(lists) == 0 {
 		return nil, window, err
 	}
-	f := finder{client: client, query: q, seen: map[string]bool{}}
+	f := finder{client: client, query: q, seen: map[string]int{}}
 	for _, needle := range []string{cut(q.ID, mostID), cut(bare(q.MessageID), mostMessageID-2), q.Tag, q.Mailing} {
 		if needle != "" {
 			f.needles = append(f.needles, needle)
@@ -111,7 +111,7 @@ type finder struct {
 	needles []string
 	hash    string // of the recipient
 	found   []Record
-	seen    map[string]bool // records: where an answer of Redis is lost they may be written twice
+	seen    map[string]int // where in found the last record is that says the same: see again
 }
 
 // searchScript looks through the list KEYS[1] from the entry ARGV[1] back, until it has seen ARGV[2] bytes. It returns before
@@ -171,13 +171,28 @@ func (f *finder) take(queue string, answer []any) (next int64) {
 		}
 		slices.Reverse(records)
 		for _, r := range records {
-			if f.fits(r) && !f.seen[r.raw] {
-				f.seen[r.raw] = true
+			if f.fits(r) && !f.again(r) {
 				f.found = append(f.found, r)
 			}
 		}
 	}
 	return next
+}
+
+// again reports whether the record was found before. One may be written twice where an answer of Redis is lost, and that a message
+// was sent is said again by the next run of its task, if the worker has died: then the older one counts.
+func (f *finder) again(r Record) bool {
+	same := r.raw
+	if r.State == Sent {
+		same = r.ID + "\x00" + r.MessageID
+	}
+	i, seen := f.seen[same]
+	if seen && f.found[i].Due.Sub(r.Due).Abs() <= 2*time.Second { // else its key was used again
+		f.found[i] = r
+		return true
+	}
+	f.seen[same] = len(f.found)
+	return false
 }
 
 // fits reports whether a record is asked for.

@@ -31,6 +31,9 @@ type UnknownError struct {
 }
 
 func (e *UnknownError) Error() string {
+	if len(e.Known) == 0 {
+		return fmt.Sprintf("tasks: there is no %s: nothing was ever put into such a queue of this Redis, and no worker serves it", e.Target)
+	}
 	return fmt.Sprintf("tasks: there is no %s (there are %s)", e.Target, strings.Join(e.Known, ", "))
 }
 

@@ -69,6 +69,11 @@ func (t Target) Validate() error {
 	return nil
 }
 
+// Covers reports whether messages of a mailing, "" if of none, in one of asynq's queues are paused with a target.
+func Covers(t Target, name wire.QueueName, mailing string) bool {
+	return t.covers(name) || t.Mailing != "" && t.Mailing == mailing
+}
+
 // covers reports whether the target is a queue or a mailer, and one of asynq's queues belongs to it.
 func (t Target) covers(name wire.QueueName) bool {
 	return t.Mailing == "" && (t.Queue == "" || t.Queue == name.Queue) && (t.Mailer == "" || t.Mailer == mailerOf(name))

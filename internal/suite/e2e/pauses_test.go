@@ -168,13 +168,11 @@ func (s *pauseSite) numbers() (all []int) {
 	}
 	slices.Reverse(ids)
 	for _, id := range ids {
-		msg, rest := s.client.HGet(s.t.Context(), "asynq:{"+s.queue+"}:t:"+id, "msg").Val(), ""
+		msg := strings.ReplaceAll(s.client.HGet(s.t.Context(), "asynq:{"+s.queue+"}:t:"+id, "msg").Val(), `\u003c`, "<")
 		for {
-			var found bool
-			if _, rest, found = strings.Cut(msg, `"message_id":"\u003c`); !found {
-				if _, rest, found = strings.Cut(msg, `"message_id":"<`); !found {
-					break
-				}
+			_, rest, found := strings.Cut(msg, `"message_id":"<`)
+			if !found {
+				break
 			}
 			var n int
 			if _, err := fmt.Sscanf(rest, "%d@t", &n); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/history"
+	"github.com/mailpouch/mailpouch/internal/pauses"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
@@ -179,7 +180,7 @@ func (l *Lookup) task(ctx context.Context, place wire.QueueName, id string, inde
 	case err != nil:
 		return nil, redisconn.Unavailable(err)
 	case info.Type == wire.TaskType:
-		return []Status{taskStatus(place, info, fields, id, "", info.Payload)}, nil
+		return l.whetherPaused(ctx, place, []Status{taskStatus(place, info, fields, id, "", info.Payload)})
 	case info.Type != wire.TaskTypeBulk:
 		return nil, nil // another program's
 	}
@@ -193,6 +194,23 @@ func (l *Lookup) task(ctx context.Context, place wire.QueueName, id string, inde
 			}
 		}
 		n++
+	}
+	return l.whetherPaused(ctx, place, all)
+}
+
+// whetherPaused tells messages that wait for their turn from those that wait until a person resumes them, whether a worker has seen that or not.
+func (l *Lookup) whetherPaused(ctx context.Context, place wire.QueueName, all []Status) ([]Status, error) {
+	if !slices.ContainsFunc(all, func(s Status) bool { return s.State == StateWaiting }) {
+		return all, nil
+	}
+	paused, err := pauses.List(ctx, l.redis)
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range all {
+		if s.State == StateWaiting && slices.ContainsFunc(paused, func(p pauses.Pause) bool { return pauses.Covers(p.Target, place, s.Mailing) }) {
+			all[i].State = StatePaused
+		}
 	}
 	return all, nil
 }

@@ -58,7 +58,7 @@ type Status struct {
 	Recipients int      `json:"recipients,omitempty"`
 
 	Due   time.Time `json:"due,omitzero"` // when it was to be sent first; of what is to be tried again, when that is
-	At    time.Time `json:"at,omitzero"`  // when it has ended
+	At    time.Time `json:"at,omitzero"`  // when it has ended: of what was sent with others in one task it may come a second later
 	Tries int       `json:"tries,omitempty"`
 
 	// Reply is the relay's reply to a message that was sent. Of one that was not it is why: of StateRetry the last error. Of
@@ -119,6 +119,7 @@ func taskStatus(place wire.QueueName, info *asynq.TaskInfo, fields map[string]st
 			return Status{}
 		}
 		s.State, s.Reply = StateSent, redact.Reason(record.Reply, false)
+		s.Tries++
 		return s
 	}
 	onWire := fields[wire.FieldWire+suffix]
