@@ -51,7 +51,7 @@ const (
 //		Recipients int      `json:"recipients,omitempty"`
 //
 //		Due   time.Time `json:"due,omitzero"` // when it was to be sent first; of what is to be tried again, when that is
-//		At    time.Time `json:"at,omitzero"`  // when it has ended
+//		At    time.Time `json:"at,omitzero"`  // when it has ended: of what was sent with others in one task it may come a second later
 //		Tries int       `json:"tries,omitempty"`
 //
 //		// Reply is the relay's reply to a message that was sent. Of one that was not it is why: of StateRetry the last error. Of
