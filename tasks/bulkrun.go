@@ -28,7 +28,7 @@ type bulkRun struct {
 }
 
 func (w *Worker) processBulk(ctx context.Context, t *taskMessage) (err error) {
-	messages, errs := t.unpack()
+	messages, errs := t.unpack(&w.codec)
 	r := &bulkRun{w: w, task: t, messages: messages}
 	defer func() { r.unended(ctx, err) }()
 	via, lost := r.dispatcher()
@@ -403,7 +403,7 @@ func (r *bulkRun) keepIncomplete(ctx context.Context, m *taskMessage, p *wire.Pa
 // keepUnreadable makes a task of a message that cannot be read. It becomes a dead letter
 // when a worker finds that out again, with its payload as it is.
 func (r *bulkRun) keepUnreadable(ctx context.Context, m *taskMessage) error {
-	line := slices.Collect(bytes.Lines(m.task.Payload()))[m.index]
+	line := slices.Collect(wire.Lines(m.task.Payload()))[m.index]
 	return r.putAside(ctx, m, asynq.NewTask(wire.TaskType, bytes.TrimSpace(line)))
 }
 

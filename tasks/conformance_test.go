@@ -41,7 +41,7 @@ func waiting(t *testing.T, server *redistest.Server) []mailertest.Mail {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for line := range bytes.Lines(task.Payload) {
+			for line := range wire.Lines(task.Payload) {
 				p, err := wire.Decode(line, nil)
 				if err != nil {
 					t.Fatal(err)

@@ -1,7 +1,6 @@
 package tasks
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"iter"
@@ -38,7 +37,8 @@ type taskMessage struct {
 	payload  *wire.Payload // nil if it cannot be read
 	alone    bool          // it runs with nothing else in the process
 	handed   *handedTask
-	progress int // messages of a bulk task that are through
+	progress int                // messages of a bulk task that are through
+	read     weight.Reservation // for the task as long as it is not read
 	span     *span
 }
 
@@ -89,8 +89,8 @@ func (t *taskMessage) message() *mailer.EmailMessage {
 
 // unpack returns the messages of a bulk task. The payload of one that cannot be read is
 // nil, and its entry in errs says why.
-func (t *taskMessage) unpack() (messages []*taskMessage, errs []error) {
-	for line := range bytes.Lines(t.task.Payload()) {
+func (t *taskMessage) unpack(codec *wire.Codec) (messages []*taskMessage, errs []error) {
+	for line := range codec.Lines(t.task.Payload()) {
 		m := t.part(len(messages))
 		p, err := wire.Decode(line, t.task.Headers())
 		m.payload = p

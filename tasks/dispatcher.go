@@ -341,21 +341,37 @@ func (d *dispatcher) serverConfig(queues map[string]int, concurrency int, most f
 // room takes the memory for messages of a task, all at once: one after the other, two tasks could each wait
 // for what the other one has. It is false if ctx ended first, or what is not on the wire is to go back.
 func (d *dispatcher) room(ctx context.Context, t *taskMessage, messages ...*taskMessage) (release func(), ok bool) {
-	b := d.memory
-	if d.isPriority(t.name) {
-		b = d.priorityMemory
-	}
 	small := weight.SmallMessage
 	if t.name.Bulk {
 		small = weight.SmallBulk
 	}
 	need := need(messages)
-	if need <= int(small) {
+	if need <= int(small) || t.read.Covers(need) {
 		return func() {}, true
 	}
+	t.read.Release()
 	ctx, cancel := d.untilBack(ctx, t)
 	defer cancel()
-	return b.Take(ctx, need)
+	return d.memoryFor(t).Take(ctx, need)
+}
+
+// roomToRead takes the memory to read a task, which is for its messages then, until t.read is released.
+func (d *dispatcher) roomToRead(ctx context.Context, t *taskMessage, need int) (err error) {
+	ctx, cancel := d.untilBack(ctx, t)
+	defer cancel()
+	var ok bool
+	if t.read, ok = d.memoryFor(t).Reserve(ctx, need); !ok {
+		return cmp.Or(d.goesBack(), givenBack(BackMemory))
+	}
+	return nil
+}
+
+// memoryFor is the budget of the channel that a task comes by.
+func (d *dispatcher) memoryFor(t *taskMessage) *weight.Budget {
+	if d.isPriority(t.name) {
+		return d.priorityMemory
+	}
+	return d.memory
 }
 
 // held returns why the relay takes no mail, nil if it does.

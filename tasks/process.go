@@ -15,6 +15,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/tasks/internal/isolation"
+	"github.com/mailpouch/mailpouch/tasks/internal/weight"
 )
 
 // ProcessTask is asynq's handler: it hands a task's message, or messages, to the senders
@@ -53,7 +54,15 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) (err error) {
 	via := w.dispatchers[t.name.Mailer]
 	t.handed = via.handed.begin(t.key, t.queue)
 	defer t.handed.end()
-	err = w.processIn(ctx, t, via)
+	if need := weight.ToRead(t.task.Payload(), t.name.Bulk); need > 0 {
+		inTime, cancel := w.inTime(ctx, t, t.started.Add(w.cfg.TaskTimeout))
+		err = via.roomToRead(inTime, t, need)
+		cancel()
+	}
+	if err == nil {
+		err = w.processIn(ctx, t, via)
+	}
+	t.read.Release()
 	switch {
 	case ctx.Err() != nil, errors.Is(err, errNotOurs): // the task is not ours any more
 	case errors.Is(err, errGivenBack):
@@ -171,7 +180,7 @@ func diedOf(times int) error {
 
 // processBulkAlone runs a bulk task message by message.
 func (w *Worker) processBulkAlone(ctx context.Context, t *taskMessage, lost int) (err error) {
-	lines := slices.Collect(bytes.Lines(t.task.Payload()))
+	lines := slices.Collect(wire.Lines(t.task.Payload()))
 	r := &bulkRun{w: w, task: t, messages: make([]*taskMessage, len(lines))}
 	defer func() { r.unended(ctx, err) }()
 	defer r.endSpans()

@@ -266,7 +266,10 @@ func (q *Queue) CheckSize(m *mailer.EmailMessage) error {
 // may be the one of the task that an earlier hand-over of the same message made.
 func (q *Queue) handOver(ctx context.Context, p *wire.Payload) mailer.Result {
 	var id string
-	var err error
+	err := q.client.Fit(ctx, p)
+	if err != nil {
+		return mailer.Result{Err: err}
+	}
 	if handover.IsOnce(q.cfg.Options) {
 		id, err = q.handOverOnce(ctx, p)
 	} else {
@@ -361,6 +364,11 @@ func (k *knownQueues) matching(ctx context.Context, client redis.UniversalClient
 // handOverMany enqueues messages as one task under the given ID. That the ID is there
 // already is success, as for enqueue.
 func (q *Queue) handOverMany(ctx context.Context, payloads []*wire.Payload, id string) error {
+	for _, p := range payloads {
+		if err := q.client.Fit(ctx, p); err != nil {
+			return err
+		}
+	}
 	name := q.queueOf(id)
 	name.Bulk = true
 	err := traced(ctx, q.cfg.Tracer, name.Queue, id, func(ctx context.Context, headers map[string]string) error {

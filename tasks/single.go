@@ -49,7 +49,7 @@ func (w *Worker) try(ctx context.Context, t *taskMessage) (outcome, error) {
 	if reason := t.task.Headers()[wire.HeaderDied]; reason != "" {
 		return dead(errors.New(reason)), nil
 	}
-	p, err := wire.Decode(t.task.Payload(), t.task.Headers())
+	p, err := w.codec.Decode(t.task.Payload(), t.task.Headers())
 	if err != nil {
 		return dead(err), nil
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -73,6 +75,17 @@ func TestWorker_sweeps(t *testing.T) {
 		}
 		if _, err := d.Replay(t.Context(), name, id); !errors.Is(err, ErrNotDead) {
 			t.Errorf("a second replay: %v", err)
+		}
+		// The sweep reads when it is due now, not when it was.
+		heads, err := redis.NewScript(wire.LuaHeads+`return heads(redis.call("HGET", KEYS[1], "msg"))`).
+			Run(t.Context(), h.Client(t), []string{asynqbatch.TaskKey(mass, task)}).Text()
+		for line := range strings.Lines(heads) {
+			if m, err := wire.DecodeHead(strings.TrimSpace(line)); name == mass && (err != nil || m.Deadline != nil) {
+				t.Errorf("%s: %+v, %v", id, m, err)
+			}
+		}
+		if name == mass && err != nil {
+			t.Error(err)
 		}
 		if err := inspect(t, h.Server).UnpauseQueue(name); err != nil {
 			t.Fatal(err)

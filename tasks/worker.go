@@ -31,6 +31,7 @@ type Worker struct {
 	cfg         WorkerConfig
 	redis       redis.UniversalClient
 	client      *producer.Producer
+	codec       wire.Codec
 	policy      policy
 	asynq       *asynqbatch.Client
 	ledger      *ledger

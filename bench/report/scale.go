@@ -99,16 +99,16 @@ func breaksSmall(c Costs, _ volume) string {
 }
 
 func breaksMiddle(c Costs, v volume) string {
-	return fmt.Sprintf("The peak is %s %% of what one worker process delivered here. **What breaks first** is memory: an hour without the relay leaves %s GB in Redis. "+
-		"Give Redis that much, with a replica of the same size, or stop handing over bulk mail while the queue is long. The relay needs more processors than everything "+
-		"else together.", Number(100*v.Peak/c.Single.Rate), Number(v.Single.Backlog))
+	return fmt.Sprintf("The peak is %s %% of what one worker process delivered here. **What breaks first** is memory, with one task a mail: an hour without the relay leaves %s GB in Redis, and %s GB as bulk mail. "+
+		"Give Redis that much, with a replica of the same size. The relay needs more processors than everything "+
+		"else together.", Number(100*v.Peak/c.Single.Rate), Number(v.Single.Backlog), Number(v.Bulk.Backlog))
 }
 
 func breaksLarge(c Costs, v volume) string {
 	return fmt.Sprintf("**What breaks first** is Redis's thread: one Redis is full at %s mails a second, so one task a mail takes %s masters, bulk mail %s, "+
-		"and the queues spread over them. Next is memory: the backlog of an hour is %s TB in either form, more than one should keep in memory, so such a "+
-		"sender needs either relays that are never all away, or producers that wait. Third is the number of worker processes: one delivered %s mails a second here, so "+
+		"and the queues spread over them. Next is memory: the backlog of an hour is %s TB with one task a mail and %s TB as bulk mail. The first is more than one should keep in memory, so such a "+
+		"sender needs bulk mail, relays that are never all away, or producers that wait. Third is the number of worker processes: one delivered %s mails a second here, so "+
 		"one task a mail takes %s of them at the peak. And the relays are a fleet of their own.",
-		Number(c.Single.RedisFull()), Number(v.Single.Masters), Number(v.Bulk.Masters), Number(v.Single.Backlog/1000),
+		Number(c.Single.RedisFull()), Number(v.Single.Masters), Number(v.Bulk.Masters), Number(v.Single.Backlog/1000), Number(v.Bulk.Backlog/1000),
 		Number(c.Single.Rate), Number(math.Ceil(v.Peak/c.Single.Rate)))
 }

@@ -385,7 +385,7 @@ func TestBulk_interrupted(t *testing.T) {
 func TestBulk_redisGoes(t *testing.T) {
 	const n = 20_000
 	server := redistest.Start(t, redistest.Options{})
-	between := newRelay(t, server.Addr(), 1_500_000, func(r *relay) { _ = r.Close() })
+	between := newRelay(t, server.Addr(), 400_000, func(r *relay) { _ = r.Close() })
 	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
 	t.Setenv("REDIS_URL", between.url())
 	got := enqueue(t, jsonLines(n), "bulk", "-", "--concurrency", "4")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/cli"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // result is what a user sees of a command.
@@ -49,7 +50,7 @@ func pending(t *testing.T, s *redistest.Server, queue string) int {
 		return n
 	}
 	for _, task := range mass {
-		n += bytes.Count(task.Payload, []byte("\n"))
+		n += wire.Count(task.Payload)
 	}
 	return n
 }

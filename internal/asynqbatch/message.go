@@ -74,9 +74,20 @@ func Failed(reason string, at time.Time) string {
 	return string(binary.AppendUvarint(data, uint64(at.Unix()))) //nolint:gosec // no time before 1970
 }
 
-// WithPayload is what makes the field msg of a task's record have another payload, if it is appended to that.
-func WithPayload(payload []byte) string {
-	data := binary.AppendUvarint(nil, fieldPayload<<3|wireBytes)
+// WithPayload returns the field msg of a task's record with another payload.
+func WithPayload(message string, payload []byte) []byte {
+	data := make([]byte, 0, len(payload)+200)
+	for rest := message; rest != ""; {
+		number, _, length := field(rest)
+		if length == 0 {
+			break // what cannot be read stays out
+		}
+		if number != fieldPayload {
+			data = append(data, rest[:length]...)
+		}
+		rest = rest[length:]
+	}
+	data = binary.AppendUvarint(data, fieldPayload<<3|wireBytes)
 	data = binary.AppendUvarint(data, uint64(len(payload)))
-	return string(append(data, payload...))
+	return append(data, payload...)
 }

@@ -1,7 +1,6 @@
 package history
 
 import (
-	"bytes"
 	"context"
 	"slices"
 	"time"
@@ -31,7 +30,7 @@ func recordsOf(secret *Secret, id, kind string, payload []byte, state State, rep
 	}
 	var data []byte
 	index := 0
-	for line := range bytes.Lines(payload) {
+	for line := range wire.Lines(payload) {
 		if len(indexes) == 0 || slices.Contains(indexes, index) {
 			data = appendRecord(data, secret, Record{State: state, ID: wire.MessageID(id, index), At: now, Reply: reply}, line)
 		}

@@ -40,7 +40,10 @@ func (p formatter) payload(taskType string, data []byte) string {
 	default:
 		f.add("payload", "is no mail")
 	}
-	f.add("size", size(len(data)))
+	f.add("size", size(wire.Size(data)))
+	if wire.Size(data) > len(data) {
+		f.add("compressed", size(len(data)))
+	}
 	return line(f)
 }
 
@@ -48,7 +51,7 @@ func (p formatter) payload(taskType string, data []byte) string {
 func (p formatter) many(data []byte) fields {
 	n := 0
 	var first []json.RawMessage
-	for one := range bytes.Lines(data) {
+	for one := range wire.Lines(data) {
 		if n++; n <= maxShown {
 			first = append(first, json.RawMessage(line(p.one(one))))
 		}

@@ -38,9 +38,10 @@ type Worker struct {
 	Shards  int       `json:"shards,omitempty"`  // parts of each queue, and the queue in one piece; 0: that alone
 
 	Version string   `json:"version,omitempty"`
-	Sent    int64    `json:"sent"`           // messages since Started
-	Rate    float64  `json:"rate"`           // messages a second since it was written before
-	Held    []string `json:"held,omitempty"` // mailers whose relay takes no mail; default is the one without a name
+	Reads   int      `json:"reads,omitempty"` // the newest version of payloads that it reads; 0: the first one
+	Sent    int64    `json:"sent"`            // messages since Started
+	Rate    float64  `json:"rate"`            // messages a second since it was written before
+	Held    []string `json:"held,omitempty"`  // mailers whose relay takes no mail; default is the one without a name
 }
 
 // Counts is what workers did with messages: tries that ended so.
@@ -107,7 +108,7 @@ func count(ctx context.Context, p redis.Pipeliner, c Counts) {
 // New returns a Worker that is this process.
 func New() Worker {
 	host, _ := os.Hostname()
-	return Worker{ID: rand.Text(), Host: host, PID: os.Getpid(), Started: time.Now().UTC().Truncate(time.Millisecond)}
+	return Worker{ID: rand.Text(), Host: host, PID: os.Getpid(), Reads: wire.Newest, Started: time.Now().UTC().Truncate(time.Millisecond)}
 }
 
 // Serves reports whether the worker takes tasks from a queue.
@@ -174,6 +175,26 @@ func Read(ctx context.Context, client redis.UniversalClient) ([]Worker, error) {
 	}
 	slices.SortFunc(workers, func(a, b Worker) int { return a.Started.Compare(b.Started) })
 	return workers, nil
+}
+
+// Reads is which versions of payloads the workers that live can read: all of them up to Lowest, one of them up to Highest.
+// The zero value is that nobody knows.
+type Reads struct{ Lowest, Highest int }
+
+// Known reports whether it is known.
+func (r Reads) Known() bool { return r.Highest > 0 }
+
+// ReadsOf returns what these workers read. If there are none that is what this program reads: those that come are most likely no older.
+func ReadsOf(workers []Worker) Reads {
+	r := Reads{wire.Newest, 0}
+	for _, w := range workers {
+		reads := max(w.Reads, 1)
+		r.Lowest, r.Highest = min(r.Lowest, reads), max(r.Highest, reads)
+	}
+	if len(workers) == 0 {
+		r.Highest = wire.Newest
+	}
+	return r
 }
 
 // Sweep strikes out the IDs of workers that live no more. One that does writes its own anew.

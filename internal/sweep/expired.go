@@ -179,7 +179,7 @@ func (s *Sweeper) reason(queue, heads string, now time.Time) error {
 	var reason error
 	for line := range strings.Lines(heads) {
 		m, err := wire.DecodeHead(strings.TrimSuffix(line, "\n"))
-		if err != nil || !m.Current() {
+		if err != nil || !m.Readable() {
 			return nil
 		}
 		if reason = s.cfg.Expired(queue, m, now); reason == nil {

@@ -137,7 +137,7 @@ func TestExpired(t *testing.T) {
 	h.put("late", wire.TaskType, late)
 	h.put("in time", wire.TaskType, inTime)
 	h.put("foreign", "their:type", old)
-	h.put("newer", wire.TaskType, bytes.Replace(old, []byte(`"version":1`), []byte(`"version":2`), 1))
+	h.put("newer", wire.TaskType, bytes.Replace(old, []byte(`"version":1`), []byte(`"version":4`), 1))
 	h.put("broken", wire.TaskType, []byte(`{"version":1`))
 	h.put("sent", wire.TaskType, old)
 	h.put("cancelled", wire.TaskType, old)
@@ -155,6 +155,23 @@ func TestExpired(t *testing.T) {
 	}
 	lines := func(payloads ...[]byte) []byte { return append(bytes.Join(payloads, []byte("\n")), '\n') }
 	h.put("many", wire.TaskTypeBulk, lines(late, late, old), asynq.Queue("default:mass"))
+	packed := func(due ...time.Time) []byte {
+		var list []*wire.Payload
+		for _, at := range due {
+			p, err := wire.Decode(h.payload(at), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, p)
+		}
+		data, err := new(wire.Codec).EncodeMany(list, wire.Newest)
+		if err != nil || wire.Size(data) == len(data) {
+			t.Fatal("not compressed", err)
+		}
+		return data
+	}
+	h.put("packed", wire.TaskTypeBulk, packed(now.Add(-maxAge-2*time.Hour), now.Add(-maxAge-time.Hour)), asynq.Queue("default:mass"))
+	h.put("packed, and one is left", wire.TaskTypeBulk, packed(now.Add(-maxAge-time.Hour), now, now.Add(-maxAge-time.Hour)), asynq.Queue("default:mass"))
 	h.put("one is left", wire.TaskTypeBulk, lines(late, young, old), asynq.Queue("default:mass"))
 
 	h.sweep(h.sweeper.SweepExpired)
@@ -163,14 +180,14 @@ func TestExpired(t *testing.T) {
 	h.wantReason("default", "late", "before its deadline")
 	h.wantDead("eu.bulk", "for today")
 	h.wantDead("retries", "again")
-	h.wantDead("default:mass", "many")
+	h.wantDead("default:mass", "many", "packed")
 	h.wantDead("theirs")
 	left := h.redis.LRange(t.Context(), "asynq:{default}:pending", 0, -1).Val()
 	if want := strings.Fields("cancelled sent broken newer foreign in_time young"); strings.ReplaceAll(strings.Join(left, ","), " ", "_") != strings.Join(want, ",") {
 		t.Errorf("waiting: %q, want %q", left, want)
 	}
-	if h.swept[sweep.Expired] != 5 {
-		t.Errorf("%v were reported, want 5", h.swept)
+	if h.swept[sweep.Expired] != 6 {
+		t.Errorf("%v were reported, want 6", h.swept)
 	}
 }
 

@@ -3,12 +3,11 @@ package wire
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 )
 
 // LuaHeads is a function for scripts of Redis that decide about tasks without reading their messages. heads(msg) takes
 // asynq's record of a task of ours and returns what DecodeHead reads of each of its payloads, a line each; it returns
-// nil for a task of another type, and for what it cannot read.
+// nil for a task of another type, and for what it cannot read. Of a compressed payload that is one line.
 const LuaHeads = `
 local function typeOf(msg)
   if not msg or string.byte(msg, 1) ~= 10 then return nil end
@@ -44,28 +43,64 @@ local function mailingOf(msg)
 end
 `
 
+// LuaCompressed is a function for scripts of Redis: compressed(msg) reports whether asynq's record of a task of ours has a compressed
+// payload.
+const LuaCompressed = `
+local function compressed(msg)
+  local at = string.find(msg, '{"version":', 1, true)
+  local stop = at and string.find(msg, ',"message":', at, true)
+  return stop and string.sub(msg, stop, stop + 20) == ',"message":null}\n\040\181\047\253'
+end
+`
+
+// LuaMessages is a function for scripts of Redis: messages(msg) takes asynq's record of a bulk task and returns how many messages
+// that has.
+const LuaMessages = `
+local function messages(msg)
+  local at = string.find(msg, '{"version":', 1, true)
+  local stop = at and string.find(msg, ',"message":', at, true)
+  local said = stop and string.match(string.sub(msg, at, stop - 1), '"messages":(%d+)$')
+  if said then return tonumber(said) end
+  local n, from = 1, 1
+  while true do
+    from = string.find(msg, '\n{"version":', from, true)
+    if not from then return n end
+    n, from = n + 1, from + 1
+  end
+end
+`
+
 // DecodeHead reads a line that LuaHeads has found: a payload without its message.
 func DecodeHead(line string) (Meta, error) { return DecodeMeta([]byte(line + string(messageKey))) }
 
-// Current reports whether this program's version of payloads is the one that s is of.
-func (s *Meta) Current() bool { return s.Version == version }
+// Readable reports whether this program reads the version of payloads that s is of.
+func (s *Meta) Readable() bool { return s.Version >= versionFirst && s.Version <= Newest }
 
 // Newer reports whether the payload of a task, or one of its lines, is of a newer version than this program can read, and
-// of which one.
+// of which one. The first line of a compressed one has the newest of them all.
 func Newer(payload []byte) (v int, ok bool) {
 	for line := range bytes.Lines(payload) {
-		if bytes.HasPrefix(line, currentHead) {
-			continue
+		version, known := versionOf(line)
+		if known && version > Newest {
+			return version, true
 		}
-		var head struct {
-			Version lenient[int] `json:"version"`
-		}
-		if json.Unmarshal(line, &head) == nil && head.Version.is > version {
-			return head.Version.is, true
+		if known && version >= versionCompressed {
+			return 0, false // what follows is no line
 		}
 	}
 	return 0, false
 }
 
-// currentHead is how each payload of this program begins.
-var currentHead = fmt.Appendf(nil, `{"version":%d,`, version)
+// versionOf is the version of a line. It is false if that has none.
+func versionOf(line []byte) (v int, ok bool) {
+	if n := len(plainMeta); len(line) > n+1 && line[n+1] == ',' && line[n] >= '0' && line[n] <= '0'+Newest && string(line[:n]) == plainMeta {
+		return int(line[n] - '0'), true
+	}
+	var head struct {
+		Version lenient[int] `json:"version"`
+	}
+	if json.Unmarshal(line, &head) != nil {
+		return 0, false
+	}
+	return head.Version.is, head.Version.is != 0
+}

@@ -60,7 +60,7 @@ func ReadOutline(data []byte) (o Outline, ok bool) {
 		Blobs      lenient[[]Blob]            `json:"blobs"`
 		Message    json.RawMessage            `json:"message"`
 	}
-	if json.Unmarshal(data, &p) != nil || p.Message == nil {
+	if json.Unmarshal(Plain(data), &p) != nil || p.Message == nil {
 		return o, false
 	}
 	o = Outline{

@@ -24,9 +24,16 @@ const (
 // of it: the reason why it is a dead letter.
 const HeaderDied = "mailpouch-died"
 
-// version changes when an older worker could not read a payload rightly.
-// Workers are upgraded before producers.
-const version = 1
+// The versions of payloads. Each has the lowest one that can express it: see Meta.lowest. A worker leaves a task of a version that it
+// does not know to a newer one, and says in internal/presence which it reads.
+const (
+	versionFirst      = 1
+	Tagged            = 2 // Meta.Tags and Meta.Mailing
+	versionCompressed = 3 // see Codec
+
+	// Newest is the newest version that this program reads.
+	Newest = versionCompressed
+)
 
 // Payload is what a task carries: the message and what is true of it in the queue. It
 // is one JSON object, with the message last. It never holds credentials.
@@ -64,7 +71,7 @@ func (p *Payload) Encode() ([]byte, error) { return p.Append(nil) }
 
 // Append appends the payload to data. Contents that have a blob are left out.
 func (p *Payload) Append(data []byte) ([]byte, error) {
-	p.Version = version
+	p.Version = p.lowest()
 	m := p.WithContents(func(Blob) []byte { return nil })
 	data = slices.Grow(data, 512+len(m.Body)*17/16)
 	data, err := p.append(data)
@@ -78,10 +85,20 @@ func (p *Payload) Append(data []byte) ([]byte, error) {
 	return append(data, '}'), nil
 }
 
+// lowest is the lowest version that can express the meta.
+func (s *Meta) lowest() int {
+	if len(s.Tags) > 0 || s.Mailing != "" {
+		return Tagged
+	}
+	return versionFirst
+}
+
 // append appends the meta to data, without its closing brace.
 func (s *Meta) append(data []byte) ([]byte, error) {
 	if s.isPlain() {
 		data = append(data, plainMeta...)
+		data = append(data, byte('0'+s.Version))
+		data = append(data, plainDue...)
 		data = s.DueAt.AppendFormat(data, time.RFC3339Nano)
 		if s.Mailing != "" {
 			data = append(append(data, plainMailing...), s.Mailing...)
@@ -121,9 +138,9 @@ func (p *Payload) WithContents(content func(Blob) []byte) *mailer.EmailMessage {
 	return &m
 }
 
-// Decode reads the payload of a task that has these headers. Meta and message are read apart,
+// decode reads a payload that is not compressed, of a task that has these headers. Meta and message are read apart,
 // so that the message is read once.
-func Decode(data []byte, headers map[string]string) (*Payload, error) {
+func decode(data []byte, headers map[string]string) (*Payload, error) {
 	data = bytes.TrimSpace(data)
 	at := bytes.Index(data, messageKey)
 	if at < 0 || data[len(data)-1] != '}' {
@@ -137,7 +154,7 @@ func Decode(data []byte, headers map[string]string) (*Payload, error) {
 		if err := decoder.Decode(&p.Meta); err != nil {
 			return nil, checkVersion(head, err)
 		}
-		if p.Version != version {
+		if p.Version < versionFirst || p.Version > Tagged {
 			return nil, checkVersion(head, nil)
 		}
 	}
@@ -163,10 +180,11 @@ func DecodeMeta(data []byte) (Meta, error) {
 	return s, err
 }
 
-// plainMeta is how the meta of most payloads begins. The time follows, and behind plainMailing the name of the mailing, if there
-// is one.
+// plainMeta is how the meta of most payloads begins. The version follows, plainDue and the time, and behind plainMailing the name of the
+// mailing, if there is one.
 const (
-	plainMeta    = `{"version":1,"due_at":"`
+	plainMeta    = `{"version":`
+	plainDue     = `,"due_at":"`
 	plainMailing = `","mailing":"`
 )
 
@@ -180,13 +198,17 @@ func (s *Meta) isPlain() bool {
 // decodePlain reads a meta for which isPlain holds, which is most of them, without the cost of reading just any JSON. It is
 // false for others.
 func (s *Meta) decodePlain(head []byte) bool {
-	rest, ok := bytes.CutPrefix(head, []byte(plainMeta))
+	const at = len(plainMeta) // of the version, a digit
+	if len(head) <= at || head[at] < '0'+versionFirst || head[at] > '0'+Tagged || string(head[:at]) != plainMeta {
+		return false
+	}
+	rest, ok := bytes.CutPrefix(head[at+1:], []byte(plainDue))
 	rest, ok2 := bytes.CutSuffix(rest, []byte(`"`))
 	due, mailing, named := bytes.Cut(rest, []byte(plainMailing))
 	if !ok || !ok2 || named && !name.Is(string(mailing)) || s.DueAt.UnmarshalText(due) != nil {
 		return false
 	}
-	s.Version, s.Mailing = version, string(mailing)
+	s.Version, s.Mailing = int(head[at]-'0'), string(mailing)
 	return true
 }
 
@@ -199,9 +221,9 @@ func checkVersion(data []byte, err error) error {
 	if wrong := json.Unmarshal(data, &v); wrong != nil {
 		return fmt.Errorf("tasks: payload: %s", unreadable(wrong))
 	}
-	if v.Version != version {
-		return fmt.Errorf("tasks: payload of version %d, this worker reads version %d: upgrade it, then replay the task",
-			v.Version, version)
+	if v.Version > Newest || v.Version < versionFirst {
+		return fmt.Errorf("tasks: payload of version %d, this worker reads versions up to %d: upgrade it, then replay the task",
+			v.Version, Newest)
 	}
 	return fmt.Errorf("tasks: payload: %s", unreadable(err))
 }

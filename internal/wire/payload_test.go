@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -67,7 +68,7 @@ func TestPayload_golden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			file := filepath.Join("testdata", "payload-v1-"+name+".json")
+			file := filepath.Join("testdata", fmt.Sprintf("payload-v%d-%s.json", p.lowest(), name))
 			if *update {
 				if err := os.WriteFile(file, append(got, '\n'), 0o600); err != nil {
 					t.Fatal(err)
@@ -95,6 +96,26 @@ func TestPayload_golden(t *testing.T) {
 	}
 }
 
+// What programs wrote before a payload of a mailing, or with tags, had a version of its own is read as it was meant.
+func TestPayload_before(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"mailing", "tagged"} {
+		data, err := os.ReadFile(filepath.Join("testdata", "payload-v1-"+name+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Decode(data, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := goldenPayloads()[name]
+		want.Version = versionFirst
+		if !reflect.DeepEqual(got.Meta, want.Meta) || got.Message.Subject != want.Message.Subject {
+			t.Errorf("%s is read as %+v, want %+v", data, got.Meta, want.Meta)
+		}
+	}
+}
+
 func TestDecode_refuses(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, give, want string }{
@@ -102,7 +123,7 @@ func TestDecode_refuses(t *testing.T) {
 		{"no version", `{}`, "version 0"},
 		{"cut off", `{"version": 1,"message":{"subject": "x"`, "payload"},
 		{"more behind it", `{"version":1,"message":{}} {"message":{}}`, "payload"},
-		{"a newer version", `{"version":2,"colour":"red","message":{}}`, "upgrade"},
+		{"a newer version", `{"version":4,"colour":"red","message":{}}`, "upgrade"},
 		{"no message", `{"version": 1}`, "no message"},
 		{"an unknown field", `{"version":1,"priority":1,"message":{}}`, "unknown field"},
 		{"a blob of no attachment", `{"version":1,"blobs":[{"attachment":0,"sha256":"0a","size":1}],"message":{}}`, "blob"},
@@ -126,7 +147,7 @@ func TestDecode_refuses(t *testing.T) {
 // What a meta says beyond its due time and its mailing is in the payload, whatever it is.
 func TestMeta_plain(t *testing.T) {
 	t.Parallel()
-	plain := Meta{Version: version, DueAt: time.Date(2026, 1, 2, 3, 4, 5, 60_000_000, time.UTC)}
+	plain := Meta{Version: versionFirst, DueAt: time.Date(2026, 1, 2, 3, 4, 5, 60_000_000, time.UTC)}
 	for _, mailing := range []string{"", "spring-2026"} {
 		s := plain
 		s.Mailing = mailing

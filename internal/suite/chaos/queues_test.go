@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/hibiken/asynq"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // queues is what is in Redis when a run has ended.
@@ -55,7 +57,7 @@ func (q *queues) add(found []*asynq.TaskInfo) {
 		if task.State != asynq.TaskStateArchived {
 			continue
 		}
-		for _, id := range messageID.FindAllSubmatch(task.Payload, -1) {
+		for _, id := range messageID.FindAllSubmatch(wire.Plain(task.Payload), -1) {
 			number, _ := strconv.Atoi(string(id[1]))
 			q.dead[number] = true
 		}

@@ -32,7 +32,7 @@ var arrows = []struct {
 	{module, []string{"mailer", "settings", "backends", "tasks"}, []string{"github.com/redis/go-redis/v9"}}, // the root
 	{"tasks/queuetest", []string{"mailer", "internal/deliverypolicy", "internal/handover", "internal/redact", "internal/wire"}, nil},
 	{"tasks/internal/lookup", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/history", "internal/pauses", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
-	{"tasks/internal/producer", []string{"mailer", "internal/asynqbatch", "internal/blobstore", "internal/queuewatch", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
+	{"tasks/internal/producer", []string{"mailer", "internal/asynqbatch", "internal/blobstore", "internal/handover", "internal/presence", "internal/queuewatch", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"tasks/internal/once", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/handover", "internal/history", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
 	{"tasks/internal/cancel", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/handover", "internal/history", "internal/pauses", "internal/redisconn", "internal/wire", "tasks/internal/once"}, []string{"github.com/redis/go-redis/v9"}},
 	{"tasks/internal/letters", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/handover", "internal/history", "internal/redact", "internal/redisconn", "internal/wire", "tasks/internal/cancel", "tasks/internal/once", "tasks/internal/producer"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
@@ -60,7 +60,7 @@ var arrows = []struct {
 	{"internal/ownhost", nil, nil},
 	{"internal/tlsprobe", nil, nil},
 	{"internal/replyrule", nil, nil},
-	{"internal/wire", []string{"mailer", "internal/name"}, nil},
+	{"internal/wire", []string{"mailer", "internal/name"}, []string{"github.com/klauspost/compress/zstd"}},
 	{"internal/pages", []string{"mailer", "settings", "backends/smtp", "tasks", "internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/ownhost", "internal/presence", "internal/queuestats", "internal/wire"},
 		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/metrics", []string{"mailer", "backends/smtp", "tasks", "internal/pauses", "internal/queuestats", "internal/redisconn"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},

@@ -10,7 +10,6 @@
 package cancel
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -189,7 +188,7 @@ func (c Canceller) inBulk(ctx context.Context, place wire.QueueName, task string
 	if err != nil || len(records) == 0 {
 		return "none", err
 	}
-	if index >= bytes.Count(records[0].Payload, []byte("\n")) {
+	if index >= wire.Count(records[0].Payload) {
 		return "none", nil
 	}
 	id, queue := wire.MessageID(task, index), place.String()

@@ -263,19 +263,7 @@ func (c *mailing) note(cancelled, late []string) {
 	}
 }
 
-// luaMessages is a function for scripts: how many messages a bulk task has.
-const luaMessages = `
-local function messages(msg)
-  local n, at = 1, 1
-  while true do
-    at = string.find(msg, '\n{"version":', at, true)
-    if not at then return n end
-    n, at = n + 1, at + 1
-  end
-end
-`
-
-var countMessagesScript = redis.NewScript(luaMessages + `
+var countMessagesScript = redis.NewScript(wire.LuaMessages + `
 local msg = redis.call("HGET", KEYS[1], "msg")
 return msg and messages(msg) or 0`)
 
@@ -287,7 +275,7 @@ func (c *mailing) messages(ctx context.Context, place wire.QueueName, task strin
 // cancelInBulkScript does with one. The keys that say so begin with ARGV[2] and last for ARGV[3] seconds. If nothing of the task
 // is left to be done it is taken out of its list. It returns for each message a letter: c if it was cancelled, l if it
 // is too late, and - for what was cancelled before or has left the task.
-var cancelBulkScript = redis.NewScript(asynqbatch.TakeOutLua + luaMessages + `
+var cancelBulkScript = redis.NewScript(asynqbatch.TakeOutLua + wire.LuaMessages + `
 local state, msg = unpack(redis.call("HMGET", KEYS[1], "state", "msg"))
 if not state or not msg or state == "completed" or state == "archived" then return "" end
 local keep, said = state == "active", {}

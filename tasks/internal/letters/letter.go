@@ -118,7 +118,7 @@ func readLetters(ctx context.Context, client redis.UniversalClient, state string
 // failure. What has never failed, and is a dead letter because a person has archived it, has a reason too.
 func newLetter(at place, message, noted string) *DeadLetter {
 	m, _ := asynqbatch.ReadMessage(message) // what cannot be read is empty
-	l := &DeadLetter{ID: at.id, Queue: at.queue, Reason: find.Reason(noted, m.LastError), Tries: m.Retried + 1, At: m.LastFailed, Payload: m.Payload, kind: m.Type, score: at.score}
+	l := &DeadLetter{ID: at.id, Queue: at.queue, Reason: find.Reason(noted, m.LastError), Tries: m.Retried + 1, At: m.LastFailed, Payload: wire.Plain(m.Payload), kind: m.Type, score: at.score}
 	if l.failed = !l.At.IsZero(); !l.failed {
 		l.Tries--
 		l.At = time.Unix(int64(at.score), 0)

@@ -1,8 +1,10 @@
 package letters
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha1" //nolint:gosec // as Redis's scripts have it
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -14,7 +16,6 @@ import (
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
-	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks/internal/once"
 )
 
@@ -45,7 +46,7 @@ func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, err
 	if err != nil {
 		return "", err
 	}
-	message, err := encodeAgain(p, info, again)
+	message, err := d.encodeAgain(ctx, p, info, again)
 	if err != nil {
 		return "", err
 	}
@@ -76,10 +77,10 @@ func handedOverAgain(old *wire.Payload) *wire.Payload {
 }
 
 // encodeAgain is a task of that payload, with the options that the dead letter has.
-func encodeAgain(p *wire.Payload, letter *asynq.TaskInfo, id string) ([]byte, error) {
-	data, err := p.Encode()
+func (d *DeadLetters) encodeAgain(ctx context.Context, p *wire.Payload, letter *asynq.TaskInfo, id string) ([]byte, error) {
+	data, err := d.client.Encode(ctx, p)
 	if err != nil {
-		return nil, &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
+		return nil, err
 	}
 	return asynqbatch.Encode(asynq.NewTaskWithHeaders(wire.TaskType, data, p.Headers), asynq.TaskID(id), asynq.Queue(letter.Queue),
 		asynq.MaxRetry(letter.MaxRetry), asynq.Timeout(letter.Timeout), asynq.Retention(letter.Retention))
@@ -106,34 +107,32 @@ redis.call("LPUSH", KEYS[5], ARGV[2])
 return "done"`)
 
 // replayBulkScript puts the dead letter ARGV[1] back into the list KEYS[4], where it waits since ARGV[2]. Its record is
-// KEYS[3], and ARGV[3] is appended to its message. It returns how many it has found.
+// KEYS[3], whose message with the SHA-1 ARGV[3] becomes ARGV[4]. It returns how many it has found.
 var replayBulkScript = redis.NewScript(`
-local n = redis.call("ZREM", KEYS[1], ARGV[1]) + redis.call("ZREM", KEYS[2], ARGV[1])
 local msg = redis.call("HGET", KEYS[3], "msg")
-if n > 0 and msg then
-  redis.call("HSET", KEYS[3], "state", "pending", "pending_since", ARGV[2], "msg", msg .. ARGV[3])
+if not msg or redis.sha1hex(msg) ~= ARGV[3] then return 0 end
+local n = redis.call("ZREM", KEYS[1], ARGV[1]) + redis.call("ZREM", KEYS[2], ARGV[1])
+if n > 0 then
+  redis.call("HSET", KEYS[3], "state", "pending", "pending_since", ARGV[2], "msg", ARGV[4])
   redis.call("LPUSH", KEYS[4], ARGV[1])
 end
 return n`)
 
 // replayBulk is Replay for a bulk task. It stays the same task: what of it was sent, cancelled or moved on stays so.
 func (d *DeadLetters) replayBulk(ctx context.Context, info *asynq.TaskInfo) error {
-	now := time.Now()
-	var lines []byte
-	for line := range bytes.Lines(info.Payload) {
-		p, err := wire.Decode(line, info.Headers)
-		if err != nil {
-			lines = append(lines, line...) // a worker makes a dead letter of it
-			continue
-		}
-		p.DueAt, p.Deadline = wire.Due(now), nil
-		if lines, err = p.Append(lines); err != nil {
-			return err
-		}
-		lines = append(lines, '\n')
+	now, key := time.Now(), asynqbatch.TaskKey(info.Queue, info.ID)
+	message, err := d.redis.HGet(ctx, key, fieldMessage).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return redisconn.Unavailable(err)
 	}
-	keys := []string{archiveKey(info.Queue), wire.DeadKey(info.Queue), asynqbatch.TaskKey(info.Queue, info.ID), pendingKey(info.Queue)}
-	n, err := replayBulkScript.Run(ctx, d.redis, keys, info.ID, now.UnixNano(), asynqbatch.WithPayload(lines)).Int()
+	old, _ := asynqbatch.ReadMessage(message) // what cannot be read is empty
+	data, err := d.dueAgain(ctx, old.Payload, wire.Due(now))
+	if err != nil {
+		return err
+	}
+	was := sha1.Sum([]byte(message)) //nolint:gosec // Redis has no better one, and nobody gains by a collision
+	keys := []string{archiveKey(info.Queue), wire.DeadKey(info.Queue), key, pendingKey(info.Queue)}
+	n, err := replayBulkScript.Run(ctx, d.redis, keys, info.ID, now.UnixNano(), hex.EncodeToString(was[:]), asynqbatch.WithPayload(message, data)).Int()
 	if err != nil {
 		return redisconn.Unavailable(err)
 	}
@@ -141,6 +140,29 @@ func (d *DeadLetters) replayBulk(ctx context.Context, info *asynq.TaskInfo) erro
 		return fmt.Errorf("tasks: %s: %w", info.ID, ErrNotDead)
 	}
 	return nil
+}
+
+// dueAgain is the payload of a bulk task whose messages are due then. One that cannot be read stays as it is: a worker makes a dead
+// letter of it.
+func (d *DeadLetters) dueAgain(ctx context.Context, payload []byte, due time.Time) ([]byte, error) {
+	var lines []byte
+	var read []*wire.Payload
+	for line := range wire.Lines(payload) {
+		p, err := wire.Decode(line, nil)
+		if err != nil {
+			lines = append(lines, line...)
+			continue
+		}
+		p.DueAt, p.Deadline = due, nil
+		if lines, err = p.Append(lines); err != nil {
+			return nil, err
+		}
+		lines, read = append(lines, '\n'), append(read, p)
+	}
+	if len(read) < wire.Count(payload) {
+		return lines, nil
+	}
+	return d.client.EncodeMany(ctx, read)
 }
 
 // deleteScript removes the dead letter ARGV[1] from both lists, and its record.

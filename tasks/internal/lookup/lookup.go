@@ -2,7 +2,6 @@
 package lookup
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -187,7 +186,7 @@ func (l *Lookup) task(ctx context.Context, place wire.QueueName, id string, inde
 	}
 	var all []Status
 	n := 0
-	for line := range bytes.Lines(info.Payload) {
+	for line := range wire.Lines(info.Payload) {
 		if index < 0 || n == index {
 			message := wire.MessageID(id, n)
 			if s := taskStatus(place, info, fields, message, message[len(id):], line); s.State != "" {
@@ -250,7 +249,7 @@ func (l *Lookup) fitting(ctx context.Context, place wire.QueueName, id string, f
 	r := records[0]
 	var ids []string
 	index := 0
-	for line := range bytes.Lines(r.Payload) {
+	for line := range wire.Lines(r.Payload) {
 		if p, err := wire.Decode(line, nil); err == nil && fits(p) {
 			if r.Type == wire.TaskTypeBulk {
 				ids = append(ids, wire.MessageID(id, index))

@@ -4,13 +4,13 @@ package producer
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/queuewatch"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -22,7 +22,9 @@ type Producer struct {
 	Contents Contents
 	Hints    *queuewatch.Hints
 
-	asynq *asynq.Client
+	asynq    *asynq.Client
+	codec    wire.Codec
+	versions versions
 }
 
 // New returns a Producer in the given Redis.
@@ -40,7 +42,10 @@ func ForProgram(client redis.UniversalClient) (*Producer, redis.UniversalClient)
 
 // newVia returns a Producer that puts tasks into Redis by an enqueuer.
 func newVia(client, enqueuer redis.UniversalClient) *Producer {
-	return &Producer{NewContents(client, 0, zerolog.Nop()), queuewatch.NewHints(client), asynq.NewClientFromRedisClient(enqueuer)}
+	return &Producer{
+		Contents: NewContents(client, 0, zerolog.Nop()), Hints: queuewatch.NewHints(client),
+		asynq: asynq.NewClientFromRedisClient(enqueuer), versions: versions{redis: client},
+	}
 }
 
 // Enqueue puts one task under the given ID into Redis. That the ID is there already
@@ -60,11 +65,51 @@ func (c *Producer) Put(ctx context.Context, p *wire.Payload, id string, opts ...
 	if err != nil {
 		return err
 	}
-	data, err := p.Encode()
+	data, err := c.Encode(ctx, p)
 	if err != nil {
-		return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
+		return err
 	}
 	return c.PutTask(ctx, asynq.NewTaskWithHeaders(wire.TaskType, data, p.Headers), id, opts...)
+}
+
+// Encode returns a payload as the workers can read it. Most mails are too short to be compressed, and the workers are not asked about.
+func (c *Producer) Encode(ctx context.Context, p *wire.Payload) ([]byte, error) {
+	data, err := c.codec.Encode(p, func() int { return c.versions.reads(ctx).Lowest })
+	return data, unwritten(err)
+}
+
+// EncodeMany is Encode for a bulk task.
+func (c *Producer) EncodeMany(ctx context.Context, payloads []*wire.Payload) ([]byte, error) {
+	data, err := c.codec.EncodeMany(payloads, c.versions.reads(ctx).Lowest)
+	return data, unwritten(err)
+}
+
+// unwritten is the error of a message that cannot be written.
+func unwritten(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
+}
+
+// errOldWorkers is the error of a message of a mailing that no worker knows how to pause or cancel.
+var errOldWorkers = errors.New("it belongs to a mailing, and no worker is new enough to know mailings: upgrade the workers")
+
+// Fit makes a payload that is handed over one that the workers can read, as far as that is no loss to the mail: see versions. The error, of
+// class Temporary, is that they could not do what the sender of a mailing was promised.
+func (c *Producer) Fit(ctx context.Context, p *wire.Payload) error {
+	if p.Mailing == "" && p.Tags == nil {
+		return nil
+	}
+	reads := c.versions.reads(ctx)
+	switch {
+	case reads.Lowest >= wire.Tagged, !reads.Known():
+	case p.Mailing == "":
+		p.Tags = nil
+	case reads.Highest < wire.Tagged:
+		return &mailer.SendError{Class: mailer.Temporary, Step: handover.StepQueue, Err: errOldWorkers}
+	}
+	return nil
 }
 
 // PutTask puts a task into Redis. The error is of class Unknown if that may have been done, which only a client of
@@ -121,19 +166,16 @@ func queueOf(opts []asynq.Option) string {
 
 // PutBulk enqueues messages as one task.
 func (c *Producer) PutBulk(ctx context.Context, payloads []*wire.Payload, id string, opts ...asynq.Option) error {
-	var lines []byte
+	held := make([]*wire.Payload, len(payloads))
 	for i, p := range payloads {
-		p, err := c.hold(ctx, p, id, opts)
-		if err != nil {
+		var err error
+		if held[i], err = c.hold(ctx, p, id, opts); err != nil {
 			return err
 		}
-		if lines, err = p.Append(lines); err != nil {
-			return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}
-		}
-		lines = append(lines, '\n')
-		if i == 0 {
-			lines = slices.Grow(lines, len(lines)*len(payloads)) // the others are much the same
-		}
 	}
-	return c.PutTask(ctx, asynq.NewTaskWithHeaders(wire.TaskTypeBulk, lines, payloads[0].Headers), id, opts...)
+	data, err := c.EncodeMany(ctx, held)
+	if err != nil {
+		return err
+	}
+	return c.PutTask(ctx, asynq.NewTaskWithHeaders(wire.TaskTypeBulk, data, payloads[0].Headers), id, opts...)
 }

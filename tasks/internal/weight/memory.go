@@ -27,11 +27,12 @@ const MaxBulk = 1 << 20
 // What takes no more than this waits for no memory: a message whose contents ride in its task, and what most bulk tasks have
 // together.
 const (
-	SmallMessage = 64_000 * textCost
+	SmallMessage = smallPayload * textCost
 	SmallBulk    = MaxBulk * textCost
 )
 
 const (
+	smallPayload = 64_000
 
 	// cacheShare is the part of the memory that blobs may stay in after their use.
 	cacheShare = 8
@@ -95,6 +96,42 @@ func (b *Budget) Take(ctx context.Context, octets int) (release func(), ok bool)
 		return nil, false
 	}
 	return func() { b.left.Release(n) }, true
+}
+
+// ToRead is the memory that a task takes before it is read: none, but one that is compressed, and big without that. Of that it cannot be
+// told yet what is a message.
+func ToRead(payload []byte, bulk bool) int {
+	size, most := wire.Size(payload), smallPayload
+	if bulk {
+		most = 2 * MaxBulk // with what JSON adds to it
+	}
+	if size == len(payload) || size <= most {
+		return 0
+	}
+	return int(float64(size) * textCost)
+}
+
+// Reservation is memory that was taken for a task before it was read. None is the zero value.
+type Reservation struct {
+	bytes   int
+	release func()
+}
+
+// Reserve takes so many bytes as Take does.
+func (b *Budget) Reserve(ctx context.Context, bytes int) (r Reservation, ok bool) {
+	release, ok := b.Take(ctx, bytes)
+	return Reservation{bytes, release}, ok
+}
+
+// Covers reports whether it is enough for what the task takes.
+func (r Reservation) Covers(need int) bool { return r.release != nil && need <= r.bytes }
+
+// Release gives it back. Doing it twice does it once.
+func (r *Reservation) Release() {
+	if r.release != nil {
+		r.release()
+		*r = Reservation{}
+	}
 }
 
 // Memory is what a message takes until it is through, in bytes. What is in blobs is not in it: see CostOf.
