@@ -389,3 +389,15 @@ func outcomeOf(data string) (outcome, error) {
 	}
 	return outcome{result: r.Result(), again: true}, nil
 }
+
+// withSpans is the context in which the messages of deliveries are sent.
+func withSpans(ctx context.Context, tracer Tracer, deliveries []*delivery) context.Context {
+	if tracer == nil {
+		return ctx
+	}
+	contexts := make([]context.Context, len(deliveries))
+	for i, d := range deliveries {
+		contexts[i] = d.span.ctx
+	}
+	return tracer.WithMessages(ctx, contexts)
+}

@@ -318,7 +318,7 @@ func (s *sender) stillHeld(err error) {
 
 // send puts the batch on the wire and returns the deliveries that wait: for the relay, or for another turn.
 func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery) {
-	ctx, cancel := s.within(work)
+	ctx, cancel := within(work, s.backend, s.batchTimeout)
 	defer cancel()
 	s.opened = s.open(ctx) // before the messages are taken for the wire: until then they may go back
 	deliveries, err := s.unsent(ctx, claim(batch))
@@ -372,7 +372,7 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 	}
 	s.busy.wires.Add(1)
 	passed := turns.passOn(s.turnPatience, s.busy, s.normal, s.priority, s.remaining, s.putBack)
-	err = s.guarded(s.withSpans(ctx, deliveries), mailer.Batch{
+	err = s.guarded(withSpans(ctx, s.tracer, deliveries), mailer.Batch{
 		Messages: messages(deliveries),
 		Begin:    func(i int) error { return turns.begin(i, s.inTime) },
 		Commit: func(i int) error {
@@ -406,26 +406,6 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 		s.takesNone(reason)
 	}
 	return append(held, untried...)
-}
-
-// accepted is how many messages of a group the relay has accepted.
-func accepted(group []mailer.Report) int {
-	n := 0
-	for _, r := range group {
-		if r.Err == nil && !r.Skipped {
-			n++
-		}
-	}
-	return n
-}
-
-// within is the context of a batch. It has no deadline for a backend that is asked before each message: that limits each step
-// itself, and a message that gets on is not cut off. Of another backend nothing is known until its batch is through.
-func (s *sender) within(work context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := s.backend.(mailer.BatchSender); ok {
-		return context.WithCancel(work)
-	}
-	return context.WithTimeout(work, s.batchTimeout)
 }
 
 // takesNone notes that the relay has taken no message of a batch.
@@ -613,16 +593,4 @@ func (s *sender) pause(work context.Context) {
 	case <-work.Done():
 	case <-time.After(probeMin):
 	}
-}
-
-// withSpans is the context in which the messages are sent.
-func (s *sender) withSpans(ctx context.Context, deliveries []*delivery) context.Context {
-	if s.tracer == nil {
-		return ctx
-	}
-	contexts := make([]context.Context, len(deliveries))
-	for i, d := range deliveries {
-		contexts[i] = d.span.ctx
-	}
-	return s.tracer.WithMessages(ctx, contexts)
 }

@@ -290,3 +290,23 @@ func apart(deliveries []*delivery) (urgent, other []*delivery) {
 	}
 	return urgent, other
 }
+
+// accepted is how many messages of a group the relay has accepted.
+func accepted(group []mailer.Report) int {
+	n := 0
+	for _, r := range group {
+		if r.Err == nil && !r.Skipped {
+			n++
+		}
+	}
+	return n
+}
+
+// within is the context of a batch. It has no deadline for a backend that is asked before each message: that limits each step
+// itself, and a message that gets on is not cut off. Of another backend nothing is known until its batch is through.
+func within(work context.Context, b mailer.Backend, batchTimeout time.Duration) (context.Context, context.CancelFunc) {
+	if _, ok := b.(mailer.BatchSender); ok {
+		return context.WithCancel(work)
+	}
+	return context.WithTimeout(work, batchTimeout)
+}
