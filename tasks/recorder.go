@@ -13,7 +13,8 @@ import (
 
 // The history has one record of each message, from when its way has ended. The script writes it that ends the way:
 //
-//	the relay has accepted it                  the one that ends its task, or writes its entry in the ledger
+//	the relay has accepted it                  the one that ends its task. Those of a bulk task go together, with its end,
+//	                                           after a second, or when it goes back (bulkRun)
 //	skipped, failed silently, dead letter      the one with which asynq ends its task (asynqbatch.Client.Note)
 //	sent, but Redis could not be told in time  the step record, when its task comes back
 //	cancelled, replayed, deleted; dead         a command of its own, right after: that happens seldom
