@@ -88,8 +88,7 @@ func fetchesTask(keys []string, args []any) bool {
 // of Redis, and the owner ARGV[6] in the field ARGV[5]. It returns their IDs, each followed by the task, by the
 // number in its field ARGV[4], by since when it was pending, and by "1" if it has one of the fields ARGV[9] and what follows.
 // Tasks of a mailing that is paused, by KEYS[5], it sets aside. A command in a script costs Redis several times what
-// it does, so the lists and the leases are written once for all, and what asynq deletes here, since when a task was pending, goes with
-// the record. When there are no more it notes in KEYS[6] that the worker ARGV[8] waits, unless another one does: what is
+// it does, so the lists and the leases are written once for all. When there are no more it notes in KEYS[6] that the worker ARGV[8] waits, unless another one does: what is
 // written once a minute burdens no append-only file.
 var fetchScript = redis.NewScript(luaAside + `
 local call, tasks, pauses = redis.call, {}, false
@@ -111,6 +110,7 @@ repeat
     taken = taken + 1
     if message and not aside then -- else nothing is left of it but its name
       call("HSET", key, "state", "active", ARGV[5], ARGV[6])
+      call("HDEL", key, "pending_since")
       lease = lease or call("TIME")[1] + ARGV[1]
       active[#active + 1] = id
       leases[#leases + 1] = lease

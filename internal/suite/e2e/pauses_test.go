@@ -21,6 +21,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/catcher"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -168,17 +169,20 @@ func (s *pauseSite) numbers() (all []int) {
 	}
 	slices.Reverse(ids)
 	for _, id := range ids {
-		msg := strings.ReplaceAll(s.client.HGet(s.t.Context(), "asynq:{"+s.queue+"}:t:"+id, "msg").Val(), `\u003c`, "<")
-		for {
-			_, rest, found := strings.Cut(msg, `"message_id":"<`)
-			if !found {
-				break
+		task, ok := asynqbatch.ReadMessage(s.client.HGet(s.t.Context(), asynqbatch.TaskKey(s.queue, id), "msg").Val())
+		if !ok {
+			s.t.Fatalf("%s is no task", id)
+		}
+		for line := range new(wire.Codec).Lines(task.Payload) {
+			p, err := wire.Decode(line, nil)
+			if err != nil {
+				s.t.Fatal(err)
 			}
 			var n int
-			if _, err := fmt.Sscanf(rest, "%d@t", &n); err != nil {
-				s.t.Fatalf("%v: %.40s", err, rest)
+			if _, err := fmt.Sscanf(p.Message.MessageID, "<%d@t>", &n); err != nil {
+				s.t.Fatal(err)
 			}
-			all, msg = append(all, n), rest
+			all = append(all, n)
 		}
 	}
 	return all
