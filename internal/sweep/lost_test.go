@@ -231,8 +231,8 @@ func TestLost_underLoad(t *testing.T) {
 	})
 	for range 3 {
 		all.Go(func() {
-			for ctx.Err() == nil { // each worker lives for a while
-				life, end := context.WithTimeout(ctx, 300*time.Millisecond+rand.N(700*time.Millisecond))
+			for ctx.Err() == nil { // each worker lives for a while, some until asynq looks for retries that are due
+				life, end := context.WithTimeout(ctx, 300*time.Millisecond+rand.N(1200*time.Millisecond))
 				work(life, t, server, r)
 				end()
 			}
