@@ -28,10 +28,11 @@ func ForProgram(client redis.UniversalClient, via ...func(redis.UniversalClient)
 		// A node that is connected already is not watched: then what it was sent counts as done, unless it answers.
 		c.OnNewNode(func(node *redis.Client) { node.AddHook(newWatchHook(node)) })
 	}
+	given := client
 	for _, through := range via {
 		client = through(client)
 	}
-	return programClient{client}
+	return programClient{client, given}
 }
 
 // watchHook does the tries of a script of a hand-over, and notes what becomes of each: go-redis keeps the earlier ones to
@@ -249,13 +250,16 @@ func (h *Handover) ours() {
 
 // programClient is a client whose commands end with their contexts. go-redis regards a deadline if it is told to, and
 // never that a context is cancelled. A command that is left to itself may still be done.
-type programClient struct{ redis.UniversalClient }
+type programClient struct {
+	redis.UniversalClient
+	given redis.UniversalClient // to ForProgram
+}
 
 // Cluster returns the client of a cluster, also if ForProgram was called with it, and reports whether it is one: a command, a
 // script and a transaction there may only have keys of one slot, and each master has scripts of its own.
 func Cluster(client redis.UniversalClient) (*redis.ClusterClient, bool) {
 	if c, ok := client.(programClient); ok {
-		client = c.UniversalClient
+		client = c.given
 	}
 	cluster, ok := client.(*redis.ClusterClient)
 	return cluster, ok
