@@ -118,7 +118,7 @@ func (p *Prepared) Send(ctx context.Context, report func([]mailer.Report)) {
 			fail(reports, b.down)
 		case t.one != nil:
 			reports[0].Result = t.one(ctx)
-			b.noteDown(reports[0].Result.Err)
+			b.noteDown(reports[0].Err)
 		default:
 			if err := t.many(ctx); err != nil {
 				b.noteDown(err)

@@ -41,7 +41,7 @@ func until[T any](off <-chan struct{}, do func() T, failed T) T {
 }
 
 func (c cutClient) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	if answer := c.broker.known(ctx, keys, args); answer != nil {
+	if answer := c.known(ctx, keys, args); answer != nil {
 		return answer // without Redis, and so without a goroutine: as for most tasks
 	}
 	return until(c.off, func() *redis.Cmd { return c.broker.EvalSha(ctx, sha, keys, args...) }, redis.NewCmdResult(nil, errCut))

@@ -236,7 +236,8 @@ func (f *fetcher) ask(ctx context.Context, keys []string, prefix any, n int, own
 		waiter = f.base.cfg.Waiter()
 	}
 	keys = append(slices.Clip(keys), wire.PausesKey(queue), wire.WaitingKey(queue))
-	args := []any{int(leaseTime / time.Second), prefix, min(n, mostFetched), f.base.cfg.LostField, f.base.cfg.OwnerField, owner, wire.AsideUntil, waiter}
+	args := make([]any, 0, 8+len(f.base.cfg.TouchedFields))
+	args = append(args, int(leaseTime/time.Second), prefix, min(n, mostFetched), f.base.cfg.LostField, f.base.cfg.OwnerField, owner, wire.AsideUntil, waiter)
 	for _, field := range f.base.cfg.TouchedFields {
 		args = append(args, field)
 	}

@@ -157,7 +157,7 @@ func unpackedSize(frame []byte) (int, error) {
 	if !h.HasFCS || h.FrameContentSize > MaxUnpacked {
 		return 0, fmt.Errorf("tasks: payload: a compressed one of more than %d bytes, or that does not say of how many", MaxUnpacked)
 	}
-	return int(h.FrameContentSize), nil //nolint:gosec // it was compared
+	return int(h.FrameContentSize), nil
 }
 
 var errFrame = errors.New("tasks: payload: it is compressed, and damaged")

@@ -20,7 +20,7 @@ offers discount summer collection limited available only until sunday read more 
 // prose is a text of so many bytes, different for each seed.
 func prose(size, seed int) string {
 	var b strings.Builder
-	for n := uint32(seed)*2654435761 + 1; b.Len() < size; { //nolint:gosec // a seed
+	for n := uint32(seed)*2654435761 + 1; b.Len() < size; {
 		n = n*1664525 + 1013904223
 		b.WriteString(words[int(n>>8)%len(words)])
 		b.WriteByte(" \n"[min(n>>24/16, 1)&1])
@@ -31,7 +31,7 @@ func prose(size, seed int) string {
 // htmlMail is a mail of that many bytes of HTML as shops send it.
 func htmlMail(size, seed int) string {
 	var b strings.Builder
-	b.WriteString("<!DOCTYPE html><html><head><style>body{font-family:Arial,sans-serif;color:#333}</style></head><body><table width=\"600\" cellpadding=\"0\" cellspacing=\"0\">")
+	b.WriteString("<!DOCTYPE html><html><head><style>body{font-family:Arial,sans-serif;background:#fff}</style></head><body><table width=\"600\" cellpadding=\"0\" cellspacing=\"0\">")
 	for i := 0; b.Len() < size; i++ {
 		fmt.Fprintf(&b, "<tr><td style=\"padding:12px 24px;border-bottom:1px solid #eeeeee\"><a href=\"https://shop.example.com/item/%d?c=%x\"><img src=\"https://cdn.example.com/i/%x.jpg\" width=\"120\" alt=\"\"></a></td>"+
 			"<td style=\"padding:12px 24px;border-bottom:1px solid #eeeeee;font-size:14px\">%s</td></tr>\n", i*7919+seed, seed*2654435761, (i+1)*(seed+17)*40503, prose(160, seed*1000+i))

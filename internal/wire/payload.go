@@ -97,7 +97,7 @@ func (s *Meta) lowest() int {
 func (s *Meta) append(data []byte) ([]byte, error) {
 	if s.isPlain() {
 		data = append(data, plainMeta...)
-		data = append(data, byte('0'+s.Version))
+		data = append(data, byte('0'+s.Version)) //nolint:gosec // a few versions
 		data = append(data, plainDue...)
 		data = s.DueAt.AppendFormat(data, time.RFC3339Nano)
 		if s.Mailing != "" {
