@@ -33,7 +33,7 @@ import (
 //	commit    may it be accepted now?                            marked, and surely ours: else Redis again
 //	          ... the body, the reply: 250 ...
 //	finish    remember it, then end its task or write an entry,  memory, then Redis
-//	          and mark the next one
+//	          and mark the next one, in one step if both are of one bulk task
 //	          ... the handler returns, asynq ends the task and the entry with it
 //
 // A mark says that a message may have been delivered. It belongs to one that is about to be written, and rides in
@@ -73,8 +73,8 @@ var errBegun = errors.New("an earlier try was cut off: the message may have been
 
 // unsent returns the deliveries that may be sent, and settles the others: those that were
 // accepted before, at_most_once ones that may have been, cancelled ones, and those of tasks that are another
-// worker's by now. It asks Redis once for all of them, and marks the first ones, so many as are marked. If Redis does
-// not answer, nothing may be sent.
+// worker's by now. It asks Redis once for all of them, but for those that were fetched just now with nothing to say of them, and marks
+// the first ones, so many as are marked: no message is written that no mark has asked for. If Redis does not answer, nothing may be sent.
 func (l *ledger) unsent(ctx context.Context, deliveries []*delivery, marked int) ([]*delivery, error) {
 	left := slices.DeleteFunc(slices.Clone(deliveries), l.sentHere)
 	marked = min(marked, len(left))

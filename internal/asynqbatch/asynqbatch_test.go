@@ -54,7 +54,7 @@ func newBroker(client redis.UniversalClient, slots int, eager func() bool) *brok
 // newBrokerAt is newBroker with another clock.
 func newBrokerAt(client redis.UniversalClient, slots int, eager func() bool, clock Clock) *broker {
 	c := New(client, Config{
-		LostField: "test:lost", OwnerField: "test:owner", Clock: clock,
+		LostField: "test:lost", OwnerField: "test:owner", TouchedFields: []string{"test:sent", "test:cancelled"}, Clock: clock,
 		Steps: map[string]string{"finish": `look(task) if task.ours and task.ends and finish(task) then return "ended" end return ""`,
 			"mark": `look(task) if not task.ours then return "no" end redis.call("HSET", task.key, "mark", args[1]) renew(task) return "yes"`},
 	})

@@ -293,6 +293,31 @@ func TestClient_Sure(t *testing.T) {
 	}
 }
 
+// A task is fresh for a second after its fetch, if nobody had done anything to it before.
+func TestClient_Fresh(t *testing.T) {
+	t.Parallel()
+	for touched, want := range map[string]bool{"": true, "test:other": true, "test:cancelled": false} {
+		s := newFixture(t, 1)
+		var now time.Duration
+		s.broker = newBrokerAt(s.redis, 1, func() bool { return true }, func() time.Duration { return now })
+		s.enqueue(t, "default", 1, 1)
+		key := TaskKey("default", "1")
+		if touched != "" {
+			s.redis.HSet(t.Context(), key, touched, "1")
+		}
+		if s.base.claims.isFresh(key) {
+			t.Error("fresh before it was fetched")
+		}
+		s.fetchOne(t, "default")
+		if got := s.base.claims.isFresh(key); got != want {
+			t.Errorf("with %q it is fresh: %v, want %v", touched, got, want)
+		}
+		if now += freshFor; s.base.claims.isFresh(key) {
+			t.Error("still fresh a second later")
+		}
+	}
+}
+
 // Claims that asynq never asks for again do not stay for ever.
 func TestClaims_purge(t *testing.T) {
 	t.Parallel()
