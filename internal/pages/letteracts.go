@@ -165,12 +165,12 @@ func (a *letterActs) do(w http.ResponseWriter, r *http.Request, q query, act let
 	a.back(w, r, q, result)
 }
 
-// each does it to letters, some at the same time, until its time is up or the browser has gone. What was begun is ended in any case. more
+// each does it to letters, to one at least and some at the same time, until its time is up or the browser has gone. What was begun is ended in any case. more
 // reports whether there are others, and the error is one of those that failed.
 func (a *letterActs) each(ctx context.Context, act letterAct, meant iter.Seq2[*tasks.DeadLetter, error]) (n tally, more bool, why error) {
 	var all sync.WaitGroup
 	var mu sync.Mutex // guards n and why
-	turns, end := make(chan struct{}, actsAtOnce), time.Now().Add(a.letters.actTime)
+	turns, end, begun := make(chan struct{}, actsAtOnce), time.Now().Add(a.letters.actTime), false
 	for l, err := range meant {
 		if err != nil {
 			mu.Lock()
@@ -178,9 +178,10 @@ func (a *letterActs) each(ctx context.Context, act letterAct, meant iter.Seq2[*t
 			mu.Unlock()
 			break
 		}
-		if more = ctx.Err() != nil || time.Now().After(end); more {
+		if more = ctx.Err() != nil || begun && time.Now().After(end); more {
 			break
 		}
+		begun = true
 		turns <- struct{}{}
 		all.Go(func() {
 			defer func() { <-turns }()
