@@ -195,7 +195,7 @@ func (o options) write(r, old *report.Run, stdout io.Writer) error {
 // pages writes what people read.
 func (o options) pages(r *report.Run) error {
 	if o.readme != "" {
-		if err := report.WriteReadme(o.readme, scenario.Highlights(r)); err != nil {
+		if err := report.WriteReadme(o.readme, r.Quick, scenario.Highlights(r)); err != nil {
 			return err
 		}
 	}

@@ -190,5 +190,8 @@ func TestOptions_rewrite(t *testing.T) {
 		if want, err := os.ReadFile(filepath.Join("..", name)); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s is not what docs/performance/results.json makes (%v): run make docs", name, err)
 		}
+		if text := name == "README.md" || name == "docs/performance.md"; text && bytes.Contains(got, []byte("A quick run")) != r.Quick {
+			t.Errorf("%s says that the run was quick, or not, and it is: %v", name, r.Quick)
+		}
 	}
 }

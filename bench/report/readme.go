@@ -20,8 +20,8 @@ type Highlight struct {
 	Ratio  string
 }
 
-// WriteReadme writes a short table between two marks in a page that people read first.
-func WriteReadme(path string, highlights []Highlight) error {
+// WriteReadme writes a short table between two marks in a page that people read first, and says so if it is of a quick run.
+func WriteReadme(path string, quick bool, highlights []Highlight) error {
 	page, err := os.ReadFile(path) //nolint:gosec // the page that was named
 	if err != nil {
 		return err
@@ -33,7 +33,11 @@ func WriteReadme(path string, highlights []Highlight) error {
 	}
 	var out bytes.Buffer
 	out.Write(before)
-	out.WriteString(readmeBegin + table(highlights) + readmeEnd)
+	out.WriteString(readmeBegin + table(highlights))
+	if quick {
+		out.WriteString("\n**A quick run: few mails, so these ratios are rough.**\n")
+	}
+	out.WriteString(readmeEnd)
 	out.Write(after)
 	return os.WriteFile(path, out.Bytes(), 0o644) //nolint:gosec // pages are for everybody
 }

@@ -87,9 +87,9 @@ func fetchesTask(keys []string, args []any) bool {
 // fetchScript is what asynq does to fetch a task, for up to ARGV[3] of them, with a lease of ARGV[1] seconds by the clock
 // of Redis, and the owner ARGV[6] in the field ARGV[5]. It returns their IDs, each followed by the task, by the
 // number in its field ARGV[4], by since when it was pending, and by "1" if it has one of the fields ARGV[9] and what follows.
-// Tasks of a mailing that is paused, by KEYS[5], it sets aside. A command in a script costs Redis several times what
-// it does, so the lists and the leases are written once for all. When there are no more it notes in KEYS[6] that the worker ARGV[8] waits, unless another one does: what is
-// written once a minute burdens no append-only file.
+// Tasks of a mailing that is paused, by KEYS[5], it sets aside. The lists and the leases are written once for all of them. When
+// there are no more it notes in KEYS[6] that the worker ARGV[8] waits, unless another one does: what is written once a minute burdens
+// no append-only file.
 var fetchScript = redis.NewScript(luaAside + `
 local call, tasks, pauses = redis.call, {}, false
 if call("EXISTS", KEYS[2], KEYS[5]) > 0 then
