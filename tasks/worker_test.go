@@ -96,16 +96,43 @@ func (h *house) send(n int, change func(*mailer.EmailMessage)) {
 	}
 }
 
+// stuckAfter is when a test that waits for something gives up, so that it says what it has waited for.
+const stuckAfter = 5 * time.Minute
+
 // wait returns when n messages have arrived.
 func (h *house) wait(n int) {
 	h.t.Helper()
+	stuck := time.After(stuckAfter)
 	for i := range n {
 		select {
 		case <-h.relay.arrived:
-		case <-h.t.Context().Done():
-			h.t.Fatalf("only %d of %d messages arrived", i, n)
+		case <-stuck:
+			h.t.Fatalf("only %d of %d messages arrived; in Redis:\n%s", i, n, h.state())
 		}
 	}
+}
+
+// state is what asynq has in Redis, for a test that has failed.
+func (h *house) state() string {
+	client, ctx := h.Client(h.t), h.t.Context()
+	var text strings.Builder
+	for _, key := range client.Keys(ctx, "asynq:*").Val() {
+		var value any
+		switch kind := client.Type(ctx, key).Val(); kind {
+		case "list":
+			value = client.LRange(ctx, key, 0, -1).Val()
+		case "zset":
+			value = client.ZRangeWithScores(ctx, key, 0, -1).Val()
+		case "hash":
+			fields := client.HGetAll(ctx, key).Val()
+			delete(fields, "msg")
+			value = fields
+		default:
+			value = kind
+		}
+		fmt.Fprintln(&text, key, value)
+	}
+	return text.String()
 }
 
 // once checks that each of n messages was delivered exactly once.
@@ -127,11 +154,12 @@ func (h *house) eventually(what string, ok func() bool) {
 	h.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
+	stuck := time.After(stuckAfter)
 	for !ok() {
 		select {
 		case <-tick.C:
-		case <-h.t.Context().Done():
-			h.t.Fatalf("never: %s", what)
+		case <-stuck:
+			h.t.Fatalf("never: %s; in Redis:\n%s", what, h.state())
 		}
 	}
 }

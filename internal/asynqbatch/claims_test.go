@@ -10,6 +10,8 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // asynqMoves asks as asynq does when a handler has returned, with each of its scripts.
@@ -248,6 +250,53 @@ func TestClient_GiveBack(t *testing.T) {
 	}
 	if err := s.asynqMoves(t.Context(), "retry", "1"); err != nil || !strings.Contains(s.record(t, "1"), "retry=") {
 		t.Errorf("%v, %s: the end of the second fetch counts", err, s.record(t, "1"))
+	}
+}
+
+// What goes back of a mailing that is paused, or that is coming back, is set aside at once in its order: no other worker may be there to
+// do that.
+func TestClient_GiveBack_paused(t *testing.T) {
+	t.Parallel()
+	for name, state := range map[string]string{"paused": wire.MailingPaused, "coming back": wire.MailingBack} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newFixture(t, 4)
+			producer := asynq.NewClientFromRedisClient(NewEnqueuer(s.redis, nil))
+			for i, mailing := range []string{"july", "august", "july", "july", "july"} {
+				payload := fmt.Appendf(nil, `{"version":2,"mailing":%q,"message":{}}`, mailing)
+				if _, err := producer.EnqueueContext(t.Context(), asynq.NewTask(wire.TaskType, payload), asynq.TaskID(fmt.Sprint(9-i))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 4 {
+				s.fetchOne(t, "default")
+			}
+			key := func(id string) string { return TaskKey("default", id) }
+			s.redis.HSet(t.Context(), wire.PausesKey("default"), wire.FieldMailing+"july", state)
+			for _, some := range [][]string{{key("6"), key("9")}, {key("8"), key("7")}} {
+				if err := s.base.GiveBack(t.Context(), some); err != nil {
+					t.Fatal(err)
+				}
+			}
+			aside := strings.Join(s.redis.ZRange(t.Context(), wire.AsideKey("default", "july"), 0, -1).Val(), " ")
+			if waiting := s.list(t, "default", "pending"); waiting != "5 8" || aside != "9 7 6" {
+				t.Errorf("waiting %q, aside %q: want those of july that were fetched aside, in the order in which they came", waiting, aside)
+			}
+			fields := s.redis.HGetAll(t.Context(), key("7")).Val()
+			if fields["state"] != "scheduled" || fields["test:owner"] != "" || fields["pending_since"] == "" {
+				t.Errorf("what is aside: %v", fields)
+			}
+			if n := s.redis.Exists(t.Context(), "asynq:{default}:active", "asynq:{default}:lease").Val(); n != 0 {
+				t.Error("something is in hand yet")
+			}
+			s.redis.HSet(t.Context(), wire.PausesKey("default"), wire.FieldMailing+"july", wire.MailingBack)
+			if err := Return(t.Context(), s.redis, "default", "july"); err != nil {
+				t.Fatal(err)
+			}
+			if waiting := s.list(t, "default", "pending"); waiting != "5 8 6 7 9" {
+				t.Errorf("back came %q", waiting)
+			}
+		})
 	}
 }
 

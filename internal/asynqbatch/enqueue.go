@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -47,7 +48,7 @@ type enqueued struct {
 	ctx         context.Context //nolint:containedctx // of the call, which waits
 	id, message any
 	size        int
-	now         any
+	now         int64        // in nanoseconds
 	state       atomic.Int32 // taskWaits until it goes to Redis, or the call ends
 	done        chan struct{}
 	answer      byte
@@ -65,18 +66,21 @@ const (
 	bytesEnqueued = 1 << 20 // and bytes, but for the last task
 )
 
-// enqueueScript does what asynq's does for the tasks of a queue, whose IDs are ARGV[5], ARGV[7] and so on, and each of which
-// follows its ID. KEYS are the pending ones and wire.WaitingKey. ARGV[1] is the time in nanoseconds, ARGV[2] what the keys of
-// tasks begin with, ARGV[3] what the channels of workers do, and ARGV[4] the name of the queue. It answers a byte for each task: 1, or 0
+// inOrder is how far apart the times of two tasks are, at least: a sorted set of Redis tells microseconds apart.
+const inOrder = int64(time.Microsecond)
+
+// enqueueScript does what asynq's does for the tasks of a queue: ARGV[4] and what follows are their IDs, each with the task and the
+// time in nanoseconds. KEYS are the pending ones and wire.WaitingKey. ARGV[1] is what the keys of
+// tasks begin with, ARGV[2] what the channels of workers do, and ARGV[3] the name of the queue. It answers a byte for each task: 1, or 0
 // if its ID is there, and "d" if the hint may not be published.
 var enqueueScript = redis.NewScript(`
 local answer, ids = {}, {}
-for i = 5, #ARGV, 2 do
-  local key = ARGV[2] .. ARGV[i]
+for i = 4, #ARGV, 3 do
+  local key = ARGV[1] .. ARGV[i]
   if redis.call("EXISTS", key) == 1 then
     answer[#answer + 1] = "0"
   else
-    redis.call("HSET", key, "msg", ARGV[i + 1], "state", "pending", "pending_since", ARGV[1])
+    redis.call("HSET", key, "msg", ARGV[i + 1], "state", "pending", "pending_since", ARGV[i + 2])
     ids[#ids + 1], answer[#answer + 1] = ARGV[i], "1"
   end
 end
@@ -84,7 +88,7 @@ if #ids > 0 then
   redis.call("LPUSH", KEYS[1], unpack(ids))
   local waits = redis.call("GETDEL", KEYS[2])
   if waits then
-    local heard = redis.pcall("PUBLISH", ARGV[3] .. waits, ARGV[4])
+    local heard = redis.pcall("PUBLISH", ARGV[2] .. waits, ARGV[3])
     if type(heard) == "table" then answer[#answer + 1] = "d" end
   end
 end
@@ -96,7 +100,8 @@ func (e *Enqueuer) EvalSha(ctx context.Context, sha string, keys []string, args 
 		return e.UniversalClient.EvalSha(ctx, sha, keys, args...)
 	}
 	data, _ := args[0].([]byte)
-	t := &enqueued{ctx: ctx, message: args[0], size: len(data), id: args[1], now: args[2], done: make(chan struct{})}
+	now, _ := args[2].(int64)
+	t := &enqueued{ctx: ctx, message: args[0], size: len(data), id: args[1], now: now, done: make(chan struct{})}
 	queue := nameIn(keys[1])
 	gathered, ok := e.queues.Load(queue)
 	if !ok {
@@ -159,9 +164,11 @@ func (e *Enqueuer) enqueueSome(queue string, these []*enqueued) {
 			ctx, over = e.calls.Joint(calls)
 		}
 	}
-	args := append(make([]any, 0, 4+2*len(these)), these[0].now, TaskKey(queue, ""), wire.WakeChannelOf(""), queue)
+	args := append(make([]any, 0, 3+3*len(these)), TaskKey(queue, ""), wire.WakeChannelOf(""), queue)
+	since := int64(0)
 	for _, t := range these {
-		args = append(args, t.id, t.message)
+		since = max(since+inOrder, t.now) // the time alone says in which order they came
+		args = append(args, t.id, t.message, since)
 	}
 	answer, err := enqueueScript.Run(ctx, e.UniversalClient, []string{pendingKey(queue), wire.WaitingKey(queue)}, args...).Text()
 	over()

@@ -86,12 +86,24 @@ func fetchesTask(keys []string, args []any) bool {
 
 // fetchScript is what asynq does to fetch a task, for up to ARGV[3] of them, with a lease of ARGV[1] seconds by the clock
 // of Redis, and the owner ARGV[6] in the field ARGV[5]. It returns their IDs, each followed by the task, by the
-// number in its field ARGV[4], by since when it was pending, and by "1" if it has one of the fields ARGV[9] and what follows.
+// number in its field ARGV[4], by since when it was pending, and by "1" if it has one of the fields ARGV[8] and what follows.
 // Tasks of a mailing that is paused, by KEYS[5], it sets aside. The lists and the leases are written once for all of them. When
-// there are no more it notes in KEYS[6] that the worker ARGV[8] waits, unless another one does: what is written once a minute burdens
+// there are no more it notes in KEYS[6] that the worker ARGV[7] waits, unless another one does: what is written once a minute burdens
 // no append-only file.
 var fetchScript = redis.NewScript(luaAside + `
 local call, tasks, pauses = redis.call, {}, false
+local asides, bytes = 0, 0
+-- Sets a task aside if its mailing is paused. "stop": it is to stay where it is, while those that were set aside before it come
+-- back. "more": it was set aside, and there may be very many, each of up to a megabyte.
+local function setAside(id, key, message, since)
+  local mailing, state = mailingState(KEYS[5], message)
+  if state == "` + wire.MailingBack + `" then return "stop" end
+  if state ~= "` + wire.MailingPaused + `" then return false end
+  putAside(string.sub(KEYS[1], 1, -8), KEYS[5], mailing, id, key, since)
+  asides, bytes = asides + 1, bytes + #message
+  if asides >= 500 or bytes > 4000000 then return "more" end
+  return true
+end
 if call("EXISTS", KEYS[2], KEYS[5]) > 0 then
   if call("EXISTS", KEYS[2]) == 1 then return tasks end
   pauses = true
@@ -103,7 +115,7 @@ repeat
   for i = #ids, 1, -1 do
     local id = ids[i]
     local key = ARGV[2] .. id
-    local fields = call("HMGET", key, "msg", ARGV[4], "pending_since", unpack(ARGV, 9))
+    local fields = call("HMGET", key, "msg", ARGV[4], "pending_since", unpack(ARGV, 8))
     local message = fields[1]
     aside = pauses and message and setAside(id, key, message, fields[3])
     if aside == "stop" then break end
@@ -116,7 +128,7 @@ repeat
       leases[#leases + 1] = lease
       leases[#leases + 1] = id
       local known = "0"
-      for j = 4, #ARGV - 5 do if fields[j] then known = "1" end end
+      for j = 4, #ARGV - 4 do if fields[j] then known = "1" end end
       local n = #tasks
       tasks[n + 1], tasks[n + 2], tasks[n + 3], tasks[n + 4], tasks[n + 5] = id, message, fields[2] or "0", fields[3] or "", known
     end
@@ -131,8 +143,8 @@ repeat
 until left == 0 or not more or aside == "stop" or aside == "more"
 if aside == "more" then
   tasks[#tasks + 1] = "more"
-elseif left > 0 and not aside and ARGV[8] ~= "" then
-  call("SET", KEYS[6], ARGV[8], "NX", "EX", 60)
+elseif left > 0 and not aside and ARGV[7] ~= "" then
+  call("SET", KEYS[6], ARGV[7], "NX", "EX", 60)
 end
 return tasks`)
 
@@ -236,8 +248,8 @@ func (f *fetcher) ask(ctx context.Context, keys []string, prefix any, n int, own
 		waiter = f.base.cfg.Waiter()
 	}
 	keys = append(slices.Clip(keys), wire.PausesKey(queue), wire.WaitingKey(queue))
-	args := make([]any, 0, 8+len(f.base.cfg.TouchedFields))
-	args = append(args, int(leaseTime/time.Second), prefix, min(n, mostFetched), f.base.cfg.LostField, f.base.cfg.OwnerField, owner, wire.AsideUntil, waiter)
+	args := make([]any, 0, 7+len(f.base.cfg.TouchedFields))
+	args = append(args, int(leaseTime/time.Second), prefix, min(n, mostFetched), f.base.cfg.LostField, f.base.cfg.OwnerField, owner, waiter)
 	for _, field := range f.base.cfg.TouchedFields {
 		args = append(args, field)
 	}

@@ -7,19 +7,23 @@ import (
 	"strconv"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // giveBackScript puts tasks back at the head of the queue from which they were fetched, if they are still whose owner
-// is given: the IDs, the owners, and since when they were pending are ARGV[2] and what follows, the records KEYS[4] and what
-// follows; the last argument is what the keys of tasks begin with. The first of them will be the last one to be fetched again. It returns 1 for each that went back. They have
+// is given: the IDs, the owners, and since when they were pending are ARGV[3] and what follows, the records KEYS[5] and what
+// follows. ARGV[1] is the field of the owner, ARGV[2] what the keys of tasks begin with. The first of them will be the last one to be fetched again. It returns 1 for each that went back. They have
 // waited since they came, not since they came back: that is what latencies are measured by. Of a queue that is paused all
-// workers give back what they have, one after the other: there each task goes behind those that came before it.
-var giveBackScript = redis.NewScript(`
+// workers give back what they have, one after the other: there each task goes behind those that came before it. The tasks of
+// a mailing that is paused, by KEYS[4], or that is coming back, are set aside, where they have their order.
+var giveBackScript = redis.NewScript(luaAside + `
 local now, back = redis.call("TIME"), {}
 local sorted, older = redis.call("EXISTS", string.sub(KEYS[1], 1, -8) .. "paused") == 1, {}
-local function came(id) return tonumber(redis.call("HGET", ARGV[#ARGV] .. id, "pending_since") or 0) or 0 end
-if sorted and #KEYS > 3 then
-  local newest = tonumber(ARGV[4]) or 0
+local pauses = redis.call("EXISTS", KEYS[4]) == 1
+local function came(id) return tonumber(redis.call("HGET", ARGV[2] .. id, "pending_since") or 0) or 0 end
+if sorted and #KEYS > 4 then
+  local newest = tonumber(ARGV[5]) or 0
   while #older < ` + strconv.Itoa(mostSorted) + ` do
     local id = redis.call("LINDEX", KEYS[1], -1)
     if not id or came(id) >= newest then break end
@@ -30,19 +34,27 @@ end
 local function olderThan(at)
   while #older > 0 and older[#older][2] > at do redis.call("RPUSH", KEYS[1], table.remove(older)[1]) end
 end
-for i = 4, #KEYS do
-  local id, owner, since, done = ARGV[3 * i - 10], ARGV[3 * i - 9], ARGV[3 * i - 8], 0
+local function putBack(id, key, since)
+  if pauses then
+    local mailing, state = mailingState(KEYS[4], redis.call("HGET", key, "msg"))
+    if state ~= "" then return putAside(string.sub(KEYS[1], 1, -8), KEYS[4], mailing, id, key, since) end
+  end
+  if sorted then olderThan(tonumber(since) or 0) end
+  redis.call("RPUSH", KEYS[1], id)
+  redis.call("HSET", key, "state", "pending")
+end
+for i = 5, #KEYS do
+  local id, owner, since, done = ARGV[3 * i - 12], ARGV[3 * i - 11], ARGV[3 * i - 10], 0
   local state, has = unpack(redis.call("HMGET", KEYS[i], "state", ARGV[1]))
   if state == "active" and (has or "") == owner and redis.call("LREM", KEYS[2], -1, id) == 1 then
-    redis.call("ZREM", KEYS[3], id)
-    if sorted then olderThan(tonumber(since) or 0) end
-    redis.call("RPUSH", KEYS[1], id)
     if since == "" then since = now[1] .. string.format("%06d", now[2]) .. "000" end
-    redis.call("HSET", KEYS[i], "state", "pending", "pending_since", since)
+    redis.call("ZREM", KEYS[3], id)
+    putBack(id, KEYS[i], since)
+    redis.call("HSET", KEYS[i], "pending_since", since)
     redis.call("HDEL", KEYS[i], ARGV[1])
     done = 1
   end
-  back[i - 3] = done
+  back[i - 4] = done
 end
 olderThan(-1)
 return back`)
@@ -77,13 +89,12 @@ func (c *base) giveBack(ctx context.Context, keys []string, back func(key, owner
 	for prefix, tasks := range queues {
 		slices.SortFunc(tasks, func(a, b task) int { return int(b.order) - int(a.order) }) //nolint:gosec // few fetches
 		for some := range slices.Chunk(tasks, mostBack) {
-			names := append(make([]string, 0, 3+len(some)), prefix+"pending", prefix+"active", prefix+"lease")
-			args := append(make([]any, 0, 2+3*len(some)), c.cfg.OwnerField)
+			names := append(make([]string, 0, 4+len(some)), prefix+"pending", prefix+"active", prefix+"lease", wire.PausesKey(nameIn(prefix)))
+			args := append(make([]any, 0, 2+3*len(some)), c.cfg.OwnerField, prefix+"t:")
 			for _, t := range some {
 				_, id := queueOf(t.key)
 				names, args = append(names, t.key), append(args, id, t.owner, t.since)
 			}
-			args = append(args, prefix+"t:")
 			answer, err := giveBackScript.Run(ctx, c.redis, names, args...).Int64Slice()
 			if err != nil {
 				errs = append(errs, err)

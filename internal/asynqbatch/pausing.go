@@ -41,27 +41,24 @@ local function paused(mailing)
 end
 `
 
-// luaAside is for the script that fetches. setAside(id, key, message, since) sets the pending task that is next aside if
-// its mailing is paused, and reports that; the script takes it out of its list. It is "stop", and the task is to stay where it is, while those that were set aside
-// before it come back. KEYS are as in fetchScript, and ARGV[7] is wire.AsideUntil. A queue may have very many such tasks, each of up to a megabyte: the answer is "more" after so many.
-const luaAside = wire.LuaMailing + `
-local states, asides, bytes = {}, 0, 0
-local function setAside(id, key, message, since)
+// luaAside is for scripts that take or give back tasks.
+//
+//	mailingState(pauses, message)                      the message's mailing, nil if it has none, and the value of its field in wire.PausesKey
+//	putAside(list, pauses, mailing, id, key, since)    sets a task of that mailing aside, by when it came. The script takes it out of its list
+//
+// list is what the keys of the queue's lists begin with, pauses is wire.PausesKey, key the task's record.
+var luaAside = wire.LuaMailing + `
+local states = {}
+local function mailingState(pauses, message)
   local mailing = mailingOf(message)
-  if not mailing then return false end
-  if states[mailing] == nil then states[mailing] = redis.call("HGET", KEYS[5], "` + wire.FieldMailing + `" .. mailing) or "" end
-  if states[mailing] == "` + wire.MailingBack + `" then
-    return "stop"
-  elseif states[mailing] ~= "` + wire.MailingPaused + `" then
-    return false
-  end
-  local list = string.sub(KEYS[1], 1, -8)
-  redis.call("ZADD", list .. "scheduled", ARGV[7], id)
-  redis.call("ZADD", string.sub(KEYS[5], 1, -7) .. "aside:" .. mailing, (tonumber(since) or redis.call("TIME")[1] * 1000000000) / 1000, id)
+  if not mailing then return nil, "" end
+  if states[mailing] == nil then states[mailing] = redis.call("HGET", pauses, "` + wire.FieldMailing + `" .. mailing) or "" end
+  return mailing, states[mailing]
+end
+local function putAside(list, pauses, mailing, id, key, since)
+  redis.call("ZADD", list .. "scheduled", "` + strconv.Itoa(wire.AsideUntil) + `", id)
+  redis.call("ZADD", string.sub(pauses, 1, -7) .. "aside:" .. mailing, (tonumber(since) or redis.call("TIME")[1] * 1000000000) / 1000, id)
   redis.call("HSET", key, "state", "scheduled")
-  asides, bytes = asides + 1, bytes + #message
-  if asides >= 500 or bytes > 4000000 then return "more" end
-  return true
 end
 `
 

@@ -366,6 +366,13 @@ func TestEnqueuer_together(t *testing.T) {
 	if conflicts != n/2 || a != n/4 || b != n/4 {
 		t.Errorf("%d conflicts, %d and %d tasks", conflicts, a, b)
 	}
+	times := map[string]bool{} // by which they are put in order
+	for _, key := range client.Keys(t.Context(), "asynq:{a}:t:*").Val() {
+		times[client.HGet(t.Context(), key, "pending_since").Val()] = true
+	}
+	if len(times) < n/4-n/100 { // two round trips at once know nothing of each other
+		t.Errorf("%d different times of %d tasks", len(times), n/4)
+	}
 	if trips := calls(t, client, "evalsha") - before; trips > n/2 {
 		t.Errorf("%d round trips for %d tasks", trips, n)
 	}
