@@ -35,14 +35,8 @@ const (
 // refuses at MAIL does so one after the other.
 const settled = 500 * time.Millisecond
 
-// loginRecheck is how long a worker waits at most until it asks whether another one was let in.
-const loginRecheck = time.Minute
-
 // errParked is why a sender has no connection while others have: the relay allows no more.
 var errParked = errors.New("tasks: the relay allows no further connection for now")
-
-// errLoginPause is why a login is not even tried.
-var errLoginPause = errors.New("a login to this account was refused just now, and each further one could lock it")
 
 // connections decides which of a mailer's senders may open a connection, and when.
 //
@@ -57,7 +51,7 @@ var errLoginPause = errors.New("a login to this account was refused just now, an
 // A relay that refuses one of more connections than there were at first makes the number smaller.
 type connections struct {
 	mailer    string
-	logins    *logins
+	logins    *account
 	log       zerolog.Logger
 	view      redact.View
 	observers observers
@@ -68,6 +62,8 @@ type connections struct {
 	most     int           // the greatest number that was logged
 	lively   chan struct{} // holds a token after a message was accepted, for grow
 	allowed  int           // how many the relay is believed to allow: all of them until it refuses one
+	leased   int           // how many there may be of those of all workers; -1: no limit
+	wanted   chan struct{} // holds a token when one was not opened for that
 	doubt    *limit        // what was believed before it refused one; nil if messages were accepted since
 	said     int           // the number that was logged last
 	first    *turn         // that the others wait for
@@ -77,10 +73,6 @@ type connections struct {
 	pause    time.Duration // before the next such attempt
 	scout    *connection   // of who makes it
 	changed  chan struct{} // closed, and replaced, when one who waits may go on
-
-	loggedIn bool      // the last login has worked
-	refused  error     // or why it was refused
-	loginDue time.Time // until when none is tried
 }
 
 // limit is how many connections were believed to be allowed, and the pause before another attempt.
@@ -109,8 +101,8 @@ type connection struct {
 
 func newConnections(mailerName string, client redis.UniversalClient, cfg WorkerConfig, log zerolog.Logger) *connections {
 	return &connections{
-		mailer: mailerName, logins: &logins{redis: client}, log: log, view: redact.View{Addresses: cfg.ShowAddresses}, observers: cfg.Observers,
-		changed: make(chan struct{}), lively: make(chan struct{}, 1),
+		mailer: mailerName, logins: &account{logins: &logins{redis: client}}, log: log, view: redact.View{Addresses: cfg.ShowAddresses}, observers: cfg.Observers,
+		changed: make(chan struct{}), lively: make(chan struct{}, 1), leased: -1, wanted: make(chan struct{}, 1),
 	}
 }
 
@@ -155,11 +147,11 @@ func (c *connection) via(ctx context.Context, connect func() error) error {
 	}
 	began := time.Now()
 	if agree {
-		err = p.mayLogIn(ctx)
+		err = p.logins.mayLogIn(ctx)
 	}
 	if err == nil {
 		if err = connect(); agree || loginRefused(err) {
-			p.loginEnded(ctx, err)
+			p.logins.loginEnded(ctx, err)
 		}
 	}
 	return p.leave(ctx, c, first, began, err)
@@ -171,11 +163,12 @@ func (p *connections) enter(ctx context.Context, c *connection) (first *turn, ag
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
-		agree = p.logins.key != "" && (p.refused != nil || p.count() == 0)
+		refused, due := p.logins.lastRefused()
+		agree = p.logins.key != "" && (refused != nil || p.count() == 0)
 		switch {
-		case p.refused != nil && time.Now().Before(p.loginDue):
-			return nil, agree, p.withoutLogin(c)
-		case !c.open && (p.scout != c && p.taken() >= p.allowed || c.restsNow() && p.count() > 0):
+		case refused != nil && time.Now().Before(due):
+			return nil, agree, p.withoutLogin(c, refused)
+		case !c.open && (p.scout != c && p.taken() >= p.allowed || c.restsNow() && p.count() > 0 || !c.isLeased()):
 			c.parked = true
 			return nil, agree, parkedError()
 		case p.first == nil:
@@ -236,7 +229,7 @@ func (p *connections) hasOpened(c *connection) {
 	if p.scout == c {
 		p.scout, p.pause, p.due = nil, 0, p.sure // the next one may try
 	}
-	p.loggedIn, p.refused = true, nil
+	p.logins.isIn()
 	if n := p.count(); n > p.allowed {
 		if p.allowed = n; n >= p.configured() {
 			p.allowed = len(p.all)
@@ -248,16 +241,14 @@ func (p *connections) hasOpened(c *connection) {
 }
 
 // withoutLogin is failed for a connection that is not tried, since logins have to wait.
-func (p *connections) withoutLogin(c *connection) error {
+func (p *connections) withoutLogin(c *connection, refused error) error {
 	c.open = false
 	others := p.count()
 	if others == 0 {
-		return p.refused
+		return refused
 	}
 	p.allowed, c.parked = others, true
-	if p.loginDue.After(p.due) {
-		p.due = p.loginDue
-	}
+	p.due = p.logins.notBefore(p.due)
 	return parkedError()
 }
 
@@ -289,9 +280,7 @@ func (p *connections) failed(c *connection, err error, silent bool) error {
 		p.pause = min(max(2*p.pause, growMin), growMax)
 		p.due = now.Add(p.pause)
 	}
-	if p.loginDue.After(p.due) {
-		p.due = p.loginDue
-	}
+	p.due = p.logins.notBefore(p.due)
 	p.log.Debug().Str("error", p.view.Reason(err.Error())).Int("open", others).Msg("a further connection was refused")
 	c.parked = true
 	return parkedError()
@@ -422,7 +411,7 @@ func (p *connections) sizeNow() int {
 func (p *connections) shared() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return max(min(p.sizeNow(), p.allowed-p.dedicated()), 1)
+	return max(min(p.sizeNow(), p.mayHave()-p.dedicated()), 1)
 }
 
 // taken is how many are open or about to be.
@@ -466,7 +455,39 @@ func (c *connection) othersOpen() bool {
 	return c.pool.count() > 0
 }
 
-func (c *connection) restsNow() bool { return !c.dedicated && c.pool.growth.rests(c.rank) }
+func (c *connection) restsNow() bool {
+	return !c.dedicated && c.pool.growth.rests(c.rank) || !c.isLeased()
+}
+
+// isLeased reports whether c is, or would be, among those that there may be of those of all workers.
+func (c *connection) isLeased() bool {
+	p := c.pool
+	if p.leased < 0 {
+		return true
+	}
+	before, has := 0, c.open || c.opening
+	for _, o := range p.all {
+		if has && (o == c || !o.dedicated && o.rank > c.rank || c.dedicated) || !o.open && !o.opening {
+			continue
+		}
+		before++
+	}
+	if before >= p.leased {
+		select {
+		case p.wanted <- struct{}{}:
+		default:
+		}
+	}
+	return before < p.leased
+}
+
+// mayHave is how many there may be, by the relay and of those of all workers.
+func (p *connections) mayHave() int {
+	if p.leased >= 0 {
+		return min(p.allowed, p.leased)
+	}
+	return p.allowed
+}
 
 // grow lets the number of connections grow and shrink until stop ends. busy tells how many messages the worker has in hand, and
 // how many connections have nothing to do; one more adds the sender of another connection.
@@ -533,63 +554,4 @@ func (p *connections) backTo(less int) *zerolog.Event {
 	p.observers.grown(p.mailer, now, p.growth.most)
 	p.wake()
 	return p.log.Info().Int("connections", now).Int("before", now+less).Str("more_in", time.Until(p.growth.due).Round(time.Second).String())
-}
-
-// mayLogIn waits until no other worker is about to log in to the same account. The error says that
-// none may, for a while.
-func (p *connections) mayLogIn(ctx context.Context) error {
-	p.mu.Lock()
-	loggedIn := p.loggedIn
-	p.mu.Unlock()
-	wait, err := p.logins.wait(ctx, loggedIn)
-	if err != nil {
-		return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: err}
-	}
-	if wait == 0 {
-		return nil
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	why := p.refused
-	if why == nil {
-		why = &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepAuth, Err: errLoginPause}
-	}
-	p.pauseLogins(wait, why)
-	return why
-}
-
-// pauseLogins lets nobody log in for a while.
-func (p *connections) pauseLogins(wait time.Duration, why error) {
-	p.refused, p.loginDue = why, time.Now().Add(min(wait, loginRecheck))
-}
-
-// loginEnded tells the other workers what became of a login.
-func (p *connections) loginEnded(ctx context.Context, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginPoll*20)
-	defer cancel()
-	switch {
-	case err == nil:
-		p.logins.worked(ctx)
-	case loginRefused(err):
-		wait := p.logins.wasRefused(ctx)
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.loggedIn = false
-		p.pauseLogins(wait, fmt.Errorf("%w (the next login is tried %v after this one)", err, wait))
-	default:
-		p.logins.ended(ctx)
-	}
-}
-
-// loginRefused reports whether a server has refused user and password.
-func loginRefused(err error) bool {
-	var e *mailer.SendError
-	return errors.As(err, &e) && e.Step == mailer.StepAuth && e.Code/100 == 5
-}
-
-// loginPause is how long no login is tried yet.
-func (p *connections) loginPause() time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return max(time.Until(p.loginDue), 0)
 }

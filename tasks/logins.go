@@ -5,12 +5,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/mailer"
 )
 
 // The pauses after a refused login, of all workers together: a server that counts them locks the account.
@@ -28,6 +31,12 @@ const (
 
 // loginsKept is how long refusals are remembered of an account that nobody tries any more.
 const loginsKept = time.Hour
+
+// loginRecheck is how long a worker waits at most until it asks whether another one was let in.
+const loginRecheck = time.Minute
+
+// errLoginPause is why a login is not even tried.
+var errLoginPause = errors.New("a login to this account was refused just now, and each further one could lock it")
 
 // logins agrees with the workers of other processes on who logs in to an account, and when. Only
 // those take part that have no working login: who is logged in goes on. One of them tries. If it is
@@ -153,4 +162,93 @@ func (l *logins) worked(ctx context.Context) {
 // ended reports that it did not come to a login, after a wait.
 func (l *logins) ended(ctx context.Context) {
 	_ = l.redis.HDel(ctx, l.key, "trying").Err()
+}
+
+// account is the login of a worker to a mailer's account.
+type account struct {
+	*logins
+
+	mu       sync.Mutex
+	loggedIn bool      // the last login has worked
+	refused  error     // or why it was refused
+	due      time.Time // until when none is tried
+}
+
+// lastRefused is why the last login was refused, nil if it was not, and when the next one is due.
+func (a *account) lastRefused() (refused error, due time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.refused, a.due
+}
+
+// isIn notes that the worker is logged in.
+func (a *account) isIn() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.loggedIn, a.refused = true, nil
+}
+
+// notBefore is the later one of a time and of when a login is tried.
+func (a *account) notBefore(t time.Time) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.due.After(t) {
+		return a.due
+	}
+	return t
+}
+
+// pause is how long no login is tried yet.
+func (a *account) pause() time.Duration { return max(time.Until(a.notBefore(time.Time{})), 0) }
+
+// mayLogIn waits until no other worker is about to log in to the same account. The error says that
+// none may, for a while.
+func (a *account) mayLogIn(ctx context.Context) error {
+	a.mu.Lock()
+	loggedIn := a.loggedIn
+	a.mu.Unlock()
+	wait, err := a.wait(ctx, loggedIn)
+	if err != nil {
+		return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: err}
+	}
+	if wait == 0 {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	why := a.refused
+	if why == nil {
+		why = &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepAuth, Err: errLoginPause}
+	}
+	a.pauses(wait, why)
+	return why
+}
+
+// pauses lets nobody log in for a while. a.mu is held.
+func (a *account) pauses(wait time.Duration, why error) {
+	a.refused, a.due = why, time.Now().Add(min(wait, loginRecheck))
+}
+
+// loginEnded tells the other workers what became of a login.
+func (a *account) loginEnded(ctx context.Context, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginPoll*20)
+	defer cancel()
+	switch {
+	case err == nil:
+		a.worked(ctx)
+	case loginRefused(err):
+		wait := a.wasRefused(ctx)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.loggedIn = false
+		a.pauses(wait, fmt.Errorf("%w (the next login is tried %v after this one)", err, wait))
+	default:
+		a.ended(ctx)
+	}
+}
+
+// loginRefused reports whether a server has refused user and password.
+func loginRefused(err error) bool {
+	var e *mailer.SendError
+	return errors.As(err, &e) && e.Step == mailer.StepAuth && e.Code/100 == 5
 }
