@@ -6,7 +6,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -263,4 +265,43 @@ func TestRun_secretFileMissing(t *testing.T) {
 		t.Errorf("exit code %d, want 78", code)
 	}
 	r.stop()
+}
+
+// A container has no other program that sends a signal.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	p := startProcess(t, "")
+	got := worker(t.Context(), t, backends.Builtin(), "reload", strconv.Itoa(p.Process.Pid))
+	if got.code != 0 {
+		t.Errorf("exit code %d: %s", got.code, got.err)
+	}
+	p.until(t, "files of secrets read again")
+	p.ends(t)
+	for pid, want := range map[string]int{strconv.Itoa(p.Process.Pid): 69, "0": 64, "-1": 64, "x": 64, "": 64} {
+		if got := worker(t.Context(), t, backends.Builtin(), "reload", "--", pid); got.code != want {
+			t.Errorf("reload %q: exit code %d, want %d: %s", pid, got.code, want, got.err)
+		}
+	}
+	sleep := exec.CommandContext(t.Context(), "sleep", "60")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = sleep.Process.Kill()
+		_ = sleep.Wait()
+	}()
+	if got := worker(t.Context(), t, backends.Builtin(), "reload", strconv.Itoa(sleep.Process.Pid)); got.code != 69 || !strings.Contains(got.err, "it is no worker") {
+		t.Errorf("another program: exit code %d: %s", got.code, got.err)
+	}
+}
+
+// worker check says which values come from a file.
+func TestCheck_secretFile(t *testing.T) {
+	path := secret(t, filepath.Join(t.TempDir(), "url"), "smtp://ann:mail-secret@127.0.0.1:"+closedPort(t))
+	t.Setenv("REDIS_URL", "redis://127.0.0.1:1")
+	t.Setenv("EMAIL_URL_FILE", path)
+	got := worker(t.Context(), t, backends.Builtin(), "check")
+	if !strings.Contains(got.out, " file "+path) || strings.Contains(got.out+got.err, "mail-secret") {
+		t.Errorf("%s%s", got.out, got.err)
+	}
 }
