@@ -89,14 +89,18 @@ func backend[B mailer.Backend](b B, err error) (mailer.Backend, error) {
 	return b, nil
 }
 
-// New makes the backend of that name, which may be one of Django's dotted paths. The
-// error is an UnknownBackendError, or what the constructor says.
+// New makes the backend of that name, which may be one of Django's dotted paths. Unless it is the queue, it sends by the rules of
+// the settings: EMAIL_ALLOWED_RECIPIENTS and EMAIL_OVERRIDE_RECIPIENTS. The
+// error is an UnknownBackendError, what the constructor says, or settings.Problems.
 func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) {
 	name = settings.CanonicalBackend(name)
 	entry, ok := r[name]
 	if !ok {
 		known := r.names()
 		return nil, &UnknownBackendError{Name: name, Nearest: settings.Nearest(name, known), Known: known, Using: s.Using}
+	}
+	if err := s.CheckSecrets(); err != nil && name != queueName {
+		return nil, err
 	}
 	if u := s.Delivery.URL.Custom(); u != nil && !slices.Contains(entry.Schemes, u.Scheme) {
 		s.Delivery.URL = settings.MailURL{}
@@ -105,7 +109,10 @@ func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) 
 	if err != nil {
 		return nil, fmt.Errorf("%s%s: %w", where(s.Using), name, err)
 	}
-	return b, nil
+	if name == queueName {
+		return b, nil // the worker's settings say who gets what waits in it
+	}
+	return ruled(b, s)
 }
 
 // Load reads the environment, as settings.Load does, for a program with these backends: their

@@ -9,7 +9,8 @@ import "time"
 // default, what it does (desc), what it may be (min, max, oneof) and whether a mailer
 // of EMAIL_MAILERS has its own value (mailer: own if it never takes the default mailer's,
 // shared if it takes that one's unless it sets its own). Load, Validate, Describe and Markdown
-// all read them.
+// all read them. A field of the type Secret, URL or MailURL may be in a file too: NAME_FILE names it. One that may have
+// several lines, such as a key, says so (lines:"many").
 type Settings struct {
 	Delivery Delivery `group:"Delivery"`
 	Message  Message  `group:"Messages"`
@@ -24,8 +25,12 @@ type Settings struct {
 	// one. Named sets it; no variable does.
 	Using string
 
-	named []named           // the other mailers, as Load found them
-	read  map[string]origin // what Load found, by variable
+	named  []named           // the other mailers, as Load found them
+	read   map[string]origin // what Load found, by variable
+	unread []unread          // secrets whose files could not be read
+
+	schemes  map[string]string // as the Loader had it
+	producer bool              // likewise
 }
 
 // Delivery is where a program's messages go.
@@ -34,6 +39,9 @@ type Delivery struct {
 	FilePath string  `envconfig:"EMAIL_FILE_PATH" mailer:"own" desc:"directory of the filebased backend; created if it is missing"`
 	URL      MailURL `envconfig:"EMAIL_URL" mailer:"own" desc:"backend, server, login and TLS in one: smtp://user:password@host:port, smtp+starttls:// (port 587), smtps:// (465), filebased:///path, console:, locmem: or dummy:; it takes the place of the settings for these. EMAIL_BACKEND and EMAIL_QUEUE_BACKEND, if they are set, still choose the backend"`
 	Mailers  Names   `envconfig:"EMAIL_MAILERS" desc:"names of the mailers beside the default one, such as marketing,alerts; see Named mailers below"`
+
+	AllowedRecipients  Allowed    `envconfig:"EMAIL_ALLOWED_RECIPIENTS" mailer:"shared" desc:"who may get mail from here, for a program that is tried out: addresses and domains, such as ann@example.com, example.com, and .example.com for the domains below it too; * is everybody. Whoever else a message is for becomes a dead letter. The worker's own setting counts. Everybody if empty"`
+	OverrideRecipients Recipients `envconfig:"EMAIL_OVERRIDE_RECIPIENTS" mailer:"shared" desc:"who gets all mail in place of its recipients, for staging: addresses, such as qa@example.com, Ann <ann@example.com>. Each message has its own recipients, blind copies too, in X-Original-To fields. The worker's own setting counts"`
 }
 
 // Message is what a message gets that its author left out.
@@ -145,6 +153,7 @@ type Source string
 const (
 	FromDefault       Source = "default"
 	FromEnvironment   Source = "environment"
+	FromFile          Source = "file"           // the file that NAME_FILE names
 	FromURL           Source = "url"            // the mailer's EMAIL_URL
 	FromDefaultMailer Source = "default mailer" // the default mailer's value, which the named mailer shares
 	FromProgram       Source = "program"        // changed by the program after Load
@@ -154,6 +163,18 @@ const (
 type origin struct {
 	source Source
 	value  string
+	file   string // of a secret that came from one
+	text   Secret // and what the file had
+}
+
+// unread is a secret that has its default, since its file could not be read.
+type unread struct {
+	name     string // of the secret's variable
+	key      string // of that of the default mailer
+	using    string
+	ofMailer bool
+	ofPages  bool
+	why      string // the problem with the file
 }
 
 // named is what the environment sets for one mailer of EMAIL_MAILERS.

@@ -51,7 +51,7 @@ var errParked = errors.New("tasks: the relay allows no further connection for no
 // A relay that refuses one of more connections than there were at first makes the number smaller.
 type connections struct {
 	mailer    string
-	logins    *account
+	logins    *logins
 	log       zerolog.Logger
 	view      redact.View
 	observers observers
@@ -62,8 +62,7 @@ type connections struct {
 	most     int           // the greatest number that was logged
 	lively   chan struct{} // holds a token after a message was accepted, for grow
 	allowed  int           // how many the relay is believed to allow: all of them until it refuses one
-	leased   int           // how many there may be of those of all workers; -1: no limit
-	wanted   chan struct{} // holds a token when one was not opened for that
+	leased   leased        // how many there may be of those of all workers
 	doubt    *limit        // what was believed before it refused one; nil if messages were accepted since
 	said     int           // the number that was logged last
 	first    *turn         // that the others wait for
@@ -73,6 +72,10 @@ type connections struct {
 	pause    time.Duration // before the next such attempt
 	scout    *connection   // of who makes it
 	changed  chan struct{} // closed, and replaced, when one who waits may go on
+
+	loggedIn bool      // the last login has worked
+	refused  error     // or why it was refused
+	loginDue time.Time // until when none is tried
 }
 
 // limit is how many connections were believed to be allowed, and the pause before another attempt.
@@ -92,17 +95,18 @@ type turn struct {
 type connection struct {
 	pool      *connections
 	backend   mailer.Backend
-	dedicated bool // to the priority channel
-	rank      int  // among those that are not: 0 is there always
-	open      bool // as far as is known: who has opened one may open it again
-	opening   bool // the first time
+	next      mailer.Backend // to be used instead from when it is opened next; nil: none
+	dedicated bool           // to the priority channel
+	rank      int            // among those that are not: 0 is there always
+	open      bool           // as far as is known: who has opened one may open it again
+	opening   bool           // the first time
 	parked    bool
 }
 
 func newConnections(mailerName string, client redis.UniversalClient, cfg WorkerConfig, log zerolog.Logger) *connections {
 	return &connections{
-		mailer: mailerName, logins: &account{logins: &logins{redis: client}}, log: log, view: redact.View{Addresses: cfg.ShowAddresses}, observers: cfg.Observers,
-		changed: make(chan struct{}), lively: make(chan struct{}, 1), leased: -1, wanted: make(chan struct{}, 1),
+		mailer: mailerName, logins: &logins{redis: client}, log: log, view: redact.View{Addresses: cfg.ShowAddresses}, observers: cfg.Observers,
+		changed: make(chan struct{}), lively: make(chan struct{}, 1), leased: notLeased(),
 	}
 }
 
@@ -128,6 +132,7 @@ func (p *connections) add(b mailer.Backend, dedicated bool) *connection {
 
 // Open opens the connection, if it is not open.
 func (c *connection) Open(ctx context.Context) error {
+	c.renew()
 	open := func() error {
 		_, err := c.backend.Open(ctx)
 		return err
@@ -138,6 +143,22 @@ func (c *connection) Open(ctx context.Context) error {
 	return c.via(ctx, open)
 }
 
+// renew puts the next backend in the place of the one before, whose connection it closes.
+func (c *connection) renew() {
+	p := c.pool
+	p.mu.Lock()
+	next := c.next
+	c.next = nil
+	p.mu.Unlock()
+	if next == nil {
+		return
+	}
+	if err := c.backend.Close(); err != nil {
+		p.log.Debug().Str("error", p.view.Reason(err.Error())).Msg("closing the connection")
+	}
+	c.backend = next
+}
+
 // via opens the connection with connect, if and when it may be opened.
 func (c *connection) via(ctx context.Context, connect func() error) error {
 	p := c.pool
@@ -146,34 +167,36 @@ func (c *connection) via(ctx context.Context, connect func() error) error {
 		return err
 	}
 	began := time.Now()
-	if agree {
-		err = p.logins.mayLogIn(ctx)
+	l := p.loginsOf(agree)
+	if agree != nil {
+		err = p.mayLogIn(ctx, l)
 	}
 	if err == nil {
-		if err = connect(); agree || loginRefused(err) {
-			p.logins.loginEnded(ctx, err)
+		if err = connect(); agree != nil || loginRefused(err) {
+			err = p.loginEnded(ctx, l, err)
 		}
 	}
 	return p.leave(ctx, c, first, began, err)
 }
 
-// enter waits until c may be opened. first, if not nil, is that of c, which others wait for; agree
-// tells whether there is to be an agreement on the login.
-func (p *connections) enter(ctx context.Context, c *connection) (first *turn, agree bool, err error) {
+// enter waits until c may be opened. first, if not nil, is that of c, which others wait for; agree, if not nil, is
+// for an agreement on the login.
+func (p *connections) enter(ctx context.Context, c *connection) (first *turn, agree *logins, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
-		refused, due := p.logins.lastRefused()
-		agree = p.logins.key != "" && (refused != nil || p.count() == 0)
+		agree = p.agreement()
 		switch {
-		case refused != nil && time.Now().Before(due):
-			return nil, agree, p.withoutLogin(c, refused)
+		case c.next != nil: // it is the backend before that breaks off
+			return nil, agree, parkedError()
+		case p.refused != nil && time.Now().Before(p.loginDue):
+			return nil, agree, p.withoutLogin(c)
 		case !c.open && (p.scout != c && p.taken() >= p.allowed || c.restsNow() && p.count() > 0 || !c.isLeased()):
 			c.parked = true
 			return nil, agree, parkedError()
 		case p.first == nil:
 			c.opening = !c.open
-			if agree || time.Since(p.sure) >= opened {
+			if agree != nil || time.Since(p.sure) >= opened {
 				p.first = &turn{ended: make(chan struct{})}
 				return p.first, agree, nil
 			}
@@ -194,6 +217,14 @@ func (p *connections) enter(ctx context.Context, c *connection) (first *turn, ag
 	}
 }
 
+// agreement is for the next login, nil if it needs none: others are logged in. p.mu is held.
+func (p *connections) agreement() *logins {
+	if p.logins.key != "" && (p.refused != nil || p.count() == 0) {
+		return p.logins
+	}
+	return nil
+}
+
 // leave judges how the opening of c has ended.
 func (p *connections) leave(ctx context.Context, c *connection, first *turn, began time.Time, err error) error {
 	p.mu.Lock()
@@ -202,7 +233,7 @@ func (p *connections) leave(ctx context.Context, c *connection, first *turn, beg
 	switch {
 	case err == nil:
 		p.hasOpened(c)
-	case ctx.Err() != nil: // it was not the relay that ended it
+	case ctx.Err() != nil || c.next != nil: // it was not the relay that ended it, or it is another one by now
 		c.open = false
 		if p.scout == c {
 			p.scout = nil
@@ -229,7 +260,7 @@ func (p *connections) hasOpened(c *connection) {
 	if p.scout == c {
 		p.scout, p.pause, p.due = nil, 0, p.sure // the next one may try
 	}
-	p.logins.isIn()
+	p.loggedIn, p.refused = true, nil
 	if n := p.count(); n > p.allowed {
 		if p.allowed = n; n >= p.configured() {
 			p.allowed = len(p.all)
@@ -241,14 +272,16 @@ func (p *connections) hasOpened(c *connection) {
 }
 
 // withoutLogin is failed for a connection that is not tried, since logins have to wait.
-func (p *connections) withoutLogin(c *connection, refused error) error {
+func (p *connections) withoutLogin(c *connection) error {
 	c.open = false
 	others := p.count()
 	if others == 0 {
-		return refused
+		return p.refused
 	}
 	p.allowed, c.parked = others, true
-	p.due = p.logins.notBefore(p.due)
+	if p.loginDue.After(p.due) {
+		p.due = p.loginDue
+	}
 	return parkedError()
 }
 
@@ -280,7 +313,9 @@ func (p *connections) failed(c *connection, err error, silent bool) error {
 		p.pause = min(max(2*p.pause, growMin), growMax)
 		p.due = now.Add(p.pause)
 	}
-	p.due = p.logins.notBefore(p.due)
+	if p.loginDue.After(p.due) {
+		p.due = p.loginDue
+	}
 	p.log.Debug().Str("error", p.view.Reason(err.Error())).Int("open", others).Msg("a further connection was refused")
 	c.parked = true
 	return parkedError()
@@ -461,92 +496,18 @@ func (c *connection) restsNow() bool {
 
 // isLeased reports whether c is, or would be, among those that there may be of those of all workers.
 func (c *connection) isLeased() bool {
-	p := c.pool
-	if p.leased < 0 {
-		return true
-	}
 	before, has := 0, c.open || c.opening
-	for _, o := range p.all {
+	for _, o := range c.pool.all {
 		if has && (o == c || !o.dedicated && o.rank > c.rank || c.dedicated) || !o.open && !o.opening {
 			continue
 		}
 		before++
 	}
-	if before >= p.leased {
-		select {
-		case p.wanted <- struct{}{}:
-		default:
-		}
-	}
-	return before < p.leased
+	return c.pool.leased.oneMore(before)
 }
 
 // mayHave is how many there may be, by the relay and of those of all workers.
-func (p *connections) mayHave() int {
-	if p.leased >= 0 {
-		return min(p.allowed, p.leased)
-	}
-	return p.allowed
-}
-
-// grow lets the number of connections grow and shrink until stop ends. busy tells how many messages the worker has in hand, and
-// how many connections have nothing to do; one more adds the sender of another connection.
-func (p *connections) grow(stop context.Context, busy func() (inHand, idle int), more func() error) {
-	tick := time.NewTicker(growEvery)
-	defer tick.Stop()
-	for stop.Err() == nil {
-		if !p.moves() {
-			select {
-			case <-stop.Done():
-				return
-			case <-p.lively:
-			}
-		}
-		select {
-		case <-stop.Done():
-			return
-		case <-tick.C:
-		}
-		inHand, idle := busy()
-		if !p.look(inHand, idle) {
-			continue
-		}
-		if err := more(); err != nil {
-			p.log.Error().Str("error", p.view.Reason(err.Error())).Msg("no further connection: its backend cannot be made")
-			p.held()
-		}
-	}
-}
-
-// moves reports whether there is something to be looked at, though no message is accepted.
-func (p *connections) moves() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.growth.now > p.growth.base
-}
-
-// look decides whether there are to be more connections or fewer. lacks says that there is no sender yet for one of them.
-func (p *connections) look(inHand, idle int) (lacks bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := time.Now()
-	c := p.growth.look(moment{
-		at: now, open: p.countShared(), waits: inHand > 2*p.growth.now, idle: idle,
-		free: p.allowed >= p.configured() && p.doubt == nil,
-	})
-	switch {
-	case c.useless > 0:
-		p.backTo(-c.by).Str("rate", fmt.Sprintf("%.2f times that of fewer", c.useless)).Msg("more connections bring too little: going on with fewer")
-	case c.through && p.growth.now > p.most:
-		p.most = p.growth.now
-		p.log.Info().Int("connections", p.growth.now).Int("most", p.growth.most).Msg("more connections bring more: going on with those")
-	}
-	if c.by != 0 {
-		p.observers.grown(p.mailer, p.growth.now, p.growth.most)
-		p.wake()
-	}
-	return p.growth.now > len(p.all)-p.dedicated()
-}
+func (p *connections) mayHave() int { return p.leased.least(p.allowed) }
 
 // backTo is the line of the log that says that there are to be so many connections fewer, and when more are tried.
 func (p *connections) backTo(less int) *zerolog.Event {
@@ -554,4 +515,75 @@ func (p *connections) backTo(less int) *zerolog.Event {
 	p.observers.grown(p.mailer, now, p.growth.most)
 	p.wake()
 	return p.log.Info().Int("connections", now).Int("before", now+less).Str("more_in", time.Until(p.growth.due).Round(time.Second).String())
+}
+
+// mayLogIn waits until no other worker is about to log in to the same account. The error says that
+// none may, for a while.
+func (p *connections) mayLogIn(ctx context.Context, l *logins) error {
+	p.mu.Lock()
+	loggedIn := p.loggedIn
+	p.mu.Unlock()
+	wait, err := l.wait(ctx, loggedIn)
+	if err != nil {
+		return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: err}
+	}
+	if wait == 0 {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.logins != l { // the wait is for another password than the one that there is now
+		return parkedError()
+	}
+	why := p.refused
+	if why == nil {
+		why = &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepAuth, Err: errLoginPause}
+	}
+	p.pauseLogins(wait, why)
+	return why
+}
+
+// pauseLogins lets nobody log in for a while.
+func (p *connections) pauseLogins(wait time.Duration, why error) {
+	p.refused, p.loginDue = why, time.Now().Add(min(wait, loginRecheck))
+}
+
+// loginsOf returns l, or what there is now if that is nil.
+func (p *connections) loginsOf(l *logins) *logins {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l == nil {
+		l = p.logins
+	}
+	return l
+}
+
+// loginEnded tells the other workers what became of a login, and returns the error that the connection could not be opened with.
+func (p *connections) loginEnded(ctx context.Context, l *logins, err error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginPoll*20)
+	defer cancel()
+	switch {
+	case err == nil:
+		l.worked(ctx)
+	case loginRefused(err):
+		wait := l.wasRefused(ctx)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.logins != l { // meanwhile there is another password, which it says nothing of
+			p.logins.follows(l)
+			return parkedError()
+		}
+		p.loggedIn = false
+		p.pauseLogins(wait, fmt.Errorf("%w (the next login is tried %v after this one)", err, wait))
+	default:
+		l.ended(ctx)
+	}
+	return err
+}
+
+// loginPause is how long no login is tried yet.
+func (p *connections) loginPause() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(time.Until(p.loginDue), 0)
 }

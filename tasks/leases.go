@@ -77,7 +77,7 @@ func (l *leases) run(stop context.Context) {
 
 // pause waits until it is time to ask again.
 func (l *leases) pause(stop context.Context, short bool) {
-	every, wanted := leaseEvery, l.pool.wanted
+	every, wanted := leaseEvery, l.pool.leased.wanted
 	if short {
 		every, wanted = leaseSoon, nil
 	}
@@ -108,8 +108,8 @@ func (l *leases) tell(allowed int) {
 func (p *connections) lease(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if n != p.leased {
-		p.leased = n
+	if n != p.leased.most {
+		p.leased.most = n
 		p.wake()
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -48,11 +48,16 @@ var errLoginPause = errors.New("a login to this account was refused just now, an
 // it is not known whose password was refused. A worker whose own password has not been refused
 // may have a better one, as after its correction: it need not wait for the whole pause, only for 30 s
 // after the last refusal. That is a worker which was started after that refusal, and
-// one whose last login has worked.
+// one whose last login has worked. One that has read its password again since the last refusal tries it at once: somebody
+// has asked for it.
 type logins struct {
 	redis redis.UniversalClient
 	key   string // "" if there is no login
-	began string // refusals of the account when the worker started
+
+	mu    sync.Mutex // guards the others
+	began string     // refusals of the account when the worker started, or read the password again
+	fresh bool       // the password was read again, and has not been tried yet
+	count string     // of refusals, when ours was the last
 }
 
 // of says which account it is, "" for none.
@@ -72,14 +77,42 @@ func (l *logins) start(ctx context.Context) {
 	if errors.Is(err, redis.Nil) {
 		began = "0"
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.began = began
+}
+
+// follows notes that a refusal which was counted since this began is of the password before.
+func (l *logins) follows(before *logins) {
+	before.mu.Lock()
+	count := before.count
+	before.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fresh && l.key == before.key && count != "" {
+		l.began = count
+	}
+}
+
+// asked returns what is known when a login is asked for.
+func (l *logins) asked() (began string, fresh bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.began, l.fresh
+}
+
+// used notes that the answer was not to wait for another worker.
+func (l *logins) used() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fresh = false
 }
 
 // askScript answers how many milliseconds to wait, and whether that is because another worker is
 // trying right now. Without a wait the caller is the one who tries.
 //
 // ARGV: the refusals that the caller knows of, which were before it; "1" if its last login has worked;
-// the lease; the shortest pause; how long to remember.
+// the lease; the shortest pause; how long to remember; "1" if its password was read again and nobody has tried it.
 var askScript = redis.NewScript(`
 local clock = redis.call("TIME")
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -91,6 +124,7 @@ if trying > now then return {trying - now, 1} end
 local trusted = ARGV[2] == "1" or ARGV[1] == refusals
 if trusted and worked > last and now - worked < short then return {0, 0} end
 if trusted then pause = math.min(pause, last + short) end
+if ARGV[6] == "1" and ARGV[1] == refusals then pause = 0 end
 if pause > now then return {pause - now, 0} end
 redis.call("HSET", KEYS[1], "trying", now + ARGV[3])
 redis.call("PEXPIRE", KEYS[1], ARGV[5])
@@ -99,17 +133,21 @@ return {0, 0}`)
 // wait returns how long nobody may try to log in; 0 if this worker may now, and is to report
 // how that ended. loggedIn tells whether its last login has worked.
 func (l *logins) wait(ctx context.Context, loggedIn bool) (time.Duration, error) {
-	accepted := "0"
-	if loggedIn {
-		accepted = "1"
+	flag := func(is bool) string {
+		if is {
+			return "1"
+		}
+		return "0"
 	}
 	for {
-		answer, err := askScript.Run(ctx, l.redis, []string{l.key}, l.began, accepted,
-			loginLease.Milliseconds(), loginPauseMin.Milliseconds(), loginsKept.Milliseconds()).Int64Slice()
+		began, fresh := l.asked()
+		answer, err := askScript.Run(ctx, l.redis, []string{l.key}, began, flag(loggedIn),
+			loginLease.Milliseconds(), loginPauseMin.Milliseconds(), loginsKept.Milliseconds(), flag(fresh)).Int64Slice()
 		if err != nil {
 			return 0, redisconn.Unavailable(err)
 		}
 		if pause := time.Duration(answer[0]) * time.Millisecond; answer[1] == 0 {
+			l.used()
 			return pause, nil
 		}
 		select {
@@ -120,27 +158,30 @@ func (l *logins) wait(ctx context.Context, loggedIn bool) (time.Duration, error)
 	}
 }
 
-// refusedScript returns the pause in milliseconds. ARGV: the shortest and the longest pause, how long to remember.
+// refusedScript returns the pause in milliseconds, and how many refusals there are. ARGV: the shortest and the longest pause, how long to remember.
 var refusedScript = redis.NewScript(`
 local clock = redis.call("TIME")
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local inARow = redis.call("HINCRBY", KEYS[1], "inarow", 1)
 local pause = math.min(ARGV[1] * 2 ^ math.min(inARow - 1, 20), tonumber(ARGV[2]))
-redis.call("HINCRBY", KEYS[1], "refusals", 1)
+local refusals = redis.call("HINCRBY", KEYS[1], "refusals", 1)
 local worked = tonumber(redis.call("HGET", KEYS[1], "worked") or "0")
 redis.call("HSET", KEYS[1], "last", math.max(now, worked), "until", now + pause)
 redis.call("HDEL", KEYS[1], "trying")
 redis.call("PEXPIRE", KEYS[1], ARGV[3])
-return pause`)
+return {pause, refusals}`)
 
 // wasRefused reports a refused login, and returns how long nobody may try again.
 func (l *logins) wasRefused(ctx context.Context) time.Duration {
-	pause, err := refusedScript.Run(ctx, l.redis, []string{l.key},
-		loginPauseMin.Milliseconds(), loginPauseMax.Milliseconds(), loginsKept.Milliseconds()).Int64()
+	answer, err := refusedScript.Run(ctx, l.redis, []string{l.key},
+		loginPauseMin.Milliseconds(), loginPauseMax.Milliseconds(), loginsKept.Milliseconds()).Int64Slice()
 	if err != nil {
 		return loginPauseMin
 	}
-	return time.Duration(pause) * time.Millisecond
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count = strconv.FormatInt(answer[1], 10)
+	return time.Duration(answer[0]) * time.Millisecond
 }
 
 // workedScript lets those go on that wait, and begins the pauses anew. The later of a refusal and a login has the later time, also
@@ -162,89 +203,6 @@ func (l *logins) worked(ctx context.Context) {
 // ended reports that it did not come to a login, after a wait.
 func (l *logins) ended(ctx context.Context) {
 	_ = l.redis.HDel(ctx, l.key, "trying").Err()
-}
-
-// account is the login of a worker to a mailer's account.
-type account struct {
-	*logins
-
-	mu       sync.Mutex
-	loggedIn bool      // the last login has worked
-	refused  error     // or why it was refused
-	due      time.Time // until when none is tried
-}
-
-// lastRefused is why the last login was refused, nil if it was not, and when the next one is due.
-func (a *account) lastRefused() (refused error, due time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.refused, a.due
-}
-
-// isIn notes that the worker is logged in.
-func (a *account) isIn() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.loggedIn, a.refused = true, nil
-}
-
-// notBefore is the later one of a time and of when a login is tried.
-func (a *account) notBefore(t time.Time) time.Time {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.due.After(t) {
-		return a.due
-	}
-	return t
-}
-
-// pause is how long no login is tried yet.
-func (a *account) pause() time.Duration { return max(time.Until(a.notBefore(time.Time{})), 0) }
-
-// mayLogIn waits until no other worker is about to log in to the same account. The error says that
-// none may, for a while.
-func (a *account) mayLogIn(ctx context.Context) error {
-	a.mu.Lock()
-	loggedIn := a.loggedIn
-	a.mu.Unlock()
-	wait, err := a.wait(ctx, loggedIn)
-	if err != nil {
-		return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: err}
-	}
-	if wait == 0 {
-		return nil
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	why := a.refused
-	if why == nil {
-		why = &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepAuth, Err: errLoginPause}
-	}
-	a.pauses(wait, why)
-	return why
-}
-
-// pauses lets nobody log in for a while. a.mu is held.
-func (a *account) pauses(wait time.Duration, why error) {
-	a.refused, a.due = why, time.Now().Add(min(wait, loginRecheck))
-}
-
-// loginEnded tells the other workers what became of a login.
-func (a *account) loginEnded(ctx context.Context, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginPoll*20)
-	defer cancel()
-	switch {
-	case err == nil:
-		a.worked(ctx)
-	case loginRefused(err):
-		wait := a.wasRefused(ctx)
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.loggedIn = false
-		a.pauses(wait, fmt.Errorf("%w (the next login is tried %v after this one)", err, wait))
-	default:
-		a.ended(ctx)
-	}
 }
 
 // loginRefused reports whether a server has refused user and password.

@@ -64,7 +64,7 @@ func (c *connection) attempt() (after time.Duration, try bool) {
 	p := c.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.leased >= 0 && p.taken() >= p.leased {
+	if p.taken() >= p.leased.least(len(p.all)) {
 		return 0, false
 	}
 	if wait := time.Until(p.due); wait > 0 {
@@ -98,7 +98,7 @@ func (c *connection) rest() {
 func (c *connection) mayRest() <-chan struct{} {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
-	if c.pool.leased < 0 && (c.dedicated || !c.pool.growth.grows() || c.rank < c.pool.growth.base) {
+	if c.pool.leased.most < 0 && (c.dedicated || !c.pool.growth.grows() || c.rank < c.pool.growth.base) {
 		return nil
 	}
 	return c.pool.changed
