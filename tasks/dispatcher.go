@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/ratelimit"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/tasks/internal/isolation"
@@ -188,7 +189,9 @@ func (d *dispatcher) addSenders(client redis.UniversalClient, p policy, ledger *
 	d.log = log
 	d.pool = newConnections(d.mailer, client, d.cfg, log)
 	d.pool.growth = newGrowth(d.connections, d.most)
-	d.rates = newRates(client, d.mailer, d.cfg.Rates[d.mailer], d.share, d.cfg, log)
+	d.rates = newRates(client, ratelimit.Config{
+		Mailer: d.mailer, Rates: d.cfg.Rates[d.mailer], Share: d.share, SlowPause: d.cfg.rateSlowPause, RaiseWait: d.cfg.rateRaiseWait,
+	}, d.cfg.Observers, log)
 	if d.rates.rates.Connections > 0 {
 		d.leases = newLeases(d.rates, d.pool, d.breaker, d.hasMail)
 	}

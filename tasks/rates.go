@@ -11,28 +11,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
-	"github.com/mailpouch/mailpouch/internal/rate"
 	"github.com/mailpouch/mailpouch/internal/ratelimit"
-	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/mailer"
-)
-
-// The rates of a mailer's relay, which all workers on a Redis keep to together. What they may be is in internal/rate, how they
-// agree in internal/ratelimit.
-type (
-	// Rates are all limits of a mailer's relay. The zero value is none.
-	Rates = rate.Rates
-	// RateLimit is how many messages, or recipients, there may be in a period.
-	RateLimit = rate.Limit
-	// RateLimits hold all at once.
-	RateLimits = rate.Limits
-	// RateDomain is a limit for the messages to one domain.
-	RateDomain = rate.Domain
-	// RateDomains are the limits of domains.
-	RateDomains = rate.Domains
-	// RateError is the error of something that is no rate.
-	RateError = rate.Error
 )
 
 // inHandFor is for how long a worker takes mail in hand that waits for its rate. All else waits in Redis, where other workers
@@ -49,7 +30,6 @@ type rates struct {
 	rates     Rates
 	mailer    string
 	log       zerolog.Logger
-	view      redact.View
 	observers observers
 
 	told func(ratelimit.Answer) // hears every answer, in tests
@@ -58,14 +38,13 @@ type rates struct {
 	factor float64 // that was said last
 }
 
-// newRates returns the rates of a mailer. share is that of the queue of the highest weight, 0 if there is no other.
-func newRates(client redis.UniversalClient, name string, r Rates, share float64, cfg WorkerConfig, log zerolog.Logger) *rates {
-	all := &rates{rates: r, mailer: name, log: log, view: redact.View{Addresses: cfg.ShowAddresses}, observers: cfg.Observers, factor: 1}
-	all.Limiter = ratelimit.New(client, ratelimit.Config{
-		Mailer: name, Rates: r, Share: share, Told: all.answered, SlowPause: cfg.rateSlowPause, RaiseWait: cfg.rateRaiseWait,
-	})
-	if all.Limits() || len(r.Domains) > 0 || r.Connections > 0 {
-		all.observers.rate(all.state())
+// newRates returns the rates of a mailer, of which c has all but who is told.
+func newRates(client redis.UniversalClient, c ratelimit.Config, told observers, log zerolog.Logger) *rates {
+	all := &rates{rates: c.Rates, mailer: c.Mailer, log: log, observers: told, factor: 1}
+	c.Told = all.answered
+	all.Limiter = ratelimit.New(client, c)
+	if all.Limits() || len(c.Rates.Domains) > 0 || c.Rates.Connections > 0 {
+		told.rate(all.state())
 	}
 	return all
 }

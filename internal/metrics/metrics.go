@@ -88,6 +88,10 @@ func (m *Metrics) begin() {
 		m.worker.short.WithLabelValues(mailer)
 		m.worker.grown.WithLabelValues(mailer)
 		m.worker.carries.WithLabelValues(mailer)
+		m.worker.rate.WithLabelValues(mailer)
+		m.worker.rateLimit.WithLabelValues(mailer)
+		m.worker.rateWaited.WithLabelValues(mailer)
+		m.worker.leased.WithLabelValues(mailer)
 		for _, queue := range m.queues {
 			for _, action := range actions() {
 				m.worker.messages.WithLabelValues(mailer, queue, label(action))

@@ -346,6 +346,15 @@ func (l *Limiter) Slow(ctx context.Context) error {
 	return nil
 }
 
+// Lowered is what part of a mailer's rate there is: below 1 if the relay wants less.
+func Lowered(ctx context.Context, client redis.UniversalClient, mailer string) (factor float64, err error) {
+	factor, err = client.HGet(ctx, wire.RateKey(mailer), "factor").Float64()
+	if errors.Is(err, redis.Nil) {
+		return 1, nil
+	}
+	return factor, err
+}
+
 // Place is when a message may go by the domains of its recipients.
 type Place struct {
 	Wait time.Duration // until then; at most AheadDomain

@@ -317,6 +317,12 @@ func TestLimiter_Slow(t *testing.T) {
 	if one.Factor() != .5 || two.Factor() != .5 {
 		t.Fatalf("factors %v and %v, want .5", one.Factor(), two.Factor())
 	}
+	if factor, err := Lowered(t.Context(), client, "m"); factor != .5 || err != nil {
+		t.Errorf("Redis has %v, %v", factor, err)
+	}
+	if factor, err := Lowered(t.Context(), client, "other"); factor != 1 || err != nil {
+		t.Errorf("of another mailer Redis has %v, %v", factor, err)
+	}
 	three := New(client, Config{Mailer: "m", Rates: r})
 	if a := ask(t, three, 1, nil, false); a.Factor != .5 {
 		t.Errorf("a new worker has %v of the rate", a.Factor)
