@@ -77,11 +77,11 @@ function notices(s) {
   }
   for (const m of s.mailers) {
     if (m.override) {
-      list.push(h("p", { class: "notice" }, h("strong", {}, `No mail of ${mailerName(m.name)} goes to its recipients. `),
+      list.push(h("p", { class: "notice" }, h("strong", {}, `No mail of the mailer ${mailerName(m.name)} goes to its recipients. `),
         `All of it goes to ${m.override.join(", ")} (EMAIL_OVERRIDE_RECIPIENTS).`));
     }
     if (m.only) {
-      list.push(h("p", { class: "notice" }, h("strong", {}, `Not everybody gets mail of ${mailerName(m.name)}. `),
+      list.push(h("p", { class: "notice" }, h("strong", {}, `Not everybody gets mail of the mailer ${mailerName(m.name)}. `),
         `Only ${m.only.join(", ")} may; whoever else a message is for becomes a dead letter (EMAIL_ALLOWED_RECIPIENTS).`));
     }
   }
