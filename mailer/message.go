@@ -56,7 +56,8 @@ type EmailMessage struct {
 	// FailSilently gives the message one try; a failure is logged, not returned.
 	FailSilently bool
 
-	only []string // the only recipients of the envelope (WithRecipients); nil: all
+	only  []string // the only recipients of the envelope (WithRecipients); nil: all
+	trace []byte   // fields before all others (WithTrace)
 }
 
 // Attachment is a file that travels with a message, or, with a ContentID, an image

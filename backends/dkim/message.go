@@ -1,0 +1,119 @@
+package dkim
+
+import (
+	"bytes"
+	"net/mail"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+	"golang.org/x/net/publicsuffix"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// sevenBit returns the message with a body in 7 bit, or m itself if it has one, or cannot have one.
+func sevenBit(m *mailer.EmailMessage) (*mailer.EmailMessage, error) {
+	if isASCII(m.Raw) { // our own messages are always in 7 bit
+		return m, nil
+	}
+	var whole bytes.Buffer
+	if _, err := m.WriteTo(&whole); err != nil {
+		return nil, err
+	}
+	if _, body, _ := bytes.Cut(whole.Bytes(), []byte("\r\n\r\n")); isASCII(body) {
+		return m, nil
+	}
+	encoded, err := mailer.EncodeBody(whole.Bytes())
+	if err != nil {
+		return m, nil //nolint:nilerr // a relay cannot encode it either without breaking what it is signed with
+	}
+	c := *m
+	c.Raw = encoded
+	return &c, nil
+}
+
+func isASCII(b []byte) bool {
+	for _, c := range b {
+		if c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// signingTime is t=: when the message was handed over, as its Date says. It is "" if that cannot be read.
+func signingTime(m *mailer.EmailMessage, fields []field) string {
+	value, ok := get(fields, "Date")
+	if !ok {
+		return ""
+	}
+	at, err := mail.ParseDate(string(bytes.TrimSpace(value)))
+	if err != nil {
+		at = m.Date
+	}
+	if at.Unix() <= 0 {
+		return ""
+	}
+	return strconv.FormatInt(at.Unix(), 10)
+}
+
+// fromDomains are the domains of the authors, in lower case and in punycode.
+func fromDomains(fields []field) []string {
+	value, _ := get(fields, "From")
+	text := strings.NewReplacer("\r\n", "").Replace(string(value))
+	var domains []string
+	add := func(address string) {
+		_, domain, _ := cutLast(address, "@")
+		domain = strings.ToLower(strings.TrimSuffix(domain, "."))
+		if ascii, err := idna.Lookup.ToASCII(domain); err == nil {
+			domain = ascii
+		}
+		if domain != "" {
+			domains = append(domains, domain)
+		}
+	}
+	list, err := mail.ParseAddressList(text)
+	for _, box := range list {
+		add(box.Address)
+	}
+	if err != nil { // a finished message may have what no reader agrees on: the last address counts
+		if _, rest, found := cutLast(text, "@"); found {
+			add("@" + strings.Trim(rest[:strings.IndexAny(rest+">", "> \t,;()\"")], " \t"))
+		}
+	}
+	return domains
+}
+
+// cutLast is strings.Cut around the last sep.
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
+
+// nearness says how well a signature of signer fits a From of domain: more is nearer, and 0 does not count for DMARC.
+func nearness(signer, domain string) int {
+	const same = 1000 // more than twice the labels that a name has
+	if signer == domain {
+		return same
+	}
+	one, err := publicsuffix.EffectiveTLDPlusOne(signer)
+	if err != nil {
+		return 0
+	}
+	if other, err := publicsuffix.EffectiveTLDPlusOne(domain); err != nil || one != other {
+		return 0
+	}
+	a, b := strings.Split(signer, "."), strings.Split(domain, ".")
+	n := 0 // labels that both end in
+	for n < len(a) && n < len(b) && a[len(a)-1-n] == b[len(b)-1-n] {
+		n++
+	}
+	if n == len(a) || n == len(b) { // one is in the other
+		return 2*n + 1
+	}
+	return 2 * n
+}
