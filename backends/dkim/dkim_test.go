@@ -105,7 +105,7 @@ func cmpErr(a, b error) error {
 func message(change ...func(*mailer.EmailMessage)) *mailer.EmailMessage {
 	m := &mailer.EmailMessage{
 		Subject: "Hello", Body: "It works.\n", FromEmail: "Ann <ann@example.com>", To: []string{"bob@example.org"},
-		MessageID: "<1@example.com>", Date: time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC),
+		MessageID: "<1@example.com>", Date: time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC),
 	}
 	for _, c := range change {
 		c(m)
@@ -129,13 +129,13 @@ func header(name, value string) func(*mailer.EmailMessage) {
 func raw(text string) *mailer.EmailMessage {
 	return &mailer.EmailMessage{
 		Raw: []byte(text), FromEmail: "ann@example.com", To: []string{"bob@example.org"},
-		MessageID: "<1@example.com>", Date: time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC),
+		MessageID: "<1@example.com>", Date: time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC),
 	}
 }
 
 // testMessages are messages of all kinds.
 func testMessages() map[string]*mailer.EmailMessage {
-	const rawHeader = "From: Ann <ann@example.com>\nTo: bob@example.org\nSubject: raw\nDate: Fri, 27 Nov 2026 13:00:00 +0100\n"
+	const rawHeader = "From: Ann <ann@example.com>\nTo: bob@example.org\nSubject: raw\nDate: Fri, 02 Jan 2026 13:00:00 +0100\n"
 	return map[string]*mailer.EmailMessage{
 		"plain":                message(),
 		"no body":              message(body("")),
@@ -224,15 +224,15 @@ func TestSign(t *testing.T) {
 // TestSign_time: t= is the Date of the message, wherever that stands.
 func TestSign_time(t *testing.T) {
 	t.Parallel()
-	noon := "1795780800"
+	noon := "1767355200"
 	for name, tt := range map[string]struct {
 		m    *mailer.EmailMessage
 		want string
 	}{
 		"Date":            {message(), noon},
 		"with a zone":     {message(func(m *mailer.EmailMessage) { m.Date = m.Date.In(time.FixedZone("", -5*3600)) }), noon},
-		"Headers":         {message(header("Date", "Fri, 27 Nov 2026 13:00:00 +0100")), noon},
-		"raw":             {raw("From: ann@example.com\nDate: Fri, 27 Nov 2026 13:00:00 +0100\n\nx"), noon},
+		"Headers":         {message(header("Date", "Fri, 02 Jan 2026 13:00:00 +0100")), noon},
+		"raw":             {raw("From: ann@example.com\nDate: Fri, 02 Jan 2026 13:00:00 +0100\n\nx"), noon},
 		"raw without":     {raw("From: ann@example.com\n\nx"), noon},
 		"raw, unreadable": {raw("From: ann@example.com\nDate: noon\n\nx"), noon},
 		"before 1970":     {message(func(m *mailer.EmailMessage) { m.Date = time.Date(1960, 1, 1, 0, 0, 0, 0, time.UTC) }), ""},
@@ -291,7 +291,7 @@ func TestSign_changed(t *testing.T) {
 		{"", "From: Eve <eve@example.net>\r\n"}, {"", "To: eve@example.net\r\n"}, {"", "Subject: another\r\n"}, {"", "Cc: eve@example.net\r\n"},
 		{"", "Reply-To: eve@example.net\r\n"}, {"", "List-Unsubscribe: <https://example.net>\r\n"}, {"", "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"},
 		{"It works", "It fails"}, {"works.\r\n", "works.\r\nmore\r\n"}, {"Hello", "Hell"}, {"Content-Type: text/plain", "Content-Type: text/html"},
-		{"bob@", "eve@"}, {"t=1795780800", "t=1795780801"},
+		{"bob@", "eve@"}, {"t=1767355200", "t=1767355201"},
 	} {
 		got := signed(t, keys, m)
 		tampered := append([]byte(change[1]), got...)
@@ -307,8 +307,8 @@ func TestSign_changed(t *testing.T) {
 	}
 	// What relays do on the way is no harm.
 	for _, change := range [][2]string{
-		{"", "Received: from a by b; Fri, 27 Nov 2026 12:00:01 +0000\r\n"}, {"", "X-Spam: no\r\n"}, {"Message-ID: <1@", "Message-ID: <2@"},
-		{"Date: Fri, 27 Nov 2026 12:00:00 +0000", "Date: Fri, 27 Nov 2026 12:00:09 +0000"}, {"Subject: Hello", "SUBJECT:   Hello "}, {"works.\r\n", "works. \r\n\r\n\r\n"},
+		{"", "Received: from a by b; Fri, 02 Jan 2026 12:00:01 +0000\r\n"}, {"", "X-Spam: no\r\n"}, {"Message-ID: <1@", "Message-ID: <2@"},
+		{"Date: Fri, 02 Jan 2026 12:00:00 +0000", "Date: Fri, 02 Jan 2026 12:00:09 +0000"}, {"Subject: Hello", "SUBJECT:   Hello "}, {"works.\r\n", "works. \r\n\r\n\r\n"},
 	} {
 		got := signed(t, keys, m)
 		if change[0] == "" {

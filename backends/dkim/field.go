@@ -120,7 +120,7 @@ func unsigned(algorithm, domain, selector string, names []string, bodyHash []byt
 		w.put(" t=", at, ";")
 	}
 	for i, name := range names {
-		before, after := " ", ":"
+		before, after := "", ":"
 		if i == 0 {
 			before = " h="
 		}
@@ -150,15 +150,17 @@ type folded struct {
 	width int // of the last line
 }
 
-// put writes the pieces of a tag, which begins with a blank.
+// put writes the pieces of a tag, or of one of its values, where white space may stand before it (RFC 6376, 3.2 and 3.5).
 func (w *folded) put(pieces ...string) {
 	n := 0
 	for _, p := range pieces {
 		n += len(p)
 	}
 	if w.width+n > lineWidth {
-		w.buf = append(w.buf, "\r\n"...)
-		w.width = 0
+		w.buf, w.width = append(w.buf, "\r\n"...), 0
+		if !strings.HasPrefix(pieces[0], " ") {
+			w.buf, w.width = append(w.buf, ' '), 1
+		}
 	}
 	for _, p := range pieces {
 		w.buf = append(w.buf, p...)
