@@ -374,7 +374,7 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 	passed := turns.passOn(s.turnPatience, s.busy, s.normal, s.priority, s.remaining, s.putBack)
 	err = s.guarded(withSpans(ctx, s.tracer, deliveries), mailer.Batch{
 		Messages: messages(deliveries),
-		Begin:    func(i int) error { return turns.begin(i, s.inTime) },
+		Begin:    func(i int) (*mailer.EmailMessage, error) { return deliveries[i].message, turns.begin(i, s.inTime) },
 		Commit: func(i int) error {
 			err := turns.commit(func() error { return s.commit(ctx, marks, i) })
 			if errors.As(err, new(*unknownError)) {

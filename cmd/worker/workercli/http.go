@@ -12,6 +12,7 @@ import (
 	"github.com/mailpouch/mailpouch/backends/smtp"
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/metrics"
+	"github.com/mailpouch/mailpouch/internal/outgoing"
 	"github.com/mailpouch/mailpouch/internal/pages"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
@@ -82,7 +83,7 @@ func startPages(ctx context.Context, s settings.Settings, cfg pages.Config) (sto
 func hooked(connect func(string) (mailer.Backend, error), hooks ...func(mailer string) *smtp.Hooks) func(string) (mailer.Backend, error) {
 	return func(name string) (mailer.Backend, error) {
 		backend, err := connect(name)
-		if b, ok := backend.(*smtp.Backend); ok {
+		if b, ok := outgoing.Unwrap(backend).(*smtp.Backend); ok {
 			for _, h := range hooks {
 				b.AddHooks(h(name))
 			}
