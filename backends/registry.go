@@ -89,8 +89,9 @@ func backend[B mailer.Backend](b B, err error) (mailer.Backend, error) {
 	return b, nil
 }
 
-// New makes the backend of that name, which may be one of Django's dotted paths. The
-// error is an UnknownBackendError, or what the constructor says.
+// New makes the backend of that name, which may be one of Django's dotted paths. What it sends is signed if the
+// settings have keys for DKIM, unless it is the queue. The error is an UnknownBackendError, what the constructor says, or
+// what is wrong with a key.
 func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) {
 	name = settings.CanonicalBackend(name)
 	entry, ok := r[name]
@@ -102,6 +103,9 @@ func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) 
 		s.Delivery.URL = settings.MailURL{}
 	}
 	b, err := entry.New(s)
+	if err == nil && name != queueName { // what is put into a queue is signed where it is taken out
+		b, err = sign(b, s)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s%s: %w", where(s.Using), name, err)
 	}

@@ -34,10 +34,12 @@ func (s Settings) check(problems *Problems) {
 		m.checkOwn(problems)
 		m.checkDelivery(problems)
 		m.checkSMTP(problems)
+		m.checkDKIM(problems)
 		m.checkTimes(problems)
 		if s.Delivery.Backend != queueName {
 			m.checkHost(problems)
 			m.SMTP.checkFiles(problems, m.Variable)
+			m.checkDKIMKeys(problems)
 		}
 	}
 }

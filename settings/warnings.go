@@ -25,6 +25,7 @@ func (s Settings) warnings(problems Problems) []string {
 		}
 		if s.Delivery.Backend == queueName {
 			m.SMTP.checkFiles(&w, m.Variable)
+			m.checkDKIMKeys(&w)
 			// A program that queues its mail needs only the mailer's name.
 			if m.Using != "" && !s.find(m.Using).isNameOnly() {
 				m.checkHost(&w)

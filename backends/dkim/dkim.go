@@ -69,6 +69,17 @@ func (k Key) Record() (name, text string) {
 	return dkimkey.Name(k.Selector, k.Domain), dkimkey.Record(k.Private)
 }
 
+// Error is that of a key that could not sign a message. Nothing of the message was sent.
+type Error struct {
+	Key string // the name of its record in the DNS, such as "mail._domainkey.example.com"
+	Err error
+}
+
+func (e *Error) Error() string { return "the DKIM key of " + e.Key + " cannot sign: " + e.Err.Error() }
+
+// Unwrap returns what the key itself says.
+func (e *Error) Unwrap() error { return e.Err }
+
 // Signer signs messages. It may be used by several goroutines.
 type Signer struct {
 	keys     []Key
@@ -114,7 +125,8 @@ func New(cfg Config) (*Signer, error) {
 // by doing so (RFC 6376, 5.3). Where that is impossible, because an older signature covers the body, it is signed as it is. Signatures that a
 // message has already stay, and count for nothing here: whether they are good only the DNS knows.
 //
-// An error is that of WriteTo for a message that cannot be written, or a *mailer.SendError of the class Temporary if a key cannot sign.
+// An error is that of WriteTo for a message that cannot be written, or a *mailer.SendError of the class Temporary with an *Error in it if a key
+// cannot sign.
 func (s *Signer) Sign(_ context.Context, m *mailer.EmailMessage) (signed *mailer.EmailMessage, err error) {
 	if m, err = sevenBit(m.WithDefaults(s.defaults)); err != nil {
 		return nil, err
@@ -171,7 +183,7 @@ func (k Key) sign(names []string, covered, bodyHash []byte, at string) ([]byte, 
 	sum := sha256.Sum256(bytes.TrimSuffix(hashed, []byte("\r\n")))
 	signature, err := k.Private.Sign(rand.Reader, sum[:], hash) // takes nothing of what is random
 	if err != nil {
-		return nil, fmt.Errorf("the DKIM key of %s cannot sign: %w", dkimkey.Name(k.Selector, k.Domain), err)
+		return nil, &Error{Key: dkimkey.Name(k.Selector, k.Domain), Err: err}
 	}
 	return appendSignature(field, signature), nil
 }
