@@ -94,6 +94,11 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s, "", false
 }
 
+// Aligned reports whether a signature of domain signer counts for DMARC in a message whose From has this domain, both in
+// lower case and in punycode: they are the same, or under the same registered domain, which is what DMARC calls relaxed and takes
+// unless the owner of the domain says otherwise (RFC 7489, 3.1.1).
+func Aligned(signer, domain string) bool { return nearness(signer, domain) > 0 }
+
 // nearness says how well a signature of signer fits a From of domain: more is nearer, and 0 does not count for DMARC.
 func nearness(signer, domain string) int {
 	const same = 1000 // more than twice the labels that a name has
