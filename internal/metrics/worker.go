@@ -27,6 +27,8 @@ type workerMetrics struct {
 	skew           *prometheus.GaugeVec
 	holds          *prometheus.CounterVec
 	swept, foreign *prometheus.CounterVec
+	reloads        *prometheus.CounterVec
+	wrongFiles     *prometheus.GaugeVec
 }
 
 func newWorkerMetrics(b *book) workerMetrics {
@@ -75,6 +77,10 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"mailer", "queue", "why"),
 		foreign: b.counter("mailpouch_foreign_tasks_total",
 			"How often a worker put a task off that is not its own: `type`, of another program; `version`, of a newer version of this one.", "why"),
+		reloads: b.counter("mailpouch_reloads_total",
+			"How often a worker has read the files of secrets again (SIGHUP), by whether it uses what they say: `used`, or `refused`, since no backend could be made of it.", "result"),
+		wrongFiles: b.gauge("mailpouch_secret_files_wrong",
+			"Files of secrets that were wrong when they were read again, so that what they said before is still in use."),
 	}
 }
 
@@ -95,6 +101,17 @@ func (m *Metrics) Observer() tasks.Observer {
 		Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Back: m.givenBack, Skew: m.skewed,
 		Connections: m.connections, Grown: m.grown, SessionLimit: m.sessionLimit, Swept: m.sweptUp, Foreign: m.putOff,
 	}
+}
+
+// Reloaded counts that the files of secrets were read again: of how many the value before was kept, and whether what
+// they say is used.
+func (m *Metrics) Reloaded(wrong int, used bool) {
+	result := "used"
+	if !used {
+		result = "refused"
+	}
+	m.worker.reloads.WithLabelValues(result).Inc()
+	m.worker.wrongFiles.WithLabelValues().Set(float64(wrong))
 }
 
 func (m *Metrics) putOff(why tasks.Foreign) { m.worker.foreign.WithLabelValues(string(why)).Inc() }

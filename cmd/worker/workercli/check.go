@@ -49,7 +49,7 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry, all
 	if err != nil {
 		return err
 	}
-	if err := s.HTTP.CheckAccess(); err != nil {
+	if err := s.CheckPages(); err != nil {
 		return err
 	}
 	printWarnings(std.Out, settingWarnings(ctx, s, registry))
