@@ -164,3 +164,18 @@ func dkimKeys(s settings.Settings) ([]dkimKey, error) {
 	}
 	return keys, nil
 }
+
+// signs names the records of the keys that sign each mailer's messages, by the mailer's name.
+func signs(s settings.Settings) map[string][]string {
+	all := map[string][]string{}
+	for _, name := range append([]string{""}, s.Mailers()...) {
+		named, err := s.Named(name)
+		if err != nil {
+			continue // it is reported where the mailer is made
+		}
+		for _, k := range named.DKIM.Keys() {
+			all[name] = append(all[name], dkimkey.Name(k.Selector, asciiDomain(k.Domain)))
+		}
+	}
+	return all
+}
