@@ -432,32 +432,3 @@ func TestSign_concurrent(t *testing.T) {
 	}
 	wait.Wait()
 }
-
-func BenchmarkSign(b *testing.B) {
-	texts := map[string]*mailer.EmailMessage{
-		"2kB": message(body(strings.Repeat("a line of text with some words in it, as people write\n", 38))),
-		"1MB": message(func(m *mailer.EmailMessage) { m.Attach("a.bin", bytes.Repeat([]byte{0, 1, 2, 255}, 250_000), "") }),
-	}
-	for _, size := range []string{"2kB", "1MB"} {
-		m := texts[size]
-		b.Run(size+"/unsigned", func(b *testing.B) {
-			b.ReportAllocs()
-			d := newDigest()
-			for b.Loop() {
-				d.reset()
-				_, _ = m.WriteTo(d)
-			}
-		})
-		for name, key := range map[string]Key{"rsa2048": bothKeys()[0], "ed25519": bothKeys()[1]} {
-			b.Run(size+"/"+name, func(b *testing.B) {
-				b.ReportAllocs()
-				s := must(New(Config{Keys: []Key{key}}))
-				for b.Loop() {
-					if _, err := s.Sign(b.Context(), m); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
-		}
-	}
-}

@@ -15,7 +15,7 @@ type field struct {
 
 // splitFields cuts a header, which we have written ourselves, into its fields.
 func splitFields(header []byte) []field {
-	var fields []field
+	fields := make([]field, 0, bytes.Count(header, []byte("\n")))
 	for len(header) > 0 {
 		end := 0
 		for {
@@ -65,6 +65,7 @@ var (
 // cover returns the names for h=, and these fields in the form that is signed. Of several fields of a name the last one is the
 // first (RFC 6376, 5.4.2).
 func cover(fields []field) (names []string, covered []byte) {
+	names = make([]string, 0, len(oversigned)+len(fields))
 	take := func(name string) {
 		for _, f := range slices.Backward(fields) {
 			if isNamed(f, name) {
@@ -86,7 +87,14 @@ func cover(fields []field) (names []string, covered []byte) {
 // appendRelaxed appends a field in the form that "relaxed" has (RFC 6376, 3.4.2): its name in lower case, on one line, with one
 // blank for any white space and none around the value.
 func appendRelaxed(dst []byte, name string, value []byte) []byte {
-	dst = append(append(dst, strings.ToLower(name)...), ':')
+	for i := range len(name) {
+		c := name[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		dst = append(dst, c)
+	}
+	dst = append(dst, ':')
 	start, blank := len(dst), false
 	for _, c := range value {
 		switch c {

@@ -5,6 +5,7 @@ import (
 	"net/mail"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
@@ -49,9 +50,12 @@ func signingTime(m *mailer.EmailMessage, fields []field) string {
 	if !ok {
 		return ""
 	}
-	at, err := mail.ParseDate(string(bytes.TrimSpace(value)))
+	text := string(bytes.TrimSpace(value))
+	at, err := time.Parse(time.RFC1123Z, text) // ours; ParseDate tries many other forms first
 	if err != nil {
-		at = m.Date
+		if at, err = mail.ParseDate(text); err != nil {
+			at = m.Date
+		}
 	}
 	if at.Unix() <= 0 {
 		return ""
@@ -62,7 +66,7 @@ func signingTime(m *mailer.EmailMessage, fields []field) string {
 // fromDomains are the domains of the authors, in lower case and in punycode.
 func fromDomains(fields []field) []string {
 	value, _ := get(fields, "From")
-	text := strings.NewReplacer("\r\n", "").Replace(string(value))
+	text := strings.ReplaceAll(string(value), "\r\n", "")
 	var domains []string
 	add := func(address string) {
 		_, domain, _ := cutLast(address, "@")
