@@ -89,9 +89,9 @@ func backend[B mailer.Backend](b B, err error) (mailer.Backend, error) {
 	return b, nil
 }
 
-// New makes the backend of that name, which may be one of Django's dotted paths. What it sends is signed if the
-// settings have keys for DKIM, unless it is the queue. The error is an UnknownBackendError, what the constructor says, or
-// what is wrong with a key.
+// New makes the backend of that name, which may be one of Django's dotted paths. Unless it is the queue, it sends by the rules of
+// the settings, EMAIL_ALLOWED_RECIPIENTS and EMAIL_OVERRIDE_RECIPIENTS, and signs what it sends (EMAIL_DKIM_DOMAIN). The
+// error is an UnknownBackendError, what the constructor says, settings.Problems, or what is wrong with a key.
 func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) {
 	name = settings.CanonicalBackend(name)
 	entry, ok := r[name]
@@ -112,7 +112,10 @@ func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) 
 	if err != nil {
 		return nil, fmt.Errorf("%s%s: %w", where(s.Using), name, err)
 	}
-	return b, nil
+	if name == queueName {
+		return b, nil // the worker's settings say who gets what waits in it
+	}
+	return ruled(b, s)
 }
 
 // Load reads the environment, as settings.Load does, for a program with these backends: their

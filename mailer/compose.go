@@ -38,7 +38,7 @@ func (m *EmailMessage) compose(buf []byte) (*draft, error) {
 	if err := m.checkTexts(); err != nil {
 		return nil, err
 	}
-	if err := checkTrace(m.trace); err != nil {
+	if err := checkSignature(m.signature); err != nil {
 		return nil, err
 	}
 	a, err := m.addresses()
@@ -169,6 +169,9 @@ func checkAttachment(i int, a Attachment) error {
 
 // writeHeader writes all fields but those of MIME.
 func (m *EmailMessage) writeHeader(h *mimewriter.Header, headers []namedHeader, a addresses, cs charset.Charset) error {
+	if err := m.writeTrace(h, cs); err != nil {
+		return err
+	}
 	for _, f := range []struct {
 		name, field string
 		boxes       []address.Mailbox

@@ -57,8 +57,13 @@ type EmailMessage struct {
 	FailSilently bool
 
 	only  []string // the only recipients of the envelope (WithRecipients); nil: all
-	trace []byte   // fields before all others (WithTrace)
+	trace []Field  // in front of the header (WithTrace)
+
+	signature []byte // whole fields in front of all others (WithSignature)
 }
+
+// Field is a field of a header.
+type Field struct{ Name, Value string }
 
 // Attachment is a file that travels with a message, or, with a ContentID, an image
 // that its HTML shows as cid:ContentID. A file of text in UTF-8 travels in the charset of the

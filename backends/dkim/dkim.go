@@ -128,9 +128,7 @@ func New(cfg Config) (*Signer, error) {
 // An error is that of WriteTo for a message that cannot be written, or a *mailer.SendError of the class Temporary with an *Error in it if a key
 // cannot sign.
 func (s *Signer) Sign(_ context.Context, m *mailer.EmailMessage) (signed *mailer.EmailMessage, err error) {
-	if m, err = sevenBit(m.WithDefaults(s.defaults)); err != nil {
-		return nil, err
-	}
+	m = sevenBit(m.WithDefaults(s.defaults))
 	d := s.digests.Get().(*digest) //nolint:forcetypeassert // nothing else is in the pool
 	defer s.digests.Put(d)
 	d.reset()
@@ -149,7 +147,7 @@ func (s *Signer) Sign(_ context.Context, m *mailer.EmailMessage) (signed *mailer
 		}
 		trace = append(trace, field...)
 	}
-	return m.WithTrace(trace), nil
+	return m.WithSignature(trace), nil
 }
 
 // choose returns the keys that sign for a message by authors of these domains.

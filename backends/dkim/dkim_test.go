@@ -180,6 +180,8 @@ func testMessages() map[string]*mailer.EmailMessage {
 		"raw, SMTPUTF8":          raw(strings.Replace(rawHeader, "bob", "jürgen", 1) + "\nGrüße\n"),
 		"raw, odd fields":        raw("Received: a\n  b\nreceived: c\nFROM : Ann <ann@example.com>\nto:bob@example.org\nSubject:\n \nCC:\tx@example.org\n\nbody\n"),
 		"raw, two of a field":    raw("To: a@example.org\nTo: b@example.org\n" + rawHeader + "\nbody\n"),
+		"sent on":                message(body("Grüße")).WithTrace(mailer.Field{Name: "X-Original-To", Value: "carl@example.org"}),
+		"raw, 8 bit, sent on":    raw(rawHeader + "\nGrüße\n").WithTrace(mailer.Field{Name: "X-Original-To", Value: "carl@example.org"}),
 		"raw, S/MIME": raw(rawHeader + "MIME-Version: 1.0\nContent-Type: multipart/signed; boundary=b; protocol=\"application/pkcs7-signature\"\n\n" +
 			"--b\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\nGrüße\n--b\nContent-Type: application/pkcs7-signature\n\nabc\n--b--\n"),
 	}
@@ -212,6 +214,9 @@ func TestSign(t *testing.T) {
 				}
 				if rest := got[len(got)-min(len(got), len(before)):]; isASCII(before) && !bytes.Equal(rest, before) {
 					t.Errorf("the message has changed:\n%s", got)
+				}
+				if n := bytes.Count(got, []byte("X-Original-To: carl@example.org")); strings.HasSuffix(name, "sent on") != (n == 1) || n > 1 {
+					t.Errorf("X-Original-To is there %d times:\n%s", n, got)
 				}
 				if !bytes.Equal(written(t, m), before) {
 					t.Error("the message that was given has changed")

@@ -15,24 +15,28 @@ import (
 )
 
 // sevenBit returns the message with a body in 7 bit, or m itself if it has one, or cannot have one.
-func sevenBit(m *mailer.EmailMessage) (*mailer.EmailMessage, error) {
-	if isASCII(m.Raw) { // our own messages are always in 7 bit
-		return m, nil
+func sevenBit(m *mailer.EmailMessage) *mailer.EmailMessage {
+	if isASCII(bodyOf(m.Raw)) { // our own messages are always in 7 bit
+		return m
 	}
-	var whole bytes.Buffer
-	if _, err := m.WriteTo(&whole); err != nil {
-		return nil, err
-	}
-	if _, body, _ := bytes.Cut(whole.Bytes(), []byte("\r\n\r\n")); isASCII(body) {
-		return m, nil
-	}
-	encoded, err := mailer.EncodeBody(whole.Bytes())
+	encoded, err := mailer.EncodeBody(m.Raw)
 	if err != nil {
-		return m, nil //nolint:nilerr // a relay cannot encode it either without breaking what it is signed with
+		return m // no relay can encode it either, without breaking what it is signed with
 	}
 	c := *m
 	c.Raw = encoded
-	return &c, nil
+	return &c
+}
+
+// bodyOf returns what is behind the first empty line.
+func bodyOf(raw []byte) []byte {
+	for rest := raw; ; {
+		line, after, ended := bytes.Cut(rest, []byte("\n"))
+		if !ended || len(bytes.TrimSuffix(line, []byte("\r"))) == 0 {
+			return after
+		}
+		rest = after
+	}
 }
 
 func isASCII(b []byte) bool {

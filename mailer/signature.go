@@ -7,20 +7,20 @@ import (
 	"github.com/mailpouch/mailpouch/mailer/internal/mimewriter"
 )
 
-// WithTrace returns a copy of the message that is written with fields before all others (RFC 5322, 3.6.7): whole header fields,
+// WithSignature returns a copy of the message that is written with fields before all others (RFC 5322, 3.6.7): whole header fields,
 // each line with its CRLF, such as a DKIM-Signature. What follows them is the same, byte for byte. WriteText writes such a
 // message as WriteTo does, since a signature is only good for those bytes.
 //
 // It is for the side that sends, after all that changes a message: its JSON does not have these fields.
-func (m *EmailMessage) WithTrace(fields []byte) *EmailMessage {
+func (m *EmailMessage) WithSignature(fields []byte) *EmailMessage {
 	c := *m
-	c.trace = slices.Concat(fields, m.trace)
+	c.signature = slices.Concat(fields, m.signature)
 	return &c
 }
 
-// checkTrace accepts whole lines of a header that begin with a field.
-func checkTrace(fields []byte) error {
-	invalid := func(reason string) error { return &InvalidMessageError{Field: "trace", Reason: reason} }
+// checkSignature accepts whole lines of a header that begin with a field.
+func checkSignature(fields []byte) error {
+	invalid := func(reason string) error { return &InvalidMessageError{Field: "signature", Reason: reason} }
 	for first := true; len(fields) > 0; first = false {
 		line, rest, ended := bytes.Cut(fields, []byte("\r\n"))
 		name, _, found := bytes.Cut(line, []byte(":"))
@@ -31,7 +31,7 @@ func checkTrace(fields []byte) error {
 		case len(line) > mimewriter.MaxLine:
 			return invalid("has a line of more than 998 octets")
 		case bytes.ContainsFunc(line, func(r rune) bool { return (r < ' ' && r != '\t') || r > '~' }):
-			return &BadHeaderError{Field: "trace", Reason: "has a character that is not printable ASCII"}
+			return &BadHeaderError{Field: "signature", Reason: "has a character that is not printable ASCII"}
 		case first && continued, !continued && (!found || checkHeaderName(string(name)) != nil):
 			return invalid("has a line that is no header field")
 		}

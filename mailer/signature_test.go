@@ -9,8 +9,8 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// TestWithTrace: the fields come first, the newest on top, and all that follows is as it was, in every form a message has.
-func TestWithTrace(t *testing.T) {
+// TestWithSignature: the fields come first, the newest on top, and all that follows is as it was, in every form a message has.
+func TestWithSignature(t *testing.T) {
 	t.Parallel()
 	html := message(withBody("Grüße\n"), withAlternative("<p>ä</p>", "text/html"))
 	html.Attach("a.txt", []byte("a\n"), "")
@@ -22,8 +22,8 @@ func TestWithTrace(t *testing.T) {
 		"raw anew": finished("From: a@example.com\nSubject: s\n\n" + strings.Repeat("x", 2000)),
 	} {
 		plain, asText := rendered(t, m, false), rendered(t, m, true)
-		first := m.WithTrace([]byte("X-One: 1\r\n folded\r\n"))
-		both := first.WithTrace([]byte("X-Two: 2\r\n"))
+		first := m.WithSignature([]byte("X-One: 1\r\n folded\r\n"))
+		both := first.WithSignature([]byte("X-Two: 2\r\n"))
 		if got, want := rendered(t, both, false), "X-Two: 2\r\nX-One: 1\r\n folded\r\n"+plain; got != want {
 			t.Errorf("%s: got\n%s", name, got)
 		}
@@ -52,14 +52,14 @@ func rendered(t *testing.T, m *mailer.EmailMessage, asText bool) string {
 	return b.String()
 }
 
-// TestWithTrace_refused: nothing that is no header field gets into a message this way.
-func TestWithTrace_refused(t *testing.T) {
+// TestWithSignature_refused: nothing that is no header field gets into a message this way.
+func TestWithSignature_refused(t *testing.T) {
 	t.Parallel()
 	for _, fields := range []string{
 		"X: y", "X: y\n", "X: y\r\n\r\n", "X: y\r\n\r\nbody\r\n", "\r\n", " X: y\r\n", "X y\r\n", ": y\r\n", "X : y\r\n", "X: y\r\n \t\r\n", "X: a\rb\r\n", "X: a\nb\r\n",
 		"X: \x00\r\n", "X: ä\r\n", "X: " + strings.Repeat("y", 996) + "\r\n",
 	} {
-		m := message().WithTrace([]byte(fields))
+		m := message().WithSignature([]byte(fields))
 		var b bytes.Buffer
 		_, err := m.WriteTo(&b)
 		var header *mailer.BadHeaderError
