@@ -20,6 +20,8 @@ const (
 	backendVariable      = "EMAIL_BACKEND"
 	queueBackendVariable = "EMAIL_QUEUE_BACKEND"
 	namesVariable        = "EMAIL_MAILERS"
+	overrideVariable     = "EMAIL_OVERRIDE_RECIPIENTS"
+	allowedVariable      = "EMAIL_ALLOWED_RECIPIENTS"
 	userVariable         = "EMAIL_HOST_USER"
 	passwordVariable     = "EMAIL_HOST_PASSWORD" //nolint:gosec // the name of a variable
 )

@@ -75,6 +75,18 @@ func (s Settings) warnFiles(w *Problems) {
 	}
 }
 
+// warnRecipients warns of mail that does not go to its recipients: in production nobody wants that. Of a value that a mailer shares
+// the default mailer says it.
+func (s Settings) warnRecipients(w *Problems) {
+	own := func(variable string) bool { return s.Using == "" || s.sets(mailerVariable(s.Using, variable)) }
+	if len(s.Delivery.OverrideRecipients) > 0 && own(overrideVariable) {
+		w.add(s.Variable(overrideVariable), "no mail goes to its recipients: all of it goes to these addresses")
+	}
+	if !s.Delivery.AllowedRecipients.Everybody() && own(allowedVariable) {
+		w.add(s.Variable(allowedVariable), "only these get mail; whoever else a message is for becomes a dead letter")
+	}
+}
+
 // warnScheme warns of a URL that only a worker can have a use for, in a program that delivers itself.
 func (s Settings) warnScheme(w *Problems) {
 	if t := s.Delivery.URL.target; t != nil && t.unknown {

@@ -226,6 +226,7 @@ func (s *State) outcome(out tasks.Outcome) {
 
 // fail remembers a failure in the place of the oldest. s.mu is held.
 func (s *State) fail(f failure) {
+	f.out.Recipients = nil // there may be very many
 	if len(s.failures) < maxFailures {
 		s.failures = append(s.failures, f)
 		return
