@@ -92,6 +92,9 @@ func (m *Metrics) begin() {
 		m.worker.short.WithLabelValues(mailer)
 		m.worker.grown.WithLabelValues(mailer)
 		m.worker.carries.WithLabelValues(mailer)
+		for _, rule := range []string{"override", "allowed"} {
+			m.worker.rules.WithLabelValues(mailer, rule)
+		}
 		for _, queue := range m.queues {
 			for _, action := range actions() {
 				m.worker.messages.WithLabelValues(mailer, queue, label(action))

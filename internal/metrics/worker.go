@@ -30,6 +30,7 @@ type workerMetrics struct {
 	tagged         *prometheus.CounterVec
 	reloads        *prometheus.CounterVec
 	wrongFiles     *prometheus.GaugeVec
+	rules          *prometheus.GaugeVec
 }
 
 func newWorkerMetrics(b *book) workerMetrics {
@@ -83,6 +84,9 @@ func newWorkerMetrics(b *book) workerMetrics {
 				"There is none if the setting is empty.", "mailer", "tag", "outcome"),
 		reloads: b.counter("mailpouch_reloads_total",
 			"How often a worker has read the files of secrets again (SIGHUP), by whether it uses what they say: `used`, or `refused`, since no backend could be made of it.", "result"),
+		rules: b.gauge("mailpouch_mailer_recipients_rule",
+			"1 if a setting says who gets a mailer's mail, else 0: `override`, all of it goes to EMAIL_OVERRIDE_RECIPIENTS and none to its recipients; `allowed`, "+
+				"only EMAIL_ALLOWED_RECIPIENTS get any. In production it should be 0.", "mailer", "rule"),
 		wrongFiles: b.gauge("mailpouch_secret_files_wrong",
 			"Files of secrets that were wrong when they were read again, so that what they said before is still in use."),
 	}
@@ -104,6 +108,17 @@ func (m *Metrics) Observer() tasks.Observer {
 	return tasks.Observer{
 		Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Back: m.givenBack, Skew: m.skewed,
 		Connections: m.connections, Grown: m.grown, SessionLimit: m.sessionLimit, Swept: m.sweptUp, Foreign: m.putOff,
+	}
+}
+
+// Recipients notes the rules for who gets a mailer's mail, "" being the default one.
+func (m *Metrics) Recipients(mailer string, override, allowed bool) {
+	for rule, on := range map[string]bool{"override": override, "allowed": allowed} {
+		value := 0.0
+		if on {
+			value = 1
+		}
+		m.worker.rules.WithLabelValues(m.mailers.known(mailer, defaultMailer), rule).Set(value)
 	}
 }
 

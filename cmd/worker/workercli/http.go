@@ -31,6 +31,16 @@ func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerC
 	counted := metrics.New(metrics.Config{
 		Redis: client, Mailers: s.Mailers(), Queues: slices.Sorted(maps.Keys(s.Worker.Queues)), Tags: s.HTTP.MetricsTags, Version: cli.Version(),
 	})
+	for _, name := range append([]string{""}, s.Mailers()...) {
+		if named, err := s.Named(name); err == nil {
+			only := named.Delivery.AllowedRecipients
+			if only.Everybody() {
+				only = nil
+			}
+			state.Recipients(name, named.Delivery.OverrideRecipients, only)
+			counted.Recipients(name, len(named.Delivery.OverrideRecipients) > 0, len(only) > 0)
+		}
+	}
 	cfg.Version = cli.Version()
 	if s.HTTP.Addr != settings.HTTPOff {
 		cfg.Observers = append(cfg.Observers, state.Observer(), counted.Observer())
