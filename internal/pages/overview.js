@@ -70,6 +70,9 @@ function notices(s) {
   if (s.redis) {
     list.push(h("p", { class: "notice bad" }, h("strong", {}, "Redis does not answer. "), s.redis, ". The queues below are as they were last seen."));
   }
+  for (const line of s.secrets_wrong || []) {
+    list.push(h("p", { class: "notice" }, h("strong", {}, "A secret that was replaced cannot be used. "), line));
+  }
   for (const p of s.pauses || []) {
     const what = p.mailing ? `The mailing ${p.mailing}` : p.queue ? `The queue ${p.queue}${p.mailer ? " of mailer " + p.mailer : ""}` : `The mailer ${p.mailer}`;
     list.push(h("p", { class: "notice" }, h("strong", {}, `${what} is paused`), ` since ${span(since(p.at))}, by ${p.by}${p.reason ? ": " + p.reason : ""}. `,

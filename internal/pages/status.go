@@ -22,6 +22,7 @@ type status struct {
 	Worker   workerStatus    `json:"worker"`
 	Redis    string          `json:"redis,omitempty"`         // why it cannot be asked
 	Refuses  string          `json:"redis_refuses,omitempty"` // why it answers and takes no mail
+	Wrong    []string        `json:"secrets_wrong,omitempty"` // files of secrets, and what is wrong with them
 	Fleet    fleet           `json:"fleet"`                   // all workers; what follows, but the queues, is of this one
 	All      flow            `json:"all"`
 	Rate     float64         `json:"rate"` // mails/s
@@ -126,6 +127,9 @@ func (s *vitals) status(w http.ResponseWriter, r *http.Request) {
 	for _, p := range paused {
 		p.By, p.Reason = redact.Line(p.By), s.cfg.view().Text(p.Reason, maxReason)
 		reply.Pauses = append(reply.Pauses, p)
+	}
+	if wrong := s.wrong.Load(); wrong != nil {
+		reply.Wrong = *wrong
 	}
 	reply.Queues = addUp(queues, s.cfg.Queues, reply.Now, s.cfg.State)
 	if err != nil {
