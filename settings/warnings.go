@@ -29,7 +29,7 @@ func (s Settings) warnings(problems Problems, queues bool) []string {
 			w.add(most, "has no effect, since %s is set: connections keep that number", m.Variable(connectionsVariable))
 		}
 		if s.Delivery.Backend == queueName {
-			m.SMTP.checkFiles(&w, m.Variable)
+			m.checkFiles(&w)
 			// A program that queues its mail needs only the mailer's name.
 			if m.Using != "" && !s.find(m.Using).isNameOnly() {
 				m.checkHost(&w)
