@@ -273,4 +273,3 @@ func TestSigned_key(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
-

@@ -71,6 +71,7 @@ func TestLoad(t *testing.T) {
 		"EMAIL_HOST": "mx1.example.com, 2001:db8::1", "EMAIL_PORT": "465", "EMAIL_HOST_USER": "u",
 		"EMAIL_HOST_PASSWORD": "a: #b ", "EMAIL_USE_SSL": "1", "EMAIL_SSL_CERTFILE": pem, "EMAIL_SSL_KEYFILE": pem,
 		"EMAIL_SSL_CAFILE": pem, "EMAIL_SSL_SERVER_NAME": "relay", "EMAIL_ALLOW_INSECURE_AUTH": "true", "EMAIL_AUTH_MECHANISMS": "plain, LOGIN,plain",
+		"EMAIL_ALLOWED_RECIPIENTS": "example.com, .example.org", "EMAIL_OVERRIDE_RECIPIENTS": "qa@example.com",
 		"EMAIL_TEMPORARY_REPLIES": "550 5.1.90, 554 5.7.0 *too many* ,",
 		"EMAIL_TIMEOUT":           "2.5", "EMAIL_DATA_TIMEOUT": "11m", "EMAIL_PIPELINING": "OFF", "EMAIL_CHUNKING": "auto",
 		"EMAIL_CONNECTION_IDLE": "30s", "EMAIL_CONNECTION_MAX_MESSAGES": "7", "EMAIL_CONNECTION_MAX_BYTES": "8",
@@ -85,7 +86,10 @@ func TestLoad(t *testing.T) {
 	}
 	s, warnings := load(t, vars)
 	want := Settings{
-		Delivery: Delivery{Backend: "filebased", FilePath: "/var/mail", Mailers: Names{"marketing", "eu-west"}},
+		Delivery: Delivery{
+			Backend: "filebased", FilePath: "/var/mail", Mailers: Names{"marketing", "eu-west"},
+			AllowedRecipients: Allowed{"example.com", ".example.org"}, OverrideRecipients: Recipients{"qa@example.com"},
+		},
 		Message: Message{
 			DefaultFrom: "Shop <shop@example.com>", ServerEmail: "ops@example.com", SubjectPrefix: "[Shop] ",
 			Admins: Addresses{`"Doe, Ann" <ann@example.com>`, "root"}, Managers: Addresses{"bob@example.com"},
@@ -119,7 +123,7 @@ func TestLoad(t *testing.T) {
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", s, want)
 	}
-	if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "EMAIL_CONNECTIONS_MAX: has no effect") { // of what excludes each other
+	if len(warnings) != 3 || !strings.HasPrefix(warnings[2], "EMAIL_CONNECTIONS_MAX: has no effect") { // of what excludes each other; two say who gets the mail
 		t.Errorf("warnings: %q", warnings)
 	}
 	// A setting that is left out above would be one that no test has seen working.

@@ -34,9 +34,6 @@ type Config struct {
 	Mailers []string // names of the mailers beside the default one
 	Queues  []string // names of the queues, as producers know them: "default" if empty
 	Version string   // of the program
-
-	// Signs has, for each mailer whose messages are signed (DKIM), the keys that do it; "" is the default one.
-	Signs map[string][]string
 }
 
 // Metrics is what a process has counted. Its methods may be called from several goroutines.
@@ -61,7 +58,7 @@ func New(cfg Config) *Metrics {
 		mailers: append(names{defaultMailer}, cfg.Mailers...), queues: slices.Clone(cfg.Queues),
 		worker: newWorkerMetrics(b), smtp: newSMTPMetrics(b),
 	}
-	m.begin(cfg.Signs)
+	m.begin()
 	info := b.gauge("mailpouch_build_info", "Always 1; the labels say what is running.", "version", "goversion")
 	info.WithLabelValues(cmp.Or(cfg.Version, "unknown"), runtime.Version()).Set(1)
 	queues := newQueueCollector(b, cfg.Redis, cmp.Or(cfg.Timeout, 2*time.Second))
@@ -85,10 +82,7 @@ func (m *Metrics) Handler() http.Handler {
 
 // begin makes the expected series at zero. A series that began with its first event would
 // hide that event from rate() and increase().
-func (m *Metrics) begin(signs map[string][]string) {
-	for name, keys := range signs {
-		m.worker.signs.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(len(keys)))
-	}
+func (m *Metrics) begin() {
 	for _, mailer := range m.mailers {
 		m.worker.signs.WithLabelValues(mailer)
 		m.worker.unsigned.WithLabelValues(mailer)
@@ -96,6 +90,9 @@ func (m *Metrics) begin(signs map[string][]string) {
 		m.worker.short.WithLabelValues(mailer)
 		m.worker.grown.WithLabelValues(mailer)
 		m.worker.carries.WithLabelValues(mailer)
+		for _, rule := range []string{"override", "allowed"} {
+			m.worker.rules.WithLabelValues(mailer, rule)
+		}
 		for _, queue := range m.queues {
 			for _, action := range actions() {
 				m.worker.messages.WithLabelValues(mailer, queue, label(action))

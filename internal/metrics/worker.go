@@ -32,6 +32,7 @@ type workerMetrics struct {
 	swept, foreign *prometheus.CounterVec
 	reloads        *prometheus.CounterVec
 	wrongFiles     *prometheus.GaugeVec
+	rules          *prometheus.GaugeVec
 }
 
 func newWorkerMetrics(b *book) workerMetrics {
@@ -85,9 +86,17 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"How often a worker put a task off that is not its own: `type`, of another program; `version`, of a newer version of this one.", "why"),
 		reloads: b.counter("mailpouch_reloads_total",
 			"How often a worker has read the files of secrets again (SIGHUP), by whether it uses what they say: `used`, or `refused`, since no backend could be made of it.", "result"),
+		rules: b.gauge("mailpouch_mailer_recipients_rule",
+			"1 if a setting says who gets a mailer's mail, else 0: `override`, all of it goes to EMAIL_OVERRIDE_RECIPIENTS and none to its recipients; `allowed`, "+
+				"only EMAIL_ALLOWED_RECIPIENTS get any. In production it should be 0.", "mailer", "rule"),
 		wrongFiles: b.gauge("mailpouch_secret_files_wrong",
 			"Files of secrets that were wrong when they were read again, so that what they said before is still in use."),
 	}
+}
+
+// Signs notes how many keys sign a mailer's messages (DKIM), "" being the default one.
+func (m *Metrics) Signs(name string, keys int) {
+	m.worker.signs.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(keys))
 }
 
 // actions are all that a worker may do with a message.
@@ -106,6 +115,17 @@ func (m *Metrics) Observer() tasks.Observer {
 	return tasks.Observer{
 		Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Back: m.givenBack, Skew: m.skewed,
 		Connections: m.connections, Grown: m.grown, SessionLimit: m.sessionLimit, Swept: m.sweptUp, Foreign: m.putOff,
+	}
+}
+
+// Recipients notes the rules for who gets a mailer's mail, "" being the default one.
+func (m *Metrics) Recipients(mailer string, override, allowed bool) {
+	for rule, on := range map[string]bool{"override": override, "allowed": allowed} {
+		value := 0.0
+		if on {
+			value = 1
+		}
+		m.worker.rules.WithLabelValues(m.mailers.known(mailer, defaultMailer), rule).Set(value)
 	}
 }
 

@@ -46,6 +46,8 @@ type mailerState struct {
 	heldFirst time.Time // when it was last held without having taken a message since
 	lastError string
 	errorAt   time.Time
+	override  []string // who gets its mail in place of the recipients
+	only      []string // who alone may get its mail
 }
 
 // flow is what went through the worker, or through a part of it.
@@ -81,13 +83,20 @@ func NewState(names ...string) *State {
 	return s
 }
 
-// Signs tells which keys sign each mailer's messages (DKIM), "" being the default one.
-func (s *State) Signs(keys map[string][]string) {
+// Signs notes the keys that sign a mailer's messages (DKIM), "" being the default one.
+func (s *State) Signs(name string, keys []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for name, names := range keys {
-		s.mailer(name).signs = names
-	}
+	s.mailer(name).signs = keys
+}
+
+// Recipients notes the rules for who gets a mailer's mail, "" being the default one: EMAIL_OVERRIDE_RECIPIENTS and
+// EMAIL_ALLOWED_RECIPIENTS, each empty if there is no such rule.
+func (s *State) Recipients(name string, override, only []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.mailer(name)
+	m.override, m.only = override, only
 }
 
 // names are the named mailers.
