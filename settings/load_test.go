@@ -82,7 +82,7 @@ func TestLoad(t *testing.T) {
 		"EMAIL_MAX_AGE": "9h", "EMAIL_HISTORY": "24h", "EMAIL_HISTORY_SIZE": "5MB", "EMAIL_BATCH_TIMEOUT": "10m", "EMAIL_SHUTDOWN_TIMEOUT": "11m", "LOG_LEVEL": "WARNING",
 		"LOG_FORMAT": "json", "EMAIL_MAILERS": "marketing, eu-west", "EMAIL_MARKETING_HOST": "m", "EMAIL_EU_WEST_HOST": "e",
 		"EMAIL_HTTP_ADDR": "0.0.0.0:80", "EMAIL_HTTP_PASSWORD": "p", "EMAIL_HTTP_TOKEN": "t", "EMAIL_HTTP_HOSTS": "mail.example.com, ops",
-		"EMAIL_HTTP_SHOW_ADDRESSES": "true", "EMAIL_HTTP_ALLOW_WRITE": "true", "EMAIL_LOG_SHOW_ADDRESSES": "true",
+		"EMAIL_HTTP_SHOW_ADDRESSES": "true", "EMAIL_HTTP_ALLOW_WRITE": "true", "EMAIL_METRICS_TAGS": "news, invoice", "EMAIL_LOG_SHOW_ADDRESSES": "true",
 	}
 	s, warnings := load(t, vars)
 	want := Settings{
@@ -112,7 +112,7 @@ func TestLoad(t *testing.T) {
 		},
 		HTTP: HTTP{
 			Addr: "0.0.0.0:80", Password: NewSecret("p"), Token: NewSecret("t"), Hosts: Hosts{"mail.example.com", "ops"},
-			ShowAddresses: true, AllowWrite: true,
+			ShowAddresses: true, AllowWrite: true, MetricsTags: Tags{"news", "invoice"},
 		},
 		Log: Log{Level: "warn", Format: "json", ShowAddresses: true},
 	}

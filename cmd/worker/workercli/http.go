@@ -29,7 +29,7 @@ const defaultPorts = 10
 func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerConfig) (pages.Config, *metrics.Metrics) {
 	state := pages.NewState(s.Mailers()...)
 	counted := metrics.New(metrics.Config{
-		Redis: client, Mailers: s.Mailers(), Queues: slices.Sorted(maps.Keys(s.Worker.Queues)), Version: cli.Version(),
+		Redis: client, Mailers: s.Mailers(), Queues: slices.Sorted(maps.Keys(s.Worker.Queues)), Tags: s.HTTP.MetricsTags, Version: cli.Version(),
 	})
 	for _, name := range append([]string{""}, s.Mailers()...) {
 		if named, err := s.Named(name); err == nil {

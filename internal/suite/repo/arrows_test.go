@@ -70,6 +70,7 @@ var arrows = []struct {
 	{"settings", []string{"internal/dkimkey", "internal/hostname", "internal/name", "internal/replyrule"}, []string{"github.com/kelseyhightower/envconfig"}},
 	{"examples/contact", []string{root, "mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
 	{"examples/minimal", []string{root, "mailer"}, nil},
+	{"examples/newsletter", []string{root, "mailer"}, nil},
 	{"examples/webhook/worker", []string{"mailer", "settings", "backends", "cmd/worker/workercli", "examples/webhook"}, nil},
 	{"examples/webhook", []string{"mailer"}, nil},
 	{"examples/jsonapi/worker", []string{"mailer", "settings", "backends", "cmd/worker/workercli", "examples/jsonapi"}, nil},
