@@ -106,7 +106,7 @@ func unsignedWarnings(s settings.Settings) []string {
 		if err != nil {
 			continue // there is a warning already
 		}
-		_, domain, _ := cutLast(envelope.From, "@")
+		domain := envelope.From[strings.LastIndexByte(envelope.From, '@')+1:]
 		aligned := func(k settings.DKIMKey) bool { return dkim.Aligned(asciiDomain(k.Domain), strings.ToLower(domain)) }
 		if !slices.ContainsFunc(keys, aligned) {
 			warnings = append(warnings, fmt.Sprintf("%s: no key is for %s, so its mail is signed by %s, which does not count for DMARC",

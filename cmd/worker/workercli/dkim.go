@@ -176,8 +176,9 @@ func dkimKeys(s settings.Settings) ([]dkimKey, error) {
 
 // recordNames are the names of the records of the keys that sign a mailer's messages.
 func recordNames(s settings.Settings) []string {
-	var names []string
-	for _, k := range s.DKIM.Keys() {
+	keys := s.DKIM.Keys()
+	names := make([]string, 0, len(keys))
+	for _, k := range keys {
 		names = append(names, dkimkey.Name(k.Selector, asciiDomain(k.Domain)))
 	}
 	return names

@@ -193,7 +193,7 @@ func TestCheck_keys(t *testing.T) {
 			}
 		})
 	}
-	if err := os.Chmod(path, 0o644); err != nil { //nolint:gosec // that is what is warned of
+	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("EMAIL_DKIM_DOMAIN", "example.com")
