@@ -15,6 +15,7 @@ type Settings struct {
 	Delivery Delivery `group:"Delivery"`
 	Message  Message  `group:"Messages"`
 	SMTP     SMTP     `group:"SMTP"`
+	DKIM     DKIM     `group:"DKIM"`
 	Queue    Queue    `group:"Queue"`
 	Worker   Worker   `group:"Worker"`
 	HTTP     HTTP     `group:"Pages"`
@@ -84,6 +85,13 @@ type SMTP struct {
 	MaxMessages int           `envconfig:"EMAIL_CONNECTION_MAX_MESSAGES" mailer:"shared" default:"0" min:"0" desc:"messages after which a connection is replaced; 0 is no limit"`
 	MaxBytes    int           `envconfig:"EMAIL_CONNECTION_MAX_BYTES" mailer:"shared" default:"0" min:"0" desc:"bytes of messages after which a connection is replaced; 0 is no limit"`
 	MaxAge      time.Duration `envconfig:"EMAIL_CONNECTION_MAX_AGE" mailer:"shared" default:"0s" min:"0s" desc:"age at which a connection is replaced; 0s is no limit"`
+}
+
+// DKIM is what signs the messages that are sent.
+type DKIM struct {
+	Domains   List `envconfig:"EMAIL_DKIM_DOMAIN" mailer:"shared" desc:"domain that signs each message (DKIM), the one of its From: example.com. Several are separated by commas; a message is signed for the domain of its From, or else for the nearest one under the same registered domain, or else for the first. off signs nothing"`
+	Selectors List `envconfig:"EMAIL_DKIM_SELECTOR" mailer:"shared" desc:"name of the key in the DNS, where the public key is at SELECTOR._domainkey.DOMAIN: one for all of EMAIL_DKIM_DOMAIN, or one for each, in their order"`
+	KeyFiles  List `envconfig:"EMAIL_DKIM_KEY_FILE" mailer:"shared" desc:"PEM file of the private key, RSA with 2048 bits or more, or Ed25519: one for all of EMAIL_DKIM_DOMAIN, or one for each, in their order. One domain with several selectors and keys signs several times"`
 }
 
 // Queue is where and how messages wait for a worker. Producers and workers read it.

@@ -179,6 +179,7 @@ function mailer(m) {
     m.allowed && h("p", { class: "why" }, `The relay allows ${number(m.allowed)} of ${number(m.wanted)} connections at once.`),
     m.carries && h("p", { class: "why" }, m.carries === 1 ? "The relay takes one message over each connection."
       : `The relay takes ${number(m.carries)} messages over one connection, which is then replaced.`),
+    m.signs && h("p", { class: "why" }, "Signed (DKIM) by " + m.signs.join(", ") + "."),
     m.held_since ? h("p", { class: "why" }, m.held_why)
       : m.last_error && h("p", { class: "why" }, ago(m.error_at), ": ", m.last_error));
 }

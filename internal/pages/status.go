@@ -56,6 +56,7 @@ type mailerStatus struct {
 	Grown     int        `json:"grown,omitempty"`   // connections while there is mail, where that number changes by itself
 	Most      int        `json:"most,omitempty"`    // that these may become
 	Carries   int        `json:"carries,omitempty"` // messages that the relay takes over one connection, if that is known
+	Signs     []string   `json:"signs,omitempty"`   // keys that sign its messages (DKIM), as the DNS has them
 	LastBatch int        `json:"last_batch"`
 	MeanBatch float64    `json:"mean_batch"`
 	HeldSince *time.Time `json:"held_since,omitempty"`
@@ -178,7 +179,7 @@ func (s *State) snapshot(v redact.View) status {
 
 func (m *mailerState) status(name string, now time.Time, v redact.View) mailerStatus {
 	return mailerStatus{
-		Name: name, Flow: m.flow, Rate: m.rate(now), Open: m.open, Opened: m.opened, Allowed: m.allowed, Wanted: m.wanted, Grown: m.grown, Most: m.most, Carries: m.carries,
+		Name: name, Flow: m.flow, Rate: m.rate(now), Open: m.open, Opened: m.opened, Allowed: m.allowed, Wanted: m.wanted, Grown: m.grown, Most: m.most, Carries: m.carries, Signs: m.signs,
 		LastBatch: m.lastBatch, MeanBatch: float64(m.batched) / float64(max(m.batches, 1)),
 		HeldSince: notZero(m.heldSince), HeldWhy: v.Text(m.heldWhy, maxReason),
 		LastError: v.Text(m.lastError, maxReason), ErrorAt: notZero(m.errorAt), Override: entries(m.override, v), Only: entries(m.only, v),
