@@ -94,6 +94,10 @@ func (m *Metrics) begin() {
 		m.worker.short.WithLabelValues(mailer)
 		m.worker.grown.WithLabelValues(mailer)
 		m.worker.carries.WithLabelValues(mailer)
+		m.worker.rate.WithLabelValues(mailer)
+		m.worker.rateLimit.WithLabelValues(mailer)
+		m.worker.rateWaited.WithLabelValues(mailer)
+		m.worker.leased.WithLabelValues(mailer)
 		for _, rule := range []string{"override", "allowed"} {
 			m.worker.rules.WithLabelValues(mailer, rule)
 		}

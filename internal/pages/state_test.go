@@ -178,6 +178,22 @@ func TestState_carries(t *testing.T) {
 	}
 }
 
+// What all workers together may send is shown of the mailer that has it, with how much of it there is now.
+func TestState_limits(t *testing.T) {
+	t.Parallel()
+	s, _ := clocked("marketing")
+	s.Observer().Rate(tasks.RateState{Mailer: "marketing", Messages: "200/s", Connections: 10, PerSecond: 200, Factor: 1})
+	s.Observer().Rate(tasks.RateState{Mailer: "marketing", Messages: "200/s", Connections: 10, PerSecond: 200, Factor: .5})
+	s.Observer().Leased("marketing", 4, 10)
+	mailers := s.snapshot(redact.View{}).Mailers
+	if mailers[0].Limits != nil {
+		t.Errorf("the default mailer has %+v", mailers[0].Limits)
+	}
+	if got := mailers[1].Limits; got == nil || *got != (limits{Messages: "200/s", Connections: 10, Leased: 4, Factor: .5}) {
+		t.Errorf("marketing has %+v", got)
+	}
+}
+
 func TestState_held(t *testing.T) {
 	t.Parallel()
 	s, pass := clocked("marketing")

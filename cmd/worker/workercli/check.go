@@ -64,6 +64,7 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry, all
 	ready := redisErr == nil
 	if ready {
 		printWarnings(std.Out, queueWarnings(ctx, s))
+		printWarnings(std.Out, rateWarnings(ctx, s))
 	}
 	for _, name := range append([]string{""}, s.Mailers()...) {
 		var warnings []string
