@@ -109,6 +109,11 @@ func newWorkerMetrics(b *book) workerMetrics {
 	}
 }
 
+// Signs notes how many keys sign a mailer's messages (DKIM), "" being the default one.
+func (m *Metrics) Signs(name string, keys int) {
+	m.worker.signs.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(keys))
+}
+
 // actions are all that a worker may do with a message.
 func actions() []tasks.Action {
 	return []tasks.Action{

@@ -85,6 +85,13 @@ func NewState(names ...string) *State {
 	return s
 }
 
+// Signs notes the keys that sign a mailer's messages (DKIM), "" being the default one.
+func (s *State) Signs(name string, keys []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mailer(name).signs = keys
+}
+
 // Recipients notes the rules for who gets a mailer's mail, "" being the default one: EMAIL_OVERRIDE_RECIPIENTS and
 // EMAIL_ALLOWED_RECIPIENTS, each empty if there is no such rule.
 func (s *State) Recipients(name string, override, only []string) {
@@ -92,15 +99,6 @@ func (s *State) Recipients(name string, override, only []string) {
 	defer s.mu.Unlock()
 	m := s.mailer(name)
 	m.override, m.only = override, only
-}
-
-// Signs tells which keys sign each mailer's messages (DKIM), "" being the default one.
-func (s *State) Signs(keys map[string][]string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, names := range keys {
-		s.mailer(name).signs = names
-	}
 }
 
 // names are the named mailers.
@@ -240,7 +238,6 @@ func (s *State) outcome(out tasks.Outcome) {
 
 // fail remembers a failure in the place of the oldest. s.mu is held.
 func (s *State) fail(f failure) {
-	f.out.Recipients = nil // there may be very many
 	if len(s.failures) < maxFailures {
 		s.failures = append(s.failures, f)
 		return
