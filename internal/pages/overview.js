@@ -166,6 +166,18 @@ function flow(s) {
       fact("runs for", span(since(s.worker.started)))));
 }
 
+// limits says what all workers together may send to a mailer's relay.
+function limits(l) {
+  const parts = [
+    l.messages && l.messages,
+    l.recipients && `recipients ${l.recipients}`,
+    l.domains && `by domain ${l.domains}`,
+    l.connections && `${number(l.leased || 0)} of ${number(l.connections)} connections here`,
+  ].filter(Boolean);
+  const slower = l.factor < 1 ? ` The relay wants less: now ${number(Math.round(l.factor * 100))} % of that.` : "";
+  return `Limits of all workers: ${parts.join("; ")}.${slower}`;
+}
+
 function mailer(m) {
   const known = m.opened > 0 || m.flow.sent === 0;
   const chip = m.held_since ? ["held " + span(since(m.held_since)), "warn"] : m.rate > 0 ? ["delivering", ""] : ["ready", "idle"];
@@ -180,6 +192,7 @@ function mailer(m) {
     m.carries && h("p", { class: "why" }, m.carries === 1 ? "The relay takes one message over each connection."
       : `The relay takes ${number(m.carries)} messages over one connection, which is then replaced.`),
     m.signs && h("p", { class: "why" }, "Signed (DKIM) by " + m.signs.join(", ") + "."),
+    m.limits && h("p", { class: "why" }, limits(m.limits)),
     m.held_since ? h("p", { class: "why" }, m.held_why)
       : m.last_error && h("p", { class: "why" }, ago(m.error_at), ": ", m.last_error));
 }
