@@ -21,6 +21,7 @@ const (
 	queueBackendVariable = "EMAIL_QUEUE_BACKEND"
 	namesVariable        = "EMAIL_MAILERS"
 	userVariable         = "EMAIL_HOST_USER"
+	oauthVariable        = "EMAIL_OAUTH"
 	passwordVariable     = "EMAIL_HOST_PASSWORD" //nolint:gosec // the name of a variable
 )
 
@@ -285,6 +286,20 @@ func (s Settings) ownVariable(name string) string {
 		}
 	}
 	return own
+}
+
+// howTLS says how TLS is switched on.
+func (s Settings) howTLS() string {
+	if s.hasURL() {
+		return "begin the URL with smtp+starttls:// or smtps://"
+	}
+	return "set " + s.Variable("EMAIL_USE_TLS") + " or " + s.Variable("EMAIL_USE_SSL")
+}
+
+// hasURL reports whether a URL names the server.
+func (s Settings) hasURL() bool {
+	t := s.Delivery.URL.target
+	return t != nil && t.backend == "smtp"
 }
 
 // sets reports whether the environment has a value for a variable.

@@ -63,7 +63,7 @@ func (s Settings) check(problems *Problems) {
 		m.checkTimes(problems)
 		if s.Delivery.Backend != queueName {
 			m.checkHost(problems)
-			m.SMTP.checkFiles(problems, m.Variable)
+			m.checkUsed(problems)
 		}
 	}
 }
@@ -136,12 +136,19 @@ func (s Settings) checkSMTP(p *Problems) {
 	}
 }
 
+// checkUsed checks what a program has no use for that leaves its mail to a worker.
+func (s Settings) checkUsed(p *Problems) {
+	s.checkOAuth(p)
+	s.checkFiles(p)
+}
+
 // checkFiles reports the files of keys and certificates that cannot be read.
-func (c SMTP) checkFiles(p *Problems, variable func(string) string) {
+func (s Settings) checkFiles(p *Problems) {
 	for _, file := range []struct{ name, path string }{
-		{variable("EMAIL_SSL_CERTFILE"), c.CertFile},
-		{variable("EMAIL_SSL_KEYFILE"), c.KeyFile},
-		{variable("EMAIL_SSL_CAFILE"), c.CAFile},
+		{s.Variable("EMAIL_SSL_CERTFILE"), s.SMTP.CertFile},
+		{s.Variable("EMAIL_SSL_KEYFILE"), s.SMTP.KeyFile},
+		{s.Variable("EMAIL_SSL_CAFILE"), s.SMTP.CAFile},
+		{s.Variable("EMAIL_OAUTH_KEY_FILE"), s.OAuth.KeyFile},
 	} {
 		if file.path == "" || p.has(file.name) {
 			continue
