@@ -39,6 +39,9 @@ type Delivery struct {
 	FilePath string  `envconfig:"EMAIL_FILE_PATH" mailer:"own" desc:"directory of the filebased backend; created if it is missing"`
 	URL      MailURL `envconfig:"EMAIL_URL" mailer:"own" desc:"backend, server, login and TLS in one: smtp://user:password@host:port, smtp+starttls:// (port 587), smtps:// (465), filebased:///path, console:, locmem: or dummy:; it takes the place of the settings for these. EMAIL_BACKEND and EMAIL_QUEUE_BACKEND, if they are set, still choose the backend"`
 	Mailers  Names   `envconfig:"EMAIL_MAILERS" desc:"names of the mailers beside the default one, such as marketing,alerts; see Named mailers below"`
+
+	AllowedRecipients  Allowed    `envconfig:"EMAIL_ALLOWED_RECIPIENTS" mailer:"shared" desc:"who may get mail from here, for a program that is tried out: addresses and domains, such as ann@example.com, example.com, and .example.com for the domains below it too; * is everybody. Whoever else a message is for becomes a dead letter. The worker's own setting counts. Everybody if empty"`
+	OverrideRecipients Recipients `envconfig:"EMAIL_OVERRIDE_RECIPIENTS" mailer:"shared" desc:"who gets all mail in place of its recipients, for staging: addresses, such as qa@example.com, Ann <ann@example.com>. Each message has its own recipients, blind copies too, in X-Original-To fields. The worker's own setting counts"`
 }
 
 // Message is what a message gets that its author left out.
