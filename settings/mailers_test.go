@@ -23,7 +23,7 @@ func others(t *testing.T) map[string]string {
 	return map[string]string{
 		"BACKEND": "filebased", "FILE_PATH": "/var/mail", "HOST": "mx1,mx2", "PORT": "465", "HOST_USER": "u", "HOST_PASSWORD": "pw",
 		"USE_SSL": "true", "SSL_CERTFILE": pem, "SSL_KEYFILE": pem, "SSL_CAFILE": pem, "SSL_SERVER_NAME": "relay",
-		"ALLOW_INSECURE_AUTH": "true", "AUTH_MECHANISMS": "LOGIN", "TEMPORARY_REPLIES": "550 5.1.90", "TIMEOUT": "2", "DATA_TIMEOUT": "11m", "PIPELINING": "OFF", "CHUNKING": "auto",
+		"ALLOW_INSECURE_AUTH": "true", "AUTH_MECHANISMS": "LOGIN", "TEMPORARY_REPLIES": "550 5.1.90", "ALLOWED_RECIPIENTS": ".example.com", "OVERRIDE_RECIPIENTS": "qa@example.com", "TIMEOUT": "2", "DATA_TIMEOUT": "11m", "PIPELINING": "OFF", "CHUNKING": "auto",
 		"CONNECTION_IDLE": "30s", "CONNECTION_MAX_MESSAGES": "7", "CONNECTION_MAX_BYTES": "8", "CONNECTION_MAX_AGE": "9m", "CONNECTIONS": "5", "CONNECTIONS_MAX": "15",
 	}
 }
@@ -64,7 +64,8 @@ func TestNamed_Own(t *testing.T) {
 	}
 	vars["EMAIL_B_HOST"] = "b"
 	s, warnings := load(t, vars)
-	if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "EMAIL_EU_WEST_CONNECTIONS_MAX: has no effect, since EMAIL_EU_WEST_CONNECTIONS is set") {
+	if len(warnings) != 3 || !strings.HasPrefix(warnings[0], "EMAIL_EU_WEST_OVERRIDE_RECIPIENTS: ") || !strings.HasPrefix(warnings[1], "EMAIL_EU_WEST_ALLOWED_RECIPIENTS: ") ||
+		!strings.HasPrefix(warnings[2], "EMAIL_EU_WEST_CONNECTIONS_MAX: has no effect, since EMAIL_EU_WEST_CONNECTIONS is set") {
 		t.Errorf("warnings: %q", warnings)
 	}
 	unset := values(Default())

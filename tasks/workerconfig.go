@@ -85,6 +85,9 @@ type WorkerConfig struct {
 	turnPatience time.Duration // how long a message may take until idle connections get those behind it: 1 s if zero
 	openPatience time.Duration // how long the only connection may take to open until messages go back: 2 s if zero
 
+	// BeforeSend are hooks that may change, redirect or stop each message right before it is sent, in this order.
+	BeforeSend []BeforeSend
+
 	Observers []Observer
 	Tracer    Tracer // no traces if nil
 

@@ -47,6 +47,8 @@ type mailerState struct {
 	lastError string
 	errorAt   time.Time
 	token     tokenState
+	override  []string // who gets its mail in place of the recipients
+	only      []string // who alone may get its mail
 }
 
 // tokenState is what is known of the OAuth 2 token that a mailer logs in with.
@@ -87,6 +89,15 @@ func NewState(names ...string) *State {
 		s.mailers[name] = new(mailerState)
 	}
 	return s
+}
+
+// Recipients notes the rules for who gets a mailer's mail, "" being the default one: EMAIL_OVERRIDE_RECIPIENTS and
+// EMAIL_ALLOWED_RECIPIENTS, each empty if there is no such rule.
+func (s *State) Recipients(name string, override, only []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.mailer(name)
+	m.override, m.only = override, only
 }
 
 // names are the named mailers.

@@ -64,6 +64,8 @@ type mailerStatus struct {
 	HeldWhy   string     `json:"held_why,omitempty"`
 	LastError string     `json:"last_error,omitempty"`
 	ErrorAt   *time.Time `json:"error_at,omitempty"`
+	Override  []string   `json:"override,omitempty"` // who gets all its mail in place of the recipients
+	Only      []string   `json:"only,omitempty"`     // who alone may get its mail
 }
 
 // queueStatus is one queue as producers know it: the sum of those of asynq's that it is.
@@ -179,8 +181,16 @@ func (m *mailerState) status(name string, now time.Time, v redact.View) mailerSt
 		TokenAt: notZero(m.token.at), TokenEnd: notZero(m.token.end), TokenWhy: v.Text(m.token.why, maxReason),
 		LastBatch: m.lastBatch, MeanBatch: float64(m.batched) / float64(max(m.batches, 1)),
 		HeldSince: notZero(m.heldSince), HeldWhy: v.Text(m.heldWhy, maxReason),
-		LastError: v.Text(m.lastError, maxReason), ErrorAt: notZero(m.errorAt),
+		LastError: v.Text(m.lastError, maxReason), ErrorAt: notZero(m.errorAt), Override: entries(m.override, v), Only: entries(m.only, v),
 	}
+}
+
+// entries are those of a setting, with masked addresses.
+func entries(list []string, v redact.View) (out []string) {
+	for _, entry := range list {
+		out = append(out, v.Text(entry, maxSubject))
+	}
+	return out
 }
 
 func (f failure) status(v redact.View) failureStatus {
