@@ -9,6 +9,9 @@ import (
 	"github.com/mailpouch/mailpouch/settings"
 )
 
+// replyBadToken is what a relay says to a token that it does not take (RFC 4954, 6).
+const replyBadToken = 535
+
 // tryToken asks for a token, if the backend logs in with one: what the provider says comes before what the relay says.
 func tryToken(ctx context.Context, backend mailer.Backend) error {
 	source := sourceOf(backend)
@@ -23,7 +26,7 @@ func tryToken(ctx context.Context, backend mailer.Backend) error {
 // known. Microsoft's texts are those of learn.microsoft.com: Enable or disable SMTP AUTH in Exchange Online.
 func tokenHint(s settings.Settings, err error) string {
 	var refused *mailer.SendError
-	if !s.OAuth.On() || !errors.As(err, &refused) || refused.Step != mailer.StepAuth || refused.Code != replyBadLogin {
+	if !s.OAuth.On() || !errors.As(err, &refused) || refused.Step != mailer.StepAuth || refused.Code != replyBadToken {
 		return ""
 	}
 	user := s.Variable("EMAIL_HOST_USER")
