@@ -20,6 +20,8 @@ const (
 	backendVariable      = "EMAIL_BACKEND"
 	queueBackendVariable = "EMAIL_QUEUE_BACKEND"
 	namesVariable        = "EMAIL_MAILERS"
+	overrideVariable     = "EMAIL_OVERRIDE_RECIPIENTS"
+	allowedVariable      = "EMAIL_ALLOWED_RECIPIENTS"
 	userVariable         = "EMAIL_HOST_USER"
 	oauthVariable        = "EMAIL_OAUTH"
 	passwordVariable     = "EMAIL_HOST_PASSWORD" //nolint:gosec // the name of a variable
@@ -167,7 +169,7 @@ func (f field) lineEnd(set bool) error {
 // isList reports whether the field has entries with white space allowed around them.
 func (f field) isList() bool {
 	switch f.value.Interface().(type) {
-	case Hosts, Addresses, Queues, Names, Mechanisms, Recipients, Allowed, Tags:
+	case Hosts, Addresses, Queues, Names, Mechanisms, Recipients, Allowed, List, Tags:
 		return true
 	}
 	return false

@@ -61,7 +61,9 @@ func TestLoad(t *testing.T) {
 	if err := os.WriteFile(pem, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	key := ed25519File(t)
 	vars := map[string]string{
+		"EMAIL_DKIM_DOMAIN": "example.com, example.org", "EMAIL_DKIM_SELECTOR": "mail", "EMAIL_DKIM_KEY_FILE": key,
 		"EMAIL_BACKEND": "django.core.mail.backends.filebased.EmailBackend", "EMAIL_FILE_PATH": "/var/mail",
 		"DEFAULT_FROM_EMAIL": "Shop <shop@example.com>", "SERVER_EMAIL": "ops@example.com",
 		"EMAIL_SUBJECT_PREFIX": "[Shop] ", "ADMINS": `"Doe, Ann" <ann@example.com>, root,`, "MANAGERS": "bob@example.com",
@@ -102,6 +104,7 @@ func TestLoad(t *testing.T) {
 			IdleTimeout: 30 * time.Second, MaxMessages: 7, MaxBytes: 8, MaxAge: 9 * time.Minute,
 		},
 		OAuth: OAuth{Provider: "off"},
+		DKIM:  DKIM{Domains: List{"example.com", "example.org"}, Selectors: List{"mail"}, KeyFiles: List{key}},
 		Queue: Queue{Name: "bulk", MaxRetry: 0, TaskTimeout: time.Hour, BulkSize: 50, Shards: 4, IdempotencyWindow: 2 * time.Hour, AttachmentThreshold: 1 << 20},
 		Worker: Worker{
 			Backend: "dummy", Queues: Queues{"bulk": 1, "news": 2}, Connections: 5, ConnectionsMax: 15, BatchSize: 6, Memory: 1e9,

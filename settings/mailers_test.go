@@ -25,6 +25,7 @@ func others(t *testing.T) map[string]string {
 		"USE_SSL": "true", "SSL_CERTFILE": pem, "SSL_KEYFILE": pem, "SSL_CAFILE": pem, "SSL_SERVER_NAME": "relay",
 		"ALLOW_INSECURE_AUTH": "true", "AUTH_MECHANISMS": "LOGIN", "TEMPORARY_REPLIES": "550 5.1.90", "ALLOWED_RECIPIENTS": ".example.com", "OVERRIDE_RECIPIENTS": "qa@example.com", "TIMEOUT": "2", "DATA_TIMEOUT": "11m", "PIPELINING": "OFF", "CHUNKING": "auto",
 		"CONNECTION_IDLE": "30s", "CONNECTION_MAX_MESSAGES": "7", "CONNECTION_MAX_BYTES": "8", "CONNECTION_MAX_AGE": "9m", "CONNECTIONS": "5", "CONNECTIONS_MAX": "15",
+		"DKIM_DOMAIN": "example.com", "DKIM_SELECTOR": "one", "DKIM_KEY_FILE": ed25519File(t),
 	}
 }
 

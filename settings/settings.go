@@ -16,6 +16,7 @@ type Settings struct {
 	Message  Message  `group:"Messages"`
 	SMTP     SMTP     `group:"SMTP"`
 	OAuth    OAuth    `group:"OAuth 2"`
+	DKIM     DKIM     `group:"DKIM"`
 	Queue    Queue    `group:"Queue"`
 	Worker   Worker   `group:"Worker"`
 	HTTP     HTTP     `group:"Pages"`
@@ -98,6 +99,13 @@ type OAuth struct {
 	TokenURL         string `envconfig:"EMAIL_OAUTH_TOKEN_URL" mailer:"own" desc:"the provider's token endpoint; only a custom one needs it"`
 	DeviceURL        string `envconfig:"EMAIL_OAUTH_DEVICE_URL" mailer:"own" desc:"the provider's endpoint for device codes, for worker oauth login; only a custom one needs it"`
 	Scope            string `envconfig:"EMAIL_OAUTH_SCOPE" mailer:"own" desc:"what to ask the provider for, separated by blanks; empty is what sending mail takes at Microsoft and Google"`
+}
+
+// DKIM is what signs the messages that are sent.
+type DKIM struct {
+	Domains   List `envconfig:"EMAIL_DKIM_DOMAIN" mailer:"shared" desc:"domain that signs each message (DKIM), the one of its From: example.com. Several are separated by commas; a message is signed for the domain of its From, or else for the nearest one under the same registered domain, or else for the first. off signs nothing"`
+	Selectors List `envconfig:"EMAIL_DKIM_SELECTOR" mailer:"shared" desc:"name of the key in the DNS, where the public key is at SELECTOR._domainkey.DOMAIN: one for all of EMAIL_DKIM_DOMAIN, or one for each, in their order"`
+	KeyFiles  List `envconfig:"EMAIL_DKIM_KEY_FILE" mailer:"shared" desc:"PEM file of the private key, RSA with 2048 bits or more, or Ed25519: one for all of EMAIL_DKIM_DOMAIN, or one for each, in their order. One domain with several selectors and keys signs several times"`
 }
 
 // Queue is where and how messages wait for a worker. Producers and workers read it.

@@ -94,6 +94,25 @@ func (m *Mechanisms) UnmarshalText(text []byte) error {
 // String writes the names separated by commas.
 func (m Mechanisms) String() string { return strings.Join(m, ",") }
 
+// List is a list of names or files.
+type List []string
+
+// UnmarshalText reads entries separated by commas, with blanks around them allowed.
+func (l *List) UnmarshalText(text []byte) error {
+	var all List
+	for entry := range strings.SplitSeq(string(text), ",") {
+		if entry = strings.TrimSpace(entry); entry == "" {
+			return errors.New("has an empty entry: put one comma between two entries, and none at the end")
+		}
+		all = append(all, entry)
+	}
+	*l = all
+	return nil
+}
+
+// String writes the entries separated by commas.
+func (l List) String() string { return strings.Join(l, ",") }
+
 // Replies are rules for replies of a mail server.
 type Replies []string
 

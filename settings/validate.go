@@ -60,10 +60,11 @@ func (s Settings) check(problems *Problems) {
 		m.checkOwn(problems)
 		m.checkDelivery(problems)
 		m.checkSMTP(problems)
+		m.checkDKIM(problems)
 		m.checkTimes(problems)
 		if s.Delivery.Backend != queueName {
 			m.checkHost(problems)
-			m.checkUsed(problems)
+			m.checkFiles(problems)
 		}
 	}
 }
@@ -136,14 +137,11 @@ func (s Settings) checkSMTP(p *Problems) {
 	}
 }
 
-// checkUsed checks what a program has no use for that leaves its mail to a worker.
-func (s Settings) checkUsed(p *Problems) {
-	s.checkOAuth(p)
-	s.checkFiles(p)
-}
-
-// checkFiles reports the files of keys and certificates that cannot be read.
+// checkFiles reports what is wrong with what a program does not use that leaves its mail to a worker: the files of keys and certificates
+// that cannot be read, and the login with a token.
 func (s Settings) checkFiles(p *Problems) {
+	s.checkOAuth(p)
+	s.checkDKIMKeys(p)
 	for _, file := range []struct{ name, path string }{
 		{s.Variable("EMAIL_SSL_CERTFILE"), s.SMTP.CertFile},
 		{s.Variable("EMAIL_SSL_KEYFILE"), s.SMTP.KeyFile},

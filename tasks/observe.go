@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,7 +12,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/redact"
-	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -201,19 +199,9 @@ type Outcome struct {
 	Waited time.Duration // from the time when it was due until this worker took it
 	Took   time.Duration // from then until now
 
-	payload *wire.Payload
-}
-
-// Recipients are who the try was for, as they were written: all of the message's, or those that were left of them. They are nil if the
-// task could not be read.
-func (o Outcome) Recipients() []string {
-	switch {
-	case o.payload == nil:
-		return nil
-	case len(o.payload.Recipients) > 0:
-		return slices.Clone(o.payload.Recipients)
-	}
-	return o.payload.Message.Recipients()
+	// Recipients are who the try was for, as they were written: all of the message's, or those that were left of them. They are nil
+	// if the task could not be read.
+	Recipients []string
 }
 
 // action is what observers hear of an outcome.
@@ -278,10 +266,10 @@ func (r reporter) logOutcome(o Outcome) {
 		return e
 	}
 	about(line).Int("try", o.Try)
-	if recipients := o.Recipients(); recipients != nil {
-		line.Strs("to", r.view.Mailboxes(recipients))
-		if len(recipients) > redact.MaxMailboxes {
-			line.Int("recipients", len(recipients))
+	if o.Recipients != nil {
+		line.Strs("to", r.view.Mailboxes(o.Recipients))
+		if len(o.Recipients) > redact.MaxMailboxes {
+			line.Int("recipients", len(o.Recipients))
 		}
 	}
 	if o.Sender != 0 {
@@ -374,9 +362,12 @@ func (t *taskMessage) report(o outcome) Outcome {
 	out := Outcome{
 		Action: o.action(), TaskID: t.id, Queue: t.name.Queue, Shard: t.name.Shard, Mailer: t.name.Mailer, Try: t.retried + 1, Sender: o.sender, Conn: o.result.Connection,
 		Reply: o.result.Reply, Refused: o.result.Refused, Err: o.verdict.Reason, RetryIn: o.verdict.Delay,
-		Took: time.Since(t.started), payload: t.payload,
+		Took: time.Since(t.started),
 	}
 	if p := t.payload; p != nil {
+		if out.Recipients = p.Recipients; len(out.Recipients) == 0 {
+			out.Recipients = p.Message.Recipients()
+		}
 		out.MessageID, out.Try, out.Waited = p.Message.MessageID, t.tries()+1, max(t.started.Sub(p.DueAt), 0)
 		out.Tags, out.Mailing = p.Tags, p.Mailing
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/mailpouch/mailpouch/backends/dkim"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -26,6 +27,8 @@ type workerMetrics struct {
 	carries        *prometheus.GaugeVec
 	skew           *prometheus.GaugeVec
 	holds          *prometheus.CounterVec
+	signs          *prometheus.GaugeVec
+	unsigned       *prometheus.CounterVec
 	swept, foreign *prometheus.CounterVec
 	tagged         *prometheus.CounterVec
 	reloads        *prometheus.CounterVec
@@ -74,6 +77,9 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"Messages that a mailer's relay takes over one connection, as this worker has learned; 0 if it knows of no such limit.", "mailer"),
 		holds: b.counter("mailpouch_mailer_holds_total",
 			"How often a worker began to hold a mailer, by the step that failed and the reply code.", "mailer", "step", "code"),
+		signs: b.gauge("mailpouch_dkim_keys", "Keys that the settings have to sign a mailer's messages with (DKIM); 0: they are not signed.", "mailer"),
+		unsigned: b.counter("mailpouch_dkim_failures_total",
+			"Tries that failed because a key could not sign the message (DKIM). Nothing of it was sent.", "mailer"),
 		swept: b.counter("mailpouch_swept_total",
 			"Tasks of which dead letters were made where they waited in Redis: `expired`, their time was up; `lost`, they were in no list of their queue.",
 			"mailer", "queue", "why"),
@@ -167,6 +173,9 @@ func (m *Metrics) outcome(o tasks.Outcome) {
 	refused := o.Refused
 	if o.Err != nil {
 		w.failures.WithLabelValues(name, class(o.Err), code(o.Err)).Inc()
+		if key := (*dkim.Error)(nil); errors.As(o.Err, &key) {
+			w.unsigned.WithLabelValues(name).Inc()
+		}
 		var failure *mailer.SendError
 		if errors.As(o.Err, &failure) {
 			refused = append(slices.Clone(refused), failure.Refused...)

@@ -70,6 +70,9 @@ function notices(s) {
   if (s.redis) {
     list.push(h("p", { class: "notice bad" }, h("strong", {}, "Redis does not answer. "), s.redis, ". The queues below are as they were last seen."));
   }
+  for (const line of s.secrets_wrong || []) {
+    list.push(h("p", { class: "notice" }, h("strong", {}, "A secret that was replaced cannot be used. "), line));
+  }
   for (const p of s.pauses || []) {
     const what = p.mailing ? `The mailing ${p.mailing}` : p.queue ? `The queue ${p.queue}${p.mailer ? " of mailer " + p.mailer : ""}` : `The mailer ${p.mailer}`;
     list.push(h("p", { class: "notice" }, h("strong", {}, `${what} is paused`), ` since ${span(since(p.at))}, by ${p.by}${p.reason ? ": " + p.reason : ""}. `,
@@ -185,6 +188,7 @@ function mailer(m) {
     m.carries && h("p", { class: "why" }, m.carries === 1 ? "The relay takes one message over each connection."
       : `The relay takes ${number(m.carries)} messages over one connection, which is then replaced.`),
     token(m),
+    m.signs && h("p", { class: "why" }, "Signed (DKIM) by " + m.signs.join(", ") + "."),
     m.held_since ? h("p", { class: "why" }, m.held_why)
       : m.last_error && h("p", { class: "why" }, ago(m.error_at), ": ", m.last_error));
 }

@@ -31,13 +31,14 @@ type State struct {
 // mailerState is what is known of one mailer's relay.
 type mailerState struct {
 	flow
-	open      int // connections
-	opened    int // since the start
-	allowed   int // by the relay, if those are fewer than wanted; else 0
-	wanted    int // with allowed
-	grown     int // connections while there is mail, if that number changes by itself; else 0
-	most      int // that these may become
-	carries   int // messages that the relay takes over one connection; 0: no limit is known
+	open      int      // connections
+	opened    int      // since the start
+	allowed   int      // by the relay, if those are fewer than wanted; else 0
+	wanted    int      // with allowed
+	grown     int      // connections while there is mail, if that number changes by itself; else 0
+	most      int      // that these may become
+	signs     []string // keys that sign its messages (DKIM)
+	carries   int      // messages that the relay takes over one connection; 0: no limit is known
 	lastBatch int
 	batches   int
 	batched   int       // messages in them
@@ -98,6 +99,15 @@ func (s *State) Recipients(name string, override, only []string) {
 	defer s.mu.Unlock()
 	m := s.mailer(name)
 	m.override, m.only = override, only
+}
+
+// Signs tells which keys sign each mailer's messages (DKIM), "" being the default one.
+func (s *State) Signs(keys map[string][]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, names := range keys {
+		s.mailer(name).signs = names
+	}
 }
 
 // names are the named mailers.
@@ -243,6 +253,7 @@ func (s *State) outcome(out tasks.Outcome) {
 
 // fail remembers a failure in the place of the oldest. s.mu is held.
 func (s *State) fail(f failure) {
+	f.out.Recipients = nil // there may be very many
 	if len(s.failures) < maxFailures {
 		s.failures = append(s.failures, f)
 		return

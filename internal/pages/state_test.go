@@ -154,6 +154,18 @@ func TestState_grows(t *testing.T) {
 	}
 }
 
+// TestState_signs: the page says of each mailer which keys sign its messages.
+func TestState_signs(t *testing.T) {
+	s := NewState("marketing", "plain")
+	want := []string{"one._domainkey.example.com", "two._domainkey.example.com"}
+	s.Signs(map[string][]string{"marketing": want})
+	for _, m := range s.snapshot(redact.View{}).Mailers {
+		if signed := m.Name == "marketing"; signed != slices.Equal(m.Signs, want) || !signed && m.Signs != nil {
+			t.Errorf("mailer %q is signed by %q", m.Name, m.Signs)
+		}
+	}
+}
+
 func TestState_carries(t *testing.T) {
 	t.Parallel()
 	s, _ := clocked("marketing")

@@ -22,6 +22,7 @@ type status struct {
 	Worker   workerStatus    `json:"worker"`
 	Redis    string          `json:"redis,omitempty"`         // why it cannot be asked
 	Refuses  string          `json:"redis_refuses,omitempty"` // why it answers and takes no mail
+	Wrong    []string        `json:"secrets_wrong,omitempty"` // files of secrets, and what is wrong with them
 	Fleet    fleet           `json:"fleet"`                   // all workers; what follows, but the queues, is of this one
 	All      flow            `json:"all"`
 	Rate     float64         `json:"rate"` // mails/s
@@ -58,6 +59,7 @@ type mailerStatus struct {
 	TokenAt   *time.Time `json:"token_at,omitempty"`    // the last attempt to get an OAuth 2 token, where the mailer logs in with one
 	TokenEnd  *time.Time `json:"token_end,omitempty"`   // of the token that there is
 	TokenWhy  string     `json:"token_error,omitempty"` // why the last attempt has failed
+	Signs     []string   `json:"signs,omitempty"`       // keys that sign its messages (DKIM), as the DNS has them
 	LastBatch int        `json:"last_batch"`
 	MeanBatch float64    `json:"mean_batch"`
 	HeldSince *time.Time `json:"held_since,omitempty"`
@@ -129,6 +131,9 @@ func (s *vitals) status(w http.ResponseWriter, r *http.Request) {
 		p.By, p.Reason = redact.Line(p.By), s.cfg.view().Text(p.Reason, maxReason)
 		reply.Pauses = append(reply.Pauses, p)
 	}
+	if wrong := s.wrong.Load(); wrong != nil {
+		reply.Wrong = *wrong
+	}
 	reply.Queues = addUp(queues, s.cfg.Queues, reply.Now, s.cfg.State)
 	if err != nil {
 		reply.Redis = s.cfg.view().Text(err.Error(), maxReason)
@@ -177,7 +182,7 @@ func (s *State) snapshot(v redact.View) status {
 
 func (m *mailerState) status(name string, now time.Time, v redact.View) mailerStatus {
 	return mailerStatus{
-		Name: name, Flow: m.flow, Rate: m.rate(now), Open: m.open, Opened: m.opened, Allowed: m.allowed, Wanted: m.wanted, Grown: m.grown, Most: m.most, Carries: m.carries,
+		Name: name, Flow: m.flow, Rate: m.rate(now), Open: m.open, Opened: m.opened, Allowed: m.allowed, Wanted: m.wanted, Grown: m.grown, Most: m.most, Carries: m.carries, Signs: m.signs,
 		TokenAt: notZero(m.token.at), TokenEnd: notZero(m.token.end), TokenWhy: v.Text(m.token.why, maxReason),
 		LastBatch: m.lastBatch, MeanBatch: float64(m.batched) / float64(max(m.batches, 1)),
 		HeldSince: notZero(m.heldSince), HeldWhy: v.Text(m.heldWhy, maxReason),

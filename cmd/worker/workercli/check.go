@@ -32,7 +32,8 @@ func checkCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
 Then try Redis and the mail server, and say in one line each what is wrong, and which
 setting to change. The mail server is asked whether it takes mail from
 DEFAULT_FROM_EMAIL and SERVER_EMAIL, and is sent none; what it thinks of a recipient
-shows "enqueue test". With EMAIL_OAUTH a token is asked for first.`,
+shows "enqueue test". If mail is signed (DKIM), the DNS is asked for the keys' records.
+With EMAIL_OAUTH a token is asked for before the login.`,
 		Example: `  worker check
   worker check --all
   EMAIL_HOST=smtp.example.com EMAIL_PORT=587 EMAIL_USE_TLS=true worker check`,
@@ -74,6 +75,7 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry, all
 		ready = report(std.Out, strings.TrimSpace("Backend "+name), backendAddress(named), err) == nil && ready
 		printWarnings(std.Out, warnings)
 	}
+	ready = checkDKIM(ctx, std.Out, net.DefaultResolver, s) && ready
 	if !ready {
 		return cli.Exit(cli.ExitUnavailable, errors.New("not ready to work"))
 	}

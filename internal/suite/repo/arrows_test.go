@@ -28,8 +28,9 @@ var arrows = []struct {
 	{"backends/smtp/internal/auth", nil, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
 	{"backends/smtp/oauth", nil, []string{"golang.org/x/oauth2"}}, // it knows no SMTP
 	{"backends/smtp", []string{"mailer", "internal/hostname", "internal/replyrule", "internal/tlsprobe", "backends/smtp/internal/"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
+	{"backends/dkim", []string{"mailer", "internal/dkimkey", "internal/hostname"}, []string{"golang.org/x/net/"}},
 	{"backends/", []string{"mailer", "internal/"}, nil},
-	{"backends", []string{"settings", "mailer", "backends/", "internal/hostname", "internal/outgoing"}, []string{"golang.org/x/"}},
+	{"backends", []string{"settings", "mailer", "backends/", "internal/dkimkey", "internal/hostname", "internal/outgoing"}, []string{"golang.org/x/"}},
 	{module, []string{"mailer", "settings", "backends", "tasks"}, []string{"github.com/redis/go-redis/v9"}}, // the root
 	{"tasks/queuetest", []string{"mailer", "internal/deliverypolicy", "internal/handover", "internal/redact", "internal/wire"}, nil},
 	{"tasks/internal/lookup", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/history", "internal/pauses", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
@@ -54,6 +55,7 @@ var arrows = []struct {
 	{"internal/queuestats", []string{"internal/asynqbatch", "internal/presence", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
 	{"internal/sweep", []string{"internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/redact", []string{"mailer"}, nil},
+	{"internal/dkimkey", nil, nil},
 	{"internal/hostname", nil, nil},
 	{"internal/name", nil, nil},
 	{"internal/deliverypolicy", []string{"mailer"}, nil},
@@ -65,8 +67,8 @@ var arrows = []struct {
 	{"internal/wire", []string{"mailer", "internal/name"}, []string{"github.com/klauspost/compress/zstd"}},
 	{"internal/pages", []string{"mailer", "settings", "backends/smtp", "tasks", "internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/ownhost", "internal/presence", "internal/queuestats", "internal/wire"},
 		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
-	{"internal/metrics", []string{"mailer", "backends/smtp", "tasks", "internal/pauses", "internal/queuestats", "internal/redisconn"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
-	{"settings", []string{"internal/hostname", "internal/name", "internal/replyrule"}, []string{"github.com/kelseyhightower/envconfig"}},
+	{"internal/metrics", []string{"mailer", "backends/dkim", "backends/smtp", "tasks", "internal/pauses", "internal/queuestats", "internal/redisconn"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
+	{"settings", []string{"internal/dkimkey", "internal/hostname", "internal/name", "internal/replyrule"}, []string{"github.com/kelseyhightower/envconfig"}},
 	{"examples/contact", []string{root, "mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
 	{"examples/minimal", []string{root, "mailer"}, nil},
 	{"examples/newsletter", []string{root, "mailer"}, nil},
