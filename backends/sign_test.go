@@ -171,7 +171,7 @@ func milter(t *testing.T, zone map[string]string) string {
 	var addr string
 	var p *testserver.Process
 	log := filepath.Join(dir, "log")
-	readLog := func() string { text, _ := os.ReadFile(log); return string(text) } //nolint:gosec // our own file
+	readLog := func() string { text, _ := os.ReadFile(log); return string(text) }
 	err = testserver.Launch(func() error {
 		if p != nil {
 			p.Kill()
@@ -185,7 +185,7 @@ func milter(t *testing.T, zone map[string]string) string {
 		if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(conf), 0o600); err != nil {
 			return err
 		}
-		if p, err = testserver.Start(exec.Command(path, "-f", "-x", filepath.Join(dir, "conf")), log); err != nil { //nolint:gosec // found by LookPath
+		if p, err = testserver.Start(exec.Command(path, "-f", "-x", filepath.Join(dir, "conf")), log); err != nil {
 			return err
 		}
 		return testserver.Poll(t.Context(), p, func() error {
@@ -273,4 +273,3 @@ func TestSigned_key(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
-

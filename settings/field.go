@@ -169,7 +169,7 @@ func (f field) lineEnd(set bool) error {
 // isList reports whether the field has entries with white space allowed around them.
 func (f field) isList() bool {
 	switch f.value.Interface().(type) {
-	case Hosts, Addresses, Queues, Names, Mechanisms, Recipients, Allowed, List, Tags:
+	case Hosts, Addresses, Queues, Names, Mechanisms, Recipients, Allowed, List, Tags, Limits, DomainLimits:
 		return true
 	}
 	return false

@@ -56,6 +56,10 @@ func (w *Worker) processBulk(ctx context.Context, t *taskMessage) (err error) {
 func (r *bulkRun) sendAll(ctx context.Context, via *dispatcher, left []*taskMessage) error {
 	inTime, cancel := r.w.inTime(ctx, r.task, r.w.firstExpiry(left))
 	defer cancel()
+	left, places, err := r.byDomain(ctx, via, left)
+	if err != nil || len(left) == 0 {
+		return err
+	}
 	release, ok := via.room(inTime, r.task, left...)
 	if !ok {
 		return r.back(via, BackMemory)
@@ -63,12 +67,14 @@ func (r *bulkRun) sendAll(ctx context.Context, via *dispatcher, left []*taskMess
 	defer release()
 	deliveries := make([]*delivery, 0, len(left))
 	done := make(chan *delivery, len(left))
-	for _, m := range left {
+	for i, m := range left {
 		err := r.w.fill(inTime, r.task, via, m.payload)
 		switch {
 		case err == nil:
 			m.startSpan(ctx, r.w.cfg.Tracer)
-			deliveries = append(deliveries, newDelivery(m, done))
+			d := newDelivery(m, done)
+			d.from = places[i]
+			deliveries = append(deliveries, d)
 			continue
 		case mailer.ClassOf(err) == mailer.Unavailable:
 			return r.back(via, BackContents)
@@ -80,10 +86,61 @@ func (r *bulkRun) sendAll(ctx context.Context, via *dispatcher, left []*taskMess
 	return r.send(ctx, inTime, via, deliveries, done)
 }
 
+// byDomain returns the messages that may go by the domains of their recipients, those that may first in front, and from when on. The others leave the task, and
+// wait as tasks of their own: in this one they would keep it, and what its worker has room for, for as long as the last of them takes.
+func (r *bulkRun) byDomain(ctx context.Context, via *dispatcher, all []*taskMessage) (left []*taskMessage, from []time.Time, err error) {
+	places, err := via.rates.places(ctx, all)
+	if err != nil {
+		return nil, nil, r.back(via, BackRedis)
+	}
+	now := time.Now()
+	for i, m := range all {
+		if places[i].Back == 0 {
+			continue
+		}
+		if _, err := r.leave(ctx, m, outcome{}, wire.Remainder{Spent: m.payload.Spent}, places[i].Back); errors.Is(err, errNotOurs) {
+			return nil, nil, err
+		} else if err != nil {
+			return nil, nil, r.back(via, BackRedis)
+		}
+		r.finished++
+		r.w.observers.back(GivenBack{Reason: BackRate, TaskID: m.id, Queue: m.name.Queue, Mailer: m.name.Mailer})
+	}
+	order := make([]int, 0, len(all))
+	for i := range all {
+		if places[i].Back == 0 {
+			order = append(order, i)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(places[a].Wait, places[b].Wait) })
+	for _, i := range order {
+		left, from = append(left, all[i]), append(from, now.Add(places[i].Wait))
+	}
+	return left, from, nil
+}
+
+// chunks are deliveries as senders get them: spread over all of them, and those that may go later together with what may go at
+// about the same time.
+func chunks(deliveries []*delivery, connections int) (list [][]*delivery) {
+	const together = 50 * time.Millisecond
+	now := time.Now()
+	n := 0
+	for n < len(deliveries) && !deliveries[n].from.After(now) {
+		n++
+	}
+	list = slices.AppendSeq(list, slices.Chunk(deliveries[:n], max((n+connections-1)/connections, 1)))
+	for later := deliveries[n:]; len(later) > 0; later = later[n:] {
+		for n = 1; n < len(later) && later[n].from.Sub(later[0].from) < together; n++ {
+		}
+		list = append(list, later[:n])
+	}
+	return list
+}
+
 // back gives the task back, with what of it is not through.
 func (r *bulkRun) back(via *dispatcher, why BackReason) error {
 	r.task.progress = r.finished
-	return cmp.Or(via.goesBack(), givenBack(why))
+	return cmp.Or(via.goesBack(), givenBack(via.waitsFor(why)))
 }
 
 // firstExpiry is when the first of the messages expires.
@@ -148,11 +205,7 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 	}
 	r.task.handed.has(len(deliveries))
 	left, why := len(deliveries), BackHeld // the relay takes nothing if they are put back
-	var chunks [][]*delivery
-	connections := via.pool.shared()
-	for chunk := range slices.Chunk(deliveries, (len(deliveries)+connections-1)/connections) {
-		chunks = append(chunks, chunk)
-	}
+	chunks := chunks(deliveries, via.pool.shared())
 	var failure error
 	over, room, tripping, halt := inTime.Done(), r.w.roomFor(r.task), via.holdsNow(), r.task.handed.halt
 	giveBack := func(reason BackReason) {
@@ -170,10 +223,16 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 	for left > 0 {
 		var next []*delivery
 		var channel chan []*delivery // nil: nothing to offer
+		var due <-chan time.Time
 		if len(chunks) > 0 {
-			next, channel = chunks[0], via.channel(r.task.name)
+			if early := time.Until(chunks[0][len(chunks[0])-1].from); early > 0 {
+				due = time.After(early)
+			} else {
+				next, channel = chunks[0], via.channel(r.task.name)
+			}
 		}
 		select {
+		case <-due:
 		case channel <- next:
 			chunks = chunks[1:]
 		case d := <-done:
@@ -378,7 +437,7 @@ func (r *bulkRun) goOn(ctx context.Context, m *taskMessage, how wire.Remainder, 
 		opts = append(opts, asynq.Retention(task.Retention))
 	}
 	err := r.w.enqueueRemainder(ctx, &to, &p, "", opts...)
-	if err == nil && delay > 0 { // it is tried again
+	if err == nil && delay > 0 && why != nil { // it is tried again
 		r.w.awaitRetry(ctx, m, "", why)
 	}
 	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost

@@ -43,6 +43,13 @@ type Observer struct {
 	// SessionLimit is how many messages a mailer's relay is found to take over one connection; 0: there is no such
 	// limit any more.
 	SessionLimit func(mailer string, messages int)
+
+	// Rate is what a mailer may send. It is called for each mailer with a rate at first, and then when the relay wants less or takes
+	// more again. RateWaited is how long a sender has waited until messages of its batch might go, and Leased how many
+	// connections the worker may have of those of all workers.
+	Rate       func(RateState)
+	RateWaited func(mailer string, waited time.Duration)
+	Leased     func(mailer string, connections, all int)
 }
 
 // observers calls each of several observers.
@@ -112,6 +119,30 @@ func (l observers) sessionLimit(mailer string, messages int) {
 	}
 }
 
+func (l observers) rate(s RateState) {
+	for _, o := range l {
+		if o.Rate != nil {
+			o.Rate(s)
+		}
+	}
+}
+
+func (l observers) rateWaited(mailer string, waited time.Duration) {
+	for _, o := range l {
+		if o.RateWaited != nil {
+			o.RateWaited(mailer, waited)
+		}
+	}
+}
+
+func (l observers) leased(mailer string, connections, all int) {
+	for _, o := range l {
+		if o.Leased != nil {
+			o.Leased(mailer, connections, all)
+		}
+	}
+}
+
 func (l observers) swept(s Swept) {
 	for _, o := range l {
 		if o.Swept != nil {
@@ -126,6 +157,15 @@ func (l observers) foreign(why Foreign) {
 			o.Foreign(why)
 		}
 	}
+}
+
+// RateState is what a mailer may send, all workers together.
+type RateState struct {
+	Mailer                        string  // "" for the default one
+	Messages, Recipients, Domains string  // as settings have them, "" for none
+	Connections                   int     // 0: no limit
+	PerSecond                     float64 // messages, by the lowest of the limits in the long run; 0: no limit
+	Factor                        float64 // the part of the rate there is: below 1 while the relay wants less
 }
 
 // Foreign is why a task is not this worker's.

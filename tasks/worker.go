@@ -54,7 +54,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		return nil, errors.New("tasks: WorkerConfig.Connect is required")
 	}
 	cfg = cfg.withDefaults()
-	if err := cfg.checkNames(); err != nil {
+	if err := cfg.check(); err != nil {
 		return nil, err
 	}
 	did := new(counter)

@@ -73,8 +73,7 @@ func fromDomains(fields []field) []string {
 	text := strings.ReplaceAll(string(value), "\r\n", "")
 	var domains []string
 	add := func(address string) {
-		_, domain, _ := cutLast(address, "@")
-		domain = strings.ToLower(strings.TrimSuffix(domain, "."))
+		domain := strings.ToLower(strings.TrimSuffix(address[strings.LastIndexByte(address, '@')+1:], "."))
 		if ascii, err := idna.Lookup.ToASCII(domain); err == nil {
 			domain = ascii
 		}
@@ -87,19 +86,12 @@ func fromDomains(fields []field) []string {
 		add(box.Address)
 	}
 	if err != nil { // a finished message may have what no reader agrees on: the last address counts
-		if _, rest, found := cutLast(text, "@"); found {
-			add("@" + strings.Trim(rest[:strings.IndexAny(rest+">", "> \t,;()\"")], " \t"))
+		if at := strings.LastIndexByte(text, '@'); at >= 0 {
+			rest := text[at+1:]
+			add(rest[:strings.IndexAny(rest+">", "> \t,;()\"")])
 		}
 	}
 	return domains
-}
-
-// cutLast is strings.Cut around the last sep.
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
 }
 
 // Aligned reports whether a signature of domain signer counts for DMARC in a message whose From has this domain, both in

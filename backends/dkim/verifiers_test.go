@@ -100,7 +100,7 @@ func TestVerifiers_dkimpy(t *testing.T) {
 		args = append(args, path)
 	}
 	tampered := file(t, "message", strings.Replace(string(signed(t, bothKeys(), message())), "works", "fails", 1))
-	out, err := exec.CommandContext(t.Context(), python, append(args, tampered)...).Output() //nolint:gosec // our own script
+	out, err := exec.CommandContext(t.Context(), python, append(args, tampered)...).Output()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, stderr(err))
 	}

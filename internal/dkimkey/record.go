@@ -17,14 +17,14 @@ func Name(selector, domain string) string { return selector + "._domainkey." + d
 
 // Record is the text of that record, in one piece: what verifiers need to know of a key that Check has passed.
 func Record(key crypto.Signer) string {
-	kind, data := "rsa", []byte(nil)
-	switch public := key.Public().(type) {
-	case ed25519.PublicKey:
-		kind, data = "ed25519", public // the bare key, not as X.509 has it (RFC 8463, 4.2)
-	default:
-		data, _ = x509.MarshalPKIXPublicKey(public) // fails for no RSA key
+	record := func(kind string, data []byte) string {
+		return "v=DKIM1; k=" + kind + "; p=" + base64.StdEncoding.EncodeToString(data)
 	}
-	return "v=DKIM1; k=" + kind + "; p=" + base64.StdEncoding.EncodeToString(data)
+	if public, ok := key.Public().(ed25519.PublicKey); ok {
+		return record("ed25519", public) // the bare key, not as X.509 has it (RFC 8463, 4.2)
+	}
+	data, _ := x509.MarshalPKIXPublicKey(key.Public()) // fails for no RSA key
+	return record("rsa", data)
 }
 
 // Zone is the record as a line of a zone file, in strings of at most 255 bytes (RFC 1035, 3.3), which verifiers put together

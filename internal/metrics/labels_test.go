@@ -37,7 +37,8 @@ func TestLabels(t *testing.T) {
 
 // TestDKIM: the keys of each mailer are counted, and the tries that failed because one could not sign.
 func TestDKIM(t *testing.T) {
-	m := New(Config{Mailers: []string{"marketing"}, Signs: map[string][]string{"marketing": {"a._domainkey.example.com", "b._domainkey.example.com"}}})
+	m := New(Config{Mailers: []string{"marketing"}})
+	m.Signs("marketing", 2)
 	broken := &mailer.SendError{Class: mailer.Temporary, Step: mailer.StepRender, Err: &dkim.Error{Key: "a._domainkey.example.com", Err: errors.New("gone")}}
 	m.Observer().Outcome(tasks.Outcome{Action: tasks.ActionRetry, Mailer: "marketing", Try: 1, Err: broken})
 	m.Observer().Outcome(tasks.Outcome{Action: tasks.ActionRetry, Mailer: "marketing", Try: 1, Err: &mailer.SendError{Step: mailer.StepRender}})

@@ -37,9 +37,6 @@ type Config struct {
 	Queues  []string // names of the queues, as producers know them: "default" if empty
 	Tags    []string // of messages that are counted apart; others are counted as other, none if empty
 	Version string   // of the program
-
-	// Signs has, for each mailer whose messages are signed (DKIM), the keys that do it; "" is the default one.
-	Signs map[string][]string
 }
 
 // Metrics is what a process has counted. Its methods may be called from several goroutines.
@@ -65,7 +62,7 @@ func New(cfg Config) *Metrics {
 		mailers: append(names{defaultMailer}, cfg.Mailers...), queues: slices.Clone(cfg.Queues), tags: slices.Clone(cfg.Tags),
 		worker: newWorkerMetrics(b), smtp: newSMTPMetrics(b),
 	}
-	m.begin(cfg.Signs)
+	m.begin()
 	info := b.gauge("mailpouch_build_info", "Always 1; the labels say what is running.", "version", "goversion")
 	info.WithLabelValues(cmp.Or(cfg.Version, "unknown"), runtime.Version()).Set(1)
 	queues := newQueueCollector(b, cfg.Redis, cmp.Or(cfg.Timeout, 2*time.Second))
@@ -89,10 +86,7 @@ func (m *Metrics) Handler() http.Handler {
 
 // begin makes the expected series at zero. A series that began with its first event would
 // hide that event from rate() and increase().
-func (m *Metrics) begin(signs map[string][]string) {
-	for name, keys := range signs {
-		m.worker.signs.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(len(keys)))
-	}
+func (m *Metrics) begin() {
 	for _, mailer := range m.mailers {
 		m.worker.signs.WithLabelValues(mailer)
 		m.worker.unsigned.WithLabelValues(mailer)
@@ -100,6 +94,10 @@ func (m *Metrics) begin(signs map[string][]string) {
 		m.worker.short.WithLabelValues(mailer)
 		m.worker.grown.WithLabelValues(mailer)
 		m.worker.carries.WithLabelValues(mailer)
+		m.worker.rate.WithLabelValues(mailer)
+		m.worker.rateLimit.WithLabelValues(mailer)
+		m.worker.rateWaited.WithLabelValues(mailer)
+		m.worker.leased.WithLabelValues(mailer)
 		for _, rule := range []string{"override", "allowed"} {
 			m.worker.rules.WithLabelValues(mailer, rule)
 		}

@@ -292,7 +292,7 @@ func TestBrowser_page(t *testing.T) {
 	s := newScene(t)
 	s.fill()
 	s.workers(time.Now())
-	s.state.Signs(map[string][]string{"": {"mail._domainkey.example.com"}})
+	s.state.Signs("", []string{"mail._domainkey.example.com"})
 	b := browsertest.Start(t)
 	b.Do(chromedp.Navigate(s.server.URL()), chromedp.WaitVisible(".failures li:nth-child(6)"))
 	text := browsertest.Get(b, chromedp.Text("body"))

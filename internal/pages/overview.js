@@ -174,6 +174,18 @@ function token(m) {
   return h("p", { class: "why" }, state, m.token_error && [". ", ago(m.token_at), ": ", m.token_error]);
 }
 
+// limits says what all workers together may send to a mailer's relay.
+function limits(l) {
+  const parts = [
+    l.messages && l.messages,
+    l.recipients && `recipients ${l.recipients}`,
+    l.domains && `by domain ${l.domains}`,
+    l.connections && `${number(l.leased || 0)} of ${number(l.connections)} connections here`,
+  ].filter(Boolean);
+  const slower = l.factor < 1 ? ` The relay wants less: now ${number(Math.round(l.factor * 100))} % of that.` : "";
+  return `Limits of all workers: ${parts.join("; ")}.${slower}`;
+}
+
 function mailer(m) {
   const known = m.opened > 0 || m.flow.sent === 0;
   const chip = m.held_since ? ["held " + span(since(m.held_since)), "warn"] : m.rate > 0 ? ["delivering", ""] : ["ready", "idle"];
@@ -189,6 +201,7 @@ function mailer(m) {
       : `The relay takes ${number(m.carries)} messages over one connection, which is then replaced.`),
     token(m),
     m.signs && h("p", { class: "why" }, "Signed (DKIM) by " + m.signs.join(", ") + "."),
+    m.limits && h("p", { class: "why" }, limits(m.limits)),
     m.held_since ? h("p", { class: "why" }, m.held_why)
       : m.last_error && h("p", { class: "why" }, ago(m.error_at), ": ", m.last_error));
 }

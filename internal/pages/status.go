@@ -60,6 +60,7 @@ type mailerStatus struct {
 	TokenEnd  *time.Time `json:"token_end,omitempty"`   // of the token that there is
 	TokenWhy  string     `json:"token_error,omitempty"` // why the last attempt has failed
 	Signs     []string   `json:"signs,omitempty"`       // keys that sign its messages (DKIM), as the DNS has them
+	Limits    *limits    `json:"limits,omitempty"`
 	LastBatch int        `json:"last_batch"`
 	MeanBatch float64    `json:"mean_batch"`
 	HeldSince *time.Time `json:"held_since,omitempty"`
@@ -68,6 +69,23 @@ type mailerStatus struct {
 	ErrorAt   *time.Time `json:"error_at,omitempty"`
 	Override  []string   `json:"override,omitempty"` // who gets all its mail in place of the recipients
 	Only      []string   `json:"only,omitempty"`     // who alone may get its mail
+}
+
+// limits are the rates of a mailer, which all workers keep to together.
+type limits struct {
+	Messages    string  `json:"messages,omitempty"`
+	Recipients  string  `json:"recipients,omitempty"`
+	Domains     string  `json:"domains,omitempty"`
+	Connections int     `json:"connections,omitempty"`
+	Leased      int     `json:"leased,omitempty"` // of these, this worker's
+	Factor      float64 `json:"factor"`           // the part of the rate there is: below 1 while the relay wants less
+}
+
+func (m *mailerState) limits() *limits {
+	if r := m.rates; r != nil {
+		return &limits{r.Messages, r.Recipients, r.Domains, r.Connections, m.leased, r.Factor}
+	}
+	return nil
 }
 
 // queueStatus is one queue as producers know it: the sum of those of asynq's that it is.
@@ -184,7 +202,7 @@ func (m *mailerState) status(name string, now time.Time, v redact.View) mailerSt
 	return mailerStatus{
 		Name: name, Flow: m.flow, Rate: m.rate(now), Open: m.open, Opened: m.opened, Allowed: m.allowed, Wanted: m.wanted, Grown: m.grown, Most: m.most, Carries: m.carries, Signs: m.signs,
 		TokenAt: notZero(m.token.at), TokenEnd: notZero(m.token.end), TokenWhy: v.Text(m.token.why, maxReason),
-		LastBatch: m.lastBatch, MeanBatch: float64(m.batched) / float64(max(m.batches, 1)),
+		Limits: m.limits(), LastBatch: m.lastBatch, MeanBatch: float64(m.batched) / float64(max(m.batches, 1)),
 		HeldSince: notZero(m.heldSince), HeldWhy: v.Text(m.heldWhy, maxReason),
 		LastError: v.Text(m.lastError, maxReason), ErrorAt: notZero(m.errorAt), Override: entries(m.override, v), Only: entries(m.only, v),
 	}

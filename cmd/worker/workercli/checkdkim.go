@@ -4,51 +4,37 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"slices"
 
-	"golang.org/x/net/idna"
-
-	"github.com/mailpouch/mailpouch/backends/dkim"
-	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/dkimkey"
-	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
 )
 
-// asciiDomain is a domain as the DNS has it.
-func asciiDomain(domain string) string {
-	if ascii, err := idna.Lookup.ToASCII(domain); err == nil {
-		return ascii
-	}
-	return domain
+// checkedKey is what there is to say of a key that signs.
+type checkedKey struct {
+	name     string // of its record in the DNS
+	warnings []string
+	err      error
 }
 
-// checkDKIM asks the DNS for the records of the keys that sign, and reports whether all is well. Where the DNS does not answer,
-// nothing is known, and that is no failure.
-func checkDKIM(ctx context.Context, w io.Writer, dns *net.Resolver, s settings.Settings) bool {
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
-	defer cancel()
+// checkKeys asks the DNS for the records of the keys that sign. Where it does not answer nothing is known, and that is no error.
+func checkKeys(ctx context.Context, dns *net.Resolver, s settings.Settings) []checkedKey {
 	keys, err := dkimKeys(s)
 	if err != nil {
-		return report(w, "DKIM", "keys", err) == nil
+		return []checkedKey{{name: "keys", err: err}}
 	}
-	good := true
-	for _, k := range keys {
-		name := dkimkey.Name(k.Selector, k.Domain)
-		warnings, err := checkRecord(ctx, dns, name, k)
+	checked := make([]checkedKey, len(keys))
+	for i, k := range keys {
+		c := checkedKey{name: dkimkey.Name(k.Selector, k.Domain)}
+		c.warnings, c.err = checkRecord(ctx, dns, c.name, k)
 		if info, err := os.Stat(k.File); err == nil && info.Mode()&0o004 != 0 {
-			warnings = append(warnings, k.File+" can be read by every user of this machine: who has the key signs as "+k.Domain)
+			c.warnings = append(c.warnings, k.File+" can be read by every user of this machine: who has the key signs as "+k.Domain)
 		}
-		good = report(w, "DKIM", name, err) == nil && good
-		printWarnings(w, warnings)
+		checked[i] = c
 	}
-	if len(keys) > 0 {
-		printWarnings(w, unalignedWarnings(s))
-	}
-	return good
+	return checked
 }
 
 // checkRecord asks for the record of a key.
@@ -78,22 +64,4 @@ func checkRecord(ctx context.Context, dns *net.Resolver, name string, k dkimKey)
 		warnings = append(warnings, "the record has t=y, for a trial: many receivers treat what is signed as if it was not")
 	}
 	return warnings, nil
-}
-
-// unalignedWarnings are about senders whose domain no key signs for.
-func unalignedWarnings(s settings.Settings) []string {
-	var warnings []string
-	for _, from := range sendersSet(s) {
-		envelope, err := (&mailer.EmailMessage{FromEmail: from.address}).Envelope()
-		if err != nil {
-			continue // there is a warning already
-		}
-		_, domain, _ := cutLast(envelope.From, "@")
-		aligned := func(k settings.DKIMKey) bool { return dkim.Aligned(asciiDomain(k.Domain), domain) }
-		if keys := s.DKIM.Keys(); len(keys) > 0 && !slices.ContainsFunc(keys, aligned) {
-			warnings = append(warnings, fmt.Sprintf("%s: no key is for %s, so its mail is signed by %s, which does not count for DMARC",
-				from.variable, cli.Line(domain), keys[0].Domain))
-		}
-	}
-	return warnings
 }

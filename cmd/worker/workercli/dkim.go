@@ -13,6 +13,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/net/idna"
 
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/internal/cli"
@@ -133,6 +134,14 @@ mailer and of all others, as lines of a zone file.`,
 	}
 }
 
+// asciiDomain is a domain as the DNS has it.
+func asciiDomain(domain string) string {
+	if ascii, err := idna.Lookup.ToASCII(domain); err == nil {
+		return ascii
+	}
+	return domain
+}
+
 // dkimKey is a key that some mailer signs with.
 type dkimKey struct {
 	settings.DKIMKey
@@ -165,17 +174,12 @@ func dkimKeys(s settings.Settings) ([]dkimKey, error) {
 	return keys, nil
 }
 
-// signs names the records of the keys that sign each mailer's messages, by the mailer's name.
-func signs(s settings.Settings) map[string][]string {
-	all := map[string][]string{}
-	for _, name := range append([]string{""}, s.Mailers()...) {
-		named, err := s.Named(name)
-		if err != nil {
-			continue // it is reported where the mailer is made
-		}
-		for _, k := range named.DKIM.Keys() {
-			all[name] = append(all[name], dkimkey.Name(k.Selector, asciiDomain(k.Domain)))
-		}
+// recordNames are the names of the records of the keys that sign a mailer's messages.
+func recordNames(s settings.Settings) []string {
+	keys := s.DKIM.Keys()
+	names := make([]string, 0, len(keys))
+	for _, k := range keys {
+		names = append(names, dkimkey.Name(k.Selector, asciiDomain(k.Domain)))
 	}
-	return all
+	return names
 }

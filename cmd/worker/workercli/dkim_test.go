@@ -138,8 +138,8 @@ func (z *zone) answer(query []byte) []byte {
 	return packed
 }
 
-// TestCheckDKIM: the DNS has to have the record of each key; what is wrong with it is said in one line, with what to publish.
-func TestCheckDKIM(t *testing.T) {
+// TestCheck_keys: the DNS has to have the record of each key; what is wrong with it is said in one line, with what to publish.
+func TestCheck_keys(t *testing.T) {
 	key, err := newKey(kindRSA)
 	if err != nil {
 		t.Fatal(err)
@@ -156,26 +156,23 @@ func TestCheckDKIM(t *testing.T) {
 	for name, tt := range map[string]struct {
 		selector string
 		records  []string // nil: there is no such name
-		from     string
 		good     bool
 		want     string
 	}{
-		"good":        {"s", []string{record}, "Ann <ann@mail.example.com>", true, "DKIM s._domainkey.example.com: ok\n"},
-		"others":      {"s", []string{"v=spf1 -all", record}, "", true, "ok\n"},
-		"trial":       {"s", []string{"t=y; " + record}, "", true, "warning: the record has t=y"},
-		"none":        {"s", nil, "", false, "the DNS has no such record, so no receiver can verify a signature; publish s._domainkey.example.com. IN TXT ( \"v=DKIM1"},
-		"no DKIM":     {"s", []string{"hello"}, "", false, "none of DKIM; publish"},
-		"several":     {"s", []string{record, record}, "", false, "the DNS has 2 records there"},
-		"another key": {"s", []string{dkimkey.Record(other)}, "", false, "the record in the DNS is for a key of the kind k=ed25519"},
-		"revoked":     {"s", []string{"v=DKIM1; p="}, "", false, "the key was revoked"},
-		"no answer":   {"broken", nil, "", true, "warning: the DNS could not be asked for the record"},
-		"From":        {"s", []string{record}, "ann@example.org", true, "warning: DEFAULT_FROM_EMAIL: no key is for example.org, so its mail is signed by example.com, which does not count for DMARC"},
+		"good":        {"s", []string{record}, true, "DKIM s._domainkey.example.com: ok\n"},
+		"others":      {"s", []string{"v=spf1 -all", record}, true, "ok\n"},
+		"trial":       {"s", []string{"t=y; " + record}, true, "warning: the record has t=y"},
+		"none":        {"s", nil, false, "the DNS has no such record, so no receiver can verify a signature; publish s._domainkey.example.com. IN TXT ( \"v=DKIM1"},
+		"no DKIM":     {"s", []string{"hello"}, false, "none of DKIM; publish"},
+		"several":     {"s", []string{record, record}, false, "the DNS has 2 records there"},
+		"another key": {"s", []string{dkimkey.Record(other)}, false, "the record in the DNS is for a key of the kind k=ed25519"},
+		"revoked":     {"s", []string{"v=DKIM1; p="}, false, "the key was revoked"},
+		"no answer":   {"broken", nil, true, "warning: the DNS could not be asked for the record"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("EMAIL_DKIM_DOMAIN", "example.com")
 			t.Setenv("EMAIL_DKIM_SELECTOR", tt.selector)
 			t.Setenv("EMAIL_DKIM_KEY_FILE", path)
-			t.Setenv("DEFAULT_FROM_EMAIL", tt.from)
 			t.Setenv("EMAIL_MAILERS", "same")
 			t.Setenv("EMAIL_SAME_HOST", "localhost")
 			s, _, err := settings.Load()
@@ -187,7 +184,7 @@ func TestCheckDKIM(t *testing.T) {
 				z.records[dkimkey.Name(tt.selector, "example.com")] = tt.records
 			}
 			var out bytes.Buffer
-			good := checkDKIM(t.Context(), &out, z.resolver(t), s)
+			good := reportKeys(t.Context(), &out, z.resolver(t), s)
 			if good != tt.good || !strings.Contains(out.String(), tt.want) || strings.Count(out.String(), "DKIM "+tt.selector+".") != 1 {
 				t.Errorf("good: %t\n%s", good, out.String())
 			}
@@ -196,7 +193,7 @@ func TestCheckDKIM(t *testing.T) {
 			}
 		})
 	}
-	if err := os.Chmod(path, 0o644); err != nil { //nolint:gosec // that is what is warned of
+	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("EMAIL_DKIM_DOMAIN", "example.com")
@@ -208,11 +205,32 @@ func TestCheckDKIM(t *testing.T) {
 	}
 	var out bytes.Buffer
 	z := &zone{records: map[string][]string{"s._domainkey.example.com": {record}}}
-	if !checkDKIM(t.Context(), &out, z.resolver(t), s) || !strings.Contains(out.String(), "can be read by every user of this machine") {
+	if !reportKeys(t.Context(), &out, z.resolver(t), s) || !strings.Contains(out.String(), "can be read by every user of this machine") {
 		t.Error(out.String())
 	}
 	out.Reset()
-	if !checkDKIM(t.Context(), &out, z.resolver(t), settings.Default()) || out.Len() > 0 {
+	if !reportKeys(t.Context(), &out, z.resolver(t), settings.Default()) || out.Len() > 0 {
 		t.Errorf("without keys: %s", out.String())
+	}
+}
+
+// TestUnsignedWarnings: a sender of a domain that no key is for is warned of.
+func TestUnsignedWarnings(t *testing.T) {
+	for from, want := range map[string]string{
+		"Ann <ann@mail.EXAMPLE.com>": "", "ann@bücher.example": "",
+		"ann@example.org": "DEFAULT_FROM_EMAIL: no key is for example.org, so its mail is signed by example.com, which does not count for DMARC",
+	} {
+		t.Setenv("DEFAULT_FROM_EMAIL", from)
+		s, _, err := settings.Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := unsignedWarnings(s); got != nil {
+			t.Errorf("without DKIM: %q", got)
+		}
+		s.DKIM.Domains = settings.List{"example.com", "bücher.example"}
+		if got := strings.Join(unsignedWarnings(s), "\n"); got != want {
+			t.Errorf("%s: %q", from, got)
+		}
 	}
 }

@@ -28,10 +28,8 @@ const defaultPorts = 10
 // shows them, and the metrics. client is the one that reads Redis for them.
 func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerConfig) (pages.Config, *metrics.Metrics) {
 	state := pages.NewState(s.Mailers()...)
-	state.Signs(signs(s))
 	counted := metrics.New(metrics.Config{
 		Redis: client, Mailers: s.Mailers(), Queues: slices.Sorted(maps.Keys(s.Worker.Queues)), Tags: s.HTTP.MetricsTags, Version: cli.Version(),
-		Signs: signs(s),
 	})
 	for _, name := range append([]string{""}, s.Mailers()...) {
 		if named, err := s.Named(name); err == nil {
@@ -39,6 +37,9 @@ func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerC
 			if only.Everybody() {
 				only = nil
 			}
+			keys := recordNames(named)
+			state.Signs(name, keys)
+			counted.Signs(name, len(keys))
 			state.Recipients(name, named.Delivery.OverrideRecipients, only)
 			counted.Recipients(name, len(named.Delivery.OverrideRecipients) > 0, len(only) > 0)
 		}
