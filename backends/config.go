@@ -13,6 +13,7 @@ import (
 	"github.com/mailpouch/mailpouch/backends/filebased"
 	"github.com/mailpouch/mailpouch/backends/locmem"
 	"github.com/mailpouch/mailpouch/backends/smtp"
+	"github.com/mailpouch/mailpouch/backends/smtp/oauth"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
 )
@@ -64,6 +65,23 @@ func smtpConfig(s settings.Settings) smtp.Config {
 		config.TLS = smtp.TLSStart
 	}
 	return config
+}
+
+// oauthConfig is for settings with OAuth.On.
+func oauthConfig(s settings.Settings) oauth.Config {
+	o := s.OAuth
+	return oauth.Config{
+		Provider:         oauth.Provider(o.Provider),
+		Tenant:           o.Tenant,
+		ClientID:         o.ClientID,
+		ClientSecret:     o.ClientSecret.Reveal(),
+		RefreshTokenFile: o.RefreshTokenFile,
+		KeyFile:          o.KeyFile,
+		User:             s.SMTP.User,
+		TokenURL:         o.TokenURL,
+		DeviceURL:        o.DeviceURL,
+		Scope:            o.Scope,
+	}
 }
 
 func consoleConfig(s settings.Settings) console.Config {

@@ -1,6 +1,7 @@
 package backends
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"testing"
@@ -86,10 +87,65 @@ func TestSMTPConfig_Mechanisms(t *testing.T) {
 	if _, err := smtp.New(smtpConfig(s)); err != nil {
 		t.Error(err)
 	}
-	for _, unknown := range []string{"NTLM", "XOAUTH2", "PLAIN;LOGIN"} {
+	if err := m.UnmarshalText([]byte("xoauth2 oauthbearer")); err != nil || len(m) != 2 {
+		t.Fatalf("%v, %v", m, err)
+	}
+	s.SMTP.Password, s.SMTP.AuthMechanisms, s.OAuth = settings.Secret{}, m, customOAuth()
+	if _, err := SMTP(s, new(Logins), nil); err != nil {
+		t.Error(err)
+	}
+	for _, unknown := range []string{"NTLM", "XOAUTH", "PLAIN;LOGIN"} {
 		if err := m.UnmarshalText([]byte(unknown)); err == nil {
 			t.Errorf("%s is accepted", unknown)
 		}
+	}
+}
+
+func customOAuth() settings.OAuth {
+	return settings.OAuth{Provider: "custom", ClientID: "id", ClientSecret: settings.NewSecret("s"), TokenURL: "https://login.example.com/token"}
+}
+
+// TestOAuthConfig_Complete finds a field of settings.OAuth that ends nowhere.
+func TestOAuthConfig_Complete(t *testing.T) {
+	base := oauthConfig(settings.Default())
+	fields := reflect.TypeFor[settings.OAuth]()
+	for i := range fields.NumField() {
+		s := settings.Default()
+		switch f := reflect.ValueOf(&s.OAuth).Elem().Field(i).Addr().Interface().(type) {
+		case *string:
+			*f = "x"
+		case *settings.Secret:
+			*f = settings.NewSecret("x")
+		default:
+			t.Fatalf("this test cannot change a %T", f)
+		}
+		if oauthConfig(s) == base {
+			t.Errorf("OAuth.%s has no effect", fields.Field(i).Name)
+		}
+	}
+}
+
+// The backends of a mailer share a source of tokens; those of another mailer have another one.
+func TestSMTP_tokens(t *testing.T) {
+	logins := new(Logins)
+	source := func(using string) smtp.TokenSource {
+		t.Helper()
+		s := settings.Default()
+		s.Using, s.SMTP.User, s.OAuth = using, "ann@example.com", customOAuth()
+		b, err := SMTP(s, logins, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.(*smtp.Backend).TokenSource()
+	}
+	if a, b, c := source(""), source(""), source("other"); a != b || a == c {
+		t.Errorf("%p, %p, and of another mailer %p", a, b, c)
+	}
+	s := settings.Default()
+	s.OAuth = settings.OAuth{Provider: "microsoft"}
+	var problems settings.Problems
+	if _, err := SMTP(s, logins, nil); !errors.As(err, &problems) || len(problems) < 4 {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"github.com/mailpouch/mailpouch/backends/dummy"
 	"github.com/mailpouch/mailpouch/backends/filebased"
 	"github.com/mailpouch/mailpouch/backends/locmem"
-	"github.com/mailpouch/mailpouch/backends/smtp"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
 )
@@ -47,7 +46,7 @@ const queueName = "queue"
 //		return locmem.New(locmem.Config{Outbox: outbox, Defaults: backends.Defaults(s)})
 //	}}
 func Builtin() Registry {
-	outbox, logins := new(locmem.Outbox), new(smtp.Logins)
+	outbox, logins := new(locmem.Outbox), new(Logins)
 	return Registry{
 		"smtp": {
 			Schemes: []string{"smtp", "smtp+starttls", "smtps"},
@@ -70,14 +69,6 @@ func Builtin() Registry {
 			New:     func(s settings.Settings) (mailer.Backend, error) { return backend(dummy.New(dummyConfig(s))) },
 		},
 	}
-}
-
-// SMTP makes the smtp backend. Those that log in to the same server share logins. trace, if not nil, is called with each line of its
-// conversations, as smtp.Config.Trace says.
-func SMTP(s settings.Settings, logins *smtp.Logins, trace func(line string)) (mailer.Backend, error) {
-	config := smtpConfig(s)
-	config.Trace, config.Logins = trace, logins
-	return backend(smtp.New(config))
 }
 
 // backend returns no backend with an error: a nil *smtp.Backend in a mailer.Backend

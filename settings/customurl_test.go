@@ -12,11 +12,11 @@ var withWebhook = Loader{Schemes: map[string]string{"webhook+https": "webhook", 
 // A URL of a backend that the program has brought along.
 func TestLoader_schemes(t *testing.T) {
 	for _, tt := range []struct{ name, url, shown, host, backend string }{
-		{"token", "webhook+https://SECRET@mail.example.com:8443/SECRET?k=SECRET#SECRET", "webhook+https://[redacted]@mail.example.com:8443/[redacted]", "mail.example.com:8443", "webhook"},
-		{"user and password", "WEBHOOK+HTTP://SECRET:SECRET@mx/", "webhook+http://[redacted]@mx", "mx", "webhook"},
+		{"token", "webhook+https://HUNTER2@mail.example.com:8443/HUNTER2?k=HUNTER2#HUNTER2", "webhook+https://[redacted]@mail.example.com:8443/[redacted]", "mail.example.com:8443", "webhook"},
+		{"user and password", "WEBHOOK+HTTP://HUNTER2:HUNTER2@mx/", "webhook+http://[redacted]@mx", "mx", "webhook"},
 		{"host alone", "webhook+http://mx", "webhook+http://mx", "mx", "webhook"},
-		{"path alone", "webhook+http://mx/SECRET", "webhook+http://mx/[redacted]", "mx", "webhook"},
-		{"no slashes", "own:SECRET", "own:/[redacted]", "", "own"},
+		{"path alone", "webhook+http://mx/HUNTER2", "webhook+http://mx/[redacted]", "mx", "webhook"},
+		{"no slashes", "own:HUNTER2", "own:/[redacted]", "", "own"},
 		{"nothing", "own:", "own:", "", "own"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -33,15 +33,15 @@ func TestLoader_schemes(t *testing.T) {
 				t.Errorf("the named mailer has %s at %s, %v", named.Worker.Backend, named.Delivery.URL, err)
 			}
 			u := s.Delivery.URL
-			if got := fmt.Sprintf("%s %v %#v %+v", u, u, u, s); strings.Contains(got, "SECRET") || u.String() != tt.shown {
+			if got := fmt.Sprintf("%s %v %#v %+v", u, u, u, s); strings.Contains(got, "HUNTER2") || u.String() != tt.shown {
 				t.Errorf("shown as %s, and %s", u, got)
 			}
 			for _, d := range Describe(s) {
-				if strings.Contains(d.Value, "SECRET") {
+				if strings.Contains(d.Value, "HUNTER2") {
 					t.Errorf("%s shows %s", d.Name, d.Value)
 				}
 			}
-			if c := u.Custom(); c == nil || c.Host != tt.host || c.Scheme != strings.ToLower(tt.url[:strings.Index(tt.url, ":")]) || strings.Contains(tt.url, "SECRET") != strings.Contains(c.String(), "SECRET") {
+			if c := u.Custom(); c == nil || c.Host != tt.host || c.Scheme != strings.ToLower(tt.url[:strings.Index(tt.url, ":")]) || strings.Contains(tt.url, "HUNTER2") != strings.Contains(c.String(), "HUNTER2") {
 				t.Errorf("custom: %v", c)
 			}
 		})
@@ -61,22 +61,22 @@ func TestLoader_schemesBad(t *testing.T) {
 		loader    Loader
 		want      string
 	}{
-		{"unknown", "webhok+https://SECRET@mx", withWebhook, errMailScheme.Error() + own},
-		{"none", "SECRET", withWebhook, errMailScheme.Error() + own},
-		{"unknown and no URL", "SECRET:// %", withWebhook, errMailScheme.Error() + own},
-		{"nobody has declared one", "webhook+https://SECRET@mx", Loader{}, errMailScheme.Error()},
-		{"no URL", "webhook+https://SECRET SECRET@mx:x", withWebhook, errMailURL.Error()},
-		{"bad percent", "webhook+https://SECRET%@mx", withWebhook, errMailURL.Error()},
-		{"control", "webhook+https://SECRET\t@mx", withWebhook, errMailChar.Error()},
-		{"line end", "webhook+https://SECRET\n@mx", withWebhook, lineEndIn("a\nb").Error()},
-		{"a producer wants a host", "SECRET:SECRET", Loader{Producer: true}, errMailScheme.Error()},
-		{"a producer wants a URL", "webhook+https://SECRET%@mx", Loader{Producer: true}, errMailScheme.Error()},
+		{"unknown", "webhok+https://HUNTER2@mx", withWebhook, errMailScheme.Error() + own},
+		{"none", "HUNTER2", withWebhook, errMailScheme.Error() + own},
+		{"unknown and no URL", "HUNTER2:// %", withWebhook, errMailScheme.Error() + own},
+		{"nobody has declared one", "webhook+https://HUNTER2@mx", Loader{}, errMailScheme.Error()},
+		{"no URL", "webhook+https://HUNTER2 HUNTER2@mx:x", withWebhook, errMailURL.Error()},
+		{"bad percent", "webhook+https://HUNTER2%@mx", withWebhook, errMailURL.Error()},
+		{"control", "webhook+https://HUNTER2\t@mx", withWebhook, errMailChar.Error()},
+		{"line end", "webhook+https://HUNTER2\n@mx", withWebhook, lineEndIn("a\nb").Error()},
+		{"a producer wants a host", "HUNTER2:HUNTER2", Loader{Producer: true}, errMailScheme.Error()},
+		{"a producer wants a URL", "webhook+https://HUNTER2%@mx", Loader{Producer: true}, errMailScheme.Error()},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			setenv(t, map[string]string{"EMAIL_URL": tt.url, "EMAIL_PORT": "x", "EMAIL_MAILERS": "a", "EMAIL_A_URL": tt.url})
 			s, _, err := tt.loader.Load()
 			var problems Problems
-			if !errors.As(err, &problems) || len(problems) != 3 || strings.Contains(err.Error(), "SECRET") {
+			if !errors.As(err, &problems) || len(problems) != 3 || strings.Contains(err.Error(), "HUNTER2") {
 				t.Fatalf("got %v, want EMAIL_URL, EMAIL_PORT and EMAIL_A_URL", err)
 			}
 			for _, p := range problems {
@@ -94,19 +94,19 @@ func TestLoader_schemesBad(t *testing.T) {
 // A producer shares its environment with workers that have backends it has never heard of.
 func TestLoader_producer(t *testing.T) {
 	setenv(t, map[string]string{
-		"EMAIL_URL": "webhook+https://SECRET@mx/SECRET", "EMAIL_MAILERS": "a,b", "EMAIL_A_URL": "own://SECRET@mx", "EMAIL_B_URL": "smtp://mx",
+		"EMAIL_URL": "webhook+https://HUNTER2@mx/HUNTER2", "EMAIL_MAILERS": "a,b", "EMAIL_A_URL": "own://HUNTER2@mx", "EMAIL_B_URL": "smtp://mx",
 	})
 	s, warnings, err := Loader{Producer: true}.Load()
 	if err != nil || len(warnings) > 0 {
 		t.Errorf("got %v, %q", err, warnings)
 	}
-	if s.Delivery.Backend != "queue" || strings.Contains(fmt.Sprintf("%+v %+v", s, Describe(s)), "SECRET") {
+	if s.Delivery.Backend != "queue" || strings.Contains(fmt.Sprintf("%+v %+v", s, Describe(s)), "HUNTER2") {
 		t.Errorf("got %+v", s)
 	}
 	t.Setenv("EMAIL_BACKEND", "console") // and now it delivers itself
 	_, warnings, err = Loader{Producer: true}.Load()
 	all := strings.Join(warnings, "\n")
-	if err != nil || len(warnings) != 2 || !strings.Contains(all, "EMAIL_URL: this program does not know its scheme") || !strings.Contains(all, "EMAIL_A_URL: ") || strings.Contains(all, "SECRET") {
+	if err != nil || len(warnings) != 2 || !strings.Contains(all, "EMAIL_URL: this program does not know its scheme") || !strings.Contains(all, "EMAIL_A_URL: ") || strings.Contains(all, "HUNTER2") {
 		t.Errorf("got %v, %q", err, warnings)
 	}
 	for _, tt := range []struct{ backend, want string }{{"", "queue"}, {"console", "console"}, {"django.core.mail.backends.smtp.EmailBackend", "smtp"}} {

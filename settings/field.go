@@ -23,6 +23,7 @@ const (
 	overrideVariable     = "EMAIL_OVERRIDE_RECIPIENTS"
 	allowedVariable      = "EMAIL_ALLOWED_RECIPIENTS"
 	userVariable         = "EMAIL_HOST_USER"
+	oauthVariable        = "EMAIL_OAUTH"
 	passwordVariable     = "EMAIL_HOST_PASSWORD" //nolint:gosec // the name of a variable
 )
 
@@ -287,6 +288,20 @@ func (s Settings) ownVariable(name string) string {
 		}
 	}
 	return own
+}
+
+// howTLS says how TLS is switched on.
+func (s Settings) howTLS() string {
+	if s.hasURL() {
+		return "begin the URL with smtp+starttls:// or smtps://"
+	}
+	return "set " + s.Variable("EMAIL_USE_TLS") + " or " + s.Variable("EMAIL_USE_SSL")
+}
+
+// hasURL reports whether a URL names the server.
+func (s Settings) hasURL() bool {
+	t := s.Delivery.URL.target
+	return t != nil && t.backend == "smtp"
 }
 
 // sets reports whether the environment has a value for a variable.

@@ -10,9 +10,9 @@ import (
 // A line end in any variable is named: as what is wrong where it could have an effect, as a warning where it has none.
 func TestLoad_lineEnds(t *testing.T) {
 	values := map[string]string{
-		"EMAIL_URL": "smtp://mx.example.com", "EMAIL_M_URL": "smtp://SECRET@mx.example.com", "REDIS_URL": "redis://:SECRET@redis.example.com/0", "EMAIL_MAILERS": "m",
+		"EMAIL_URL": "smtp://mx.example.com", "EMAIL_M_URL": "smtp://HUNTER2@mx.example.com", "REDIS_URL": "redis://:HUNTER2@redis.example.com/0", "EMAIL_MAILERS": "m",
 		"EMAIL_HTTP_ADDR": "127.0.0.1:0", "EMAIL_USE_TLS": "true", "EMAIL_PORT": "587", "EMAIL_HOST": "mx.example.com",
-		"EMAIL_HOST_PASSWORD": "SECRET", "EMAIL_HTTP_PASSWORD": "SECRET", "EMAIL_HTTP_TOKEN": "SECRET", "ADMINS": "ann@example.com", "MANAGERS": "ann@example.com",
+		"EMAIL_HOST_PASSWORD": "HUNTER2", "EMAIL_HTTP_PASSWORD": "HUNTER2", "EMAIL_HTTP_TOKEN": "HUNTER2", "ADMINS": "ann@example.com", "MANAGERS": "ann@example.com",
 	}
 	var s Settings
 	all := slices.Concat(fields(&s), mailerFields(&s, "m"))
@@ -33,7 +33,7 @@ func TestLoad_lineEnds(t *testing.T) {
 			if f.isList() {
 				said = warned || problems.has(f.name) // the entries are what they are without it, or are no such entries
 			}
-			if !said || strings.Contains(err2text(err), "SECRET") {
+			if !said || strings.Contains(err2text(err), "HUNTER2") {
 				t.Errorf("%s=%q: %v, warnings %q", f.name, tt.value, err, warnings)
 			}
 			seen++

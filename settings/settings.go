@@ -15,6 +15,7 @@ type Settings struct {
 	Delivery Delivery `group:"Delivery"`
 	Message  Message  `group:"Messages"`
 	SMTP     SMTP     `group:"SMTP"`
+	OAuth    OAuth    `group:"OAuth 2"`
 	DKIM     DKIM     `group:"DKIM"`
 	Queue    Queue    `group:"Queue"`
 	Worker   Worker   `group:"Worker"`
@@ -61,7 +62,7 @@ type Message struct {
 type SMTP struct {
 	Hosts      Hosts  `envconfig:"EMAIL_HOST" mailer:"own" default:"localhost" desc:"mail server; several are separated by commas and tried in this order"`
 	Port       int    `envconfig:"EMAIL_PORT" mailer:"own" default:"25" min:"1" max:"65535" desc:"its port; most servers take mail on 587 with EMAIL_USE_TLS and 465 with EMAIL_USE_SSL"`
-	User       string `envconfig:"EMAIL_HOST_USER" mailer:"own" desc:"user name; there is a login only if this and the password are set"`
+	User       string `envconfig:"EMAIL_HOST_USER" mailer:"own" desc:"user name; there is a login only if this and the password are set, or EMAIL_OAUTH"`
 	Password   Secret `envconfig:"EMAIL_HOST_PASSWORD" mailer:"own" desc:"password"`
 	UseTLS     bool   `envconfig:"EMAIL_USE_TLS" mailer:"own" default:"false" desc:"begin in clear text and require STARTTLS"`
 	UseSSL     bool   `envconfig:"EMAIL_USE_SSL" mailer:"own" default:"false" desc:"TLS from the first byte; excludes EMAIL_USE_TLS"`
@@ -70,7 +71,7 @@ type SMTP struct {
 	CAFile     string `envconfig:"EMAIL_SSL_CAFILE" mailer:"own" desc:"PEM file of the authorities to trust instead of the system's"`
 	ServerName string `envconfig:"EMAIL_SSL_SERVER_NAME" mailer:"own" desc:"name that the server's certificate must be for; EMAIL_HOST if empty"`
 
-	AuthMechanisms Mechanisms `envconfig:"EMAIL_AUTH_MECHANISMS" mailer:"own" desc:"ways to log in that may be used, in this order: SCRAM-SHA-256, CRAM-MD5, PLAIN, LOGIN if empty. For a server that offers one which does not work"`
+	AuthMechanisms Mechanisms `envconfig:"EMAIL_AUTH_MECHANISMS" mailer:"own" desc:"ways to log in that may be used, in this order: SCRAM-SHA-256, CRAM-MD5, PLAIN, LOGIN if empty; with EMAIL_OAUTH XOAUTH2 and OAUTHBEARER. For a server that offers one which does not work"`
 
 	TemporaryReplies Replies `envconfig:"EMAIL_TEMPORARY_REPLIES" mailer:"own" desc:"permanent refusals (5yz) that mean not now when this server says them, such as those for a daily limit: codes, enhanced status codes and texts, with * for any text, separated by commas, as in 550 5.1.90, 554 5.7.0 too many*messages. The message is tried again, and several such refusals in a row hold the mailer"`
 
@@ -86,6 +87,19 @@ type SMTP struct {
 	MaxMessages int           `envconfig:"EMAIL_CONNECTION_MAX_MESSAGES" mailer:"shared" default:"0" min:"0" desc:"messages after which a connection is replaced; 0 is no limit"`
 	MaxBytes    int           `envconfig:"EMAIL_CONNECTION_MAX_BYTES" mailer:"shared" default:"0" min:"0" desc:"bytes of messages after which a connection is replaced; 0 is no limit"`
 	MaxAge      time.Duration `envconfig:"EMAIL_CONNECTION_MAX_AGE" mailer:"shared" default:"0s" min:"0s" desc:"age at which a connection is replaced; 0s is no limit"`
+}
+
+// OAuth is where the smtp backend gets the OAuth 2 tokens from that it logs in with, instead of a password.
+type OAuth struct {
+	Provider         string `envconfig:"EMAIL_OAUTH" mailer:"own" default:"off" oneof:"off,microsoft,google,custom" desc:"log in with an OAuth 2 token of this provider instead of EMAIL_HOST_PASSWORD; EMAIL_HOST_USER is the mailbox. docs/oauth.md says step by step what it takes"`
+	Tenant           string `envconfig:"EMAIL_OAUTH_TENANT" mailer:"own" desc:"Microsoft's ID of the directory, or one of its domains"`
+	ClientID         string `envconfig:"EMAIL_OAUTH_CLIENT_ID" mailer:"own" desc:"ID of the application that is registered with the provider"`
+	ClientSecret     Secret `envconfig:"EMAIL_OAUTH_CLIENT_SECRET" mailer:"own" desc:"its secret. Without EMAIL_OAUTH_REFRESH_TOKEN_FILE the application logs in as itself (client credentials)"`
+	RefreshTokenFile string `envconfig:"EMAIL_OAUTH_REFRESH_TOKEN_FILE" mailer:"own" desc:"file of the refresh token of a person who has agreed; worker oauth login writes it, and so does the worker when the provider gives another one"`
+	KeyFile          string `envconfig:"EMAIL_OAUTH_KEY_FILE" mailer:"own" desc:"JSON file with the key of a Google service account, which acts for EMAIL_HOST_USER"`
+	TokenURL         string `envconfig:"EMAIL_OAUTH_TOKEN_URL" mailer:"own" desc:"the provider's token endpoint; only a custom one needs it"`
+	DeviceURL        string `envconfig:"EMAIL_OAUTH_DEVICE_URL" mailer:"own" desc:"the provider's endpoint for device codes, for worker oauth login; only a custom one needs it"`
+	Scope            string `envconfig:"EMAIL_OAUTH_SCOPE" mailer:"own" desc:"what to ask the provider for, separated by blanks; empty is what sending mail takes at Microsoft and Google"`
 }
 
 // DKIM is what signs the messages that are sent.
@@ -203,3 +217,10 @@ func (c SMTP) usualPort() int {
 	}
 	return portPlain
 }
+
+// On reports whether the login is one with a token.
+func (o OAuth) On() bool { return o.Provider != "off" && o.Provider != "" }
+
+func (o OAuth) hasSecret() bool { return o.ClientSecret.Reveal() != "" }
+
+func (c SMTP) hasPassword() bool { return c.Password.Reveal() != "" }

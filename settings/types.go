@@ -70,13 +70,15 @@ func checkHost(host string) error {
 	return fmt.Errorf("%q is not the name or the IP address of a host; the port has its own setting", host)
 }
 
-// Mechanisms are ways to log in, in order of preference. They are those of the smtp backend that
-// go with a password.
+// Mechanisms are ways to log in, in order of preference. They are those of the smtp backend.
 type Mechanisms []string
+
+// tokenMechanisms are the values of EMAIL_AUTH_MECHANISMS that go with a token.
+func tokenMechanisms() []string { return []string{"XOAUTH2", "OAUTHBEARER"} }
 
 // UnmarshalText reads names separated by commas or blanks, in any case.
 func (m *Mechanisms) UnmarshalText(text []byte) error {
-	known := []string{"SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN"}
+	known := append([]string{"SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN"}, tokenMechanisms()...)
 	var all Mechanisms
 	for _, name := range strings.Fields(strings.ReplaceAll(strings.ToUpper(string(text)), ",", " ")) {
 		if !slices.Contains(known, name) {

@@ -137,13 +137,16 @@ func (s Settings) checkSMTP(p *Problems) {
 	}
 }
 
-// checkFiles reports the files of keys and certificates that cannot be read.
+// checkFiles reports what is wrong with what a program does not use that leaves its mail to a worker: the files of keys and certificates
+// that cannot be read, and the login with a token.
 func (s Settings) checkFiles(p *Problems) {
+	s.checkOAuth(p)
 	s.checkDKIMKeys(p)
 	for _, file := range []struct{ name, path string }{
 		{s.Variable("EMAIL_SSL_CERTFILE"), s.SMTP.CertFile},
 		{s.Variable("EMAIL_SSL_KEYFILE"), s.SMTP.KeyFile},
 		{s.Variable("EMAIL_SSL_CAFILE"), s.SMTP.CAFile},
+		{s.Variable("EMAIL_OAUTH_KEY_FILE"), s.OAuth.KeyFile},
 	} {
 		if file.path == "" || p.has(file.name) {
 			continue

@@ -21,6 +21,7 @@ func (s Settings) warnings(problems Problems, queues bool) []string {
 			m.warnScheme(&w)
 		}
 		m.warnLogin(&w)
+		m.warnOAuth(&w)
 		m.warnTLS(&w)
 		if !queues {
 			m.warnRecipients(&w)
@@ -106,6 +107,7 @@ func (s Settings) warnLogin(w *Problems) {
 	c, v := s.SMTP, s.Variable
 	password := c.Password.Reveal() != ""
 	switch {
+	case s.OAuth.On(): // what is missing is a problem
 	case c.User != "" && !password:
 		w.add(v("EMAIL_HOST_USER"), "there is no login without %s", v("EMAIL_HOST_PASSWORD"))
 	case c.User == "" && password:
@@ -115,17 +117,16 @@ func (s Settings) warnLogin(w *Problems) {
 	}
 }
 
-func (s Settings) howTLS() string {
-	if s.hasURL() {
-		return "begin the URL with smtp+starttls:// or smtps://"
+// warnOAuth warns of settings of a login with a token that is not switched on.
+func (s Settings) warnOAuth(w *Problems) {
+	if s.OAuth.On() {
+		return
 	}
-	return "set " + s.Variable("EMAIL_USE_TLS") + " or " + s.Variable("EMAIL_USE_SSL")
-}
-
-// hasURL reports whether a URL names the server.
-func (s Settings) hasURL() bool {
-	t := s.Delivery.URL.target
-	return t != nil && t.backend == "smtp"
+	for _, f := range fields(&s) {
+		if strings.HasPrefix(f.key, oauthVariable+"_") && f.show() != "" {
+			w.add(s.Variable(f.key), "has no effect without %s: set it to microsoft, google or custom", s.Variable(oauthVariable))
+		}
+	}
 }
 
 func (s Settings) warnTLS(w *Problems) {

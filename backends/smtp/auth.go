@@ -28,21 +28,27 @@ var (
 	errAuthAfterTLS = errors.New("the server offers no AUTH before STARTTLS, and a login is configured: use EMAIL_USE_TLS")
 	errInsecureAuth = errors.New("no login over a connection without TLS to another machine: " +
 		"use EMAIL_USE_TLS or EMAIL_USE_SSL, or allow it explicitly")
+	errInsecureToken = errors.New("no OAuth 2 token over a connection without TLS to another machine: use EMAIL_USE_TLS or EMAIL_USE_SSL")
 )
 
 // login authenticates us. It tries one mechanism: the one that has worked before, or the
 // first of ours that the server offers. The next one is tried where the server offers a mechanism and does not
 // know it after all, and once, as Logins says, where it refuses the password with one. It is not where
 // the server has failed to prove who it is.
-func (c *conn) login(ctx context.Context) error {
+func (c *conn) login(ctx context.Context, secret string) error {
 	if len(c.ext.auth) == 0 && c.ext.startTLS && !c.link.IsEncrypted() {
 		return unavailable(mailer.StepAuth, errAuthAfterTLS)
 	}
 	if len(c.ext.auth) == 0 {
 		return unavailable(mailer.StepAuth, errNoAuth)
 	}
-	if !c.cfg.AllowInsecureAuth && !c.link.IsEncrypted() && !isLocal(c.link.RemoteAddr()) {
-		return unavailable(mailer.StepAuth, errInsecureAuth)
+	if !c.link.IsEncrypted() && !isLocal(c.link.RemoteAddr()) {
+		switch {
+		case c.cfg.TokenSource != nil: // RFC 7628, 3: over TLS only
+			return unavailable(mailer.StepAuth, errInsecureToken)
+		case !c.cfg.AllowInsecureAuth:
+			return unavailable(mailer.StepAuth, errInsecureAuth)
+		}
 	}
 	common := slices.DeleteFunc(slices.Clone(c.cfg.AuthMechanisms), func(mech string) bool { return !slices.Contains(c.ext.auth, mech) })
 	if len(common) == 0 {
@@ -52,8 +58,19 @@ func (c *conn) login(ctx context.Context) error {
 	var order []string
 	c.known(func(k *knownLogin) { order = k.order(common) })
 	var refusals []*mailer.SendError
+	renewed := false
 	for _, mech := range order {
-		err := c.loginWith(ctx, mech)
+		err := c.loginWith(mech, secret)
+		if isBadLogin(err) && !renewed {
+			newer, none := c.again(ctx, secret)
+			if none != nil {
+				return unavailable(mailer.StepAuth, none)
+			}
+			if newer != "" {
+				secret, renewed = newer, true
+				err = c.loginWith(mech, secret)
+			}
+		}
 		if err == nil {
 			c.known(func(k *knownLogin) { k.worked(mech) })
 			return nil
@@ -63,7 +80,7 @@ func (c *conn) login(ctx context.Context) error {
 			return err
 		}
 		refusals = append(refusals, refused)
-		if !c.tryNext(mech, refused.Code, len(common)) {
+		if !c.tryNext(mech, refused.Code, len(common)) || renewed && refused.Code == 535 {
 			break
 		}
 	}
@@ -115,14 +132,13 @@ func isLocal(a net.Addr) bool {
 	return ok && tcp.IP.IsLoopback()
 }
 
-func (c *conn) loginWith(ctx context.Context, mech string) error {
-	secret := c.cfg.Password
-	if c.cfg.TokenSource != nil {
-		var err error
-		if secret, err = c.cfg.TokenSource(ctx); err != nil {
-			return unavailable(mailer.StepAuth, fmt.Errorf("token source: %w", err))
-		}
-	}
+// isBadLogin reports whether a server has refused password or token.
+func isBadLogin(err error) bool {
+	var refused *mailer.SendError
+	return errors.As(err, &refused) && refused.Code == 535
+}
+
+func (c *conn) loginWith(mech, secret string) error {
 	client, initial, err := auth.Start(mech, c.credentials(secret))
 	if err != nil {
 		return unavailable(mailer.StepAuth, fmt.Errorf("%s: %w", mech, err))
@@ -133,7 +149,7 @@ func (c *conn) loginWith(ctx context.Context, mech string) error {
 		return unavailable(mailer.StepAuth, fmt.Errorf("%s: %w", mech, err))
 	}
 	if !r.Positive() {
-		return c.loginRefused(mech, r, secret, string(initial))
+		return c.loginRefused(mech, auth.Reason(client), r, secret, string(initial))
 	}
 	if err := auth.Verify(client); err != nil {
 		return unavailable(mailer.StepAuth, fmt.Errorf("%s: %w", mech, err))
@@ -200,9 +216,13 @@ func (c *conn) respond(client sasl.Client, r *transport.Reply, initial []byte) (
 }
 
 // loginRefused is the error of a refused login. A server may repeat in its text
-// what we have sent: of the secrets nothing is kept.
-func (c *conn) loginRefused(mech string, r *transport.Reply, secrets ...string) error {
+// what we have sent: of the secrets nothing is kept. reason is what it has said beside the reply.
+func (c *conn) loginRefused(mech, reason string, r *transport.Reply, secrets ...string) error {
 	refused := refusal(mailer.StepAuth, r)
-	refused.Text = strings.TrimSpace(auth.Hide(refused.Text, secrets...) + " (" + mech + " as " + transport.Printable(c.cfg.Username) + ")")
+	about := mech + " as " + transport.Printable(c.cfg.Username)
+	if reason != "" {
+		about += ": " + transport.Printable(auth.Hide(reason, secrets...))
+	}
+	refused.Text = strings.TrimSpace(auth.Hide(refused.Text, secrets...) + " (" + about + ")")
 	return refused
 }

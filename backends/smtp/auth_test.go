@@ -59,7 +59,10 @@ func knows(user, password, token string) func(mech, initial string, ask func(cha
 			}
 			return true
 		case "OAUTHBEARER":
-			return answer() == "n,a="+user+",\x01host=peer.example\x01port=25\x01auth=Bearer "+token+"\x01\x01"
+			if answer() != "n,a="+strings.NewReplacer(",", "=2C", "=", "=3D").Replace(user)+",\x01host=peer.example\x01port=25\x01auth=Bearer "+token+"\x01\x01" {
+				return ask(`{"status":"invalid_token"}`) == "never"
+			}
+			return true
 		case "SCRAM-SHA-256":
 			return scramServer(answer(), password, true, ask)
 		}
@@ -103,7 +106,7 @@ func scramServer(first, password string, honest bool, ask func(string) string) b
 
 func TestBackend_login(t *testing.T) {
 	const password = "pass wörd:=,"
-	token := func(context.Context) (string, error) { return "tok3n", nil }
+	token := tokens("tok3n")
 	long := strings.Repeat("t", 1000)
 	tests := []struct {
 		name  string
@@ -119,17 +122,13 @@ func TestBackend_login(t *testing.T) {
 		{"strongest first", "LOGIN PLAIN CRAM-MD5 SCRAM-SHA-256 NTLM", nil, "SCRAM-SHA-256", "sent"},
 		{"lower case", "plain", nil, "PLAIN", "sent"},
 		{"as configured", "PLAIN CRAM-MD5 LOGIN", func(cfg *Config) { cfg.AuthMechanisms = []string{"LOGIN", "PLAIN"} }, "LOGIN", "sent"},
-		{"XOAUTH2", "PLAIN XOAUTH2", func(cfg *Config) { cfg.TokenSource = token }, "XOAUTH2", "sent"},
-		{"OAUTHBEARER", "XOAUTH2 OAUTHBEARER", func(cfg *Config) { cfg.TokenSource = token }, "OAUTHBEARER", "sent"},
-		{"wrong token", "XOAUTH2", func(cfg *Config) {
-			cfg.TokenSource = func(context.Context) (string, error) { return "old", nil }
-		}, "XOAUTH2", "unavailable"},
+		{"XOAUTH2", "PLAIN XOAUTH2", token, "XOAUTH2", "sent"},
+		{"OAUTHBEARER", "XOAUTH2 OAUTHBEARER", token, "OAUTHBEARER", "sent"},
+		{"wrong token", "XOAUTH2", tokens("old"), "XOAUTH2", "unavailable"},
 		{"no token", "XOAUTH2", func(cfg *Config) {
-			cfg.TokenSource = func(context.Context) (string, error) { return "", errors.New("no token") }
+			cfg.TokenSource = TokenFunc(func(context.Context) (string, error) { return "", errors.New("no token") })
 		}, "", "unavailable"},
-		{"long token", "XOAUTH2", func(cfg *Config) {
-			cfg.TokenSource = func(context.Context) (string, error) { return long, nil }
-		}, "XOAUTH2", "sent"},
+		{"long token", "XOAUTH2", tokens(long), "XOAUTH2", "sent"},
 		{"wrong password is tried twice", "PLAIN LOGIN CRAM-MD5", func(cfg *Config) { cfg.Password = "other" }, "CRAM-MD5,PLAIN", "unavailable"},
 		{"next if one is not known after all", "CRAM-MD5 PLAIN", func(cfg *Config) { cfg.Hostname = "no-cram.example" }, "CRAM-MD5,PLAIN", "sent"},
 		{"not offered", "", nil, "", "unavailable"},
@@ -368,7 +367,7 @@ func TestNew_config(t *testing.T) {
 		"literal":       {Hostname: "[1.2.3.4.5]"},
 		"mechanism":     {AuthMechanisms: []string{"NTLM"}},
 		"mechanism 2":   {AuthMechanisms: []string{"XOAUTH2"}, Username: "x", Password: "y"},
-		"token of whom": {TokenSource: func(context.Context) (string, error) { return "", nil }},
+		"token of whom": {TokenSource: TokenFunc(func(context.Context) (string, error) { return "", nil })},
 		"timeout":       {CommandTimeout: -1},
 		"window":        {Window: -1},
 		"messages":      {MaxMessages: -1},

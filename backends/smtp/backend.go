@@ -72,6 +72,9 @@ func (b *Backend) Account() string {
 	return b.cfg.Username + " at " + strings.Join(b.cfg.Addrs, " ")
 }
 
+// TokenSource returns where the backend has its tokens from, nil if it has none.
+func (b *Backend) TokenSource() TokenSource { return b.cfg.TokenSource }
+
 // Close says goodbye to the server and closes the connection. Nothing that the server
 // answers to that is an error.
 func (b *Backend) Close() error {

@@ -66,9 +66,10 @@ type Config struct {
 	Username string
 	Password string
 
-	// TokenSource returns an OAuth 2 access token, asked for at each login. With
-	// it, Username logs in by OAUTHBEARER or XOAUTH2 and Password is not used.
-	TokenSource func(ctx context.Context) (string, error)
+	// TokenSource gives the OAuth 2 access token of each login. With it, Username logs in by
+	// OAUTHBEARER or XOAUTH2, never with Password, and never to another machine without TLS. The package
+	// oauth has one. Backends that log in as the same user should share it.
+	TokenSource TokenSource
 
 	// AuthMechanisms are the mechanisms that may be used, in order of preference.
 	// Default: SCRAM-SHA-256, CRAM-MD5, PLAIN, LOGIN; with a TokenSource
@@ -79,7 +80,7 @@ type Config struct {
 	// should share one. Default: one of its own.
 	Logins *Logins
 
-	// AllowInsecureAuth lets the login go over a connection without TLS to another
+	// AllowInsecureAuth lets a login with a password go over a connection without TLS to another
 	// machine. To this machine (loopback, unix) it always may.
 	AllowInsecureAuth bool
 
@@ -173,6 +174,26 @@ type Config struct {
 
 	temporary []replyrule.Rule // TemporaryReplies
 }
+
+// TokenSource gives OAuth 2 access tokens to log in with. Several goroutines may use it.
+type TokenSource interface {
+	// Token returns a token that the server should accept. It is asked before each connection is opened; without one
+	// none is. Its error is shown to people: it must not have a secret in it.
+	Token(ctx context.Context) (string, error)
+
+	// Refused is called when a server has refused a token (535). If Token returns another one then, the login is tried
+	// with that, once.
+	Refused(token string)
+}
+
+// TokenFunc is a TokenSource that is not told of refusals.
+type TokenFunc func(ctx context.Context) (string, error)
+
+// Token implements TokenSource.
+func (f TokenFunc) Token(ctx context.Context) (string, error) { return f(ctx) }
+
+// Refused implements TokenSource. It does nothing.
+func (f TokenFunc) Refused(string) {}
 
 // DSN is what to ask about the fate of messages (RFC 3461). The zero value asks
 // for nothing. The envelope id is the Message-ID.

@@ -25,7 +25,10 @@ const (
 
 const crlf = "\r\n"
 
-var errNotOneLine = errors.New("a command that is not one line")
+var (
+	errNotOneLine = errors.New("a command that is not one line")
+	errNoToken    = errors.New("the source has returned none")
+)
 
 // A conn is a connection to one server. After connect it has been greeted and is
 // ready for MAIL.
@@ -59,6 +62,35 @@ func (c *conn) trace(prefix, line string) {
 	if c.cfg.Trace != nil {
 		c.cfg.Trace(prefix + transport.Printable(line))
 	}
+}
+
+// secret returns what to log in with: the password, or a token.
+func (c *conn) secret(ctx context.Context) (string, error) {
+	source := c.cfg.TokenSource
+	if source == nil {
+		return c.cfg.Password, nil
+	}
+	token, err := source.Token(ctx)
+	if err == nil && token == "" {
+		err = errNoToken
+	}
+	if err != nil {
+		return "", fmt.Errorf("no token to log in with: %w", err)
+	}
+	return token, nil
+}
+
+// again returns the secret to try once more with after one was refused, "" for none. err is why there is none
+// any more.
+func (c *conn) again(ctx context.Context, refused string) (secret string, err error) {
+	if c.cfg.TokenSource == nil {
+		return "", nil
+	}
+	c.cfg.TokenSource.Refused(refused)
+	if secret, err = c.secret(ctx); secret == refused {
+		return "", nil
+	}
+	return secret, err
 }
 
 // listen reads replies from what the link now is, from the next byte on.

@@ -29,9 +29,16 @@ type dialer struct {
 // connect opens a connection to the first server that takes us. Where the login is
 // refused it stops: more tries would lock the account.
 func (d *dialer) connect(ctx context.Context) (*conn, error) {
+	var secret string
+	if d.cfg.login() {
+		var err error
+		if secret, err = (&conn{cfg: d.cfg}).secret(ctx); err != nil {
+			return nil, unavailable(mailer.StepAuth, err) // no server is asked for what it would not allow
+		}
+	}
 	var failures []error
 	for _, addr := range d.cfg.Addrs {
-		c, err := d.connectTo(ctx, addr)
+		c, err := d.connectTo(ctx, addr, secret)
 		if err == nil {
 			return c, nil
 		}
@@ -57,9 +64,9 @@ func connectError(failures []error) *mailer.SendError {
 }
 
 // connectTo connects to one server, and tells the hooks how that went.
-func (d *dialer) connectTo(ctx context.Context, addr string) (*conn, error) {
+func (d *dialer) connectTo(ctx context.Context, addr, secret string) (*conn, error) {
 	event := Connected{Conn: &Conn{ID: rand.Text()[:connIDLength], Addr: addr}, Start: time.Now()}
-	c, err := d.connectVia(ctx, &event)
+	c, err := d.connectVia(ctx, &event, secret)
 	event.Err = err
 	d.cfg.Hooks.connected(ctx, event)
 	return c, err
@@ -70,7 +77,7 @@ func (d *dialer) connectTo(ctx context.Context, addr string) (*conn, error) {
 const connIDLength = 8
 
 // connectVia connects to event.Conn.Addr, and notes in event how long each part took.
-func (d *dialer) connectVia(ctx context.Context, event *Connected) (*conn, error) {
+func (d *dialer) connectVia(ctx context.Context, event *Connected, secret string) (*conn, error) {
 	addr := event.Conn.Addr
 	socket, err := d.dial(ctx, addr)
 	event.Dial = time.Since(event.Start)
@@ -80,7 +87,7 @@ func (d *dialer) connectVia(ctx context.Context, event *Connected) (*conn, error
 	event.Conn.Remote = socket.RemoteAddr().String()
 	c := &conn{cfg: d.cfg, addr: addr, host: hostOf(addr), link: transport.NewLink(socket), opened: time.Now(), about: event.Conn}
 	c.writer = transport.NewWriter(c.link, d.cfg.CommandTimeout)
-	c.replies.Hide = auth.NewHider(d.cfg.Password)
+	c.replies.Hide = auth.NewHider(secret)
 	c.listen()
 	c.trace("*: ", "connected to "+addr)
 	err = c.within(ctx, func() error {
@@ -92,7 +99,7 @@ func (d *dialer) connectVia(ctx context.Context, event *Connected) (*conn, error
 			if !d.cfg.login() {
 				return nil
 			}
-			return c.login(ctx)
+			return c.login(ctx, secret)
 		})
 	})
 	if err != nil {

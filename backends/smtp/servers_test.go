@@ -165,7 +165,7 @@ func TestGoSMTP_login(t *testing.T) {
 		_, addr := startGoSMTP(t, false)
 		cfg := Config{Addrs: []string{addr}, Username: "fred", Password: tt.password}
 		if tt.token != "" {
-			cfg.TokenSource = func(context.Context) (string, error) { return tt.token, nil }
+			cfg.TokenSource = TokenFunc(func(context.Context) (string, error) { return tt.token, nil })
 		}
 		results := sendAll(t, newBackend(t, cfg), letters(1))
 		if got := fates(results); got != tt.want {

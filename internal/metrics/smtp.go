@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/mailpouch/mailpouch/backends/smtp"
+	"github.com/mailpouch/mailpouch/backends/smtp/oauth"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -19,6 +20,9 @@ type smtpMetrics struct {
 
 	steps, sizes      *prometheus.HistogramVec
 	accepted, inDoubt *prometheus.CounterVec
+
+	tokens  *prometheus.CounterVec
+	expires *prometheus.GaugeVec
 }
 
 // stepBuckets go from a server on the same machine to one that is about to time out.
@@ -50,6 +54,11 @@ func newSMTPMetrics(b *book) smtpMetrics {
 		accepted: b.counter("mailpouch_smtp_accepted_total", "Messages that a server has accepted for at least one recipient.", "mailer"),
 		inDoubt: b.counter("mailpouch_smtp_in_doubt_total",
 			"Messages whose connection broke after they were sent whole and before the reply: they may be sent twice.", "mailer"),
+		tokens: b.counter("mailpouch_oauth_refreshes_total",
+			"Attempts to get an OAuth 2 token for a mailer's login, by result: `ok`, `refused` (the provider says no, until somebody changes something), "+
+				"`unavailable` (it did not answer as it should).", "mailer", "result"),
+		expires: b.gauge("mailpouch_oauth_token_expiry_timestamp_seconds",
+			"When a mailer's OAuth 2 token ends, as Unix time; 0 if there is none, or its end is not known. It is replaced ahead of that when a connection is opened.", "mailer"),
 	}
 }
 
@@ -65,6 +74,29 @@ func (s *smtpMetrics) begin(mailer string) {
 	s.reused.WithLabelValues(mailer)
 	s.accepted.WithLabelValues(mailer)
 	s.inDoubt.WithLabelValues(mailer)
+	s.expires.WithLabelValues(mailer)
+	for _, result := range []string{"ok", "refused", "unavailable"} {
+		s.tokens.WithLabelValues(mailer, result)
+	}
+}
+
+// Tokens returns the watcher for the OAuth 2 tokens of a mailer, "" being the default one.
+func (m *Metrics) Tokens(mailerName string) func(oauth.Event) {
+	name := m.mailers.known(mailerName, defaultMailer)
+	return func(e oauth.Event) {
+		result := "ok"
+		switch {
+		case e.Err != nil && e.Err.Refused:
+			result = "refused"
+		case e.Err != nil:
+			result = "unavailable"
+		case e.Expires.IsZero():
+			m.smtp.expires.WithLabelValues(name).Set(0)
+		default:
+			m.smtp.expires.WithLabelValues(name).Set(float64(e.Expires.Unix()))
+		}
+		m.smtp.tokens.WithLabelValues(name, result).Inc()
+	}
 }
 
 // Hooks returns the hooks for the smtp backends of a mailer, "" being the default one.

@@ -166,6 +166,14 @@ function flow(s) {
       fact("runs for", span(since(s.worker.started)))));
 }
 
+// token is what is known of the OAuth 2 token that a mailer logs in with.
+function token(m) {
+  if (!m.token_at) return null;
+  const left = m.token_end ? -since(m.token_end) : 0;
+  const state = left > 0 ? `OAuth 2 token: good for ${span(left)}` : m.token_error ? "OAuth 2: no token" : m.token_end ? "OAuth 2 token: has ended, replaced at the next login" : "OAuth 2 token: good until it is refused";
+  return h("p", { class: "why" }, state, m.token_error && [". ", ago(m.token_at), ": ", m.token_error]);
+}
+
 // limits says what all workers together may send to a mailer's relay.
 function limits(l) {
   const parts = [
@@ -191,6 +199,7 @@ function mailer(m) {
     m.allowed && h("p", { class: "why" }, `The relay allows ${number(m.allowed)} of ${number(m.wanted)} connections at once.`),
     m.carries && h("p", { class: "why" }, m.carries === 1 ? "The relay takes one message over each connection."
       : `The relay takes ${number(m.carries)} messages over one connection, which is then replaced.`),
+    token(m),
     m.signs && h("p", { class: "why" }, "Signed (DKIM) by " + m.signs.join(", ") + "."),
     m.limits && h("p", { class: "why" }, limits(m.limits)),
     m.held_since ? h("p", { class: "why" }, m.held_why)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mailpouch/mailpouch/backends/smtp"
+	"github.com/mailpouch/mailpouch/backends/smtp/oauth"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
@@ -48,8 +49,16 @@ type mailerState struct {
 	heldFirst time.Time // when it was last held without having taken a message since
 	lastError string
 	errorAt   time.Time
+	token     tokenState
 	override  []string // who gets its mail in place of the recipients
 	only      []string // who alone may get its mail
+}
+
+// tokenState is what is known of the OAuth 2 token that a mailer logs in with.
+type tokenState struct {
+	at  time.Time // when the last attempt to get one was; zero if there was none
+	end time.Time // of the one there is; zero if that is not known
+	why string    // the last attempt failed; "" if it did not
 }
 
 // flow is what went through the worker, or through a part of it.
@@ -128,6 +137,24 @@ func (s *State) Hooks(name string) *smtp.Hooks {
 			}
 		},
 		Closed: func(smtp.Closed) { s.connections(name, -1) },
+	}
+}
+
+// Tokens is the watcher for the OAuth 2 tokens of a mailer.
+func (s *State) Tokens(name string) func(oauth.Event) {
+	return func(e oauth.Event) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		t := &s.mailer(name).token
+		t.at, t.why = s.now(), ""
+		switch {
+		case e.Err != nil:
+			t.why = e.Err.Error()
+		case e.NotKept != nil:
+			t.end, t.why = e.Expires, "another refresh token cannot be written to its file: "+e.NotKept.Error()
+		default:
+			t.end = e.Expires
+		}
 	}
 }
 

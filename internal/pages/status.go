@@ -53,10 +53,13 @@ type mailerStatus struct {
 	Opened    int        `json:"opened"`            // since the start
 	Allowed   int        `json:"allowed,omitempty"` // by the relay, if those are fewer than wanted
 	Wanted    int        `json:"wanted,omitempty"`
-	Grown     int        `json:"grown,omitempty"`   // connections while there is mail, where that number changes by itself
-	Most      int        `json:"most,omitempty"`    // that these may become
-	Carries   int        `json:"carries,omitempty"` // messages that the relay takes over one connection, if that is known
-	Signs     []string   `json:"signs,omitempty"`   // keys that sign its messages (DKIM), as the DNS has them
+	Grown     int        `json:"grown,omitempty"`       // connections while there is mail, where that number changes by itself
+	Most      int        `json:"most,omitempty"`        // that these may become
+	Carries   int        `json:"carries,omitempty"`     // messages that the relay takes over one connection, if that is known
+	TokenAt   *time.Time `json:"token_at,omitempty"`    // the last attempt to get an OAuth 2 token, where the mailer logs in with one
+	TokenEnd  *time.Time `json:"token_end,omitempty"`   // of the token that there is
+	TokenWhy  string     `json:"token_error,omitempty"` // why the last attempt has failed
+	Signs     []string   `json:"signs,omitempty"`       // keys that sign its messages (DKIM), as the DNS has them
 	Limits    *limits    `json:"limits,omitempty"`
 	LastBatch int        `json:"last_batch"`
 	MeanBatch float64    `json:"mean_batch"`
@@ -198,6 +201,7 @@ func (s *State) snapshot(v redact.View) status {
 func (m *mailerState) status(name string, now time.Time, v redact.View) mailerStatus {
 	return mailerStatus{
 		Name: name, Flow: m.flow, Rate: m.rate(now), Open: m.open, Opened: m.opened, Allowed: m.allowed, Wanted: m.wanted, Grown: m.grown, Most: m.most, Carries: m.carries, Signs: m.signs,
+		TokenAt: notZero(m.token.at), TokenEnd: notZero(m.token.end), TokenWhy: v.Text(m.token.why, maxReason),
 		Limits: m.limits(), LastBatch: m.lastBatch, MeanBatch: float64(m.batched) / float64(max(m.batches, 1)),
 		HeldSince: notZero(m.heldSince), HeldWhy: v.Text(m.heldWhy, maxReason),
 		LastError: v.Text(m.lastError, maxReason), ErrorAt: notZero(m.errorAt), Override: entries(m.override, v), Only: entries(m.only, v),

@@ -32,7 +32,8 @@ func checkCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
 Then try Redis and the mail server, and say in one line each what is wrong, and which
 setting to change. The mail server is asked whether it takes mail from
 DEFAULT_FROM_EMAIL and SERVER_EMAIL, and is sent none; what it thinks of a recipient
-shows "enqueue test". If mail is signed (DKIM), the DNS is asked for the keys' records.`,
+shows "enqueue test". If mail is signed (DKIM), the DNS is asked for the keys' records.
+With EMAIL_OAUTH a token is asked for before the login.`,
 		Example: `  worker check
   worker check --all
   EMAIL_HOST=smtp.example.com EMAIL_PORT=587 EMAIL_USE_TLS=true worker check`,
@@ -142,7 +143,10 @@ func tryBackend(ctx context.Context, s settings.Settings, registry backends.Regi
 	if err != nil {
 		return nil, err
 	}
-	if err = open(ctx, backend, s); err == nil {
+	if err = tryToken(ctx, backend); err == nil {
+		err = open(ctx, backend, s)
+	}
+	if err == nil {
 		warnings, err = trySenders(ctx, backend, s)
 	} else {
 		err = loginError(s, err)
@@ -237,6 +241,9 @@ const (
 // loginError says what to do about a server that offers a login without TLS and takes none.
 func loginError(s settings.Settings, err error) error {
 	var refused *mailer.SendError
+	if hint := tokenHint(s, err); hint != "" {
+		return fmt.Errorf("%s: %w", hint, err)
+	}
 	if errors.As(err, &refused) && refused.Step == mailer.StepAuth && (refused.Code == replyWantsLogin || refused.Code == replyWantsTLS) && !s.SMTP.UseTLS && !s.SMTP.UseSSL {
 		return fmt.Errorf("the relay wants TLS before the login: set %s: %w", s.Variable("EMAIL_USE_TLS"), err)
 	}

@@ -48,6 +48,7 @@ func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerC
 	if s.HTTP.Addr != settings.HTTPOff {
 		cfg.Observers = append(cfg.Observers, state.Observer(), counted.Observer())
 		cfg.Connect = hooked(cfg.Connect, state.Hooks, counted.Hooks)
+		cfg.Connect = tokensWatched(cfg.Connect, state.Tokens, counted.Tokens)
 	}
 	return pages.Config{
 		Addr: s.HTTP.Addr, Ports: ports(s), Password: s.HTTP.Password, Token: s.HTTP.Token, Hosts: s.HTTP.Hosts,

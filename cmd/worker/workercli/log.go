@@ -17,7 +17,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/backends"
-	"github.com/mailpouch/mailpouch/backends/smtp"
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -86,7 +85,7 @@ func traced(registry backends.Registry, log zerolog.Logger, s settings.Log) back
 	registry = maps.Clone(registry)
 	var last atomic.Int64
 	log, show := log.Level(zerolog.InfoLevel), s.ShowAddresses // it was asked for
-	entry, logins := registry["smtp"], new(smtp.Logins)
+	entry, logins := registry["smtp"], new(backends.Logins)
 	entry.New = func(s settings.Settings) (mailer.Backend, error) {
 		number := last.Add(1)
 		return backends.SMTP(s, logins, func(line string) {

@@ -90,6 +90,7 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 	cfg.Connect = again.connect
 	trace(&cfg)
 	sayOddSizes(&cfg, log)
+	cfg.Connect = tokensWatched(cfg.Connect, sayTokens(log))
 	show, counted := watch(s, looking, &cfg)
 	for _, configure := range how.configure {
 		configure(&cfg)

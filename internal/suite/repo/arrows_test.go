@@ -26,6 +26,7 @@ var arrows = []struct {
 	{"mailer", []string{"mailer", "internal/hostname", "internal/name"}, []string{"golang.org/x/"}},
 	{"backends/smtp/internal/transport", nil, []string{"golang.org/x/sys/unix"}}, // it knows no messages
 	{"backends/smtp/internal/auth", nil, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
+	{"backends/smtp/oauth", nil, []string{"golang.org/x/oauth2"}}, // it knows no SMTP
 	{"backends/smtp", []string{"mailer", "internal/hostname", "internal/replyrule", "internal/tlsprobe", "backends/smtp/internal/"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
 	{"backends/dkim", []string{"mailer", "internal/dkimkey", "internal/hostname"}, []string{"golang.org/x/net/"}},
 	{"backends/", []string{"mailer", "internal/"}, nil},

@@ -149,7 +149,7 @@ func (s *Server) mainCf() string {
 // refusals is the table of the package's documentation.
 func (s *Server) refusals() []string {
 	permit := "permit_mynetworks"
-	if len(s.opts.Users) > 0 {
+	if s.opts.login() {
 		permit = "permit_sasl_authenticated"
 	}
 	return []string{
@@ -176,7 +176,7 @@ func (s *Server) optional() []string {
 			"smtpd_tls_ask_ccert = yes",
 			"smtpd_tls_received_header = yes")
 	}
-	if len(s.opts.Users) > 0 {
+	if s.opts.login() {
 		lines = append(lines,
 			"smtpd_sasl_auth_enable = yes",
 			"smtpd_sasl_type = dovecot",

@@ -16,7 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
-// startDovecot starts a Dovecot that does nothing but check passwords, for Postfix's
+// startDovecot starts a Dovecot that does nothing but check passwords and tokens, for Postfix's
 // smtpd, over a socket in its queue directory.
 func (s *Server) startDovecot() {
 	s.t.Helper()
@@ -24,6 +24,11 @@ func (s *Server) startDovecot() {
 	users := s.path("users")
 	if err := os.WriteFile(users, []byte(s.passwd()), 0o644); err != nil { //nolint:gosec // Dovecot's own user has to read it
 		s.t.Fatalf("postfixtest: dovecot: %v", err)
+	}
+	if s.opts.Introspect != "" {
+		if err := os.WriteFile(s.path("oauth2.conf"), []byte(s.oauthConf()), 0o644); err != nil { //nolint:gosec // as above
+			s.t.Fatalf("postfixtest: dovecot: %v", err)
+		}
 	}
 	conf := s.path("dovecot.conf")
 	if err := os.WriteFile(conf, []byte(s.dovecotConf()), 0o600); err != nil {
@@ -74,8 +79,26 @@ func (s *Server) passwd() string {
 	return b.String()
 }
 
+// oauthConf is how Dovecot asks what a token is worth.
+func (s *Server) oauthConf() string {
+	return `
+introspection_mode = post
+introspection_url = ` + s.opts.Introspect + `
+username_attribute = username
+active_attribute = active
+active_value = true
+`
+}
+
 func (s *Server) dovecotConf() string {
+	mechanisms, tokens := "plain login cram-md5", ""
+	if s.opts.Introspect != "" {
+		mechanisms += " xoauth2 oauthbearer"
+		tokens = "passdb {\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = " + s.path("oauth2.conf") + "\n}\n"
+	}
 	return strings.NewReplacer(
+		"$MECHANISMS", mechanisms,
+		"$TOKENS", tokens,
 		"$DIR", s.dir,
 		"$OWNER", s.system.owner,
 		"$UID", strconv.Itoa(s.system.mailbox.UID),
@@ -86,9 +109,9 @@ log_path = /dev/stderr
 protocols =
 ssl = no
 disable_plaintext_auth = no
-auth_mechanisms = plain login cram-md5
+auth_mechanisms = $MECHANISMS
 auth_failure_delay = 0
-passdb {
+$TOKENSpassdb {
   driver = passwd-file
   args = $DIR/users
 }

@@ -50,6 +50,10 @@ type Options struct {
 	// CRAM-MD5, with TLS or without. Nobody else may send then. It takes Dovecot 2.3.
 	Users map[string]string
 
+	// Introspect is the URL of an OAuth 2 introspection endpoint (RFC 7662). Whoever has a token may log in with it, by XOAUTH2 or
+	// OAUTHBEARER, as the username that the endpoint names. Nobody else may send then, but Users. It takes Dovecot 2.3.
+	Introspect string
+
 	MaxMessageSize int // bytes, as announced by SIZE: 10240000 if 0
 	MaxRecipients  int // of one message, then 452: 1000 if 0
 
@@ -66,6 +70,9 @@ type Options struct {
 	// Main holds further lines of main.cf; they overrule those above.
 	Main []string
 }
+
+// login reports whether clients have to log in.
+func (o Options) login() bool { return len(o.Users) > 0 || o.Introspect != "" }
 
 // Server is a running Postfix. Its methods that change its state belong to the
 // goroutine of the test, as t.Fatal does; the others may be used by any.
@@ -93,7 +100,7 @@ func Start(t testing.TB, opts Options) *Server {
 	if err := s.prepare(); err != nil {
 		t.Fatalf("postfixtest: prepare: %v", err)
 	}
-	if len(opts.Users) > 0 {
+	if opts.login() {
 		s.startDovecot()
 	}
 	// Between our look for a free port and Postfix taking it somebody else may.

@@ -35,8 +35,8 @@ func mechanisms() []mechanism {
 		{"CRAM-MD5", false, newCramMD5},          // RFC 2195
 		{"PLAIN", false, newPlain},               // RFC 4616
 		{"LOGIN", false, newLogin},               // draft-murchison-sasl-login
-		{"OAUTHBEARER", true, newBearer},         // RFC 7628
-		{"XOAUTH2", true, newXOAuth2},            // Google's forerunner of it
+		{"OAUTHBEARER", true, newBearerClient},   // RFC 7628
+		{"XOAUTH2", true, newXOAuth2Client},      // Google's forerunner of it
 	}
 }
 
@@ -82,6 +82,14 @@ func Verify(client sasl.Client) error {
 
 func newScramClient(c Credentials) (sasl.Client, error) { return newScram(c.Username, c.Secret) }
 
+func newBearerClient(c Credentials) (sasl.Client, error) {
+	return newBearer(c.Username, c.Secret, c.Host, c.Port), nil
+}
+
+func newXOAuth2Client(c Credentials) (sasl.Client, error) {
+	return newXOAuth2(c.Username, c.Secret), nil
+}
+
 // IsPrompted reports whether challenges to client are mere prompts, whose text means nothing: some
 // servers do not even encode it.
 func IsPrompted(client sasl.Client) bool {
@@ -108,10 +116,6 @@ func (m *plain) Next([]byte) ([]byte, error) {
 	answer := m.response
 	m.response = nil
 	return answer, nil
-}
-
-func newBearer(c Credentials) (sasl.Client, error) {
-	return sasl.NewOAuthBearerClient(&sasl.OAuthBearerOptions{Username: c.Username, Token: c.Secret, Host: c.Host, Port: c.Port}), nil
 }
 
 // cramMD5 is RFC 2195.
@@ -147,17 +151,3 @@ func (m *loginClient) Next([]byte) ([]byte, error) {
 	m.answers = m.answers[1:]
 	return []byte(answer), nil
 }
-
-// xoauth2 sends the token at once. A challenge is the server's error as JSON; the
-// empty answer makes it say so in a reply.
-type xoauth2 struct{ user, token string }
-
-func newXOAuth2(c Credentials) (sasl.Client, error) {
-	return &xoauth2{user: c.Username, token: c.Secret}, nil
-}
-
-func (m *xoauth2) Start() (mech string, initial []byte, err error) {
-	return "XOAUTH2", []byte("user=" + m.user + "\x01auth=Bearer " + m.token + "\x01\x01"), nil
-}
-
-func (m *xoauth2) Next([]byte) ([]byte, error) { return nil, nil }
