@@ -8,6 +8,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/backends/console"
 	"github.com/mailpouch/mailpouch/backends/dummy"
+	"github.com/mailpouch/mailpouch/backends/failover"
 	"github.com/mailpouch/mailpouch/backends/filebased"
 	"github.com/mailpouch/mailpouch/backends/locmem"
 	"github.com/mailpouch/mailpouch/backends/smtp"
@@ -24,6 +25,9 @@ type Constructor func(settings.Settings) (mailer.Backend, error)
 type Entry struct {
 	New Constructor
 
+	// In, if not nil, takes the place of New, for a backend that is made of others: it gets the registry that it is called in.
+	In func(r Registry, s settings.Settings) (mailer.Backend, error)
+
 	// Schemes are those of EMAIL_URL that stand for the backend, such as "webhook+https", in
 	// lower case. New finds what such a URL says in s.Delivery.URL.Custom(), and in s.Using the
 	// name of the mailer that it is for. A custom URL with another scheme it never sees.
@@ -37,7 +41,10 @@ type Registry map[string]Entry
 // queueName is the one name that is not built in: the package mailpouch adds it.
 const queueName = "queue"
 
-// Builtin returns a registry with smtp, console, filebased, locmem and dummy.
+// failoverName is the backend that is made of others.
+const failoverName = "failover"
+
+// Builtin returns a registry with smtp, console, filebased, locmem, dummy and failover.
 //
 // The locmem backends of one registry share an outbox, which each of them returns:
 // b.(*locmem.Backend).Outbox(). A test may as well register one of its own:
@@ -47,7 +54,7 @@ const queueName = "queue"
 //		return locmem.New(locmem.Config{Outbox: outbox, Defaults: backends.Defaults(s)})
 //	}}
 func Builtin() Registry {
-	outbox, logins := new(locmem.Outbox), new(smtp.Logins)
+	outbox, logins, health := new(locmem.Outbox), new(smtp.Logins), new(failover.Health)
 	return Registry{
 		"smtp": {
 			Schemes: []string{"smtp", "smtp+starttls", "smtps"},
@@ -69,7 +76,30 @@ func Builtin() Registry {
 			Schemes: []string{"dummy"},
 			New:     func(s settings.Settings) (mailer.Backend, error) { return backend(dummy.New(dummyConfig(s))) },
 		},
+		failoverName: {
+			In: func(r Registry, s settings.Settings) (mailer.Backend, error) { return r.failover(s, health) },
+		},
 	}
+}
+
+// failover makes the backend that sends with the mailers of EMAIL_MEMBERS. All that it makes share what they know of these.
+func (r Registry) failover(s settings.Settings, health *failover.Health) (mailer.Backend, error) {
+	if err := s.CheckMembers(); err != nil {
+		return nil, err
+	}
+	config := failover.Config{Name: s.Using, Weighted: s.Delivery.Policy == settings.PolicyWeighted, Health: health}
+	for _, m := range s.Delivery.Members {
+		named, err := s.Named(m.Name)
+		if err != nil {
+			return nil, err
+		}
+		b, err := r.New(named.Delivery.Backend, named)
+		if err != nil {
+			return nil, err
+		}
+		config.Members = append(config.Members, failover.Member{Name: m.Name, Weight: m.Weight, Backend: b})
+	}
+	return backend(failover.New(config))
 }
 
 // SMTP makes the smtp backend. Those that log in to the same server share logins. trace, if not nil, is called with each line of its
@@ -101,7 +131,11 @@ func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) 
 	if u := s.Delivery.URL.Custom(); u != nil && !slices.Contains(entry.Schemes, u.Scheme) {
 		s.Delivery.URL = settings.MailURL{}
 	}
-	b, err := entry.New(s)
+	create := entry.New
+	if entry.In != nil {
+		create = func(s settings.Settings) (mailer.Backend, error) { return entry.In(r, s) }
+	}
+	b, err := create(s)
 	if err != nil {
 		return nil, fmt.Errorf("%s%s: %w", where(s.Using), name, err)
 	}

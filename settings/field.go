@@ -20,6 +20,8 @@ const (
 	backendVariable      = "EMAIL_BACKEND"
 	queueBackendVariable = "EMAIL_QUEUE_BACKEND"
 	namesVariable        = "EMAIL_MAILERS"
+	membersVariable      = "EMAIL_MEMBERS"
+	policyVariable       = "EMAIL_POLICY"
 )
 
 // field is one setting: a field of Settings whose tag names a variable.
@@ -100,7 +102,7 @@ func (f field) lineEnd(set bool) error {
 // isList reports whether the field has entries with white space allowed around them.
 func (f field) isList() bool {
 	switch f.value.Interface().(type) {
-	case Hosts, Addresses, Queues, Names, Mechanisms:
+	case Hosts, Addresses, Queues, Names, Members, Mechanisms:
 		return true
 	}
 	return false

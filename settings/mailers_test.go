@@ -25,6 +25,7 @@ func others(t *testing.T) map[string]string {
 		"USE_SSL": "true", "SSL_CERTFILE": pem, "SSL_KEYFILE": pem, "SSL_CAFILE": pem, "SSL_SERVER_NAME": "relay",
 		"ALLOW_INSECURE_AUTH": "true", "AUTH_MECHANISMS": "LOGIN", "TEMPORARY_REPLIES": "550 5.1.90", "TIMEOUT": "2", "DATA_TIMEOUT": "11m", "PIPELINING": "OFF", "CHUNKING": "auto",
 		"CONNECTION_IDLE": "30s", "CONNECTION_MAX_MESSAGES": "7", "CONNECTION_MAX_BYTES": "8", "CONNECTION_MAX_AGE": "9m", "CONNECTIONS": "5", "CONNECTIONS_MAX": "15",
+		"MEMBERS": "b:2", "POLICY": "weighted",
 	}
 }
 
@@ -32,7 +33,7 @@ func others(t *testing.T) map[string]string {
 // mistake in it sends a password to somebody else's server.
 var mine = []string{
 	"BACKEND", "FILE_PATH", "HOST", "PORT", "HOST_USER", "HOST_PASSWORD", "USE_SSL", "SSL_CERTFILE", "SSL_KEYFILE", "SSL_CAFILE",
-	"SSL_SERVER_NAME", "AUTH_MECHANISMS", "TEMPORARY_REPLIES", "ALLOW_INSECURE_AUTH",
+	"SSL_SERVER_NAME", "AUTH_MECHANISMS", "TEMPORARY_REPLIES", "ALLOW_INSECURE_AUTH", "MEMBERS", "POLICY",
 }
 
 // values returns what a mailer has for each of the settings, by the end of its variable.
@@ -63,7 +64,13 @@ func TestNamed_Own(t *testing.T) {
 	}
 	vars["EMAIL_B_HOST"] = "b"
 	s, warnings := load(t, vars)
-	if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "EMAIL_EU_WEST_CONNECTIONS_MAX: has no effect, since EMAIL_EU_WEST_CONNECTIONS is set") {
+	unused := []string{
+		"EMAIL_EU_WEST_CONNECTIONS_MAX: has no effect, since EMAIL_EU_WEST_CONNECTIONS is set: connections keep that number",
+		"EMAIL_EU_WEST_MEMBERS: has no effect, since EMAIL_EU_WEST_BACKEND is not failover",
+		"EMAIL_EU_WEST_POLICY: has no effect, since EMAIL_EU_WEST_BACKEND is not failover",
+	}
+	slices.Sort(warnings)
+	if !slices.Equal(warnings, unused) {
 		t.Errorf("warnings: %q", warnings)
 	}
 	unset := values(Default())

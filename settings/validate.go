@@ -33,6 +33,7 @@ func (s Settings) check(problems *Problems) {
 	for _, m := range s.mailers() {
 		m.checkOwn(problems)
 		m.checkDelivery(problems)
+		m.checkMembers(problems)
 		m.checkSMTP(problems)
 		m.checkTimes(problems)
 		if s.Delivery.Backend != queueName {

@@ -18,6 +18,7 @@ func (s Settings) warnings(problems Problems) []string {
 		if s.Delivery.Backend != queueName {
 			m.warnScheme(&w)
 		}
+		m.warnMembers(&w)
 		m.warnLogin(&w)
 		m.warnTLS(&w)
 		if most := mailerVariable(m.Using, connectionsVariable+"_MAX"); m.setsConnections() && s.sets(most) {

@@ -148,35 +148,31 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 	}
 	r.task.handed.has(len(deliveries))
 	left, why := len(deliveries), BackHeld // the relay takes nothing if they are put back
-	var chunks [][]*delivery
-	connections := via.pool.shared()
-	for chunk := range slices.Chunk(deliveries, (len(deliveries)+connections-1)/connections) {
-		chunks = append(chunks, chunk)
-	}
+	offers := newOffers(r.task, via, deliveries)
+	defer offers.end()
 	var failure error
 	over, room, tripping, halt := inTime.Done(), r.w.roomFor(r.task), via.holdsNow(), r.task.handed.halt
 	giveBack := func(reason BackReason) {
-		over, room, tripping, halt, chunks, why = nil, nil, nil, nil, nil, reason
+		over, room, tripping, halt, why = nil, nil, nil, nil, reason
 		failure = r.back(via, why)
-		for _, d := range deliveries {
-			if d.giveUp() {
-				left--
-			}
-		}
+		left -= offers.giveUp()
 		if left > 0 {
 			r.task.stays()
 		}
 	}
 	for left > 0 {
-		var next []*delivery
-		var channel chan []*delivery // nil: nothing to offer
-		if len(chunks) > 0 {
-			next, channel = chunks[0], via.channel(r.task.name)
-		}
+		next, channel := offers.next()
 		select {
 		case channel <- next:
-			chunks = chunks[1:]
+			offers.taken()
+		case <-offers.moves:
+			offers.move(func(d *delivery) *delivery { return newDelivery(r.messages[d.index], d.done) })
 		case d := <-done:
+			if d.outcome.verdict.Action == hold && d.outcome.paused == "" && !d.outcome.lost && failure == nil && via.route != nil {
+				offers.again(d, newDelivery(r.messages[d.index], d.done)) // another member may take it
+				continue
+			}
+			offers.through(d)
 			left--
 			if d.outcome.lost { // and so are the others
 				giveBack(BackRedis)

@@ -365,6 +365,7 @@ type outcome struct {
 	verdict verdict
 
 	sender    int             // which one tried; 0: none
+	relay     string          // the mailer that has it
 	lost      bool            // the task is another worker's: nothing is to be done about it here
 	late      string          // the record for the history that Redis has not: of a bulk task, or it could not be told of the acceptance
 	paused    string          // it was not tried: its "queue", or its "mailing", is paused

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -15,6 +16,8 @@ type relay struct {
 	answer func(ctx context.Context, m *mailer.EmailMessage) mailer.Result
 	// down, if not nil, is the error of Open.
 	down func() error
+	// gone, if set, says goodbye to each message before it is spoken of, and closes.
+	gone atomic.Bool
 
 	mu       sync.Mutex
 	received []received
@@ -105,6 +108,10 @@ func (l *line) SendBatch(ctx context.Context, b mailer.Batch) {
 func (l *line) send(ctx context.Context, b mailer.Batch, i int, m *mailer.EmailMessage) (r mailer.Result) {
 	if ctx.Err() != nil {
 		return mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepMail, Err: ctx.Err()}}
+	}
+	if l.relay.gone.Load() {
+		l.open = false
+		return mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepReset, Code: 421, Text: "closing"}}
 	}
 	for _, ask := range []func(int) error{b.Begin, b.Commit} {
 		if ask == nil {
