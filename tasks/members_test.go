@@ -189,4 +189,3 @@ func (m *members) mains(queue string) int {
 	}
 	return info.Size
 }
-

@@ -27,6 +27,9 @@ type workerMetrics struct {
 	skew           *prometheus.GaugeVec
 	holds          *prometheus.CounterVec
 	swept, foreign *prometheus.CounterVec
+
+	serves, passedOver *prometheus.GaugeVec // of members
+	members            *prometheus.CounterVec
 }
 
 func newWorkerMetrics(b *book) workerMetrics {
@@ -73,6 +76,12 @@ func newWorkerMetrics(b *book) workerMetrics {
 		swept: b.counter("mailpouch_swept_total",
 			"Tasks of which dead letters were made where they waited in Redis: `expired`, their time was up; `lost`, they were in no list of their queue.",
 			"mailer", "queue", "why"),
+		serves: b.gauge("mailpouch_failover_serves",
+			"1 while messages of a mailer with members (EMAIL_MEMBERS) go to this member, as this worker sees it, else 0.", "mailer", "member"),
+		passedOver: b.gauge("mailpouch_failover_passed_over",
+			"Members of a mailer that would serve and take no mail: those before the one that serves, and with weights all of them.", "mailer"),
+		members: b.counter("mailpouch_failover_messages_total",
+			"Messages of a mailer with members that were accepted, by the member that they went with.", "mailer", "member"),
 		foreign: b.counter("mailpouch_foreign_tasks_total",
 			"How often a worker put a task off that is not its own: `type`, of another program; `version`, of a newer version of this one.", "why"),
 	}
@@ -94,6 +103,20 @@ func (m *Metrics) Observer() tasks.Observer {
 	return tasks.Observer{
 		Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Back: m.givenBack, Skew: m.skewed,
 		Connections: m.connections, Grown: m.grown, SessionLimit: m.sessionLimit, Swept: m.sweptUp, Foreign: m.putOff,
+		Failover: m.failover,
+	}
+}
+
+func (m *Metrics) failover(s tasks.FailoverState) {
+	name := m.mailers.known(s.Mailer, defaultMailer)
+	m.worker.passedOver.WithLabelValues(name).Set(float64(s.PassedOver()))
+	for _, one := range s.Members {
+		member, serves := m.mailers.known(one.Mailer, defaultMailer), 0.0
+		if one.Serves {
+			serves = 1
+		}
+		m.worker.serves.WithLabelValues(name, member).Set(serves)
+		m.worker.members.WithLabelValues(name, member) // zero before the first
 	}
 }
 
@@ -126,6 +149,9 @@ func (m *Metrics) outcome(o tasks.Outcome) {
 	}
 	if o.Action == tasks.ActionSent {
 		w.delivered.WithLabelValues(name, queue).Observe((o.Waited + o.Took).Seconds())
+		if o.Member != "" {
+			w.members.WithLabelValues(name, m.mailers.known(o.Member, defaultMailer)).Inc()
+		}
 	}
 	refused := o.Refused
 	if o.Err != nil {
