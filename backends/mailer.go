@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
@@ -15,7 +16,7 @@ import (
 // backend or a named mailer that cannot be configured, or settings.Problems with what no
 // message can carry.
 //
-// Each call has a backend of its own. If EMAIL_BACKEND is queue, the queue's constructor
+// Each call has a backend of its own, with what the files of secrets (EMAIL_HOST_PASSWORD_FILE) say then. If EMAIL_BACKEND is queue, the queue's constructor
 // is told the name: it gets the settings with Using. A name that EMAIL_MAILERS lacks is
 // a settings.UnknownMailerError, except for a queue without EMAIL_MAILERS: only the
 // worker knows the mailers then.
@@ -26,14 +27,30 @@ func (r Registry) Mailer(s settings.Settings) (*mailer.Mailer, error) {
 	if err := r.Check(s); err != nil {
 		return nil, err
 	}
+	now := fresh(s)
 	return mailer.New(mailer.Config{
-		Connect:       func(c mailer.Connection) (mailer.Backend, error) { return r.connect(s, c) },
+		Connect:       func(c mailer.Connection) (mailer.Backend, error) { return r.connect(now(), c) },
 		Defaults:      Defaults(s),
 		ServerEmail:   s.Message.ServerEmail,
 		SubjectPrefix: s.Message.SubjectPrefix,
 		Admins:        s.Message.Admins,
 		Managers:      s.Message.Managers,
 	})
+}
+
+// fresh returns the settings with what the files of secrets say at each call, or said before if one is wrong by now. A program
+// that leaves its mail to workers does not need them.
+func fresh(s settings.Settings) func() settings.Settings {
+	if settings.CanonicalBackend(s.Delivery.Backend) == queueName {
+		return func() settings.Settings { return s }
+	}
+	var mu sync.Mutex
+	return func() settings.Settings {
+		mu.Lock()
+		defer mu.Unlock()
+		s, _ = s.Reload()
+		return s
+	}
 }
 
 // Check returns the error that Mailer would, joined of all that there is to say.

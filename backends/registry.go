@@ -128,6 +128,9 @@ func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) 
 		known := r.names()
 		return nil, &UnknownBackendError{Name: name, Nearest: settings.Nearest(name, known), Known: known, Using: s.Using}
 	}
+	if err := s.CheckSecrets(); err != nil && name != queueName {
+		return nil, err
+	}
 	if u := s.Delivery.URL.Custom(); u != nil && !slices.Contains(entry.Schemes, u.Scheme) {
 		s.Delivery.URL = settings.MailURL{}
 	}

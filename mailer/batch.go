@@ -1,6 +1,9 @@
 package mailer
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // BatchSender is implemented by backends that learn a message's fate before the batch is
 // through, and that can be told at the last moment not to send a message any more.
@@ -23,16 +26,20 @@ type Batch struct {
 	// configured. A backend that delivers at once has no use for them.
 	Options Options
 
-	// Begin, if not nil, is asked right before a message's turn, by its index. An error is
+	// Begin, if not nil, is asked right before a message's turn, by its index, and returns what is sent: the message itself, or
+	// another one in its place, with other recipients or other bytes, as whoever operates the sending side wants it. An error is
 	// that message's result, as it is, and nothing of the message is sent; the others go on. It may be that the message
 	// goes over another connection, for the one before it takes long: so a backend does not ask early.
+	//
+	// What a backend has made of the message before it asked, to check it or to save time, counts only if Begin returns the
+	// same pointer. Another message is completed and checked as the first one was (WithDefaults, Validate).
 	//
 	// The messages are asked for in their order, and each once, unless the backend turns to
 	// it anew: as after a connection that broke before the message can have been accepted.
 	// What was accepted for some recipients goes on to the others without asking. There is
 	// no need to ask for a message that cannot be sent anyway. A backend that sends several
 	// messages in one call asks for those of the call before it.
-	Begin func(i int) error
+	Begin func(i int) (*EmailMessage, error)
 
 	// Commit, if not nil, is asked at the last moment before anything of a message can be accepted: for SMTP before
 	// its body is written. An error is that message's result, as it is, and it must not be accepted: a backend that
@@ -70,8 +77,8 @@ func SendBatch(ctx context.Context, b Backend, batch Batch) {
 	}
 	var refused, rest []Report
 	messages := make([]*EmailMessage, 0, len(batch.Messages))
-	for i, m := range batch.Messages {
-		err := batch.begin(i)
+	for i := range batch.Messages {
+		m, err := batch.begin(i)
 		if err == nil {
 			err = batch.commit(i)
 		}
@@ -89,15 +96,25 @@ func SendBatch(ctx context.Context, b Backend, batch Batch) {
 	}
 	_, err := b.SendMessages(ctx, messages)
 	for n, m := range messages {
-		rest[n].Result = Result{Err: ErrorAt(err, n), Skipped: len(m.Recipients()) == 0}
+		rest[n].Result = resultOf(ErrorAt(err, n))
+		rest[n].Skipped = len(m.Recipients()) == 0
 	}
 	batch.Report(rest)
 }
 
-// begin asks Begin, if there is one, about a message.
-func (b Batch) begin(i int) error {
+// resultOf is the result of a message that has this entry in a SendErrors: the reverse of Result.Error.
+func resultOf(err error) Result {
+	var e *SendError
+	if errors.As(err, &e) && e.Accepted {
+		return Result{Refused: e.Refused}
+	}
+	return Result{Err: err}
+}
+
+// begin asks Begin, if there is one, about a message, and returns what is sent.
+func (b Batch) begin(i int) (*EmailMessage, error) {
 	if b.Begin == nil {
-		return nil
+		return b.Messages[i], nil
 	}
 	return b.Begin(i)
 }
@@ -138,7 +155,7 @@ func collect(ctx context.Context, s BatchSender, batch Batch) (sent int, err err
 
 // Deliver is the SendBatch of a backend that sends one message after the other. The backend only
 // adds put, which sends one message. For each message Deliver fills in defaults, checks it, opens
-// b if necessary, asks Begin and Commit, calls put with the message and its envelope, and reports the
+// b if necessary, asks Begin and Commit, calls put with what Begin has returned and its envelope, and reports the
 // result before it goes on. At the end it closes b if it was not open before.
 //
 // A message that cannot be sent or has no recipient does not open b and is not put. Once ctx is
@@ -146,35 +163,34 @@ func collect(ctx context.Context, s BatchSender, batch Batch) (sent int, err err
 // open. After it has failed it is not called again, and the remaining messages fail with its
 // error.
 func Deliver(ctx context.Context, b Backend, batch Batch, defaults Defaults, put func(m *EmailMessage, to Envelope) Result) {
-	d := delivery{backend: b, batch: batch, put: put}
+	d := delivery{backend: b, batch: batch, defaults: defaults, put: put}
 	defer d.close() // also if put panics
 	group := make([]Report, 1)
-	for i, m := range batch.Messages {
-		group[0] = Report{i, d.deliver(ctx, i, m.WithDefaults(defaults))}
+	for i := range batch.Messages {
+		group[0] = Report{i, d.deliver(ctx, i)}
 		batch.Report(group)
 	}
 }
 
 // delivery is one call of Deliver.
 type delivery struct {
-	backend Backend
-	batch   Batch
-	put     func(m *EmailMessage, to Envelope) Result
+	backend  Backend
+	batch    Batch
+	defaults Defaults
+	put      func(m *EmailMessage, to Envelope) Result
 
 	asked  bool  // the backend has been opened before
 	opened bool  // and Deliver opened it
 	down   error // why it could not be opened
 }
 
-func (d *delivery) deliver(ctx context.Context, i int, m *EmailMessage) Result {
-	if err := m.Validate(); err != nil {
+func (d *delivery) deliver(ctx context.Context, i int) Result {
+	given := d.batch.Messages[i]
+	m, to, err := d.ready(given)
+	switch {
+	case err != nil:
 		return Result{Err: err}
-	}
-	to, err := m.Envelope()
-	if err != nil {
-		return Result{Err: err}
-	}
-	if len(to.To) == 0 {
+	case len(to.To) == 0:
 		return Result{Skipped: true}
 	}
 	if err := ContextErr(ctx); err != nil {
@@ -183,13 +199,30 @@ func (d *delivery) deliver(ctx context.Context, i int, m *EmailMessage) Result {
 	if err := d.open(ctx); err != nil {
 		return Result{Err: err}
 	}
-	if err := d.batch.begin(i); err != nil {
+	sent, err := d.batch.begin(i)
+	if err == nil && sent != given {
+		m, to, err = d.ready(sent)
+	}
+	switch {
+	case err != nil:
 		return Result{Err: err}
+	case len(to.To) == 0:
+		return Result{Skipped: true}
 	}
 	if err := d.batch.commit(i); err != nil {
 		return Result{Err: err}
 	}
 	return d.put(m, to)
+}
+
+// ready completes a message, checks it, and returns its envelope too.
+func (d *delivery) ready(m *EmailMessage) (*EmailMessage, Envelope, error) {
+	m = m.WithDefaults(d.defaults)
+	if err := m.Validate(); err != nil {
+		return nil, Envelope{}, err
+	}
+	to, err := m.Envelope()
+	return m, to, err
 }
 
 // open makes sure that the backend is open. A backend may close itself because of a message and be

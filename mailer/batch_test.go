@@ -40,6 +40,7 @@ func TestSendBatch(t *testing.T) {
 		}
 	}
 	results := []mailer.Result{{Reply: "250 ok"}, {Skipped: true}, {Err: io.EOF}, {}}
+	refused := mailer.Result{Refused: []*mailer.SendError{{Step: mailer.StepRcpt}}}.Error()
 	tests := []struct {
 		name    string
 		backend mailer.Backend
@@ -51,12 +52,13 @@ func TestSendBatch(t *testing.T) {
 		{"all fail alike", &recorder{err: io.EOF}, nil, []string{"0 EOF, 1 EOF skipped, 2 EOF, 3 EOF"}},
 		{"some refused", &recorder{err: mailer.SendErrors{nil, io.EOF}}, refuse(0, 2), []string{"0 too late, 2 too late", "1 skipped, 3 EOF"}},
 		{"none refused", &recorder{err: mailer.SendErrors{nil, nil, io.EOF, nil}}, refuse(), []string{"0, 1 skipped, 2 EOF, 3"}},
+		{"some recipients refused", &recorder{err: mailer.SendErrors{refused, nil, nil, nil}}, nil, []string{"0 (1 refused), 1 skipped, 2, 3"}},
 		{"all refused", &recorder{err: errors.New("it must not be asked")}, refuse(0, 1, 2, 3), []string{"0 too late, 1 too late, 2 too late, 3 too late"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []string
-			mailer.SendBatch(t.Context(), tt.backend, mailer.Batch{Messages: messages, Begin: tt.begin, Report: func(group []mailer.Report) {
+			mailer.SendBatch(t.Context(), tt.backend, mailer.Batch{Messages: messages, Begin: asks(messages, tt.begin), Report: func(group []mailer.Report) {
 				line := ""
 				for i, r := range group {
 					if i > 0 {
@@ -73,6 +75,27 @@ func TestSendBatch(t *testing.T) {
 	}
 }
 
+// What Begin returns is what another backend gets.
+func TestSendBatch_changed(t *testing.T) {
+	other, r := message(), &recorder{}
+	mailer.SendBatch(t.Context(), r, mailer.Batch{
+		Messages: []*mailer.EmailMessage{message(), message()},
+		Begin:    func(int) (*mailer.EmailMessage, error) { return other, nil },
+		Report:   func([]mailer.Report) {},
+	})
+	if len(r.batches) != 1 || !slices.Equal(r.batches[0], []*mailer.EmailMessage{other, other}) {
+		t.Errorf("got %v", r.batches)
+	}
+}
+
+// asks is a Begin that only asks, none if ask is nil.
+func asks(messages []*mailer.EmailMessage, ask func(i int) error) func(i int) (*mailer.EmailMessage, error) {
+	if ask == nil {
+		return nil
+	}
+	return func(i int) (*mailer.EmailMessage, error) { return messages[i], ask(i) }
+}
+
 // fate puts a report in a few words.
 func fate(r mailer.Report) string {
 	s := fmt.Sprint(r.Index)
@@ -87,6 +110,9 @@ func fate(r mailer.Report) string {
 	}
 	if r.Skipped {
 		s += " skipped"
+	}
+	if len(r.Refused) > 0 {
+		s += fmt.Sprintf(" (%d refused)", len(r.Refused))
 	}
 	return s
 }
@@ -154,7 +180,7 @@ func TestDeliver(t *testing.T) {
 		name     string
 		messages []*mailer.EmailMessage
 		backend  opener
-		begin    func(i int) error
+		begin    func(i int) (*mailer.EmailMessage, error)
 		put      func(o *opener, subject string, cancel func()) mailer.Result
 		want     []string
 	}{
@@ -183,13 +209,20 @@ func TestDeliver(t *testing.T) {
 		},
 		{
 			name: "what Begin refuses is not put", messages: two,
-			begin: func(i int) error {
+			begin: func(i int) (*mailer.EmailMessage, error) {
 				if i == 0 {
-					return errors.New("too late")
+					return nil, errors.New("too late")
 				}
-				return nil
+				return two[i], nil
 			},
 			want: []string{"open", "begin 0", "0 too late", "begin 1", "put B from from@example.com to [a@example.org]", "1", "close"},
+		},
+		{
+			name: "what Begin returns is completed, checked and put", messages: []*mailer.EmailMessage{two[0], two[0], two[1]}, backend: opener{open: true},
+			begin: func(i int) (*mailer.EmailMessage, error) {
+				return []*mailer.EmailMessage{bad, toNobody, letter("X")}[i], nil
+			},
+			want: []string{"begin 0", "0 bad", "begin 1", "1 skipped", "begin 2", "put X from from@example.com to [a@example.org]", "2"},
 		},
 		{
 			name: "nothing is put when the context is done", messages: []*mailer.EmailMessage{two[0], two[1], toNobody, bad}, backend: opener{open: true},
@@ -220,10 +253,10 @@ func TestDeliver(t *testing.T) {
 			tt.backend.log = &log
 			batch := mailer.Batch{
 				Messages: tt.messages,
-				Begin: func(i int) error {
+				Begin: func(i int) (*mailer.EmailMessage, error) {
 					log = append(log, fmt.Sprintf("begin %d", i))
 					if tt.begin == nil {
-						return nil
+						return tt.messages[i], nil
 					}
 					return tt.begin(i)
 				},

@@ -12,6 +12,7 @@ type Setting struct {
 	Value       string // secrets redacted
 	Default     string
 	Source      Source
+	File        string // that the value came from, if Source is FromFile
 	Description string // what it does and which values it takes
 }
 
@@ -41,7 +42,7 @@ func (s Settings) describe(all, defaults []field) []Setting {
 		read, ok := s.read[f.name]
 		switch {
 		case ok && read.value == d.Value:
-			d.Source = read.source
+			d.Source, d.File = read.source, read.file
 		case !ok && d.Value == d.Default && s.Using != "" && f.shared():
 			d.Source = FromDefaultMailer
 		case !ok && d.Value == d.Default:
@@ -58,6 +59,9 @@ func (f field) describe() string {
 	low, hasMin := f.tag("min")
 	high, hasMax := f.tag("max")
 	oneof, hasOneof := f.tag("oneof")
+	if file := f.fileVariable(); file != "" {
+		desc += ". It may be in a file instead, which " + file + " names"
+	}
 	switch {
 	case hasMin && hasMax:
 		return fmt.Sprintf("%s (%s to %s)", desc, low, high)
@@ -98,7 +102,8 @@ marketing they begin with EMAIL_MARKETING_, for eu-west with EMAIL_EU_WEST_. A m
 takes the default mailer's backend, server, login, TLS, certificates or directory. It has to
 name its host or its URL; its port is 587 with EMAIL_MARKETING_USE_TLS, 465 with
 EMAIL_MARKETING_USE_SSL, else 25. All other settings are the default mailer's unless they are
-set. A program that leaves its mail to a worker (EMAIL_BACKEND=queue) needs only the names.
+set. A program that leaves its mail to a worker (EMAIL_BACKEND=queue) needs only the names. A
+secret of theirs may be in a file too: EMAIL_MARKETING_HOST_PASSWORD_FILE.
 
 | name | default | meaning |
 |---|---|---|`

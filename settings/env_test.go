@@ -11,10 +11,7 @@ import (
 // this package reads or warns about.
 func setenv(t *testing.T, vars map[string]string) {
 	t.Helper()
-	names := []string{}
-	for _, f := range fields(&Settings{}) {
-		names = append(names, f.name)
-	}
+	names := variablesOf(fields(&Settings{}))
 	for _, entry := range os.Environ() {
 		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, prefix) {
 			names = append(names, name)

@@ -22,7 +22,12 @@ const (
 	namesVariable        = "EMAIL_MAILERS"
 	membersVariable      = "EMAIL_MEMBERS"
 	policyVariable       = "EMAIL_POLICY"
+	userVariable         = "EMAIL_HOST_USER"
+	passwordVariable     = "EMAIL_HOST_PASSWORD" //nolint:gosec // the name of a variable
 )
+
+// pagesGroup is the group of what only a worker uses, for its pages.
+const pagesGroup = "Pages"
 
 // field is one setting: a field of Settings whose tag names a variable.
 type field struct {
@@ -64,6 +69,67 @@ func (f field) isSet() bool {
 	return strings.TrimSpace(v) != ""
 }
 
+// secret is the type of a setting that nobody may see. Each may be in a file.
+type secret interface{ Reveal() string }
+
+// fileVariable is the variable that names a file with the field's value, "" if it is no secret.
+func (f field) fileVariable() string {
+	if _, ok := f.value.Interface().(secret); !ok {
+		return ""
+	}
+	return f.name + fileSuffix
+}
+
+// variablesOf returns the names of all variables that fields read.
+func variablesOf(all []field) []string {
+	var names []string
+	for _, f := range all {
+		names = append(names, f.name)
+		if file := f.fileVariable(); file != "" {
+			names = append(names, file)
+		}
+	}
+	return names
+}
+
+// file is the file that has the field's value, "" if none is named.
+func (f field) file() string {
+	name := f.fileVariable()
+	if name == "" || strings.TrimSpace(os.Getenv(name)) == "" {
+		return ""
+	}
+	return os.Getenv(name)
+}
+
+// reveal is a secret's text, "" for what is no secret.
+func (f field) reveal() string {
+	if v, ok := f.value.Interface().(secret); ok {
+		return v.Reveal()
+	}
+	return ""
+}
+
+// hasLines reports whether the value may be several lines, as a key in PEM is (the tag lines:"many").
+func (f field) hasLines() bool {
+	lines, _ := f.tag("lines")
+	return lines == "many"
+}
+
+// checkSecret refuses what cannot be the value of a secret. The error repeats none of it.
+func (f field) checkSecret(text string) error {
+	if !f.hasLines() {
+		if err := lineEndIn(text); err != nil {
+			return err
+		}
+	} else {
+		text = strings.NewReplacer("\r", "", "\n", "", "\t", "").Replace(text)
+	}
+	if hasControl(text) {
+		return errors.New("holds a control character, or is not UTF-8")
+	}
+	return nil
+}
+
 // decode fills the field from the environment, or with its default if it is not set.
 //
 // envconfig stops at the first variable that it cannot read. It is given one field at a
@@ -93,7 +159,7 @@ func (f field) decode(set bool) error {
 // what shows it, and would be blamed on something else: a password that is refused, a URL that is none. In a list it is left to the entries,
 // which are trimmed.
 func (f field) lineEnd(set bool) error {
-	if !set || f.isList() {
+	if !set || f.isList() || f.hasLines() {
 		return nil
 	}
 	return lineEndIn(os.Getenv(f.name))
@@ -198,8 +264,20 @@ func mailerVariable(name, variable string) string {
 // Variable returns the name of the variable that sets, for the mailer of these settings, what
 // name (a variable of the default mailer, such as EMAIL_HOST) sets for the default mailer.
 // Texts for people name that variable. It is the mailer's URL if that is where the value came
-// from, and name itself if the mailer shares the default mailer's value.
+// from, NAME_FILE if it came from a file, and name itself if the mailer shares the default mailer's value.
 func (s Settings) Variable(name string) string {
+	own := s.ownVariable(name)
+	if s.read[own].source == FromURL {
+		own = mailerVariable(s.Using, urlVariable)
+	}
+	if s.read[own].source == FromFile {
+		return own + fileSuffix
+	}
+	return own
+}
+
+// ownVariable is Variable for what is set by a variable of its own.
+func (s Settings) ownVariable(name string) string {
 	own := name
 	for _, f := range mailerFields(&Settings{}, s.Using) {
 		if f.key == name && s.Using != "" {
@@ -207,9 +285,6 @@ func (s Settings) Variable(name string) string {
 				own = f.name
 			}
 		}
-	}
-	if s.read[own].source == FromURL {
-		return mailerVariable(s.Using, urlVariable)
 	}
 	return own
 }
@@ -232,7 +307,7 @@ func (s *Settings) readable() []field {
 // remember notes where the values of some of the fields came from.
 func (s *Settings) remember(source Source, some func(field) bool) {
 	for _, f := range s.readable() {
-		if some(f) {
+		if some(f) && s.read[f.name].source != FromFile {
 			s.read[f.name] = origin{source: source, value: f.show()}
 		}
 	}

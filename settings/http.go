@@ -43,3 +43,18 @@ func (h HTTP) CheckAccess() error {
 	}
 	return p.err()
 }
+
+// CheckPages is HTTP.CheckAccess, and reports the files of the pages' secrets that could not be read. Load has only warned of
+// these. Only a worker calls it.
+func (s Settings) CheckPages() error {
+	var p Problems
+	for _, u := range s.unread {
+		if u.ofPages {
+			p.add(u.name+fileSuffix, "%s", u.why)
+		}
+	}
+	if len(p) > 0 {
+		return p
+	}
+	return s.HTTP.CheckAccess()
+}

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
 	"maps"
@@ -32,7 +33,7 @@ type Loader struct {
 
 // Load is the function of that name.
 func (l Loader) Load() (Settings, []string, error) {
-	s := Settings{read: map[string]origin{}}
+	s := Settings{read: map[string]origin{}, schemes: l.Schemes, producer: l.Producer}
 	var problems Problems
 	set := s.decode(&problems, l)
 	s.normalise()
@@ -44,6 +45,7 @@ func (l Loader) Load() (Settings, []string, error) {
 	for _, name := range s.goodNames() {
 		s.readMailer(name, &problems, l)
 	}
+	s.refuseUnread(&problems)
 	s.check(&problems)
 	warnings := append(s.unknown(os.Environ()), s.warnings(problems)...)
 	return s, warnings, problems.err()
@@ -54,6 +56,10 @@ func (s *Settings) decode(problems *Problems, l Loader) (set map[string]bool) {
 	set = map[string]bool{}
 	for _, f := range s.readable() {
 		set[f.name] = f.isSet()
+		if file := f.file(); file != "" {
+			s.decodeFile(f, file, set, problems, l)
+			continue
+		}
 		err := f.lineEnd(set[f.name])
 		if err == nil {
 			err = l.declared(f, f.decode(set[f.name]))
@@ -65,6 +71,46 @@ func (s *Settings) decode(problems *Problems, l Loader) (set map[string]bool) {
 		}
 	}
 	return set
+}
+
+// decodeFile fills a field from its file. Whether one that cannot be read is a problem depends on what the program does.
+func (s *Settings) decodeFile(f field, file string, set map[string]bool, problems *Problems, l Loader) {
+	if set[f.name] {
+		problems.add(f.fileVariable(), "%s is set too; leave out the one or the other", f.name)
+	}
+	text, err := readSecret(file)
+	if err == nil {
+		if err = l.fromText(f, text); err != nil {
+			err = fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	set[f.name] = err == nil
+	if err != nil {
+		_, ofMailer := f.tag("mailer")
+		s.unread = append(s.unread, unread{
+			name: f.name, key: f.key, using: s.Using, ofMailer: ofMailer, ofPages: f.group == pagesGroup, why: err.Error(),
+		})
+		_ = f.decode(false)
+		return
+	}
+	s.read[f.name] = origin{source: FromFile, value: f.show(), file: file, text: NewSecret(text)}
+}
+
+// fromText sets a secret to the text of a file.
+func (l Loader) fromText(f field, text string) error {
+	if err := f.checkSecret(text); err != nil {
+		return err
+	}
+	value := reflect.New(f.value.Type())
+	u, ok := value.Interface().(encoding.TextUnmarshaler)
+	if !ok {
+		return errors.New("cannot be in a file") // a test holds that each can
+	}
+	err := u.UnmarshalText([]byte(text))
+	if err == nil {
+		f.value.Set(value.Elem())
+	}
+	return l.declared(f, err)
 }
 
 // Default returns the settings of an empty environment.
@@ -126,11 +172,11 @@ func (s *Settings) applyURL(problems *Problems) {
 	var twice []string
 	for _, name := range names {
 		if isSet(name) {
-			twice = append(twice, mailerVariable(s.Using, name))
+			twice = append(twice, s.Variable(name))
 		}
 	}
 	if len(twice) > 0 {
-		problems.add(mailerVariable(s.Using, urlVariable), "takes the place of %s; leave out the one or the other", strings.Join(twice, ", "))
+		problems.add(s.Variable(urlVariable), "takes the place of %s; leave out the one or the other", strings.Join(twice, ", "))
 	}
 	s.fill(t)
 	if s.Using != "" || !isSet(backendVariable) {
@@ -179,7 +225,8 @@ func (s *Settings) readMailer(name string, problems *Problems, l Loader) {
 		m.own.SMTP.Port = m.own.SMTP.usualPort()
 	}
 	m.own.applyURL(problems)
-	m.own.read = nil
+	s.unread = append(s.unread, m.own.unread...)
+	m.own.read, m.own.unread = nil, nil
 	s.named = append(s.named, m)
 }
 
@@ -220,4 +267,104 @@ func (l Loader) schemeError() error {
 		return errMailScheme
 	}
 	return fmt.Errorf("%w; or with %s", errMailScheme, strings.Join(own, " or "))
+}
+
+// Reloaded is what Settings.Reload has found.
+type Reloaded struct {
+	Changed []string // the variables of the files (NAME_FILE) that say something else than before
+	Restart []string // those among them that count after a restart only, such as REDIS_URL_FILE
+
+	// Kept are the files that are wrong now. Their settings keep the value that they have.
+	Kept Problems
+}
+
+// Reload reads the files of secrets again (EMAIL_HOST_PASSWORD_FILE and the like) and returns the settings with what they
+// say now; s itself stays as it is. What the environment says, and what the program has changed after Load, is not read
+// again. A file with a URL may name another server and another user, but not another backend.
+//
+// A worker calls it at SIGHUP. A Mailer that delivers by itself (backends.Registry.Mailer) calls it for each call. A program
+// that keeps a backend open makes a new one of what Reload returns.
+func (s Settings) Reload() (Settings, Reloaded) {
+	var r Reloaded
+	fromFile := func(o origin) bool { return o.source == FromFile }
+	if !slices.ContainsFunc(slices.Collect(maps.Values(s.read)), fromFile) {
+		return s, r
+	}
+	l := Loader{Producer: s.producer, Schemes: s.schemes}
+	s.reload(l, &r)
+	s.named = slices.Clone(s.named)
+	for i := range s.named {
+		own := &s.named[i].own
+		own.read = s.read
+		own.reload(l, &r)
+		s.read, own.read = own.read, nil
+	}
+	return s, r
+}
+
+// reload reads the files of one mailer again, or of the default one and all else.
+func (s *Settings) reload(l Loader, r *Reloaded) {
+	for _, f := range s.readable() {
+		o := s.read[f.name]
+		if o.source != FromFile || f.reveal() != strings.TrimSpace(o.text.Reveal()) && f.reveal() != o.text.Reveal() {
+			continue
+		}
+		text, err := readSecret(o.file)
+		if err == nil && text == o.text.Reveal() {
+			continue
+		}
+		next := *s
+		next.read = maps.Clone(s.read)
+		if err == nil {
+			err = next.replace(f.name, text, l)
+		}
+		if err != nil {
+			r.Kept.add(f.fileVariable(), "%v. What was read before is kept", err)
+			continue
+		}
+		*s = next
+		r.Changed = append(r.Changed, f.fileVariable())
+		if _, ofMailer := f.tag("mailer"); !ofMailer && f.group != pagesGroup {
+			r.Restart = append(r.Restart, f.fileVariable())
+		}
+	}
+}
+
+// replace puts another text in the place of a secret.
+func (s *Settings) replace(name, text string, l Loader) error {
+	all := s.readable()
+	f := all[slices.IndexFunc(all, func(f field) bool { return f.name == name })]
+	before := s.Delivery.URL
+	if err := l.fromText(f, text); err != nil {
+		return err
+	}
+	s.read[name] = origin{source: FromFile, value: f.show(), file: s.read[name].file, text: NewSecret(text)}
+	if f.key == urlVariable {
+		return s.replaceURL(before)
+	}
+	return nil
+}
+
+// replaceURL fills the settings anew that the mailer's URL takes the place of.
+func (s *Settings) replaceURL(before MailURL) error {
+	if before.target == nil || before.target.backend != s.Delivery.URL.target.backend {
+		return errors.New("is for another backend than before, which takes a restart")
+	}
+	for _, f := range s.readable() {
+		if s.read[f.name].source != FromURL {
+			continue
+		}
+		delete(s.read, f.name)
+		if f.key == userVariable || f.key == passwordVariable { // it may have none any more
+			f.value.SetZero()
+		}
+	}
+	var problems Problems
+	delivery, worker := s.Delivery.Backend, s.Worker.Backend
+	s.applyURL(&problems)
+	s.Delivery.Backend, s.Worker.Backend = delivery, worker
+	if len(problems) > 0 {
+		return errors.New(problems[0].Text)
+	}
+	return nil
 }

@@ -135,17 +135,20 @@ func checkName(name string, before []string) error {
 		}
 	}
 	taken := map[string]string{}
+	for _, variable := range variablesOf(fields(&Settings{})) {
+		taken[variable] = DefaultMailer
+	}
 	for _, other := range before {
-		for _, f := range mailerFields(&Settings{}, other) {
-			taken[f.name] = other
+		for _, variable := range variablesOf(mailerFields(&Settings{}, other)) {
+			taken[variable] = other
 		}
 	}
 	if slices.Contains(before, name) {
 		return fmt.Errorf("%q is named twice", name)
 	}
-	for _, f := range mailerFields(&Settings{}, name) {
-		if other, ok := taken[f.name]; ok {
-			return fmt.Errorf("%q and %q cannot be told apart: both would read %s", other, name, f.name)
+	for _, variable := range variablesOf(mailerFields(&Settings{}, name)) {
+		if other, ok := taken[variable]; ok {
+			return fmt.Errorf("%q and %q cannot be told apart: both would read %s", other, name, variable)
 		}
 	}
 	return nil

@@ -9,7 +9,8 @@ import "time"
 // default, what it does (desc), what it may be (min, max, oneof) and whether a mailer
 // of EMAIL_MAILERS has its own value (mailer: own if it never takes the default mailer's,
 // shared if it takes that one's unless it sets its own). Load, Validate, Describe and Markdown
-// all read them.
+// all read them. A field of the type Secret, URL or MailURL may be in a file too: NAME_FILE names it. One that may have
+// several lines, such as a key, says so (lines:"many").
 type Settings struct {
 	Delivery Delivery `group:"Delivery"`
 	Message  Message  `group:"Messages"`
@@ -23,8 +24,12 @@ type Settings struct {
 	// one. Named sets it; no variable does.
 	Using string
 
-	named []named           // the other mailers, as Load found them
-	read  map[string]origin // what Load found, by variable
+	named  []named           // the other mailers, as Load found them
+	read   map[string]origin // what Load found, by variable
+	unread []unread          // secrets whose files could not be read
+
+	schemes  map[string]string // as the Loader had it
+	producer bool              // likewise
 }
 
 // Delivery is where a program's messages go.
@@ -138,6 +143,7 @@ type Source string
 const (
 	FromDefault       Source = "default"
 	FromEnvironment   Source = "environment"
+	FromFile          Source = "file"           // the file that NAME_FILE names
 	FromURL           Source = "url"            // the mailer's EMAIL_URL
 	FromDefaultMailer Source = "default mailer" // the default mailer's value, which the named mailer shares
 	FromProgram       Source = "program"        // changed by the program after Load
@@ -147,6 +153,18 @@ const (
 type origin struct {
 	source Source
 	value  string
+	file   string // of a secret that came from one
+	text   Secret // and what the file had
+}
+
+// unread is a secret that has its default, since its file could not be read.
+type unread struct {
+	name     string // of the secret's variable
+	key      string // of that of the default mailer
+	using    string
+	ofMailer bool
+	ofPages  bool
+	why      string // the problem with the file
 }
 
 // named is what the environment sets for one mailer of EMAIL_MAILERS.

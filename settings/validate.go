@@ -20,6 +20,32 @@ func (s Settings) Validate() error {
 	return problems.err()
 }
 
+// A program that leaves its mail to workers has no use for the mailers' secrets, and only a worker has one for those of the
+// pages. Often all of them have the same environment, and the files are the workers' alone. So it is only a warning there that a
+// file cannot be read, and an error for those who use it: CheckSecrets and CheckPages.
+
+// refuseUnread reports the files that could not be read and that this program needs for certain.
+func (s Settings) refuseUnread(p *Problems) {
+	for _, u := range s.unread {
+		if !u.ofPages && (!u.ofMailer || s.Delivery.Backend != queueName) {
+			p.add(u.name+fileSuffix, "%s", u.why)
+		}
+	}
+}
+
+// CheckSecrets reports the files of the mailer's secrets that could not be read. Load has only warned of them if the program
+// leaves its mail to workers. Whoever makes a backend of the settings calls it, as backends.Registry.New does. The
+// error, if not nil, is a Problems.
+func (s Settings) CheckSecrets() error {
+	var p Problems
+	for _, u := range s.unread {
+		if u.ofMailer && (u.using == s.Using || u.using == "" && s.ownVariable(u.key) == u.name) {
+			p.add(u.name+fileSuffix, "%s", u.why)
+		}
+	}
+	return p.err()
+}
+
 // check adds to problems, which already has those of the variables that could not be read.
 // Such variables have their defaults here.
 func (s Settings) check(problems *Problems) {
@@ -183,7 +209,9 @@ func (f field) check(problems *Problems) {
 	case string:
 		f.checkText(problems, v)
 	case Secret:
-		if hasControl(v.Reveal()) {
+		if f.hasLines() && f.checkSecret(v.Reveal()) != nil {
+			problems.add(f.name, "holds a control character, or is not UTF-8")
+		} else if !f.hasLines() && hasControl(v.Reveal()) {
 			problems.add(f.name, "holds a control character; is there a line end in it?")
 		}
 	case Addresses:

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ func (s Settings) warnings(problems Problems) []string {
 	var w Problems
 	s.warnURL(&w)
 	s.warnLineEnds(&w)
+	s.warnFiles(&w)
 	for _, m := range s.mailers() {
 		if s.Delivery.Backend != queueName {
 			m.warnScheme(&w)
@@ -55,6 +57,19 @@ func (s Settings) warnLineEnds(w *Problems) {
 				w.add(f.name, "has a line end in it, which has no effect")
 			}
 		}
+	}
+}
+
+// warnFiles warns of secrets in files that everybody can read, and of files that cannot be read and that this program has no
+// use for.
+func (s Settings) warnFiles(w *Problems) {
+	for _, name := range slices.Sorted(maps.Keys(s.read)) {
+		if o := s.read[name]; o.source == FromFile && isExposed(o.file) {
+			w.add(name+fileSuffix, "every user of this machine can read %s: let only those who need it", o.file)
+		}
+	}
+	for _, u := range s.unread {
+		w.add(u.name+fileSuffix, "%s", u.why)
 	}
 }
 
@@ -157,16 +172,11 @@ func (s Settings) guess(name string, known []string) string {
 
 // variables returns the names of all variables that are read.
 func (s Settings) variables() []string {
-	var known []string
-	for _, f := range fields(&s) {
-		known = append(known, f.name)
-	}
+	all := fields(&s)
 	for _, m := range s.named {
-		for _, f := range mailerFields(&s, m.name) {
-			known = append(known, f.name)
-		}
+		all = append(all, mailerFields(&s, m.name)...)
 	}
-	return known
+	return variablesOf(all)
 }
 
 // isOfBadName reports whether a variable belongs to a mailer whose name is refused. The problem

@@ -33,8 +33,8 @@ func (s sink) SendMessages(ctx context.Context, messages []*mailer.EmailMessage)
 
 func (s sink) SendBatch(_ context.Context, b mailer.Batch) {
 	group := make([]mailer.Report, 1)
-	for i, m := range b.Messages {
-		err := b.Begin(i)
+	for i := range b.Messages {
+		m, err := b.Begin(i)
 		if err == nil {
 			err = b.Commit(i)
 		}

@@ -215,6 +215,18 @@ func (b *breaker) probeIn(after time.Duration) {
 	b.timer = time.AfterFunc(after, b.due)
 }
 
+// again lets one waiter through to probe now, unless the relay has said how long to wait: the login may be another one.
+func (b *breaker) again() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reason == nil || b.asks || deliverypolicy.HoldAfter(b.reason) > 0 {
+		return
+	}
+	b.pause = 0
+	b.timer.Stop()
+	b.probeIn(0)
+}
+
 // due lets one waiter through to probe.
 func (b *breaker) due() {
 	select {

@@ -100,10 +100,11 @@ type turn struct {
 type connection struct {
 	pool      *connections
 	backend   mailer.Backend
-	dedicated bool // to the priority channel
-	rank      int  // among those that are not: 0 is there always
-	open      bool // as far as is known: who has opened one may open it again
-	opening   bool // the first time
+	next      mailer.Backend // to be used instead from when it is opened next; nil: none
+	dedicated bool           // to the priority channel
+	rank      int            // among those that are not: 0 is there always
+	open      bool           // as far as is known: who has opened one may open it again
+	opening   bool           // the first time
 	parked    bool
 }
 
@@ -136,6 +137,7 @@ func (p *connections) add(b mailer.Backend, dedicated bool) *connection {
 
 // Open opens the connection, if it is not open.
 func (c *connection) Open(ctx context.Context) error {
+	c.renew()
 	open := func() error {
 		_, err := c.backend.Open(ctx)
 		return err
@@ -146,6 +148,22 @@ func (c *connection) Open(ctx context.Context) error {
 	return c.via(ctx, open)
 }
 
+// renew puts the next backend in the place of the one before, whose connection it closes.
+func (c *connection) renew() {
+	p := c.pool
+	p.mu.Lock()
+	next := c.next
+	c.next = nil
+	p.mu.Unlock()
+	if next == nil {
+		return
+	}
+	if err := c.backend.Close(); err != nil {
+		p.log.Debug().Str("error", p.view.Reason(err.Error())).Msg("closing the connection")
+	}
+	c.backend = next
+}
+
 // via opens the connection with connect, if and when it may be opened.
 func (c *connection) via(ctx context.Context, connect func() error) error {
 	p := c.pool
@@ -154,25 +172,27 @@ func (c *connection) via(ctx context.Context, connect func() error) error {
 		return err
 	}
 	began := time.Now()
-	if agree {
-		err = p.mayLogIn(ctx)
+	if agree != nil {
+		err = p.mayLogIn(ctx, agree)
 	}
 	if err == nil {
-		if err = connect(); agree || loginRefused(err) {
-			p.loginEnded(ctx, err)
+		if err = connect(); agree != nil || loginRefused(err) {
+			err = p.loginEnded(ctx, c, agree, err)
 		}
 	}
 	return p.leave(ctx, c, first, began, err)
 }
 
-// enter waits until c may be opened. first, if not nil, is that of c, which others wait for; agree
-// tells whether there is to be an agreement on the login.
-func (p *connections) enter(ctx context.Context, c *connection) (first *turn, agree bool, err error) {
+// enter waits until c may be opened. first, if not nil, is that of c, which others wait for; agree, if not nil, is
+// for an agreement on the login.
+func (p *connections) enter(ctx context.Context, c *connection) (first *turn, agree *logins, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
-		agree = p.logins.key != "" && (p.refused != nil || p.count() == 0)
+		agree = p.agreement()
 		switch {
+		case c.next != nil: // it is the backend before that breaks off
+			return nil, agree, parkedError()
 		case p.refused != nil && time.Now().Before(p.loginDue):
 			return nil, agree, p.withoutLogin(c)
 		case !c.open && (p.scout != c && p.taken() >= p.allowed || c.restsNow() && p.count() > 0):
@@ -180,7 +200,7 @@ func (p *connections) enter(ctx context.Context, c *connection) (first *turn, ag
 			return nil, agree, parkedError()
 		case p.first == nil:
 			c.opening = !c.open
-			if agree || time.Since(p.sure) >= opened {
+			if agree != nil || time.Since(p.sure) >= opened {
 				p.first = &turn{ended: make(chan struct{})}
 				return p.first, agree, nil
 			}
@@ -201,6 +221,14 @@ func (p *connections) enter(ctx context.Context, c *connection) (first *turn, ag
 	}
 }
 
+// agreement is for the next login, nil if it needs none: others are logged in. p.mu is held.
+func (p *connections) agreement() *logins {
+	if p.logins.key != "" && (p.refused != nil || p.count() == 0) {
+		return p.logins
+	}
+	return nil
+}
+
 // leave judges how the opening of c has ended.
 func (p *connections) leave(ctx context.Context, c *connection, first *turn, began time.Time, err error) error {
 	p.mu.Lock()
@@ -209,7 +237,7 @@ func (p *connections) leave(ctx context.Context, c *connection, first *turn, beg
 	switch {
 	case err == nil:
 		p.hasOpened(c)
-	case ctx.Err() != nil: // it was not the relay that ended it
+	case ctx.Err() != nil || c.next != nil: // it was not the relay that ended it, or it is another one by now
 		c.open = false
 		if p.scout == c {
 			p.scout = nil
@@ -468,65 +496,6 @@ func (c *connection) othersOpen() bool {
 
 func (c *connection) restsNow() bool { return !c.dedicated && c.pool.growth.rests(c.rank) }
 
-// grow lets the number of connections grow and shrink until stop ends. busy tells how many messages the worker has in hand, and
-// how many connections have nothing to do; one more adds the sender of another connection.
-func (p *connections) grow(stop context.Context, busy func() (inHand, idle int), more func() error) {
-	tick := time.NewTicker(growEvery)
-	defer tick.Stop()
-	for stop.Err() == nil {
-		if !p.moves() {
-			select {
-			case <-stop.Done():
-				return
-			case <-p.lively:
-			}
-		}
-		select {
-		case <-stop.Done():
-			return
-		case <-tick.C:
-		}
-		inHand, idle := busy()
-		if !p.look(inHand, idle) {
-			continue
-		}
-		if err := more(); err != nil {
-			p.log.Error().Str("error", p.view.Reason(err.Error())).Msg("no further connection: its backend cannot be made")
-			p.held()
-		}
-	}
-}
-
-// moves reports whether there is something to be looked at, though no message is accepted.
-func (p *connections) moves() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.growth.now > p.growth.base
-}
-
-// look decides whether there are to be more connections or fewer. lacks says that there is no sender yet for one of them.
-func (p *connections) look(inHand, idle int) (lacks bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := time.Now()
-	c := p.growth.look(moment{
-		at: now, open: p.countShared(), waits: inHand > 2*p.growth.now, idle: idle,
-		free: p.allowed >= p.configured() && p.doubt == nil,
-	})
-	switch {
-	case c.useless > 0:
-		p.backTo(-c.by).Str("rate", fmt.Sprintf("%.2f times that of fewer", c.useless)).Msg("more connections bring too little: going on with fewer")
-	case c.through && p.growth.now > p.most:
-		p.most = p.growth.now
-		p.log.Info().Int("connections", p.growth.now).Int("most", p.growth.most).Msg("more connections bring more: going on with those")
-	}
-	if c.by != 0 {
-		p.observers.grown(p.mailer, p.growth.now, p.growth.most)
-		p.wake()
-	}
-	return p.growth.now > len(p.all)-p.dedicated()
-}
-
 // backTo is the line of the log that says that there are to be so many connections fewer, and when more are tried.
 func (p *connections) backTo(less int) *zerolog.Event {
 	now := p.growth.now
@@ -537,11 +506,11 @@ func (p *connections) backTo(less int) *zerolog.Event {
 
 // mayLogIn waits until no other worker is about to log in to the same account. The error says that
 // none may, for a while.
-func (p *connections) mayLogIn(ctx context.Context) error {
+func (p *connections) mayLogIn(ctx context.Context, l *logins) error {
 	p.mu.Lock()
 	loggedIn := p.loggedIn
 	p.mu.Unlock()
-	wait, err := p.logins.wait(ctx, loggedIn)
+	wait, err := l.wait(ctx, loggedIn)
 	if err != nil {
 		return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: err}
 	}
@@ -563,22 +532,43 @@ func (p *connections) pauseLogins(wait time.Duration, why error) {
 	p.refused, p.loginDue = why, time.Now().Add(min(wait, loginRecheck))
 }
 
-// loginEnded tells the other workers what became of a login.
-func (p *connections) loginEnded(ctx context.Context, err error) {
+// loginsOf returns l, or what there is now if that is nil.
+func (p *connections) loginsOf(l *logins) *logins {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l == nil {
+		l = p.logins
+	}
+	return l
+}
+
+// isReplaced reports whether another backend waits for the place of this one.
+func (c *connection) isReplaced() bool {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	return c.next != nil
+}
+
+// loginEnded tells the other workers what became of a login, and returns the error that c could not be opened with.
+func (p *connections) loginEnded(ctx context.Context, c *connection, l *logins, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginPoll*20)
 	defer cancel()
-	switch {
+	switch l = p.loginsOf(l); {
 	case err == nil:
-		p.logins.worked(ctx)
+		l.worked(ctx)
+	case c.isReplaced(): // it was another login than the one that is tried next
+		l.ended(ctx)
+		return parkedError()
 	case loginRefused(err):
-		wait := p.logins.wasRefused(ctx)
+		wait := l.wasRefused(ctx)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.loggedIn = false
 		p.pauseLogins(wait, fmt.Errorf("%w (the next login is tried %v after this one)", err, wait))
 	default:
-		p.logins.ended(ctx)
+		l.ended(ctx)
 	}
+	return err
 }
 
 // loginRefused reports whether a server has refused user and password.

@@ -73,6 +73,7 @@ type dispatcher struct {
 	alone   *isolation.Isolation
 	handed  *handed
 	pool    *connections
+	making  sync.Mutex // held while backends are made for senders
 	limits  *sessions
 	busy    busy
 	senders []*sender    // those that were added since they run are grow's
@@ -207,12 +208,14 @@ func (d *dispatcher) addSenders(client redis.UniversalClient, p policy, ledger *
 }
 
 func (d *dispatcher) addSender(dedicated bool) (*sender, error) {
+	d.making.Lock()
+	defer d.making.Unlock()
 	backend, err := d.cfg.Connect(d.mailer)
 	if err != nil {
 		return nil, err
 	}
 	s := &sender{
-		backend: backend, conn: d.pool.add(backend, dedicated), normal: d.normal, priority: d.priority, dedicated: dedicated, share: d.share,
+		conn: d.pool.add(backend, dedicated), normal: d.normal, priority: d.priority, dedicated: dedicated, share: d.share,
 		breaker: d.breaker, session: session{all: d.limits}, busy: &d.busy, ledger: d.ledger, policy: d.policy, log: d.log, view: redact.View{Addresses: d.cfg.ShowAddresses},
 		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout,
 		turnPatience: d.cfg.turnPatience, openPatience: d.cfg.openPatience,
@@ -227,7 +230,7 @@ func (d *dispatcher) addSender(dedicated bool) (*sender, error) {
 func (d *dispatcher) start(stop, work context.Context, client *asynqbatch.Client, handler asynq.Handler, senders *sync.WaitGroup) {
 	d.run = sync.OnceFunc(func() {
 		senders.Go(func() {
-			d.pool.logins.start(stop)
+			d.pool.loginsOf(nil).start(stop)
 			for _, s := range d.senders {
 				senders.Go(func() { s.run(stop, work) })
 			}
@@ -511,7 +514,7 @@ func (d *dispatcher) stop() {
 	d.breaker.stop()
 	if !d.begun.Load() {
 		for _, s := range d.senders {
-			_ = s.backend.Close()
+			_ = s.conn.backend.Close()
 		}
 	}
 }

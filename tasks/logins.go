@@ -39,11 +39,13 @@ const loginsKept = time.Hour
 // it is not known whose password was refused. A worker whose own password has not been refused
 // may have a better one, as after its correction: it need not wait for the whole pause, only for 30 s
 // after the last refusal. That is a worker which was started after that refusal, and
-// one whose last login has worked.
+// one whose last login has worked. One that has read its password again since the last refusal tries it at once: somebody
+// has asked for it.
 type logins struct {
 	redis redis.UniversalClient
 	key   string // "" if there is no login
-	began string // refusals of the account when the worker started
+	began string // refusals of the account when the worker started, or read the password again
+	fresh bool   // the password was read again, and has not been tried yet
 }
 
 // of says which account it is, "" for none.
@@ -70,7 +72,7 @@ func (l *logins) start(ctx context.Context) {
 // trying right now. Without a wait the caller is the one who tries.
 //
 // ARGV: the refusals that the caller knows of, which were before it; "1" if its last login has worked;
-// the lease; the shortest pause; how long to remember.
+// the lease; the shortest pause; how long to remember; "1" if its password was read again and nobody has tried it.
 var askScript = redis.NewScript(`
 local clock = redis.call("TIME")
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -82,6 +84,7 @@ if trying > now then return {trying - now, 1} end
 local trusted = ARGV[2] == "1" or ARGV[1] == refusals
 if trusted and worked > last and now - worked < short then return {0, 0} end
 if trusted then pause = math.min(pause, last + short) end
+if ARGV[6] == "1" and ARGV[1] == refusals then pause = 0 end
 if pause > now then return {pause - now, 0} end
 redis.call("HSET", KEYS[1], "trying", now + ARGV[3])
 redis.call("PEXPIRE", KEYS[1], ARGV[5])
@@ -90,16 +93,19 @@ return {0, 0}`)
 // wait returns how long nobody may try to log in; 0 if this worker may now, and is to report
 // how that ended. loggedIn tells whether its last login has worked.
 func (l *logins) wait(ctx context.Context, loggedIn bool) (time.Duration, error) {
-	accepted := "0"
-	if loggedIn {
-		accepted = "1"
+	flag := func(is bool) string {
+		if is {
+			return "1"
+		}
+		return "0"
 	}
 	for {
-		answer, err := askScript.Run(ctx, l.redis, []string{l.key}, l.began, accepted,
-			loginLease.Milliseconds(), loginPauseMin.Milliseconds(), loginsKept.Milliseconds()).Int64Slice()
+		answer, err := askScript.Run(ctx, l.redis, []string{l.key}, l.began, flag(loggedIn),
+			loginLease.Milliseconds(), loginPauseMin.Milliseconds(), loginsKept.Milliseconds(), flag(l.fresh)).Int64Slice()
 		if err != nil {
 			return 0, redisconn.Unavailable(err)
 		}
+		l.fresh = l.fresh && answer[1] != 0
 		if pause := time.Duration(answer[0]) * time.Millisecond; answer[1] == 0 {
 			return pause, nil
 		}

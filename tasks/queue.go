@@ -202,13 +202,8 @@ func (q *Queue) gather(batch mailer.Batch, b *bulk) {
 			continue
 		}
 		p, r := q.prepare(m)
-		for _, ask := range []func(int) error{batch.Begin, batch.Commit} {
-			if p == nil || ask == nil {
-				continue
-			}
-			if err := ask(i); err != nil {
-				p, r = nil, mailer.Result{Err: err}
-			}
+		if p != nil {
+			p, r = q.ask(batch, i, p)
 		}
 		switch {
 		case p == nil:
@@ -220,6 +215,28 @@ func (q *Queue) gather(batch mailer.Batch, b *bulk) {
 		}
 	}
 	b.flush()
+}
+
+// ask asks whether a message is to be handed over that may be, and as what.
+func (q *Queue) ask(batch mailer.Batch, i int, p *wire.Payload) (*wire.Payload, mailer.Result) {
+	if batch.Begin != nil {
+		m, err := batch.Begin(i)
+		if err != nil {
+			return nil, mailer.Result{Err: err}
+		}
+		if m != batch.Messages[i] {
+			var r mailer.Result
+			if p, r = q.prepare(m); p == nil {
+				return nil, r
+			}
+		}
+	}
+	if batch.Commit != nil {
+		if err := batch.Commit(i); err != nil {
+			return nil, mailer.Result{Err: err}
+		}
+	}
+	return p, mailer.Result{}
 }
 
 // Enqueue hands one message over and returns the ID of its task. The ID is empty if

@@ -113,11 +113,14 @@ func (l *line) send(ctx context.Context, b mailer.Batch, i int, m *mailer.EmailM
 		l.open = false
 		return mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepReset, Code: 421, Text: "closing"}}
 	}
-	for _, ask := range []func(int) error{b.Begin, b.Commit} {
-		if ask == nil {
-			continue
+	if b.Begin != nil {
+		var err error
+		if m, err = b.Begin(i); err != nil {
+			return mailer.Result{Err: err}
 		}
-		if err := ask(i); err != nil {
+	}
+	if b.Commit != nil {
+		if err := b.Commit(i); err != nil {
 			return mailer.Result{Err: err}
 		}
 	}

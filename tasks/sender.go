@@ -20,8 +20,7 @@ import (
 // as one batch, and meanwhile the next batch forms: no timers, and no waiting when
 // there is little to do.
 type sender struct {
-	backend      mailer.Backend
-	conn         *connection
+	conn         *connection // with the backend
 	normal       chan []*delivery
 	priority     chan []*delivery // nil if there is one queue
 	dedicated    bool             // to the priority channel
@@ -86,7 +85,7 @@ func (s *sender) run(stop, work context.Context) {
 
 // closes closes the connection.
 func (s *sender) closes() {
-	if err := s.backend.Close(); err != nil {
+	if err := s.conn.backend.Close(); err != nil {
 		s.log.Debug().Str("error", s.view.Reason(err.Error())).Msg("closing the connection")
 	}
 }
@@ -318,7 +317,7 @@ func (s *sender) stillHeld(err error) {
 
 // send puts the batch on the wire and returns the deliveries that wait: for the relay, or for another turn.
 func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery) {
-	ctx, cancel := within(work, s.backend, s.batchTimeout)
+	ctx, cancel := within(work, s.conn.backend, s.batchTimeout)
 	defer cancel()
 	s.opened = s.open(ctx) // before the messages are taken for the wire: until then they may go back
 	deliveries, err := s.unsent(ctx, claim(batch))
@@ -375,7 +374,7 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 	passed := turns.passOn(s.turnPatience, s.busy, s.normal, s.priority, s.remaining, s.putBack)
 	err = s.guarded(withSpans(ctx, s.tracer, deliveries), mailer.Batch{
 		Messages: messages(deliveries),
-		Begin:    func(i int) error { return turns.begin(i, s.inTime) },
+		Begin:    func(i int) (*mailer.EmailMessage, error) { return deliveries[i].message, turns.begin(i, s.inTime) },
 		Commit: func(i int) error {
 			err := turns.commit(func() error { return s.commit(ctx, marks, i) })
 			if errors.As(err, new(*unknownError)) {
@@ -411,7 +410,7 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 
 // takesNone notes that the relay has taken no message of a batch.
 func (s *sender) takesNone(reason error) {
-	_ = s.backend.Close() // it may be this connection that has carried enough: a probe takes another one
+	_ = s.conn.backend.Close() // it may be this connection that has carried enough: a probe takes another one
 	switch {
 	case s.probing:
 		s.stillHeld(reason)
@@ -542,7 +541,7 @@ func (s *sender) guarded(ctx context.Context, batch mailer.Batch) (err error) {
 	if err := s.conn.Open(ctx); err != nil { // it is open, unless it was closed just now
 		return err
 	}
-	mailer.SendBatch(ctx, s.backend, batch)
+	mailer.SendBatch(ctx, s.conn.backend, batch)
 	return errNoReport
 }
 
@@ -550,7 +549,7 @@ func (s *sender) guarded(ctx context.Context, batch mailer.Batch) (err error) {
 func (s *sender) panicked(p any) error {
 	what := panicked(p)
 	s.log.Error().Bytes("stack", debug.Stack()).Msg("the backend panicked: " + what)
-	_ = s.backend.Close() // whatever was half said on it is not said further
+	_ = s.conn.backend.Close() // whatever was half said on it is not said further
 	return errors.New("tasks: the backend panicked: " + what)
 }
 

@@ -19,7 +19,7 @@ import (
 // WorkerConfig configures a Worker. Connect is required; the rest has defaults.
 type WorkerConfig struct {
 	// Connect returns a new backend of the mailer with that name, "" for the default
-	// one. It is called once for each connection.
+	// one. It is called once for each connection, and once more at each Worker.Reconnect.
 	Connect func(mailer string) (mailer.Backend, error)
 
 	// Mailers are the named mailers that the worker serves beside the default one, and

@@ -213,44 +213,46 @@ func (r *run) send(ctx context.Context, i int) {
 	}
 	r.left = nil
 	asked := make([]bool, len(these)) // an error of Begin or Commit is the message's result, whatever its class
-	ask := func(of func(int) error) func(int) error {
-		if of == nil {
-			return nil
+	inner := mailer.Batch{Options: r.batch.Options}
+	if begin := r.batch.Begin; begin != nil {
+		inner.Begin = func(n int) (*mailer.EmailMessage, error) {
+			m, err := begin(these[n])
+			asked[n] = err != nil
+			return m, err
 		}
-		return func(n int) error {
-			err := of(these[n])
+	}
+	if commit := r.batch.Commit; commit != nil {
+		inner.Commit = func(n int) error {
+			err := commit(these[n])
 			asked[n] = err != nil
 			return err
 		}
 	}
-	messages := make([]*mailer.EmailMessage, len(these))
-	for n, index := range these {
-		messages[n] = r.batch.Messages[index]
+	for _, index := range these {
+		inner.Messages = append(inner.Messages, r.batch.Messages[index])
 	}
 	var away error // what it has said last, if that is that it takes no mail
 	judged := false
-	mailer.SendBatch(ctx, m.Backend, mailer.Batch{
-		Messages: messages, Options: r.batch.Options, Begin: ask(r.batch.Begin), Commit: ask(r.batch.Commit),
-		Report: func(group []mailer.Report) {
-			known := make([]mailer.Report, 0, len(group))
-			for _, one := range group {
-				index := these[one.Index]
-				switch {
-				case asked[one.Index], one.Skipped, mailer.IsBadInput(one.Err), ctx.Err() != nil:
-				case mailer.ClassOf(one.Err) == mailer.Unavailable && one.Err != nil:
-					away = one.Err
-					r.left, r.failed[index] = append(r.left, index), append(r.failed[index], b.named(i, one.Err))
-					continue
-				case mailer.ClassOf(one.Err) != mailer.Unknown || one.Err == nil:
-					away, judged = nil, true
-				}
-				known = append(known, mailer.Report{Index: index, Result: one.Result})
+	inner.Report = func(group []mailer.Report) {
+		known := make([]mailer.Report, 0, len(group))
+		for _, one := range group {
+			index := these[one.Index]
+			switch {
+			case asked[one.Index], one.Skipped, mailer.IsBadInput(one.Err), ctx.Err() != nil:
+			case mailer.ClassOf(one.Err) == mailer.Unavailable && one.Err != nil:
+				away = one.Err
+				r.left, r.failed[index] = append(r.left, index), append(r.failed[index], b.named(i, one.Err))
+				continue
+			case mailer.ClassOf(one.Err) != mailer.Unknown || one.Err == nil:
+				away, judged = nil, true
 			}
-			if len(known) > 0 {
-				r.batch.Report(known)
-			}
-		},
-	})
+			known = append(known, mailer.Report{Index: index, Result: one.Result})
+		}
+		if len(known) > 0 {
+			r.batch.Report(known)
+		}
+	}
+	mailer.SendBatch(ctx, m.Backend, inner)
 	switch {
 	case away != nil:
 		b.cfg.Health.failed(m.Name, away)

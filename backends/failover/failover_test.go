@@ -276,15 +276,16 @@ func TestBackend_refusedByCaller(t *testing.T) {
 			t.Parallel()
 			a, b := new(server), new(server)
 			no := &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: errors.New("not now")}
-			ask := func(i int) error {
+			batch := mailer.Batch{Messages: messages(3)}
+			batch.Commit = func(i int) error {
 				if i == 1 {
 					return no
 				}
 				return nil
 			}
-			batch := mailer.Batch{Messages: messages(3)}
-			if batch.Begin = ask; step == "Commit" {
-				batch.Begin, batch.Commit = nil, ask
+			if commit := batch.Commit; step == "Begin" {
+				batch.Begin = func(i int) (*mailer.EmailMessage, error) { return batch.Messages[i], commit(i) }
+				batch.Commit = nil
 			}
 			results := map[int]error{}
 			batch.Report = func(group []mailer.Report) {

@@ -27,11 +27,10 @@ func TestBackend_begin(t *testing.T) {
 				}
 			}
 		})
-		newBackend(t, cfg).SendBatch(t.Context(), mailer.Batch{
+		newBackend(t, cfg).SendBatch(t.Context(), asking(mailer.Batch{
 			Messages: letters(4),
-			Begin:    func(i int) error { log.note("begin %d", i); return nil },
 			Report:   func([]mailer.Report) {},
-		})
+		}, func(i int) error { log.note("begin %d", i); return nil }))
 		want := "begin 0, MAIL a@x, begin 1, MAIL b@x, begin 2, MAIL c@x, begin 3, MAIL d@x"
 		if got := strings.Join(log.lines, ", "); got != want {
 			t.Errorf("got %s", got)
@@ -62,11 +61,10 @@ func TestBackend_beginRefuses(t *testing.T) {
 					t.Fatal(err)
 				}
 				results := make([]mailer.Result, 4)
-				b.SendBatch(t.Context(), mailer.Batch{
+				b.SendBatch(t.Context(), asking(mailer.Batch{
 					Messages: letters(4),
-					Begin:    func(i int) error { return tt.no[i] },
 					Report:   each(func(i int, r mailer.Result) { results[i] = r }),
-				})
+				}, func(i int) error { return tt.no[i] }))
 				failed(t, results, tt.no)
 				synctest.Wait()
 				if got := strings.Join(p.senders(), " "); got != tt.took {
@@ -93,16 +91,15 @@ func TestBackend_beginAgain(t *testing.T) {
 		var asked []int
 		no := errors.New("too late")
 		results := make([]mailer.Result, 2)
-		b.SendBatch(t.Context(), mailer.Batch{
+		b.SendBatch(t.Context(), asking(mailer.Batch{
 			Messages: letters(3)[1:],
-			Begin: func(i int) error {
-				if asked = append(asked, i); len(asked) == 2 {
-					return no
-				}
-				return nil
-			},
-			Report: each(func(i int, r mailer.Result) { results[i] = r }),
-		})
+			Report:   each(func(i int, r mailer.Result) { results[i] = r }),
+		}, func(i int) error {
+			if asked = append(asked, i); len(asked) == 2 {
+				return no
+			}
+			return nil
+		}))
 		if !slices.Equal(asked, []int{0, 0, 1}) {
 			t.Errorf("asked for %d", asked)
 		}
@@ -122,20 +119,19 @@ func TestBackend_beginOnce(t *testing.T) {
 	everyWay(t, func(t *testing.T, p *peer, cfg Config) {
 		p.script = twoAtATime()
 		asked := 0
-		newBackend(t, cfg).SendBatch(t.Context(), mailer.Batch{
+		newBackend(t, cfg).SendBatch(t.Context(), asking(mailer.Batch{
 			Messages: []*mailer.EmailMessage{letter("a@x", "1@x", "2@x", "3@x", "4@x", "5@x")},
-			Begin: func(int) error {
-				if asked++; asked > 1 {
-					return errors.New("too late")
-				}
-				return nil
-			},
 			Report: each(func(_ int, r mailer.Result) {
 				if r.Err != nil || len(r.Refused) > 0 {
 					t.Errorf("got %+v", r)
 				}
 			}),
-		})
+		}, func(int) error {
+			if asked++; asked > 1 {
+				return errors.New("too late")
+			}
+			return nil
+		}))
 		synctest.Wait()
 		if asked != 1 || len(p.mails) != 3 {
 			t.Errorf("asked %d times for %d transactions", asked, len(p.mails))
@@ -311,6 +307,57 @@ func TestBackend_commitAgain(t *testing.T) {
 			t.Errorf("%d transactions", len(p.mails))
 		}
 	})
+}
+
+// TestBackend_beginChanges: what Begin returns is sent, whatever was rendered ahead; what it returns anew for a message that
+// goes on over another connection too.
+func TestBackend_beginChanges(t *testing.T) {
+	everyWay(t, func(t *testing.T, p *peer, cfg Config) {
+		b := stale(t, p, cfg)
+		told, asked := 0, 0
+		b.AddHooks(&Hooks{Settled: func(_ context.Context, s *Settled) {
+			if told++; s.Conn == nil || s.Recipients != 1 {
+				t.Errorf("told of %+v", s)
+			}
+		}})
+		bad := letter("e@x", "r@x")
+		bad.Subject = "x\ny"
+		given := []*mailer.EmailMessage{letter("b@x", "r@x"), letter("c@x", "r@x"), letter("d@x", "r@x"), letter("d@x", "r@x"), letter("f@x", "r@x")}
+		sent := []*mailer.EmailMessage{nil, letter("g@x", "s@x"), bad, {FromEmail: "d@x"}, letter("f@x", "s@x")}
+		results := make([]mailer.Result, len(given))
+		b.SendBatch(t.Context(), mailer.Batch{
+			Messages: given,
+			Begin: func(i int) (*mailer.EmailMessage, error) {
+				asked++
+				if i == 0 { // it breaks the first connection
+					return letter("b@x", "s@x"), nil
+				}
+				return sent[i], nil
+			},
+			Report: each(func(i int, r mailer.Result) { results[i] = r }),
+		})
+		synctest.Wait()
+		if got := strings.Join(p.senders(), " "); got != "a@x b@x g@x f@x" {
+			t.Errorf("the server took %q", got)
+		}
+		for _, m := range p.mails[1:] {
+			if len(m.to) != 1 || m.to[0] != "s@x" {
+				t.Errorf("%s went to %s", m.from, m.to)
+			}
+		}
+		if !mailer.IsBadInput(results[2].Err) || mailer.ClassOf(results[2].Err) != mailer.Permanent || !results[3].Skipped {
+			t.Errorf("got %+v", results)
+		}
+		if told != 3 || asked != 6 {
+			t.Errorf("told of %d messages, asked %d times", told, asked)
+		}
+	})
+}
+
+// asking is a batch whose Begin only asks.
+func asking(b mailer.Batch, ask func(i int) error) mailer.Batch {
+	b.Begin = func(i int) (*mailer.EmailMessage, error) { return b.Messages[i], ask(i) }
+	return b
 }
 
 // journal notes what happens.

@@ -15,10 +15,11 @@ type batch struct {
 	defaults mailer.Defaults
 	settled  func(m *message, r mailer.Result) // for hooks; nil if nobody listens
 
-	next  int             // the first message not looked at
-	ready []*message      // to be sent before it
-	free  []*message      // to be used again
-	known []mailer.Report // to be reported
+	next    int             // the first message not looked at
+	ready   []*message      // to be sent before it
+	free    []*message      // to be used again
+	known   []mailer.Report // to be reported
+	changes bool            // Begin has returned another message than the one given: to render ahead is in vain
 }
 
 // newBatch prepares nothing yet. free are messages whose buffers can be used again.
@@ -45,10 +46,15 @@ func (b *batch) peek() *message {
 
 func (b *batch) prepare(i int) {
 	m := b.blank()
-	err := m.load(i, b.given.Messages[i].WithDefaults(b.defaults))
+	var err error
+	if given := b.given.Messages[i]; b.changes {
+		err = m.address(i, given.WithDefaults(b.defaults))
+	} else {
+		err = b.load(m, i, given)
+	}
 	switch {
 	case err != nil:
-		b.note(i, mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}})
+		b.note(i, unsendable(err))
 	case len(m.to) == 0:
 		b.note(i, mailer.Result{Skipped: true})
 	default:
@@ -56,6 +62,13 @@ func (b *batch) prepare(i int) {
 		return
 	}
 	b.recycle(m)
+}
+
+// load makes m what is sent for a message.
+func (b *batch) load(m *message, i int, email *mailer.EmailMessage) error {
+	err := m.load(i, email.WithDefaults(b.defaults))
+	m.loaded = email
+	return err
 }
 
 // take takes the message that peek returned.
@@ -85,18 +98,43 @@ func (b *batch) report() bool {
 	return true
 }
 
-// admit asks whether the message that take returned may be sent now, and reports it if not. A
+// admit asks whether the message that take returned may be sent now, and as what, and reports it if not. A
 // message that was accepted for some recipients goes on to the others without asking: its
 // sender has been told yes, and part of it is delivered.
 func (b *batch) admit(m *message) bool {
 	if b.given.Begin == nil || m.reply != "" {
 		return true
 	}
-	err := b.given.Begin(m.index)
+	i, conn := m.index, m.connection()
+	email, err := b.given.Begin(i)
 	if err != nil {
-		b.end(m, mailer.Result{Err: err, Connection: m.connection()})
+		b.end(m, mailer.Result{Err: err, Connection: conn})
+		return false
 	}
-	return err == nil
+	if email == m.loaded {
+		return true
+	}
+	b.changes = b.changes || email != b.given.Messages[i]
+	soFar := m.told
+	if soFar.conn != nil {
+		m.body = nil // it may be on its way yet, over a connection that broke
+	}
+	err = b.load(m, i, email)
+	m.told = soFar
+	switch {
+	case err != nil:
+		b.end(m, unsendable(err))
+	case len(m.to) == 0:
+		b.end(m, mailer.Result{Skipped: true})
+	default:
+		return true
+	}
+	return false
+}
+
+// unsendable is the result of a message that cannot be rendered or addressed.
+func unsendable(err error) mailer.Result {
+	return mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRender, Err: err}}
 }
 
 // commit asks whether the message may be accepted now. The error, if not nil, is its result. As with admit, one that was
@@ -141,6 +179,7 @@ func (b *batch) blank() *message {
 }
 
 func (b *batch) recycle(m *message) {
+	m.loaded = nil
 	if cap(m.body) > transport.BigBody {
 		m.body = nil // it may be on its way yet, if the server has answered too early
 	}

@@ -19,12 +19,14 @@ const maxTextLine = 1000
 // several mail transactions (RFC 5321, 3.3) if it has more recipients than the server takes
 // at once.
 type message struct {
-	index int // in the batch
+	index  int                  // in the batch
+	loaded *mailer.EmailMessage // what is rendered; nil: nothing yet
 
 	from     string
 	to       []string // recipients of the transaction under way
 	id       string   // Message-ID
 	body     []byte   // the whole message, rendered
+	size     int      // of body, or about that if it is not rendered yet
 	eightBit bool     // it has bytes above 127
 	utf8     bool     // sender or header are not ASCII, so that it needs SMTPUTF8
 
@@ -44,7 +46,11 @@ type message struct {
 	refused   []*mailer.SendError // recipients
 	settled   int                 // how many of refused are of earlier transactions
 
-	// For hooks.
+	told
+}
+
+// told is what hooks are told of a message.
+type told struct {
 	conn  *Conn // the last one that it was given to; nil: none
 	start time.Time
 	steps Steps
@@ -54,22 +60,32 @@ type message struct {
 
 // load makes m what is sent for email. The buffers of its last message are used again.
 func (m *message) load(index int, email *mailer.EmailMessage) error {
+	if err := m.address(index, email); err != nil {
+		return err
+	}
+	if cap(m.body) < m.size {
+		m.body = make([]byte, 0, m.size)
+	}
+	if _, err := email.WriteTo((*appender)(&m.body)); err != nil {
+		return err
+	}
+	err := m.inspect()
+	m.size = len(m.body)
+	return err
+}
+
+// address is load without the body.
+func (m *message) address(index int, email *mailer.EmailMessage) error {
 	*m = message{index: index, body: m.body[:0], took: m.took[:0], delivered: m.delivered[:0]}
 	envelope, err := email.Envelope()
 	if err != nil {
 		return err
 	}
-	m.from, m.to, m.id = envelope.From, envelope.To, email.MessageID
+	m.from, m.to, m.id, m.size = envelope.From, envelope.To, email.MessageID, email.EstimateSize()
 	if !isPath(m.from) || slices.ContainsFunc(m.to, func(addr string) bool { return !isPath(addr) }) {
 		return &mailer.InvalidMessageError{Field: "envelope", Reason: "an address does not fit in an SMTP command"}
 	}
-	if size := email.EstimateSize(); cap(m.body) < size {
-		m.body = make([]byte, 0, size)
-	}
-	if _, err := email.WriteTo((*appender)(&m.body)); err != nil {
-		return err
-	}
-	return m.inspect()
+	return nil
 }
 
 // inspect looks for what must not be on the wire, whoever has rendered it: bare CR
@@ -265,7 +281,7 @@ func (m *message) encode() *mailer.SendError {
 			Err: fmt.Errorf("the server has no 8BITMIME (5.6.3): %w", err),
 		}
 	}
-	m.body, m.eightBit = encoded, false
+	m.body, m.size, m.eightBit = encoded, len(encoded), false
 	return nil
 }
 

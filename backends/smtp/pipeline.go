@@ -285,7 +285,7 @@ func (s *session) sendEnd(cmd command, replies int) error {
 
 // isBig reports whether a message is sent with nothing behind it: what one more round trip takes is little beside what
 // its body does.
-func isBig(m *message) bool { return len(m.body) > 1<<20 }
+func isBig(m *message) bool { return m.size > 1<<20 }
 
 func (s *session) traceBody(body []byte) {
 	if s.c.cfg.Trace != nil {
@@ -399,9 +399,9 @@ func (s *session) crowded(m *message) bool {
 	if slices.ContainsFunc(s.begun, isBig) {
 		return true
 	}
-	size := int64(len(m.body))
+	size := int64(m.size)
 	for _, other := range s.begun {
-		size += int64(len(other.body))
+		size += int64(other.size)
 	}
 	return len(s.begun) >= s.c.cfg.Window || len(s.begun) > 0 && size > s.c.cfg.WindowBytes
 }

@@ -67,17 +67,19 @@ type Streams struct {
 
 // Main runs a command with the process's arguments and streams, and exits. Its context
 // ends at the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once. A SIGINT or
-// SIGHUP that is ignored from the start stays so: nohup and a shell's & ask for that.
+// SIGHUP that is ignored from the start stays so: nohup and a shell's & ask for that. A command may
+// have SIGHUPs for something else (Hangups).
 func Main(command func(Streams) *cobra.Command) {
 	redis.SetLogger(silence{}) // what matters comes back as an error
 	ends := []os.Signal{syscall.SIGTERM}
-	for _, s := range []os.Signal{os.Interrupt, syscall.SIGHUP} {
-		if !signal.Ignored(s) { // Notify would undo that
-			ends = append(ends, s)
-		}
+	if !signal.Ignored(os.Interrupt) { // Notify would undo that
+		ends = append(ends, os.Interrupt)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	context.AfterFunc(ctx, stop)
+	if !signal.Ignored(syscall.SIGHUP) {
+		ctx = withHangups(ctx)
+	}
 	std := Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
 	os.Exit(Run(ctx, command, os.Args[1:], std))
 }

@@ -104,6 +104,10 @@ func (m *Metrics) begin() {
 	for _, why := range []string{"type", "version"} {
 		m.worker.foreign.WithLabelValues(why)
 	}
+	for _, result := range []string{"used", "refused"} {
+		m.worker.reloads.WithLabelValues(result)
+	}
+	m.worker.wrongFiles.WithLabelValues()
 }
 
 // defaultMailer is what the mailer without a name is called in labels.

@@ -27,6 +27,8 @@ type workerMetrics struct {
 	skew           *prometheus.GaugeVec
 	holds          *prometheus.CounterVec
 	swept, foreign *prometheus.CounterVec
+	reloads        *prometheus.CounterVec
+	wrongFiles     *prometheus.GaugeVec
 
 	serves, passedOver *prometheus.GaugeVec // of members
 	members            *prometheus.CounterVec
@@ -84,6 +86,10 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"Messages of a mailer with members that were accepted, by the member that they went with.", "mailer", "member"),
 		foreign: b.counter("mailpouch_foreign_tasks_total",
 			"How often a worker put a task off that is not its own: `type`, of another program; `version`, of a newer version of this one.", "why"),
+		reloads: b.counter("mailpouch_reloads_total",
+			"How often a worker has read the files of secrets again (SIGHUP), by whether it uses what they say: `used`, or `refused`, since no backend could be made of it.", "result"),
+		wrongFiles: b.gauge("mailpouch_secret_files_wrong",
+			"Files of secrets that were wrong when they were read again, so that what they said before is still in use."),
 	}
 }
 
@@ -118,6 +124,17 @@ func (m *Metrics) failover(s tasks.FailoverState) {
 		m.worker.serves.WithLabelValues(name, member).Set(serves)
 		m.worker.members.WithLabelValues(name, member) // zero before the first
 	}
+}
+
+// Reloaded counts that the files of secrets were read again: of how many the value before was kept, and whether what
+// they say is used.
+func (m *Metrics) Reloaded(wrong int, used bool) {
+	result := "used"
+	if !used {
+		result = "refused"
+	}
+	m.worker.reloads.WithLabelValues(result).Inc()
+	m.worker.wrongFiles.WithLabelValues().Set(float64(wrong))
 }
 
 func (m *Metrics) putOff(why tasks.Foreign) { m.worker.foreign.WithLabelValues(string(why)).Inc() }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/mailpouch/mailpouch/internal/ownhost"
 	"github.com/mailpouch/mailpouch/settings"
@@ -13,31 +14,47 @@ import (
 
 // guard decides who may see the pages.
 type guard struct {
-	password, token *[sha256.Size]byte // hashes, which have one length; nil: none is set
-	hosts           []string           // names that are ours beside loopback
-	loopback        bool               // we listen on loopback alone
+	keys     atomic.Pointer[keys]
+	hosts    []string // names that are ours beside loopback
+	loopback bool     // we listen on loopback alone
 }
 
-func newGuard(password, token settings.Secret, hosts []string, loopback bool) guard {
-	g := guard{loopback: loopback}
-	if p := password.Reveal(); p != "" {
-		g.password = new(sha256.Sum256([]byte(p)))
-	}
-	if t := token.Reveal(); t != "" {
-		g.token = new(sha256.Sum256([]byte(t)))
-	}
+// keys open the pages.
+type keys struct {
+	password, token *[sha256.Size]byte // hashes, which have one length; nil: none is set
+}
+
+func newGuard(password, token settings.Secret, hosts []string, loopback bool) *guard {
+	g := &guard{loopback: loopback}
+	g.set(password, token)
 	for _, host := range hosts {
 		g.hosts = append(g.hosts, strings.ToLower(host))
 	}
 	return g
 }
 
+// set puts a password and a token in the place of those before.
+func (g *guard) set(password, token settings.Secret) {
+	k := new(keys)
+	if p := password.Reveal(); p != "" {
+		k.password = new(sha256.Sum256([]byte(p)))
+	}
+	if t := token.Reveal(); t != "" {
+		k.token = new(sha256.Sum256([]byte(t)))
+	}
+	g.keys.Store(k)
+}
+
 // open reports whether the pages ask for no password.
-func (g guard) open() bool { return g.password == nil && g.token == nil }
+func (g *guard) open() bool {
+	k := g.keys.Load()
+	return k.password == nil && k.token == nil
+}
 
 // knows reports whether the request has the password, with any user name, or the token.
-func (g guard) knows(r *http.Request) bool {
-	if g.open() {
+func (g *guard) knows(r *http.Request) bool {
+	k := g.keys.Load()
+	if k.password == nil && k.token == nil {
 		return true
 	}
 	_, password, _ := r.BasicAuth()
@@ -46,7 +63,7 @@ func (g guard) knows(r *http.Request) bool {
 		token = ""
 	}
 	// Both are compared, so that the time does not tell which is set.
-	byPassword, byToken := same(g.password, password), same(g.token, strings.TrimSpace(token))
+	byPassword, byToken := same(k.password, password), same(k.token, strings.TrimSpace(token))
 	return byPassword || byToken
 }
 
@@ -59,22 +76,22 @@ func same(hash *[sha256.Size]byte, given string) bool {
 // isOurs reports whether the request names us as its host. A server beyond loopback accepts
 // every name, unless some are set: it has a password, which a browser does not send to a
 // name that it does not know.
-func (g guard) isOurs(r *http.Request) bool {
+func (g *guard) isOurs(r *http.Request) bool {
 	host := ownhost.Name(r)
 	return slices.Contains(g.hosts, host) || ownhost.IsLoopback(host) || !g.loopback && len(g.hosts) == 0
 }
 
 // trusts reports whether the request may see everything.
-func (g guard) trusts(r *http.Request) bool { return g.isOurs(r) && g.knows(r) }
+func (g *guard) trusts(r *http.Request) bool { return g.isOurs(r) && g.knows(r) }
 
 // protect asks everybody who they are.
-func (g guard) protect(next http.Handler) http.Handler {
+func (g *guard) protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case !g.isOurs(r):
 			http.Error(w, "This is not a name of this worker. EMAIL_HTTP_HOSTS names those that are.", http.StatusMisdirectedRequest)
 		case !g.knows(r):
-			if g.password != nil {
+			if g.keys.Load().password != nil {
 				w.Header().Set("WWW-Authenticate", `Basic realm="Mailpouch", charset="UTF-8"`)
 			} else {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="Mailpouch"`)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/settings"
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
@@ -104,6 +105,9 @@ func (s *Server) URL() string {
 	}
 	return "http://" + net.JoinHostPort(host, port) + "/"
 }
+
+// SetAccess puts a password and a token in the place of those in Config. Who has shown the old ones is asked again.
+func (s *Server) SetAccess(password, token settings.Secret) { s.guard.set(password, token) }
 
 // Close ends the server and its connections.
 func (s *Server) Close() error {

@@ -57,7 +57,7 @@ var ErrUnprotected = errors.New("pages: beyond this machine a password or a toke
 // vitals is what the pages know of the worker, and of what is in Redis, where that is asked once for all who look.
 type vitals struct {
 	cfg    Config
-	guard  guard
+	guard  *guard
 	queues cached[[]queuestats.Queue]
 	fleet  cached[fleet]
 	paused cached[[]tasks.Pause]

@@ -184,7 +184,7 @@ func (r *relay) SendBatch(_ context.Context, b mailer.Batch) {
 	for i, m := range b.Messages {
 		var result mailer.Result
 		if b.Begin != nil {
-			result.Err = b.Begin(i)
+			m, result.Err = b.Begin(i)
 		}
 		switch {
 		case result.Err != nil:

@@ -102,6 +102,8 @@ func faults() map[fault][]string {
 		asksLate:          {"begin_refuses"},
 		asksTooLate:       {"begin_refuses"},
 		asksAtOnce:        {"begin_turn"},
+		ignoresChange:     {"begin_changes"},
+		trustsChange:      {"begin_changes"},
 		ignoresCommit:     {"commit_refuses", "commit_order"},
 		sendsCommitted:    {"commit_refuses"},
 		rewordsCommit:     {"commit_refuses"},

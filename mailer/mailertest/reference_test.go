@@ -59,6 +59,8 @@ const (
 	asksLate          fault = "asks Begin when the message is sent"
 	asksTooLate       fault = "asks Begin when the message is reported"
 	asksAtOnce        fault = "asks Begin for all messages at once"
+	ignoresChange     fault = "sends what it was given, whatever Begin returns"
+	trustsChange      fault = "does not check what Begin returns"
 	ignoresCommit     fault = "does not ask Commit"
 	sendsCommitted    fault = "sends a message that Commit refuses"
 	rewordsCommit     fault = "replaces the error of Commit"
@@ -251,7 +253,7 @@ func (b *reference) SendBatch(ctx context.Context, batch mailer.Batch) {
 		}
 		if b.has(asksTooLate) {
 			flush()
-			_ = batch.Begin(r.Index)
+			_, _ = batch.Begin(r.Index)
 		}
 	}})
 	flush()
@@ -261,18 +263,18 @@ func (b *reference) SendBatch(ctx context.Context, batch mailer.Batch) {
 }
 
 // begin is the Begin of a batch, with what is wrong about asking it.
-func (b *reference) begin(batch mailer.Batch) func(i int) error {
+func (b *reference) begin(batch mailer.Batch) func(i int) (*mailer.EmailMessage, error) {
 	if batch.Begin == nil {
 		return nil
 	}
-	asked, no := false, make([]error, len(batch.Messages))
-	ask := func(i int) { no[i] = batch.Begin(i) }
-	return func(i int) error {
+	asked, sent, no := false, slices.Clone(batch.Messages), make([]error, len(batch.Messages))
+	ask := func(i int) { sent[i], no[i] = batch.Begin(i) }
+	return func(i int) (*mailer.EmailMessage, error) {
 		first := !asked
 		asked = true
 		switch {
 		case b.has(ignoresBegin), b.has(asksSome) && !first, b.has(asksTooLate):
-			return nil
+			return sent[i], nil
 		case b.has(asksAtOnce) || b.has(asksBackwards):
 			for n := 0; first && n < len(no); n++ {
 				if b.has(asksBackwards) {
@@ -287,7 +289,7 @@ func (b *reference) begin(batch mailer.Batch) func(i int) error {
 		default:
 			ask(i)
 		}
-		return no[i]
+		return sent[i], no[i]
 	}
 }
 
@@ -327,17 +329,23 @@ func (b *reference) send(ctx context.Context, batch mailer.Batch) {
 			report(i, mailer.Result{Err: errors.New("not tried")})
 			continue
 		}
-		ask := func(question func(int) error) func() error {
-			return func() error {
-				if question == nil {
-					return nil
-				}
-				err := question(i)
-				refused = refused || err != nil
-				return err
+		begin := func() (*mailer.EmailMessage, error) {
+			if batch.Begin == nil {
+				return m, nil
 			}
+			sent, err := batch.Begin(i)
+			refused = refused || err != nil
+			return sent, err
 		}
-		r := b.one(ctx, m, ask(batch.Begin), ask(batch.Commit))
+		commit := func() error {
+			if batch.Commit == nil {
+				return nil
+			}
+			err := batch.Commit(i)
+			refused = refused || err != nil
+			return err
+		}
+		r := b.one(ctx, m, begin, commit)
 		if b.has(firstBatchOnly) && i >= 100 {
 			b.mails = b.mails[:len(b.mails)-1]
 		}
@@ -355,8 +363,8 @@ func (b *reference) send(ctx context.Context, batch mailer.Batch) {
 	}
 }
 
-func (b *reference) one(ctx context.Context, m *mailer.EmailMessage, begin, commit func() error) mailer.Result {
-	m = b.complete(m)
+func (b *reference) one(ctx context.Context, given *mailer.EmailMessage, begin func() (*mailer.EmailMessage, error), commit func() error) mailer.Result {
+	m := b.complete(given)
 	if err := b.validate(m); err != nil {
 		switch b.fault {
 		case countsBad:
@@ -389,10 +397,11 @@ func (b *reference) one(ctx context.Context, m *mailer.EmailMessage, begin, comm
 	}
 	if b.has(asksLate) {
 		r := b.deliver(m, envelope)
-		_ = begin()
+		_, _ = begin()
 		return r
 	}
-	if err := begin(); err != nil && !b.has(sendsRefused) {
+	sent, err := begin()
+	if err != nil && !b.has(sendsRefused) {
 		switch b.fault {
 		case skipsRefused:
 			return mailer.Result{Skipped: true}
@@ -400,6 +409,15 @@ func (b *reference) one(ctx context.Context, m *mailer.EmailMessage, begin, comm
 			err = errors.New("refused")
 		}
 		return mailer.Result{Err: err}
+	}
+	if err == nil && sent != given && !b.has(ignoresChange) {
+		m = b.complete(sent)
+		if envelope, err = m.Envelope(); err == nil && !b.has(trustsChange) {
+			err = m.Validate()
+		}
+		if err != nil {
+			return mailer.Result{Err: err}
+		}
 	}
 	if err := commit(); err != nil {
 		return mailer.Result{Err: err}

@@ -78,12 +78,12 @@ func senderChecks() []check {
 				ctx, cancel := context.WithCancel(p.ctx)
 				defer cancel()
 				failed := false
-				p.sendBatchIn(ctx, mailer.Batch{Messages: samples(many), Begin: func(i int) error {
+				p.sendBatchIn(ctx, asking(samples(many), func(i int) error {
 					if i == at {
 						cancel()
 					}
 					return nil
-				}}, func(r mailer.Report) { failed = failed || r.Index == many-1 && r.Err != nil })
+				}), func(r mailer.Report) { failed = failed || r.Index == many-1 && r.Err != nil })
 				if !failed {
 					p.failf("the last of %d messages was sent, and the context has ended at message %d", many, at)
 				}
@@ -113,13 +113,19 @@ func senderChecks() []check {
 			run: func(p *probe) {
 				const many = 300
 				reported := 0
-				p.sendBatchTo(mailer.Batch{Messages: samples(many), Begin: func(i int) error {
+				p.sendBatchTo(asking(samples(many), func(i int) error {
 					if i == many-1 && reported == 0 {
 						p.failf("Begin was asked for all of %d messages before any was reported", many)
 					}
 					return nil
-				}}, func(mailer.Report) { reported++ })
+				}), func(mailer.Report) { reported++ })
 			},
+		},
+		{
+			name:  "begin_changes",
+			rule:  "what Begin returns is sent, completed and checked, and not the message that was given",
+			needs: needBatchSender,
+			run:   sendChanged,
 		},
 		{
 			name:  "commit_refuses",
@@ -148,16 +154,14 @@ func senderChecks() []check {
 			needs: needBatchSender,
 			run: func(p *probe) {
 				begun, committed := map[int]bool{}, map[int]bool{}
-				p.sendBatchTo(mailer.Batch{
-					Messages: mixedSamples(),
-					Begin:    func(i int) error { begun[i] = true; return nil },
-					Commit: func(i int) error {
-						if committed[i] = true; !begun[i] {
-							p.failf("Commit was asked for message %d before Begin", i)
-						}
-						return nil
-					},
-				}, func(r mailer.Report) {
+				batch := asking(mixedSamples(), func(i int) error { begun[i] = true; return nil })
+				batch.Commit = func(i int) error {
+					if committed[i] = true; !begun[i] {
+						p.failf("Commit was asked for message %d before Begin", i)
+					}
+					return nil
+				}
+				p.sendBatchTo(batch, func(r mailer.Report) {
 					if r.Err == nil && !r.Skipped && !committed[r.Index] {
 						p.failf("message %d was accepted, and Commit was not asked for it", r.Index)
 					}
@@ -208,6 +212,30 @@ func sendRefusedToBegin(p *probe) {
 	p.arrived(want...)
 }
 
+// sendChanged sends other messages than those of the batch: other bytes and recipients, one that lacks what WithDefaults fills in, a
+// bad one, and between them one as it was given.
+func sendChanged(p *probe) {
+	batch := samples(5)
+	other, bare, bad := sample(10), sample(11), sample(12)
+	bare.Charset, bad.Subject = "", "x\ny"
+	sent := []*mailer.EmailMessage{other, batch[1], bad, bare.WithRecipients([]string{"reader-11@example.net"}), sample(13)}
+	want := p.render(sample(10), sample(1), sample(11).WithRecipients([]string{"reader-11@example.net"}), sample(13))
+	for i, r := range p.sendAsking(mailer.Batch{Messages: batch, Begin: func(i int) (*mailer.EmailMessage, error) { return sent[i], nil }}) {
+		switch {
+		case i == 2 && !mailer.IsBadInput(r.Err):
+			p.failf("the bad message: %v, want an error that mailer.IsBadInput knows", r.Err)
+		case i != 2 && (r.Err != nil || r.Skipped):
+			p.failf("message %d: %v, Skipped is %t; want it sent", i, r.Err, r.Skipped)
+		}
+	}
+	p.arrived(want...)
+}
+
+// asking is a batch whose Begin only asks.
+func asking(messages []*mailer.EmailMessage, ask func(i int) error) mailer.Batch {
+	return mailer.Batch{Messages: messages, Begin: func(i int) (*mailer.EmailMessage, error) { return messages[i], ask(i) }}
+}
+
 // refusedWith compares the result of a message with the error of Begin or Commit.
 func (p *probe) refusedWith(i int, r mailer.Result, no error) {
 	if !errors.Is(r.Err, no) || mailer.ClassOf(r.Err) != mailer.ClassOf(no) {
@@ -217,8 +245,11 @@ func (p *probe) refusedWith(i int, r mailer.Result, no error) {
 
 // sendBatch sends a batch and returns the results, of which there must be one for each
 // message.
-func (p *probe) sendBatch(batch []*mailer.EmailMessage, begin func(i int) error) []mailer.Result {
-	return p.sendAsking(mailer.Batch{Messages: batch, Begin: begin})
+func (p *probe) sendBatch(messages []*mailer.EmailMessage, ask func(i int) error) []mailer.Result {
+	if ask == nil {
+		return p.sendAsking(mailer.Batch{Messages: messages})
+	}
+	return p.sendAsking(asking(messages, ask))
 }
 
 func (p *probe) sendAsking(batch mailer.Batch) []mailer.Result {

@@ -146,8 +146,8 @@ func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 		q.handOverMany(payloads, indexes, batch.Report)
 		payloads, indexes = nil, nil
 	}
-	for i, m := range batch.Messages {
-		p, r := q.prepare(ctx, m, i, batch.Begin, batch.Commit)
+	for i := range batch.Messages {
+		p, r := q.ask(ctx, batch, i)
 		switch {
 		case p == nil:
 			batch.Report([]mailer.Report{{Index: i, Result: r}})
@@ -166,15 +166,35 @@ func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 // Enqueue hands one message over and returns the ID of its task. The ID is empty if
 // the message has no recipients.
 func (q *Queue) Enqueue(ctx context.Context, m *mailer.EmailMessage) (taskID string, err error) {
-	p, r := q.prepare(ctx, m, 0)
+	p, r := q.prepare(ctx, m)
 	if p != nil {
 		r = q.handOver(p)
 	}
 	return r.TaskID, r.Err
 }
 
-// prepare makes the payload of a message that has that index for whoever is asked right before. For one that may not be handed over it is nil.
-func (q *Queue) prepare(ctx context.Context, m *mailer.EmailMessage, index int, asked ...func(int) error) (*wire.Payload, mailer.Result) {
+// ask makes the payload of a message of a batch, of which the batch is asked. For one that may not be handed over it is nil.
+func (q *Queue) ask(ctx context.Context, batch mailer.Batch, i int) (*wire.Payload, mailer.Result) {
+	p, r := q.prepare(ctx, batch.Messages[i])
+	if p != nil && batch.Begin != nil {
+		m, err := batch.Begin(i)
+		if err != nil {
+			return nil, mailer.Result{Err: err}
+		}
+		if m != batch.Messages[i] {
+			p, r = q.prepare(ctx, m)
+		}
+	}
+	if p != nil && batch.Commit != nil {
+		if err := batch.Commit(i); err != nil {
+			return nil, mailer.Result{Err: err}
+		}
+	}
+	return p, r
+}
+
+// prepare makes the payload of a message. For one that may not be handed over it is nil.
+func (q *Queue) prepare(ctx context.Context, m *mailer.EmailMessage) (*wire.Payload, mailer.Result) {
 	if err := cmp.Or(q.options.Validate(), q.checkMailer()); err != nil {
 		return nil, mailer.Result{Err: handover.Refused(err)}
 	}
@@ -184,14 +204,6 @@ func (q *Queue) prepare(ctx context.Context, m *mailer.EmailMessage, index int, 
 	}
 	if err := mailer.ContextErr(ctx); err != nil {
 		return nil, mailer.Result{Err: err}
-	}
-	for _, ask := range asked {
-		if ask == nil {
-			continue
-		}
-		if err := ask(index); err != nil {
-			return nil, mailer.Result{Err: err}
-		}
 	}
 	return p, mailer.Result{}
 }

@@ -132,11 +132,11 @@ func (r *round) send(ctx context.Context, name string, due []*task) error {
 	results := make([]mailer.Result, len(due))
 	mailer.SendBatch(ctx, backend, mailer.Batch{
 		Messages: messages,
-		Begin: func(i int) error {
+		Begin: func(i int) (*mailer.EmailMessage, error) {
 			if reason := r.policy.Expired(due[i].attempt(r.now, false), 0); reason != nil {
-				return &deliverypolicy.ExpiredError{Reason: reason}
+				return nil, &deliverypolicy.ExpiredError{Reason: reason}
 			}
-			return nil
+			return messages[i], nil
 		},
 		Report: func(group []mailer.Report) {
 			for _, report := range group {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/internal/outgoing"
 	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/tlsprobe"
@@ -48,7 +49,7 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry, all
 	if err != nil {
 		return err
 	}
-	if err := s.HTTP.CheckAccess(); err != nil {
+	if err := s.CheckPages(); err != nil {
 		return err
 	}
 	printWarnings(std.Out, settingWarnings(ctx, s, registry))
@@ -188,7 +189,7 @@ type senderTrier interface {
 // trySenders asks for the senders that are set here. If none is set, producers name their
 // own, and then a refusal of Django's default sender at localhost is only a warning.
 func trySenders(ctx context.Context, backend mailer.Backend, s settings.Settings) (warnings []string, err error) {
-	b, ok := backend.(senderTrier)
+	b, ok := outgoing.Unwrap(backend).(senderTrier)
 	if !ok {
 		return nil, nil
 	}

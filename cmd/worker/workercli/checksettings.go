@@ -32,7 +32,7 @@ func printSettings(w io.Writer, s settings.Settings, all bool) {
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, d := range shown {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", d.Name, cli.Line(d.Value), d.Source)
+		fmt.Fprintf(t, "%s\t%s\t%s\n", d.Name, cli.Line(d.Value), cli.Line(strings.TrimSpace(string(d.Source)+" "+d.File)))
 	}
 	_ = t.Flush()
 	if !all {

@@ -8,10 +8,12 @@ import (
 	"syscall"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/backends/smtp"
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/metrics"
+	"github.com/mailpouch/mailpouch/internal/outgoing"
 	"github.com/mailpouch/mailpouch/internal/pages"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
@@ -23,8 +25,8 @@ import (
 const defaultPorts = 10
 
 // watch connects pages and metrics to the worker of cfg, and returns the HTTP server that
-// shows them. client is the one that reads Redis for them.
-func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerConfig) pages.Config {
+// shows them, and the metrics. client is the one that reads Redis for them.
+func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerConfig) (pages.Config, *metrics.Metrics) {
 	state := pages.NewState(s.Mailers()...)
 	counted := metrics.New(metrics.Config{
 		Redis: client, Mailers: s.Mailers(), Queues: slices.Sorted(maps.Keys(s.Worker.Queues)), Version: cli.Version(),
@@ -38,7 +40,7 @@ func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerC
 		Addr: s.HTTP.Addr, Ports: ports(s), Password: s.HTTP.Password, Token: s.HTTP.Token, Hosts: s.HTTP.Hosts,
 		ShowAddresses: s.HTTP.ShowAddresses, AllowWrite: s.HTTP.AllowWrite,
 		Redis: client, State: state, Queues: s.Worker.Queues, Metrics: counted.Handler(), Version: cli.Version(), Logger: cfg.Logger,
-	}
+	}, counted
 }
 
 // ports is how many are tried: one, if the setting names one.
@@ -51,11 +53,10 @@ func ports(s settings.Settings) int {
 	return 1
 }
 
-// startPages starts the worker's HTTP server, unless it is switched off, and returns what ends
-// it. When ctx ends, the worker takes nothing new, and its pages say so.
-func startPages(ctx context.Context, s settings.Settings, cfg pages.Config) (stop func(), err error) {
+// startPages starts the worker's HTTP server; it is nil if that is switched off, or has no port. When ctx ends, the worker takes nothing new, and its pages say so.
+func startPages(ctx context.Context, s settings.Settings, cfg pages.Config) (*pages.Server, error) {
 	if s.HTTP.Addr == settings.HTTPOff {
-		return func() {}, nil
+		return nil, nil //nolint:nilnil // there is none
 	}
 	cfg.Ending = ctx.Done()
 	server, err := pages.Start(cfg)
@@ -64,25 +65,31 @@ func startPages(ctx context.Context, s settings.Settings, cfg pages.Config) (sto
 		return nil, cli.Exit(cli.ExitConfig, err)
 	case errors.Is(err, syscall.EADDRINUSE) && cfg.Ports > 1:
 		cfg.Logger.Warn().Msgf("%s and the %d ports after it are in use: this worker has no pages (EMAIL_HTTP_ADDR sets another address)", cfg.Addr, cfg.Ports-1)
-		return func() {}, nil
+		return nil, nil //nolint:nilnil // as above
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, cli.Exitf(cli.ExitUnavailable, "EMAIL_HTTP_ADDR: %s is in use: another program, perhaps another worker, listens there", cfg.Addr)
 	case err != nil:
 		return nil, cli.Exitf(cli.ExitUnavailable, "EMAIL_HTTP_ADDR: %w", err)
 	}
 	cfg.Logger.Info().Str("url", server.URL()).Msg("pages and metrics")
-	return func() {
-		if err := server.Close(); err != nil {
-			cfg.Logger.Warn().Err(err).Msg("ending the pages")
-		}
-	}, nil
+	return server, nil
+}
+
+// stopPages ends the worker's HTTP server, if there is one.
+func stopPages(server *pages.Server, log zerolog.Logger) {
+	if server == nil {
+		return
+	}
+	if err := server.Close(); err != nil {
+		log.Warn().Err(err).Msg("ending the pages")
+	}
 }
 
 // hooked adds hooks to the smtp backends that connect makes.
 func hooked(connect func(string) (mailer.Backend, error), hooks ...func(mailer string) *smtp.Hooks) func(string) (mailer.Backend, error) {
 	return func(name string) (mailer.Backend, error) {
 		backend, err := connect(name)
-		if b, ok := backend.(*smtp.Backend); ok {
+		if b, ok := outgoing.Unwrap(backend).(*smtp.Backend); ok {
 			for _, h := range hooks {
 				b.AddHooks(h(name))
 			}

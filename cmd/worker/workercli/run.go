@@ -20,10 +20,12 @@ func runCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Deliver mail until told to stop",
-		Long: `Deliver mail until told to stop. SIGTERM, SIGINT or SIGHUP ends it in order: it takes
+		Long: `Deliver mail until told to stop. SIGTERM or SIGINT ends it in order: it takes
 nothing new, ends what is on the wire and gives the rest back to the queue. A
-second signal ends it at once. A SIGHUP or SIGINT that is ignored when it starts
-stays ignored, as nohup wants it.`,
+second signal ends it at once. SIGHUP makes it read the files of secrets again
+(EMAIL_HOST_PASSWORD_FILE and the like) and log in anew; what is on the wire goes
+on. If its terminal goes away it ends in order. A SIGHUP or SIGINT that is ignored
+when it starts stays ignored, as nohup wants it.`,
 		Example: `  worker run
   REDIS_URL=redis://cache.example.com:6379/0 EMAIL_HOST=smtp.example.com worker run
   EMAIL_QUEUE_BACKEND=console worker run`,
@@ -64,7 +66,8 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 		defer stop()
 		log.Info().Str("url", "http://"+at.String()+"/debug/pprof/").Msg("profiles")
 	}
-	if err := s.HTTP.CheckAccess(); err != nil {
+	hangups := cli.Hangups(ctx)
+	if err := s.CheckPages(); err != nil {
 		return err
 	}
 	client, err := redisconn.ConnectWorker(s.Queue.RedisURL.Reveal())
@@ -82,9 +85,11 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 		return err
 	}
 	cfg.Logger = &log
+	again := newReloader(s, registry, cfg.Connect, log)
+	cfg.Connect = again.connect
 	trace(&cfg)
 	sayOddSizes(&cfg, log)
-	show := watch(s, looking, &cfg)
+	show, counted := watch(s, looking, &cfg)
 	keepMemoryLow(cfg.Memory, os.Getenv)
 	worker, err := tasks.NewWorker(client, cfg)
 	if err != nil {
@@ -106,10 +111,12 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 		log.Warn().Msg(warning)
 	}
 	show.Held, show.WorkerID = worker.Held, worker.ID()
-	stop, err := startPages(ctx, s, show)
+	server, err := startPages(ctx, s, show)
 	if err != nil {
 		return err
 	}
-	defer stop() // the pages stay until the worker has ended
+	defer stopPages(server, log) // the pages stay until the worker has ended
+	again.worker, again.pages, again.counted = worker, server, counted
+	defer again.watch(ctx, hangups)()
 	return worker.Run(ctx)
 }

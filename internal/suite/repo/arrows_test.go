@@ -58,6 +58,7 @@ var arrows = []struct {
 	{"internal/deliverypolicy", []string{"mailer"}, nil},
 	{"internal/handover", []string{"mailer", "internal/wire"}, nil},
 	{"internal/ownhost", nil, nil},
+	{"internal/outgoing", []string{"mailer"}, nil},
 	{"internal/tlsprobe", nil, nil},
 	{"internal/replyrule", nil, nil},
 	{"internal/wire", []string{"mailer", "internal/name"}, []string{"github.com/klauspost/compress/zstd"}},
