@@ -119,8 +119,9 @@ func backend[B mailer.Backend](b B, err error) (mailer.Backend, error) {
 	return b, nil
 }
 
-// New makes the backend of that name, which may be one of Django's dotted paths. The
-// error is an UnknownBackendError, or what the constructor says.
+// New makes the backend of that name, which may be one of Django's dotted paths. Unless it is the queue, it sends by the rules of
+// the settings: EMAIL_ALLOWED_RECIPIENTS and EMAIL_OVERRIDE_RECIPIENTS. The
+// error is an UnknownBackendError, what the constructor says, or settings.Problems.
 func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) {
 	name = settings.CanonicalBackend(name)
 	entry, ok := r[name]
@@ -142,7 +143,10 @@ func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) 
 	if err != nil {
 		return nil, fmt.Errorf("%s%s: %w", where(s.Using), name, err)
 	}
-	return b, nil
+	if name == queueName || entry.In != nil {
+		return b, nil // the worker's settings say who gets what waits in it, those of the others who gets what goes with them
+	}
+	return ruled(b, s)
 }
 
 // Load reads the environment, as settings.Load does, for a program with these backends: their

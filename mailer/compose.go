@@ -166,6 +166,9 @@ func checkAttachment(i int, a Attachment) error {
 
 // writeHeader writes all fields but those of MIME.
 func (m *EmailMessage) writeHeader(h *mimewriter.Header, headers []namedHeader, a addresses, cs charset.Charset) error {
+	if err := m.writeTrace(h, cs); err != nil {
+		return err
+	}
 	for _, f := range []struct {
 		name, field string
 		boxes       []address.Mailbox

@@ -31,6 +31,9 @@ func (m *EmailMessage) composeRaw(buf []byte, a addresses, headers []namedHeader
 		return nil, err
 	}
 	h := mimewriter.Header{Buf: slices.Grow(buf, mimewriter.EstimateRawHeader(m.Raw[:len(m.Raw)-len(body)]))}
+	if err := m.writeTrace(&h, cs); err != nil {
+		return nil, err
+	}
 	m.addMissing(&h, fields, a, cs)
 	fields = slices.DeleteFunc(fields, func(f rawmessage.Field) bool {
 		return address.IsBlindCopy(f.Name) || strings.EqualFold(f.Name, "Return-Path")

@@ -2,6 +2,7 @@ package mailer
 
 import (
 	"cmp"
+	"maps"
 	"net/textproto"
 	"slices"
 	"strconv"
@@ -199,6 +200,24 @@ func (m *EmailMessage) rawUTF8() bool {
 func (m *EmailMessage) WithRecipients(to []string) *EmailMessage {
 	c := *m
 	c.only = append([]string{}, to...)
+	return &c
+}
+
+// Redirect returns a copy of the message that goes to these recipients in place of its own, whatever WithRecipients has said
+// before. They are its To; Cc, Bcc, and the To, Cc and Bcc of Headers are left out, so that an answer to all goes
+// to none of those either. The header of Raw stays as it is.
+func (m *EmailMessage) Redirect(to ...string) *EmailMessage {
+	c := *m
+	c.To, c.Cc, c.Bcc, c.only = slices.Clone(to), nil, nil, nil
+	for name := range m.Headers {
+		if strings.EqualFold(name, "To") || strings.EqualFold(name, "Cc") || address.IsBlindCopy(name) {
+			c.Headers = maps.Clone(m.Headers)
+			maps.DeleteFunc(c.Headers, func(name, _ string) bool {
+				return strings.EqualFold(name, "To") || strings.EqualFold(name, "Cc") || address.IsBlindCopy(name)
+			})
+			break
+		}
+	}
 	return &c
 }
 

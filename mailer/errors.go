@@ -75,6 +75,7 @@ type Step string
 // The steps of a conversation, in order.
 const (
 	StepRender  Step = "render" // before the next hop was asked
+	StepPolicy  Step = "policy" // a rule of the sending side, before the next hop was asked
 	StepConnect Step = "connect"
 	StepGreet   Step = "greeting"
 	StepHello   Step = "EHLO"

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
+	"github.com/mailpouch/mailpouch/mailer/internal/mimewriter"
 )
 
 // namedHeader is an entry of Headers.
@@ -33,6 +34,31 @@ func isWritten(name string) bool {
 		return true
 	}
 	return false
+}
+
+// WithTrace returns a copy of the message with these fields in front of all others, in this order, as who takes a message on
+// its way puts them there (RFC 5322, 3.6.7). A name may be there several times, and what a signature in the message covers stays
+// as it is. It is for the sending side: neither JSON nor a queue keeps them.
+func (m *EmailMessage) WithTrace(fields ...Field) *EmailMessage {
+	c := *m
+	c.trace = slices.Concat(fields, m.trace)
+	return &c
+}
+
+// Trace returns the fields of WithTrace, which a backend that does not send the bytes of WriteTo needs.
+func (m *EmailMessage) Trace() []Field { return slices.Clone(m.trace) }
+
+// writeTrace checks and writes the fields of WithTrace.
+func (m *EmailMessage) writeTrace(h *mimewriter.Header, cs charset.Charset) error {
+	for _, f := range m.trace {
+		if err := checkHeaders([]namedHeader{{f.Name, textproto.CanonicalMIMEHeaderKey(f.Name), f.Value}}); err != nil {
+			return err
+		}
+		if err := writeField(h, f.Name, headerField(f.Name), f.Value, cs); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func checkHeaders(headers []namedHeader) error {

@@ -56,8 +56,12 @@ type EmailMessage struct {
 	// FailSilently gives the message one try; a failure is logged, not returned.
 	FailSilently bool
 
-	only []string // the only recipients of the envelope (WithRecipients); nil: all
+	only  []string // the only recipients of the envelope (WithRecipients); nil: all
+	trace []Field  // in front of the header (WithTrace)
 }
+
+// Field is a field of a header.
+type Field struct{ Name, Value string }
 
 // Attachment is a file that travels with a message, or, with a ContentID, an image
 // that its HTML shows as cid:ContentID. A file of text in UTF-8 travels in the charset of the

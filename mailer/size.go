@@ -16,13 +16,17 @@ func (m *EmailMessage) EstimateSize() int {
 	return n
 }
 
-// headerSize is about how many bytes those header fields make that an author can make long. It is 0
-// for a raw message, whose addresses are only in the envelope.
+// headerSize is about how many bytes those header fields make that an author can make long. For a raw message it is
+// those of WithTrace: its addresses are only in the envelope.
 func (m *EmailMessage) headerSize() int {
-	if len(m.Raw) > 0 {
-		return 0
+	n := 0
+	for _, f := range m.trace {
+		n += len(f.Name) + mimewriter.EstimateHeader(f.Value) + len(": \r\n ")
 	}
-	n := mimewriter.EstimateHeader(m.Subject)
+	if len(m.Raw) > 0 {
+		return n
+	}
+	n += mimewriter.EstimateHeader(m.Subject)
 	for _, list := range [...][]string{m.To, m.Cc, m.ReplyTo} {
 		for _, addr := range list {
 			n += mimewriter.EstimateHeader(addr) + len(",\r\n ")

@@ -47,7 +47,7 @@ func (l Loader) Load() (Settings, []string, error) {
 	}
 	s.refuseUnread(&problems)
 	s.check(&problems)
-	warnings := append(s.unknown(os.Environ()), s.warnings(problems)...)
+	warnings := append(s.unknown(os.Environ()), s.warnings(problems, l.Producer && s.Delivery.Backend == queueName)...)
 	return s, warnings, problems.err()
 }
 

@@ -40,6 +40,9 @@ type Delivery struct {
 	Members  Members `envconfig:"EMAIL_MEMBERS" mailer:"own" desc:"mailers of EMAIL_MAILERS that the failover backend sends with, and their weights, such as ses:3,postmark:1. What is set for a member, its connections among it, counts for what goes with it"`
 	Policy   string  `envconfig:"EMAIL_POLICY" mailer:"own" default:"order" oneof:"order,weighted" desc:"which of these members takes a message: order is the first one that takes mail, weighted is all that do, by their weights"`
 	Mailers  Names   `envconfig:"EMAIL_MAILERS" desc:"names of the mailers beside the default one, such as marketing,alerts; see Named mailers below"`
+
+	AllowedRecipients  Allowed    `envconfig:"EMAIL_ALLOWED_RECIPIENTS" mailer:"shared" desc:"who may get mail from here, for a program that is tried out: addresses and domains, such as ann@example.com, example.com, and .example.com for the domains below it too; * is everybody. Whoever else a message is for becomes a dead letter. The worker's own setting counts. Everybody if empty"`
+	OverrideRecipients Recipients `envconfig:"EMAIL_OVERRIDE_RECIPIENTS" mailer:"shared" desc:"who gets all mail in place of its recipients, for staging: addresses, such as qa@example.com, Ann <ann@example.com>. Each message has its own recipients, blind copies too, in X-Original-To fields. The worker's own setting counts"`
 }
 
 // Message is what a message gets that its author left out.

@@ -10,8 +10,8 @@ import (
 )
 
 // warnings lists what is allowed but rarely meant, one line each. Settings that already have a
-// problem get no warning.
-func (s Settings) warnings(problems Problems) []string {
+// problem get no warning. queues says that the program leaves its mail to a worker, which has settings of its own.
+func (s Settings) warnings(problems Problems, queues bool) []string {
 	var w Problems
 	s.warnURL(&w)
 	s.warnLineEnds(&w)
@@ -23,6 +23,9 @@ func (s Settings) warnings(problems Problems) []string {
 		m.warnMembers(&w)
 		m.warnLogin(&w)
 		m.warnTLS(&w)
+		if !queues {
+			m.warnRecipients(&w)
+		}
 		if most := mailerVariable(m.Using, connectionsVariable+"_MAX"); m.setsConnections() && s.sets(most) {
 			w.add(most, "has no effect, since %s is set: connections keep that number", m.Variable(connectionsVariable))
 		}

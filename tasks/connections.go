@@ -172,12 +172,13 @@ func (c *connection) via(ctx context.Context, connect func() error) error {
 		return err
 	}
 	began := time.Now()
+	l := p.loginsOf(agree)
 	if agree != nil {
-		err = p.mayLogIn(ctx, agree)
+		err = p.mayLogIn(ctx, l)
 	}
 	if err == nil {
 		if err = connect(); agree != nil || loginRefused(err) {
-			err = p.loginEnded(ctx, c, agree, err)
+			err = p.loginEnded(ctx, l, err)
 		}
 	}
 	return p.leave(ctx, c, first, began, err)
@@ -519,6 +520,9 @@ func (p *connections) mayLogIn(ctx context.Context, l *logins) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.logins != l { // the wait is for another password than the one that there is now
+		return parkedError()
+	}
 	why := p.refused
 	if why == nil {
 		why = &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepAuth, Err: errLoginPause}
@@ -542,27 +546,21 @@ func (p *connections) loginsOf(l *logins) *logins {
 	return l
 }
 
-// isReplaced reports whether another backend waits for the place of this one.
-func (c *connection) isReplaced() bool {
-	c.pool.mu.Lock()
-	defer c.pool.mu.Unlock()
-	return c.next != nil
-}
-
-// loginEnded tells the other workers what became of a login, and returns the error that c could not be opened with.
-func (p *connections) loginEnded(ctx context.Context, c *connection, l *logins, err error) error {
+// loginEnded tells the other workers what became of a login, and returns the error that the connection could not be opened with.
+func (p *connections) loginEnded(ctx context.Context, l *logins, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginPoll*20)
 	defer cancel()
-	switch l = p.loginsOf(l); {
+	switch {
 	case err == nil:
 		l.worked(ctx)
-	case c.isReplaced(): // it was another login than the one that is tried next
-		l.ended(ctx)
-		return parkedError()
 	case loginRefused(err):
 		wait := l.wasRefused(ctx)
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		if p.logins != l { // meanwhile there is another password, which it says nothing of
+			p.logins.follows(l)
+			return parkedError()
+		}
 		p.loggedIn = false
 		p.pauseLogins(wait, fmt.Errorf("%w (the next login is tried %v after this one)", err, wait))
 	default:

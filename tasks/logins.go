@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -44,8 +46,11 @@ const loginsKept = time.Hour
 type logins struct {
 	redis redis.UniversalClient
 	key   string // "" if there is no login
-	began string // refusals of the account when the worker started, or read the password again
-	fresh bool   // the password was read again, and has not been tried yet
+
+	mu    sync.Mutex // guards the others
+	began string     // refusals of the account when the worker started, or read the password again
+	fresh bool       // the password was read again, and has not been tried yet
+	count string     // of refusals, when ours was the last
 }
 
 // of says which account it is, "" for none.
@@ -65,7 +70,35 @@ func (l *logins) start(ctx context.Context) {
 	if errors.Is(err, redis.Nil) {
 		began = "0"
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.began = began
+}
+
+// follows notes that a refusal which was counted since this began is of the password before.
+func (l *logins) follows(before *logins) {
+	before.mu.Lock()
+	count := before.count
+	before.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fresh && l.key == before.key && count != "" {
+		l.began = count
+	}
+}
+
+// asked returns what is known when a login is asked for.
+func (l *logins) asked() (began string, fresh bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.began, l.fresh
+}
+
+// used notes that the answer was not to wait for another worker.
+func (l *logins) used() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fresh = false
 }
 
 // askScript answers how many milliseconds to wait, and whether that is because another worker is
@@ -100,13 +133,14 @@ func (l *logins) wait(ctx context.Context, loggedIn bool) (time.Duration, error)
 		return "0"
 	}
 	for {
-		answer, err := askScript.Run(ctx, l.redis, []string{l.key}, l.began, flag(loggedIn),
-			loginLease.Milliseconds(), loginPauseMin.Milliseconds(), loginsKept.Milliseconds(), flag(l.fresh)).Int64Slice()
+		began, fresh := l.asked()
+		answer, err := askScript.Run(ctx, l.redis, []string{l.key}, began, flag(loggedIn),
+			loginLease.Milliseconds(), loginPauseMin.Milliseconds(), loginsKept.Milliseconds(), flag(fresh)).Int64Slice()
 		if err != nil {
 			return 0, redisconn.Unavailable(err)
 		}
-		l.fresh = l.fresh && answer[1] != 0
 		if pause := time.Duration(answer[0]) * time.Millisecond; answer[1] == 0 {
+			l.used()
 			return pause, nil
 		}
 		select {
@@ -117,27 +151,30 @@ func (l *logins) wait(ctx context.Context, loggedIn bool) (time.Duration, error)
 	}
 }
 
-// refusedScript returns the pause in milliseconds. ARGV: the shortest and the longest pause, how long to remember.
+// refusedScript returns the pause in milliseconds, and how many refusals there are. ARGV: the shortest and the longest pause, how long to remember.
 var refusedScript = redis.NewScript(`
 local clock = redis.call("TIME")
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local inARow = redis.call("HINCRBY", KEYS[1], "inarow", 1)
 local pause = math.min(ARGV[1] * 2 ^ math.min(inARow - 1, 20), tonumber(ARGV[2]))
-redis.call("HINCRBY", KEYS[1], "refusals", 1)
+local refusals = redis.call("HINCRBY", KEYS[1], "refusals", 1)
 local worked = tonumber(redis.call("HGET", KEYS[1], "worked") or "0")
 redis.call("HSET", KEYS[1], "last", math.max(now, worked), "until", now + pause)
 redis.call("HDEL", KEYS[1], "trying")
 redis.call("PEXPIRE", KEYS[1], ARGV[3])
-return pause`)
+return {pause, refusals}`)
 
 // wasRefused reports a refused login, and returns how long nobody may try again.
 func (l *logins) wasRefused(ctx context.Context) time.Duration {
-	pause, err := refusedScript.Run(ctx, l.redis, []string{l.key},
-		loginPauseMin.Milliseconds(), loginPauseMax.Milliseconds(), loginsKept.Milliseconds()).Int64()
+	answer, err := refusedScript.Run(ctx, l.redis, []string{l.key},
+		loginPauseMin.Milliseconds(), loginPauseMax.Milliseconds(), loginsKept.Milliseconds()).Int64Slice()
 	if err != nil {
 		return loginPauseMin
 	}
-	return time.Duration(pause) * time.Millisecond
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count = strconv.FormatInt(answer[1], 10)
+	return time.Duration(answer[0]) * time.Millisecond
 }
 
 // workedScript lets those go on that wait, and begins the pauses anew. The later of a refusal and a login has the later time, also

@@ -248,7 +248,7 @@ func step(err error) string {
 		return other
 	}
 	known := []mailer.Step{
-		mailer.StepRender, mailer.StepConnect, mailer.StepGreet, mailer.StepHello, mailer.StepTLS, mailer.StepAuth,
+		mailer.StepRender, mailer.StepPolicy, mailer.StepConnect, mailer.StepGreet, mailer.StepHello, mailer.StepTLS, mailer.StepAuth,
 		mailer.StepReset, mailer.StepMail, mailer.StepRcpt, mailer.StepData, mailer.StepBody, mailer.StepEnd,
 	}
 	if !slices.Contains(known, failure.Step) {

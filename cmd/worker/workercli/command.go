@@ -41,6 +41,6 @@ Exit codes: 0 done, 64 usage, 69 Redis or the mail server cannot be reached,
   EMAIL_HOST=smtp.example.com EMAIL_PORT=587 EMAIL_USE_TLS=true worker run
   worker demo`,
 	}
-	root.AddCommand(runCommand(std, registry), checkCommand(std, registry), demoCommand(std), catchCommand(std), healthCommand(std, registry))
+	root.AddCommand(runCommand(std, registry), checkCommand(std, registry), demoCommand(std), catchCommand(std), healthCommand(std, registry), reloadCommand(std))
 	return root
 }

@@ -36,10 +36,19 @@ type workerProcess struct {
 	log    *bufio.Reader
 	pipe   io.ReadCloser
 	ended  chan error
+	queued int
 }
 
 // startProcess starts a worker through a shell, which may do something before, and waits until it has started.
-func startProcess(t *testing.T, before string) *workerProcess {
+func startProcess(t *testing.T, before string, env ...string) *workerProcess {
+	t.Helper()
+	p := newProcess(t, before, env...)
+	p.start(t)
+	return p
+}
+
+// newProcess is startProcess without the start.
+func newProcess(t *testing.T, before string, env ...string) *workerProcess {
 	t.Helper()
 	p := &workerProcess{server: redistest.Start(t, redistest.Options{}), ended: make(chan error, 1)}
 	self, err := os.Executable()
@@ -49,20 +58,25 @@ func startProcess(t *testing.T, before string) *workerProcess {
 	p.Cmd = exec.CommandContext(t.Context(), "/bin/sh", "-c", before+` exec "$0" run 2>&1`, self)
 	p.Env = append(os.Environ(), asCommand+"=1", "REDIS_URL="+p.server.URL(), "EMAIL_HTTP_ADDR=off", "LOG_FORMAT=json",
 		"EMAIL_QUEUE_BACKEND=dummy")
+	p.Env = append(p.Env, env...)
 	if p.pipe, err = p.StdoutPipe(); err != nil {
 		t.Fatal(err)
 	}
 	p.log = bufio.NewReader(p.pipe)
+	return p
+}
+
+func (p *workerProcess) start(t *testing.T) {
+	t.Helper()
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.Process.Kill() })
 	p.until(t, "worker started")
-	return p
 }
 
 // until reads the log up to a line.
-func (p *workerProcess) until(t *testing.T, line string) {
+func (p *workerProcess) until(t *testing.T, line string) string {
 	t.Helper()
 	for {
 		got, err := p.log.ReadString('\n')
@@ -70,7 +84,7 @@ func (p *workerProcess) until(t *testing.T, line string) {
 			t.Fatalf("the log ends before %q: %v", line, err)
 		}
 		if strings.Contains(got, line) {
-			return
+			return got
 		}
 	}
 }
@@ -85,6 +99,12 @@ func (p *workerProcess) signal(t *testing.T, s syscall.Signal) {
 // delivers checks that the worker delivers n messages.
 func (p *workerProcess) delivers(t *testing.T, n int) {
 	t.Helper()
+	p.queue(t, n)
+	p.wait(t)
+}
+
+func (p *workerProcess) queue(t *testing.T, n int) {
+	t.Helper()
 	client := p.server.Client(t)
 	queue := tasks.NewQueue(client, tasks.QueueConfig{BulkSize: 1})
 	for i := range n {
@@ -93,6 +113,13 @@ func (p *workerProcess) delivers(t *testing.T, n int) {
 			t.Fatal(err)
 		}
 	}
+	p.queued += n
+}
+
+// wait waits until all messages are delivered.
+func (p *workerProcess) wait(t *testing.T) {
+	t.Helper()
+	client, n := p.server.Client(t), p.queued
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	for client.Get(ctx, "asynq:{default}:processed").Val() != fmt.Sprint(n) {
@@ -130,7 +157,7 @@ func TestRun_logReaderGoes(t *testing.T) {
 	p.ends(t)
 }
 
-// A worker that was started with nohup outlives its terminal; any other ends with that, in order.
+// A worker that was started with nohup outlives its terminal. Any other ends with that, in order: TestRun_terminal.
 func TestRun_nohup(t *testing.T) {
 	t.Parallel()
 	p := startProcess(t, "trap '' HUP INT;")
@@ -138,12 +165,4 @@ func TestRun_nohup(t *testing.T) {
 	p.signal(t, syscall.SIGINT)
 	p.delivers(t, 1)
 	p.ends(t)
-
-	p = startProcess(t, "")
-	p.signal(t, syscall.SIGHUP)
-	p.until(t, "worker stopping")
-	p.until(t, "worker stopped")
-	if err := p.Wait(); err != nil {
-		t.Errorf("it has ended with %v, want in order", err)
-	}
 }

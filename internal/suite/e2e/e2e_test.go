@@ -222,7 +222,7 @@ func TestPostfix(t *testing.T) {
 func TestPostfix_workerReplaced(t *testing.T) {
 	s := newSite(t)
 	s.run("enqueue", "bulk", s.file())
-	for i, end := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP} {
+	for i, end := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		stop := s.workerUntil(end)
 		s.wait(100 + 600*i)
 		stop()

@@ -110,7 +110,9 @@ func (h *house) worker(cfg smtp.Config, connections int, queues map[string]int) 
 func (h *house) run(cfg smtp.Config, c tasks.WorkerConfig) (w *tasks.Worker, stop func() error) {
 	h.t.Helper()
 	log := zerolog.New(h).With().Timestamp().Logger().Level(zerolog.DebugLevel)
-	c.Connect = func(string) (mailer.Backend, error) { return smtp.New(cfg) }
+	if c.Connect == nil {
+		c.Connect = func(string) (mailer.Backend, error) { return smtp.New(cfg) }
+	}
 	c.Logger, c.RetryMin, c.RetryMax = &log, 10*time.Millisecond, 20*time.Millisecond
 	w, err := tasks.NewWorker(h.redis.Client(h.t), c)
 	if err != nil {

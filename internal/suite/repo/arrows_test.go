@@ -28,7 +28,7 @@ var arrows = []struct {
 	{"backends/smtp/internal/auth", nil, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
 	{"backends/smtp", []string{"mailer", "internal/hostname", "internal/replyrule", "internal/tlsprobe", "backends/smtp/internal/"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
 	{"backends/", []string{"mailer", "internal/"}, nil},
-	{"backends", []string{"settings", "mailer", "backends/", "internal/hostname"}, []string{"golang.org/x/"}},
+	{"backends", []string{"settings", "mailer", "backends/", "internal/hostname", "internal/outgoing"}, []string{"golang.org/x/"}},
 	{module, []string{"mailer", "settings", "backends", "tasks"}, []string{"github.com/redis/go-redis/v9"}}, // the root
 	{"tasks/queuetest", []string{"mailer", "internal/deliverypolicy", "internal/handover", "internal/redact", "internal/wire"}, nil},
 	{"tasks/internal/lookup", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/history", "internal/pauses", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
