@@ -18,6 +18,8 @@ type relay struct {
 	down func() error
 	// gone, if set, says goodbye to each message before it is spoken of, and closes.
 	gone atomic.Bool
+	// probed, if not nil, is called then.
+	probed func()
 
 	mu       sync.Mutex
 	received []received
@@ -110,7 +112,9 @@ func (l *line) send(ctx context.Context, b mailer.Batch, i int, m *mailer.EmailM
 		return mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepMail, Err: ctx.Err()}}
 	}
 	if l.relay.gone.Load() {
-		l.open = false
+		if l.open = false; l.relay.probed != nil {
+			l.relay.probed()
+		}
 		return mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepReset, Code: 421, Text: "closing"}}
 	}
 	if b.Begin != nil {

@@ -45,6 +45,8 @@ type mailerState struct {
 	heldFirst time.Time // when it was last held without having taken a message since
 	lastError string
 	errorAt   time.Time
+	failover  tasks.FailoverState // its members, if it has some
+	memberAt  time.Time           // since when they are so
 }
 
 // flow is what went through the worker, or through a part of it.
@@ -95,7 +97,7 @@ func (s *State) names() []string {
 
 // Observer is what the worker tells.
 func (s *State) Observer() tasks.Observer {
-	return tasks.Observer{Batch: s.batch, Outcome: s.outcome, Held: s.held, Connections: s.allows, Grown: s.grows, SessionLimit: s.carries}
+	return tasks.Observer{Batch: s.batch, Outcome: s.outcome, Held: s.held, Connections: s.allows, Grown: s.grows, SessionLimit: s.carries, Failover: s.members}
 }
 
 // Hooks are what the smtp backends of a mailer tell, "" being the default one.
@@ -178,6 +180,13 @@ func (s *State) carries(name string, messages int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mailer(name).carries = messages
+}
+
+func (s *State) members(f tasks.FailoverState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.mailer(f.Mailer)
+	m.failover, m.memberAt = f, s.now()
 }
 
 func (s *State) outcome(out tasks.Outcome) {

@@ -61,6 +61,19 @@ type mailerStatus struct {
 	HeldWhy   string     `json:"held_why,omitempty"`
 	LastError string     `json:"last_error,omitempty"`
 	ErrorAt   *time.Time `json:"error_at,omitempty"`
+
+	Members      []memberStatus `json:"members,omitempty"` // that it sends with, instead of a relay of its own
+	Weighted     bool           `json:"weighted,omitempty"`
+	PassedOver   int            `json:"passed_over,omitempty"` // members that would serve and take no mail
+	MembersSince *time.Time     `json:"members_since,omitempty"`
+}
+
+// memberStatus is one of the mailers that another one sends with.
+type memberStatus struct {
+	Name   string `json:"name"`
+	Weight int    `json:"weight"`
+	Serves bool   `json:"serves"`
+	Why    string `json:"why,omitempty"` // it is passed over
 }
 
 // queueStatus is one queue as producers know it: the sum of those of asynq's that it is.
@@ -97,6 +110,7 @@ type failureStatus struct {
 	What      tasks.Action `json:"what"` // or "refused", of a recipient alone
 	Queue     string       `json:"queue"`
 	Mailer    string       `json:"mailer,omitempty"`
+	Member    string       `json:"member,omitempty"` // that it went with
 	MessageID string       `json:"message_id,omitempty"`
 	Try       int          `json:"try"`
 	Next      *time.Time   `json:"next,omitempty"` // try
@@ -171,18 +185,27 @@ func (s *State) snapshot(v redact.View) status {
 }
 
 func (m *mailerState) status(name string, now time.Time, v redact.View) mailerStatus {
+	var members []memberStatus
+	for _, one := range m.failover.Members {
+		status := memberStatus{Name: one.Mailer, Weight: one.Weight, Serves: one.Serves}
+		if one.Reason != nil {
+			status.Why = v.Text(one.Reason.Error(), maxReason)
+		}
+		members = append(members, status)
+	}
 	return mailerStatus{
 		Name: name, Flow: m.flow, Rate: m.rate(now), Open: m.open, Opened: m.opened, Allowed: m.allowed, Wanted: m.wanted, Grown: m.grown, Most: m.most, Carries: m.carries,
 		LastBatch: m.lastBatch, MeanBatch: float64(m.batched) / float64(max(m.batches, 1)),
 		HeldSince: notZero(m.heldSince), HeldWhy: v.Text(m.heldWhy, maxReason),
 		LastError: v.Text(m.lastError, maxReason), ErrorAt: notZero(m.errorAt),
+		Members: members, Weighted: m.failover.Weighted, PassedOver: m.failover.PassedOver(), MembersSince: notZero(m.memberAt),
 	}
 }
 
 func (f failure) status(v redact.View) failureStatus {
 	out := f.out
 	reply := failureStatus{
-		At: f.at, What: out.Action, Queue: out.Queue, Mailer: out.Mailer,
+		At: f.at, What: out.Action, Queue: out.Queue, Mailer: out.Mailer, Member: out.Member,
 		MessageID: redact.Cut(redact.Line(out.MessageID), maxSubject), Try: out.Try,
 	}
 	switch {
