@@ -181,8 +181,9 @@ type delivery struct {
 
 // noted is what the history has of a message beside what became of it.
 type noted struct {
-	id   string
-	tags []string
+	id     string
+	tags   []string
+	mailer string
 }
 
 // A delivery waits until a sender claims it for the wire or its handler gives it up,
@@ -196,7 +197,7 @@ const (
 func newDelivery(t *taskMessage, done chan<- *delivery) *delivery {
 	d := &delivery{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
-		noted: noted{t.id, t.payload.Tags}, mailing: t.payload.Mailing,
+		noted: noted{t.id, t.payload.Tags, t.name.Mailer}, mailing: t.payload.Mailing,
 		key: t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.base()), token: t.token, span: t.span,
 	}
 	d.unwanted.Store(t.alone) // what waits for its relay does not wait alone
@@ -374,6 +375,14 @@ type outcome struct {
 	soon      bool            // recipients that were put off are to be tried again at once
 	moved     bool            // an earlier run of the bulk task has made a task of the message
 	remainder *wire.Remainder // with moved: it had begun to
+}
+
+// member is the mailer that a message of mailer went with, "" if that is mailer itself.
+func (o outcome) member(mailer string) string {
+	if o.relay == mailer {
+		return ""
+	}
+	return o.relay
 }
 
 // dead is the outcome of a message that is a dead letter without having been on the wire.

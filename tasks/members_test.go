@@ -174,6 +174,11 @@ func TestMembers_order(t *testing.T) {
 					t.Errorf("%+v", o)
 				}
 			}
+			for _, o := range []Outcome{m.outcomes[0], m.outcomes[250]} {
+				if s, err := NewLookup(m.Client(t)).Status(t.Context(), o.TaskID); err != nil || s.State != StateSent || s.Mailer != "main" || s.Member != o.Member {
+					t.Errorf("the history has %+v (%v), want the member %s", s, err, o.Member)
+				}
+			}
 		})
 	}
 }

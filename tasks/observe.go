@@ -368,9 +368,7 @@ func (t *taskMessage) report(o outcome) Outcome {
 		Reply: o.result.Reply, Refused: o.result.Refused, Err: o.verdict.Reason, RetryIn: o.verdict.Delay,
 		Took: time.Since(t.started),
 	}
-	if o.relay != t.name.Mailer {
-		out.Member = o.relay
-	}
+	out.Member = o.member(t.name.Mailer)
 	if p := t.payload; p != nil {
 		out.MessageID, out.Try, out.Waited = p.Message.MessageID, t.tries()+1, max(t.started.Sub(p.DueAt), 0)
 		out.Tags, out.Mailing = p.Tags, p.Mailing
