@@ -56,7 +56,7 @@ func TestConfig_Filled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	callers := []string{"Tracer", "Logger", "Observers", "Concurrency", "Version"} // not settings: the caller's, or derived
+	callers := []string{"Tracer", "Logger", "Observers", "BeforeSend", "Concurrency", "Version"} // not settings: the caller's, or derived
 	for _, config := range []any{q, w} {
 		v := reflect.ValueOf(config)
 		for i := range v.NumField() {

@@ -31,6 +31,11 @@ func (m *EmailMessage) compose(buf []byte) (*draft, error) {
 	if err := checkHeaders(headers); err != nil {
 		return nil, err
 	}
+	list, err := m.listHeaders()
+	if err != nil {
+		return nil, err
+	}
+	headers = merged(headers, list)
 	d := &draft{}
 	if err := m.readTypes(d); err != nil {
 		return nil, err
@@ -201,14 +206,6 @@ func (m *EmailMessage) writeHeader(h *mimewriter.Header, headers []namedHeader, 
 				return err
 			}
 		}
-	}
-	return nil
-}
-
-// writeField writes a field by the grammar that its name has.
-func writeField(h *mimewriter.Header, name, field, value string, cs charset.Charset) error {
-	if reason := headerfield.Write(h, name, field, value, cs); reason != "" {
-		return &InvalidMessageError{Field: field, Reason: reason}
 	}
 	return nil
 }

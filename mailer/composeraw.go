@@ -84,6 +84,7 @@ func (m *EmailMessage) checkAlone(headers []namedHeader) error {
 		{"reply_to", len(m.ReplyTo) > 0},
 		{"attachments", len(m.Attachments) > 0},
 		{"alternatives", len(m.Alternatives) > 0},
+		{"list_unsubscribe", m.ListUnsubscribe != ListUnsubscribe{}},
 		{"content_subtype", m.ContentSubtype != "" && m.ContentSubtype != "plain"},
 	} {
 		if f.set {

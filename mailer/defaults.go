@@ -3,6 +3,7 @@ package mailer
 import (
 	"cmp"
 	"crypto/rand"
+	"maps"
 	"os"
 	"strings"
 	"time"
@@ -20,7 +21,7 @@ type Defaults struct {
 }
 
 // WithDefaults returns the message with FromEmail, Charset, MessageID and Date filled in where
-// they are empty: a changed copy, or m itself if nothing is missing. A mailer or a queue calls it
+// they are empty, and with ListUnsubscribe and VERP as the Headers that they stand for: a changed copy, or m itself if nothing is missing. A mailer or a queue calls it
 // once, before the first try, so that every try sends the same bytes.
 func (m *EmailMessage) WithDefaults(d Defaults) *EmailMessage {
 	c := *m
@@ -33,10 +34,35 @@ func (m *EmailMessage) WithDefaults(d Defaults) *EmailMessage {
 	if c.Date.IsZero() && c.header("Date") == "" && c.RawHeader("Date") == "" {
 		c.Date = wholeSeconds(time.Now(), d.LocalTime)
 	}
-	if c.FromEmail == m.FromEmail && c.Charset == m.Charset && c.MessageID == m.MessageID && c.Date.Equal(m.Date) {
+	settled := c.settle()
+	if !settled && c.FromEmail == m.FromEmail && c.Charset == m.Charset && c.MessageID == m.MessageID && c.Date.Equal(m.Date) {
 		return m
 	}
 	return &c
+}
+
+// settle writes ListUnsubscribe and VERP into Headers, and reports whether there was one of them. So a queue has only what
+// workers of every version read. What is wrong stays where it is, for Validate to refuse.
+func (m *EmailMessage) settle() bool {
+	if m.ListUnsubscribe == (ListUnsubscribe{}) && m.VERP == "" {
+		return false
+	}
+	headers := make(map[string]string, len(m.Headers)+4)
+	maps.Copy(headers, m.Headers)
+	if fields, err := m.listHeaders(); err == nil && len(m.Raw) == 0 {
+		for _, f := range fields {
+			headers[f.name] = f.value
+		}
+		m.ListUnsubscribe = ListUnsubscribe{}
+	}
+	if m.VERP != "" {
+		if a, err := m.addresses(); err == nil {
+			headers["Return-Path"] = "<" + a.sender + ">"
+			m.VERP = ""
+		}
+	}
+	m.Headers = headers
+	return true
 }
 
 // rawMessageID returns the Message-ID in Raw, which is the one that is sent, or "" if it could not

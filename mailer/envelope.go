@@ -40,7 +40,7 @@ func (m *EmailMessage) Recipients() []string {
 	return address.Unique(slices.DeleteFunc(all, isBlank), func(s string) string { return s })
 }
 
-// Envelope returns the message's envelope. The sender is FromEmail, which is one address, or the
+// Envelope returns the message's envelope. The sender is FromEmail, which is one address, or what VERP makes, or the
 // Return-Path in Headers; a message by several authors has them in Headers["From"]. The
 // recipients are those of To, Cc, Bcc and the Bcc of Headers, never those in the header of Raw.
 // An error is a *BadHeaderError or an *InvalidMessageError.
@@ -52,14 +52,7 @@ func (m *EmailMessage) Envelope() (Envelope, error) {
 	if a.sender == "" && !a.nullSender {
 		return Envelope{}, &InvalidMessageError{Field: "from_email", Reason: "is empty"}
 	}
-	e := Envelope{From: a.sender, To: make([]string, 0, len(a.to)+len(a.cc)+len(a.bcc)), UTF8: a.utf8}
-	for _, list := range [][]address.Mailbox{a.to, a.cc, a.bcc} {
-		for _, box := range list {
-			e.To = append(e.To, box.Addr)
-		}
-	}
-	e.To = m.narrowed(address.Unique(e.To, address.LowerDomain))
-	return e, nil
+	return Envelope{From: a.sender, To: m.narrowed(a.recipients()), UTF8: a.utf8}, nil
 }
 
 // addresses are the addresses of a message, parsed.
@@ -96,6 +89,11 @@ func (m *EmailMessage) addresses() (a addresses, err error) {
 	}
 	for _, name := range m.envelopeNames() {
 		if err := a.addHeader(name, m.Headers[name]); err != nil {
+			return a, err
+		}
+	}
+	if m.VERP != "" {
+		if err := m.addVERP(&a); err != nil {
 			return a, err
 		}
 	}
@@ -145,6 +143,46 @@ func (a *addresses) addHeader(name, value string) error {
 	case headerfield.HoldsAddresses(name):
 		_, utf8, _ := address.Check(value) // what cannot be read is refused where it is written
 		a.utf8 = a.utf8 || utf8
+	}
+	return nil
+}
+
+// recipients are those of the envelope, each once.
+func (a *addresses) recipients() []string {
+	to := make([]string, 0, len(a.to)+len(a.cc)+len(a.bcc))
+	for _, list := range [][]address.Mailbox{a.to, a.cc, a.bcc} {
+		for _, box := range list {
+			to = append(to, box.Addr)
+		}
+	}
+	return address.Unique(to, address.LowerDomain)
+}
+
+// addVERP makes the sender of the envelope of VERP and the recipient.
+func (m *EmailMessage) addVERP(a *addresses) error {
+	boxes, err := readAddresses("verp", m.VERP)
+	if err != nil {
+		return err
+	}
+	base, to := boxes[0].Addr, a.recipients()
+	local, domain := cutAddress(base)
+	reason := ""
+	_, field, both := m.override("Return-Path")
+	switch {
+	case both:
+		reason = "cannot be given together with " + field
+	case domain == "" || strings.HasPrefix(base, `"`):
+		reason = "is not an address with a domain and without quotes"
+	case len(local) >= maxLocal:
+		reason = "leaves no room for a recipient in the " + strconv.Itoa(maxLocal) + " bytes before the @"
+	case len(to) > 1:
+		reason = "takes a message for each recipient, and this one has " + strconv.Itoa(len(to))
+	}
+	if reason != "" {
+		return &InvalidMessageError{Field: "verp", Reason: reason}
+	}
+	if a.sender, a.nullSender = base, false; len(to) == 1 {
+		a.sender = verpSender(base, to[0])
 	}
 	return nil
 }

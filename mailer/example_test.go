@@ -205,3 +205,26 @@ func ExampleSilent() {
 	// unavailable
 	// 0 <nil>
 }
+
+// Mail to a list says how to leave it, and whom a report on its failure is about.
+func ExampleListUnsubscribe() {
+	mail, outbox := shopMailer()
+	_, err := mail.Send(context.Background(), &mailer.EmailMessage{
+		Subject: "News", Body: "There is something new.", To: []string{"fred@example.org"},
+		ListUnsubscribe: mailer.ListUnsubscribe{URL: "https://shop.example.com/leave/Zm9v", OneClick: true},
+		VERP:            "bounces@shop.example.com",
+	})
+	m := outbox.Messages()[0]
+	for line := range strings.SplitSeq(string(m.Raw), "\r\n") {
+		if strings.HasPrefix(line, "List-") || strings.HasPrefix(line, "Precedence") {
+			fmt.Println(line)
+		}
+	}
+	recipient, ok := mailer.VERPRecipient("bounces@shop.example.com", m.Envelope.From)
+	fmt.Println(err, m.Envelope.From, recipient, ok)
+	// Output:
+	// List-Unsubscribe: <https://shop.example.com/leave/Zm9v>
+	// List-Unsubscribe-Post: List-Unsubscribe=One-Click
+	// Precedence: bulk
+	// <nil> bounces+fred=example.org@shop.example.com fred@example.org true
+}

@@ -69,6 +69,14 @@ func TestGolden(t *testing.T) {
 				"Content-Transfer-Encoding: quoted-printable\r\n\r\nGr=C3=BC=C3=9Fe\r\n"},
 		},
 		{
+			name: "newsletter",
+			message: message(func(m *mailer.EmailMessage) {
+				m.Cc, m.VERP = nil, "bounces@example.org"
+				m.ListUnsubscribe = mailer.ListUnsubscribe{URL: "https://example.com/unsubscribe/" + strings.Repeat("0123456789", 8), Mailto: "List <leave+7@example.com>", OneClick: true}
+			}),
+			tree: "text/plain", leaves: []string{"Content\r\n"},
+		},
+		{
 			name: "japanese",
 			message: message(func(m *mailer.EmailMessage) {
 				m.Subject, m.Body, m.Charset = "\u65e5\u672c\u8a9e\u306e\u4ef6\u540d", "\u3053\u3093\u306b\u3061\u306f\n", "iso-2022-jp"

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/mailpouch/mailpouch/mailer/internal/charset"
+	"github.com/mailpouch/mailpouch/mailer/internal/headerfield"
 	"github.com/mailpouch/mailpouch/mailer/internal/mimewriter"
 )
 
@@ -20,6 +21,12 @@ func (m *EmailMessage) sortedHeaders() []namedHeader {
 	for name, value := range m.Headers {
 		all = append(all, namedHeader{name, textproto.CanonicalMIMEHeaderKey(name), value})
 	}
+	return merged(all, nil)
+}
+
+// merged are both, in the order of their canonical names.
+func merged(a, b []namedHeader) []namedHeader {
+	all := append(a, b...)
 	slices.SortFunc(all, func(a, b namedHeader) int {
 		return cmp.Or(strings.Compare(a.canonical, b.canonical), strings.Compare(a.name, b.name))
 	})
@@ -57,6 +64,14 @@ func (m *EmailMessage) writeTrace(h *mimewriter.Header, cs charset.Charset) erro
 		if err := writeField(h, f.Name, headerField(f.Name), f.Value, cs); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// writeField writes a field by the grammar that its name has.
+func writeField(h *mimewriter.Header, name, field, value string, cs charset.Charset) error {
+	if reason := headerfield.Write(h, name, field, value, cs); reason != "" {
+		return &InvalidMessageError{Field: field, Reason: reason}
 	}
 	return nil
 }

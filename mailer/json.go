@@ -12,8 +12,8 @@ import (
 	"github.com/mailpouch/mailpouch/mailer/internal/jsoncodec"
 )
 
-// MarshalJSON writes every key, in a fixed order, except that "raw" is there only if Raw is not
-// empty. The date is RFC 3339, or empty, and the content of attachments is base64. The error is
+// MarshalJSON writes every key, in a fixed order, except that "raw", "list_unsubscribe" and "verp" are there only if they are
+// not empty. The date is RFC 3339, or empty, and the content of attachments is base64. The error is
 // an *InvalidMessageError if a text is not valid UTF-8, because JSON would change it.
 func (m EmailMessage) MarshalJSON() ([]byte, error) {
 	return m.AppendJSON(make([]byte, 0, m.jsonSize()))
@@ -39,6 +39,10 @@ func (m *EmailMessage) AppendJSON(b []byte) ([]byte, error) {
 		e.buf = base64.StdEncoding.AppendEncode(e.buf, m.Raw)
 		e.buf = append(e.buf, '"')
 	}
+	e.listUnsubscribe(m.ListUnsubscribe)
+	if m.VERP != "" {
+		e.text(`,"verp":`, "verp", m.VERP)
+	}
 	e.text(`,"message_id":`, "message_id", m.MessageID)
 	e.date(m.Date)
 	e.buf = append(e.buf, `,"fail_silently":`...)
@@ -53,9 +57,19 @@ func (m *EmailMessage) AppendJSON(b []byte) ([]byte, error) {
 	return e.buf, nil
 }
 
+func (e *jsonEncoder) listUnsubscribe(l ListUnsubscribe) {
+	if l == (ListUnsubscribe{}) {
+		return
+	}
+	e.text(`,"list_unsubscribe":{"url":`, "list_unsubscribe.url", l.URL)
+	e.text(`,"mailto":`, "list_unsubscribe.mailto", l.Mailto)
+	e.buf = append(e.buf, `,"one_click":`...)
+	e.buf = append(strconv.AppendBool(e.buf, l.OneClick), '}')
+}
+
 // jsonSize is about how many bytes the JSON will have.
 func (m *EmailMessage) jsonSize() int {
-	n := 512 + m.headerSize() + len(m.Body) + len(m.Body)/16 + base64.StdEncoding.EncodedLen(len(m.Raw))
+	n := 512 + len(m.ListUnsubscribe.URL) + len(m.ListUnsubscribe.Mailto) + m.headerSize() + len(m.Body) + len(m.Body)/16 + base64.StdEncoding.EncodedLen(len(m.Raw))
 	for _, addr := range m.Bcc {
 		n += len(addr) + len(`"",`)
 	}
@@ -216,6 +230,10 @@ func (m *EmailMessage) decodeField(d jsonDecoder, key string) {
 		m.Alternatives = d.alternatives()
 	case "raw":
 		m.Raw = d.Base64(key)
+	case "list_unsubscribe":
+		m.ListUnsubscribe = d.listUnsubscribe()
+	case "verp":
+		m.VERP = d.Text(key)
 	case "message_id":
 		m.MessageID = d.Text(key)
 	case "date":
@@ -245,6 +263,26 @@ func (d jsonDecoder) headers() map[string]string {
 	all := map[string]string{}
 	d.Object("headers", func(key string) { all[key] = d.Text(headerField(printable(key))) })
 	return all
+}
+
+func (d jsonDecoder) listUnsubscribe() (l ListUnsubscribe) {
+	if d.Null() {
+		return l
+	}
+	d.Object("list_unsubscribe", func(key string) {
+		field := "list_unsubscribe." + printable(key)
+		switch key {
+		case "url":
+			l.URL = d.Text(field)
+		case "mailto":
+			l.Mailto = d.Text(field)
+		case "one_click":
+			l.OneClick = d.Bool(field)
+		default:
+			d.Fail(field, "is no field of list_unsubscribe")
+		}
+	})
+	return l
 }
 
 func (d jsonDecoder) attachments() (all []Attachment) {

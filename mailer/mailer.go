@@ -91,12 +91,13 @@ func (m *Mailer) SendMassMail(ctx context.Context, mails []Mail, opts *SendOptio
 	return m.send(ctx, messages, opts)
 }
 
-// MailAdmins sends a message to Config.Admins. It returns 0, nil if there are none.
+// MailAdmins sends a message to Config.Admins. It returns 0, nil if there are none. The message says that a program has
+// written it (Auto-Submitted, RFC 3834, 5), so that no answering machine replies.
 func (m *Mailer) MailAdmins(ctx context.Context, subject, message string, opts *SendOptions) (int, error) {
 	return m.mailStaff(ctx, m.cfg.Admins, subject, message, opts)
 }
 
-// MailManagers sends a message to Config.Managers. It returns 0, nil if there are none.
+// MailManagers is MailAdmins for Config.Managers.
 func (m *Mailer) MailManagers(ctx context.Context, subject, message string, opts *SendOptions) (int, error) {
 	return m.mailStaff(ctx, m.cfg.Managers, subject, message, opts)
 }
@@ -105,7 +106,9 @@ func (m *Mailer) mailStaff(ctx context.Context, to []string, subject, message st
 	if len(to) == 0 {
 		return 0, nil
 	}
-	return m.SendMail(ctx, m.cfg.SubjectPrefix+subject, message, m.cfg.ServerEmail, to, opts)
+	e := newMessage(m.cfg.SubjectPrefix+subject, message, m.cfg.ServerEmail, to, opts)
+	e.Headers = map[string]string{"Auto-Submitted": "auto-generated"}
+	return m.send(ctx, []*EmailMessage{e}, opts)
 }
 
 // Send sends messages over one connection and returns how many were accepted. The error, if not

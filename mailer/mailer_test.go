@@ -166,7 +166,7 @@ func TestMailer_staff(t *testing.T) {
 				}
 				return
 			}
-			if got := r.the(t); got.FromEmail != tt.from || !slices.Equal(got.To, tt.to) || got.Subject != "[Shop] Hi" {
+			if got := r.the(t); got.FromEmail != tt.from || !slices.Equal(got.To, tt.to) || got.Subject != "[Shop] Hi" || got.Headers["Auto-Submitted"] != "auto-generated" {
 				t.Errorf("got %+v", got)
 			}
 		})

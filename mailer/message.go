@@ -43,6 +43,16 @@ type EmailMessage struct {
 	Attachments  []Attachment
 	Alternatives []Alternative
 
+	// ListUnsubscribe says how the recipient leaves the list that the message was sent to. It excludes Raw, which says that itself.
+	ListUnsubscribe ListUnsubscribe
+
+	// VERP, if not empty, is the address that failed deliveries are reported to, and the sender of the envelope is made of
+	// it and the recipient (variable envelope return path): bounces@example.org and ann@example.com make
+	// bounces+ann=example.com@example.org, so that the report says by its address whom it is about. VERPRecipient reads
+	// that. It has to be the message's only recipient, and Headers may have no Return-Path. Where the address would be longer than every server
+	// takes (64 bytes before the @, RFC 5321, 4.5.3.1.1), or the recipient's is quoted, the sender is VERP itself.
+	VERP string
+
 	ContentSubtype string // of the body: "plain" if empty, or "html" and the like
 	Charset        string // of body, text parts and encoded header words: "utf-8" if empty
 
@@ -62,6 +72,19 @@ type EmailMessage struct {
 
 // Field is a field of a header.
 type Field struct{ Name, Value string }
+
+// ListUnsubscribe says how the recipient leaves the list that a message was sent to. Mail programs show a button for it. It
+// makes the fields List-Unsubscribe (RFC 2369, 3.2) and, with OneClick, List-Unsubscribe-Post (RFC 8058), and Precedence: bulk
+// unless Headers has a Precedence, so that no answering machine replies. The zero value makes none.
+//
+// A one-click URL names the recipient by something that cannot be guessed, and takes a POST with the body
+// List-Unsubscribe=One-Click, without cookies and without asking anything. Receivers use it only if the message has a
+// DKIM signature that covers both fields (RFC 8058, 4).
+type ListUnsubscribe struct {
+	URL      string // https:// or http://, for OneClick https:// (RFC 8058, 3.1)
+	Mailto   string // an address, or a mailto: URL with a subject (RFC 6068)
+	OneClick bool   // a POST to URL is all that it takes
+}
 
 // Attachment is a file that travels with a message, or, with a ContentID, an image
 // that its HTML shows as cid:ContentID. A file of text in UTF-8 travels in the charset of the

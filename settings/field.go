@@ -168,7 +168,7 @@ func (f field) lineEnd(set bool) error {
 // isList reports whether the field has entries with white space allowed around them.
 func (f field) isList() bool {
 	switch f.value.Interface().(type) {
-	case Hosts, Addresses, Queues, Names, Members, Mechanisms, Recipients, Allowed:
+	case Hosts, Addresses, Queues, Names, Members, Mechanisms, Recipients, Allowed, Tags:
 		return true
 	}
 	return false

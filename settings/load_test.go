@@ -69,6 +69,7 @@ func TestLoad(t *testing.T) {
 		"EMAIL_HOST": "mx1.example.com, 2001:db8::1", "EMAIL_PORT": "465", "EMAIL_HOST_USER": "u",
 		"EMAIL_HOST_PASSWORD": "a: #b ", "EMAIL_USE_SSL": "1", "EMAIL_SSL_CERTFILE": pem, "EMAIL_SSL_KEYFILE": pem,
 		"EMAIL_SSL_CAFILE": pem, "EMAIL_SSL_SERVER_NAME": "relay", "EMAIL_ALLOW_INSECURE_AUTH": "true", "EMAIL_AUTH_MECHANISMS": "plain, LOGIN,plain",
+		"EMAIL_ALLOWED_RECIPIENTS": "example.com, .example.org", "EMAIL_OVERRIDE_RECIPIENTS": "qa@example.com",
 		"EMAIL_TEMPORARY_REPLIES": "550 5.1.90, 554 5.7.0 *too many* ,",
 		"EMAIL_TIMEOUT":           "2.5", "EMAIL_DATA_TIMEOUT": "11m", "EMAIL_PIPELINING": "OFF", "EMAIL_CHUNKING": "auto",
 		"EMAIL_CONNECTION_IDLE": "30s", "EMAIL_CONNECTION_MAX_MESSAGES": "7", "EMAIL_CONNECTION_MAX_BYTES": "8",
@@ -79,11 +80,14 @@ func TestLoad(t *testing.T) {
 		"EMAIL_MAX_AGE": "9h", "EMAIL_HISTORY": "24h", "EMAIL_HISTORY_SIZE": "5MB", "EMAIL_BATCH_TIMEOUT": "10m", "EMAIL_SHUTDOWN_TIMEOUT": "11m", "LOG_LEVEL": "WARNING",
 		"LOG_FORMAT": "json", "EMAIL_MAILERS": "marketing, eu-west", "EMAIL_MEMBERS": "marketing:3, eu-west", "EMAIL_POLICY": "Weighted", "EMAIL_MARKETING_HOST": "m", "EMAIL_EU_WEST_HOST": "e",
 		"EMAIL_HTTP_ADDR": "0.0.0.0:80", "EMAIL_HTTP_PASSWORD": "p", "EMAIL_HTTP_TOKEN": "t", "EMAIL_HTTP_HOSTS": "mail.example.com, ops",
-		"EMAIL_HTTP_SHOW_ADDRESSES": "true", "EMAIL_HTTP_ALLOW_WRITE": "true", "EMAIL_LOG_SHOW_ADDRESSES": "true",
+		"EMAIL_HTTP_SHOW_ADDRESSES": "true", "EMAIL_HTTP_ALLOW_WRITE": "true", "EMAIL_METRICS_TAGS": "news, invoice", "EMAIL_LOG_SHOW_ADDRESSES": "true",
 	}
 	s, warnings := load(t, vars)
 	want := Settings{
-		Delivery: Delivery{Backend: "filebased", FilePath: "/var/mail", Members: Members{{"marketing", 3}, {"eu-west", 1}}, Policy: PolicyWeighted, Mailers: Names{"marketing", "eu-west"}},
+		Delivery: Delivery{
+			Backend: "filebased", FilePath: "/var/mail", Members: Members{{"marketing", 3}, {"eu-west", 1}}, Policy: PolicyWeighted, Mailers: Names{"marketing", "eu-west"},
+			AllowedRecipients: Allowed{"example.com", ".example.org"}, OverrideRecipients: Recipients{"qa@example.com"},
+		},
 		Message: Message{
 			DefaultFrom: "Shop <shop@example.com>", ServerEmail: "ops@example.com", SubjectPrefix: "[Shop] ",
 			Admins: Addresses{`"Doe, Ann" <ann@example.com>`, "root"}, Managers: Addresses{"bob@example.com"},
@@ -105,7 +109,7 @@ func TestLoad(t *testing.T) {
 		},
 		HTTP: HTTP{
 			Addr: "0.0.0.0:80", Password: NewSecret("p"), Token: NewSecret("t"), Hosts: Hosts{"mail.example.com", "ops"},
-			ShowAddresses: true, AllowWrite: true,
+			ShowAddresses: true, AllowWrite: true, MetricsTags: Tags{"news", "invoice"},
 		},
 		Log: Log{Level: "warn", Format: "json", ShowAddresses: true},
 	}
@@ -116,7 +120,7 @@ func TestLoad(t *testing.T) {
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", s, want)
 	}
-	if len(warnings) != 3 || slices.ContainsFunc(warnings, func(w string) bool { return !strings.Contains(w, ": has no effect") }) { // of what excludes each other
+	if len(warnings) != 5 || !slices.ContainsFunc(warnings, func(w string) bool { return strings.HasPrefix(w, "EMAIL_CONNECTIONS_MAX: has no effect") }) { // of what excludes each other; two say who gets the mail
 		t.Errorf("warnings: %q", warnings)
 	}
 	// A setting that is left out above would be one that no test has seen working.

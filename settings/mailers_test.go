@@ -23,7 +23,7 @@ func others(t *testing.T) map[string]string {
 	return map[string]string{
 		"BACKEND": "filebased", "FILE_PATH": "/var/mail", "HOST": "mx1,mx2", "PORT": "465", "HOST_USER": "u", "HOST_PASSWORD": "pw",
 		"USE_SSL": "true", "SSL_CERTFILE": pem, "SSL_KEYFILE": pem, "SSL_CAFILE": pem, "SSL_SERVER_NAME": "relay",
-		"ALLOW_INSECURE_AUTH": "true", "AUTH_MECHANISMS": "LOGIN", "TEMPORARY_REPLIES": "550 5.1.90", "TIMEOUT": "2", "DATA_TIMEOUT": "11m", "PIPELINING": "OFF", "CHUNKING": "auto",
+		"ALLOW_INSECURE_AUTH": "true", "AUTH_MECHANISMS": "LOGIN", "TEMPORARY_REPLIES": "550 5.1.90", "ALLOWED_RECIPIENTS": ".example.com", "OVERRIDE_RECIPIENTS": "qa@example.com", "TIMEOUT": "2", "DATA_TIMEOUT": "11m", "PIPELINING": "OFF", "CHUNKING": "auto",
 		"CONNECTION_IDLE": "30s", "CONNECTION_MAX_MESSAGES": "7", "CONNECTION_MAX_BYTES": "8", "CONNECTION_MAX_AGE": "9m", "CONNECTIONS": "5", "CONNECTIONS_MAX": "15",
 		"MEMBERS": "b:2", "POLICY": "weighted",
 	}
@@ -64,13 +64,19 @@ func TestNamed_Own(t *testing.T) {
 	}
 	vars["EMAIL_B_HOST"] = "b"
 	s, warnings := load(t, vars)
-	unused := []string{
-		"EMAIL_EU_WEST_CONNECTIONS_MAX: has no effect, since EMAIL_EU_WEST_CONNECTIONS is set: connections keep that number",
-		"EMAIL_EU_WEST_MEMBERS: has no effect, since EMAIL_EU_WEST_BACKEND is not failover",
-		"EMAIL_EU_WEST_POLICY: has no effect, since EMAIL_EU_WEST_BACKEND is not failover",
-	}
 	slices.Sort(warnings)
-	if !slices.Equal(warnings, unused) {
+	for i, want := range []string{
+		"EMAIL_EU_WEST_ALLOWED_RECIPIENTS: ",
+		"EMAIL_EU_WEST_CONNECTIONS_MAX: has no effect, since EMAIL_EU_WEST_CONNECTIONS is set",
+		"EMAIL_EU_WEST_MEMBERS: has no effect, since EMAIL_EU_WEST_BACKEND is not failover",
+		"EMAIL_EU_WEST_OVERRIDE_RECIPIENTS: ",
+		"EMAIL_EU_WEST_POLICY: has no effect, since EMAIL_EU_WEST_BACKEND is not failover",
+	} {
+		if len(warnings) != 5 || !strings.HasPrefix(warnings[i], want) {
+			t.Fatalf("warnings: %q, want %s", warnings, want)
+		}
+	}
+	if len(warnings) != 5 {
 		t.Errorf("warnings: %q", warnings)
 	}
 	unset := values(Default())

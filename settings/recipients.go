@@ -90,11 +90,11 @@ func cutAtLast(address string) (local, domain string, found bool) {
 // the default mailer says it.
 func (s Settings) warnRecipients(w *Problems) {
 	own := func(variable string) bool { return s.Using == "" || s.sets(mailerVariable(s.Using, variable)) }
-	if to := s.Delivery.OverrideRecipients; len(to) > 0 && own(overrideVariable) {
-		w.add(s.Variable(overrideVariable), "no mail goes to its recipients: all of it goes to %s", to)
+	if len(s.Delivery.OverrideRecipients) > 0 && own(overrideVariable) {
+		w.add(s.Variable(overrideVariable), "no mail goes to its recipients: all of it goes to these addresses")
 	}
-	if only := s.Delivery.AllowedRecipients; !only.Everybody() && own(allowedVariable) {
-		w.add(s.Variable(allowedVariable), "only %s get mail; whoever else a message is for becomes a dead letter", only)
+	if !s.Delivery.AllowedRecipients.Everybody() && own(allowedVariable) {
+		w.add(s.Variable(allowedVariable), "only these get mail; whoever else a message is for becomes a dead letter")
 	}
 }
 

@@ -59,9 +59,9 @@ func TestRecipients_warnings(t *testing.T) {
 		}
 		return strings.Join(found, "\n")
 	}
-	want := `EMAIL_OVERRIDE_RECIPIENTS: no mail goes to its recipients: all of it goes to qa@example.com
-EMAIL_MARKETING_OVERRIDE_RECIPIENTS: no mail goes to its recipients: all of it goes to qb@example.com
-EMAIL_ALERTS_ALLOWED_RECIPIENTS: only example.com get mail; whoever else a message is for becomes a dead letter`
+	want := `EMAIL_OVERRIDE_RECIPIENTS: no mail goes to its recipients: all of it goes to these addresses
+EMAIL_MARKETING_OVERRIDE_RECIPIENTS: no mail goes to its recipients: all of it goes to these addresses
+EMAIL_ALERTS_ALLOWED_RECIPIENTS: only these get mail; whoever else a message is for becomes a dead letter`
 	if got := lines(Loader{}); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

@@ -128,6 +128,7 @@ type HTTP struct {
 	Token         Secret `envconfig:"EMAIL_HTTP_TOKEN" desc:"token that programs may send instead: Authorization: Bearer TOKEN"`
 	Hosts         Hosts  `envconfig:"EMAIL_HTTP_HOSTS" desc:"names by which browsers reach the pages, beside localhost; on loopback other names are refused"`
 	ShowAddresses bool   `envconfig:"EMAIL_HTTP_SHOW_ADDRESSES" default:"false" desc:"show mail addresses in full, instead of their first letter and their domain"`
+	MetricsTags   Tags   `envconfig:"EMAIL_METRICS_TAGS" desc:"tags that the metrics count messages by, at most 50, separated by commas, such as invoice,newsletter; every other tag is counted as other. None if empty"`
 	AllowWrite    bool   `envconfig:"EMAIL_HTTP_ALLOW_WRITE" default:"false" desc:"let /monitor/ delete, run and pause, and /pauses pause and resume, instead of only showing"`
 }
 

@@ -317,3 +317,38 @@ func (m Members) String() string {
 	}
 	return strings.Join(entries, ",")
 }
+
+// Tags are tags of messages that are counted apart.
+type Tags []string
+
+// The most tags that are counted apart, since each is a series of the metrics for each mailer and outcome, and the longest
+// tag in bytes, as a message may have it. otherTag is what those that are not named are counted as.
+const (
+	maxTags  = 50
+	maxTag   = 64
+	otherTag = "other"
+)
+
+// UnmarshalText reads tags separated by commas.
+func (t *Tags) UnmarshalText(text []byte) error {
+	var all Tags
+	for tag := range strings.SplitSeq(string(text), ",") {
+		tag = strings.TrimSpace(tag)
+		switch {
+		case tag == "" || slices.Contains(all, tag):
+			continue
+		case tag == otherTag:
+			return fmt.Errorf("%q is what the tags are counted as that are not named; leave it out", tag)
+		case len(tag) > maxTag || !utf8.ValidString(tag) || strings.ContainsFunc(tag, func(r rune) bool { return !unicode.IsPrint(r) }):
+			return fmt.Errorf("%.80q is no tag that a message can have: up to %d bytes of printable characters", tag, maxTag)
+		case len(all) == maxTags:
+			return fmt.Errorf("has more than %d tags: each is a series of the metrics", maxTags)
+		}
+		all = append(all, tag)
+	}
+	*t = all
+	return nil
+}
+
+// String writes the tags separated by commas.
+func (t Tags) String() string { return strings.Join(t, ",") }

@@ -179,10 +179,11 @@ type delivery struct {
 	ended      string // the same for the history
 }
 
-// noted is what the history has of a message beside what became of it.
+// noted is what the history and hooks have of a message beside what became of it.
 type noted struct {
 	id     string
 	tags   []string
+	queue  string // as the producer named it
 	mailer string
 }
 
@@ -197,7 +198,7 @@ const (
 func newDelivery(t *taskMessage, done chan<- *delivery) *delivery {
 	d := &delivery{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
-		noted: noted{t.id, t.payload.Tags, t.name.Mailer}, mailing: t.payload.Mailing,
+		noted: noted{t.id, t.payload.Tags, t.name.Queue, t.name.Mailer}, mailing: t.payload.Mailing,
 		key: t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.base()), token: t.token, span: t.span,
 	}
 	d.unwanted.Store(t.alone) // what waits for its relay does not wait alone

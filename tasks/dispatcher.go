@@ -219,7 +219,7 @@ func (d *dispatcher) addSender(dedicated bool) (*sender, error) {
 		breaker: d.breaker, session: session{all: d.limits}, busy: &d.busy, ledger: d.ledger, policy: d.policy, log: d.log, view: redact.View{Addresses: d.cfg.ShowAddresses},
 		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout,
 		turnPatience: d.cfg.turnPatience, openPatience: d.cfg.openPatience,
-		inHand: d.inHand, observers: d.cfg.Observers, tracer: d.cfg.Tracer, mailer: d.mailer, number: d.before + len(d.senders) + 1,
+		inHand: d.inHand, observers: d.cfg.Observers, tracer: d.cfg.Tracer, hooks: hooks{d.cfg.BeforeSend, d.log}, mailer: d.mailer, number: d.before + len(d.senders) + 1,
 	}
 	d.senders = append(d.senders, s)
 	return s, nil

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,15 +13,21 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// Observer gets what a worker does, for metrics and pages. A function that is nil is
-// not called. They are called from several goroutines, while mail is on its way: they
-// must be quick, and must not change what they get.
+// Observer gets what a worker does, for metrics and pages, and for a program that wants to know what became of its messages. A
+// function that is nil is not called. They are called from several goroutines, while mail is on its way: they
+// must be quick, and must not change what they get. A panic of one is logged.
 type Observer struct {
-	Batch   func(Batch)                       // a sender has sent a batch
-	Outcome func(Outcome)                     // a try of a message has ended
+	Batch func(Batch) // a sender has sent a batch
+
+	// Outcome is called when a try of a message has ended and Redis knows how, right before its task goes on. If the worker dies between
+	// the two, nobody hears of that try; of a message that was sent the next worker says ActionSentBefore. So who keeps books calls
+	// a message sent after either, and hears it once or, seldom, again or not at all: the history of the queue is complete.
+	Outcome func(Outcome)
+
 	Held    func(mailer string, reason error) // a mailer's relay takes no mail; nil: it does again
 	Skew    func(ahead time.Duration)         // how far this machine's clock is ahead of that of Redis, measured now
 	Back    func(GivenBack)                   // a task was given back untried
@@ -204,6 +212,20 @@ type Outcome struct {
 
 	Waited time.Duration // from the time when it was due until this worker took it
 	Took   time.Duration // from then until now
+
+	payload *wire.Payload
+}
+
+// Recipients are who the try was for, as they were written: all of the message's, or those that were left of them. They are nil if the
+// task could not be read.
+func (o Outcome) Recipients() []string {
+	switch {
+	case o.payload == nil:
+		return nil
+	case len(o.payload.Recipients) > 0:
+		return slices.Clone(o.payload.Recipients)
+	}
+	return o.payload.Message.Recipients()
 }
 
 // action is what observers hear of an outcome.
@@ -241,13 +263,18 @@ type reporter struct {
 func (r reporter) ended(t *taskMessage, end outcome) {
 	o := t.report(end)
 	t.span.done(string(o.Action), o.Err)
-	r.logOutcome(t, o)
+	r.logOutcome(o)
+	defer func() {
+		if p := recover(); p != nil {
+			r.log.Error().Bytes("stack", debug.Stack()).Msg("an observer panicked: " + panicked(p))
+		}
+	}()
 	r.observers.outcome(o)
 }
 
 // logOutcome writes the one line that each try of a message leaves, and one for each
 // recipient who was refused alone.
-func (r reporter) logOutcome(t *taskMessage, o Outcome) {
+func (r reporter) logOutcome(o Outcome) {
 	line := r.log.WithLevel(o.Action.level())
 	if !line.Enabled() {
 		return
@@ -263,11 +290,7 @@ func (r reporter) logOutcome(t *taskMessage, o Outcome) {
 		return e
 	}
 	about(line).Int("try", o.Try)
-	if t.payload != nil {
-		recipients := t.payload.Recipients
-		if len(recipients) == 0 {
-			recipients = t.payload.Message.Recipients()
-		}
+	if recipients := o.Recipients(); recipients != nil {
 		line.Strs("to", r.view.Mailboxes(recipients))
 		if len(recipients) > redact.MaxMailboxes {
 			line.Int("recipients", len(recipients))
@@ -366,7 +389,7 @@ func (t *taskMessage) report(o outcome) Outcome {
 	out := Outcome{
 		Action: o.action(), TaskID: t.id, Queue: t.name.Queue, Shard: t.name.Shard, Mailer: t.name.Mailer, Try: t.retried + 1, Sender: o.sender, Conn: o.result.Connection,
 		Reply: o.result.Reply, Refused: o.result.Refused, Err: o.verdict.Reason, RetryIn: o.verdict.Delay,
-		Took: time.Since(t.started),
+		Took: time.Since(t.started), payload: t.payload,
 	}
 	out.Member = o.member(t.name.Mailer)
 	if p := t.payload; p != nil {

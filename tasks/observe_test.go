@@ -78,7 +78,8 @@ func TestWorker_logOutcome(t *testing.T) {
 			var masked, full bytes.Buffer
 			for _, out := range []*bytes.Buffer{&masked, &full} {
 				r := reporter{redact.View{Addresses: out == &full}, zerolog.New(out), nil}
-				r.logOutcome(&taskMessage{payload: tt.p}, tt.o)
+				tt.o.payload = tt.p
+				r.logOutcome(tt.o)
 			}
 			for _, want := range tt.want {
 				if !strings.Contains(masked.String(), want) {

@@ -41,6 +41,7 @@ type sender struct {
 	opened       error      // why there is no connection for the batch
 	observers    observers
 	tracer       Tracer
+	hooks        hooks
 	mailer       string
 	number       int // among the worker's senders, from 1
 	window       int // how many messages its backend had under way at once in the last batch
@@ -372,7 +373,7 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 	s.busy.note(start)
 	s.busy.wires.Add(1)
 	passed := turns.passOn(s.turnPatience, s.busy, s.normal, s.priority, s.remaining, s.putBack)
-	err = s.guarded(withSpans(ctx, s.tracer, deliveries), mailer.Batch{
+	err = s.guarded(withSpans(ctx, s.tracer, deliveries), s.hooks.around(ctx, deliveries, mailer.Batch{
 		Messages: messages(deliveries),
 		Begin:    func(i int) (*mailer.EmailMessage, error) { return deliveries[i].message, turns.begin(i, s.inTime) },
 		Commit: func(i int) error {
@@ -384,7 +385,7 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 			return err
 		},
 		Report: func(group []mailer.Report) { turns.report(ownEnd(ctx, group), judge) },
-	})
+	}))
 	turns.report(turns.unreported(err), judge)
 	s.busy.wires.Add(-1)
 	back, remaining := passed()

@@ -92,6 +92,9 @@ type WorkerConfig struct {
 	stillPatience time.Duration // how long a relay may say nothing, over all connections, until messages of a mailer that has other members too go to these: 10 s if zero
 	openPatience  time.Duration // how long the only connection may take to open until messages go back: 2 s if zero
 
+	// BeforeSend are hooks that may change, redirect or stop each message right before it is sent, in this order.
+	BeforeSend []BeforeSend
+
 	Observers []Observer
 	Tracer    Tracer // no traces if nil
 

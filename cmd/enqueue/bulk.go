@@ -57,10 +57,12 @@ runs too.`,
   enqueue cancel --mailing july
 
   A line:
-  {"subject": "Hello", "body": "It works.", "to": ["ann@example.com"], "options": {"process_in": "1h"}}`,
+  {"subject": "Hello", "body": "It works.", "to": ["ann@example.com"], "options": {"process_in": "1h"}}
+  {"body": "News.", "to": ["ann@example.com"], "list_unsubscribe": {"url": "https://example.com/u/Zm9v", "one_click": true}}`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return b.run(c.Context(), args[0]) },
 	}
+	b.base.lists.addFlags(c, ", of lines that name none")
 	b.base.addFlags(c)
 	c.Flags().StringVar(&b.resume, "resume", "", "`name` of this mailing: what was queued under it before is not queued again")
 	c.Flags().StringVar(&b.ids, "ids", "", "write the ID of each message that was queued to this `file`, one a line")

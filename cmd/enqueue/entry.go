@@ -47,6 +47,7 @@ func parseEntry(line []byte, base options) (entry, error) {
 		}
 		return entry{}, err
 	}
+	base.lists.apply(e.message)
 	return e, nil
 }
 

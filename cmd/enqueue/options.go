@@ -30,6 +30,8 @@ type options struct {
 
 	Tags           []string `json:"tags"`
 	IdempotencyKey *string  `json:"idempotency_key"` // not nil: it was given, be it empty
+
+	lists lists // of messages that say nothing of it
 }
 
 // addFlags gives a command the queue's options as flags.

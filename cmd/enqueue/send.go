@@ -19,6 +19,7 @@ type draft struct {
 	htmlFile string
 	attach   []string
 	headers  []string
+	lists    lists
 }
 
 func (a *app) sendCommand() *cobra.Command {
@@ -38,7 +39,8 @@ has keys of its own. With --unique the content itself is the key.`,
   enqueue send --to "Ann <ann@example.com>" --subject Report --body-file - --attach report.pdf < text.txt
   enqueue send --to ann@example.com --subject Hello --body "Hello." --html-file hello.html
   enqueue send --to ann@example.com --subject "Happy new year" --body "..." --process-at 2027-01-01T00:00:00Z
-  enqueue send --to ann@example.com --subject "Your order" --body "..." --idempotency-key order-1234`,
+  enqueue send --to ann@example.com --subject "Your order" --body "..." --idempotency-key order-1234
+  enqueue send --to ann@example.com --subject News --body "..." --unsubscribe-url https://example.com/u/Zm9v --one-click --verp bounces@example.com`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.send(c, d, o) },
 	}
@@ -57,6 +59,7 @@ has keys of its own. With --unique the content itself is the key.`,
 	f.StringArrayVar(&d.headers, "header", nil, `header field, such as "X-Campaign: spring"; may be repeated`)
 	f.StringVar(&m.Charset, "charset", "", "charset (default: DEFAULT_CHARSET)")
 	f.BoolVar(&m.FailSilently, "fail-silently", false, "try once, and log a failure instead of keeping it")
+	d.lists.addFlags(c, "")
 	o.addFlags(c)
 	o.addKeyFlag(c)
 	return c
@@ -86,6 +89,7 @@ func (a *app) send(c *cobra.Command, d draft, o options) error {
 // compose makes the message that the flags describe.
 func (a *app) compose(d draft) (*mailer.EmailMessage, error) {
 	m := &d.message
+	d.lists.apply(m)
 	if len(m.Recipients()) == 0 {
 		return nil, cli.Exitf(cli.ExitUsage, "nobody to send to: give --to, --cc or --bcc")
 	}

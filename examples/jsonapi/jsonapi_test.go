@@ -240,6 +240,21 @@ func TestBackend_onlyTo(t *testing.T) {
 	}
 }
 
+// What the sending side puts in front of a message goes with it, and mail that is redirected has no header that the API has no
+// field for.
+func TestBackend_trace(t *testing.T) {
+	a := newAPI(t)
+	m := &mailer.EmailMessage{Subject: "Hello", To: []string{"ann@example.org"}, Headers: map[string]string{"To": "everybody@example.org", "X-Tag": "a"}}
+	m = m.Redirect("qa@example.com").WithTrace(mailer.Field{Name: "X-Original-To", Value: "ann@example.org"}, mailer.Field{Name: "X-Original-To", Value: "bob@example.org"})
+	if n, err := newBackend(t, a.URL).SendMessages(t.Context(), []*mailer.EmailMessage{m}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	got := a.mails()[0]
+	if h := got.Parts.Headers; h["X-Original-To"] != "ann@example.org, bob@example.org" || h["X-Tag"] != "a" || !slices.Equal(got.Envelope.To, []string{"qa@example.com"}) {
+		t.Errorf("it goes to %q with %v", got.Envelope.To, h)
+	}
+}
+
 // A worker that probes must not hear that all is well while its token is wrong.
 func TestBackend_Open(t *testing.T) {
 	a := newAPI(t)

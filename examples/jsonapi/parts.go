@@ -51,6 +51,12 @@ func encode(m *mailer.EmailMessage, envelope mailer.Envelope) ([]byte, error) {
 			e.Headers[name] = value
 		}
 	}
+	for _, f := range m.Trace() { // the API has each name once
+		if value := e.Headers[f.Name]; value != "" {
+			f.Value = value + ", " + f.Value
+		}
+		e.Headers[f.Name] = f.Value
+	}
 	for _, a := range m.Attachments {
 		e.Attachments = append(e.Attachments, attachment{a.Filename, a.Content, a.Mimetype, a.ContentID})
 	}

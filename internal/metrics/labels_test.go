@@ -50,3 +50,42 @@ func difference(a, b map[string]float64) []string {
 	}
 	return list
 }
+
+// Tags come from programs, and there may be any number of them: only those that are named have series.
+func TestTags(t *testing.T) {
+	m := New(Config{Mailers: []string{"marketing"}, Tags: []string{"news", "invoice"}})
+	before := seriesOf(t, m)
+	o := m.Observer()
+	for i := range 100 {
+		o.Outcome(tasks.Outcome{Action: tasks.ActionSent, Queue: "default", Tags: []string{fmt.Sprint("order-", i), "news", fmt.Sprint("customer-", i)}})
+	}
+	o.Outcome(tasks.Outcome{Action: tasks.ActionSent, Queue: "default"})
+	o.Outcome(tasks.Outcome{Action: tasks.ActionForwarded, Queue: "default", Tags: []string{"news"}})
+	o.Outcome(tasks.Outcome{Action: tasks.ActionDead, Mailer: "marketing", Queue: "default", Tags: []string{"invoice"}})
+	after := seriesOf(t, m)
+	for series, want := range map[string]float64{
+		`mailpouch_tagged_messages_total{mailer="default",outcome="sent",tag="news"}`:             100,
+		`mailpouch_tagged_messages_total{mailer="default",outcome="sent",tag="other"}`:            100,
+		`mailpouch_tagged_messages_total{mailer="default",outcome="sent",tag="invoice"}`:          0,
+		`mailpouch_tagged_messages_total{mailer="marketing",outcome="dead_letter",tag="invoice"}`: 1,
+	} {
+		if got, ok := after[series]; !ok || got != want {
+			t.Errorf("%s is %v, want %v", series, got, want)
+		}
+		if got, ok := before[series]; !ok || got != 0 {
+			t.Errorf("%s does not begin at zero", series)
+		}
+	}
+	for _, d := range difference(after, before) {
+		if strings.Contains(d, "tagged") {
+			t.Errorf("new series %s", d)
+		}
+	}
+	none := New(Config{})
+	none.Observer().Outcome(tasks.Outcome{Action: tasks.ActionSent, Queue: "default", Tags: []string{"news"}})
+	for series := range seriesOf(t, none) {
+		if strings.Contains(series, "tagged") {
+			t.Errorf("nobody has asked for %s", series)
+		}
+	}
+}

@@ -19,6 +19,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // Config configures Metrics. The zero value is usable.
@@ -33,6 +35,7 @@ type Config struct {
 
 	Mailers []string // names of the mailers beside the default one
 	Queues  []string // names of the queues, as producers know them: "default" if empty
+	Tags    []string // of messages that are counted apart; others are counted as other, none if empty
 	Version string   // of the program
 }
 
@@ -42,6 +45,7 @@ type Metrics struct {
 	book     *book
 	mailers  names
 	queues   names
+	tags     names
 	worker   workerMetrics
 	smtp     smtpMetrics
 }
@@ -55,7 +59,7 @@ func New(cfg Config) *Metrics {
 	b := &book{}
 	m := &Metrics{
 		registry: registry, book: b,
-		mailers: append(names{defaultMailer}, cfg.Mailers...), queues: slices.Clone(cfg.Queues),
+		mailers: append(names{defaultMailer}, cfg.Mailers...), queues: slices.Clone(cfg.Queues), tags: slices.Clone(cfg.Tags),
 		worker: newWorkerMetrics(b), smtp: newSMTPMetrics(b),
 	}
 	m.begin()
@@ -88,6 +92,9 @@ func (m *Metrics) begin() {
 		m.worker.short.WithLabelValues(mailer)
 		m.worker.grown.WithLabelValues(mailer)
 		m.worker.carries.WithLabelValues(mailer)
+		for _, rule := range []string{"override", "allowed"} {
+			m.worker.rules.WithLabelValues(mailer, rule)
+		}
 		for _, queue := range m.queues {
 			for _, action := range actions() {
 				m.worker.messages.WithLabelValues(mailer, queue, label(action))
@@ -97,6 +104,12 @@ func (m *Metrics) begin() {
 			}
 			for _, why := range []string{"expired", "lost"} {
 				m.worker.swept.WithLabelValues(mailer, queue, why)
+			}
+		}
+		if len(m.tags) > 0 {
+			for _, tag := range append(slices.Clone(m.tags), other) {
+				m.worker.tagged.WithLabelValues(mailer, tag, label(tasks.ActionSent))
+				m.worker.tagged.WithLabelValues(mailer, tag, label(tasks.ActionDead))
 			}
 		}
 		m.smtp.begin(mailer)

@@ -35,7 +35,7 @@ func (m *moody) decide(_ context.Context, s catcher.Step) error {
 	name, _, _ := strings.Cut(s.To[0], "@")
 	switch {
 	case strings.HasPrefix(name, "no"):
-		return &gosmtp.SMTPError{Code: 550, EnhancedCode: gosmtp.EnhancedCode{5, 1, 1}, Message: "secret words of the server"}
+		return &gosmtp.SMTPError{Code: 550, EnhancedCode: gosmtp.EnhancedCode{5, 1, 1}, Message: "confidential words of the server"}
 	case strings.HasPrefix(name, "later"):
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -120,7 +120,7 @@ func nobody(t *testing.T) string {
 
 func (w *world) send(t *testing.T, o tasks.Options, to ...string) {
 	t.Helper()
-	m := &mailer.EmailMessage{Subject: "secret subject", Body: "secret body", To: to}
+	m := &mailer.EmailMessage{Subject: "confidential subject", Body: "confidential body", To: to}
 	if _, err := w.queue.With(o).Enqueue(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func TestReal(t *testing.T) {
 	if got[`asynq_queue_memory_usage_approx_bytes{queue="default"}`] < 1000 || got[`mailpouch_smtp_message_bytes_sum{mailer="default"}`] < 40*200 {
 		t.Error("there are too few bytes")
 	}
-	for _, secret := range []string{"secret", "example.com", "@", "127.0.0.1"} {
+	for _, secret := range []string{"confidential", "example.com", "@", "127.0.0.1"} {
 		if strings.Contains(text, secret) {
 			t.Errorf("%q is in the metrics", secret)
 		}

@@ -27,8 +27,10 @@ type workerMetrics struct {
 	skew           *prometheus.GaugeVec
 	holds          *prometheus.CounterVec
 	swept, foreign *prometheus.CounterVec
+	tagged         *prometheus.CounterVec
 	reloads        *prometheus.CounterVec
 	wrongFiles     *prometheus.GaugeVec
+	rules          *prometheus.GaugeVec
 
 	serves, passedOver *prometheus.GaugeVec // of members
 	members            *prometheus.CounterVec
@@ -86,8 +88,14 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"Messages of a mailer with members that were accepted, by the member that they went with.", "mailer", "member"),
 		foreign: b.counter("mailpouch_foreign_tasks_total",
 			"How often a worker put a task off that is not its own: `type`, of another program; `version`, of a newer version of this one.", "why"),
+		tagged: b.counter("mailpouch_tagged_messages_total",
+			"Tries of messages with tags that have ended, by the tags that EMAIL_METRICS_TAGS names; all others are `other`. A message counts for each of its tags. "+
+				"There is none if the setting is empty.", "mailer", "tag", "outcome"),
 		reloads: b.counter("mailpouch_reloads_total",
 			"How often a worker has read the files of secrets again (SIGHUP), by whether it uses what they say: `used`, or `refused`, since no backend could be made of it.", "result"),
+		rules: b.gauge("mailpouch_mailer_recipients_rule",
+			"1 if a setting says who gets a mailer's mail, else 0: `override`, all of it goes to EMAIL_OVERRIDE_RECIPIENTS and none to its recipients; `allowed`, "+
+				"only EMAIL_ALLOWED_RECIPIENTS get any. In production it should be 0.", "mailer", "rule"),
 		wrongFiles: b.gauge("mailpouch_secret_files_wrong",
 			"Files of secrets that were wrong when they were read again, so that what they said before is still in use."),
 	}
@@ -126,6 +134,17 @@ func (m *Metrics) failover(s tasks.FailoverState) {
 	}
 }
 
+// Recipients notes the rules for who gets a mailer's mail, "" being the default one.
+func (m *Metrics) Recipients(mailer string, override, allowed bool) {
+	for rule, on := range map[string]bool{"override": override, "allowed": allowed} {
+		value := 0.0
+		if on {
+			value = 1
+		}
+		m.worker.rules.WithLabelValues(m.mailers.known(mailer, defaultMailer), rule).Set(value)
+	}
+}
+
 // Reloaded counts that the files of secrets were read again: of how many the value before was kept, and whether what
 // they say is used.
 func (m *Metrics) Reloaded(wrong int, used bool) {
@@ -160,6 +179,7 @@ func (m *Metrics) outcome(o tasks.Outcome) {
 	if o.Action == tasks.ActionForwarded {
 		return // it has only come to the right place
 	}
+	m.countTags(name, action, o.Tags)
 	w.took.WithLabelValues(name).Observe(o.Took.Seconds())
 	if o.Try == 1 {
 		w.waited.WithLabelValues(name, queue).Observe(o.Waited.Seconds())
@@ -180,6 +200,20 @@ func (m *Metrics) outcome(o tasks.Outcome) {
 	}
 	for _, r := range refused {
 		w.refused.WithLabelValues(name, r.Class.String(), code(r)).Inc()
+	}
+}
+
+// countTags counts a message for each of its tags, those that are not named as one.
+func (m *Metrics) countTags(name, action string, tags []string) {
+	if len(m.tags) == 0 {
+		return
+	}
+	var counted names
+	for _, tag := range tags {
+		if tag = m.tags.known(tag, other); !slices.Contains(counted, tag) {
+			counted = append(counted, tag)
+			m.worker.tagged.WithLabelValues(name, tag, action).Inc()
+		}
 	}
 }
 

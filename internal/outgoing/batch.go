@@ -19,17 +19,20 @@ import (
 //	is not any more, and others are in its place               no error if one of those was accepted,
 //	                                                             else what was said to one of them
 //	is not any more                                            no error if the message was accepted
-func Batch(b mailer.Batch, change func(i int, m *mailer.EmailMessage) (*mailer.EmailMessage, error)) mailer.Batch {
-	p := &passage{given: b, change: change, changed: make([]*changed, len(b.Messages))}
+//
+// panicked, if not nil, is told of a panic of change, which is the message's error.
+func Batch(b mailer.Batch, change func(i int, m *mailer.EmailMessage) (*mailer.EmailMessage, error), panicked func(*PanicError)) mailer.Batch {
+	p := &passage{given: b, change: change, panicked: panicked, changed: make([]*changed, len(b.Messages))}
 	b.Begin, b.Report = p.begin, p.report
 	return b
 }
 
 // passage is a batch on its way through a function.
 type passage struct {
-	given   mailer.Batch
-	change  func(i int, m *mailer.EmailMessage) (*mailer.EmailMessage, error)
-	changed []*changed // nil: not begun, or reported
+	given    mailer.Batch
+	change   func(i int, m *mailer.EmailMessage) (*mailer.EmailMessage, error)
+	panicked func(*PanicError)
+	changed  []*changed // nil: not begun, or reported
 }
 
 // changed is what became of a message.
@@ -70,6 +73,9 @@ func (p *passage) pass(i int, m *mailer.EmailMessage) *changed {
 	}
 	switch {
 	case err != nil:
+		if e := (*PanicError)(nil); p.panicked != nil && errors.As(err, &e) {
+			p.panicked(e)
+		}
 		c.message, c.err = nil, err
 		return c
 	case to == nil:

@@ -77,7 +77,7 @@ type batched struct{ wrapped }
 func (w batched) SendBatch(ctx context.Context, b mailer.Batch) {
 	mailer.SendBatch(ctx, w.Backend, Batch(b, func(_ int, m *mailer.EmailMessage) (*mailer.EmailMessage, error) {
 		return w.change(ctx, m)
-	}))
+	}, nil))
 }
 
 // PanicError is the error of a message over which a Func has panicked. It costs that message a try.

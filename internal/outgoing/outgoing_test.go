@@ -255,7 +255,7 @@ func TestBatch_turn(t *testing.T) {
 			t.Errorf("it was given %v", m)
 		}
 		return changed, nil
-	}))
+	}, nil))
 	if want := []string{"begin 0", "change 0", "begin 0", "report 0", "begin 1", "begin 1", "report 1"}; !slices.Equal(log, want) {
 		t.Errorf("got %q, want %q", log, want)
 	}

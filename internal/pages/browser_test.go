@@ -390,6 +390,20 @@ func TestBrowser_hostile(t *testing.T) {
 }
 
 // The page goes on by itself, can be stopped, and says when nobody answers.
+// Mail that does not go to its recipients is the first thing that the page says.
+func TestBrowser_recipients(t *testing.T) {
+	s := serve(t, Config{})
+	s.cfg.State.Recipients("", []string{"quality@example.com"}, nil)
+	s.cfg.State.Recipients("marketing", nil, []string{"ann@example.org", ".example.net"})
+	b := browsertest.Start(t)
+	b.Do(chromedp.Navigate(s.URL()))
+	says(b, "No mail of the mailer default goes to its recipients. All of it goes to q***@example.com (EMAIL_OVERRIDE_RECIPIENTS).")
+	says(b, "Not everybody gets mail of the mailer marketing. Only a***@example.org, .example.net may;")
+	if strings.Contains(browsertest.Get(b, chromedp.Text("body")), "quality@") {
+		t.Error("the page shows an address")
+	}
+}
+
 func TestBrowser_live(t *testing.T) {
 	s := serve(t, Config{})
 	b := browsertest.Start(t)

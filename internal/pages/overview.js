@@ -76,6 +76,16 @@ function notices(s) {
       h("a", { href: "/pauses" }, "All that is paused")));
   }
   for (const m of s.mailers) {
+    if (m.override) {
+      list.push(h("p", { class: "notice" }, h("strong", {}, `No mail of the mailer ${mailerName(m.name)} goes to its recipients. `),
+        `All of it goes to ${m.override.join(", ")} (EMAIL_OVERRIDE_RECIPIENTS).`));
+    }
+    if (m.only) {
+      list.push(h("p", { class: "notice" }, h("strong", {}, `Not everybody gets mail of the mailer ${mailerName(m.name)}. `),
+        `Only ${m.only.join(", ")} may; whoever else a message is for becomes a dead letter (EMAIL_ALLOWED_RECIPIENTS).`));
+    }
+  }
+  for (const m of s.mailers) {
     if (!m.held_since) continue;
     list.push(h("p", { class: "notice" }, h("strong", {}, `The relay of ${mailerName(m.name)} has taken no mail for ${span(since(m.held_since))}. `),
       "Mail waits, no try is spent, and the relay is probed by itself: ", m.held_why));

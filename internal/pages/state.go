@@ -45,6 +45,8 @@ type mailerState struct {
 	heldFirst time.Time // when it was last held without having taken a message since
 	lastError string
 	errorAt   time.Time
+	override  []string            // who gets its mail in place of the recipients
+	only      []string            // who alone may get its mail
 	failover  tasks.FailoverState // its members, if it has some
 	memberAt  time.Time           // since when they are so
 }
@@ -80,6 +82,15 @@ func NewState(names ...string) *State {
 		s.mailers[name] = new(mailerState)
 	}
 	return s
+}
+
+// Recipients notes the rules for who gets a mailer's mail, "" being the default one: EMAIL_OVERRIDE_RECIPIENTS and
+// EMAIL_ALLOWED_RECIPIENTS, each empty if there is no such rule.
+func (s *State) Recipients(name string, override, only []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.mailer(name)
+	m.override, m.only = override, only
 }
 
 // names are the named mailers.

@@ -61,6 +61,8 @@ type mailerStatus struct {
 	HeldWhy   string     `json:"held_why,omitempty"`
 	LastError string     `json:"last_error,omitempty"`
 	ErrorAt   *time.Time `json:"error_at,omitempty"`
+	Override  []string   `json:"override,omitempty"` // who gets all its mail in place of the recipients
+	Only      []string   `json:"only,omitempty"`     // who alone may get its mail
 
 	Members      []memberStatus `json:"members,omitempty"` // that it sends with, instead of a relay of its own
 	Weighted     bool           `json:"weighted,omitempty"`
@@ -197,9 +199,17 @@ func (m *mailerState) status(name string, now time.Time, v redact.View) mailerSt
 		Name: name, Flow: m.flow, Rate: m.rate(now), Open: m.open, Opened: m.opened, Allowed: m.allowed, Wanted: m.wanted, Grown: m.grown, Most: m.most, Carries: m.carries,
 		LastBatch: m.lastBatch, MeanBatch: float64(m.batched) / float64(max(m.batches, 1)),
 		HeldSince: notZero(m.heldSince), HeldWhy: v.Text(m.heldWhy, maxReason),
-		LastError: v.Text(m.lastError, maxReason), ErrorAt: notZero(m.errorAt),
+		LastError: v.Text(m.lastError, maxReason), ErrorAt: notZero(m.errorAt), Override: entries(m.override, v), Only: entries(m.only, v),
 		Members: members, Weighted: m.failover.Weighted, PassedOver: m.failover.PassedOver(), MembersSince: notZero(m.memberAt),
 	}
+}
+
+// entries are those of a setting, with masked addresses.
+func entries(list []string, v redact.View) (out []string) {
+	for _, entry := range list {
+		out = append(out, v.Text(entry, maxSubject))
+	}
+	return out
 }
 
 func (f failure) status(v redact.View) failureStatus {

@@ -1,5 +1,6 @@
 // Package workercli is the worker's command line. A program that has a backend of its
-// own calls [Main] with a registry that holds it, and is a worker like any other.
+// own calls [Main] with a registry that holds it, and is a worker like any other. So is one with hooks, which it adds to the
+// worker's configuration.
 package workercli
 
 import (
@@ -11,23 +12,25 @@ import (
 
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // Main runs the command line of the process and exits. EMAIL_QUEUE_BACKEND names the
-// backend in the registry that delivers.
-func Main(registry backends.Registry) {
-	cli.Main(func(std cli.Streams) *cobra.Command { return newCommand(std, registry) })
+// backend in the registry that delivers. configure adds to the configuration of the worker that "run" starts, which has all that
+// the settings say: hooks, observers.
+func Main(registry backends.Registry, configure ...func(*tasks.WorkerConfig)) {
+	cli.Main(func(std cli.Streams) *cobra.Command { return newCommand(std, registry, configure...) })
 }
 
 // Run runs a command line of the worker, such as "run", in a program that does more, and
 // returns its exit code. The end of ctx is its SIGTERM. Settings come from the environment
 // of the process.
-func Run(ctx context.Context, registry backends.Registry, args []string, stdout, stderr io.Writer) int {
-	command := func(std cli.Streams) *cobra.Command { return newCommand(std, registry) }
+func Run(ctx context.Context, registry backends.Registry, args []string, stdout, stderr io.Writer, configure ...func(*tasks.WorkerConfig)) int {
+	command := func(std cli.Streams) *cobra.Command { return newCommand(std, registry, configure...) }
 	return cli.Run(ctx, command, args, cli.Streams{In: strings.NewReader(""), Out: stdout, Err: stderr})
 }
 
-func newCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
+func newCommand(std cli.Streams, registry backends.Registry, configure ...func(*tasks.WorkerConfig)) *cobra.Command {
 	root := &cobra.Command{
 		Use:     "worker",
 		Short:   "Take mail from the queue and deliver it",
@@ -41,6 +44,6 @@ Exit codes: 0 done, 64 usage, 69 Redis or the mail server cannot be reached,
   EMAIL_HOST=smtp.example.com EMAIL_PORT=587 EMAIL_USE_TLS=true worker run
   worker demo`,
 	}
-	root.AddCommand(runCommand(std, registry), checkCommand(std, registry), demoCommand(std), catchCommand(std), healthCommand(std, registry), reloadCommand(std))
+	root.AddCommand(runCommand(std, registry, configure), checkCommand(std, registry), demoCommand(std), catchCommand(std), healthCommand(std, registry), reloadCommand(std))
 	return root
 }

@@ -29,8 +29,18 @@ const defaultPorts = 10
 func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerConfig) (pages.Config, *metrics.Metrics) {
 	state := pages.NewState(s.Mailers()...)
 	counted := metrics.New(metrics.Config{
-		Redis: client, Mailers: s.Mailers(), Queues: slices.Sorted(maps.Keys(s.Worker.Queues)), Version: cli.Version(),
+		Redis: client, Mailers: s.Mailers(), Queues: slices.Sorted(maps.Keys(s.Worker.Queues)), Tags: s.HTTP.MetricsTags, Version: cli.Version(),
 	})
+	for _, name := range append([]string{""}, s.Mailers()...) {
+		if named, err := s.Named(name); err == nil {
+			only := named.Delivery.AllowedRecipients
+			if only.Everybody() {
+				only = nil
+			}
+			state.Recipients(name, named.Delivery.OverrideRecipients, only)
+			counted.Recipients(name, len(named.Delivery.OverrideRecipients) > 0, len(only) > 0)
+		}
+	}
 	cfg.Version = cli.Version()
 	if s.HTTP.Addr != settings.HTTPOff {
 		cfg.Observers = append(cfg.Observers, state.Observer(), counted.Observer())

@@ -15,8 +15,8 @@ import (
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-func runCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
-	var how runFlags
+func runCommand(std cli.Streams, registry backends.Registry, configure []func(*tasks.WorkerConfig)) *cobra.Command {
+	how := runFlags{configure: configure}
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Deliver mail until told to stop",
@@ -48,10 +48,11 @@ when it starts stays ignored, as nohup wants it.`,
 	return c
 }
 
-// runFlags are the flags of run.
+// runFlags are the flags of run, and what the program adds.
 type runFlags struct {
-	trace    bool
-	profiles string
+	trace     bool
+	profiles  string
+	configure []func(*tasks.WorkerConfig) // by the program
 }
 
 func run(ctx context.Context, s settings.Settings, registry backends.Registry, log zerolog.Logger, how runFlags) error {
@@ -90,6 +91,9 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 	trace(&cfg)
 	sayOddSizes(&cfg, log)
 	show, counted := watch(s, looking, &cfg)
+	for _, configure := range how.configure {
+		configure(&cfg)
+	}
 	keepMemoryLow(cfg.Memory, os.Getenv)
 	worker, err := tasks.NewWorker(client, cfg)
 	if err != nil {
