@@ -59,6 +59,7 @@ func WorkerConfig(ctx context.Context, s settings.Settings, registry backends.Re
 		Queues:          w.Queues,
 		Connections:     connections,
 		ConnectionsMax:  most,
+		Rates:           workerRates(s),
 		BatchSize:       w.BatchSize,
 		Memory:          w.Memory.OrNever(),
 		Shards:          s.Queue.Shards,
@@ -91,6 +92,25 @@ func workerFailover(s settings.Settings) map[string]tasks.Failover {
 			f.Members = append(f.Members, tasks.Member{Mailer: m.Name, Weight: m.Weight})
 		}
 		all[name] = f
+	}
+	return all
+}
+
+// workerRates are the rates of all mailers that have some.
+func workerRates(s settings.Settings) map[string]tasks.Rates {
+	all := map[string]tasks.Rates{}
+	for _, name := range append([]string{""}, s.Mailers()...) {
+		named, err := s.Named(name)
+		if err != nil {
+			continue // workerMailers has said so
+		}
+		r := named.Rates
+		if len(r.Messages)+len(r.Recipients)+len(r.Domains)+r.Connections > 0 {
+			all[name] = tasks.Rates{
+				Messages: tasks.RateLimits(r.Messages), Recipients: tasks.RateLimits(r.Recipients),
+				Connections: r.Connections, Domains: tasks.RateDomains(r.Domains),
+			}
+		}
 	}
 	return all
 }

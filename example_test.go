@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/mailpouch/mailpouch"
+	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/internal/embedded"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
@@ -62,4 +63,20 @@ func ExampleNew() {
 	id, err := urgent.Enqueue(ctx, &mailer.EmailMessage{Subject: "Your order", Body: "It is on its way.", To: []string{"ann@example.org"}})
 	fmt.Println(id != "", err)
 	// Output: true <nil>
+}
+
+// A relay that takes 14 messages a second and 50,000 a day, over ten connections: all workers on one Redis keep to that together.
+func ExampleWorkerConfig_rates() {
+	s := settings.Default()
+	if err := s.Rates.Messages.UnmarshalText([]byte("14/s, 50000/d")); err != nil { // as EMAIL_RATE
+		fmt.Println(err)
+		return
+	}
+	s.Rates.Connections = 10
+	cfg, err := mailpouch.WorkerConfig(context.Background(), s, backends.Builtin())
+	fmt.Println(cfg.Rates[""].Messages, cfg.Rates[""].Connections, err)
+	fmt.Println(s.Rates.Messages.UnmarshalText([]byte("14 a second")))
+	// Output:
+	// 14/s, 50000/d 10 <nil>
+	// "14 a second" is not a rate: write a number, a slash and s, m, h or d, as in 200/s or 30/m burst=5
 }

@@ -120,8 +120,8 @@ func backend[B mailer.Backend](b B, err error) (mailer.Backend, error) {
 }
 
 // New makes the backend of that name, which may be one of Django's dotted paths. Unless it is the queue, it sends by the rules of
-// the settings: EMAIL_ALLOWED_RECIPIENTS and EMAIL_OVERRIDE_RECIPIENTS. The
-// error is an UnknownBackendError, what the constructor says, or settings.Problems.
+// the settings, EMAIL_ALLOWED_RECIPIENTS and EMAIL_OVERRIDE_RECIPIENTS, and signs what it sends (EMAIL_DKIM_DOMAIN). The
+// error is an UnknownBackendError, what the constructor says, settings.Problems, or what is wrong with a key.
 func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) {
 	name = settings.CanonicalBackend(name)
 	entry, ok := r[name]
@@ -140,6 +140,9 @@ func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) 
 		create = func(s settings.Settings) (mailer.Backend, error) { return entry.In(r, s) }
 	}
 	b, err := create(s)
+	if err == nil && name != queueName && entry.In == nil { // what is put into a queue is signed where it is taken out
+		b, err = sign(b, s)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s%s: %w", where(s.Using), name, err)
 	}

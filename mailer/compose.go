@@ -43,6 +43,9 @@ func (m *EmailMessage) compose(buf []byte) (*draft, error) {
 	if err := m.checkTexts(); err != nil {
 		return nil, err
 	}
+	if err := checkSignature(m.signature); err != nil {
+		return nil, err
+	}
 	a, err := m.addresses()
 	if err != nil {
 		return nil, err

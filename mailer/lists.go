@@ -106,7 +106,7 @@ func checkListURL(field, link string) error {
 	if err := checkText(field, link, charset.WithoutTab); err != nil {
 		return err
 	}
-	reason := ""
+	var reason string
 	switch {
 	case strings.ContainsAny(link, " <>\"\\"):
 		reason = "has a blank, a quote or an angle bracket in it: write it as %20 and the like"

@@ -68,6 +68,8 @@ type EmailMessage struct {
 
 	only  []string // the only recipients of the envelope (WithRecipients); nil: all
 	trace []Field  // in front of the header (WithTrace)
+
+	signature []byte // whole fields in front of all others (WithSignature)
 }
 
 // Field is a field of a header.

@@ -35,7 +35,7 @@ func (m *EmailMessage) WriteText(w io.Writer) (int64, error) { return m.write(w,
 
 func (m *EmailMessage) write(w io.Writer, asText bool) (int64, error) {
 	buffers := mimewriter.NewBuffers(w, m.EstimateSize())
-	d, err := m.compose(buffers.Next())
+	d, err := m.compose(append(buffers.Next(), m.signature...))
 	if err != nil {
 		return 0, err
 	}
@@ -43,10 +43,10 @@ func (m *EmailMessage) write(w io.Writer, asText bool) (int64, error) {
 		return d.raw.writeTo(w, buffers)
 	}
 	root := m.tree(d)
-	if asText {
+	if asText && m.signature == nil {
 		root.asText()
 	}
-	root.setBoundaries(freeBoundary(d.header, root))
+	root.setBoundaries(freeBoundary(d.header[len(m.signature):], root))
 	o := mimewriter.NewWriter(w, buffers, d.header)
 	o.Buf = append(o.Buf, "MIME-Version: 1.0\r\n"...)
 	writePart(&o, root)

@@ -6,7 +6,7 @@ import "github.com/mailpouch/mailpouch/mailer/internal/mimewriter"
 // more than twice as many, except for small ones.
 func (m *EmailMessage) EstimateSize() int {
 	const header = 1 << 10
-	n := header + m.headerSize() + mimewriter.EstimateRaw(m.Raw) + mimewriter.EstimateText(len(m.Body))
+	n := header + len(m.signature) + m.headerSize() + mimewriter.EstimateRaw(m.Raw) + mimewriter.EstimateText(len(m.Body))
 	for _, a := range m.Alternatives {
 		n += header/2 + mimewriter.EstimateText(len(a.Content))
 	}

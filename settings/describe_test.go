@@ -77,8 +77,8 @@ func TestMarkdown(t *testing.T) {
 			t.Errorf("no line begins with %s", line)
 		}
 	}
-	if !strings.HasPrefix(text, "**Delivery**\n\n| name |") || strings.Count(text, "**") != 2*8 || strings.Count(text, "\n\n**") != 7 {
-		t.Errorf("not eight tables with an empty line between them:\n%s", text)
+	if !strings.HasPrefix(text, "**Delivery**\n\n| name |") || strings.Count(text, "**") != 2*9 || strings.Count(text, "\n\n**") != 8 {
+		t.Errorf("not nine tables with an empty line between them:\n%s", text)
 	}
 	for _, line := range strings.Split(text, "\n") {
 		if strings.HasPrefix(line, "|") && strings.Count(line, "|") != 4 {

@@ -22,6 +22,8 @@ const (
 	namesVariable        = "EMAIL_MAILERS"
 	membersVariable      = "EMAIL_MEMBERS"
 	policyVariable       = "EMAIL_POLICY"
+	overrideVariable     = "EMAIL_OVERRIDE_RECIPIENTS"
+	allowedVariable      = "EMAIL_ALLOWED_RECIPIENTS"
 	userVariable         = "EMAIL_HOST_USER"
 	passwordVariable     = "EMAIL_HOST_PASSWORD" //nolint:gosec // the name of a variable
 )
@@ -168,7 +170,7 @@ func (f field) lineEnd(set bool) error {
 // isList reports whether the field has entries with white space allowed around them.
 func (f field) isList() bool {
 	switch f.value.Interface().(type) {
-	case Hosts, Addresses, Queues, Names, Members, Mechanisms, Recipients, Allowed, Tags:
+	case Hosts, Addresses, Queues, Names, Members, Mechanisms, Recipients, Allowed, List, Tags, Limits, DomainLimits:
 		return true
 	}
 	return false

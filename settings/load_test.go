@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mailpouch/mailpouch/internal/rate"
 )
 
 func TestDefault(t *testing.T) {
@@ -61,7 +63,9 @@ func TestLoad(t *testing.T) {
 	if err := os.WriteFile(pem, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	key := ed25519File(t)
 	vars := map[string]string{
+		"EMAIL_DKIM_DOMAIN": "example.com, example.org", "EMAIL_DKIM_SELECTOR": "mail", "EMAIL_DKIM_KEY_FILE": key,
 		"EMAIL_BACKEND": "django.core.mail.backends.filebased.EmailBackend", "EMAIL_FILE_PATH": "/var/mail",
 		"DEFAULT_FROM_EMAIL": "Shop <shop@example.com>", "SERVER_EMAIL": "ops@example.com",
 		"EMAIL_SUBJECT_PREFIX": "[Shop] ", "ADMINS": `"Doe, Ann" <ann@example.com>, root,`, "MANAGERS": "bob@example.com",
@@ -79,6 +83,7 @@ func TestLoad(t *testing.T) {
 		"EMAIL_CONNECTIONS": "5", "EMAIL_CONNECTIONS_MAX": "15", "EMAIL_BATCH_SIZE": "6", "EMAIL_WORKER_MEMORY": "1GB", "EMAIL_RETRY_MIN": "7s", "EMAIL_RETRY_MAX": "8s",
 		"EMAIL_MAX_AGE": "9h", "EMAIL_HISTORY": "24h", "EMAIL_HISTORY_SIZE": "5MB", "EMAIL_BATCH_TIMEOUT": "10m", "EMAIL_SHUTDOWN_TIMEOUT": "11m", "LOG_LEVEL": "WARNING",
 		"LOG_FORMAT": "json", "EMAIL_MAILERS": "marketing, eu-west", "EMAIL_MEMBERS": "marketing:3, eu-west", "EMAIL_POLICY": "Weighted", "EMAIL_MARKETING_HOST": "m", "EMAIL_EU_WEST_HOST": "e",
+		"EMAIL_RATE": "14/s, 50000/d ,", "EMAIL_RATE_RECIPIENTS": "30/m burst=5", "EMAIL_RATE_CONNECTIONS": "12", "EMAIL_RATE_DOMAINS": "Gmail.com:20/s,*:50/s",
 		"EMAIL_HTTP_ADDR": "0.0.0.0:80", "EMAIL_HTTP_PASSWORD": "p", "EMAIL_HTTP_TOKEN": "t", "EMAIL_HTTP_HOSTS": "mail.example.com, ops",
 		"EMAIL_HTTP_SHOW_ADDRESSES": "true", "EMAIL_HTTP_ALLOW_WRITE": "true", "EMAIL_METRICS_TAGS": "news, invoice", "EMAIL_LOG_SHOW_ADDRESSES": "true",
 	}
@@ -101,11 +106,18 @@ func TestLoad(t *testing.T) {
 			Pipelining: "off", Chunking: "auto",
 			IdleTimeout: 30 * time.Second, MaxMessages: 7, MaxBytes: 8, MaxAge: 9 * time.Minute,
 		},
+		DKIM:  DKIM{Domains: List{"example.com", "example.org"}, Selectors: List{"mail"}, KeyFiles: List{key}},
 		Queue: Queue{Name: "bulk", MaxRetry: 0, TaskTimeout: time.Hour, BulkSize: 50, Shards: 4, IdempotencyWindow: 2 * time.Hour, AttachmentThreshold: 1 << 20},
 		Worker: Worker{
 			Backend: "dummy", Queues: Queues{"bulk": 1, "news": 2}, Connections: 5, ConnectionsMax: 15, BatchSize: 6, Memory: 1e9,
 			RetryMin: 7 * time.Second, RetryMax: 8 * time.Second, MaxAge: 9 * time.Hour, History: 24 * time.Hour, HistorySize: 5_000_000,
 			BatchTimeout: 10 * time.Minute, ShutdownTimeout: 11 * time.Minute,
+		},
+		Rates: Rates{
+			Messages:    Limits{{Most: 14, Per: time.Second, Burst: 1}, {Most: 50000, Per: 24 * time.Hour}},
+			Recipients:  Limits{{Most: 30, Per: time.Minute, Burst: 5}},
+			Connections: 12,
+			Domains:     DomainLimits{{Name: "gmail.com", Limit: rate.Limit{Most: 20, Per: time.Second, Burst: 1}}, {Name: "*", Limit: rate.Limit{Most: 50, Per: time.Second, Burst: 1}}},
 		},
 		HTTP: HTTP{
 			Addr: "0.0.0.0:80", Password: NewSecret("p"), Token: NewSecret("t"), Hosts: Hosts{"mail.example.com", "ops"},

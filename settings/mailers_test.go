@@ -26,6 +26,8 @@ func others(t *testing.T) map[string]string {
 		"ALLOW_INSECURE_AUTH": "true", "AUTH_MECHANISMS": "LOGIN", "TEMPORARY_REPLIES": "550 5.1.90", "ALLOWED_RECIPIENTS": ".example.com", "OVERRIDE_RECIPIENTS": "qa@example.com", "TIMEOUT": "2", "DATA_TIMEOUT": "11m", "PIPELINING": "OFF", "CHUNKING": "auto",
 		"CONNECTION_IDLE": "30s", "CONNECTION_MAX_MESSAGES": "7", "CONNECTION_MAX_BYTES": "8", "CONNECTION_MAX_AGE": "9m", "CONNECTIONS": "5", "CONNECTIONS_MAX": "15",
 		"MEMBERS": "b:2", "POLICY": "weighted",
+		"RATE": "14/s", "RATE_RECIPIENTS": "30/m", "RATE_CONNECTIONS": "12", "RATE_DOMAINS": "gmail.com:20/s",
+		"DKIM_DOMAIN": "example.com", "DKIM_SELECTOR": "one", "DKIM_KEY_FILE": ed25519File(t),
 	}
 }
 
@@ -33,7 +35,7 @@ func others(t *testing.T) map[string]string {
 // mistake in it sends a password to somebody else's server.
 var mine = []string{
 	"BACKEND", "FILE_PATH", "HOST", "PORT", "HOST_USER", "HOST_PASSWORD", "USE_SSL", "SSL_CERTFILE", "SSL_KEYFILE", "SSL_CAFILE",
-	"SSL_SERVER_NAME", "AUTH_MECHANISMS", "TEMPORARY_REPLIES", "ALLOW_INSECURE_AUTH", "MEMBERS", "POLICY",
+	"SSL_SERVER_NAME", "AUTH_MECHANISMS", "TEMPORARY_REPLIES", "ALLOW_INSECURE_AUTH", "MEMBERS", "POLICY", "RATE", "RATE_RECIPIENTS", "RATE_CONNECTIONS", "RATE_DOMAINS",
 }
 
 // values returns what a mailer has for each of the settings, by the end of its variable.

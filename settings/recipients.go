@@ -9,12 +9,6 @@ import (
 	"github.com/mailpouch/mailpouch/internal/hostname"
 )
 
-// Variables of the settings that change who gets mail.
-const (
-	overrideVariable = "EMAIL_OVERRIDE_RECIPIENTS"
-	allowedVariable  = "EMAIL_ALLOWED_RECIPIENTS"
-)
-
 // Recipients are mail addresses, with or without display names: one at least, if there are any.
 type Recipients []string
 
@@ -84,18 +78,6 @@ func cutAtLast(address string) (local, domain string, found bool) {
 		return "", address, false
 	}
 	return address[:i], address[i+1:], true
-}
-
-// warnRecipients warns of mail that does not go to its recipients: in production nobody wants that. Of a value that a mailer shares
-// the default mailer says it.
-func (s Settings) warnRecipients(w *Problems) {
-	own := func(variable string) bool { return s.Using == "" || s.sets(mailerVariable(s.Using, variable)) }
-	if len(s.Delivery.OverrideRecipients) > 0 && own(overrideVariable) {
-		w.add(s.Variable(overrideVariable), "no mail goes to its recipients: all of it goes to these addresses")
-	}
-	if !s.Delivery.AllowedRecipients.Everybody() && own(allowedVariable) {
-		w.add(s.Variable(allowedVariable), "only these get mail; whoever else a message is for becomes a dead letter")
-	}
 }
 
 // Everybody reports whether everybody may get mail.

@@ -207,12 +207,12 @@ func TestLoad_SecretFileOfOthers(t *testing.T) {
 
 func TestLoad_SecretFileWarnings(t *testing.T) {
 	path := secretFile(t, password)
-	if err := os.Chmod(path, 0o644); err != nil { //nolint:gosec // that is what is warned of
+	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	parent := filepath.Dir(filepath.Dir(path))
 	for dir := filepath.Dir(path); dir != filepath.Dir(parent); dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // as above
+		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -223,7 +223,7 @@ func TestLoad_SecretFileWarnings(t *testing.T) {
 	if _, warnings := load(t, vars); len(warnings) != 1 || !strings.HasPrefix(warnings[0], "EMAIL_HOST_PASSWORD_FILE: every user of this machine can read "+path) {
 		t.Errorf("got %q", warnings)
 	}
-	if err := os.Chmod(filepath.Dir(path), 0o750); err != nil { //nolint:gosec // of the test
+	if err := os.Chmod(filepath.Dir(path), 0o750); err != nil {
 		t.Fatal(err)
 	}
 	if _, warnings := load(t, vars); len(warnings) > 0 {

@@ -15,8 +15,10 @@ type Settings struct {
 	Delivery Delivery `group:"Delivery"`
 	Message  Message  `group:"Messages"`
 	SMTP     SMTP     `group:"SMTP"`
+	DKIM     DKIM     `group:"DKIM"`
 	Queue    Queue    `group:"Queue"`
 	Worker   Worker   `group:"Worker"`
+	Rates    Rates    `group:"Rates"`
 	HTTP     HTTP     `group:"Pages"`
 	Log      Log      `group:"Log"`
 
@@ -88,6 +90,13 @@ type SMTP struct {
 	MaxAge      time.Duration `envconfig:"EMAIL_CONNECTION_MAX_AGE" mailer:"shared" default:"0s" min:"0s" desc:"age at which a connection is replaced; 0s is no limit"`
 }
 
+// DKIM is what signs the messages that are sent.
+type DKIM struct {
+	Domains   List `envconfig:"EMAIL_DKIM_DOMAIN" mailer:"shared" desc:"domain that signs each message (DKIM), the one of its From: example.com. Several are separated by commas; a message is signed for the domain of its From, or else for the nearest one under the same registered domain, or else for the first. off signs nothing"`
+	Selectors List `envconfig:"EMAIL_DKIM_SELECTOR" mailer:"shared" desc:"name of the key in the DNS, where the public key is at SELECTOR._domainkey.DOMAIN: one for all of EMAIL_DKIM_DOMAIN, or one for each, in their order"`
+	KeyFiles  List `envconfig:"EMAIL_DKIM_KEY_FILE" mailer:"shared" desc:"PEM file of the private key, RSA with 2048 bits or more, or Ed25519: one for all of EMAIL_DKIM_DOMAIN, or one for each, in their order. One domain with several selectors and keys signs several times"`
+}
+
 // Queue is where and how messages wait for a worker. Producers and workers read it.
 type Queue struct {
 	RedisURL    URL           `envconfig:"REDIS_URL" default:"redis://127.0.0.1:6379/0" desc:"the Redis that keeps the queue: redis://, rediss:// (TLS), unix:// or redis-sentinel://host:26379?master=NAME; several hosts are separated by commas"`
@@ -119,6 +128,14 @@ type Worker struct {
 	HistorySize     Size          `envconfig:"EMAIL_HISTORY_SIZE" default:"100MB" min:"0" desc:"memory in Redis that all these records may take, about: the oldest go first. A million take about 160 MB. 0 is none"`
 	BatchTimeout    time.Duration `envconfig:"EMAIL_BATCH_TIMEOUT" default:"2m" min:"1s" desc:"for how long the messages of one batch begin; longer than EMAIL_TIMEOUT. Those whose turn has not come by then go to other connections or into the next batch, untried; one that has begun goes on as long as the server takes it"`
 	ShutdownTimeout time.Duration `envconfig:"EMAIL_SHUTDOWN_TIMEOUT" default:"2m30s" min:"1s" desc:"how long a stopping worker waits for the batches on the wire; longer than EMAIL_BATCH_TIMEOUT. A message that takes longer is cut off then, and begins anew in another worker. Whatever stops the worker (systemd, Kubernetes) must wait longer than this before it kills it"`
+}
+
+// Rates are how much mail the mail server takes, for all workers together.
+type Rates struct {
+	Messages    Limits       `envconfig:"EMAIL_RATE" mailer:"own" desc:"messages that all workers together may send, such as 200/s or 30/m burst=5; several are separated by commas and hold all at once. After the number comes s, m, h or d. A rate by the second or minute is spread evenly, with so many at once after a pause as burst says, 1 if it says nothing. One by the hour or day is a quota for the last hour or day, used as mail comes, unless it has a burst. See Rates in docs/rates.md"`
+	Recipients  Limits       `envconfig:"EMAIL_RATE_RECIPIENTS" mailer:"own" desc:"the same for recipients, for a server that counts these"`
+	Connections int          `envconfig:"EMAIL_RATE_CONNECTIONS" mailer:"own" default:"0" min:"0" max:"10000" desc:"connections that all workers together may have open; 0 is no limit"`
+	Domains     DomainLimits `envconfig:"EMAIL_RATE_DOMAINS" mailer:"own" desc:"messages to a domain of recipients that all workers together may send, such as gmail.com:20/s, *:50/s; * stands for each domain that is not named. A message over its domain's rate waits in Redis, without costing a try, and keeps nothing else waiting"`
 }
 
 // HTTP is where a worker shows its pages and metrics, and to whom.

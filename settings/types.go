@@ -16,6 +16,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/hostname"
 	"github.com/mailpouch/mailpouch/internal/name"
+	"github.com/mailpouch/mailpouch/internal/rate"
 	"github.com/mailpouch/mailpouch/internal/replyrule"
 )
 
@@ -92,6 +93,25 @@ func (m *Mechanisms) UnmarshalText(text []byte) error {
 // String writes the names separated by commas.
 func (m Mechanisms) String() string { return strings.Join(m, ",") }
 
+// List is a list of names or files.
+type List []string
+
+// UnmarshalText reads entries separated by commas, with blanks around them allowed.
+func (l *List) UnmarshalText(text []byte) error {
+	var all List
+	for entry := range strings.SplitSeq(string(text), ",") {
+		if entry = strings.TrimSpace(entry); entry == "" {
+			return errors.New("has an empty entry: put one comma between two entries, and none at the end")
+		}
+		all = append(all, entry)
+	}
+	*l = all
+	return nil
+}
+
+// String writes the entries separated by commas.
+func (l List) String() string { return strings.Join(l, ",") }
+
 // Replies are rules for replies of a mail server.
 type Replies []string
 
@@ -116,6 +136,40 @@ func (r *Replies) UnmarshalText(text []byte) error {
 
 // String writes the rules separated by commas.
 func (r Replies) String() string { return strings.Join(r, ", ") }
+
+// Limits are rates that hold all at once.
+type Limits []rate.Limit
+
+// UnmarshalText reads rates separated by commas, and names all that are none.
+func (l *Limits) UnmarshalText(text []byte) error {
+	all, err := rate.ParseLimits(string(text))
+	*l = Limits(all)
+	return oneLine(err)
+}
+
+// String writes the rates separated by commas.
+func (l Limits) String() string { return rate.Limits(l).String() }
+
+// DomainLimits are rates of domains.
+type DomainLimits []rate.Domain
+
+// UnmarshalText reads domains with their rates, separated by commas, and names all that cannot be meant.
+func (d *DomainLimits) UnmarshalText(text []byte) error {
+	all, err := rate.ParseDomains(string(text))
+	*d = DomainLimits(all)
+	return oneLine(err)
+}
+
+// String writes the domains with their rates, separated by commas.
+func (d DomainLimits) String() string { return rate.Domains(d).String() }
+
+// oneLine is a joined error in one line.
+func oneLine(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
+}
 
 // Addresses is a list of mail addresses, with or without display names.
 type Addresses []string

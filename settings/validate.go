@@ -61,10 +61,11 @@ func (s Settings) check(problems *Problems) {
 		m.checkDelivery(problems)
 		m.checkMembers(problems)
 		m.checkSMTP(problems)
+		m.checkDKIM(problems)
 		m.checkTimes(problems)
 		if s.Delivery.Backend != queueName {
 			m.checkHost(problems)
-			m.SMTP.checkFiles(problems, m.Variable)
+			m.checkFiles(problems)
 		}
 	}
 }
@@ -138,11 +139,12 @@ func (s Settings) checkSMTP(p *Problems) {
 }
 
 // checkFiles reports the files of keys and certificates that cannot be read.
-func (c SMTP) checkFiles(p *Problems, variable func(string) string) {
+func (s Settings) checkFiles(p *Problems) {
+	s.checkDKIMKeys(p)
 	for _, file := range []struct{ name, path string }{
-		{variable("EMAIL_SSL_CERTFILE"), c.CertFile},
-		{variable("EMAIL_SSL_KEYFILE"), c.KeyFile},
-		{variable("EMAIL_SSL_CAFILE"), c.CAFile},
+		{s.Variable("EMAIL_SSL_CERTFILE"), s.SMTP.CertFile},
+		{s.Variable("EMAIL_SSL_KEYFILE"), s.SMTP.KeyFile},
+		{s.Variable("EMAIL_SSL_CAFILE"), s.SMTP.CAFile},
 	} {
 		if file.path == "" || p.has(file.name) {
 			continue

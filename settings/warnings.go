@@ -30,7 +30,7 @@ func (s Settings) warnings(problems Problems, queues bool) []string {
 			w.add(most, "has no effect, since %s is set: connections keep that number", m.Variable(connectionsVariable))
 		}
 		if s.Delivery.Backend == queueName {
-			m.SMTP.checkFiles(&w, m.Variable)
+			m.checkFiles(&w)
 			// A program that queues its mail needs only the mailer's name.
 			if m.Using != "" && !s.find(m.Using).isNameOnly() {
 				m.checkHost(&w)
@@ -73,6 +73,18 @@ func (s Settings) warnFiles(w *Problems) {
 	}
 	for _, u := range s.unread {
 		w.add(u.name+fileSuffix, "%s", u.why)
+	}
+}
+
+// warnRecipients warns of mail that does not go to its recipients: in production nobody wants that. Of a value that a mailer shares
+// the default mailer says it.
+func (s Settings) warnRecipients(w *Problems) {
+	own := func(variable string) bool { return s.Using == "" || s.sets(mailerVariable(s.Using, variable)) }
+	if len(s.Delivery.OverrideRecipients) > 0 && own(overrideVariable) {
+		w.add(s.Variable(overrideVariable), "no mail goes to its recipients: all of it goes to these addresses")
+	}
+	if !s.Delivery.AllowedRecipients.Everybody() && own(allowedVariable) {
+		w.add(s.Variable(allowedVariable), "only these get mail; whoever else a message is for becomes a dead letter")
 	}
 }
 

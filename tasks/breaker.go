@@ -99,8 +99,11 @@ func (b *breaker) tripped() bool {
 	return b.reason != nil
 }
 
-// tripping is closed when the breaker is tripped.
-func (b *breaker) tripping() <-chan struct{} {
+// tripping is closed when the breaker is tripped. For a probe it never is.
+func (b *breaker) tripping(probe bool) <-chan struct{} {
+	if probe {
+		return nil
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.trips

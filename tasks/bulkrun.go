@@ -56,6 +56,10 @@ func (w *Worker) processBulk(ctx context.Context, t *taskMessage) (err error) {
 func (r *bulkRun) sendAll(ctx context.Context, via *dispatcher, left []*taskMessage) error {
 	inTime, cancel := r.w.inTime(ctx, r.task, r.w.firstExpiry(left))
 	defer cancel()
+	left, places, err := r.byDomain(ctx, via, left)
+	if err != nil || len(left) == 0 {
+		return err
+	}
 	release, ok := via.room(inTime, r.task, left...)
 	if !ok {
 		return r.back(via, BackMemory)
@@ -63,12 +67,14 @@ func (r *bulkRun) sendAll(ctx context.Context, via *dispatcher, left []*taskMess
 	defer release()
 	deliveries := make([]*delivery, 0, len(left))
 	done := make(chan *delivery, len(left))
-	for _, m := range left {
+	for i, m := range left {
 		err := r.w.fill(inTime, r.task, via, m.payload)
 		switch {
 		case err == nil:
 			m.startSpan(ctx, r.w.cfg.Tracer)
-			deliveries = append(deliveries, newDelivery(m, done))
+			d := newDelivery(m, done)
+			d.from = places[i]
+			deliveries = append(deliveries, d)
 			continue
 		case mailer.ClassOf(err) == mailer.Unavailable:
 			return r.back(via, BackContents)
@@ -80,10 +86,43 @@ func (r *bulkRun) sendAll(ctx context.Context, via *dispatcher, left []*taskMess
 	return r.send(ctx, inTime, via, deliveries, done)
 }
 
+// byDomain returns the messages that may go by the domains of their recipients, those that may first in front, and from when on. The others leave the task, and
+// wait as tasks of their own: in this one they would keep it, and what its worker has room for, for as long as the last of them takes.
+func (r *bulkRun) byDomain(ctx context.Context, via *dispatcher, all []*taskMessage) (left []*taskMessage, from []time.Time, err error) {
+	places, err := via.rates.places(ctx, all)
+	if err != nil {
+		return nil, nil, r.back(via, BackRedis)
+	}
+	now := time.Now()
+	for i, m := range all {
+		if places[i].Back == 0 {
+			continue
+		}
+		if _, err := r.leave(ctx, m, outcome{}, wire.Remainder{Spent: m.payload.Spent}, places[i].Back); errors.Is(err, errNotOurs) {
+			return nil, nil, err
+		} else if err != nil {
+			return nil, nil, r.back(via, BackRedis)
+		}
+		r.finished++
+		r.w.observers.back(GivenBack{Reason: BackRate, TaskID: m.id, Queue: m.name.Queue, Mailer: m.name.Mailer})
+	}
+	order := make([]int, 0, len(all))
+	for i := range all {
+		if places[i].Back == 0 {
+			order = append(order, i)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(places[a].Wait, places[b].Wait) })
+	for _, i := range order {
+		left, from = append(left, all[i]), append(from, now.Add(places[i].Wait))
+	}
+	return left, from, nil
+}
+
 // back gives the task back, with what of it is not through.
 func (r *bulkRun) back(via *dispatcher, why BackReason) error {
 	r.task.progress = r.finished
-	return cmp.Or(via.goesBack(), givenBack(why))
+	return cmp.Or(via.goesBack(), givenBack(via.waitsFor(why)))
 }
 
 // firstExpiry is when the first of the messages expires.
@@ -150,6 +189,11 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 	left, why := len(deliveries), BackHeld // the relay takes nothing if they are put back
 	offers := newOffers(r.task, via, deliveries)
 	defer offers.end()
+	renew := func(d *delivery) *delivery {
+		fresh := newDelivery(r.messages[d.index], d.done)
+		fresh.from = d.from
+		return fresh
+	}
 	var failure error
 	over, room, tripping, halt := inTime.Done(), r.w.roomFor(r.task), via.holdsNow(), r.task.handed.halt
 	giveBack := func(reason BackReason) {
@@ -161,15 +205,16 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 		}
 	}
 	for left > 0 {
-		next, channel := offers.next()
+		next, channel, due := offers.next()
 		select {
+		case <-due:
 		case channel <- next:
 			offers.taken()
 		case <-offers.moves:
-			offers.move(func(d *delivery) *delivery { return newDelivery(r.messages[d.index], d.done) })
+			offers.move(renew)
 		case d := <-done:
 			if d.outcome.verdict.Action == hold && d.outcome.paused == "" && !d.outcome.lost && failure == nil && via.route != nil {
-				offers.again(d, newDelivery(r.messages[d.index], d.done)) // another member may take it
+				offers.again(d, renew(d)) // another member may take it
 				continue
 			}
 			offers.through(d)
@@ -374,7 +419,7 @@ func (r *bulkRun) goOn(ctx context.Context, m *taskMessage, how wire.Remainder, 
 		opts = append(opts, asynq.Retention(task.Retention))
 	}
 	err := r.w.enqueueRemainder(ctx, &to, &p, "", opts...)
-	if err == nil && delay > 0 { // it is tried again
+	if err == nil && delay > 0 && why != nil { // it is tried again
 		r.w.awaitRetry(ctx, m, "", why)
 	}
 	if mailer.ClassOf(err) == mailer.Permanent { // an attachment is lost

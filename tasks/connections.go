@@ -35,14 +35,8 @@ const (
 // refuses at MAIL does so one after the other.
 const settled = 500 * time.Millisecond
 
-// loginRecheck is how long a worker waits at most until it asks whether another one was let in.
-const loginRecheck = time.Minute
-
 // errParked is why a sender has no connection while others have: the relay allows no more.
 var errParked = errors.New("tasks: the relay allows no further connection for now")
-
-// errLoginPause is why a login is not even tried.
-var errLoginPause = errors.New("a login to this account was refused just now, and each further one could lock it")
 
 // connections decides which of a mailer's senders may open a connection, and when.
 //
@@ -68,6 +62,7 @@ type connections struct {
 	most     int           // the greatest number that was logged
 	lively   chan struct{} // holds a token after a message was accepted, for grow
 	allowed  int           // how many the relay is believed to allow: all of them until it refuses one
+	leased   leased        // how many there may be of those of all workers
 	doubt    *limit        // what was believed before it refused one; nil if messages were accepted since
 	said     int           // the number that was logged last
 	first    *turn         // that the others wait for
@@ -111,7 +106,7 @@ type connection struct {
 func newConnections(mailerName string, client redis.UniversalClient, cfg WorkerConfig, log zerolog.Logger) *connections {
 	return &connections{
 		mailer: mailerName, logins: &logins{redis: client}, log: log, view: redact.View{Addresses: cfg.ShowAddresses}, observers: cfg.Observers,
-		changed: make(chan struct{}), lively: make(chan struct{}, 1),
+		changed: make(chan struct{}), lively: make(chan struct{}, 1), leased: notLeased(),
 	}
 }
 
@@ -196,7 +191,7 @@ func (p *connections) enter(ctx context.Context, c *connection) (first *turn, ag
 			return nil, agree, parkedError()
 		case p.refused != nil && time.Now().Before(p.loginDue):
 			return nil, agree, p.withoutLogin(c)
-		case !c.open && (p.scout != c && p.taken() >= p.allowed || c.restsNow() && p.count() > 0):
+		case !c.open && (p.scout != c && p.taken() >= p.allowed || c.restsNow() && p.count() > 0 || !c.isLeased()):
 			c.parked = true
 			return nil, agree, parkedError()
 		case p.first == nil:
@@ -451,7 +446,7 @@ func (p *connections) sizeNow() int {
 func (p *connections) shared() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return max(min(p.sizeNow(), p.allowed-p.dedicated()), 1)
+	return max(min(p.sizeNow(), p.mayHave()-p.dedicated()), 1)
 }
 
 // taken is how many are open or about to be.
@@ -495,7 +490,24 @@ func (c *connection) othersOpen() bool {
 	return c.pool.count() > 0
 }
 
-func (c *connection) restsNow() bool { return !c.dedicated && c.pool.growth.rests(c.rank) }
+func (c *connection) restsNow() bool {
+	return !c.dedicated && c.pool.growth.rests(c.rank) || !c.isLeased()
+}
+
+// isLeased reports whether c is, or would be, among those that there may be of those of all workers.
+func (c *connection) isLeased() bool {
+	before, has := 0, c.open || c.opening
+	for _, o := range c.pool.all {
+		if has && (o == c || !o.dedicated && o.rank > c.rank || c.dedicated) || !o.open && !o.opening {
+			continue
+		}
+		before++
+	}
+	return c.pool.leased.oneMore(before)
+}
+
+// mayHave is how many there may be, by the relay and of those of all workers.
+func (p *connections) mayHave() int { return p.leased.least(p.allowed) }
 
 // backTo is the line of the log that says that there are to be so many connections fewer, and when more are tried.
 func (p *connections) backTo(less int) *zerolog.Event {
@@ -567,12 +579,6 @@ func (p *connections) loginEnded(ctx context.Context, l *logins, err error) erro
 		l.ended(ctx)
 	}
 	return err
-}
-
-// loginRefused reports whether a server has refused user and password.
-func loginRefused(err error) bool {
-	var e *mailer.SendError
-	return errors.As(err, &e) && e.Step == mailer.StepAuth && e.Code/100 == 5
 }
 
 // loginPause is how long no login is tried yet.

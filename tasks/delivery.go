@@ -163,6 +163,8 @@ type delivery struct {
 	soon     bool        // its recipients that were put off were so for the connection's sake
 	span     *span
 	noted    noted
+	cost     int       // recipients that were reserved of the rate for it
+	from     time.Time // no sender gets it before
 
 	// The ledger's.
 	key        string // of the task in Redis

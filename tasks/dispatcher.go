@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/ratelimit"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/tasks/internal/isolation"
@@ -70,6 +71,8 @@ type dispatcher struct {
 	before  int      // how many numbers of senders are others'
 	breaker *breaker // of the senders
 	holder  holder   // it, or the route
+	rates   *rates
+	leases  *leases // nil if there is no limit of connections
 	alone   *isolation.Isolation
 	handed  *handed
 	pool    *connections
@@ -154,10 +157,18 @@ func (d *dispatcher) serverConfigs() []asynqbatch.ServerConfig {
 		config.TaskCheckInterval, config.Eager = d.looks(priorityCheckInterval), d.lately
 		configs = append(configs, config)
 	}
-	config := d.serverConfig(bulk, bulkTasks(d.most), func() int { return bulkTasks(d.size()) })
+	config := d.serverConfig(bulk, bulkTasks(d.most), func() int {
+		return min(bulkTasks(d.size()), max(d.rates.inHand(maxInHand)/usualBulk, 1))
+	})
 	config.TaskCheckInterval = d.looks(bulkCheckInterval)
 	return append(configs, config)
 }
+
+// usualBulk is how many messages a bulk task has, for what a worker takes in hand of a rate; maxInHand is more than it ever has.
+const (
+	usualBulk = 100
+	maxInHand = 1_000_000
+)
 
 // bulkTasks is how many bulk tasks are in flight at once over so many connections.
 func bulkTasks(connections int) int { return 8 + connections/4 }
@@ -193,6 +204,12 @@ func (d *dispatcher) addSenders(client redis.UniversalClient, p policy, ledger *
 	d.log = log
 	d.pool = newConnections(d.mailer, client, d.cfg, log)
 	d.pool.growth = newGrowth(d.connections, d.most)
+	d.rates = newRates(client, ratelimit.Config{
+		Mailer: d.mailer, Rates: d.cfg.Rates[d.mailer], Share: d.share, SlowPause: d.cfg.rateSlowPause, RaiseWait: d.cfg.rateRaiseWait,
+	}, d.cfg.Observers, log)
+	if d.rates.rates.Connections > 0 {
+		d.leases = newLeases(d.rates, d.pool, d.breaker, d.hasMail)
+	}
 	d.limits = newSessions(d.mailer, log, d.cfg.Observers)
 	for range d.connections {
 		if _, err := d.addSender(false); err != nil {
@@ -216,7 +233,7 @@ func (d *dispatcher) addSender(dedicated bool) (*sender, error) {
 	}
 	s := &sender{
 		conn: d.pool.add(backend, dedicated), normal: d.normal, priority: d.priority, dedicated: dedicated, share: d.share,
-		breaker: d.breaker, session: session{all: d.limits}, busy: &d.busy, ledger: d.ledger, policy: d.policy, log: d.log, view: redact.View{Addresses: d.cfg.ShowAddresses},
+		breaker: d.breaker, rates: d.rates, session: session{all: d.limits}, busy: &d.busy, ledger: d.ledger, policy: d.policy, log: d.log, view: redact.View{Addresses: d.cfg.ShowAddresses},
 		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout,
 		turnPatience: d.cfg.turnPatience, openPatience: d.cfg.openPatience,
 		inHand: d.inHand, observers: d.cfg.Observers, tracer: d.cfg.Tracer, hooks: hooks{d.cfg.BeforeSend, d.log}, mailer: d.mailer, number: d.before + len(d.senders) + 1,
@@ -231,11 +248,14 @@ func (d *dispatcher) start(stop, work context.Context, client *asynqbatch.Client
 	d.run = sync.OnceFunc(func() {
 		senders.Go(func() {
 			d.pool.loginsOf(nil).start(stop)
+			if d.leases != nil {
+				senders.Go(func() { d.leases.run(stop) })
+			}
 			for _, s := range d.senders {
 				senders.Go(func() { s.run(stop, work) })
 			}
 			if d.most > d.connections {
-				d.pool.grow(stop, func() (inHand, idle int) { return d.inHand(), d.busy.idle(false) }, func() error {
+				d.pool.grow(stop, func() (inHand, idle int) { return d.inHand(), d.idle() }, func() error {
 					s, err := d.addSender(false)
 					if err == nil {
 						senders.Go(func() { s.run(stop, work) })
@@ -285,7 +305,28 @@ func (d *dispatcher) fetches(all int) int {
 	case d.holder.asking():
 		return 1
 	}
-	return all
+	return d.rates.inHand(all)
+}
+
+// idle is how many connections have nothing to do. More of them would not help where mail waits for its rate.
+func (d *dispatcher) idle() int {
+	if d.rates.Waits() {
+		return max(d.busy.idle(false), 1)
+	}
+	return d.busy.idle(false)
+}
+
+// hasMail reports whether the mailer has mail in hand, or, if awake, may have some in its queues.
+func (d *dispatcher) hasMail(awake bool) bool {
+	return d.inHand() > 0 || d.busy.wires.Load() > 0 || awake && d.servers.Awake()
+}
+
+// waitsFor is why a task goes back that has found no sender in time.
+func (d *dispatcher) waitsFor(why BackReason) BackReason {
+	if why == BackTime && d.rates.Waits() {
+		return BackRate
+	}
+	return why
 }
 
 // unbegun takes the tasks that no handler has yet, if what is not on the wire is to go back. If only some of it is, since it is
@@ -346,7 +387,7 @@ func (d *dispatcher) untilBack(ctx context.Context, t *taskMessage) (context.Con
 // serverConfig is how asynq is used. most, if not nil, is how many tasks there may be for now, of as many as concurrency says.
 func (d *dispatcher) serverConfig(queues map[string]int, concurrency int, most func() int) asynqbatch.ServerConfig {
 	limit := d.fetches
-	if most != nil && (d.most > d.connections || d.route != nil) {
+	if most != nil && (d.most > d.connections || d.rates.Limits() || d.route != nil) {
 		limit = func(all int) int { return d.fetches(min(all, most())) }
 	}
 	return asynqbatch.ServerConfig{Config: asynq.Config{
@@ -418,6 +459,12 @@ func (d *dispatcher) joins(members []*dispatcher, f Failover, changed chan<- str
 			d.connections, d.most = max(d.connections, m.connections), max(d.most, m.most)
 		}
 	}
+}
+
+// withoutSenders prepares the dispatcher of a mailer with members: its rates are theirs.
+func (d *dispatcher) withoutSenders(client redis.UniversalClient, p policy) {
+	d.policy = p
+	d.rates = newRates(client, ratelimit.Config{Mailer: d.mailer}, nil, *d.cfg.Logger)
 }
 
 // ways are the dispatchers whose senders may send the mailer's messages.
@@ -512,6 +559,9 @@ func (d *dispatcher) held() error { return d.holder.held() }
 // stop ends what the senders leave behind, and what they would have closed if they had run.
 func (d *dispatcher) stop() {
 	d.breaker.stop()
+	if d.leases != nil && d.begun.Load() {
+		d.leases.release()
+	}
 	if !d.begun.Load() {
 		for _, s := range d.senders {
 			_ = s.conn.backend.Close()

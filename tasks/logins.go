@@ -13,6 +13,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/mailer"
 )
 
 // The pauses after a refused login, of all workers together: a server that counts them locks the account.
@@ -30,6 +31,12 @@ const (
 
 // loginsKept is how long refusals are remembered of an account that nobody tries any more.
 const loginsKept = time.Hour
+
+// loginRecheck is how long a worker waits at most until it asks whether another one was let in.
+const loginRecheck = time.Minute
+
+// errLoginPause is why a login is not even tried.
+var errLoginPause = errors.New("a login to this account was refused just now, and each further one could lock it")
 
 // logins agrees with the workers of other processes on who logs in to an account, and when. Only
 // those take part that have no working login: who is logged in goes on. One of them tries. If it is
@@ -196,4 +203,10 @@ func (l *logins) worked(ctx context.Context) {
 // ended reports that it did not come to a login, after a wait.
 func (l *logins) ended(ctx context.Context) {
 	_ = l.redis.HDel(ctx, l.key, "trying").Err()
+}
+
+// loginRefused reports whether a server has refused user and password.
+func loginRefused(err error) bool {
+	var e *mailer.SendError
+	return errors.As(err, &e) && e.Step == mailer.StepAuth && e.Code/100 == 5
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,7 +12,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/redact"
-	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -48,6 +46,13 @@ type Observer struct {
 	// SessionLimit is how many messages a mailer's relay is found to take over one connection; 0: there is no such
 	// limit any more.
 	SessionLimit func(mailer string, messages int)
+
+	// Rate is what a mailer may send. It is called for each mailer with a rate at first, and then when the relay wants less or takes
+	// more again. RateWaited is how long a sender has waited until messages of its batch might go, and Leased how many
+	// connections the worker may have of those of all workers.
+	Rate       func(RateState)
+	RateWaited func(mailer string, waited time.Duration)
+	Leased     func(mailer string, connections, all int)
 }
 
 // observers calls each of several observers.
@@ -125,6 +130,30 @@ func (l observers) failover(s FailoverState) {
 	}
 }
 
+func (l observers) rate(s RateState) {
+	for _, o := range l {
+		if o.Rate != nil {
+			o.Rate(s)
+		}
+	}
+}
+
+func (l observers) rateWaited(mailer string, waited time.Duration) {
+	for _, o := range l {
+		if o.RateWaited != nil {
+			o.RateWaited(mailer, waited)
+		}
+	}
+}
+
+func (l observers) leased(mailer string, connections, all int) {
+	for _, o := range l {
+		if o.Leased != nil {
+			o.Leased(mailer, connections, all)
+		}
+	}
+}
+
 func (l observers) swept(s Swept) {
 	for _, o := range l {
 		if o.Swept != nil {
@@ -139,6 +168,15 @@ func (l observers) foreign(why Foreign) {
 			o.Foreign(why)
 		}
 	}
+}
+
+// RateState is what a mailer may send, all workers together.
+type RateState struct {
+	Mailer                        string  // "" for the default one
+	Messages, Recipients, Domains string  // as settings have them, "" for none
+	Connections                   int     // 0: no limit
+	PerSecond                     float64 // messages, by the lowest of the limits in the long run; 0: no limit
+	Factor                        float64 // the part of the rate there is: below 1 while the relay wants less
 }
 
 // Foreign is why a task is not this worker's.
@@ -213,19 +251,9 @@ type Outcome struct {
 	Waited time.Duration // from the time when it was due until this worker took it
 	Took   time.Duration // from then until now
 
-	payload *wire.Payload
-}
-
-// Recipients are who the try was for, as they were written: all of the message's, or those that were left of them. They are nil if the
-// task could not be read.
-func (o Outcome) Recipients() []string {
-	switch {
-	case o.payload == nil:
-		return nil
-	case len(o.payload.Recipients) > 0:
-		return slices.Clone(o.payload.Recipients)
-	}
-	return o.payload.Message.Recipients()
+	// Recipients are who the try was for, as they were written: all of the message's, or those that were left of them. They are nil
+	// if the task could not be read.
+	Recipients []string
 }
 
 // action is what observers hear of an outcome.
@@ -290,10 +318,10 @@ func (r reporter) logOutcome(o Outcome) {
 		return e
 	}
 	about(line).Int("try", o.Try)
-	if recipients := o.Recipients(); recipients != nil {
-		line.Strs("to", r.view.Mailboxes(recipients))
-		if len(recipients) > redact.MaxMailboxes {
-			line.Int("recipients", len(recipients))
+	if o.Recipients != nil {
+		line.Strs("to", r.view.Mailboxes(o.Recipients))
+		if len(o.Recipients) > redact.MaxMailboxes {
+			line.Int("recipients", len(o.Recipients))
 		}
 	}
 	if o.Sender != 0 {
@@ -389,10 +417,13 @@ func (t *taskMessage) report(o outcome) Outcome {
 	out := Outcome{
 		Action: o.action(), TaskID: t.id, Queue: t.name.Queue, Shard: t.name.Shard, Mailer: t.name.Mailer, Try: t.retried + 1, Sender: o.sender, Conn: o.result.Connection,
 		Reply: o.result.Reply, Refused: o.result.Refused, Err: o.verdict.Reason, RetryIn: o.verdict.Delay,
-		Took: time.Since(t.started), payload: t.payload,
+		Took: time.Since(t.started),
 	}
 	out.Member = o.member(t.name.Mailer)
 	if p := t.payload; p != nil {
+		if out.Recipients = p.Recipients; len(out.Recipients) == 0 {
+			out.Recipients = p.Message.Recipients()
+		}
 		out.MessageID, out.Try, out.Waited = p.Message.MessageID, t.tries()+1, max(t.started.Sub(p.DueAt), 0)
 		out.Tags, out.Mailing = p.Tags, p.Mailing
 	}

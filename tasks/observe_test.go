@@ -78,7 +78,7 @@ func TestWorker_logOutcome(t *testing.T) {
 			var masked, full bytes.Buffer
 			for _, out := range []*bytes.Buffer{&masked, &full} {
 				r := reporter{redact.View{Addresses: out == &full}, zerolog.New(out), nil}
-				tt.o.payload = tt.p
+				tt.o.Recipients = (&taskMessage{payload: tt.p}).report(outcome{}).Recipients
 				r.logOutcome(tt.o)
 			}
 			for _, want := range tt.want {

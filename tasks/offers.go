@@ -1,6 +1,9 @@
 package tasks
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // offers are the messages of a bulk task while they are offered to senders. They go in parts, so that all connections
 // have some, and each part goes its way. Where the mailer has members, and one of them takes no mail, those of its messages
@@ -17,23 +20,24 @@ type offers struct {
 
 func newOffers(task *taskMessage, via *dispatcher, deliveries []*delivery) *offers {
 	o := &offers{task: task, via: via, moves: via.moves(), ways: make(map[*delivery]way, len(deliveries))}
-	connections := via.shared()
-	for part := range slices.Chunk(deliveries, (len(deliveries)+connections-1)/connections) {
-		o.parts = append(o.parts, part)
-	}
+	o.parts = chunks(deliveries, via.shared())
 	return o
 }
 
-// next is the part to be offered next, and where. If there is none, or no member to take it, the channel is nil.
-func (o *offers) next() ([]*delivery, chan<- []*delivery) {
+// next is the part to be offered next, and where. If there is none, or no member to take it, the channel is nil; and if it is to go
+// later, due ticks then.
+func (o *offers) next() (part []*delivery, to chan<- []*delivery, due <-chan time.Time) {
 	if len(o.parts) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
-	part := o.parts[0]
+	part = o.parts[0]
+	if early := time.Until(part[len(part)-1].from); early > 0 {
+		return nil, nil, time.After(early)
+	}
 	if o.first == nil {
 		to, take, ok := o.via.way(len(part))
 		if !ok {
-			return nil, nil
+			return nil, nil, nil
 		}
 		o.first = &to
 		if take < len(part) {
@@ -42,7 +46,7 @@ func (o *offers) next() ([]*delivery, chan<- []*delivery) {
 			part = o.parts[0]
 		}
 	}
-	return part, o.first.to.channel(o.task.name)
+	return part, o.first.to.channel(o.task.name), nil
 }
 
 // taken notes that a sender has the part that was offered.
@@ -109,4 +113,22 @@ func (o *offers) end() {
 	for d := range o.ways {
 		o.through(d)
 	}
+}
+
+// chunks are deliveries as senders get them: spread over all of them, and those that may go later together with what may go at
+// about the same time.
+func chunks(deliveries []*delivery, connections int) (list [][]*delivery) {
+	const together = 50 * time.Millisecond
+	now := time.Now()
+	n := 0
+	for n < len(deliveries) && !deliveries[n].from.After(now) {
+		n++
+	}
+	list = slices.AppendSeq(list, slices.Chunk(deliveries[:n], max((n+connections-1)/connections, 1)))
+	for later := deliveries[n:]; len(later) > 0; later = later[n:] {
+		for n = 1; n < len(later) && later[n].from.Sub(later[0].from) < together; n++ {
+		}
+		list = append(list, later[:n])
+	}
+	return list
 }

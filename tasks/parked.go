@@ -64,6 +64,9 @@ func (c *connection) attempt() (after time.Duration, try bool) {
 	p := c.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.taken() >= p.leased.least(len(p.all)) {
+		return 0, false
+	}
 	if wait := time.Until(p.due); wait > 0 {
 		return wait, false
 	}
@@ -95,7 +98,7 @@ func (c *connection) rest() {
 func (c *connection) mayRest() <-chan struct{} {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
-	if c.dedicated || !c.pool.growth.grows() || c.rank < c.pool.growth.base {
+	if c.pool.leased.most < 0 && (c.dedicated || !c.pool.growth.grows() || c.rank < c.pool.growth.base) {
 		return nil
 	}
 	return c.pool.changed
@@ -108,5 +111,5 @@ func (c *connection) servesAll() (all bool, changed <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	other := slices.ContainsFunc(p.all, func(o *connection) bool { return !o.dedicated && (o.open || o.opening) })
-	return c.open && !other && p.taken() >= p.allowed, p.changed
+	return c.open && !other && p.taken() >= p.mayHave(), p.changed
 }

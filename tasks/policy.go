@@ -84,6 +84,7 @@ const (
 	BackMemory   BackReason = "memory"   // there was no memory for it for so long
 	BackContents BackReason = "contents" // Redis did not give out its attachments or bodies
 	BackRedis    BackReason = "redis"    // what becomes of it could not be written down
+	BackRate     BackReason = "rate"     // its turn by the rates of its relay, or of its recipients' domains, is later
 	BackForeign  BackReason = "foreign"  // it is another program's, or a newer version's
 )
 
@@ -91,6 +92,7 @@ const (
 type givenBackError struct {
 	why   BackReason
 	delay time.Duration
+	later bool // it waits for so long among the scheduled ones, and not at the head of its queue
 }
 
 func givenBack(why BackReason) error { return &givenBackError{why: why} }

@@ -66,7 +66,7 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) (err error) {
 	switch {
 	case ctx.Err() != nil, errors.Is(err, errNotOurs): // the task is not ours any more
 	case errors.Is(err, errGivenBack):
-		return w.goBack(t, err)
+		return w.goBack(ctx, t, err)
 	default:
 		w.rounds.forget(t.key)
 	}
@@ -74,11 +74,14 @@ func (w *Worker) process(ctx context.Context, task *asynq.Task) (err error) {
 }
 
 // goBack gives a task back to its queue: at once to where it was, unless it has come back before.
-func (w *Worker) goBack(t *taskMessage, err error) error {
+func (w *Worker) goBack(ctx context.Context, t *taskMessage, err error) error {
 	why := backReason(err)
 	w.observers.back(GivenBack{Reason: why, TaskID: t.id, Queue: t.name.Queue, Mailer: t.name.Mailer})
+	if late := new(givenBackError); errors.As(err, &late) && late.later && w.asynq.PutLater(ctx, t.key, late.delay) == nil {
+		return err // asynq is not heard then
+	}
 	if pause := w.rounds.again(t.key, t.name, why, t.progress, time.Now()); pause > 0 {
-		return &givenBackError{why, pause}
+		return &givenBackError{why: why, delay: pause}
 	}
 	t.handed.goBack()
 	return err

@@ -15,7 +15,7 @@ import (
 //
 // The error is that of Connect. The mailers whose backends it made all are reconnected nevertheless.
 func (w *Worker) Reconnect() error {
-	var all []error
+	all := make([]error, 0, len(w.dispatchers))
 	for _, d := range w.dispatchers {
 		all = append(all, d.reconnect())
 	}

@@ -31,7 +31,7 @@ func advice(why BackReason) string {
 	case BackRedis:
 		return "messages go back to their queue again and again, for Redis does not take down what became of them: " +
 			"look at Redis and its log (is it full, or a read-only replica?)"
-	case BackHeld, BackPaused, BackAlone, BackForeign:
+	case BackHeld, BackPaused, BackAlone, BackRate, BackForeign:
 	}
 	return "messages go back to their queue untried again and again"
 }
@@ -63,7 +63,7 @@ func newRounds(log zerolog.Logger) *rounds {
 
 // again notes that a task comes back, of which so much is done, and returns for how long it is to rest.
 func (r *rounds) again(key string, name wire.QueueName, why BackReason, progress int, now time.Time) time.Duration {
-	if why == BackHeld || why == BackAlone || why == BackPaused {
+	if why == BackHeld || why == BackAlone || why == BackPaused || why == BackRate {
 		return 0 // that ends by itself, or by somebody's hand, and is logged when it begins
 	}
 	r.mu.Lock()
@@ -172,7 +172,7 @@ func (s *strangers) putOff(ctx context.Context, t *taskMessage, why Foreign, wha
 	for {
 		_, err := s.asynq.PutOff(ctx, t.key)
 		if err == nil { // asynq is not heard then, or the task is another worker's
-			return &givenBackError{BackForeign, asynqbatch.PutOffMin}
+			return &givenBackError{why: BackForeign, delay: asynqbatch.PutOffMin}
 		}
 		s.log.Debug().Err(redisconn.Unavailable(err)).Str("task", t.id).Msg("a foreign task cannot be put off: trying again")
 		select {

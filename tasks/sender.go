@@ -27,6 +27,7 @@ type sender struct {
 	remaining    []*delivery      // taken, but too many for the last batch
 	share        float64          // of its batches that a sender with both begins with priority mail
 	breaker      *breaker
+	rates        *rates
 	probing      bool // it is this sender that finds out whether the relay takes mail again
 	session      session
 	busy         *busy
@@ -68,6 +69,10 @@ func (s *sender) run(stop, work context.Context) {
 			}
 			if s.probing {
 				n = 1
+			}
+			n, away := s.rates.take(stop, s.breaker.tripping(s.probing), batch[:n])
+			if s.noMail(work, away); n == 0 {
+				continue
 			}
 			s.remaining = slices.Concat(batch[n:], s.remaining)
 			batch = s.send(work, batch[:n])
@@ -125,12 +130,12 @@ func (s *sender) settle(list []tried) (waiting []*delivery) {
 // there is nothing to probe a relay with that greets us: then it is taken to be back.
 func (s *sender) next(stop, work context.Context) []*delivery {
 	var quiet, lone <-chan time.Time
-	tripping := s.breaker.tripping()
+	tripping := s.breaker.tripping(s.probing)
 	if s.session.pending() {
 		lone = time.After(lonePatience)
 	}
 	if s.probing {
-		quiet, tripping = time.After(quietFor), nil
+		quiet = time.After(quietFor)
 	}
 	for {
 		if !s.session.pending() {
@@ -175,9 +180,9 @@ func (s *sender) wait(stop context.Context, first, second chan []*delivery, chan
 	case <-changed:
 		return nil, false
 	case deliveries := <-first:
-		return s.add(nil, s.from(first, deliveries)), false
+		return s.add(nil, came(deliveries, first == s.priority)), false
 	case deliveries := <-second:
-		return s.add(nil, s.from(second, deliveries)), false
+		return s.add(nil, came(deliveries, second == s.priority)), false
 	case <-lone:
 		batch = s.settle(s.session.alone())
 		return batch, len(batch) > 0
@@ -221,20 +226,12 @@ func (s *sender) take(batch []*delivery, from chan []*delivery) []*delivery {
 	for len(batch) < s.most {
 		select {
 		case deliveries := <-from:
-			batch = s.add(batch, s.from(from, deliveries))
+			batch = s.add(batch, came(deliveries, from == s.priority))
 		default:
 			return batch
 		}
 	}
 	return batch
-}
-
-// from notes which channel deliveries came by.
-func (s *sender) from(channel chan []*delivery, deliveries []*delivery) []*delivery {
-	for _, d := range deliveries {
-		d.urgent = channel == s.priority
-	}
-	return deliveries
 }
 
 // add adds deliveries to a batch. Those that are too many for it wait for the next one.
@@ -267,7 +264,7 @@ func (s *sender) handBack(stop context.Context, batch []*delivery) []*delivery {
 		case priority <- urgent:
 			urgent = nil
 		case <-changed:
-		case <-s.breaker.tripping():
+		case <-s.breaker.tripping(false):
 			return nil // the handlers give them back
 		case <-stop.Done():
 			return nil
@@ -322,9 +319,9 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 	defer cancel()
 	s.opened = s.open(ctx) // before the messages are taken for the wire: until then they may go back
 	deliveries, err := s.unsent(ctx, claim(batch))
+	s.rates.unused(batch, deliveries)
 	if err != nil {
-		s.log.Error().Err(err).Msg("no mail is sent until Redis answers")
-		s.pause(work)
+		s.noMail(work, err)
 		return batch
 	}
 	if len(deliveries) == 0 {
@@ -391,7 +388,9 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 	back, remaining := passed()
 	untried, s.remaining = append(untried, back...), remaining
 	s.window = marks.most
-	stats.Size, stats.Duration = len(deliveries)-turns.elsewhere(), time.Since(start)
+	elsewhere := turns.elsewhere()
+	s.rates.unused(elsewhere, nil)
+	stats.Size, stats.Duration = len(deliveries)-len(elsewhere), time.Since(start)
 	s.observers.batch(stats)
 	if len(held) < stats.Size {
 		s.works()
@@ -399,8 +398,7 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 	// A batch of which some messages were judged is tried on at once, over a new connection.
 	switch {
 	case away != nil:
-		s.log.Error().Err(away).Msg("no mail is sent until Redis answers")
-		s.pause(work)
+		s.noMail(work, away)
 	case work.Err() != nil:
 		turns.logCutOff(s.log, held)
 	case len(held) > 0 && len(held) == stats.Size:
@@ -468,7 +466,7 @@ func (s *sender) judge(d *delivery, r mailer.Result) (why error, wait bool) {
 		return r.Err, true
 	}
 	r = redact.Result(r, d.message)
-	if isParked(r.Err) || s.spare(d, r) {
+	if s.rates.heard(r.Err); isParked(r.Err) || s.spare(d, r) {
 		return parkedError(), true
 	}
 	if mailer.ClassOf(r.Err) == mailer.Unavailable && !s.breaker.relayRefuses(d.name(), r.Err) {
@@ -588,8 +586,12 @@ func (s *sender) unsent(ctx context.Context, deliveries []*delivery) ([]*deliver
 	return left, err
 }
 
-// pause keeps a Redis that is away from being asked without end.
-func (s *sender) pause(work context.Context) {
+// noMail says that no mail is sent since Redis does not answer, and keeps it from being asked without end.
+func (s *sender) noMail(work context.Context, away error) {
+	if away == nil {
+		return
+	}
+	s.log.Error().Err(away).Msg("no mail is sent until Redis answers")
 	select {
 	case <-work.Done():
 	case <-time.After(probeMin):

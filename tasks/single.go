@@ -74,6 +74,9 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 	}
 	inTime, cancel := w.inTime(ctx, t, w.policy.Expiry(t.attempt()))
 	defer cancel()
+	if why, err := w.itsPlace(inTime, t, via); err != nil || why != "" {
+		return w.notNow(t, via, why, err)
+	}
 	release, ok := via.room(inTime, t, t)
 	if !ok {
 		return w.outOfTime(t, via, BackMemory)
@@ -163,12 +166,47 @@ func (w *Worker) fill(ctx context.Context, t *taskMessage, via *dispatcher, p *w
 	return w.blobs.Fill(ctx, p)
 }
 
+// itsPlace waits until the message may go by the domains of its recipients. If it is not to wait here, the error says for how
+// long it is put back, and why says that something else has ended the wait.
+func (w *Worker) itsPlace(ctx context.Context, t *taskMessage, via *dispatcher) (why BackReason, err error) {
+	places, err := via.rates.places(ctx, []*taskMessage{t})
+	switch {
+	case ctx.Err() != nil:
+		return BackTime, nil
+	case err != nil:
+		return BackRedis, nil
+	case places[0].Back > 0:
+		return "", &givenBackError{why: BackRate, delay: places[0].Back, later: true}
+	case places[0].Wait == 0:
+		return "", nil
+	}
+	ctx, cancel := via.untilBack(ctx, t)
+	defer cancel()
+	select {
+	case <-time.After(places[0].Wait):
+		return "", nil
+	case <-ctx.Done():
+	}
+	if closed(t.handed.halt) {
+		return BackPaused, nil
+	}
+	return BackTime, nil
+}
+
+// notNow is what becomes of a message that does not come to a sender now, by err or for why.
+func (w *Worker) notNow(t *taskMessage, via *dispatcher, why BackReason, err error) (outcome, error) {
+	if err != nil && w.expired(t) == nil {
+		return outcome{}, err
+	}
+	return w.outOfTime(t, via, why)
+}
+
 // outOfTime is what becomes of a message that does not come to the wire: it has expired, or it is given back.
 func (w *Worker) outOfTime(t *taskMessage, via *dispatcher, why BackReason) (outcome, error) {
 	if reason := w.expired(t); reason != nil {
 		return dead(reason), nil
 	}
-	return outcome{}, cmp.Or(via.goesBack(), givenBack(why))
+	return outcome{}, cmp.Or(via.goesBack(), givenBack(via.waitsFor(why)))
 }
 
 // roomFor is closed when the task is to make room for one that is to be alone.

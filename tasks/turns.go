@@ -157,17 +157,16 @@ func (t *turns) since() (still time.Duration, overdue bool) {
 	return now.Sub(t.last), !now.Before(t.until)
 }
 
-// elsewhere is how many have left the batch untried.
-func (t *turns) elsewhere() int {
+// elsewhere are those that have left the batch untried.
+func (t *turns) elsewhere() (list []*delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := 0
-	for _, w := range t.withdrawn {
+	for i, w := range t.withdrawn {
 		if w {
-			n++
+			list = append(list, t.deliveries[i])
 		}
 	}
-	return n
+	return list
 }
 
 // logCutOff says how many of the deliveries that wait were cut off, since the worker has to end.
@@ -277,6 +276,14 @@ func offer(deliveries []*delivery, parts int, normal, priority chan []*delivery,
 		}
 	}
 	return nil
+}
+
+// came notes whether deliveries came by the priority channel.
+func came(deliveries []*delivery, urgent bool) []*delivery {
+	for _, d := range deliveries {
+		d.urgent = urgent
+	}
+	return deliveries
 }
 
 // apart returns the deliveries that came by the priority channel, and the others.

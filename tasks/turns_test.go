@@ -43,7 +43,7 @@ func TestTurns(t *testing.T) {
 		if left := turns.unreported(errNoReport); len(left) != 1 || left[0].Index != 3 {
 			t.Errorf("not reported: %v", left)
 		}
-		if n := turns.elsewhere(); n != 2 {
+		if n := len(turns.elsewhere()); n != 2 {
 			t.Errorf("%d left untried, want 2", n)
 		}
 	})

@@ -56,7 +56,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		return nil, errors.New("tasks: WorkerConfig.Connect is required")
 	}
 	cfg = cfg.withDefaults()
-	if err := cmp.Or(cfg.checkNames(), cfg.checkFailover()); err != nil {
+	if err := cfg.check(); err != nil {
 		return nil, err
 	}
 	did := new(counter)
@@ -103,6 +103,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	senders := 0
 	for _, d := range w.dispatchers {
 		if d.route != nil {
+			d.withoutSenders(client, w.policy)
 			continue
 		}
 		w.observers.grown(d.mailer, d.connections, d.most)

@@ -41,6 +41,10 @@ type WorkerConfig struct {
 	// it keep their number, and so they do if that is not lower.
 	ConnectionsMax map[string]int
 
+	// Rates are those of the mailers' relays, by name, "" for the default one: what all workers on this Redis may send together.
+	// They have to say the same.
+	Rates map[string]Rates
+
 	BatchSize int // messages a connection takes at once, at most: 100 if zero
 
 	// Concurrency is how many tasks wait in the worker or are on the wire at once, for each
@@ -100,10 +104,12 @@ type WorkerConfig struct {
 
 	Version string // that the worker gives in Redis, for the pages of all workers
 
-	clock      asynqbatch.Clock // the system's if nil; for tests
-	lookEvery  time.Duration    // how often an asynq server looks for tasks that no hint tells it of
-	restAfter  time.Duration    // how long a mailer's asynq servers run without mail
-	sweepEvery time.Duration    // how often a queue is looked at for expired mail: sweep.Config.Every
+	clock                        asynqbatch.Clock // the system's if nil; for tests
+	lookEvery                    time.Duration    // how often an asynq server looks for tasks that no hint tells it of
+	restAfter                    time.Duration    // how long a mailer's asynq servers run without mail
+	rateSlowPause, rateRaiseWait time.Duration    // those of ratelimit.Config
+
+	sweepEvery time.Duration // how often a queue is looked at for expired mail: sweep.Config.Every
 }
 
 // History is how long and how much is kept of messages that have ended, in Redis: who they were for, masked, what became of
@@ -170,8 +176,8 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	return c
 }
 
-// checkNames refuses names that no program can put mail under.
-func (c WorkerConfig) checkNames() error {
+// check refuses names that no program can put mail under, and rates that are none.
+func (c WorkerConfig) check() error {
 	for _, name := range slices.Sorted(maps.Keys(c.Queues)) {
 		if err := mailer.CheckName("queue", name); err != nil {
 			return err
@@ -182,7 +188,12 @@ func (c WorkerConfig) checkNames() error {
 			return err
 		}
 	}
-	return nil
+	for _, name := range slices.Sorted(maps.Keys(c.Rates)) {
+		if err := c.Rates[name].Check(); err != nil {
+			return fmt.Errorf("tasks: rates of mailer %q: %w", name, err)
+		}
+	}
+	return c.checkFailover()
 }
 
 // checkFailover refuses members that do not exist, that have members of their own, which rules circles out, and weights

@@ -98,7 +98,7 @@ func (b *Books) Outcome(o tasks.Outcome) {
 	if o.Action == tasks.ActionRetry || o.Action == tasks.ActionForwarded {
 		return
 	}
-	e := Entry{Task: o.TaskID, MessageID: o.MessageID, Recipients: o.Recipients(), Action: string(o.Action)}
+	e := Entry{Task: o.TaskID, MessageID: o.MessageID, Recipients: o.Recipients, Action: string(o.Action)}
 	if o.Err != nil {
 		e.Reason = o.Err.Error()
 	}

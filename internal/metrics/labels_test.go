@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mailpouch/mailpouch/backends/dkim"
 	"github.com/mailpouch/mailpouch/backends/smtp"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
@@ -30,6 +31,24 @@ func TestLabels(t *testing.T) {
 	for _, d := range difference(seriesOf(t, m), before) {
 		if !strings.Contains(d, `"other"`) || strings.Contains(d, "name9") {
 			t.Errorf("new series %s", d)
+		}
+	}
+}
+
+// TestDKIM: the keys of each mailer are counted, and the tries that failed because one could not sign.
+func TestDKIM(t *testing.T) {
+	m := New(Config{Mailers: []string{"marketing"}})
+	m.Signs("marketing", 2)
+	broken := &mailer.SendError{Class: mailer.Temporary, Step: mailer.StepRender, Err: &dkim.Error{Key: "a._domainkey.example.com", Err: errors.New("gone")}}
+	m.Observer().Outcome(tasks.Outcome{Action: tasks.ActionRetry, Mailer: "marketing", Try: 1, Err: broken})
+	m.Observer().Outcome(tasks.Outcome{Action: tasks.ActionRetry, Mailer: "marketing", Try: 1, Err: &mailer.SendError{Step: mailer.StepRender}})
+	got := seriesOf(t, m)
+	for series, want := range map[string]float64{
+		`mailpouch_dkim_keys{mailer="marketing"}`: 2, `mailpouch_dkim_keys{mailer="default"}`: 0,
+		`mailpouch_dkim_failures_total{mailer="marketing"}`: 1, `mailpouch_dkim_failures_total{mailer="default"}`: 0,
+	} {
+		if n, there := got[series]; !there || n != want {
+			t.Errorf("%s: %v (there: %t), want %v", series, n, there, want)
 		}
 	}
 }

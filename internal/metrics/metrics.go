@@ -88,10 +88,16 @@ func (m *Metrics) Handler() http.Handler {
 // hide that event from rate() and increase().
 func (m *Metrics) begin() {
 	for _, mailer := range m.mailers {
+		m.worker.signs.WithLabelValues(mailer)
+		m.worker.unsigned.WithLabelValues(mailer)
 		m.worker.held.WithLabelValues(mailer)
 		m.worker.short.WithLabelValues(mailer)
 		m.worker.grown.WithLabelValues(mailer)
 		m.worker.carries.WithLabelValues(mailer)
+		m.worker.rate.WithLabelValues(mailer)
+		m.worker.rateLimit.WithLabelValues(mailer)
+		m.worker.rateWaited.WithLabelValues(mailer)
+		m.worker.leased.WithLabelValues(mailer)
 		for _, rule := range []string{"override", "allowed"} {
 			m.worker.rules.WithLabelValues(mailer, rule)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/mailpouch/mailpouch/backends/dkim"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -26,14 +27,18 @@ type workerMetrics struct {
 	carries        *prometheus.GaugeVec
 	skew           *prometheus.GaugeVec
 	holds          *prometheus.CounterVec
+	signs          *prometheus.GaugeVec
+	unsigned       *prometheus.CounterVec
 	swept, foreign *prometheus.CounterVec
 	tagged         *prometheus.CounterVec
 	reloads        *prometheus.CounterVec
 	wrongFiles     *prometheus.GaugeVec
 	rules          *prometheus.GaugeVec
 
-	serves, passedOver *prometheus.GaugeVec // of members
-	members            *prometheus.CounterVec
+	serves, passedOver      *prometheus.GaugeVec // of members
+	members                 *prometheus.CounterVec
+	rate, rateLimit, leased *prometheus.GaugeVec
+	rateWaited              *prometheus.CounterVec
 }
 
 func newWorkerMetrics(b *book) workerMetrics {
@@ -62,7 +67,7 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"How far the clock of this worker's machine is ahead of that of Redis; negative if it is behind. Measured at the start and every minute."),
 		back: b.counter("mailpouch_given_back_total",
 			"Tasks that went back to their queue untried, without a try spent: `held` (the relay takes no mail here, another worker may reach it), "+
-				"`paused` (its queue, mailer or mailing is), `alone` (a task that has killed workers runs alone). What follows should not happen often: `time` (no connection was free for "+
+				"`paused` (its queue, mailer or mailing is), `rate` (its turn by EMAIL_RATE or EMAIL_RATE_DOMAINS is later), `alone` (a task that has killed workers runs alone). What follows should not happen often: `time` (no connection was free for "+
 				"EMAIL_TASK_TIMEOUT), `memory` (nor memory), `contents` (Redis did not give out an attachment or a body), `redis` (what became of "+
 				"the message could not be written down), `foreign` (the task is another program's, or a newer version's).",
 			"mailer", "queue", "reason"),
@@ -77,6 +82,9 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"Messages that a mailer's relay takes over one connection, as this worker has learned; 0 if it knows of no such limit.", "mailer"),
 		holds: b.counter("mailpouch_mailer_holds_total",
 			"How often a worker began to hold a mailer, by the step that failed and the reply code.", "mailer", "step", "code"),
+		signs: b.gauge("mailpouch_dkim_keys", "Keys that the settings have to sign a mailer's messages with (DKIM); 0: they are not signed.", "mailer"),
+		unsigned: b.counter("mailpouch_dkim_failures_total",
+			"Tries that failed because a key could not sign the message (DKIM). Nothing of it was sent.", "mailer"),
 		swept: b.counter("mailpouch_swept_total",
 			"Tasks of which dead letters were made where they waited in Redis: `expired`, their time was up; `lost`, they were in no list of their queue.",
 			"mailer", "queue", "why"),
@@ -86,6 +94,14 @@ func newWorkerMetrics(b *book) workerMetrics {
 			"Members of a mailer that would serve and take no mail: those before the one that serves, and with weights all of them.", "mailer"),
 		members: b.counter("mailpouch_failover_messages_total",
 			"Messages of a mailer with members that were accepted, by the member that they went with.", "mailer", "member"),
+		rateLimit: b.gauge("mailpouch_mailer_rate_limit",
+			"Messages a second that all workers together may send to a mailer's relay in the long run, by the lowest limit of EMAIL_RATE; 0: no limit.", "mailer"),
+		rate: b.gauge("mailpouch_mailer_rate",
+			"The same as it is now: less while the relay says that it gets too much, as this worker has heard it last.", "mailer"),
+		rateWaited: b.counter("mailpouch_mailer_rate_wait_seconds_total",
+			"How long connections of this worker have waited until messages might go by EMAIL_RATE and EMAIL_RATE_RECIPIENTS, all together.", "mailer"),
+		leased: b.gauge("mailpouch_mailer_connections_leased",
+			"Connections that this worker may have of those of EMAIL_RATE_CONNECTIONS, which are for all workers together; 0 also if there is no such limit.", "mailer"),
 		foreign: b.counter("mailpouch_foreign_tasks_total",
 			"How often a worker put a task off that is not its own: `type`, of another program; `version`, of a newer version of this one.", "why"),
 		tagged: b.counter("mailpouch_tagged_messages_total",
@@ -99,6 +115,11 @@ func newWorkerMetrics(b *book) workerMetrics {
 		wrongFiles: b.gauge("mailpouch_secret_files_wrong",
 			"Files of secrets that were wrong when they were read again, so that what they said before is still in use."),
 	}
+}
+
+// Signs notes how many keys sign a mailer's messages (DKIM), "" being the default one.
+func (m *Metrics) Signs(name string, keys int) {
+	m.worker.signs.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(keys))
 }
 
 // actions are all that a worker may do with a message.
@@ -117,7 +138,7 @@ func (m *Metrics) Observer() tasks.Observer {
 	return tasks.Observer{
 		Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Back: m.givenBack, Skew: m.skewed,
 		Connections: m.connections, Grown: m.grown, SessionLimit: m.sessionLimit, Swept: m.sweptUp, Foreign: m.putOff,
-		Failover: m.failover,
+		Failover: m.failover, Rate: m.rate, RateWaited: m.rateWaited, Leased: m.leased,
 	}
 }
 
@@ -154,6 +175,20 @@ func (m *Metrics) Reloaded(wrong int, used bool) {
 	}
 	m.worker.reloads.WithLabelValues(result).Inc()
 	m.worker.wrongFiles.WithLabelValues().Set(float64(wrong))
+}
+
+func (m *Metrics) rate(s tasks.RateState) {
+	name := m.mailers.known(s.Mailer, defaultMailer)
+	m.worker.rateLimit.WithLabelValues(name).Set(s.PerSecond)
+	m.worker.rate.WithLabelValues(name).Set(s.PerSecond * s.Factor)
+}
+
+func (m *Metrics) rateWaited(name string, waited time.Duration) {
+	m.worker.rateWaited.WithLabelValues(m.mailers.known(name, defaultMailer)).Add(waited.Seconds())
+}
+
+func (m *Metrics) leased(name string, connections, _ int) {
+	m.worker.leased.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(connections))
 }
 
 func (m *Metrics) putOff(why tasks.Foreign) { m.worker.foreign.WithLabelValues(string(why)).Inc() }
@@ -193,6 +228,9 @@ func (m *Metrics) outcome(o tasks.Outcome) {
 	refused := o.Refused
 	if o.Err != nil {
 		w.failures.WithLabelValues(name, class(o.Err), code(o.Err)).Inc()
+		if key := (*dkim.Error)(nil); errors.As(o.Err, &key) {
+			w.unsigned.WithLabelValues(name).Inc()
+		}
 		var failure *mailer.SendError
 		if errors.As(o.Err, &failure) {
 			refused = append(slices.Clone(refused), failure.Refused...)
@@ -232,7 +270,7 @@ func (m *Metrics) heldBack(name string, reason error) {
 // reasons are all for which a task goes back untried.
 func reasons() []tasks.BackReason {
 	return []tasks.BackReason{
-		tasks.BackHeld, tasks.BackPaused, tasks.BackAlone, tasks.BackTime, tasks.BackMemory, tasks.BackContents, tasks.BackRedis, tasks.BackForeign,
+		tasks.BackHeld, tasks.BackPaused, tasks.BackAlone, tasks.BackTime, tasks.BackMemory, tasks.BackContents, tasks.BackRedis, tasks.BackRate, tasks.BackForeign,
 	}
 }
 

@@ -190,11 +190,9 @@ func TestWrap_results(t *testing.T) {
 			return &c, nil
 		}, nil, "", "permanent: bad header: subject: has the control character LF"},
 		{"a panic", "a@x", func(context.Context, *mailer.EmailMessage) (*mailer.EmailMessage, error) { panic("secret") }, nil, "", "temporary: panic with a string"},
-		{"a panic of Go", "a@x", func(context.Context, *mailer.EmailMessage) (*mailer.EmailMessage, error) {
-			var none map[string]int
-			none["a"]++
-			return nil, nil
-		}, nil, "", "temporary: panic: assignment to entry in nil map"},
+		{"a panic of Go", "a@x", func(_ context.Context, m *mailer.EmailMessage) (*mailer.EmailMessage, error) {
+			return m.Redirect(m.To[len(m.To)]), nil
+		}, nil, "", "temporary: panic: runtime error: index out of range [1] with length 1"},
 		{"nobody before", "", func(context.Context, *mailer.EmailMessage) (*mailer.EmailMessage, error) { panic("asked") }, nil, "", "skipped"},
 		{"bad before", "no address", func(context.Context, *mailer.EmailMessage) (*mailer.EmailMessage, error) { panic("asked") }, nil, "", "permanent: invalid message: to[0]: is not an address"},
 	}

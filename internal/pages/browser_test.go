@@ -292,13 +292,14 @@ func TestBrowser_page(t *testing.T) {
 	s := newScene(t)
 	s.fill()
 	s.workers(time.Now())
+	s.state.Signs("", []string{"mail._domainkey.example.com"})
 	b := browsertest.Start(t)
 	b.Do(chromedp.Navigate(s.server.URL()), chromedp.WaitVisible(".failures li:nth-child(6)"))
 	text := browsertest.Get(b, chromedp.Text("body"))
 	for _, want := range []string{
 		"held", "The relay of marketing has taken no mail", "connection refused", "1,284,3", "dead letter",
 		"n***@example.com", "User unknown", "Greylisting", "next in", "bulk of marketing",
-		"2 workers", "mail-2, process 1", "this one", "held: marketing", "1.1M", "sent in 7 days", "3,112,4", "2 of 9",
+		"2 workers", "mail-2, process 1", "this one", "held: marketing", "1.1M", "sent in 7 days", "3,112,4", "2 of 9", "Signed (DKIM) by mail._domainkey.example.com.",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not say %q:\n%s", want, text)

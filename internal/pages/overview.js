@@ -70,6 +70,9 @@ function notices(s) {
   if (s.redis) {
     list.push(h("p", { class: "notice bad" }, h("strong", {}, "Redis does not answer. "), s.redis, ". The queues below are as they were last seen."));
   }
+  for (const line of s.secrets_wrong || []) {
+    list.push(h("p", { class: "notice" }, h("strong", {}, "A secret that was replaced cannot be used. "), line));
+  }
   for (const p of s.pauses || []) {
     const what = p.mailing ? `The mailing ${p.mailing}` : p.queue ? `The queue ${p.queue}${p.mailer ? " of mailer " + p.mailer : ""}` : `The mailer ${p.mailer}`;
     list.push(h("p", { class: "notice" }, h("strong", {}, `${what} is paused`), ` since ${span(since(p.at))}, by ${p.by}${p.reason ? ": " + p.reason : ""}. `,
@@ -176,6 +179,18 @@ function members(m) {
     one.name, m.weighted && `, weight ${number(one.weight)}`, one.why && h("span", { class: "soft" }, ": " + one.why))));
 }
 
+// limits says what all workers together may send to a mailer's relay.
+function limits(l) {
+  const parts = [
+    l.messages && l.messages,
+    l.recipients && `recipients ${l.recipients}`,
+    l.domains && `by domain ${l.domains}`,
+    l.connections && `${number(l.leased || 0)} of ${number(l.connections)} connections here`,
+  ].filter(Boolean);
+  const slower = l.factor < 1 ? ` The relay wants less: now ${number(Math.round(l.factor * 100))} % of that.` : "";
+  return `Limits of all workers: ${parts.join("; ")}.${slower}`;
+}
+
 function mailer(m) {
   const known = m.opened > 0 || m.flow.sent === 0;
   const chip = m.held_since ? ["held " + span(since(m.held_since)), "warn"] : m.rate > 0 ? ["delivering", ""] : ["ready", "idle"];
@@ -190,6 +205,8 @@ function mailer(m) {
     m.allowed && h("p", { class: "why" }, `The relay allows ${number(m.allowed)} of ${number(m.wanted)} connections at once.`),
     m.carries && h("p", { class: "why" }, m.carries === 1 ? "The relay takes one message over each connection."
       : `The relay takes ${number(m.carries)} messages over one connection, which is then replaced.`),
+    m.signs && h("p", { class: "why" }, "Signed (DKIM) by " + m.signs.join(", ") + "."),
+    m.limits && h("p", { class: "why" }, limits(m.limits)),
     m.held_since ? h("p", { class: "why" }, m.held_why)
       : m.last_error && h("p", { class: "why" }, ago(m.error_at), ": ", m.last_error));
 }

@@ -109,6 +109,9 @@ func (s *Server) URL() string {
 // SetAccess puts a password and a token in the place of those in Config. Who has shown the old ones is asked again.
 func (s *Server) SetAccess(password, token settings.Secret) { s.guard.set(password, token) }
 
+// SetWrong has the overview say which files of secrets were wrong when they were read again, a line each; nil: none.
+func (s *Server) SetWrong(lines []string) { s.wrong.Store(&lines) }
+
 // Close ends the server and its connections.
 func (s *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)

@@ -30,13 +30,16 @@ type State struct {
 // mailerState is what is known of one mailer's relay.
 type mailerState struct {
 	flow
-	open      int // connections
-	opened    int // since the start
-	allowed   int // by the relay, if those are fewer than wanted; else 0
-	wanted    int // with allowed
-	grown     int // connections while there is mail, if that number changes by itself; else 0
-	most      int // that these may become
-	carries   int // messages that the relay takes over one connection; 0: no limit is known
+	open      int              // connections
+	opened    int              // since the start
+	allowed   int              // by the relay, if those are fewer than wanted; else 0
+	wanted    int              // with allowed
+	grown     int              // connections while there is mail, if that number changes by itself; else 0
+	most      int              // that these may become
+	signs     []string         // keys that sign its messages (DKIM)
+	carries   int              // messages that the relay takes over one connection; 0: no limit is known
+	rates     *tasks.RateState // nil: it has none
+	leased    int              // connections that the worker may have of those of all
 	lastBatch int
 	batches   int
 	batched   int       // messages in them
@@ -84,6 +87,13 @@ func NewState(names ...string) *State {
 	return s
 }
 
+// Signs notes the keys that sign a mailer's messages (DKIM), "" being the default one.
+func (s *State) Signs(name string, keys []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mailer(name).signs = keys
+}
+
 // Recipients notes the rules for who gets a mailer's mail, "" being the default one: EMAIL_OVERRIDE_RECIPIENTS and
 // EMAIL_ALLOWED_RECIPIENTS, each empty if there is no such rule.
 func (s *State) Recipients(name string, override, only []string) {
@@ -108,7 +118,10 @@ func (s *State) names() []string {
 
 // Observer is what the worker tells.
 func (s *State) Observer() tasks.Observer {
-	return tasks.Observer{Batch: s.batch, Outcome: s.outcome, Held: s.held, Connections: s.allows, Grown: s.grows, SessionLimit: s.carries, Failover: s.members}
+	return tasks.Observer{
+		Batch: s.batch, Outcome: s.outcome, Held: s.held, Connections: s.allows, Grown: s.grows, SessionLimit: s.carries, Rate: s.limits, Leased: s.leases,
+		Failover: s.members,
+	}
 }
 
 // Hooks are what the smtp backends of a mailer tell, "" being the default one.
@@ -198,6 +211,18 @@ func (s *State) members(f tasks.FailoverState) {
 	defer s.mu.Unlock()
 	m := s.mailer(f.Mailer)
 	m.failover, m.memberAt = f, s.now()
+}
+
+func (s *State) limits(r tasks.RateState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mailer(r.Mailer).rates = &r
+}
+
+func (s *State) leases(name string, connections, _ int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mailer(name).leased = connections
 }
 
 func (s *State) outcome(out tasks.Outcome) {

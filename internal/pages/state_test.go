@@ -154,6 +154,18 @@ func TestState_grows(t *testing.T) {
 	}
 }
 
+// TestState_signs: the page says of each mailer which keys sign its messages.
+func TestState_signs(t *testing.T) {
+	s := NewState("marketing", "plain")
+	want := []string{"one._domainkey.example.com", "two._domainkey.example.com"}
+	s.Signs("marketing", want)
+	for _, m := range s.snapshot(redact.View{}).Mailers {
+		if signed := m.Name == "marketing"; signed != slices.Equal(m.Signs, want) || !signed && m.Signs != nil {
+			t.Errorf("mailer %q is signed by %q", m.Name, m.Signs)
+		}
+	}
+}
+
 func TestState_carries(t *testing.T) {
 	t.Parallel()
 	s, _ := clocked("marketing")
@@ -163,6 +175,22 @@ func TestState_carries(t *testing.T) {
 		if got := mailers[1].Carries; got != want || mailers[0].Carries != 0 {
 			t.Errorf("limits of %d and %d messages, want %d for marketing alone", mailers[0].Carries, got, want)
 		}
+	}
+}
+
+// What all workers together may send is shown of the mailer that has it, with how much of it there is now.
+func TestState_limits(t *testing.T) {
+	t.Parallel()
+	s, _ := clocked("marketing")
+	s.Observer().Rate(tasks.RateState{Mailer: "marketing", Messages: "200/s", Connections: 10, PerSecond: 200, Factor: 1})
+	s.Observer().Rate(tasks.RateState{Mailer: "marketing", Messages: "200/s", Connections: 10, PerSecond: 200, Factor: .5})
+	s.Observer().Leased("marketing", 4, 10)
+	mailers := s.snapshot(redact.View{}).Mailers
+	if mailers[0].Limits != nil {
+		t.Errorf("the default mailer has %+v", mailers[0].Limits)
+	}
+	if got := mailers[1].Limits; got == nil || *got != (limits{Messages: "200/s", Connections: 10, Leased: 4, Factor: .5}) {
+		t.Errorf("marketing has %+v", got)
 	}
 }
 

@@ -22,6 +22,7 @@ type status struct {
 	Worker   workerStatus    `json:"worker"`
 	Redis    string          `json:"redis,omitempty"`         // why it cannot be asked
 	Refuses  string          `json:"redis_refuses,omitempty"` // why it answers and takes no mail
+	Wrong    []string        `json:"secrets_wrong,omitempty"` // files of secrets, and what is wrong with them
 	Fleet    fleet           `json:"fleet"`                   // all workers; what follows, but the queues, is of this one
 	All      flow            `json:"all"`
 	Rate     float64         `json:"rate"` // mails/s
@@ -55,6 +56,8 @@ type mailerStatus struct {
 	Grown     int        `json:"grown,omitempty"`   // connections while there is mail, where that number changes by itself
 	Most      int        `json:"most,omitempty"`    // that these may become
 	Carries   int        `json:"carries,omitempty"` // messages that the relay takes over one connection, if that is known
+	Signs     []string   `json:"signs,omitempty"`   // keys that sign its messages (DKIM), as the DNS has them
+	Limits    *limits    `json:"limits,omitempty"`
 	LastBatch int        `json:"last_batch"`
 	MeanBatch float64    `json:"mean_batch"`
 	HeldSince *time.Time `json:"held_since,omitempty"`
@@ -76,6 +79,23 @@ type memberStatus struct {
 	Weight int    `json:"weight"`
 	Serves bool   `json:"serves"`
 	Why    string `json:"why,omitempty"` // it is passed over
+}
+
+// limits are the rates of a mailer, which all workers keep to together.
+type limits struct {
+	Messages    string  `json:"messages,omitempty"`
+	Recipients  string  `json:"recipients,omitempty"`
+	Domains     string  `json:"domains,omitempty"`
+	Connections int     `json:"connections,omitempty"`
+	Leased      int     `json:"leased,omitempty"` // of these, this worker's
+	Factor      float64 `json:"factor"`           // the part of the rate there is: below 1 while the relay wants less
+}
+
+func (m *mailerState) limits() *limits {
+	if r := m.rates; r != nil {
+		return &limits{r.Messages, r.Recipients, r.Domains, r.Connections, m.leased, r.Factor}
+	}
+	return nil
 }
 
 // queueStatus is one queue as producers know it: the sum of those of asynq's that it is.
@@ -140,6 +160,9 @@ func (s *vitals) status(w http.ResponseWriter, r *http.Request) {
 		p.By, p.Reason = redact.Line(p.By), s.cfg.view().Text(p.Reason, maxReason)
 		reply.Pauses = append(reply.Pauses, p)
 	}
+	if wrong := s.wrong.Load(); wrong != nil {
+		reply.Wrong = *wrong
+	}
 	reply.Queues = addUp(queues, s.cfg.Queues, reply.Now, s.cfg.State)
 	if err != nil {
 		reply.Redis = s.cfg.view().Text(err.Error(), maxReason)
@@ -196,8 +219,8 @@ func (m *mailerState) status(name string, now time.Time, v redact.View) mailerSt
 		members = append(members, status)
 	}
 	return mailerStatus{
-		Name: name, Flow: m.flow, Rate: m.rate(now), Open: m.open, Opened: m.opened, Allowed: m.allowed, Wanted: m.wanted, Grown: m.grown, Most: m.most, Carries: m.carries,
-		LastBatch: m.lastBatch, MeanBatch: float64(m.batched) / float64(max(m.batches, 1)),
+		Name: name, Flow: m.flow, Rate: m.rate(now), Open: m.open, Opened: m.opened, Allowed: m.allowed, Wanted: m.wanted, Grown: m.grown, Most: m.most, Carries: m.carries, Signs: m.signs,
+		Limits: m.limits(), LastBatch: m.lastBatch, MeanBatch: float64(m.batched) / float64(max(m.batches, 1)),
 		HeldSince: notZero(m.heldSince), HeldWhy: v.Text(m.heldWhy, maxReason),
 		LastError: v.Text(m.lastError, maxReason), ErrorAt: notZero(m.errorAt), Override: entries(m.override, v), Only: entries(m.only, v),
 		Members: members, Weighted: m.failover.Weighted, PassedOver: m.failover.PassedOver(), MembersSince: notZero(m.memberAt),

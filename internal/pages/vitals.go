@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -58,6 +59,7 @@ var ErrUnprotected = errors.New("pages: beyond this machine a password or a toke
 type vitals struct {
 	cfg    Config
 	guard  *guard
+	wrong  atomic.Pointer[[]string] // files of secrets, and what is wrong with them
 	queues cached[[]queuestats.Queue]
 	fleet  cached[fleet]
 	paused cached[[]tasks.Pause]

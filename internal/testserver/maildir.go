@@ -21,6 +21,9 @@ type Message struct {
 	// client used TLS and as whom it was logged in.
 	Received string
 
+	// AuthResults is the field Authentication-Results that a milter of the server added, if it has one.
+	AuthResults string
+
 	// Raw is what the client sent, byte for byte, its line ends being CRLF.
 	Raw []byte
 }
@@ -108,12 +111,16 @@ func (d Maildir) parse(raw []byte) (Message, error) {
 			return Message{}, err
 		}
 	}
-	return Message{
+	m := Message{
 		From:     strings.TrimSuffix(strings.TrimPrefix(values[0], "<"), ">"),
 		To:       values[1],
 		Received: values[len(values)-1],
 		Raw:      bytes.ReplaceAll(raw, []byte("\n"), []byte("\r\n")),
-	}, nil
+	}
+	if i := slices.Index(d.Fields, "Authentication-Results"); i >= 0 {
+		m.AuthResults = values[i]
+	}
+	return m, nil
 }
 
 // cutField splits a header field, with its folded lines, from what follows.

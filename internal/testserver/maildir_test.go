@@ -33,7 +33,7 @@ func TestMaildir(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `[{"a@x.example" "b@x.example" "by us" ""} {"" "y@x.example" "by us\n\tfor you" "Received: mine\r\n\r\nline\r\n"}]`
+	const want = `[{"a@x.example" "b@x.example" "by us" "" ""} {"" "y@x.example" "by us\n\tfor you" "" "Received: mine\r\n\r\nline\r\n"}]`
 	if got := fmt.Sprintf("%q", all); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

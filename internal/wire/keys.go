@@ -80,3 +80,13 @@ const AsideUntil = 7258118400
 
 // PausedKey is a hash of all pauses: what is paused, and by whom.
 const PausedKey = "mailpouch:paused"
+
+// RateKey is a hash: what all workers have used of the rates of a mailer's relay, "" being the default mailer. All keys of its rates
+// are in one slot.
+func RateKey(mailer string) string { return "mailpouch:{rate:" + mailer + "}" }
+
+// RateDomainKey is a hash: what they have used of the rates of a domain.
+func RateDomainKey(mailer, domain string) string { return RateKey(mailer) + ":domain:" + domain }
+
+// RateConnectionsKey is a hash: how many connections each of them has.
+func RateConnectionsKey(mailer string) string { return RateKey(mailer) + ":connections" }

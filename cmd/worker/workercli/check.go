@@ -32,7 +32,7 @@ func checkCommand(std cli.Streams, registry backends.Registry) *cobra.Command {
 Then try Redis and the mail server, and say in one line each what is wrong, and which
 setting to change. The mail server is asked whether it takes mail from
 DEFAULT_FROM_EMAIL and SERVER_EMAIL, and is sent none; what it thinks of a recipient
-shows "enqueue test".`,
+shows "enqueue test". If mail is signed (DKIM), the DNS is asked for the keys' records.`,
 		Example: `  worker check
   worker check --all
   EMAIL_HOST=smtp.example.com EMAIL_PORT=587 EMAIL_USE_TLS=true worker check`,
@@ -64,6 +64,7 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry, all
 	ready := redisErr == nil
 	if ready {
 		printWarnings(std.Out, queueWarnings(ctx, s))
+		printWarnings(std.Out, rateWarnings(ctx, s))
 	}
 	for _, name := range append([]string{""}, s.Mailers()...) {
 		var warnings []string
@@ -78,10 +79,23 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry, all
 		ready = report(std.Out, strings.TrimSpace("Backend "+name), backendAddress(named), err) == nil && ready
 		printWarnings(std.Out, warnings)
 	}
+	ready = reportKeys(ctx, std.Out, net.DefaultResolver, s) && ready
 	if !ready {
 		return cli.Exit(cli.ExitUnavailable, errors.New("not ready to work"))
 	}
 	return nil
+}
+
+// reportKeys prints what there is to say of the keys that sign, and reports whether all are well.
+func reportKeys(ctx context.Context, w io.Writer, dns *net.Resolver, s settings.Settings) bool {
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	good := true
+	for _, k := range checkKeys(ctx, dns, s) {
+		good = report(w, "DKIM", k.name, k.err) == nil && good
+		printWarnings(w, k.warnings)
+	}
+	return good
 }
 
 func report(w io.Writer, what, where string, err error) error {

@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/mailpouch/mailpouch/backends"
+	"github.com/mailpouch/mailpouch/backends/dkim"
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/hostname"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -50,6 +51,7 @@ func settingWarnings(ctx context.Context, s settings.Settings, registry backends
 		}
 	}
 	warnings = append(warnings, senderWarnings(s)...)
+	warnings = append(warnings, unsignedWarnings(s)...)
 	if usesSMTP(s) {
 		warnings = append(warnings, nameWarnings(s, backends.Hostname(ctx, s))...)
 	}
@@ -87,6 +89,28 @@ func senderWarnings(s settings.Settings) []string {
 			warnings = append(warnings, from.variable+": "+from.address+" has no domain: most relays refuse it")
 		case !strings.HasPrefix(domain, "[") && hostname.IsPrivate(domain):
 			warnings = append(warnings, from.variable+": no other network knows the domain "+domain+": most relays refuse it")
+		}
+	}
+	return warnings
+}
+
+// unsignedWarnings are about senders for whose domain no key signs.
+func unsignedWarnings(s settings.Settings) []string {
+	keys := s.DKIM.Keys()
+	if len(keys) == 0 {
+		return nil
+	}
+	var warnings []string
+	for _, from := range sendersSet(s) {
+		envelope, err := (&mailer.EmailMessage{FromEmail: from.address}).Envelope()
+		if err != nil {
+			continue // there is a warning already
+		}
+		domain := envelope.From[strings.LastIndexByte(envelope.From, '@')+1:]
+		aligned := func(k settings.DKIMKey) bool { return dkim.Aligned(asciiDomain(k.Domain), strings.ToLower(domain)) }
+		if !slices.ContainsFunc(keys, aligned) {
+			warnings = append(warnings, fmt.Sprintf("%s: no key is for %s, so its mail is signed by %s, which does not count for DMARC",
+				from.variable, domain, keys[0].Domain))
 		}
 	}
 	return warnings

@@ -37,6 +37,9 @@ func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerC
 			if only.Everybody() {
 				only = nil
 			}
+			keys := recordNames(named)
+			state.Signs(name, keys)
+			counted.Signs(name, len(keys))
 			state.Recipients(name, named.Delivery.OverrideRecipients, only)
 			counted.Recipients(name, len(named.Delivery.OverrideRecipients) > 0, len(only) > 0)
 		}

@@ -61,8 +61,13 @@ func (r *reloader) watch(ctx context.Context, hangups <-chan struct{}) (stop fun
 // reload uses what the files say now. If no backend can be made of it, all goes on as before.
 func (r *reloader) reload(ctx context.Context) {
 	s, found := r.settings.Reload()
+	wrong := make([]string, 0, len(found.Kept))
 	for _, p := range found.Kept {
+		wrong = append(wrong, p.Error())
 		r.log.Error().Msg(p.Error())
+	}
+	if r.pages != nil {
+		r.pages.SetWrong(wrong)
 	}
 	connect, err := r.tried(ctx, s)
 	r.counted.Reloaded(len(found.Kept), err == nil)

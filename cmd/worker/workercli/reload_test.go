@@ -126,6 +126,23 @@ func freePort(t *testing.T) string {
 	return l.Addr().String()
 }
 
+// answer asks the worker's pages with a token.
+func answer(t *testing.T, url, token string) (code int, body string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	got, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _ := io.ReadAll(got.Body)
+	_ = got.Body.Close()
+	return got.StatusCode, string(text)
+}
+
 // A password is replaced while the worker runs, and so is that of the pages. What is wrong is not used.
 func TestRun_rotatedPassword(t *testing.T) {
 	t.Parallel()
@@ -148,21 +165,11 @@ func TestRun_rotatedPassword(t *testing.T) {
 		t.Errorf("logins with %q, %d refused, %d messages taken", logins, refused, taken)
 	}
 	for give, want := range map[string]int{"t1": http.StatusUnauthorized, "t2": http.StatusOK} {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+"/metrics", http.NoBody)
-		if err != nil {
-			t.Fatal(err)
+		code, body := answer(t, "http://"+addr+"/metrics", give)
+		if code != want {
+			t.Errorf("the token %s: %d, want %d", give, code, want)
 		}
-		r.Header.Set("Authorization", "Bearer "+give)
-		answer, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, _ := io.ReadAll(answer.Body)
-		_ = answer.Body.Close()
-		if answer.StatusCode != want {
-			t.Errorf("the token %s: %s, want %d", give, answer.Status, want)
-		}
-		if give == "t2" && (!strings.Contains(string(body), `mailpouch_reloads_total{result="used"} 1`) || !strings.Contains(string(body), "mailpouch_secret_files_wrong 0")) {
+		if give == "t2" && (!strings.Contains(body, `mailpouch_reloads_total{result="used"} 1`) || !strings.Contains(body, "mailpouch_secret_files_wrong 0")) {
 			t.Error("the metrics do not have it")
 		}
 	}
@@ -173,6 +180,9 @@ func TestRun_rotatedPassword(t *testing.T) {
 		t.Error(line)
 	}
 	p.until(t, "files of secrets read again")
+	if _, body := answer(t, "http://"+addr+"/status.json", "t2"); !strings.Contains(body, `"secrets_wrong":["EMAIL_HOST_PASSWORD_FILE: `) {
+		t.Errorf("the page does not say it: %s", body)
+	}
 	p.delivers(t, 3)
 	if _, refused, taken := a.state(); refused > 0 || taken != 9 {
 		t.Errorf("%d refused, %d messages taken", refused, taken)

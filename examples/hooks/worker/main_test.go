@@ -105,7 +105,7 @@ func TestWorker(t *testing.T) {
 	}
 	var all strings.Builder
 	for _, name := range files {
-		text, err := os.ReadFile(name) //nolint:gosec // ours
+		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +121,7 @@ func TestWorker(t *testing.T) {
 func waitForBooks(t *testing.T, name string, n int, log *output) (entries []hooks.Entry) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		text, err := os.ReadFile(name) //nolint:gosec // ours
+		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -173,7 +173,7 @@ func dead(all []tasks.Outcome) map[string]string {
 	reasons := map[string]string{}
 	for _, o := range all {
 		if o.Action == tasks.ActionDead {
-			reasons[strings.Join(o.Recipients(), " ")] = o.Err.Error()
+			reasons[strings.Join(o.Recipients, " ")] = o.Err.Error()
 		}
 	}
 	return reasons

@@ -192,6 +192,9 @@ func (s *Server) optional() []string {
 	if len(s.opts.DiscardEHLO) > 0 {
 		lines = append(lines, "smtpd_discard_ehlo_keywords = "+strings.ToLower(strings.Join(s.opts.DiscardEHLO, ", ")))
 	}
+	if s.opts.Verifier != "" {
+		lines = append(lines, "smtpd_milters = inet:"+s.opts.Verifier, "milter_default_action = tempfail")
+	}
 	if s.opts.RejectPipelining {
 		lines = append(lines,
 			"smtpd_forbid_unauth_pipelining = yes",

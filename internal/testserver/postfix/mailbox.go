@@ -3,6 +3,7 @@ package postfix
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/mailpouch/mailpouch/internal/testserver"
 )
@@ -13,7 +14,11 @@ import (
 type Message = testserver.Message
 
 func (s *Server) mailbox() testserver.Maildir {
-	return testserver.Maildir{Dir: s.path("mail"), Fields: []string{"Return-Path", "X-Original-To", "Delivered-To", "Received"}}
+	fields := []string{"Return-Path", "X-Original-To", "Delivered-To", "Received"}
+	if s.opts.Verifier != "" {
+		fields = slices.Insert(fields, len(fields)-1, "Authentication-Results")
+	}
+	return testserver.Maildir{Dir: s.path("mail"), Fields: fields}
 }
 
 // Messages returns what has been delivered so far, oldest first. Two that were

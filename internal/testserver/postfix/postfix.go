@@ -61,6 +61,9 @@ type Options struct {
 	// (reject_unauth_pipelining and smtpd_forbid_unauth_pipelining).
 	RejectPipelining bool
 
+	// Verifier is the host and port of a milter that adds Authentication-Results to each message.
+	Verifier string
+
 	// Main holds further lines of main.cf; they overrule those above.
 	Main []string
 }
