@@ -55,6 +55,7 @@ func WorkerConfig(ctx context.Context, s settings.Settings, registry backends.Re
 			return registry.New(named.Worker.Backend, named)
 		},
 		Mailers:         first,
+		Failover:        workerFailover(s),
 		Queues:          w.Queues,
 		Connections:     connections,
 		ConnectionsMax:  most,
@@ -72,6 +73,27 @@ func WorkerConfig(ctx context.Context, s settings.Settings, registry backends.Re
 		ShutdownTimeout: w.ShutdownTimeout,
 		ShowAddresses:   s.Log.ShowAddresses,
 	}, nil
+}
+
+// workerFailover are the mailers that send with others.
+func workerFailover(s settings.Settings) map[string]tasks.Failover {
+	all := map[string]tasks.Failover{}
+	for _, name := range append([]string{""}, s.Mailers()...) {
+		named, err := s.Named(name)
+		if err != nil {
+			continue // workerMailers has said so
+		}
+		members, weighted := named.Failover()
+		if len(members) == 0 {
+			continue
+		}
+		f := tasks.Failover{Weighted: weighted}
+		for _, m := range members {
+			f.Members = append(f.Members, tasks.Member{Mailer: m.Name, Weight: m.Weight})
+		}
+		all[name] = f
+	}
+	return all
 }
 
 // workerRates are the rates of all mailers that have some.

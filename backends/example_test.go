@@ -47,5 +47,5 @@ func ExampleRegistry_New() {
 	// Output:
 	// *dummy.Backend <nil>
 	// *console.Backend <nil>
-	// backends: no backend is named "smpt"; did you mean smtp? (there are console, dummy, filebased, locmem, smtp)
+	// backends: no backend is named "smpt"; did you mean smtp? (there are console, dummy, failover, filebased, locmem, smtp)
 }

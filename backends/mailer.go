@@ -86,6 +86,9 @@ func (r Registry) connect(s settings.Settings, c mailer.Connection) (mailer.Back
 		if c.Username == "" || c.Password == "" {
 			return nil, errors.New("backends: the user name and the password of a call need each other")
 		}
+		if settings.CanonicalBackend(s.Delivery.Backend) == failoverName {
+			return nil, errors.New("backends: a mailer with members takes no user name and password: each member has its own")
+		}
 		s.SMTP.User, s.SMTP.Password = c.Username, settings.NewSecret(c.Password)
 	}
 	return r.New(s.Delivery.Backend, s)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/backends/console"
 	"github.com/mailpouch/mailpouch/backends/dummy"
+	"github.com/mailpouch/mailpouch/backends/failover"
 	"github.com/mailpouch/mailpouch/backends/filebased"
 	"github.com/mailpouch/mailpouch/backends/locmem"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -23,6 +24,9 @@ type Constructor func(settings.Settings) (mailer.Backend, error)
 type Entry struct {
 	New Constructor
 
+	// In, if not nil, takes the place of New, for a backend that is made of others: it gets the registry that it is called in.
+	In func(r Registry, s settings.Settings) (mailer.Backend, error)
+
 	// Schemes are those of EMAIL_URL that stand for the backend, such as "webhook+https", in
 	// lower case. New finds what such a URL says in s.Delivery.URL.Custom(), and in s.Using the
 	// name of the mailer that it is for. A custom URL with another scheme it never sees.
@@ -36,7 +40,10 @@ type Registry map[string]Entry
 // queueName is the one name that is not built in: the package mailpouch adds it.
 const queueName = "queue"
 
-// Builtin returns a registry with smtp, console, filebased, locmem and dummy.
+// failoverName is the backend that is made of others.
+const failoverName = "failover"
+
+// Builtin returns a registry with smtp, console, filebased, locmem, dummy and failover.
 //
 // The locmem backends of one registry share an outbox, which each of them returns:
 // b.(*locmem.Backend).Outbox(). A test may as well register one of its own:
@@ -46,7 +53,7 @@ const queueName = "queue"
 //		return locmem.New(locmem.Config{Outbox: outbox, Defaults: backends.Defaults(s)})
 //	}}
 func Builtin() Registry {
-	outbox, logins := new(locmem.Outbox), new(Logins)
+	outbox, logins, health := new(locmem.Outbox), new(Logins), new(failover.Health)
 	return Registry{
 		"smtp": {
 			Schemes: []string{"smtp", "smtp+starttls", "smtps"},
@@ -68,7 +75,30 @@ func Builtin() Registry {
 			Schemes: []string{"dummy"},
 			New:     func(s settings.Settings) (mailer.Backend, error) { return backend(dummy.New(dummyConfig(s))) },
 		},
+		failoverName: {
+			In: func(r Registry, s settings.Settings) (mailer.Backend, error) { return r.failover(s, health) },
+		},
 	}
+}
+
+// failover makes the backend that sends with the mailers of EMAIL_MEMBERS. All that it makes share what they know of these.
+func (r Registry) failover(s settings.Settings, health *failover.Health) (mailer.Backend, error) {
+	if err := s.CheckMembers(); err != nil {
+		return nil, err
+	}
+	config := failover.Config{Name: s.Using, Weighted: s.Delivery.Policy == settings.PolicyWeighted, Health: health}
+	for _, m := range s.Delivery.Members {
+		named, err := s.Named(m.Name)
+		if err != nil {
+			return nil, err
+		}
+		b, err := r.New(named.Delivery.Backend, named)
+		if err != nil {
+			return nil, err
+		}
+		config.Members = append(config.Members, failover.Member{Name: m.Name, Weight: m.Weight, Backend: b})
+	}
+	return backend(failover.New(config))
 }
 
 // backend returns no backend with an error: a nil *smtp.Backend in a mailer.Backend
@@ -96,15 +126,19 @@ func (r Registry) New(name string, s settings.Settings) (mailer.Backend, error) 
 	if u := s.Delivery.URL.Custom(); u != nil && !slices.Contains(entry.Schemes, u.Scheme) {
 		s.Delivery.URL = settings.MailURL{}
 	}
-	b, err := entry.New(s)
-	if err == nil && name != queueName { // what is put into a queue is signed where it is taken out
+	create := entry.New
+	if entry.In != nil {
+		create = func(s settings.Settings) (mailer.Backend, error) { return entry.In(r, s) }
+	}
+	b, err := create(s)
+	if err == nil && name != queueName && entry.In == nil { // what is put into a queue is signed where it is taken out
 		b, err = sign(b, s)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s%s: %w", where(s.Using), name, err)
 	}
-	if name == queueName {
-		return b, nil // the worker's settings say who gets what waits in it
+	if name == queueName || entry.In != nil {
+		return b, nil // the worker's settings say who gets what waits in it, those of the others who gets what goes with them
 	}
 	return ruled(b, s)
 }

@@ -44,15 +44,15 @@ func TestRegistry_New(t *testing.T) {
 			})
 		}
 	}
-	if len(reg) != 5 {
-		t.Errorf("%d backends are built in, and 5 tested", len(reg))
+	if len(reg) != 6 { // failover has tests of its own
+		t.Errorf("%d backends are built in, and 6 tested", len(reg))
 	}
 }
 
 func TestRegistry_New_unknown(t *testing.T) {
 	for _, tt := range []struct{ name, nearest, text string }{
-		{"smpt", "smtp", `backends: no backend is named "smpt"; did you mean smtp? (there are console, dummy, filebased, locmem, smtp)`},
-		{"sendgrid", "", `backends: no backend is named "sendgrid" (there are console, dummy, filebased, locmem, smtp)`},
+		{"smpt", "smtp", `backends: no backend is named "smpt"; did you mean smtp? (there are console, dummy, failover, filebased, locmem, smtp)`},
+		{"sendgrid", "", `backends: no backend is named "sendgrid" (there are console, dummy, failover, filebased, locmem, smtp)`},
 		{"", "", `backends: no backend is named "" (there are `},
 		{"queue", "", `has its Mailer from mailpouch.Open or mailpouch.New`},
 		{"django.core.mail.backends.smpt.EmailBackend", "smtp", `"smpt"; did you mean smtp?`},

@@ -71,7 +71,7 @@ func TestMarkdown(t *testing.T) {
 		"| `LOG_FORMAT` | `auto` | json for programs, console for people; auto is console on a terminal (auto, json, console) |",
 		`| ` + "`ADMINS`" + ` |  | who gets mail to admins: addresses separated by commas, such as Ann \<ann@example.com>,`,
 		"| `EMAIL_HOST_USER` |  | user name",
-		"| `EMAIL_<NAME>_...` |  | of its own: `BACKEND`, `FILE_PATH`, `URL`, `HOST`, `PORT`, `HOST_USER`, `HOST_PASSWORD`, `USE_TLS`, `USE_SSL`, `SSL_CERTFILE`, ",
+		"| `EMAIL_<NAME>_...` |  | of its own: `BACKEND`, `FILE_PATH`, `URL`, `MEMBERS`, `POLICY`, `HOST`, `PORT`, `HOST_USER`, `HOST_PASSWORD`, `USE_TLS`, `USE_SSL`, `SSL_CERTFILE`, ",
 	} {
 		if !strings.Contains(text, "\n"+line) {
 			t.Errorf("no line begins with %s", line)

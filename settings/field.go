@@ -20,6 +20,8 @@ const (
 	backendVariable      = "EMAIL_BACKEND"
 	queueBackendVariable = "EMAIL_QUEUE_BACKEND"
 	namesVariable        = "EMAIL_MAILERS"
+	membersVariable      = "EMAIL_MEMBERS"
+	policyVariable       = "EMAIL_POLICY"
 	overrideVariable     = "EMAIL_OVERRIDE_RECIPIENTS"
 	allowedVariable      = "EMAIL_ALLOWED_RECIPIENTS"
 	userVariable         = "EMAIL_HOST_USER"
@@ -169,7 +171,7 @@ func (f field) lineEnd(set bool) error {
 // isList reports whether the field has entries with white space allowed around them.
 func (f field) isList() bool {
 	switch f.value.Interface().(type) {
-	case Hosts, Addresses, Queues, Names, Mechanisms, Recipients, Allowed, List, Tags, Limits, DomainLimits:
+	case Hosts, Addresses, Queues, Names, Members, Mechanisms, Recipients, Allowed, List, Tags, Limits, DomainLimits:
 		return true
 	}
 	return false

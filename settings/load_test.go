@@ -82,7 +82,7 @@ func TestLoad(t *testing.T) {
 		"EMAIL_MAX_RETRY": "0", "EMAIL_TASK_TIMEOUT": "1h", "EMAIL_IDEMPOTENCY_WINDOW": "2h", "EMAIL_MASS_SIZE": "50", "EMAIL_QUEUE_SHARDS": "4", "EMAIL_QUEUE_BACKEND": "dummy", "EMAIL_QUEUES": "bulk,news:2",
 		"EMAIL_CONNECTIONS": "5", "EMAIL_CONNECTIONS_MAX": "15", "EMAIL_BATCH_SIZE": "6", "EMAIL_WORKER_MEMORY": "1GB", "EMAIL_RETRY_MIN": "7s", "EMAIL_RETRY_MAX": "8s",
 		"EMAIL_MAX_AGE": "9h", "EMAIL_HISTORY": "24h", "EMAIL_HISTORY_SIZE": "5MB", "EMAIL_BATCH_TIMEOUT": "10m", "EMAIL_SHUTDOWN_TIMEOUT": "11m", "LOG_LEVEL": "WARNING",
-		"LOG_FORMAT": "json", "EMAIL_MAILERS": "marketing, eu-west", "EMAIL_MARKETING_HOST": "m", "EMAIL_EU_WEST_HOST": "e",
+		"LOG_FORMAT": "json", "EMAIL_MAILERS": "marketing, eu-west", "EMAIL_MEMBERS": "marketing:3, eu-west", "EMAIL_POLICY": "Weighted", "EMAIL_MARKETING_HOST": "m", "EMAIL_EU_WEST_HOST": "e",
 		"EMAIL_RATE": "14/s, 50000/d ,", "EMAIL_RATE_RECIPIENTS": "30/m burst=5", "EMAIL_RATE_CONNECTIONS": "12", "EMAIL_RATE_DOMAINS": "Gmail.com:20/s,*:50/s",
 		"EMAIL_HTTP_ADDR": "0.0.0.0:80", "EMAIL_HTTP_PASSWORD": "p", "EMAIL_HTTP_TOKEN": "t", "EMAIL_HTTP_HOSTS": "mail.example.com, ops",
 		"EMAIL_HTTP_SHOW_ADDRESSES": "true", "EMAIL_HTTP_ALLOW_WRITE": "true", "EMAIL_METRICS_TAGS": "news, invoice", "EMAIL_LOG_SHOW_ADDRESSES": "true",
@@ -90,7 +90,7 @@ func TestLoad(t *testing.T) {
 	s, warnings := load(t, vars)
 	want := Settings{
 		Delivery: Delivery{
-			Backend: "filebased", FilePath: "/var/mail", Mailers: Names{"marketing", "eu-west"},
+			Backend: "filebased", FilePath: "/var/mail", Members: Members{{"marketing", 3}, {"eu-west", 1}}, Policy: PolicyWeighted, Mailers: Names{"marketing", "eu-west"},
 			AllowedRecipients: Allowed{"example.com", ".example.org"}, OverrideRecipients: Recipients{"qa@example.com"},
 		},
 		Message: Message{
@@ -133,7 +133,7 @@ func TestLoad(t *testing.T) {
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", s, want)
 	}
-	if len(warnings) != 3 || !strings.HasPrefix(warnings[2], "EMAIL_CONNECTIONS_MAX: has no effect") { // of what excludes each other; two say who gets the mail
+	if len(warnings) != 5 || !slices.ContainsFunc(warnings, func(w string) bool { return strings.HasPrefix(w, "EMAIL_CONNECTIONS_MAX: has no effect") }) { // of what excludes each other; two say who gets the mail
 		t.Errorf("warnings: %q", warnings)
 	}
 	// A setting that is left out above would be one that no test has seen working.

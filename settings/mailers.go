@@ -16,7 +16,7 @@ const DefaultMailer = "default"
 
 // Named returns the settings of the mailer of that name. For "" and DefaultMailer they are s
 // itself. For another mailer Using is its name, and SMTP, Delivery.Backend, Delivery.FilePath,
-// Worker.Backend and Worker.Connections are the mailer's: backend, server, login, TLS,
+// Delivery.Members, Delivery.Policy, Worker.Backend and Worker.Connections are the mailer's: backend, server, login, TLS,
 // certificates and directory are always its own, the rest is that of s unless the mailer sets it.
 //
 // A program that delivers itself uses Delivery.Backend. One that leaves its mail to a worker
@@ -97,6 +97,7 @@ func (s Settings) as(name string) Settings {
 		}
 	}
 	s.SMTP.Hosts = slices.Clone(s.SMTP.Hosts) // m.own keeps its own slice
+	s.Delivery.Members = slices.Clone(s.Delivery.Members)
 	s.Worker.Backend = s.Delivery.Backend
 	return s
 }
@@ -153,11 +154,6 @@ func checkName(name string, before []string) error {
 	return nil
 }
 
-func isMailerName(name string) bool {
-	inner := func(r rune) bool { return r == '-' || r == '_' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9' }
-	return name != "" && strings.Trim(name, "-_") == name && !strings.ContainsFunc(name, func(r rune) bool { return !inner(r) })
-}
-
 // goodNames returns the names that checkNames accepts.
 func (s Settings) goodNames() []string {
 	var good []string
@@ -192,5 +188,88 @@ func (s Settings) checkHost(p *Problems) {
 	host, link := s.Variable("EMAIL_HOST"), mailerVariable(s.Using, urlVariable)
 	if s.Worker.Backend == "smtp" && len(s.SMTP.Hosts) == 0 && !p.has(host, link) {
 		p.add(host, "the smtp backend needs a host here, or %s", link)
+	}
+}
+
+// failoverName is the backend of a mailer that sends with other mailers.
+const failoverName = "failover"
+
+// Failover returns the mailers that these settings' mailer sends with, and whether by their weights (EMAIL_POLICY). There are none
+// unless its backend, in a worker, is failover.
+func (s Settings) Failover() (members Members, weighted bool) {
+	if s.Worker.Backend != failoverName {
+		return nil, false
+	}
+	return slices.Clone(s.Delivery.Members), s.Delivery.Policy == PolicyWeighted
+}
+
+// PolicyWeighted is the EMAIL_POLICY that spreads mail over all members.
+const PolicyWeighted = "weighted"
+
+// sendsByMembers reports whether a program or a worker sends with the mailer's members.
+func (s Settings) sendsByMembers() bool {
+	return s.Delivery.Backend == failoverName || s.Worker.Backend == failoverName
+}
+
+// checkMembers checks those of a failover mailer. That none of them has members itself rules out circles.
+func (s Settings) checkMembers(p *Problems) {
+	name := s.Variable(membersVariable)
+	if !s.sendsByMembers() || p.has(name) {
+		return
+	}
+	if len(s.Delivery.Members) == 0 {
+		p.add(name, "the failover backend needs the names of the mailers here that it is to send with, such as ses,postmark; EMAIL_MAILERS has to have them")
+	}
+	for _, m := range s.Delivery.Members {
+		switch known := s.Mailers(); {
+		case m.Name == s.Using:
+			p.add(name, "%q cannot be a member of itself", m.Name)
+		case m.Name == DefaultMailer:
+			p.add(name, "%q cannot be a member: give that server a name in EMAIL_MAILERS", m.Name)
+		case !slices.Contains(known, m.Name):
+			err := &UnknownMailerError{Name: m.Name, Nearest: Nearest(m.Name, known), Known: known}
+			p.add(name, "%s", strings.TrimPrefix(err.Error(), "settings: "))
+		case m.Weight < 1 || m.Weight > maxMemberWeight:
+			p.add(name, "%q: the weight has to be a whole number from 1 to %d", m.Name, maxMemberWeight)
+		case s.as(m.Name).sendsByMembers():
+			p.add(name, "%q cannot be a member, since it has members itself", m.Name)
+		}
+	}
+	s.checkUnusedByMembers(p)
+}
+
+// CheckMembers returns what is wrong with the members of these settings' mailer, which has the failover backend, as Problems. Load
+// has found it already.
+func (s Settings) CheckMembers() error {
+	var problems Problems
+	s.checkMembers(&problems)
+	return problems.err()
+}
+
+// checkUnusedByMembers refuses what is set for a named failover mailer and has no effect, for that of its members counts: who
+// sets a limit has to know that it does not hold.
+func (s Settings) checkUnusedByMembers(p *Problems) {
+	if s.Using == "" {
+		return
+	}
+	for _, f := range s.readable() {
+		if f.key == backendVariable || f.key == membersVariable || f.key == policyVariable {
+			continue
+		}
+		if _, set := s.read[f.name]; set && !p.has(f.name) {
+			p.add(f.name, "has no effect: %s sends with its members, so set it for these, or for all (%s)", s.Using, f.key)
+		}
+	}
+}
+
+// warnMembers warns of members that nothing sends with.
+func (s Settings) warnMembers(w *Problems) {
+	if s.sendsByMembers() {
+		return
+	}
+	for _, key := range []string{membersVariable, policyVariable} {
+		if name := mailerVariable(s.Using, key); s.sets(name) {
+			w.add(name, "has no effect, since %s is not failover", s.Variable(backendVariable))
+		}
 	}
 }

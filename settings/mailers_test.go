@@ -25,6 +25,7 @@ func others(t *testing.T) map[string]string {
 		"USE_SSL": "true", "SSL_CERTFILE": pem, "SSL_KEYFILE": pem, "SSL_CAFILE": pem, "SSL_SERVER_NAME": "relay",
 		"ALLOW_INSECURE_AUTH": "true", "AUTH_MECHANISMS": "LOGIN", "TEMPORARY_REPLIES": "550 5.1.90", "ALLOWED_RECIPIENTS": ".example.com", "OVERRIDE_RECIPIENTS": "qa@example.com", "TIMEOUT": "2", "DATA_TIMEOUT": "11m", "PIPELINING": "OFF", "CHUNKING": "auto",
 		"CONNECTION_IDLE": "30s", "CONNECTION_MAX_MESSAGES": "7", "CONNECTION_MAX_BYTES": "8", "CONNECTION_MAX_AGE": "9m", "CONNECTIONS": "5", "CONNECTIONS_MAX": "15",
+		"MEMBERS": "b:2", "POLICY": "weighted",
 		"RATE": "14/s", "RATE_RECIPIENTS": "30/m", "RATE_CONNECTIONS": "12", "RATE_DOMAINS": "gmail.com:20/s",
 		"DKIM_DOMAIN": "example.com", "DKIM_SELECTOR": "one", "DKIM_KEY_FILE": ed25519File(t),
 	}
@@ -34,7 +35,7 @@ func others(t *testing.T) map[string]string {
 // mistake in it sends a password to somebody else's server.
 var mine = []string{
 	"BACKEND", "FILE_PATH", "HOST", "PORT", "HOST_USER", "HOST_PASSWORD", "USE_SSL", "SSL_CERTFILE", "SSL_KEYFILE", "SSL_CAFILE",
-	"SSL_SERVER_NAME", "AUTH_MECHANISMS", "TEMPORARY_REPLIES", "ALLOW_INSECURE_AUTH", "RATE", "RATE_RECIPIENTS", "RATE_CONNECTIONS", "RATE_DOMAINS",
+	"SSL_SERVER_NAME", "AUTH_MECHANISMS", "TEMPORARY_REPLIES", "ALLOW_INSECURE_AUTH", "MEMBERS", "POLICY", "RATE", "RATE_RECIPIENTS", "RATE_CONNECTIONS", "RATE_DOMAINS",
 	"OAUTH", "OAUTH_TENANT", "OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_REFRESH_TOKEN_FILE", "OAUTH_KEY_FILE", "OAUTH_TOKEN_URL", "OAUTH_DEVICE_URL", "OAUTH_SCOPE",
 }
 
@@ -66,8 +67,19 @@ func TestNamed_Own(t *testing.T) {
 	}
 	vars["EMAIL_B_HOST"] = "b"
 	s, warnings := load(t, vars)
-	if len(warnings) != 3 || !strings.HasPrefix(warnings[0], "EMAIL_EU_WEST_OVERRIDE_RECIPIENTS: ") || !strings.HasPrefix(warnings[1], "EMAIL_EU_WEST_ALLOWED_RECIPIENTS: ") ||
-		!strings.HasPrefix(warnings[2], "EMAIL_EU_WEST_CONNECTIONS_MAX: has no effect, since EMAIL_EU_WEST_CONNECTIONS is set") {
+	slices.Sort(warnings)
+	for i, want := range []string{
+		"EMAIL_EU_WEST_ALLOWED_RECIPIENTS: ",
+		"EMAIL_EU_WEST_CONNECTIONS_MAX: has no effect, since EMAIL_EU_WEST_CONNECTIONS is set",
+		"EMAIL_EU_WEST_MEMBERS: has no effect, since EMAIL_EU_WEST_BACKEND is not failover",
+		"EMAIL_EU_WEST_OVERRIDE_RECIPIENTS: ",
+		"EMAIL_EU_WEST_POLICY: has no effect, since EMAIL_EU_WEST_BACKEND is not failover",
+	} {
+		if len(warnings) != 5 || !strings.HasPrefix(warnings[i], want) {
+			t.Fatalf("warnings: %q, want %s", warnings, want)
+		}
+	}
+	if len(warnings) != 5 {
 		t.Errorf("warnings: %q", warnings)
 	}
 	unset := values(Default())

@@ -37,9 +37,11 @@ type Settings struct {
 
 // Delivery is where a program's messages go.
 type Delivery struct {
-	Backend  string  `envconfig:"EMAIL_BACKEND" mailer:"own" default:"smtp" desc:"what a program hands its mail to: smtp, console, filebased, locmem, dummy, or queue to leave it to a worker; Django's dotted paths are accepted"`
+	Backend  string  `envconfig:"EMAIL_BACKEND" mailer:"own" default:"smtp" desc:"what a program hands its mail to: smtp, console, filebased, locmem, dummy, failover to send with other mailers, or queue to leave it to a worker; Django's dotted paths are accepted"`
 	FilePath string  `envconfig:"EMAIL_FILE_PATH" mailer:"own" desc:"directory of the filebased backend; created if it is missing"`
 	URL      MailURL `envconfig:"EMAIL_URL" mailer:"own" desc:"backend, server, login and TLS in one: smtp://user:password@host:port, smtp+starttls:// (port 587), smtps:// (465), filebased:///path, console:, locmem: or dummy:; it takes the place of the settings for these. EMAIL_BACKEND and EMAIL_QUEUE_BACKEND, if they are set, still choose the backend"`
+	Members  Members `envconfig:"EMAIL_MEMBERS" mailer:"own" desc:"mailers of EMAIL_MAILERS that the failover backend sends with, and their weights, such as ses:3,postmark:1. What is set for a member, its connections among it, counts for what goes with it"`
+	Policy   string  `envconfig:"EMAIL_POLICY" mailer:"own" default:"order" oneof:"order,weighted" desc:"which of these members takes a message: order is the first one that takes mail, weighted is all that do, by their weights"`
 	Mailers  Names   `envconfig:"EMAIL_MAILERS" desc:"names of the mailers beside the default one, such as marketing,alerts; see Named mailers below"`
 
 	AllowedRecipients  Allowed    `envconfig:"EMAIL_ALLOWED_RECIPIENTS" mailer:"shared" desc:"who may get mail from here, for a program that is tried out: addresses and domains, such as ann@example.com, example.com, and .example.com for the domains below it too; * is everybody. Whoever else a message is for becomes a dead letter. The worker's own setting counts. Everybody if empty"`

@@ -325,6 +325,55 @@ func (n *Names) UnmarshalText(text []byte) error {
 // String writes the names separated by commas.
 func (n Names) String() string { return strings.Join(n, ",") }
 
+func isMailerName(name string) bool {
+	inner := func(r rune) bool { return r == '-' || r == '_' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9' }
+	return name != "" && strings.Trim(name, "-_") == name && !strings.ContainsFunc(name, func(r rune) bool { return !inner(r) })
+}
+
+// Members are the mailers that a failover mailer sends with, in order of preference.
+type Members []Member
+
+// Member is one of them.
+type Member struct {
+	Name   string // in EMAIL_MAILERS
+	Weight int
+}
+
+// UnmarshalText reads "ses:3,postmark:1". A member without a weight has weight 1.
+func (m *Members) UnmarshalText(text []byte) error {
+	var all Members
+	for entry := range strings.SplitSeq(string(text), ",") {
+		name, weight, weighted := strings.Cut(strings.TrimSpace(entry), ":")
+		if !isMailerName(name) {
+			return fmt.Errorf("%q is not a mailer's name; write names of EMAIL_MAILERS, a colon before the weight and a comma before the next name, as in ses:3,postmark:1", name)
+		}
+		n := 1
+		if weighted {
+			var err error
+			if n, err = strconv.Atoi(weight); err != nil || n < 1 || n > maxMemberWeight {
+				return fmt.Errorf("%q: the weight has to be a whole number from 1 to %d", entry, maxMemberWeight)
+			}
+		}
+		if slices.ContainsFunc(all, func(other Member) bool { return other.Name == name }) {
+			return fmt.Errorf("%q is named twice", name)
+		}
+		all = append(all, Member{name, n})
+	}
+	*m = all
+	return nil
+}
+
+const maxMemberWeight = 1000
+
+// String writes the members as UnmarshalText reads them.
+func (m Members) String() string {
+	entries := make([]string, len(m))
+	for i, one := range m {
+		entries[i] = one.Name + ":" + strconv.Itoa(one.Weight)
+	}
+	return strings.Join(entries, ",")
+}
+
 // Tags are tags of messages that are counted apart.
 type Tags []string
 

@@ -59,6 +59,7 @@ func (s Settings) check(problems *Problems) {
 	for _, m := range s.mailers() {
 		m.checkOwn(problems)
 		m.checkDelivery(problems)
+		m.checkMembers(problems)
 		m.checkSMTP(problems)
 		m.checkDKIM(problems)
 		m.checkTimes(problems)

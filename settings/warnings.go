@@ -20,6 +20,7 @@ func (s Settings) warnings(problems Problems, queues bool) []string {
 		if s.Delivery.Backend != queueName {
 			m.warnScheme(&w)
 		}
+		m.warnMembers(&w)
 		m.warnLogin(&w)
 		m.warnOAuth(&w)
 		m.warnTLS(&w)

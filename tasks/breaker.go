@@ -43,6 +43,21 @@ type breaker struct {
 	last    error             // what it said of the last of them, once they are inARow, until it is tried anew
 	passes  bool              // a message has been accepted since it was tripped last
 	blamed  map[string]bool   // the messages refused while others passed
+
+	watchers []func(breakerState) // called with mu held
+}
+
+// breakerState is what others see of a breaker.
+type breakerState struct {
+	holding bool  // what waits for the relay is to wait in Redis, or to go elsewhere
+	asks    bool  // a probe has a connection, and tries or wants a message
+	trouble error // why no mail goes through
+}
+
+// same reports whether there is nothing new.
+func (s breakerState) same(before breakerState) bool {
+	return s.holding == before.holding && s.asks == before.asks &&
+		(s.trouble == nil && before.trouble == nil || s.trouble != nil && before.trouble != nil && s.trouble.Error() == before.trouble.Error())
 }
 
 // inARow is how many different messages a relay has to refuse one after the other, in words
@@ -109,8 +124,19 @@ func (b *breaker) holdsNow() <-chan struct{} {
 	return b.lets
 }
 
+// watch has the watcher called with each change, before the breaker is used. It must be quick, and must not use the breaker.
+func (b *breaker) watch(watcher func(breakerState)) { b.watchers = append(b.watchers, watcher) }
+
+// tell calls the watchers. b.mu is held.
+func (b *breaker) tell() {
+	for _, watcher := range b.watchers {
+		watcher(breakerState{b.holding, b.asks, b.trouble})
+	}
+}
+
 // update is called when what holds depends on has changed. b.mu is held.
 func (b *breaker) update() {
+	defer b.tell()
 	holding := b.reason != nil && !b.asks || len(b.opening) > 0
 	switch {
 	case holding && !b.holding:
@@ -236,6 +262,7 @@ func (b *breaker) works() (ends bool) {
 		return false
 	}
 	b.trouble = nil
+	b.tell()
 	return true
 }
 

@@ -119,24 +119,6 @@ func (r *bulkRun) byDomain(ctx context.Context, via *dispatcher, all []*taskMess
 	return left, from, nil
 }
 
-// chunks are deliveries as senders get them: spread over all of them, and those that may go later together with what may go at
-// about the same time.
-func chunks(deliveries []*delivery, connections int) (list [][]*delivery) {
-	const together = 50 * time.Millisecond
-	now := time.Now()
-	n := 0
-	for n < len(deliveries) && !deliveries[n].from.After(now) {
-		n++
-	}
-	list = slices.AppendSeq(list, slices.Chunk(deliveries[:n], max((n+connections-1)/connections, 1)))
-	for later := deliveries[n:]; len(later) > 0; later = later[n:] {
-		for n = 1; n < len(later) && later[n].from.Sub(later[0].from) < together; n++ {
-		}
-		list = append(list, later[:n])
-	}
-	return list
-}
-
 // back gives the task back, with what of it is not through.
 func (r *bulkRun) back(via *dispatcher, why BackReason) error {
 	r.task.progress = r.finished
@@ -205,37 +187,37 @@ func (r *bulkRun) send(ctx, inTime context.Context, via *dispatcher, deliveries 
 	}
 	r.task.handed.has(len(deliveries))
 	left, why := len(deliveries), BackHeld // the relay takes nothing if they are put back
-	chunks := chunks(deliveries, via.pool.shared())
+	offers := newOffers(r.task, via, deliveries)
+	defer offers.end()
+	renew := func(d *delivery) *delivery {
+		fresh := newDelivery(r.messages[d.index], d.done)
+		fresh.from = d.from
+		return fresh
+	}
 	var failure error
 	over, room, tripping, halt := inTime.Done(), r.w.roomFor(r.task), via.holdsNow(), r.task.handed.halt
 	giveBack := func(reason BackReason) {
-		over, room, tripping, halt, chunks, why = nil, nil, nil, nil, nil, reason
+		over, room, tripping, halt, why = nil, nil, nil, nil, reason
 		failure = r.back(via, why)
-		for _, d := range deliveries {
-			if d.giveUp() {
-				left--
-			}
-		}
+		left -= offers.giveUp()
 		if left > 0 {
 			r.task.stays()
 		}
 	}
 	for left > 0 {
-		var next []*delivery
-		var channel chan []*delivery // nil: nothing to offer
-		var due <-chan time.Time
-		if len(chunks) > 0 {
-			if early := time.Until(chunks[0][len(chunks[0])-1].from); early > 0 {
-				due = time.After(early)
-			} else {
-				next, channel = chunks[0], via.channel(r.task.name)
-			}
-		}
+		next, channel, due := offers.next()
 		select {
 		case <-due:
 		case channel <- next:
-			chunks = chunks[1:]
+			offers.taken()
+		case <-offers.moves:
+			offers.move(renew)
 		case d := <-done:
+			if d.outcome.verdict.Action == hold && d.outcome.paused == "" && !d.outcome.lost && failure == nil && via.route != nil {
+				offers.again(d, renew(d)) // another member may take it
+				continue
+			}
+			offers.through(d)
 			left--
 			if d.outcome.lost { // and so are the others
 				giveBack(BackRedis)

@@ -38,8 +38,13 @@ func (b *busy) idle(priority bool) int {
 	return int(b.normal.Load())
 }
 
-// note notes that a message has been sent, or tried.
+// note notes that a message has been sent, or tried, or that a batch begins.
 func (b *busy) note(now time.Time) { b.last.Store(now.UnixNano()) }
+
+// stands reports whether messages are on the wire, no sender has nothing to do, and none was answered for so long.
+func (b *busy) stands(now time.Time, patience time.Duration) bool {
+	return b.wires.Load() > 0 && b.idle(false) == 0 && now.Sub(time.Unix(0, b.last.Load())) > patience
+}
 
 func (b *busy) lately() bool {
 	return time.Since(time.Unix(0, b.last.Load())) < asynqbatch.CheckInterval

@@ -183,9 +183,10 @@ type delivery struct {
 
 // noted is what the history and hooks have of a message beside what became of it.
 type noted struct {
-	id    string
-	tags  []string
-	queue string // as the producer named it
+	id     string
+	tags   []string
+	queue  string // as the producer named it
+	mailer string
 }
 
 // A delivery waits until a sender claims it for the wire or its handler gives it up,
@@ -199,7 +200,7 @@ const (
 func newDelivery(t *taskMessage, done chan<- *delivery) *delivery {
 	d := &delivery{
 		message: t.message(), attempt: t.attempt(), index: t.index, done: done,
-		noted: noted{t.id, t.payload.Tags, t.name.Queue}, mailing: t.payload.Mailing,
+		noted: noted{t.id, t.payload.Tags, t.name.Queue, t.name.Mailer}, mailing: t.payload.Mailing,
 		key: t.key, suffix: t.suffix, cancelled: wire.CancelledKey(t.queue, t.base()), token: t.token, span: t.span,
 	}
 	d.unwanted.Store(t.alone) // what waits for its relay does not wait alone
@@ -368,6 +369,7 @@ type outcome struct {
 	verdict verdict
 
 	sender    int             // which one tried; 0: none
+	relay     string          // the mailer that has it
 	lost      bool            // the task is another worker's: nothing is to be done about it here
 	late      string          // the record for the history that Redis has not: of a bulk task, or it could not be told of the acceptance
 	paused    string          // it was not tried: its "queue", or its "mailing", is paused
@@ -376,6 +378,14 @@ type outcome struct {
 	soon      bool            // recipients that were put off are to be tried again at once
 	moved     bool            // an earlier run of the bulk task has made a task of the message
 	remainder *wire.Remainder // with moved: it had begun to
+}
+
+// member is the mailer that a message of mailer went with, "" if that is mailer itself.
+func (o outcome) member(mailer string) string {
+	if o.relay == mailer {
+		return ""
+	}
+	return o.relay
 }
 
 // dead is the outcome of a message that is a dead letter without having been on the wire.

@@ -58,13 +58,19 @@ type dispatcher struct {
 	memory         *weight.Budget // of what comes by normal
 	priorityMemory *weight.Budget // and by priority
 
+	// A mailer with members has no senders: its messages go to theirs.
+	members []*dispatcher
+	route   *route       // nil if there are none
+	guests  atomic.Int32 // messages of other mailers, of which this one is a member
+
 	top     string // the queue of the highest weight
 	share   float64
 	policy  policy
 	ledger  *ledger
 	log     zerolog.Logger
-	before  int // how many numbers of senders are others'
-	breaker *breaker
+	before  int      // how many numbers of senders are others'
+	breaker *breaker // of the senders
+	holder  holder   // it, or the route
 	rates   *rates
 	leases  *leases // nil if there is no limit of connections
 	alone   *isolation.Isolation
@@ -75,13 +81,22 @@ type dispatcher struct {
 	busy    busy
 	senders []*sender    // those that were added since they run are grow's
 	begun   atomic.Bool  // the senders run
+	run     func()       // makes them run, once
 	shards  atomic.Int32 // parts of its queues: the configured ones, or more that were found
 	servers *asynqbatch.OnDemand
 }
 
+// holder is what holds messages back: the breaker of a relay, or the route over several.
+type holder interface {
+	holds() bool               // what waits is to wait in Redis
+	holdsNow() <-chan struct{} // closed while that is so
+	asking() bool              // one message is to be fetched, to probe with
+	held() error               // why no mail goes through
+}
+
 func newDispatcher(mailer string, connections int, cfg WorkerConfig, alone *isolation.Isolation, giveBack func(keys []string)) *dispatcher {
 	d := &dispatcher{cfg: cfg, mailer: mailer, connections: connections, most: max(connections, cfg.ConnectionsMax[mailer]), normal: make(chan []*delivery), breaker: newBreaker(), alone: alone}
-	d.handed = newHanded(d.unbegun, giveBack)
+	d.handed, d.holder = newHanded(d.unbegun, giveBack), d.breaker
 	d.memory, d.priorityMemory = weight.NewBudgets(cfg.Memory, 1+len(cfg.Mailers), connections, len(cfg.Queues) > 1)
 	d.shards.Store(int32(cfg.Shards)) //nolint:gosec // there are few
 	if len(d.cfg.Queues) < 2 {
@@ -130,7 +145,7 @@ func (d *dispatcher) serverConfigs() []asynqbatch.ServerConfig {
 		if shard == 0 {
 			maps.Copy(queues, whole)
 		}
-		configs = append(configs, d.serverConfig(queues, max(concurrency/parts, 1), func() int { return max(d.concurrency(d.pool.size())/parts, 1) }))
+		configs = append(configs, d.serverConfig(queues, max(concurrency/parts, 1), func() int { return max(d.concurrency(d.size())/parts, 1) }))
 	}
 	priority, bulk := map[string]int{}, d.names(0, true)
 	for shard := range shards + 1 {
@@ -139,11 +154,11 @@ func (d *dispatcher) serverConfigs() []asynqbatch.ServerConfig {
 	}
 	if d.priority != nil {
 		config := d.serverConfig(priority, d.cfg.BatchSize, nil)
-		config.TaskCheckInterval, config.Eager = d.looks(priorityCheckInterval), d.busy.lately
+		config.TaskCheckInterval, config.Eager = d.looks(priorityCheckInterval), d.lately
 		configs = append(configs, config)
 	}
 	config := d.serverConfig(bulk, bulkTasks(d.most), func() int {
-		return min(bulkTasks(d.pool.size()), max(d.rates.inHand(maxInHand)/usualBulk, 1))
+		return min(bulkTasks(d.size()), max(d.rates.inHand(maxInHand)/usualBulk, 1))
 	})
 	config.TaskCheckInterval = d.looks(bulkCheckInterval)
 	return append(configs, config)
@@ -221,7 +236,7 @@ func (d *dispatcher) addSender(dedicated bool) (*sender, error) {
 		breaker: d.breaker, rates: d.rates, session: session{all: d.limits}, busy: &d.busy, ledger: d.ledger, policy: d.policy, log: d.log, view: redact.View{Addresses: d.cfg.ShowAddresses},
 		batchSize: d.cfg.BatchSize, batchTimeout: d.cfg.BatchTimeout,
 		turnPatience: d.cfg.turnPatience, openPatience: d.cfg.openPatience,
-		inHand: d.handed.count, observers: d.cfg.Observers, tracer: d.cfg.Tracer, hooks: hooks{d.cfg.BeforeSend, d.mailer, d.log}, mailer: d.mailer, number: d.before + len(d.senders) + 1,
+		inHand: d.inHand, observers: d.cfg.Observers, tracer: d.cfg.Tracer, hooks: hooks{d.cfg.BeforeSend, d.log}, mailer: d.mailer, number: d.before + len(d.senders) + 1,
 	}
 	d.senders = append(d.senders, s)
 	return s, nil
@@ -230,7 +245,7 @@ func (d *dispatcher) addSender(dedicated bool) (*sender, error) {
 // start makes the senders and the asynq servers ready, which give their tasks to the handler. They run when wake
 // is called.
 func (d *dispatcher) start(stop, work context.Context, client *asynqbatch.Client, handler asynq.Handler, senders *sync.WaitGroup) {
-	begin := func() {
+	d.run = sync.OnceFunc(func() {
 		senders.Go(func() {
 			d.pool.loginsOf(nil).start(stop)
 			if d.leases != nil {
@@ -240,7 +255,7 @@ func (d *dispatcher) start(stop, work context.Context, client *asynqbatch.Client
 				senders.Go(func() { s.run(stop, work) })
 			}
 			if d.most > d.connections {
-				d.pool.grow(stop, func() (inHand, idle int) { return d.handed.count(), d.idle() }, func() error {
+				d.pool.grow(stop, func() (inHand, idle int) { return d.inHand(), d.idle() }, func() error {
 					s, err := d.addSender(false)
 					if err == nil {
 						senders.Go(func() { s.run(stop, work) })
@@ -250,6 +265,11 @@ func (d *dispatcher) start(stop, work context.Context, client *asynqbatch.Client
 			}
 		})
 		d.begun.Store(true)
+	})
+	begin := func() {
+		for _, to := range d.ways() {
+			to.run()
+		}
 	}
 	d.servers = asynqbatch.NewOnDemand(begin, func() []*asynqbatch.Server {
 		configs := d.serverConfigs()
@@ -280,9 +300,9 @@ func (d *dispatcher) queueNames() []string {
 // with any: others may reach it. When it may be back one message is tried, before all come again.
 func (d *dispatcher) fetches(all int) int {
 	switch {
-	case d.breaker.holds(), d.alone.Busy():
+	case d.holder.holds(), d.alone.Busy():
 		return 0
-	case d.breaker.asking():
+	case d.holder.asking():
 		return 1
 	}
 	return d.rates.inHand(all)
@@ -298,7 +318,7 @@ func (d *dispatcher) idle() int {
 
 // hasMail reports whether the mailer has mail in hand, or, if awake, may have some in its queues.
 func (d *dispatcher) hasMail(awake bool) bool {
-	return d.handed.count() > 0 || d.busy.wires.Load() > 0 || awake && d.servers.Awake()
+	return d.inHand() > 0 || d.busy.wires.Load() > 0 || awake && d.servers.Awake()
 }
 
 // waitsFor is why a task goes back that has found no sender in time.
@@ -312,7 +332,7 @@ func (d *dispatcher) waitsFor(why BackReason) BackReason {
 // unbegun takes the tasks that no handler has yet, if what is not on the wire is to go back. If only some of it is, since it is
 // paused, they go back too: those that are not paused are fetched again at once.
 func (d *dispatcher) unbegun(halted bool) (keys []string, all bool) {
-	if all = d.breaker.holds() || d.alone.Busy(); !all && !halted {
+	if all = d.holder.holds() || d.alone.Busy(); !all && !halted {
 		return nil, false
 	}
 	for _, s := range d.servers.Current() {
@@ -322,13 +342,13 @@ func (d *dispatcher) unbegun(halted bool) (keys []string, all bool) {
 }
 
 // holds reports whether what waits for the relay is to wait in Redis, and holdsNow is closed while that is so.
-func (d *dispatcher) holds() bool               { return d.breaker.holds() }
-func (d *dispatcher) holdsNow() <-chan struct{} { return d.breaker.holdsNow() }
+func (d *dispatcher) holds() bool               { return d.holder.holds() }
+func (d *dispatcher) holdsNow() <-chan struct{} { return d.holder.holdsNow() }
 
 // goesBack returns why a task is to go back that is not on the wire, nil if it is not.
 func (d *dispatcher) goesBack() error {
 	switch {
-	case d.breaker.holds():
+	case d.holder.holds():
 		return givenBack(BackHeld)
 	case closed(d.alone.RoomNeeded()):
 		return givenBack(BackAlone)
@@ -348,7 +368,7 @@ func closed(c <-chan struct{}) bool {
 // untilBack is ctx until the task is to go back that is not on the wire. It is for what seldom waits.
 func (d *dispatcher) untilBack(ctx context.Context, t *taskMessage) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	tripping, room, halt := d.breaker.holdsNow(), d.alone.RoomNeeded(), t.handed.halt
+	tripping, room, halt := d.holder.holdsNow(), d.alone.RoomNeeded(), t.handed.halt
 	if t.alone {
 		room = nil
 	}
@@ -367,7 +387,7 @@ func (d *dispatcher) untilBack(ctx context.Context, t *taskMessage) (context.Con
 // serverConfig is how asynq is used. most, if not nil, is how many tasks there may be for now, of as many as concurrency says.
 func (d *dispatcher) serverConfig(queues map[string]int, concurrency int, most func() int) asynqbatch.ServerConfig {
 	limit := d.fetches
-	if most != nil && (d.most > d.connections || d.rates.Limits()) {
+	if most != nil && (d.most > d.connections || d.rates.Limits() || d.route != nil) {
 		limit = func(all int) int { return d.fetches(min(all, most())) }
 	}
 	return asynqbatch.ServerConfig{Config: asynq.Config{
@@ -418,8 +438,123 @@ func (d *dispatcher) memoryFor(t *taskMessage) *weight.Budget {
 	return d.memory
 }
 
+// way is where messages go that no sender has begun.
+type way struct {
+	to    *dispatcher     // whose senders
+	away  <-chan struct{} // closed when they are to go another way; nil if there is none
+	route *route          // nil if there is none
+	index int             // of the member
+}
+
+// joins gives the dispatcher of a mailer its members. The route gets a token in changed when there is something to look at.
+func (d *dispatcher) joins(members []*dispatcher, f Failover, changed chan<- struct{}) {
+	d.members, d.route = members, newRoute(d.mailer, f, changed)
+	d.holder = d.route
+	d.connections, d.most = 0, 0
+	for i, m := range members {
+		m.breaker.watch(func(s breakerState) { d.route.sees(i, s) })
+		if f.Weighted {
+			d.connections, d.most = d.connections+m.connections, d.most+m.most
+		} else {
+			d.connections, d.most = max(d.connections, m.connections), max(d.most, m.most)
+		}
+	}
+}
+
+// withoutSenders prepares the dispatcher of a mailer with members: its rates are theirs.
+func (d *dispatcher) withoutSenders(client redis.UniversalClient, p policy) {
+	d.policy = p
+	d.rates = newRates(client, ratelimit.Config{Mailer: d.mailer}, nil, *d.cfg.Logger)
+}
+
+// ways are the dispatchers whose senders may send the mailer's messages.
+func (d *dispatcher) ways() []*dispatcher {
+	if d.route == nil {
+		return []*dispatcher{d}
+	}
+	return d.members
+}
+
+// way returns where so many messages are to go now, and how many of them: all, or one if a member is probed. leave is to be called
+// for each of them. ok is false if no member takes mail.
+func (d *dispatcher) way(messages int) (w way, take int, ok bool) {
+	if d.route == nil {
+		return way{to: d}, messages, true
+	}
+	i, take, away, ok := d.route.choose(messages)
+	if !ok {
+		return way{}, 0, false
+	}
+	d.members[i].guests.Add(int32(take)) //nolint:gosec // a bulk task has few
+	return way{d.members[i], away, d.route, i}, take, true
+}
+
+// leave notes that messages have gone the way, or go another one.
+func (w way) leave(messages int) {
+	if w.route != nil {
+		w.to.guests.Add(-int32(messages)) //nolint:gosec // as above
+		w.route.left(w.index, messages)
+	}
+}
+
+// isAway reports whether what went this way, and no sender has begun, is to go another one.
+func (w way) isAway() bool { return w.away != nil && closed(w.away) }
+
+// moves is closed when a member goes away or comes back. It is nil for a mailer without members.
+func (d *dispatcher) moves() <-chan struct{} {
+	if d.route == nil {
+		return nil
+	}
+	return d.route.moves()
+}
+
+// inHand is how many messages handlers have for the mailer's senders.
+func (d *dispatcher) inHand() int { return d.handed.count() + int(d.guests.Load()) }
+
+// size is how many connections there are to be.
+func (d *dispatcher) size() int { return d.sum(func(to *dispatcher) int { return to.pool.size() }) }
+
+// shared is how many of these the relay allows, or those of the members that serve.
+func (d *dispatcher) shared() int { return d.sum(func(to *dispatcher) int { return to.pool.shared() }) }
+
+// sum adds up a number of the dispatchers whose senders send the mailer's messages now. It is at least 1.
+func (d *dispatcher) sum(of func(*dispatcher) int) int {
+	if d.route == nil {
+		return of(d)
+	}
+	n := 0
+	for _, i := range d.route.serving() {
+		n += of(d.members[i])
+	}
+	return max(n, 1)
+}
+
+// lately reports whether the mailer has sent something a moment ago.
+func (d *dispatcher) lately() bool {
+	for _, to := range d.ways() {
+		if to.busy.lately() {
+			return true
+		}
+	}
+	return false
+}
+
+// look finds out which members stand still.
+func (d *dispatcher) look(now time.Time) {
+	for i, m := range d.members {
+		d.route.stands(i, m.busy.stands(now, d.cfg.stillPatience))
+	}
+}
+
+// pausedMembers notes which members are paused.
+func (d *dispatcher) pausedMembers(paused func(mailer string) bool) {
+	for i, m := range d.members {
+		d.route.pauses(i, paused(m.mailer))
+	}
+}
+
 // held returns why the relay takes no mail, nil if it does.
-func (d *dispatcher) held() error { return d.breaker.held() }
+func (d *dispatcher) held() error { return d.holder.held() }
 
 // stop ends what the senders leave behind, and what they would have closed if they had run.
 func (d *dispatcher) stop() {

@@ -123,6 +123,9 @@ func (t *handedTask) doHalt() {
 // stays says that the task cannot go back now.
 func (t *handedTask) stays() { t.become(handedStays) }
 
+// waits says that the task may go back again.
+func (t *handedTask) waits() { t.become(handedWaits) }
+
 // goBack returns when the task is in its queue again, with all others that go back at the same time.
 func (t *handedTask) goBack() {
 	t.become(handedLeaves)

@@ -57,10 +57,9 @@ func Stop(reason string) error {
 	return &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepPolicy, Text: reason}
 }
 
-// hooks are those of a worker, for the senders of one mailer.
+// hooks are those of a worker, for its senders.
 type hooks struct {
 	before []BeforeSend
-	mailer string
 	log    zerolog.Logger
 }
 
@@ -69,7 +68,7 @@ func (h hooks) around(ctx context.Context, deliveries []*delivery, b mailer.Batc
 	for _, hook := range h.before {
 		b = outgoing.Batch(b, func(i int, m *mailer.EmailMessage) (*mailer.EmailMessage, error) {
 			d := deliveries[i]
-			to, err := hook.BeforeSend(ctx, Outgoing{m, d.noted.id, d.noted.queue, h.mailer, d.mailing, d.noted.tags})
+			to, err := hook.BeforeSend(ctx, Outgoing{m, d.noted.id, d.noted.queue, d.noted.mailer, d.mailing, d.noted.tags})
 			if e := (*mailer.SendError)(nil); to != nil && errors.As(err, &e) && len(e.Refused) > 0 {
 				return to, err
 			}

@@ -43,6 +43,7 @@ const (
 //		MessageID string       `json:"message_id,omitempty"`
 //		Queue     string       `json:"queue,omitempty"`  // as the producer named it
 //		Mailer    string       `json:"mailer,omitempty"` // "" for the default one
+//		Member    string       `json:"member,omitempty"` // the mailer that it went with, if its own has members
 //		Mailing   string       `json:"mailing,omitempty"`
 //		Tags      []string     `json:"tags,omitempty"`
 //

@@ -40,6 +40,9 @@ type Observer struct {
 	// queue of the highest weight is not among them. It is called for each mailer at first, and then when the number has changed.
 	Grown func(mailer string, connections, most int)
 
+	// Failover is how the members of a mailer are that has some. It is called at first, and when that has changed.
+	Failover func(FailoverState)
+
 	// SessionLimit is how many messages a mailer's relay is found to take over one connection; 0: there is no such
 	// limit any more.
 	SessionLimit func(mailer string, messages int)
@@ -115,6 +118,14 @@ func (l observers) sessionLimit(mailer string, messages int) {
 	for _, o := range l {
 		if o.SessionLimit != nil {
 			o.SessionLimit(mailer, messages)
+		}
+	}
+}
+
+func (l observers) failover(s FailoverState) {
+	for _, o := range l {
+		if o.Failover != nil {
+			o.Failover(s)
 		}
 	}
 }
@@ -225,6 +236,7 @@ type Outcome struct {
 	Queue     string // as the producer named it
 	Shard     int    // the part of the queue, from 1; 0 if that is in one piece
 	Mailer    string // "" for the default one
+	Member    string // the mailer that it went with, if Mailer has members and it came to one
 	Sender    int    // which of the worker's; 0 if it came to none
 	Conn      string // the connection that it was sent over, if the backend says
 	Try       int    // from 1
@@ -315,6 +327,9 @@ func (r reporter) logOutcome(o Outcome) {
 	if o.Sender != 0 {
 		line.Int("sender", o.Sender)
 	}
+	if o.Member != "" {
+		line.Str("member", o.Member)
+	}
 	if o.Conn != "" {
 		line.Str("connection", o.Conn)
 	}
@@ -404,6 +419,7 @@ func (t *taskMessage) report(o outcome) Outcome {
 		Reply: o.result.Reply, Refused: o.result.Refused, Err: o.verdict.Reason, RetryIn: o.verdict.Delay,
 		Took: time.Since(t.started),
 	}
+	out.Member = o.member(t.name.Mailer)
 	if p := t.payload; p != nil {
 		if out.Recipients = p.Recipients; len(out.Recipients) == 0 {
 			out.Recipients = p.Message.Recipients()

@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -44,6 +45,11 @@ func (p *pausing) look(ctx context.Context) error {
 		return err
 	}
 	p.say(paused.List())
+	for _, d := range p.dispatchers {
+		d.pausedMembers(func(mailer string) bool {
+			return slices.ContainsFunc(paused.List(), func(one pauses.Pause) bool { return one.Kind() == pauses.KindMailer && one.Mailer == mailer })
+		})
+	}
 	if paused.Any() {
 		for _, d := range p.dispatchers {
 			d.handed.haltAll(paused.Has)

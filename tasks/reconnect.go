@@ -23,6 +23,9 @@ func (w *Worker) Reconnect() error {
 }
 
 func (d *dispatcher) reconnect() error {
+	if d.route != nil {
+		return nil // its members are reconnected
+	}
 	d.making.Lock()
 	defer d.making.Unlock()
 	backends := make([]mailer.Backend, d.pool.len())

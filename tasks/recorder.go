@@ -39,6 +39,7 @@ func (r recorder) accepted(d *delivery) string {
 	record := history.Record{
 		State: history.Sent, ID: d.noted.id, MessageID: d.message.MessageID, Mailing: d.mailing, Tags: d.noted.tags,
 		Due: d.attempt.Due, At: d.attempt.Now, Tries: d.attempt.Retried + 1, Reply: redact.Reason(result.Reply, false),
+		Member: d.outcome.member(d.noted.mailer),
 	}
 	to := history.Recipients(d.message)
 	if len(result.Refused) == 0 {
@@ -77,7 +78,7 @@ func (r recorder) ended(t *taskMessage, o outcome) []byte {
 	case action != ActionSentBefore:
 		return nil // accepted has made it, or who cancelled it; or it has not ended
 	}
-	record := history.Record{State: state, ID: t.id, At: time.Now(), Tries: t.retried + 1, Reply: o.result.Reply}
+	record := history.Record{State: state, ID: t.id, At: time.Now(), Tries: t.retried + 1, Reply: o.result.Reply, Member: o.member(t.name.Mailer)}
 	record.Due = record.At
 	if o.verdict.Reason != nil {
 		record.Reply = o.verdict.Reason.Error()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -15,6 +16,10 @@ type relay struct {
 	answer func(ctx context.Context, m *mailer.EmailMessage) mailer.Result
 	// down, if not nil, is the error of Open.
 	down func() error
+	// gone, if set, says goodbye to each message before it is spoken of, and closes.
+	gone atomic.Bool
+	// probed, if not nil, is called then.
+	probed func()
 
 	mu       sync.Mutex
 	received []received
@@ -105,6 +110,12 @@ func (l *line) SendBatch(ctx context.Context, b mailer.Batch) {
 func (l *line) send(ctx context.Context, b mailer.Batch, i int, m *mailer.EmailMessage) (r mailer.Result) {
 	if ctx.Err() != nil {
 		return mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepMail, Err: ctx.Err()}}
+	}
+	if l.relay.gone.Load() {
+		if l.open = false; l.relay.probed != nil {
+			l.relay.probed()
+		}
+		return mailer.Result{Err: &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepReset, Code: 421, Text: "closing"}}
 	}
 	if b.Begin != nil {
 		var err error

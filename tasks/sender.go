@@ -367,6 +367,7 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 			cancel() // the others wait until Redis is back
 		}
 	}
+	s.busy.note(start)
 	s.busy.wires.Add(1)
 	passed := turns.passOn(s.turnPatience, s.busy, s.normal, s.priority, s.remaining, s.putBack)
 	err = s.guarded(withSpans(ctx, s.tracer, deliveries), s.hooks.around(ctx, deliveries, mailer.Batch{
@@ -476,7 +477,7 @@ func (s *sender) judge(d *delivery, r mailer.Result) (why error, wait bool) {
 	if v.Action == hold {
 		return v.Reason, true
 	}
-	d.outcome = outcome{result: r, verdict: v, sender: s.number, soon: d.soon}
+	d.outcome = outcome{result: r, verdict: v, sender: s.number, relay: s.mailer, soon: d.soon}
 	return nil, false
 }
 

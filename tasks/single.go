@@ -87,49 +87,73 @@ func (w *Worker) await(ctx context.Context, t *taskMessage) (outcome, error) {
 	} else if err != nil {
 		return outcome{verdict: w.policy.Decide(err, t.attempt())}, nil
 	}
-	done, room, tripping := make(chan *delivery, 1), w.roomFor(t), via.holdsNow()
-	d := newDelivery(t, done)
-	select {
-	case via.channel(t.name) <- []*delivery{d}:
-	case <-inTime.Done():
-		return w.outOfTime(t, via, BackTime)
-	case <-room:
-		return w.outOfTime(t, via, BackAlone)
-	case <-tripping:
-		return w.outOfTime(t, via, BackHeld)
-	case <-t.handed.halt:
-		return w.outOfTime(t, via, BackPaused)
-	}
-	why, through := BackHeld, false // the relay takes nothing if it is put back
-	select {
-	case <-done:
-		through = true
-	case <-inTime.Done():
-		why = BackTime
-	case <-room:
-		why = BackAlone
-	case <-tripping:
-	case <-t.handed.halt:
-		why = BackPaused
-	}
-	if !through {
-		if d.giveUp() {
+	return w.offer(inTime, t, via)
+}
+
+// offer offers the message to the senders until one has sent it, or it is to go back. If the mailer has members it goes on to
+// another one while nothing of it is on the wire and its member takes no mail.
+func (w *Worker) offer(inTime context.Context, t *taskMessage, via *dispatcher) (outcome, error) {
+	o := offering{done: make(chan *delivery, 1), room: w.roomFor(t), tripping: via.holdsNow()}
+	for {
+		to, _, ok := via.way(1)
+		if !ok {
+			return w.outOfTime(t, via, BackHeld)
+		}
+		d := newDelivery(t, o.done)
+		why, through := o.wait(inTime, t, d, to)
+		to.leave(1)
+		switch {
+		case through && d.outcome.lost:
+			return outcome{}, errNotOurs
+		case through && d.outcome.paused != "":
+			t.handed.haltLike(d.outcome.paused)
+			return w.outOfTime(t, via, BackPaused)
+		case through && d.outcome.verdict.Action != hold:
+			return d.outcome, nil
+		case why == "" && to.away == nil: // it was put back, and is wanted back: the relay takes nothing
+			return w.outOfTime(t, via, BackHeld)
+		case why != "":
 			return w.outOfTime(t, via, why)
 		}
-		t.stays()
-		<-done
+		t.handed.waits()
 	}
-	if d.outcome.lost {
-		return outcome{}, errNotOurs
+}
+
+// offering is a message that is offered to senders, and what ends that.
+type offering struct {
+	done     chan *delivery
+	room     <-chan struct{}
+	tripping <-chan struct{}
+}
+
+// wait offers the message one way, and waits for what becomes of it: its outcome if it is through; if not, why it is to go back, ""
+// if it is to go another way.
+func (o offering) wait(inTime context.Context, t *taskMessage, d *delivery, to way) (why BackReason, through bool) {
+	channel := to.to.channel(t.name)
+	for waits := true; waits; {
+		waits = false
+		select {
+		case channel <- []*delivery{d}:
+			channel, waits = nil, true // a sender has it
+		case <-o.done:
+			return "", true
+		case <-to.away:
+		case <-inTime.Done():
+			why = BackTime
+		case <-o.room:
+			why = BackAlone
+		case <-o.tripping:
+			why = BackHeld
+		case <-t.handed.halt:
+			why = BackPaused
+		}
 	}
-	if d.outcome.paused != "" {
-		t.handed.haltLike(d.outcome.paused)
-		return w.outOfTime(t, via, BackPaused)
+	if d.giveUp() {
+		return why, false
 	}
-	if d.outcome.verdict.Action == hold { // it was put back, and is wanted back
-		return w.outOfTime(t, via, why)
-	}
-	return d.outcome, nil
+	t.stays()
+	<-o.done
+	return why, true
 }
 
 // fill gets the contents of messages that are stored beside the queue, until what is not on the wire is to go back.

@@ -16,6 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/find"
+	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -44,6 +45,7 @@ type Worker struct {
 	strangers   *strangers
 	isolation   *isolation.Isolation
 	watch       *watcher
+	routed      chan struct{} // gets a token when members of a mailer have changed
 	reporter
 }
 
@@ -68,6 +70,7 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 		dispatchers: map[string]*dispatcher{},
 		isolation:   isolation.New(client, *cfg.Logger),
 		rounds:      newRounds(*cfg.Logger),
+		routed:      make(chan struct{}, 1),
 		reporter:    reporter{redact.View{Addresses: cfg.ShowAddresses}, *cfg.Logger, cfg.Observers},
 	}
 	w.watch = newWatcher(client, cfg, w.dispatchers, did, func(queue string) { w.asynq.Wake(queue) })
@@ -90,8 +93,19 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	for name, connections := range cfg.Mailers {
 		w.dispatchers[name] = newDispatcher(name, cmp.Or(connections, cfg.Connections), cfg, w.isolation, w.giveBack)
 	}
+	for name, f := range cfg.Failover {
+		members := make([]*dispatcher, len(f.Members))
+		for i, m := range f.Members {
+			members[i] = w.dispatchers[m.Mailer]
+		}
+		w.dispatchers[name].joins(members, f, w.routed)
+	}
 	senders := 0
 	for _, d := range w.dispatchers {
+		if d.route != nil {
+			d.withoutSenders(client, w.policy)
+			continue
+		}
 		w.observers.grown(d.mailer, d.connections, d.most)
 		numbers, err := d.addSenders(client, w.policy, w.ledger, senders)
 		if err != nil {
@@ -119,15 +133,30 @@ const backTimeout = 10 * time.Second
 func (w *Worker) ID() string { return w.watch.self.ID }
 
 // Held returns why mail is not being sent, by the name of the mailer whose relay takes
-// none. It is empty if all is well.
+// none. It is empty if all is well. A mailer that has had no mail of its own, and is a member of others, is not in it while
+// these send with other members.
 func (w *Worker) Held() map[string]error {
 	held := map[string]error{}
 	for name, d := range w.dispatchers {
-		if err := d.held(); err != nil {
+		if err := d.held(); err != nil && !w.spared(d) {
 			held[name] = err
 		}
 	}
 	return held
+}
+
+// spared reports whether nothing waits for a mailer though its relay takes no mail: what others would send with it they send
+// with other members.
+func (w *Worker) spared(d *dispatcher) bool {
+	member := false
+	for _, of := range w.dispatchers {
+		if slices.Contains(of.members, d) {
+			if member = true; of.held() != nil {
+				return false
+			}
+		}
+	}
+	return member && !d.servers.Awake()
 }
 
 // inRedis is what the worker knows of mail that waits in Redis.
@@ -166,6 +195,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	var watching sync.WaitGroup
 	watching.Go(func() { w.watch.run(ctx) })
+	watching.Go(func() { w.watchRoutes(ctx) })
 	watching.Go(func() { newPausing(w.redis, *w.cfg.Logger, w.dispatchers).run(ctx) })
 	w.log.Info().Int("connections", w.cfg.Connections).Int("connections_max", w.dispatchers[""].most).Int("batch_size", w.cfg.BatchSize).Msg("worker started")
 
@@ -210,6 +240,36 @@ func (w *Worker) Run(ctx context.Context) error {
 		return errNotStopped
 	}
 }
+
+// watchRoutes finds out how the members of mailers are, and tells what has changed, until ctx ends.
+func (w *Worker) watchRoutes(ctx context.Context) {
+	told := map[*dispatcher]*news{}
+	for name, d := range w.dispatchers {
+		if d.route != nil {
+			log := w.log.With().Str("mailer", cmp.Or(name, handover.DefaultMailer)).Logger()
+			told[d] = &news{log: log, view: w.view, observers: w.observers}
+		}
+	}
+	if len(told) == 0 {
+		return
+	}
+	tick := time.NewTicker(routesEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		for d, n := range told {
+			d.look(time.Now())
+			n.tell(d.route.state(), d.held())
+		}
+		select {
+		case <-ctx.Done():
+		case <-w.routed:
+		case <-tick.C:
+		}
+	}
+}
+
+// routesEvery is how often it is looked whether members get on.
+const routesEvery = 500 * time.Millisecond
 
 // each does something with all dispatchers at the same time.
 func (w *Worker) each(do func(*dispatcher)) {

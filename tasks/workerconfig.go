@@ -10,6 +10,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
+	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks/internal/weight"
@@ -24,6 +25,10 @@ type WorkerConfig struct {
 	// Mailers are the named mailers that the worker serves beside the default one, and
 	// how many connections each has: Connections if zero.
 	Mailers map[string]int
+
+	// Failover has the mailers that send with others, their members, by name, "" for the default one. Connect and the
+	// numbers of connections do not count for them.
+	Failover map[string]Failover
 
 	// Queues are the queues' names and their weights: {"default": 1} if empty. If
 	// there are several, each mailer has one more connection, for the one of the highest
@@ -87,8 +92,9 @@ type WorkerConfig struct {
 	Logger        *zerolog.Logger // no logs if nil
 	ShowAddresses bool            // log mail addresses in full, instead of their first letter and their domain
 
-	turnPatience time.Duration // how long a message may take until idle connections get those behind it: 1 s if zero
-	openPatience time.Duration // how long the only connection may take to open until messages go back: 2 s if zero
+	turnPatience  time.Duration // how long a message may take until idle connections get those behind it: 1 s if zero
+	stillPatience time.Duration // how long a relay may say nothing, over all connections, until messages of a mailer that has other members too go to these: 10 s if zero
+	openPatience  time.Duration // how long the only connection may take to open until messages go back: 2 s if zero
 
 	// BeforeSend are hooks that may change, redirect or stop each message right before it is sent, in this order.
 	BeforeSend []BeforeSend
@@ -162,6 +168,7 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	defaults(&c.ShutdownTimeout, 150*time.Second)
 	defaults(&c.turnPatience, time.Second)
 	defaults(&c.openPatience, 2*time.Second)
+	defaults(&c.stillPatience, 10*time.Second)
 	defaults(&c.restAfter, 30*time.Second)
 	if c.Logger == nil {
 		c.Logger = new(zerolog.Nop())
@@ -184,6 +191,42 @@ func (c WorkerConfig) check() error {
 	for _, name := range slices.Sorted(maps.Keys(c.Rates)) {
 		if err := c.Rates[name].Check(); err != nil {
 			return fmt.Errorf("tasks: rates of mailer %q: %w", name, err)
+		}
+	}
+	return c.checkFailover()
+}
+
+// checkFailover refuses members that do not exist, that have members of their own, which rules circles out, and weights
+// that mean nothing.
+func (c WorkerConfig) checkFailover() error {
+	for _, name := range slices.Sorted(maps.Keys(c.Failover)) {
+		bad := func(member, reason string) error { return &FailoverError{name, member, reason} }
+		if _, known := c.Mailers[name]; !known && name != "" {
+			return bad("", "it has members and is not among the mailers")
+		}
+		members := c.Failover[name].Members
+		if len(members) == 0 {
+			return bad("", "it has no members")
+		}
+		seen := map[string]bool{}
+		for _, m := range members {
+			_, known := c.Mailers[m.Mailer]
+			_, failover := c.Failover[m.Mailer]
+			switch {
+			case m.Mailer == name:
+				return bad(m.Mailer, "it cannot be a member of itself")
+			case m.Mailer == "":
+				return bad(handover.DefaultMailer, "a member is a mailer with a name")
+			case !known:
+				return bad(m.Mailer, "there is no mailer of that name")
+			case failover:
+				return bad(m.Mailer, "it has members itself")
+			case m.Weight < 1:
+				return bad(m.Mailer, fmt.Sprintf("its weight is %d, and has to be at least 1", m.Weight))
+			case seen[m.Mailer]:
+				return bad(m.Mailer, "it is named twice")
+			}
+			seen[m.Mailer] = true
 		}
 	}
 	return nil

@@ -145,6 +145,7 @@ func (a *app) printStatus(s tasks.Status) error {
 	line("message_id", s.MessageID)
 	line("queue", s.Queue)
 	line("mailer", s.Mailer)
+	line("sent with", s.Member)
 	line("mailing", s.Mailing)
 	line("tags", strings.Join(s.Tags, ", "))
 	line("to", recipients(s))

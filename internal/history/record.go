@@ -35,6 +35,7 @@ type Record struct {
 	At        time.Time // when this became of it
 	Tries     int       // that it had
 	Reply     string    // the relay's, or why it failed; without addresses
+	Member    string    // the mailer that it went with, if its own has members
 
 	// To are the recipients, masked: the first ten of so many as Recipients says.
 	To         []string
@@ -43,6 +44,9 @@ type Record struct {
 	hashes []byte // hashSize of each recipient
 	raw    string // the bytes that it was read from
 }
+
+// hasMember in the byte of the state says that the record has a member.
+const hasMember = 0x80
 
 // The most that a record holds of a text.
 const (
@@ -60,7 +64,11 @@ const (
 func (r Record) Append(data []byte, recipients []string, key *Secret) []byte {
 	start := len(data)
 	data = append(data, 0, 0) // the length of what follows
-	data = append(data, byte(r.State))
+	state := byte(r.State)
+	if r.Member != "" {
+		state |= hasMember
+	}
+	data = append(data, state)
 	data = binary.AppendUvarint(data, uint64(max(r.At.Unix(), 0)))
 	data = binary.AppendUvarint(data, uint64(max(int64(r.At.Sub(r.Due)/time.Second), 0)))
 	data = binary.AppendUvarint(data, uint64(max(r.Tries, 0)))
@@ -73,6 +81,9 @@ func (r Record) Append(data []byte, recipients []string, key *Secret) []byte {
 		data = appendText(data, tag, mostName)
 	}
 	data = appendText(data, r.Reply, mostReply)
+	if r.Member != "" {
+		data = appendText(data, r.Member, mostName)
+	}
 	data = binary.AppendUvarint(data, uint64(len(recipients)))
 	for _, to := range recipients[:min(len(recipients), mostTo)] {
 		data = appendText(data, redact.Address(to), mostName)
@@ -117,7 +128,8 @@ func Decode(queue string, entry string) ([]Record, error) {
 
 func decodeOne(data string) (r Record, ok bool) {
 	d := reader{data: data}
-	r.State = State(d.byte())
+	state := d.byte()
+	r.State = State(state &^ hasMember)
 	at := int64(d.number()) //nolint:gosec // what is written is a time
 	r.At = time.Unix(at, 0).UTC()
 	r.Due = r.At.Add(-time.Duration(d.number()) * time.Second) //nolint:gosec // what is written is a duration
@@ -127,6 +139,9 @@ func decodeOne(data string) (r Record, ok bool) {
 		r.Tags = append(r.Tags, d.text())
 	}
 	r.Reply = d.text()
+	if state&hasMember != 0 {
+		r.Member = d.text()
+	}
 	r.Recipients = int(d.number()) //nolint:gosec // what is written is a length
 	for range min(r.Recipients, mostTo) {
 		r.To = append(r.To, d.text())

@@ -35,6 +35,8 @@ type workerMetrics struct {
 	wrongFiles     *prometheus.GaugeVec
 	rules          *prometheus.GaugeVec
 
+	serves, passedOver      *prometheus.GaugeVec // of members
+	members                 *prometheus.CounterVec
 	rate, rateLimit, leased *prometheus.GaugeVec
 	rateWaited              *prometheus.CounterVec
 }
@@ -86,6 +88,12 @@ func newWorkerMetrics(b *book) workerMetrics {
 		swept: b.counter("mailpouch_swept_total",
 			"Tasks of which dead letters were made where they waited in Redis: `expired`, their time was up; `lost`, they were in no list of their queue.",
 			"mailer", "queue", "why"),
+		serves: b.gauge("mailpouch_failover_serves",
+			"1 while messages of a mailer with members (EMAIL_MEMBERS) go to this member, as this worker sees it, else 0.", "mailer", "member"),
+		passedOver: b.gauge("mailpouch_failover_passed_over",
+			"Members of a mailer that would serve and take no mail: those before the one that serves, and with weights all of them.", "mailer"),
+		members: b.counter("mailpouch_failover_messages_total",
+			"Messages of a mailer with members that were accepted, by the member that they went with.", "mailer", "member"),
 		rateLimit: b.gauge("mailpouch_mailer_rate_limit",
 			"Messages a second that all workers together may send to a mailer's relay in the long run, by the lowest limit of EMAIL_RATE; 0: no limit.", "mailer"),
 		rate: b.gauge("mailpouch_mailer_rate",
@@ -130,7 +138,20 @@ func (m *Metrics) Observer() tasks.Observer {
 	return tasks.Observer{
 		Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Back: m.givenBack, Skew: m.skewed,
 		Connections: m.connections, Grown: m.grown, SessionLimit: m.sessionLimit, Swept: m.sweptUp, Foreign: m.putOff,
-		Rate: m.rate, RateWaited: m.rateWaited, Leased: m.leased,
+		Failover: m.failover, Rate: m.rate, RateWaited: m.rateWaited, Leased: m.leased,
+	}
+}
+
+func (m *Metrics) failover(s tasks.FailoverState) {
+	name := m.mailers.known(s.Mailer, defaultMailer)
+	m.worker.passedOver.WithLabelValues(name).Set(float64(s.PassedOver()))
+	for _, one := range s.Members {
+		member, serves := m.mailers.known(one.Mailer, defaultMailer), 0.0
+		if one.Serves {
+			serves = 1
+		}
+		m.worker.serves.WithLabelValues(name, member).Set(serves)
+		m.worker.members.WithLabelValues(name, member) // zero before the first
 	}
 }
 
@@ -200,6 +221,9 @@ func (m *Metrics) outcome(o tasks.Outcome) {
 	}
 	if o.Action == tasks.ActionSent {
 		w.delivered.WithLabelValues(name, queue).Observe((o.Waited + o.Took).Seconds())
+		if o.Member != "" {
+			w.members.WithLabelValues(name, m.mailers.known(o.Member, defaultMailer)).Inc()
+		}
 	}
 	refused := o.Refused
 	if o.Err != nil {

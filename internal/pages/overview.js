@@ -93,6 +93,12 @@ function notices(s) {
     list.push(h("p", { class: "notice" }, h("strong", {}, `The relay of ${mailerName(m.name)} has taken no mail for ${span(since(m.held_since))}. `),
       "Mail waits, no try is spent, and the relay is probed by itself: ", m.held_why));
   }
+  for (const m of s.mailers) {
+    if (!m.passed_over || m.held_since) continue;
+    const serve = m.members.filter((one) => one.serves).map((one) => one.name).join(", ");
+    const away = m.members.filter((one) => one.why).map((one) => `${one.name}: ${one.why}`).join("; ");
+    list.push(h("p", { class: "notice" }, h("strong", {}, `${mailerName(m.name)} sends with ${serve || "nobody"} for ${span(since(m.members_since))}. `), away));
+  }
   return list;
 }
 
@@ -174,6 +180,13 @@ function token(m) {
   return h("p", { class: "why" }, state, m.token_error && [". ", ago(m.token_at), ": ", m.token_error]);
 }
 
+// members are the mailers that one sends with: which of them serve, and why the others do not.
+function members(m) {
+  return h("ul", { class: "members", "aria-label": `What ${mailerName(m.name)} sends with` }, m.members.map((one) => h("li", {},
+    h("span", { class: "chip " + (one.why ? "warn" : one.serves ? "" : "idle") }, one.why ? "passed over" : one.serves ? "serves" : "in reserve"), " ",
+    one.name, m.weighted && `, weight ${number(one.weight)}`, one.why && h("span", { class: "soft" }, ": " + one.why))));
+}
+
 // limits says what all workers together may send to a mailer's relay.
 function limits(l) {
   const parts = [
@@ -193,9 +206,10 @@ function mailer(m) {
     h("div", { class: "top" }, h("h3", {}, mailerName(m.name)), h("span", { class: "chip " + chip[1] }, chip[0])),
     h("dl", { class: "facts" },
       fact("mails/s", rate(m.rate)),
-      fact("open", known ? number(m.open) + (m.grown ? " of " + number(m.grown) : "") : "–"),
-      fact("last batch", m.last_batch ? number(m.last_batch) : "–"),
+      !m.members && fact("open", known ? number(m.open) + (m.grown ? " of " + number(m.grown) : "") : "–"),
+      !m.members && fact("last batch", m.last_batch ? number(m.last_batch) : "–"),
       fact("sent", number(m.flow.sent))),
+    m.members && members(m),
     m.allowed && h("p", { class: "why" }, `The relay allows ${number(m.allowed)} of ${number(m.wanted)} connections at once.`),
     m.carries && h("p", { class: "why" }, m.carries === 1 ? "The relay takes one message over each connection."
       : `The relay takes ${number(m.carries)} messages over one connection, which is then replaced.`),
@@ -254,7 +268,7 @@ const happened = {
 
 function failed(f) {
   const [what, kind] = happened[f.what] || [f.what, ""];
-  const about = [f.mailer ? `${f.queue} of ${f.mailer}` : f.queue, `try ${f.try}`];
+  const about = [f.mailer ? `${f.queue} of ${f.mailer}` : f.queue, ...(f.member ? [`with ${f.member}`] : []), `try ${f.try}`];
   if (f.next) about.push(Date.parse(f.next) > now ? `next in ${span(-since(f.next))}` : "next try is due");
   if (f.message_id) about.push(f.message_id);
   return h("li", {},

@@ -50,8 +50,10 @@ type mailerState struct {
 	lastError string
 	errorAt   time.Time
 	token     tokenState
-	override  []string // who gets its mail in place of the recipients
-	only      []string // who alone may get its mail
+	override  []string            // who gets its mail in place of the recipients
+	only      []string            // who alone may get its mail
+	failover  tasks.FailoverState // its members, if it has some
+	memberAt  time.Time           // since when they are so
 }
 
 // tokenState is what is known of the OAuth 2 token that a mailer logs in with.
@@ -125,7 +127,10 @@ func (s *State) names() []string {
 
 // Observer is what the worker tells.
 func (s *State) Observer() tasks.Observer {
-	return tasks.Observer{Batch: s.batch, Outcome: s.outcome, Held: s.held, Connections: s.allows, Grown: s.grows, SessionLimit: s.carries, Rate: s.limits, Leased: s.leases}
+	return tasks.Observer{
+		Batch: s.batch, Outcome: s.outcome, Held: s.held, Connections: s.allows, Grown: s.grows, SessionLimit: s.carries, Rate: s.limits, Leased: s.leases,
+		Failover: s.members,
+	}
 }
 
 // Hooks are what the smtp backends of a mailer tell, "" being the default one.
@@ -226,6 +231,13 @@ func (s *State) carries(name string, messages int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mailer(name).carries = messages
+}
+
+func (s *State) members(f tasks.FailoverState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.mailer(f.Mailer)
+	m.failover, m.memberAt = f, s.now()
 }
 
 func (s *State) limits(r tasks.RateState) {

@@ -279,3 +279,27 @@ func TestAddUp(t *testing.T) {
 		t.Errorf("rate = %v", got[1].Rate)
 	}
 }
+
+// The page says what a mailer sends with, why a member is passed over, with addresses masked, and since when.
+func TestState_members(t *testing.T) {
+	t.Parallel()
+	s, pass := clocked("main", "ses", "postmark")
+	pass(time.Minute)
+	s.members(tasks.FailoverState{Mailer: "main", Members: []tasks.MemberState{
+		{Member: tasks.Member{Mailer: "ses", Weight: 3}, Reason: errors.New("454 ann@example.com may not send")},
+		{Member: tasks.Member{Mailer: "postmark", Weight: 1}, Serves: true},
+	}})
+	pass(time.Minute)
+	for _, m := range s.snapshot(redact.View{}).Mailers {
+		if m.Name != "main" {
+			if m.Members != nil || m.MembersSince != nil {
+				t.Errorf("%s has members: %+v", m.Name, m)
+			}
+			continue
+		}
+		want := []memberStatus{{Name: "ses", Weight: 3, Why: "454 a***@example.com may not send"}, {Name: "postmark", Weight: 1, Serves: true}}
+		if !slices.Equal(m.Members, want) || m.PassedOver != 1 || m.Weighted || !m.MembersSince.Equal(s.started.Add(time.Minute)) {
+			t.Errorf("got  %+v\nwant %+v", m, want)
+		}
+	}
+}

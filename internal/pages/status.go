@@ -69,6 +69,19 @@ type mailerStatus struct {
 	ErrorAt   *time.Time `json:"error_at,omitempty"`
 	Override  []string   `json:"override,omitempty"` // who gets all its mail in place of the recipients
 	Only      []string   `json:"only,omitempty"`     // who alone may get its mail
+
+	Members      []memberStatus `json:"members,omitempty"` // that it sends with, instead of a relay of its own
+	Weighted     bool           `json:"weighted,omitempty"`
+	PassedOver   int            `json:"passed_over,omitempty"` // members that would serve and take no mail
+	MembersSince *time.Time     `json:"members_since,omitempty"`
+}
+
+// memberStatus is one of the mailers that another one sends with.
+type memberStatus struct {
+	Name   string `json:"name"`
+	Weight int    `json:"weight"`
+	Serves bool   `json:"serves"`
+	Why    string `json:"why,omitempty"` // it is passed over
 }
 
 // limits are the rates of a mailer, which all workers keep to together.
@@ -122,6 +135,7 @@ type failureStatus struct {
 	What      tasks.Action `json:"what"` // or "refused", of a recipient alone
 	Queue     string       `json:"queue"`
 	Mailer    string       `json:"mailer,omitempty"`
+	Member    string       `json:"member,omitempty"` // that it went with
 	MessageID string       `json:"message_id,omitempty"`
 	Try       int          `json:"try"`
 	Next      *time.Time   `json:"next,omitempty"` // try
@@ -199,12 +213,21 @@ func (s *State) snapshot(v redact.View) status {
 }
 
 func (m *mailerState) status(name string, now time.Time, v redact.View) mailerStatus {
+	var members []memberStatus
+	for _, one := range m.failover.Members {
+		status := memberStatus{Name: one.Mailer, Weight: one.Weight, Serves: one.Serves}
+		if one.Reason != nil {
+			status.Why = v.Text(one.Reason.Error(), maxReason)
+		}
+		members = append(members, status)
+	}
 	return mailerStatus{
 		Name: name, Flow: m.flow, Rate: m.rate(now), Open: m.open, Opened: m.opened, Allowed: m.allowed, Wanted: m.wanted, Grown: m.grown, Most: m.most, Carries: m.carries, Signs: m.signs,
 		TokenAt: notZero(m.token.at), TokenEnd: notZero(m.token.end), TokenWhy: v.Text(m.token.why, maxReason),
 		Limits: m.limits(), LastBatch: m.lastBatch, MeanBatch: float64(m.batched) / float64(max(m.batches, 1)),
 		HeldSince: notZero(m.heldSince), HeldWhy: v.Text(m.heldWhy, maxReason),
 		LastError: v.Text(m.lastError, maxReason), ErrorAt: notZero(m.errorAt), Override: entries(m.override, v), Only: entries(m.only, v),
+		Members: members, Weighted: m.failover.Weighted, PassedOver: m.failover.PassedOver(), MembersSince: notZero(m.memberAt),
 	}
 }
 
@@ -219,7 +242,7 @@ func entries(list []string, v redact.View) (out []string) {
 func (f failure) status(v redact.View) failureStatus {
 	out := f.out
 	reply := failureStatus{
-		At: f.at, What: out.Action, Queue: out.Queue, Mailer: out.Mailer,
+		At: f.at, What: out.Action, Queue: out.Queue, Mailer: out.Mailer, Member: out.Member,
 		MessageID: redact.Cut(redact.Line(out.MessageID), maxSubject), Try: out.Try,
 	}
 	switch {

@@ -70,6 +70,10 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry, all
 	for _, name := range append([]string{""}, s.Mailers()...) {
 		var warnings []string
 		named, err := s.Named(name)
+		if members, _ := named.Failover(); err == nil && len(members) > 0 {
+			fmt.Fprintln(std.Out, strings.TrimSpace("Backend "+name)+" "+cli.Line(backendAddress(named)))
+			continue // each member has a line of its own
+		}
 		if err == nil {
 			warnings, err = tryBackend(ctx, named, registry)
 		}
@@ -107,6 +111,13 @@ func report(w io.Writer, what, where string, err error) error {
 func backendAddress(s settings.Settings) string {
 	if s.Worker.Backend == "smtp" {
 		return fmt.Sprintf("smtp at %s port %d", s.SMTP.Hosts, s.SMTP.Port)
+	}
+	if members, weighted := s.Failover(); len(members) > 0 {
+		how := "the first that takes mail of "
+		if weighted {
+			how = "by weights "
+		}
+		return "failover: " + how + members.String()
 	}
 	return s.Worker.Backend
 }

@@ -72,6 +72,7 @@ var arrows = []struct {
 	{"internal/metrics", []string{"mailer", "backends/dkim", "backends/smtp", "tasks", "internal/pauses", "internal/queuestats", "internal/redisconn"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
 	{"settings", []string{"internal/dkimkey", "internal/hostname", "internal/name", "internal/rate", "internal/replyrule"}, []string{"github.com/kelseyhightower/envconfig"}},
 	{"examples/contact", []string{root, "mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
+	{"examples/failover", []string{"settings", "backends"}, nil},
 	{"examples/minimal", []string{root, "mailer"}, nil},
 	{"examples/newsletter", []string{root, "mailer"}, nil},
 	{"examples/webhook/worker", []string{"mailer", "settings", "backends", "cmd/worker/workercli", "examples/webhook"}, nil},

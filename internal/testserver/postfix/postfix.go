@@ -33,6 +33,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -159,6 +160,27 @@ func (s *Server) Stop() {
 		s.t.Errorf("postfixtest: stop: %v", err)
 	}
 	s.master = nil
+}
+
+// Kill ends all processes of Postfix at once (SIGKILL), as a machine that loses its power. What it has accepted is in its queue.
+func (s *Server) Kill() {
+	if s.master != nil {
+		s.master.Kill()
+		s.master = nil
+	}
+}
+
+// Pause stops all processes of Postfix (SIGSTOP): the system takes connections, and nobody says a word. Resume lets them go on.
+func (s *Server) Pause() error { return s.signal(syscall.SIGSTOP) }
+
+// Resume ends a Pause.
+func (s *Server) Resume() error { return s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(sig syscall.Signal) error {
+	if s.master == nil {
+		return errors.New("postfixtest: it is not running")
+	}
+	return syscall.Kill(-s.master.PID(), sig)
 }
 
 // Restart stops Postfix, if it is running, and starts it again on the same ports.

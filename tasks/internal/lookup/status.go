@@ -50,6 +50,7 @@ type Status struct {
 	MessageID string       `json:"message_id,omitempty"`
 	Queue     string       `json:"queue,omitempty"`  // as the producer named it
 	Mailer    string       `json:"mailer,omitempty"` // "" for the default one
+	Member    string       `json:"member,omitempty"` // the mailer that it went with, if its own has members
 	Mailing   string       `json:"mailing,omitempty"`
 	Tags      []string     `json:"tags,omitempty"`
 
@@ -169,6 +170,6 @@ func statusOf(r history.Record) Status {
 	name := wire.ParseQueueName(r.Queue)
 	return Status{
 		State: states[r.State], ID: r.ID, MessageID: r.MessageID, Queue: name.Queue, Mailer: name.Mailer, Mailing: r.Mailing, Tags: r.Tags,
-		To: r.To, Recipients: r.Recipients, Due: r.Due, At: r.At, Tries: r.Tries, Reply: r.Reply,
+		To: r.To, Recipients: r.Recipients, Due: r.Due, At: r.At, Tries: r.Tries, Reply: r.Reply, Member: r.Member,
 	}
 }
