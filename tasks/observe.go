@@ -2,8 +2,6 @@ package tasks
 
 import (
 	"errors"
-	"fmt"
-	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -428,13 +426,4 @@ func (t *taskMessage) report(o outcome) Outcome {
 		out.Tags, out.Mailing = p.Tags, p.Mailing
 	}
 	return out
-}
-
-// panicked is what may be reported of a panic: what Go itself says, and of anything else only
-// its type, for its text may be a message's. The stack says where it was.
-func panicked(p any) string {
-	if err, ok := p.(runtime.Error); ok {
-		return redact.Reason(err.Error(), true)
-	}
-	return fmt.Sprintf("with a %T", p)
 }

@@ -80,19 +80,6 @@ func (w *watcher) add() {
 	}
 }
 
-// every does something now and again until ctx ends.
-func every(ctx context.Context, pause time.Duration, do func()) {
-	ticker := time.NewTicker(pause)
-	defer ticker.Stop()
-	for ctx.Err() == nil {
-		do()
-		select {
-		case <-ctx.Done():
-		case <-ticker.C:
-		}
-	}
-}
-
 // rest lets dispatchers rest that have no mail. One whose servers took a task just when they were told to
 // end has mail, and wakes again.
 func (w *watcher) rest() {
