@@ -23,6 +23,7 @@ type crowd struct {
 	pool    *connections
 	log     *syncBuffer
 	mail    atomic.Bool
+	turned  atomic.Pointer[chan struct{}] // closed when mail changes
 	idle    atomic.Int64
 	senders sync.WaitGroup
 }
@@ -49,8 +50,15 @@ func newCrowd(base, most int, h *hub, latency func(open int) time.Duration, told
 	w := &crowd{hub: h, latency: latency, log: &syncBuffer{}}
 	w.pool = newConnections("", nil, WorkerConfig{Observers: told}, zerolog.New(w.log))
 	w.pool.growth = newGrowth(base, most)
+	w.turned.Store(new(make(chan struct{})))
 	w.mail.Store(true)
 	return w
+}
+
+// has says whether there is mail from now on.
+func (w *crowd) has(mail bool) {
+	w.mail.Store(mail)
+	close(*w.turned.Swap(new(make(chan struct{}))))
 }
 
 // run lets the crowd work until ctx ends.
@@ -75,6 +83,7 @@ func (w *crowd) run(ctx context.Context) {
 func (w *crowd) send(ctx context.Context, c *connection) {
 	p := c.backend.(*plug)
 	for {
+		mayRest, turned := c.mayRest(), *w.turned.Load()
 		if c.rests() {
 			w.hub.hangUp(p)
 			c.rest()
@@ -88,8 +97,8 @@ func (w *crowd) send(ctx context.Context, c *connection) {
 			w.idle.Add(1)
 			select {
 			case <-ctx.Done():
-			case <-c.mayRest():
-			case <-time.After(time.Second):
+			case <-mayRest:
+			case <-turned:
 			}
 			w.idle.Add(-1)
 			continue
@@ -269,14 +278,14 @@ func TestGrowth_idle(t *testing.T) {
 		w.senders.Go(func() {
 			time.Sleep(20 * time.Second)
 			want("with mail", 12)
-			w.mail.Store(false)
+			w.has(false)
 			time.Sleep(25 * time.Second)
 			want("soon after it", 12)
 			time.Sleep(20 * time.Second)
 			want("without mail", 4)
 			time.Sleep(24 * time.Hour)
 			want("a day later", 4)
-			w.mail.Store(true)
+			w.has(true)
 			time.Sleep(20 * time.Second)
 			want("with mail again", 12)
 			w.pool.held()

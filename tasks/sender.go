@@ -138,12 +138,12 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 		quiet = time.After(quietFor)
 	}
 	for {
+		first, second, changed := s.channels() // first: what changes from now on ends the wait below
 		if !s.session.pending() {
 			s.rest()
 			s.conn.await(stop, work)
 		}
 		s.most = s.evenPart()
-		first, second, changed := s.channels()
 		batch := s.take(s.add(nil, s.remaining), first)
 		if len(batch) == 0 {
 			var whole bool
