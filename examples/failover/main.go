@@ -28,7 +28,7 @@ func main() {
 
 func run(ctx context.Context, to []string, out io.Writer) error {
 	if len(to) == 0 {
-		return errors.New("whom to? failover ADDRESS...")
+		return errors.New("nobody to send to: give addresses")
 	}
 	s, warnings, err := settings.Load()
 	for _, w := range warnings {

@@ -54,7 +54,7 @@ func (p Provider) Mechanisms() []string {
 type Config struct {
 	Provider Provider
 
-	// Tenant is Microsoft's name or number for the organisation, or "common", "organizations" or "consumers" for
+	// Tenant is Microsoft's name or number for the organisation, or "common" or another of its words for several directories, for
 	// consent that a person gives.
 	Tenant string
 
@@ -92,7 +92,7 @@ const (
 	microsoftURL       = "https://login.microsoftonline.com/"
 	microsoftAppScope  = "https://outlook.office365.com/.default"
 	microsoftUserScope = "https://outlook.office.com/SMTP.Send offline_access"
-	googleTokenURL     = "https://oauth2.googleapis.com/token"
+	googleTokenURL     = "https://oauth2.googleapis.com/token" //nolint:gosec // an address
 	googleAuthURL      = "https://accounts.google.com/o/oauth2/v2/auth"
 	googleScope        = "https://mail.google.com/"
 )

@@ -186,7 +186,7 @@ func hint(p Provider, code, text string) string {
 		return hintLogin
 	case "invalid_client":
 		return "see EMAIL_OAUTH_CLIENT_ID and EMAIL_OAUTH_CLIENT_SECRET"
-	case "unauthorized_client":
+	case "unauthorized_client": //nolint:misspell // RFC 6749, 5.2
 		if p == Google {
 			return "an administrator has to allow the service account the scope " + googleScope + " (domain-wide delegation)"
 		}

@@ -31,7 +31,7 @@ func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 		return func() {}, nil //nolint:nilerr // a directory that is read only, as secrets of containers are
 	}
 	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // a descriptor fits
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		switch {
 		case err == nil:
 			return func() { _ = f.Close() }, nil

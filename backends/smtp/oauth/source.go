@@ -147,7 +147,7 @@ func wall() time.Time { return time.Now().Round(0) }
 
 // known returns the token if it is not due for another one, or why there is none. Otherwise known is false; then text is a token that may
 // still be used, "" if there is none.
-func (s *Source) known() (text string, err error, known bool) { //nolint:revive // the error is a part of the answer, known says whether there is one
+func (s *Source) known() (text string, err error, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := wall()
@@ -172,7 +172,7 @@ func (s *Source) shown() (digest [sha256.Size]byte) {
 	h := sha256.New()
 	_, _ = io.WriteString(h, s.cfg.ClientSecret+"\x00")
 	for _, path := range []string{s.cfg.RefreshTokenFile, s.cfg.KeyFile} {
-		text, err := os.ReadFile(path)
+		text, err := os.ReadFile(path) //nolint:gosec // the files of the configuration
 		if err != nil {
 			_, _ = io.WriteString(h, "no file")
 		}

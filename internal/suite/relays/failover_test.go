@@ -150,10 +150,7 @@ func (p *pair) back(since time.Time) (first, rate time.Duration) {
 			before++
 		}
 	}
-	var after []time.Time
-	for _, at := range p.sent["b"] {
-		after = append(after, at)
-	}
+	after := slices.Clone(p.sent["b"])
 	slices.SortFunc(after, time.Time.Compare)
 	for i, at := range after {
 		n := 0

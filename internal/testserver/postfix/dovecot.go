@@ -91,14 +91,14 @@ active_value = true
 }
 
 func (s *Server) dovecotConf() string {
-	mechanisms, tokens := "plain login cram-md5", ""
+	mechanisms, oauth2 := "plain login cram-md5", ""
 	if s.opts.Introspect != "" {
 		mechanisms += " xoauth2 oauthbearer"
-		tokens = "passdb {\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = " + s.path("oauth2.conf") + "\n}\n"
+		oauth2 = "passdb {\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = " + s.path("oauth2.conf") + "\n}\n"
 	}
 	return strings.NewReplacer(
 		"$MECHANISMS", mechanisms,
-		"$TOKENS", tokens,
+		"$TOKENS", oauth2,
 		"$DIR", s.dir,
 		"$OWNER", s.system.owner,
 		"$UID", strconv.Itoa(s.system.mailbox.UID),

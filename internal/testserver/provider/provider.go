@@ -128,7 +128,7 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	grant := form.Get("grant_type")
-	if grant != "urn:ietf:params:oauth:grant-type:jwt-bearer" && (id != ClientID || secret != ClientSecret && !(p.Public && secret == "")) {
+	if grant != "urn:ietf:params:oauth:grant-type:jwt-bearer" && (id != ClientID || secret != ClientSecret && (!p.Public || secret != "")) {
 		refuse(w, http.StatusUnauthorized, "invalid_client", "AADSTS7000215: Invalid client secret provided: '"+secret+"'. Trace ID: 1-2-3 Timestamp: now")
 		return
 	}
