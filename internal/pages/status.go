@@ -213,7 +213,7 @@ func (s *State) snapshot(v redact.View) status {
 }
 
 func (m *mailerState) status(name string, now time.Time, v redact.View) mailerStatus {
-	members := make([]memberStatus, 0, len(m.failover.Members))
+	members := slices.Grow([]memberStatus(nil), len(m.failover.Members))
 	for _, one := range m.failover.Members {
 		status := memberStatus{Name: one.Mailer, Weight: one.Weight, Serves: one.Serves}
 		if one.Reason != nil {
