@@ -172,15 +172,24 @@ func BenchmarkDrain(b *testing.B) {
 	}
 }
 
-// BenchmarkDrainHistory empties queues with and without a history, in turns, in one Redis, for a machine whose speed drifts: what
-// records of messages that have ended cost of the rate.
+// BenchmarkDrainHistory is what records of messages that have ended cost of the rate.
 func BenchmarkDrainHistory(b *testing.B) {
+	drainWithAndWithout(b, func(cfg *WorkerConfig, on bool) {
+		if cfg.History = (History{For: -1}); on {
+			cfg.History = History{For: 72 * time.Hour, Size: 1 << 30}
+		}
+	})
+}
+
+// drainWithAndWithout empties queues without something and with it, in turns, for a machine whose speed drifts.
+func drainWithAndWithout(b *testing.B, turn func(cfg *WorkerConfig, on bool)) {
+	b.Helper()
 	const rounds = 7
 	for name, bulkSize := range map[string]int{"worker": 1, "worker, bulk mail": 100} {
 		b.Run(name, func(b *testing.B) {
 			var took, cpu, redisUsed [2][]float64
 			for i := range 2 * rounds {
-				kept := (i + i/2) % 2 // off on, on off, off on, ...
+				on := (i + i/2) % 2 // off on, on off, off on, ...
 				server := redistest.Start(b, redistest.Options{})
 				q := NewQueue(server.Client(b), QueueConfig{BulkSize: bulkSize, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
 				if sent, err := q.SendMessages(b.Context(), mails(b.N)); sent != b.N {
@@ -191,23 +200,24 @@ func BenchmarkDrainHistory(b *testing.B) {
 					b.Fatal(err)
 				}
 				reader := server.Client(b)
-				cfg := WorkerConfig{Queues: weights, History: History{For: time.Duration(2*kept-1) * 72 * time.Hour, Size: 1 << 30}}
+				cfg := WorkerConfig{Queues: weights}
+				turn(&cfg, on == 1)
 				before, redisBefore, start := ownCPU(b), redisCPU(b, reader), time.Now()
 				var accepted atomic.Int64
 				cfg.Connect = func(string) (mailer.Backend, error) { return sink{&accepted}, nil }
 				stop := runWorker(b, client, cfg, func(*Worker) {})
 				await(b, &accepted, b.N)
-				took[kept] = append(took[kept], time.Since(start).Seconds())
+				took[on] = append(took[on], time.Since(start).Seconds())
 				stop()
-				cpu[kept] = append(cpu[kept], 1e6*(ownCPU(b)-before)/float64(b.N))
-				redisUsed[kept] = append(redisUsed[kept], 1e6*(redisCPU(b, reader)-redisBefore)/float64(b.N))
+				cpu[on] = append(cpu[on], 1e6*(ownCPU(b)-before)/float64(b.N))
+				redisUsed[on] = append(redisUsed[on], 1e6*(redisCPU(b, reader)-redisBefore)/float64(b.N))
 				_ = client.Close()
 			}
 			median := func(list []float64) float64 { slices.Sort(list); return list[len(list)/2] }
-			for kept, unit := range []string{"off", "on"} {
-				b.ReportMetric(float64(b.N)/median(took[kept]), "mails/s-"+unit)
-				b.ReportMetric(median(cpu[kept]), "cpu-us/mail-"+unit)
-				b.ReportMetric(median(redisUsed[kept]), "redis-us/mail-"+unit)
+			for on, unit := range []string{"off", "on"} {
+				b.ReportMetric(float64(b.N)/median(took[on]), "mails/s-"+unit)
+				b.ReportMetric(median(cpu[on]), "cpu-us/mail-"+unit)
+				b.ReportMetric(median(redisUsed[on]), "redis-us/mail-"+unit)
 			}
 		})
 	}
@@ -389,49 +399,14 @@ func await(b *testing.B, counter *atomic.Int64, n int) {
 	}
 }
 
-// BenchmarkDrainRates empties queues without rates and with rates that are never reached, in turns, for a machine whose speed drifts:
-// what it costs to ask.
+// BenchmarkDrainRates is what it costs to ask for rates that are never reached.
 func BenchmarkDrainRates(b *testing.B) {
-	const rounds = 7
 	rates := map[string]Rates{"": {
 		Messages: RateLimits{{Most: 1_000_000, Per: time.Second, Burst: 1}, {Most: 1_000_000_000, Per: 24 * time.Hour, Burst: 1_000_000}},
 	}}
-	for name, bulkSize := range map[string]int{"worker": 1, "worker, bulk mail": 100} {
-		b.Run(name, func(b *testing.B) {
-			var took, cpu, redisUsed [2][]float64
-			for i := range 2 * rounds {
-				kept := (i + i/2) % 2 // off on, on off, off on, ...
-				server := redistest.Start(b, redistest.Options{})
-				q := NewQueue(server.Client(b), QueueConfig{BulkSize: bulkSize, Defaults: mailer.Defaults{Hostname: "app.example.com"}})
-				if sent, err := q.SendMessages(b.Context(), mails(b.N)); sent != b.N {
-					b.Fatal(err)
-				}
-				client, err := redisconn.ConnectWorker(server.URL())
-				if err != nil {
-					b.Fatal(err)
-				}
-				reader := server.Client(b)
-				cfg := WorkerConfig{Queues: weights}
-				if kept == 1 {
-					cfg.Rates = rates
-				}
-				before, redisBefore, start := ownCPU(b), redisCPU(b, reader), time.Now()
-				var accepted atomic.Int64
-				cfg.Connect = func(string) (mailer.Backend, error) { return sink{&accepted}, nil }
-				stop := runWorker(b, client, cfg, func(*Worker) {})
-				await(b, &accepted, b.N)
-				took[kept] = append(took[kept], time.Since(start).Seconds())
-				stop()
-				cpu[kept] = append(cpu[kept], 1e6*(ownCPU(b)-before)/float64(b.N))
-				redisUsed[kept] = append(redisUsed[kept], 1e6*(redisCPU(b, reader)-redisBefore)/float64(b.N))
-				_ = client.Close()
-			}
-			median := func(list []float64) float64 { slices.Sort(list); return list[len(list)/2] }
-			for kept, unit := range []string{"off", "on"} {
-				b.ReportMetric(float64(b.N)/median(took[kept]), "mails/s-"+unit)
-				b.ReportMetric(median(cpu[kept]), "cpu-us/mail-"+unit)
-				b.ReportMetric(median(redisUsed[kept]), "redis-us/mail-"+unit)
-			}
-		})
-	}
+	drainWithAndWithout(b, func(cfg *WorkerConfig, on bool) {
+		if on {
+			cfg.Rates = rates
+		}
+	})
 }

@@ -79,18 +79,7 @@ func (h *house) rated(cfg WorkerConfig, g *grants) (w *Worker, stop func()) {
 			d.rates.told = g.told
 		}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			h.t.Errorf("Run: %v", err)
-		}
-		_ = client.Close()
-	})
-	h.t.Cleanup(stop)
-	return w, stop
+	return w, h.untilStopped(w, client)
 }
 
 // Three workers together have 200 a second: in the long run, and in every second of Redis's clock. No message costs a try or is sent twice.

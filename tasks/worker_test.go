@@ -66,6 +66,12 @@ func (h *house) startWorker(client redis.UniversalClient, cfg WorkerConfig) (w *
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	return w, h.untilStopped(w, client)
+}
+
+// untilStopped runs a worker on a client until stop is called or the test ends.
+func (h *house) untilStopped(w *Worker, client redis.UniversalClient) (stop func()) {
+	h.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
@@ -77,7 +83,7 @@ func (h *house) startWorker(client redis.UniversalClient, cfg WorkerConfig) (w *
 		_ = client.Close()
 	})
 	h.t.Cleanup(stop)
-	return w, stop
+	return stop
 }
 
 // send queues n messages with the Message-IDs <0@t> to <n-1@t>.
