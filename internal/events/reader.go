@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,7 +31,7 @@ type Reader struct {
 	redis   redis.UniversalClient
 	cfg     ReaderConfig
 	me      string
-	since   string // the ID after which the group reads
+	since   int64 // when the group began to read, in milliseconds; 0: not known
 	streams map[string]*stream
 	looked  time.Time // for new queues
 }
@@ -139,11 +140,12 @@ func wait(ctx context.Context, pause time.Duration) bool {
 	}
 }
 
-// groupScript returns since when the group ARGV[1] reads, in milliseconds: from now on if it has not.
+// groupScript returns since when the group ARGV[1] reads, in milliseconds: from now on if it has not, or from ARGV[2] on if Redis has lost
+// what it knew.
 var groupScript = redis.NewScript(`
 local now = redis.call("TIME")
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
-redis.call("HSETNX", KEYS[1], ARGV[1], ARGV[2] ~= "" and ARGV[2] or string.format("%d", ms))
+redis.call("HSETNX", KEYS[1], ARGV[1], ARGV[2] ~= "0" and ARGV[2] or string.format("%d", ms))
 return redis.call("HGET", KEYS[1], ARGV[1])`)
 
 const groupsKey = "mailpouch:events"
@@ -153,11 +155,11 @@ func (r *Reader) find(ctx context.Context) error {
 	if !r.looked.IsZero() && time.Since(r.looked) < r.cfg.pace.queues {
 		return nil
 	}
-	since, err := groupScript.Run(ctx, r.redis, []string{groupsKey}, "group:"+r.cfg.Group, strings.TrimSuffix(r.since, "-0")).Text()
+	since, err := groupScript.Run(ctx, r.redis, []string{groupsKey}, "group:"+r.cfg.Group, r.since).Int64()
 	if err != nil {
 		return err
 	}
-	r.since = since + "-0"
+	r.since = since
 	queues, err := r.redis.SMembers(ctx, wire.QueuesKey).Result()
 	if err != nil {
 		return err
@@ -206,7 +208,7 @@ func (r *Reader) read(ctx context.Context) ([]entry, error) {
 	}
 	answers, err := r.eachScript(ctx, due, func(s *stream) (*redis.Script, []string, []any) {
 		return readScript, []string{Key(s.queue), readerKey(s.queue, r.cfg.Group)},
-			[]any{r.cfg.Group, r.me, r.cfg.pace.readFor.Milliseconds(), entriesAtOnce, cmp.Or(s.after, "0-0"), r.since}
+			[]any{r.cfg.Group, r.me, r.cfg.pace.readFor.Milliseconds(), entriesAtOnce, cmp.Or(s.after, "0-0"), fmt.Sprintf("%d-%d", r.since-1, uint64(math.MaxUint64))}
 	})
 	var entries []entry
 	for i, s := range due {
