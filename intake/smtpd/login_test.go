@@ -32,6 +32,7 @@ func TestLogin(t *testing.T) {
 	plain := base64Of("\x00anybody\x00" + secret)
 	for _, tt := range []struct{ name, script string }{
 		{"PLAIN", "> AUTH PLAIN " + plain + "\n235 2.7.0"},
+		{"PLAIN after two blanks", "> AUTH PLAIN  " + plain + "\n235"},
 		{"PLAIN, asked", "> AUTH plain\n334 \n> " + plain + "\n235"},
 		{"PLAIN with another identity", "> AUTH PLAIN " + base64Of("eve\x00anybody\x00"+secret) + "\n235"},
 		{"LOGIN", "> AUTH LOGIN\n334 " + base64Of("Username:") + "\n> " + base64Of("apikey") + "\n334 " + base64Of("Password:") + "\n> " + base64Of(secret) + "\n235"},
