@@ -92,3 +92,26 @@ func TestDigest(t *testing.T) {
 		})
 	}
 }
+
+// What came of a message is found by its ID, whatever the key is.
+func TestMessageID(t *testing.T) {
+	t.Parallel()
+	const generation = "mj1x2y3z1abcd"
+	for _, id := range []string{
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "ABCDEFGHIJKLMNOPQRSTUVWXYZ.17",
+		OnceID("d", mailer.Options{IdempotencyKey: "order-7"}), OnceID("d", mailer.Options{Unique: time.Hour}),
+		OnceID("d", mailer.Options{IdempotencyKey: "a-later-refused-again-2"}), OnceID("d", mailer.Options{IdempotencyKey: "a-" + goldenDigest}),
+		NextID(goldenKeyID), NextID(NextID(OnceID("d", mailer.Options{Unique: time.Hour}))),
+	} {
+		for _, end := range []string{"", "-later", "-refused", "-again", "-later-refused", "-again-again", "-later-again-refused"} {
+			if got := MessageID(id + end); got != id {
+				t.Errorf("%s%s is of %s", id, end, got)
+			}
+			if IsOnceID(id) && end != "" {
+				if got := MessageID(id + "-" + generation + end + "-" + generation + "-refused"); got != id {
+					t.Errorf("%s-...%s is of %s", id, end, got)
+				}
+			}
+		}
+	}
+}
