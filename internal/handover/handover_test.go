@@ -3,6 +3,7 @@ package handover
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,25 +94,33 @@ func TestDigest(t *testing.T) {
 	}
 }
 
-// What came of a message is found by its ID, whatever the key is.
-func TestMessageID(t *testing.T) {
+// A Received field says when a message came, which differs at each try of its hand-over. What stands below is the message.
+func TestDigest_trace(t *testing.T) {
 	t.Parallel()
-	const generation = "mj1x2y3z1abcd"
-	for _, id := range []string{
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "ABCDEFGHIJKLMNOPQRSTUVWXYZ.17",
-		OnceID("d", mailer.Options{IdempotencyKey: "order-7"}), OnceID("d", mailer.Options{Unique: time.Hour}),
-		OnceID("d", mailer.Options{IdempotencyKey: "a-later-refused-again-2"}), OnceID("d", mailer.Options{IdempotencyKey: "a-" + goldenDigest}),
-		NextID(goldenKeyID), NextID(NextID(OnceID("d", mailer.Options{Unique: time.Hour}))),
-	} {
-		for _, end := range []string{"", "-later", "-refused", "-again", "-later-refused", "-again-again", "-later-again-refused"} {
-			if got := MessageID(id + end); got != id {
-				t.Errorf("%s%s is of %s", id, end, got)
-			}
-			if IsOnceID(id) && end != "" {
-				if got := MessageID(id + "-" + generation + end + "-" + generation + "-refused"); got != id {
-					t.Errorf("%s-...%s is of %s", id, end, got)
-				}
-			}
+	digest := func(raw string) string {
+		got, err := Digest(&mailer.EmailMessage{FromEmail: "a@example.com", To: []string{"b@example.com"}, Raw: []byte(raw)}, mailer.Options{})
+		if err != nil {
+			t.Fatal(err)
 		}
+		return got
+	}
+	const message = "Subject: x\r\nReceived: from c\r\n\r\nBody\r\n"
+	want := digest(message)
+	for _, trace := range []string{
+		"Received: from a; now\r\n", "received: from a\r\n\tby b;\r\n now\r\n", "Received: 1\nReceived: 2\n\t3\n",
+	} {
+		if digest(trace+message) != want {
+			t.Errorf("%q changes the digest", trace)
+		}
+	}
+	for _, other := range []string{
+		"Received-SPF: pass\r\n" + message, "Received: 1\r\nX-A: b\r\n" + message, strings.Replace(message, "from c", "from d", 1),
+	} {
+		if digest(other) == want {
+			t.Errorf("%q has the digest of another message", other)
+		}
+	}
+	if digest("Received: only") != digest("Received: this") {
+		t.Error("a message that is nothing but trace")
 	}
 }

@@ -36,7 +36,7 @@ var arrows = []struct {
 	{"tasks/internal/lookup", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/history", "internal/pauses", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
 	{"tasks/internal/producer", []string{"mailer", "internal/asynqbatch", "internal/blobstore", "internal/handover", "internal/presence", "internal/queuewatch", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"tasks/internal/once", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/handover", "internal/history", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
-	{"tasks/internal/cancel", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/handover", "internal/history", "internal/pauses", "internal/redisconn", "internal/wire", "tasks/internal/once"}, []string{"github.com/redis/go-redis/v9"}},
+	{"tasks/internal/cancel", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/handover", "internal/history", "internal/pauses", "internal/redisconn", "internal/wire", "tasks/internal/once", "tasks/internal/producer"}, []string{"github.com/redis/go-redis/v9"}},
 	{"tasks/internal/letters", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/handover", "internal/history", "internal/redact", "internal/redisconn", "internal/wire", "tasks/internal/cancel", "tasks/internal/once", "tasks/internal/producer"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
 	{"tasks/internal/weight", []string{"mailer", "internal/wire"}, []string{"golang.org/x/sync/"}},
 	{"tasks/internal/isolation", []string{"internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
@@ -75,6 +75,8 @@ var arrows = []struct {
 		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/metrics", []string{"mailer", "backends/dkim", "backends/smtp", "tasks", "internal/pauses", "internal/queuestats", "internal/redisconn"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
 	{"settings", []string{"internal/dkimkey", "internal/hostname", "internal/name", "internal/rate", "internal/replyrule"}, []string{"github.com/kelseyhightower/envconfig"}},
+	{"intake/smtpd", []string{"intake", "mailer", "internal/hostname"}, []string{"github.com/rs/zerolog"}}, // Redis is the intake's
+	{"intake", []string{"mailer", "tasks", "internal/hostname", "internal/name", "internal/rate", "internal/ratelimit", "internal/redisconn"}, []string{"github.com/redis/go-redis/v9", "golang.org/x/net/idna"}},
 	{"examples/contact", []string{root, "mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
 	{"examples/failover", []string{"settings", "backends"}, nil},
 	{"examples/minimal", []string{root, "mailer"}, nil},
