@@ -18,8 +18,8 @@ import (
 	"github.com/mailpouch/mailpouch/internal/webhook/target"
 )
 
-// wire answers posts without a network, so that time may be that of a test.
-type wire struct {
+// network answers posts without a network, so that time may be that of a test.
+type network struct {
 	mu     sync.Mutex
 	answer func(id string, before int) *http.Response // nil: the connection fails
 	posts  []onWire
@@ -30,7 +30,7 @@ type onWire struct {
 	at time.Time
 }
 
-func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
+func (w *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	id, before := r.Header["webhook-id"][0], 0
@@ -47,7 +47,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // times are when an event was posted, since start.
-func (w *wire) times(id string, start time.Time) (all []time.Duration) {
+func (w *network) times(id string, start time.Time) (all []time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range w.posts {
@@ -58,7 +58,7 @@ func (w *wire) times(id string, start time.Time) (all []time.Duration) {
 	return all
 }
 
-func (w *wire) count() int {
+func (w *network) count() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.posts)
@@ -73,7 +73,7 @@ func status(code int, header ...string) *http.Response {
 }
 
 // simulate runs a dispatcher for one endpoint in a test's own time, and do beside it.
-func simulate(t *testing.T, cfg Config, from *memory, answer func(id string, before int) *http.Response, do func(d *Dispatcher, w *wire, log *buffer)) {
+func simulate(t *testing.T, cfg Config, from *memory, answer func(id string, before int) *http.Response, do func(d *Dispatcher, w *network, log *buffer)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		log := &buffer{}
@@ -87,7 +87,7 @@ func simulate(t *testing.T, cfg Config, from *memory, answer func(id string, bef
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &wire{answer: answer}
+		w := &network{answer: answer}
 		for _, r := range d.endpoints {
 			r.client = &http.Client{Transport: w}
 		}
@@ -113,7 +113,7 @@ func TestEndpoint_backoff(t *testing.T) {
 			return status(http.StatusBadRequest)
 		}
 		return status(http.StatusOK)
-	}, func(d *Dispatcher, w *wire, log *buffer) {
+	}, func(d *Dispatcher, w *network, log *buffer) {
 		start = time.Now()
 		for n := range 6 * 60 {
 			time.Sleep(time.Minute)
@@ -149,7 +149,7 @@ func TestEndpoint_away(t *testing.T) {
 			return nil
 		}
 		return status(http.StatusOK)
-	}, func(d *Dispatcher, w *wire, log *buffer) {
+	}, func(d *Dispatcher, w *network, log *buffer) {
 		start := time.Now()
 		back = start.Add(20 * time.Hour)
 		time.Sleep(20*time.Hour - time.Nanosecond)
@@ -189,7 +189,7 @@ func TestEndpoint_retryAfter(t *testing.T) {
 					return status(code, "Retry-After", "600")
 				}
 				return status(http.StatusOK)
-			}, func(d *Dispatcher, w *wire, _ *buffer) {
+			}, func(d *Dispatcher, w *network, _ *buffer) {
 				time.Sleep(600*time.Second - time.Nanosecond)
 				synctest.Wait()
 				before := w.count()
@@ -218,7 +218,7 @@ func TestEndpoint_tooMany(t *testing.T) {
 			return status(http.StatusTooManyRequests)
 		}
 		return status(http.StatusOK)
-	}, func(_ *Dispatcher, w *wire, _ *buffer) {
+	}, func(_ *Dispatcher, w *network, _ *buffer) {
 		time.Sleep(firstPause/2 - time.Nanosecond)
 		synctest.Wait()
 		if n := w.count(); n != 1 {
@@ -238,7 +238,7 @@ func TestEndpoint_givesUp(t *testing.T) {
 			return status(http.StatusUnprocessableEntity)
 		}
 		return status(http.StatusOK)
-	}, func(d *Dispatcher, w *wire, log *buffer) {
+	}, func(d *Dispatcher, w *network, log *buffer) {
 		start := time.Now()
 		time.Sleep(24*time.Hour - time.Nanosecond)
 		synctest.Wait()
@@ -269,7 +269,7 @@ func TestEndpoint_acknowledgesLater(t *testing.T) {
 	t.Parallel()
 	source := newMemory(someEvents(10)...)
 	source.refuse, source.fail = 25, 3
-	simulate(t, Config{}, source, func(string, int) *http.Response { return status(http.StatusOK) }, func(d *Dispatcher, w *wire, log *buffer) {
+	simulate(t, Config{}, source, func(string, int) *http.Response { return status(http.StatusOK) }, func(d *Dispatcher, w *network, log *buffer) {
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
 		if s := d.State()[0]; w.count() != 10 || source.ackedIDs() != 10 || s.Delivered != 10 || s.Waiting != 0 {
@@ -293,7 +293,7 @@ func TestEndpoint_mostInHand(t *testing.T) {
 			return status(http.StatusInternalServerError)
 		}
 		return status(http.StatusOK)
-	}, func(d *Dispatcher, _ *wire, _ *buffer) {
+	}, func(d *Dispatcher, _ *network, _ *buffer) {
 		for range 12 * 60 {
 			time.Sleep(time.Minute)
 			synctest.Wait()
@@ -317,7 +317,7 @@ func TestEndpoint_renewed(t *testing.T) {
 			return status(http.StatusOK)
 		}
 		return status(http.StatusTooManyRequests, "Retry-After", "86400")
-	}, func(d *Dispatcher, w *wire, _ *buffer) {
+	}, func(d *Dispatcher, w *network, _ *buffer) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		mended = true

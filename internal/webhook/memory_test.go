@@ -7,12 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/mailpouch/mailpouch/internal/events"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // memory is a source of events in memory.
 type memory struct {

@@ -115,10 +115,10 @@ type started struct {
 func start(t *testing.T, cfg Config, sources ...source) started {
 	t.Helper()
 	byKey := map[string]source{}
-	for i, one := range cfg.Targets {
-		byKey[one.Key()] = sources[i]
-	}
-	if cfg.source == nil {
+	if len(sources) > 0 {
+		for i, one := range cfg.Targets {
+			byKey[one.Key()] = sources[i]
+		}
 		cfg.source = func(key string) source { return byKey[key] }
 	}
 	log := &buffer{}
@@ -316,7 +316,7 @@ func TestDispatcher_Reload(t *testing.T) {
 	sources := map[string]*memory{one("/a").Key(): a, one("/b").Key(): b, one("/c").Key(): c}
 	cfg := Config{source: func(key string) source { return sources[key] }}
 	cfg.Targets = []target.Target{one("/a"), one("/b")}
-	d := start(t, cfg, nil, nil)
+	d := start(t, cfg)
 	a.await(t, 1)
 	b.await(t, 1)
 	if err := d.Reload([]target.Target{one("/a?token=new", otherSecret), one("/c")}); err != nil {
