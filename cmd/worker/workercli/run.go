@@ -68,7 +68,7 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 		log.Info().Str("url", "http://"+at.String()+"/debug/pprof/").Msg("profiles")
 	}
 	hangups := cli.Hangups(ctx)
-	if err := s.CheckPages(); err != nil {
+	if err := s.CheckWorker(); err != nil {
 		return err
 	}
 	client, err := redisconn.ConnectWorker(s.Queue.RedisURL.Reveal())

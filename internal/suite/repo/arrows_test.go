@@ -26,7 +26,7 @@ var arrows = []struct {
 	{"mailer", []string{"mailer", "internal/hostname", "internal/name"}, []string{"golang.org/x/"}},
 	{"backends/smtp/internal/transport", nil, []string{"golang.org/x/sys/unix"}}, // it knows no messages
 	{"backends/smtp/internal/auth", nil, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
-	{"backends/smtp/oauth", nil, []string{"golang.org/x/oauth2"}}, // it knows no SMTP
+	{"backends/smtp/oauth", []string{"internal/replacefile"}, []string{"golang.org/x/oauth2"}}, // it knows no SMTP
 	{"backends/smtp", []string{"mailer", "internal/hostname", "internal/replyrule", "internal/tlsprobe", "backends/smtp/internal/"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
 	{"backends/dkim", []string{"mailer", "internal/dkimkey", "internal/hostname"}, []string{"golang.org/x/net/"}},
 	{"backends/", []string{"mailer", "internal/"}, nil},
@@ -64,6 +64,7 @@ var arrows = []struct {
 	{"internal/outgoing", []string{"mailer"}, nil},
 	{"internal/tlsprobe", nil, nil},
 	{"internal/replyrule", nil, nil},
+	{"internal/replacefile", nil, nil},
 	{"internal/ratelimit", []string{"internal/rate", "internal/wire"}, []string{"github.com/redis/go-redis/v9"}},
 	{"internal/rate", nil, nil},
 	{"internal/wire", []string{"mailer", "internal/name"}, []string{"github.com/klauspost/compress/zstd"}},
