@@ -3,6 +3,7 @@
 package handover
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base32"
 	"fmt"
@@ -77,15 +78,31 @@ func Once(p *wire.Payload, o mailer.Options) (id string, err error) {
 
 // Digest is what makes two hand-overs the same: all that the recipients get, and
 // at_most_once. When the message is sent does not count. Message-ID and Date do not
-// either, for most often they are made anew at each try of a hand-over.
+// either, for most often they are made anew at each try of a hand-over, nor do the trace fields at the top of a raw message,
+// with which who takes it says when it came and from where.
 func Digest(m *mailer.EmailMessage, o mailer.Options) (string, error) {
 	c := *m
-	c.MessageID, c.Date = "", time.Time{}
+	c.MessageID, c.Date, c.Raw = "", time.Time{}, withoutTrace(m.Raw)
 	data, err := c.MarshalJSON()
 	if err != nil {
 		return "", err
 	}
 	return shortHash(fmt.Sprintf("at_most_once=%v\n", o.AtMostOnce), string(data)), nil
+}
+
+// withoutTrace is a raw message without the Received fields that it begins with.
+func withoutTrace(raw []byte) []byte {
+	const field = "Received:"
+	for len(raw) >= len(field) && strings.EqualFold(string(raw[:len(field)]), field) {
+		for first := true; len(raw) > 0 && (first || raw[0] == ' ' || raw[0] == '\t'); first = false {
+			end := bytes.IndexByte(raw, '\n') + 1
+			if end == 0 {
+				return nil // there is nothing else
+			}
+			raw = raw[end:]
+		}
+	}
+	return raw
 }
 
 // shortHash is a SHA-256 of the parts, cut to 120 bits.

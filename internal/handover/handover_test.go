@@ -3,6 +3,7 @@ package handover
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,5 +91,36 @@ func TestDigest(t *testing.T) {
 				t.Errorf("the same digest: %v, want %v", got == want, tt.same)
 			}
 		})
+	}
+}
+
+// A Received field says when a message came, which differs at each try of its hand-over. What stands below is the message.
+func TestDigest_trace(t *testing.T) {
+	t.Parallel()
+	digest := func(raw string) string {
+		got, err := Digest(&mailer.EmailMessage{FromEmail: "a@example.com", To: []string{"b@example.com"}, Raw: []byte(raw)}, mailer.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	const message = "Subject: x\r\nReceived: from c\r\n\r\nBody\r\n"
+	want := digest(message)
+	for _, trace := range []string{
+		"Received: from a; now\r\n", "received: from a\r\n\tby b;\r\n now\r\n", "Received: 1\nReceived: 2\n\t3\n",
+	} {
+		if digest(trace+message) != want {
+			t.Errorf("%q changes the digest", trace)
+		}
+	}
+	for _, other := range []string{
+		"Received-SPF: pass\r\n" + message, "Received: 1\r\nX-A: b\r\n" + message, strings.Replace(message, "from c", "from d", 1),
+	} {
+		if digest(other) == want {
+			t.Errorf("%q has the digest of another message", other)
+		}
+	}
+	if digest("Received: only") != digest("Received: this") {
+		t.Error("a message that is nothing but trace")
 	}
 }

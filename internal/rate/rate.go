@@ -132,6 +132,15 @@ func (l Limits) String() string {
 	return strings.Join(words, ", ")
 }
 
+// MarshalText writes the limits as String does.
+func (l Limits) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText reads the limits as ParseLimits does.
+func (l *Limits) UnmarshalText(text []byte) (err error) {
+	*l, err = ParseLimits(string(text))
+	return err
+}
+
 // PerSecond is what the lowest of them has in the long run, 0 if there is none.
 func (l Limits) PerSecond() float64 {
 	lowest := 0.0

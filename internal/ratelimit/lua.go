@@ -93,7 +93,7 @@ end
 // reserveScript reserves for messages, the first of a batch or all. ARGV: the window, how long to remember, how many messages there
 // are, their recipients one after the other with blanks between, or "" if each counts one, how far ahead may be reserved, or 0,
 // the share of that, the part of quotas that is kept, "1" if mail was accepted, how long after a change of the factor it is raised,
-// by how much, and then five for each limit.
+// by how much, "1" if what is not known was not sent, and then five for each limit.
 //
 // It returns how many messages are granted, in how many microseconds they may go, or, if there are none, to ask again, the
 // time, the factor, and which limit it was that there are no more.
@@ -105,14 +105,15 @@ end
 var reserveScript = redis.NewScript(lua + `
 local n, ahead, share = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local fields, limits, more = {"factor", "changed", "share"}, {}, {}
-for at = 11, #ARGV, 5 do fields[#fields + 1] = ARGV[at] end
+for at = 12, #ARGV, 5 do fields[#fields + 1] = ARGV[at] end
 local has = redis.call("HMGET", KEYS[1], unpack(fields))
 local factor = tonumber(has[1] or 1)
 if factor < 1 and ARGV[8] == "1" and now - tonumber(has[2] or 0) >= tonumber(ARGV[9]) then
   factor = math.min(factor + tonumber(ARGV[10]), 1)
   more = {"factor", string.format("%.4f", factor), "changed", string.format("%.0f", now)}
 end
-for at = 11, #ARGV, 5 do limits[#limits + 1] = limit(at, has[#limits + 4], factor, tonumber(ARGV[7])) end
+local unknown = ARGV[11] == "1" and "0" -- as if nothing was ever sent
+for at = 12, #ARGV, 5 do limits[#limits + 1] = limit(at, has[#limits + 4] or unknown, factor, tonumber(ARGV[7])) end
 local recipients, total = {}, 0
 if ARGV[4] ~= "" then
   for r in string.gmatch(ARGV[4], "%d+") do

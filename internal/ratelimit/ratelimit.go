@@ -9,6 +9,8 @@
 //	worker B    reserve 40 messages     none, ask again in 21 ms
 //	worker A    the relay says 454      half the rate for all, from now on
 //
+// The same scripts keep the clients of an intake to the rates of their keys, as if each key were a mailer.
+//
 // Connections are leased: a worker says every few seconds how many it has and would have, and what it does not say any
 // more others may have.
 package ratelimit
@@ -74,6 +76,7 @@ type Limiter struct {
 	rates  rate.Rates
 	limits []any // the arguments of the scripts
 	share  float64
+	fresh  int // 1 if Config.Fresh
 
 	told func(Answer)
 
@@ -112,6 +115,10 @@ type Config struct {
 	// Share is that of the queue of the highest weight; 0: there is no other.
 	Share float64
 
+	// Fresh says that a limit of which Redis knows nothing was not used before. Otherwise there is no telling what the relay had, and
+	// there is no burst then, and of a quota its even part.
+	Fresh bool
+
 	// Told is called with every answer, from several goroutines. It may be nil.
 	Told func(Answer)
 
@@ -129,6 +136,9 @@ func New(client redis.UniversalClient, cfg Config) *Limiter {
 		lanes: [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)},
 	}
 	l.factor.Store(whole)
+	if cfg.Fresh {
+		l.fresh = 1
+	}
 	for _, one := range r.Messages {
 		l.limits = append(l.limits, argsOf("m", one)...)
 	}
@@ -199,6 +209,15 @@ func (l *Limiter) Take(ctx context.Context, over <-chan struct{}, messages int, 
 	}
 }
 
+// Try is Take for who does not wait: it returns how many of the messages may go now, or none and when to ask again.
+func (l *Limiter) Try(ctx context.Context, messages int) (n int, wait time.Duration, err error) {
+	if n := l.takeSpare(messages, nil); n > 0 {
+		return n, 0, nil
+	}
+	a, err := l.reserve(ctx, messages, nil, false)
+	return a.Messages, a.Wait, err
+}
+
 // Waits reports whether messages wait until they may go.
 func (l *Limiter) Waits() bool { return l.waiting.Load() > 0 }
 
@@ -248,7 +267,7 @@ func (l *Limiter) reserve(ctx context.Context, messages int, recipients []int, u
 	}
 	args := append([]any{
 		window.Microseconds(), remembered.Milliseconds(), messages, counts, ahead.Microseconds(), l.share, keep,
-		accepted, l.raiseWait.Microseconds(), raiseStep,
+		accepted, l.raiseWait.Microseconds(), raiseStep, l.fresh,
 	}, l.limits...)
 	answer, err := reserveScript.Run(ctx, l.redis, []string{l.key}, args...).Slice()
 	if err != nil {
