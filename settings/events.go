@@ -1,13 +1,14 @@
 package settings
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/mailpouch/mailpouch/internal/webhook/target"
 )
 
 // Variables that texts name.
@@ -21,29 +22,31 @@ const (
 // On reports whether events are written.
 func (e Events) On() bool { return e.Write == "true" || e.Write != "false" && len(e.URLs.All()) > 0 }
 
-// WebhookURLs are addresses that events are posted to. They print, log and encode without what is likely to be secret in them: user,
-// password and query. The zero value is empty.
+// WebhookURLs are addresses that events are posted to. They print, log and encode without all behind the host, which may be secret. The
+// zero value is empty.
 type WebhookURLs struct {
 	text *string // a pointer for the same reason as in Secret
 }
 
-// NewWebhookURLs checks URLs that are separated by commas. The error never repeats any of a password.
+// NewWebhookURLs checks URLs that are separated by commas. The error never repeats any of them.
 func NewWebhookURLs(text string) (WebhookURLs, error) {
 	if len(split(text)) == 0 {
 		return WebhookURLs{}, errors.New("names no URL")
 	}
-	for i, raw := range split(text) {
-		u, err := url.Parse(raw)
-		switch {
-		case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
-			return WebhookURLs{}, fmt.Errorf("number %d is no URL that begins with https:// or http://", i+1)
-		case u.Fragment != "":
-			return WebhookURLs{}, fmt.Errorf("number %d has a #, behind which nothing is sent: write %%23 if it belongs to the path", i+1)
-		case slices.Contains(split(text)[:i], raw):
-			return WebhookURLs{}, fmt.Errorf("number %d is there twice", i+1)
+	for _, raw := range split(text) {
+		if err := target.CheckURL(raw, true); err != nil { // which addresses are allowed is another setting
+			return WebhookURLs{}, numbered(text, raw, err)
 		}
 	}
 	return WebhookURLs{text: &text}, nil
+}
+
+// numbered says which entry of a list of secrets an error is about.
+func numbered(list, entry string, err error) error {
+	if all := split(list); len(all) > 1 {
+		return fmt.Errorf("number %d: %w", slices.Index(all, entry)+1, err)
+	}
+	return err
 }
 
 // Reveal returns the URLs as they were written.
@@ -57,7 +60,7 @@ func (u WebhookURLs) Reveal() string {
 // All returns each of the URLs as it was written.
 func (u WebhookURLs) All() []string { return split(u.Reveal()) }
 
-// String returns the URLs without user, password and query.
+// String returns the URLs without all behind their hosts.
 func (u WebhookURLs) String() string {
 	all := u.All()
 	for i, raw := range all {
@@ -66,9 +69,9 @@ func (u WebhookURLs) String() string {
 			all[i] = redacted // NewWebhookURLs has seen that it can be parsed
 			continue
 		}
-		all[i] = parsed.Scheme + "://" + parsed.Host + parsed.EscapedPath()
-		if parsed.User != nil || parsed.RawQuery != "" {
-			all[i] += " (and " + redacted + ")"
+		all[i] = parsed.Scheme + "://" + parsed.Host
+		if strings.Trim(parsed.Path, "/") != "" || parsed.User != nil || parsed.RawQuery != "" {
+			all[i] += "/" + redacted
 		}
 	}
 	return strings.Join(all, ", ")
@@ -95,25 +98,15 @@ func (u *WebhookURLs) UnmarshalText(text []byte) error {
 // WebhookSecrets are secrets that webhooks are signed with.
 type WebhookSecrets struct{ Secret }
 
-// How many bytes such a secret has (Standard Webhooks, "Signature scheme").
-const (
-	minWebhookSecret = 24
-	maxWebhookSecret = 64
-)
-
 // UnmarshalText reads secrets separated by commas. The error repeats none of them.
 func (s *WebhookSecrets) UnmarshalText(text []byte) error {
-	for i, secret := range split(string(text)) {
-		coded, ok := strings.CutPrefix(secret, "whsec_")
-		key, err := base64.StdEncoding.DecodeString(coded)
-		if !ok || err != nil || len(key) < minWebhookSecret || len(key) > maxWebhookSecret {
-			return fmt.Errorf("number %d is not whsec_ and %d to %d bytes in base64; %s makes one", i+1, minWebhookSecret, maxWebhookSecret, makeSecret)
+	for _, secret := range split(string(text)) {
+		if err := target.CheckSecret(secret); err != nil {
+			return numbered(string(text), secret, err)
 		}
 	}
 	return s.Secret.UnmarshalText(text)
 }
-
-const makeSecret = "echo whsec_$(openssl rand -base64 32)"
 
 // All returns each of the secrets.
 func (s WebhookSecrets) All() []string { return split(s.Reveal()) }
@@ -124,6 +117,11 @@ func split(text string) []string {
 }
 
 func (e Events) check(p *Problems) {
+	for _, raw := range e.URLs.All() {
+		if err := target.CheckURL(raw, e.Private); err != nil && !p.has(webhookURL, webhookPrivate) {
+			p.add(webhookURL, "%v (%s)", numbered(e.URLs.Reveal(), raw, err), webhookPrivate)
+		}
+	}
 	if e.Write == "false" && len(e.URLs.All()) > 0 && !p.has(eventsVariable, webhookURL) {
 		p.add(eventsVariable, "is false, so there is nothing to post to %s: leave out the one or the other", webhookURL)
 	}
@@ -132,11 +130,11 @@ func (e Events) check(p *Problems) {
 // checkWebhooks reports what is missing where webhooks are posted.
 func (e Events) checkWebhooks(p *Problems) {
 	if len(e.URLs.All()) > 0 && len(e.Secret.All()) == 0 && !p.has(webhookURL, webhookSecret) {
-		p.add(webhookSecret, "is not set: what is posted to %s has to be signed; %s makes one", webhookURL, makeSecret)
+		p.add(webhookSecret, "is not set: what is posted to %s has to be signed; echo \"whsec_$(openssl rand -base64 32)\" makes one", webhookURL)
 	}
 }
 
-// warn says which settings have no effect, and of what is posted in clear text.
+// warn says which settings have no effect.
 func (e Events) warn(sets func(variable string) bool, w *Problems) {
 	if len(e.URLs.All()) == 0 {
 		for _, v := range []string{webhookSecret, webhookPrivate} {
@@ -147,12 +145,5 @@ func (e Events) warn(sets func(variable string) bool, w *Problems) {
 	}
 	if !e.On() && sets("EMAIL_EVENTS_SIZE") {
 		w.add("EMAIL_EVENTS_SIZE", "has no effect without %s or %s", eventsVariable, webhookURL)
-	}
-	for _, raw := range e.URLs.All() {
-		u, err := url.Parse(raw)
-		if err == nil && u.Scheme == "http" && !e.Private {
-			w.add(webhookURL, "%s is not https: addresses of recipients go there in clear text", u.Hostname())
-			return
-		}
 	}
 }

@@ -74,7 +74,7 @@ var arrows = []struct {
 	{"internal/pages", []string{"mailer", "settings", "backends/smtp", "tasks", "internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/ownhost", "internal/presence", "internal/queuestats", "internal/wire"},
 		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/metrics", []string{"mailer", "backends/dkim", "backends/smtp", "tasks", "internal/pauses", "internal/queuestats", "internal/redisconn"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
-	{"settings", []string{"internal/dkimkey", "internal/hostname", "internal/name", "internal/rate", "internal/replyrule"}, []string{"github.com/kelseyhightower/envconfig"}},
+	{"settings", []string{"internal/dkimkey", "internal/hostname", "internal/name", "internal/rate", "internal/replyrule", "internal/webhook/target"}, []string{"github.com/kelseyhightower/envconfig"}},
 	{"intake", []string{"mailer", "tasks", "internal/hostname", "internal/name", "internal/rate", "internal/ratelimit", "internal/redisconn"}, []string{"github.com/redis/go-redis/v9", "golang.org/x/net/idna"}},
 	{"examples/contact", []string{root, "mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
 	{"examples/failover", []string{"settings", "backends"}, nil},
@@ -88,7 +88,7 @@ var arrows = []struct {
 	{"examples/hooks", []string{"mailer", "tasks"}, nil},
 	{"examples/web", []string{root, "mailer", "settings", "backends", "tasks", "internal/", "cmd/worker/workercli", "examples/contact/site"}, nil},
 	{"internal/", []string{"mailer", "settings", "backends", "tasks", "internal/"}, []string{""}},
-	{"cmd/", []string{root, "mailer", "settings", "backends", "tasks", "tracing", "internal/", "cmd/worker/workercli"}, []string{""}},
+	{"cmd/", []string{root, "mailer", "settings", "backends", "tasks", "tracing", "intake", "internal/", "cmd/worker/workercli"}, []string{""}},
 }
 
 func TestArrows(t *testing.T) {
