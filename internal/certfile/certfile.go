@@ -16,7 +16,7 @@ type Certificate struct {
 }
 
 // Read reads a certificate, with those between it and its authority, and its key, both in PEM. The error says what is wrong with
-// the files, among it that they do not belong together, or that the certificate has expired.
+// the files, among it that they do not belong together.
 func Read(certFile, keyFile string) (*Certificate, error) {
 	c := &Certificate{certFile: certFile, keyFile: keyFile}
 	return c, c.Reload()
@@ -28,11 +28,21 @@ func (c *Certificate) Reload() error {
 	if err != nil {
 		return fmt.Errorf("%s and %s: %w", c.certFile, c.keyFile, err)
 	}
-	if time.Now().After(loaded.Leaf.NotAfter) {
-		return fmt.Errorf("%s: the certificate has expired on %s", c.certFile, loaded.Leaf.NotAfter.UTC().Format(time.DateOnly))
-	}
 	c.loaded.Store(&loaded)
 	return nil
+}
+
+// Warning says that the certificate has expired, or does so within the time, "" if neither. A server with an expired one goes on: its clients
+// decide what they take.
+func (c *Certificate) Warning(within time.Duration) string {
+	end := c.Leaf().NotAfter
+	switch left := time.Until(end); {
+	case left <= 0:
+		return fmt.Sprintf("the certificate in %s has expired on %s: clients that check it refuse it", c.certFile, end.UTC().Format(time.DateOnly))
+	case left < within:
+		return fmt.Sprintf("the certificate in %s expires on %s", c.certFile, end.UTC().Format(time.DateOnly))
+	}
+	return ""
 }
 
 // Leaf is the certificate as it is now.

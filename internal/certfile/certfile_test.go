@@ -84,7 +84,6 @@ func TestCertificate(t *testing.T) {
 		spoil func()
 		want  string
 	}{
-		"expired":   {func() { write(t, dir, "old.example", time.Now().Add(-time.Hour)) }, "the certificate has expired on 20"},
 		"no match":  {func() { replace(t, certFile, other) }, "private key does not match public key"},
 		"no PEM":    {func() { text(t, certFile, "x") }, "failed to find any PEM data"},
 		"not there": {func() { _ = os.Remove(keyFile) }, "no such file"},
@@ -99,6 +98,22 @@ func TestCertificate(t *testing.T) {
 		}
 		if _, err := certfile.Read(certFile, keyFile); err == nil {
 			t.Errorf("%s: it can be read", name)
+		}
+	}
+}
+
+func TestCertificate_Warning(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		left time.Duration
+		want string
+	}{{-time.Hour, " has expired on 20"}, {time.Hour, " expires on 20"}, {25 * time.Hour, ""}} {
+		c, err := certfile.Read(write(t, t.TempDir(), "one.example", time.Now().Add(tt.left)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Warning(24 * time.Hour); !strings.Contains(got, tt.want) || (got == "") != (tt.want == "") {
+			t.Errorf("%v left: %q", tt.left, got)
 		}
 	}
 }

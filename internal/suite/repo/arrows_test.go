@@ -75,6 +75,7 @@ var arrows = []struct {
 		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/metrics", []string{"mailer", "backends/dkim", "backends/smtp", "tasks", "internal/pauses", "internal/queuestats", "internal/redisconn"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
 	{"settings", []string{"internal/dkimkey", "internal/hostname", "internal/name", "internal/rate", "internal/replyrule", "internal/webhook/target"}, []string{"github.com/kelseyhightower/envconfig"}},
+	{"intake/smtpd", []string{"intake", "mailer", "internal/hostname"}, []string{"github.com/rs/zerolog"}}, // Redis is the intake's
 	{"intake", []string{"mailer", "tasks", "internal/hostname", "internal/name", "internal/rate", "internal/ratelimit", "internal/redisconn"}, []string{"github.com/redis/go-redis/v9", "golang.org/x/net/idna"}},
 	{"examples/contact", []string{root, "mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
 	{"examples/failover", []string{"settings", "backends"}, nil},
