@@ -22,6 +22,8 @@ const (
 	submissionCert     = "EMAIL_SUBMISSION_CERTFILE"
 	submissionKey      = "EMAIL_SUBMISSION_KEYFILE"
 	submissionNetworks = "EMAIL_SUBMISSION_NETWORKS"
+	submissionMemory   = "EMAIL_SUBMISSION_MEMORY"
+	maxMessageSize     = "EMAIL_MAX_MESSAGE_SIZE"
 	apiCert            = "EMAIL_API_CERTFILE"
 	apiKey             = "EMAIL_API_KEYFILE"
 	apiPlain           = "EMAIL_API_ALLOW_PLAIN"
@@ -191,8 +193,11 @@ func (n Networks) String() string {
 // On reports whether mail is taken from other programs.
 func (i Intake) On() bool { return len(i.Submission) > 0 || i.API != "" }
 
-// check checks what is wrong in itself, whichever program has these settings.
-func (i Intake) check(p *Problems) {
+// check checks what is wrong in itself, whichever program has these settings. size is how big a message may be.
+func (i Intake) check(size Size, p *Problems) {
+	if len(i.Submission) > 0 && i.Memory < size && !p.has(submissionMemory, maxMessageSize) {
+		p.add(submissionMemory, "%s is less than one message may have, which is %s (%s)", i.Memory, size, maxMessageSize)
+	}
 	if i.API != "" && !p.has(APIVariable) {
 		if err := checkAddr(i.API); err != nil {
 			p.add(APIVariable, "%q is not a host and a port, such as 127.0.0.1:8026", i.API)
@@ -274,7 +279,7 @@ func (i Intake) warn(sets func(variable string) bool, w *Problems) {
 	}
 	if len(i.Submission) == 0 {
 		without(SubmissionVariable, submissionCert, submissionKey, submissionNetworks, "EMAIL_SUBMISSION_CONNECTIONS",
-			"EMAIL_SUBMISSION_CONNECTIONS_PER_ADDRESS", "EMAIL_SUBMISSION_RECIPIENTS", "EMAIL_SUBMISSION_TIMEOUT")
+			"EMAIL_SUBMISSION_CONNECTIONS_PER_ADDRESS", "EMAIL_SUBMISSION_RECIPIENTS", "EMAIL_SUBMISSION_TIMEOUT", submissionMemory)
 	}
 	if i.API == "" {
 		without(APIVariable, apiCert, apiKey, apiPlain)

@@ -55,6 +55,7 @@ func TestIntake_Problems(t *testing.T) {
 		{"address and length", map[string]string{"EMAIL_SUBMISSION_NETWORKS": "10.1.2.3/16"}, []string{`EMAIL_SUBMISSION_NETWORKS: "10.1.2.3/16" is an address in the network 10.1.0.0/16: write the one or the other`}},
 		{"limits", map[string]string{"EMAIL_SUBMISSION_CONNECTIONS": "0", "EMAIL_SUBMISSION_RECIPIENTS": "99", "EMAIL_SUBMISSION_TIMEOUT": "0s"},
 			[]string{"EMAIL_SUBMISSION_CONNECTIONS: 0 is out of range", "EMAIL_SUBMISSION_RECIPIENTS: 99 is out of range", "EMAIL_SUBMISSION_TIMEOUT: 0s is too small"}},
+		{"memory", map[string]string{"EMAIL_SUBMISSION_ADDR": "127.0.0.1:25", "EMAIL_SUBMISSION_MEMORY": "10MB"}, []string{"EMAIL_SUBMISSION_MEMORY: 10MB is less than one message may have, which is 25MB (EMAIL_MAX_MESSAGE_SIZE)"}},
 		{"no address of the API", map[string]string{"EMAIL_API_ADDR": "https://0.0.0.0:8026"}, []string{`EMAIL_API_ADDR: "https://0.0.0.0:8026" is not a host and a port`}},
 		{"no webhook", map[string]string{"EMAIL_WEBHOOK_URL": "https://h/x,ftp://u:hunter2@h"}, []string{"EMAIL_WEBHOOK_URL: number 2: a webhook's URL must be one such as https://example.com/hooks/mail$"}},
 		{"private webhooks", map[string]string{"EMAIL_WEBHOOK_URL": "https://h/x, http://h/hunter2, https://10.1.2.3/"},

@@ -89,7 +89,7 @@ func TestLoad(t *testing.T) {
 		"EMAIL_HTTP_SHOW_ADDRESSES": "true", "EMAIL_HTTP_ALLOW_WRITE": "true", "EMAIL_METRICS_TAGS": "news, invoice",
 		"EMAIL_SUBMISSION_ADDR": "smtps://0.0.0.0:465, lmtp+unix:///run/lmtp.sock", "EMAIL_SUBMISSION_CERTFILE": pem, "EMAIL_SUBMISSION_KEYFILE": pem,
 		"EMAIL_SUBMISSION_NETWORKS": "10.1.0.0/16, ::1", "EMAIL_SUBMISSION_CONNECTIONS": "11", "EMAIL_SUBMISSION_CONNECTIONS_PER_ADDRESS": "12",
-		"EMAIL_SUBMISSION_RECIPIENTS": "113", "EMAIL_SUBMISSION_TIMEOUT": "14s", "EMAIL_API_ADDR": ":8026", "EMAIL_API_CERTFILE": pem, "EMAIL_API_KEYFILE": pem,
+		"EMAIL_SUBMISSION_RECIPIENTS": "113", "EMAIL_SUBMISSION_MEMORY": "1GB", "EMAIL_SUBMISSION_TIMEOUT": "14s", "EMAIL_API_ADDR": ":8026", "EMAIL_API_CERTFILE": pem, "EMAIL_API_KEYFILE": pem,
 		"EMAIL_API_ALLOW_PLAIN": "true", "EMAIL_API_KEYS_FILE": pem, "EMAIL_EVENTS": "true", "EMAIL_EVENTS_SIZE": "15MB",
 		"EMAIL_WEBHOOK_URL": "https://h/hook", "EMAIL_WEBHOOK_SECRET": webhookPassword, "EMAIL_WEBHOOK_ALLOW_PRIVATE": "true",
 		"EMAIL_LOG_SHOW_ADDRESSES": "true",
@@ -130,7 +130,7 @@ func TestLoad(t *testing.T) {
 		Intake: Intake{
 			Submission: Listeners{{Network: "tcp", Address: "0.0.0.0:465", TLS: true}, {Network: "unix", Address: "/run/lmtp.sock", LMTP: true}},
 			CertFile:   pem, KeyFile: pem, Networks: Networks{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("::1/128")},
-			Connections: 11, ConnectionsPerAddress: 12, Recipients: 113, Timeout: 14 * time.Second,
+			Connections: 11, ConnectionsPerAddress: 12, Recipients: 113, Timeout: 14 * time.Second, Memory: 1e9,
 			API: ":8026", APICertFile: pem, APIKeyFile: pem, APIPlain: true, KeysFile: pem,
 		},
 		Events: Events{Write: "true", Size: 15_000_000, URLs: s.Events.URLs, Secret: WebhookSecrets{NewSecret(webhookPassword)}, Private: true},

@@ -162,9 +162,10 @@ type Intake struct {
 	Networks   Networks  `envconfig:"EMAIL_SUBMISSION_NETWORKS" desc:"networks that may hand in mail of any sender without a login: addresses and prefixes, such as 10.1.0.0/16, 192.0.2.7, ::1. Behind a proxy all clients have its address. None if empty"`
 
 	Connections           int           `envconfig:"EMAIL_SUBMISSION_CONNECTIONS" default:"1000" min:"1" max:"100000" desc:"SMTP connections that may be open at once; others hear 421"`
-	ConnectionsPerAddress int           `envconfig:"EMAIL_SUBMISSION_CONNECTIONS_PER_ADDRESS" default:"100" min:"1" max:"100000" desc:"the same from one address"`
+	ConnectionsPerAddress int           `envconfig:"EMAIL_SUBMISSION_CONNECTIONS_PER_ADDRESS" default:"100" min:"1" max:"100000" desc:"SMTP connections that one address may have open; those of EMAIL_SUBMISSION_NETWORKS do not count"`
 	Recipients            int           `envconfig:"EMAIL_SUBMISSION_RECIPIENTS" default:"1000" min:"100" max:"100000" desc:"recipients that a message may have which comes over SMTP; those beyond hear 452, and a client sends the message to them again"`
 	Timeout               time.Duration `envconfig:"EMAIL_SUBMISSION_TIMEOUT" default:"5m" min:"1s" desc:"how long an SMTP client may say nothing (RFC 5321 asks for 5 minutes)"`
+	Memory                Size          `envconfig:"EMAIL_SUBMISSION_MEMORY" default:"64MB" min:"1MB" desc:"bytes that all messages together may have which are being received over SMTP; others hear 452, and come again. At least EMAIL_MAX_MESSAGE_SIZE"`
 
 	API         string `envconfig:"EMAIL_API_ADDR" desc:"host:port where mail is taken over HTTP, such as 127.0.0.1:8026. Each request has a key. Nowhere if empty. See docs/intake.md"`
 	APICertFile string `envconfig:"EMAIL_API_CERTFILE" desc:"PEM file of its certificate, with those between it and its authority: then it is https://"`

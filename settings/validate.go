@@ -72,7 +72,7 @@ func (s Settings) check(problems *Problems) {
 	s.checkMessage(problems)
 	s.checkQueues(problems)
 	s.HTTP.check(problems)
-	s.Intake.check(problems)
+	s.Intake.check(s.Queue.MaxMessageSize, problems)
 	s.Events.check(problems)
 	for _, m := range s.mailers() {
 		m.checkOwn(problems)
