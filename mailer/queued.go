@@ -9,12 +9,16 @@ import (
 // The errors of a queue are here, so that a program can tell them apart whichever queue it has.
 
 // ErrTooLate reports that a message cannot be cancelled: it is on the wire, was sent, may
-// have been sent, or is a dead letter.
+// have been sent, or is a dead letter. It cannot be given another time of sending from the moment in which a worker has it.
 var ErrTooLate = errors.New("too late to cancel")
 
 // ErrNoTask reports that there is no task with an ID. A task is gone when its message
 // was sent, unless it has a retention.
 var ErrNoTask = errors.New("no such task")
+
+// ErrInBulk reports that a message cannot be given another time of sending, for it travels in one task with others. It can be
+// cancelled and handed over anew.
+var ErrInBulk = errors.New("travels in one task with others")
 
 // UnknownMailerError reports that a message names a mailer that is not configured.
 type UnknownMailerError struct {

@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"context"
+	"time"
 
 	"github.com/mailpouch/mailpouch/tasks/internal/cancel"
 )
@@ -14,6 +15,17 @@ import (
 // has the message yet or not.
 func (q *Queue) Cancel(ctx context.Context, id string) error {
 	return q.canceller().Message(ctx, q.queueOf(id), id)
+}
+
+// Reschedule gives a message that waits another time of sending, by the ID that Enqueue returned, as if it had been handed over with
+// that (Options.ProcessAt): its age counts from there, and so does a Date that was not given. A time that is over means now. The
+// message is found as Cancel finds it, and goes behind what waits already.
+//
+// The error is ErrTooLate if a worker has the message, or a try has failed; ErrInBulk if it travels with others; ErrNoTask; of
+// class Permanent if Options.Deadline is before that time; or it reports that Redis could not be asked, or has not answered. To
+// ask again is safe.
+func (q *Queue) Reschedule(ctx context.Context, id string, at time.Time) error {
+	return q.canceller().Reschedule(ctx, q.client, q.queueOf(id), id, at)
 }
 
 // CancelledMailing is what came of a mailing.

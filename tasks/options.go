@@ -19,10 +19,11 @@ type (
 	DeadLetterError = mailer.DeadLetterError
 )
 
-// The errors of Cancel: see mailer.ErrTooLate and mailer.ErrNoTask.
+// The errors of Cancel and Reschedule: see mailer.ErrTooLate, mailer.ErrNoTask and mailer.ErrInBulk.
 var (
 	ErrTooLate = mailer.ErrTooLate
 	ErrNoTask  = mailer.ErrNoTask
+	ErrInBulk  = mailer.ErrInBulk
 )
 
 // DefaultMaxRetry is how many tries a message gets after its first one.

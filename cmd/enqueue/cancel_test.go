@@ -138,3 +138,35 @@ func TestHelp_cancel(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+func TestReschedule(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	t.Setenv("REDIS_URL", server.URL())
+	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
+	id := strings.TrimSpace(enqueue(t, "", "send", "--to", "ann@example.com", "--queue", "bulk", "--process-in", "1h").out)
+	tests := []struct {
+		name string
+		args []string
+		code int
+		want string // of both outputs
+	}{
+		{"later", []string{id, "48h", "--queue", "bulk"}, 0, "rescheduled"},
+		{"at a time", []string{id, "2099-12-24T18:00:00Z", "--queue", "bulk"}, 0, "rescheduled"},
+		{"another queue", []string{id, "48h"}, 65, "no such task"},
+		{"no time", []string{id, "tomorrow"}, 64, "neither a time"},
+		{"before now", []string{id, "-1h"}, 64, ""},
+		{"no ID", []string{"48h"}, 64, "accepts 2 arg"},
+		{"no queue's name", []string{id, "48h", "--queue", "a b"}, 64, "cannot be the name"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := enqueue(t, "", append([]string{"reschedule"}, tt.args...)...)
+			if got.code != tt.code || !strings.Contains(got.out+got.err, tt.want) {
+				t.Errorf("%+v, want %d and %q", got, tt.code, tt.want)
+			}
+		})
+	}
+	if got := enqueue(t, "", "status", id); !strings.Contains(got.out, "2099-12-24") {
+		t.Errorf("%+v", got)
+	}
+}

@@ -6,6 +6,7 @@
 //	enqueue render message.json        the finished message, unsent
 //	enqueue test ann@example.com       Django's sendtestemail
 //	enqueue cancel ID                  take a message back
+//	enqueue reschedule ID TIME         send it at another time
 //	enqueue status ID                  where a message is, or what became of it
 //	enqueue history --to ADDRESS       the same for all messages to a recipient
 //	enqueue pause --mailing july       send nothing of it until enqueue resume
@@ -46,7 +47,7 @@ cannot be cancelled, 66 a file cannot be read, 69 Redis cannot be reached, 75 tr
   enqueue test ann@example.com`,
 	}
 	app := &app{std: std}
-	root.AddCommand(app.sendCommand(), app.bulkCommand(), app.rawCommand(), app.renderCommand(), app.testCommand(), app.cancelCommand(), app.statusCommand(), app.historyCommand(),
+	root.AddCommand(app.sendCommand(), app.bulkCommand(), app.rawCommand(), app.renderCommand(), app.testCommand(), app.cancelCommand(), app.rescheduleCommand(), app.statusCommand(), app.historyCommand(),
 		app.pauseCommand(), app.resumeCommand(), app.pausedCommand(), app.deadCommand())
 	addCompletions(root)
 	return root

@@ -1,4 +1,4 @@
-// Package cancel takes messages back: one of them, or all of a mailing.
+// Package cancel takes messages back: one of them, or all of a mailing. It also gives one that waits another time.
 //
 // A message can be cancelled until it is on the wire. Who is first is decided in Redis, in
 // the task's record: a worker writes the wire field before it reads the cancelled one,
@@ -40,8 +40,17 @@ type Canceller struct {
 // Message takes a message back from a queue, in whichever part of it and for whichever mailer it waits. first is where its ID
 // says that it is. The error is mailer.ErrTooLate, mailer.ErrNoTask, or reports that Redis could not be asked.
 func (c Canceller) Message(ctx context.Context, first wire.QueueName, id string) error {
+	err := c.wherever(ctx, first, id, c.Task)
+	if errors.Is(err, errMoving) {
+		return tooLate(id)
+	}
+	return err
+}
+
+// wherever does something to a message in the queue where it is, once it is not about to move.
+func (c Canceller) wherever(ctx context.Context, first wire.QueueName, id string, do inQueue) error {
 	for range movingFor / movingPause {
-		err := c.anywhere(ctx, first, id)
+		err := c.anywhere(ctx, first, id, do)
 		if !errors.Is(err, errMoving) {
 			return err
 		}
@@ -51,8 +60,12 @@ func (c Canceller) Message(ctx context.Context, first wire.QueueName, id string)
 		case <-time.After(movingPause):
 		}
 	}
-	return tooLate(id)
+	return errMoving
 }
+
+// inQueue is what is done to a message in a queue. Its error is mailer.ErrNoTask if the message is not there, or as wherever
+// returns it.
+type inQueue func(ctx context.Context, place wire.QueueName, id string) error
 
 // A message that moves from one queue to another one is between them for a round trip or two. Where its
 // worker has died meanwhile, it takes a minute or two.
@@ -75,8 +88,8 @@ func tooLate(id string) error {
 // what came of another task is in the part of the queue where that was, a message that was handed over
 // when there were fewer parts is where it was then, and a worker puts a message for a named mailer
 // into a queue of that mailer's if its producer did not know of the mailer.
-func (c Canceller) anywhere(ctx context.Context, first wire.QueueName, id string) error {
-	err := c.Task(ctx, first, id)
+func (c Canceller) anywhere(ctx context.Context, first wire.QueueName, id string, do inQueue) error {
+	err := do(ctx, first, id)
 	if !errors.Is(err, mailer.ErrNoTask) && (!errors.Is(err, mailer.ErrTooLate) || first.Mailer != "") {
 		return err
 	}
@@ -85,7 +98,7 @@ func (c Canceller) anywhere(ctx context.Context, first wire.QueueName, id string
 		return readErr
 	}
 	for _, place := range places {
-		switch otherErr := c.Task(ctx, place, id); {
+		switch otherErr := do(ctx, place, id); {
 		case otherErr == nil:
 			return nil
 		case !errors.Is(otherErr, mailer.ErrNoTask):
