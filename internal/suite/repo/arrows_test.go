@@ -66,7 +66,7 @@ var arrows = []struct {
 	{"internal/tlsprobe", nil, nil},
 	{"internal/publicaddr", nil, nil},
 	{"internal/webhook/target", []string{"internal/publicaddr"}, nil},
-	{"internal/webhook", []string{"tasks", "internal/publicaddr", "internal/redact", "internal/webhook/target"}, []string{"github.com/rs/zerolog"}},
+	{"internal/webhook", []string{"internal/events", "internal/publicaddr", "internal/redact", "internal/webhook/target"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/replyrule", nil, nil},
 	{"internal/replacefile", nil, nil},
 	{"internal/ratelimit", []string{"internal/rate", "internal/wire"}, []string{"github.com/redis/go-redis/v9"}},
