@@ -37,10 +37,12 @@ func BenchmarkIntake(b *testing.B) {
 			client, queue := newQueue(b, persistence)
 			s := serve(b, intake.New(client, queue, new(intake.Keys)), trusting())
 			smtpSource(b, s.Addrs()[0].String())
+			perScript(b, client)
 		})
 		b.Run("Enqueue/"+string(persistence), func(b *testing.B) {
-			_, queue := newQueue(b, persistence)
+			client, queue := newQueue(b, persistence)
 			enqueue(b, queue)
+			perScript(b, client)
 		})
 	}
 	b.Run("go-smtp, thrown away", func(b *testing.B) { smtpSource(b, discarding(b)) })
@@ -52,6 +54,20 @@ func BenchmarkIntake(b *testing.B) {
 func newQueue(b *testing.B, persistence redistest.Persistence) (redis.UniversalClient, *tasks.Queue) {
 	client := redistest.Start(b, redistest.Options{AppendOnly: persistence}).Client(b)
 	return client, tasks.NewQueue(client, tasks.QueueConfig{})
+}
+
+// perScript reports how many mails Redis took at once.
+func perScript(b *testing.B, client redis.UniversalClient) {
+	b.Helper()
+	stats, err := client.InfoMap(b.Context(), "commandstats").Result()
+	if err != nil {
+		b.Fatal(err)
+	}
+	var calls int
+	if _, err := fmt.Sscanf(stats["Commandstats"]["cmdstat_evalsha"], "calls=%d,", &calls); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(b.N)/float64(calls), "mails/script")
 }
 
 // smtpSource has smtp-source send b.N mails.
