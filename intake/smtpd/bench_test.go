@@ -142,7 +142,9 @@ func discarding(b *testing.B) (addr string) {
 	go func() { done <- server.Serve(l) }()
 	b.Cleanup(func() {
 		_ = server.Close()
-		<-done
+		if err := <-done; err != nil {
+			b.Errorf("go-smtp: %v", err)
+		}
 	})
 	return l.Addr().String()
 }
