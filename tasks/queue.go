@@ -336,6 +336,12 @@ func (q *Queue) handOverOnce(ctx context.Context, p *wire.Payload) (string, erro
 	return id, nil
 }
 
+// KeyKept is how long, from now on, something is to be kept that belongs to the idempotency key of a message which is due then: longer than the key is
+// remembered, unless the message is put off by more than 30 days.
+func (q *Queue) KeyKept(due time.Time) time.Duration {
+	return max(time.Until(due), 0) + once.ReplayedFor + q.cfg.IdempotencyWindow
+}
+
 // elsewhere are the other queues that may have the task of a message that is to be handed over once:
 // parts of the queue, from the time when such tasks were in these, and that of the mailer, or of those who do not know it.
 func (q *Queue) elsewhere(ctx context.Context, place wire.QueueName) ([]wire.QueueName, error) {
