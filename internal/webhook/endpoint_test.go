@@ -33,7 +33,7 @@ type onWire struct {
 func (w *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	id, before := r.Header["webhook-id"][0], 0
+	id, before := written(r.Header, "webhook-id"), 0
 	for _, p := range w.posts {
 		if p.id == id {
 			before++
