@@ -3,21 +3,28 @@ package intake
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-// Status is as tasks.Queue.Status, of a message that was handed in under the key. The error of any other one is ErrNotFound.
-func (s *Submitter) Status(ctx context.Context, key *Key, id string) (tasks.Status, error) {
-	status, err := s.queue.Status(ctx, id)
+// Message is as tasks.Queue.Message, of a message that was handed in under the key. The error of any other one is ErrNotFound.
+func (s *Submitter) Message(ctx context.Context, key *Key, id string) (tasks.Status, *mailer.EmailMessage, error) {
+	status, m, err := s.queue.Message(ctx, id)
 	if err != nil {
-		return tasks.Status{}, err
+		return tasks.Status{}, nil, err
 	}
 	if status.State == tasks.StateUnknown || key != nil && !slices.Contains(status.Tags, key.Tag()) {
-		return tasks.Status{}, ErrNotFound
+		return tasks.Status{}, nil, ErrNotFound
 	}
-	return status, nil
+	return status, m, nil
+}
+
+// Status is what Message says, without the message.
+func (s *Submitter) Status(ctx context.Context, key *Key, id string) (tasks.Status, error) {
+	status, _, err := s.Message(ctx, key, id)
+	return status, err
 }
 
 // Cancel is as tasks.Queue.Cancel, for a message that was handed in under the key. The error of any other one is ErrNotFound.
@@ -27,6 +34,19 @@ func (s *Submitter) Cancel(ctx context.Context, key *Key, id string) error {
 		return err
 	}
 	return s.at(status).Cancel(ctx, status.ID)
+}
+
+// Reschedule is as tasks.Queue.Reschedule, for a message that was handed in under the key, which has to let its client choose the
+// schedule. The error of any other message is ErrNotFound.
+func (s *Submitter) Reschedule(ctx context.Context, key *Key, id string, at time.Time) error {
+	if !key.May(ChooseSchedule) {
+		return &NotAllowedError{Field: string(ChooseSchedule), Value: at.Format(time.RFC3339), Reason: "cannot be chosen with this key"}
+	}
+	status, err := s.Status(ctx, key, id)
+	if err != nil {
+		return err
+	}
+	return s.at(status).Reschedule(ctx, status.ID, at)
 }
 
 // at is the queue that has a message.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks/internal/lookup"
 )
 
@@ -104,6 +105,13 @@ type Found = lookup.Found
 // it: that takes Redis about a second for a million messages, in small pieces. It is for the questions of people.
 func (q *Queue) Status(ctx context.Context, id string) (Status, error) {
 	return lookup.New(q.redis).Status(ctx, id)
+}
+
+// Message returns what is known of a message by its ID or its own ID in a task of many, as Status does, and the message itself while a task has
+// it, nil otherwise. Contents that are stored beside the queue are left out. The history is looked through only for a message that
+// no task has: what waits is found at once.
+func (q *Queue) Message(ctx context.Context, id string) (Status, *mailer.EmailMessage, error) {
+	return lookup.New(q.redis).Message(ctx, id)
 }
 
 // History is as Lookup.History.

@@ -61,6 +61,9 @@ type QueueConfig struct {
 
 	Tracer Tracer // no traces if nil
 
+	// Events has it written for each message and recipient that Redis has it. WorkerConfig.Events says of them.
+	Events EventLog
+
 	Options Options // for every message, unless With gives others
 }
 
@@ -89,6 +92,7 @@ func NewQueue(client redis.UniversalClient, cfg QueueConfig) *Queue {
 	cfg.BulkSize = cmp.Or(cfg.BulkSize, 100)
 	cfg.IdempotencyWindow = cmp.Or(cfg.IdempotencyWindow, 24*time.Hour)
 	enqueuer, client := producer.ForProgram(client)
+	enqueuer.Events = cfg.Events.config()
 	return &Queue{redis: client, client: enqueuer, cfg: cfg, open: new(atomic.Bool), queues: new(knownQueues)}
 }
 
@@ -330,6 +334,12 @@ func (q *Queue) handOverOnce(ctx context.Context, p *wire.Payload) (string, erro
 		return "", err
 	}
 	return id, nil
+}
+
+// KeyKept is how long, from now on, something is to be kept that belongs to the idempotency key of a message which is due then: longer than the key is
+// remembered, unless the message is put off by more than 30 days.
+func (q *Queue) KeyKept(due time.Time) time.Duration {
+	return max(time.Until(due), 0) + once.ReplayedFor + q.cfg.IdempotencyWindow
 }
 
 // elsewhere are the other queues that may have the task of a message that is to be handed over once:

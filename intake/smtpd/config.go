@@ -81,6 +81,9 @@ type Config struct {
 	Networks     []netip.Prefix
 	TrustSockets bool
 
+	// LocalLogins lets clients of this machine log in without TLS: what they say does not leave it.
+	LocalLogins bool
+
 	MaxConnections int // at the same time, then 421: 1,000 if zero
 	MaxPerAddress  int // of them from one address, then 421: 100 if zero
 	MaxCommands    int // before the login, then 421: 20 if zero
@@ -206,7 +209,7 @@ func (c Config) check() error {
 		switch {
 		case l.ImplicitTLS && c.TLS == nil:
 			return fmt.Errorf("smtpd: %s takes a certificate", l)
-		case c.TLS == nil && !c.trusts(l):
+		case c.TLS == nil && !c.LocalLogins && !c.trusts(l):
 			return fmt.Errorf("smtpd: nobody can hand in mail at %s: a login takes a certificate, and no clients are trusted", l)
 		}
 	}
@@ -219,6 +222,11 @@ func (c Config) trusts(l Listener) bool {
 		return c.TrustSockets
 	}
 	return len(c.Networks) > 0
+}
+
+// private reports whether what a client says goes through no open network, though it is in clear text: from goes with trusted.
+func (c Config) private(l Listener, from netip.Addr) bool {
+	return c.trusted(l, from) || c.LocalLogins && (l.Network == "unix" || from.IsLoopback())
 }
 
 // trusted reports whether a client is trusted that came to a listener from an address, which is the zero Addr for a unix socket.

@@ -128,6 +128,12 @@ func TestConversation(t *testing.T) {
 			> RCPT TO:<bob>
 			501 5.1.3
 			> RCPT TO:bob@example.org
+			250
+			> RCPT TO: bob@example.org
+			250
+			> RCPT TO:Bob <bob@example.org>
+			501
+			> RCPT TO:
 			501 5.5.4
 			> RCPT TO:<bob@example.org
 			501 5.5.4
@@ -152,7 +158,7 @@ func TestConversation(t *testing.T) {
 			250
 			> MAIL FROM:<ann>
 			501 5.1.7
-			> MAIL FROM:ann@example.com
+			> MAIL FROM:
 			501 5.5.4
 			> MAIL TO:<ann@example.com>
 			501 5.5.4

@@ -253,3 +253,14 @@ func socket(t testing.TB) string {
 	t.Helper()
 	return filepath.Join(t.TempDir(), "smtp.sock")
 }
+
+// abandon leaves a socket behind that nobody listens on.
+func abandon(t testing.TB, path string) {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	_ = l.Close()
+}

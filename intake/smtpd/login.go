@@ -22,7 +22,7 @@ const (
 // first answer (RFC 4954, 4).
 func readLogin(arg string, ask ask) (password string, r reply, err error) {
 	mechanism, initial, has := strings.Cut(arg, " ")
-	d := dialog{ask: ask, initial: initial, has: has}
+	d := dialog{ask: ask, initial: strings.TrimLeft(initial, " "), has: has} // Windows Mail writes two blanks
 	switch strings.ToUpper(mechanism) {
 	case "PLAIN":
 		whole := d.answer("")

@@ -13,15 +13,17 @@ func cutVerb(line string) (verb, rest string) {
 	return strings.ToUpper(verb), strings.Trim(rest, " ")
 }
 
-// cutPath takes "FROM:" or "TO:" and a path in angle brackets (RFC 5321, 4.1.2) off the beginning of arg. A source route in the path
-// is left out, as RFC 5321, 4.1.1.3, has it, and blanks before the path are taken, as many clients write them.
+// cutPath takes "FROM:" or "TO:" and a path (RFC 5321, 4.1.2) off the beginning of arg. A source route in the path is left out, as RFC 5321,
+// 4.1.1.3, has it. As with other servers there may be blanks before the path, and no angle brackets around it: old programs and devices
+// write it so.
 func cutPath(arg, prefix string) (path, rest string, ok bool) {
 	if len(arg) < len(prefix) || !strings.EqualFold(arg[:len(prefix)], prefix) {
 		return "", "", false
 	}
 	arg = strings.TrimLeft(arg[len(prefix):], " ")
 	if !strings.HasPrefix(arg, "<") {
-		return "", "", false
+		path, rest, _ = strings.Cut(arg, " ")
+		return path, rest, path != "" && !strings.ContainsAny(arg, "<>")
 	}
 	end := pathEnd(arg)
 	if end < 0 {

@@ -157,7 +157,7 @@ func (s *session) broken(err error) bool {
 func (s *session) mayHandIn() bool { return s.key != nil || s.trusted }
 
 // mayLogIn reports whether a login is offered: a password goes through no open network.
-func (s *session) mayLogIn() bool { return s.secure || s.trusted }
+func (s *session) mayLogIn() bool { return s.secure || s.cfg.private(s.listener, s.addr) }
 
 // command does a command and returns the reply. An error is one of the connection.
 func (s *session) command(verb, arg string) (reply, error) {

@@ -28,12 +28,13 @@ func Of(p *wire.Payload, id string, tries int) Message {
 
 // Recipients are the addresses of those whom the message of a payload is for.
 func Recipients(p *wire.Payload) []string {
+	m := p.Message
 	if len(p.Recipients) > 0 {
-		return p.Recipients
+		m = m.WithRecipients(p.Recipients)
 	}
-	envelope, err := p.Message.Envelope()
+	envelope, err := m.Envelope()
 	if err != nil {
-		return nil
+		return p.Recipients
 	}
 	return envelope.To
 }
@@ -68,7 +69,10 @@ func Append(data []byte, t Type, m Message, reply string, recipients ...string) 
 // OfTask are events of that type of all messages of a task of that kind with that payload, for eventsLeft in Lua. retried is how
 // often asynq has tried the task.
 func OfTask(kind, id string, payload []byte, retried int, t Type, reply string) []byte {
-	var data []byte
+	data := []byte(oneMessage)
+	if kind == wire.TaskTypeBulk {
+		data = []byte(manyMessages)
+	}
 	one := func(id string, payload []byte) {
 		start := len(data)
 		data = append(data, 0, 0, 0, 0)

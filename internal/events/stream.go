@@ -48,6 +48,12 @@ const (
 // entryOverhead is what Redis takes for an entry beside its bytes, about.
 const entryOverhead = 24
 
+// What OfTask begins with, for tasks of one message and of many.
+const (
+	oneMessage   = "1"
+	manyMessages = "n"
+)
+
 // mostTrimmed is how many entries a script drops at most: Redis does nothing else meanwhile.
 const mostTrimmed = 100
 
@@ -58,8 +64,10 @@ const mostTrimmed = 100
 //	eventsFollow(key, data)      the same for who does not know whether events are kept: only if some are, and as many
 //	eventsTrim(key, most)        drops the oldest events until there are a little less than so many bytes, or some have gone, and
 //	                             returns how many bytes are left
-//	eventsLeft(task, data, bulk) of the events of a task's messages (OfTask) those of messages that have not ended or left yet.
-//	                             task is its record
+//	eventsParts(data)            the events of a task's messages (OfTask), for each message, and what the fields of the first one's
+//	                             record end in, and of the others
+//	eventsLeft(task, data)       of the events of a task's messages those of messages that have not ended or left yet. task is its
+//	                             record
 var Lua = `
 local function eventsUnread(key, entries, n)
   local unread, groups = {}, redis.pcall("XINFO", "GROUPS", key)
@@ -126,16 +134,22 @@ local function eventsFollow(key, data)
   local most = redis.pcall("HGET", key .. ":state", "` + fieldSize + `")
   if type(most) == "string" then eventsAdd(key, data, most) end
 end
-local function eventsLeft(task, data, bulk)
-  local left, at, index = {}, 1, 0
+local function eventsParts(data)
+  local parts, slots, at = {}, {}, 2
   while at + 3 <= #data do
     local a, b, c, d = string.byte(data, at, at + 3)
-    local size, slot = ((a * 256 + b) * 256 + c) * 256 + d, bulk and "." .. index or ""
+    local size = ((a * 256 + b) * 256 + c) * 256 + d
+    parts[#parts + 1] = string.sub(data, at + 4, at + 3 + size)
+    slots[#parts] = string.sub(data, 1, 1) == "` + manyMessages + `" and "." .. #parts - 1 or ""
+    at = at + 4 + size
+  end
+  return parts, slots
+end
+local function eventsLeft(task, data)
+  local left, parts, slots = {}, eventsParts(data)
+  for i, slot in ipairs(slots) do
     local sent, cancelled = unpack(redis.call("HMGET", task, "` + wire.FieldSent + `" .. slot, "` + wire.FieldCancelled + `" .. slot))
-    if not cancelled and (not sent or string.find(sent, '"rest":', 1, true)) then
-      left[#left + 1] = string.sub(data, at + 4, at + 3 + size)
-    end
-    at, index = at + 4 + size, index + 1
+    if not cancelled and (not sent or string.find(sent, '"rest":', 1, true)) then left[#left + 1] = parts[i] end
   end
   return table.concat(left)
 end

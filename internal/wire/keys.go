@@ -90,3 +90,6 @@ func RateDomainKey(mailer, domain string) string { return RateKey(mailer) + ":do
 
 // RateConnectionsKey is a hash: how many connections each of them has.
 func RateConnectionsKey(mailer string) string { return RateKey(mailer) + ":connections" }
+
+// RequestKey is what a client's idempotency key stands for that is for several messages: a digest of the request. digest is one of the key.
+func RequestKey(digest string) string { return "mailpouch:{request:" + digest + "}" }

@@ -1,0 +1,181 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/mailpouch/mailpouch/intake"
+)
+
+// call is a request of a client.
+type call struct {
+	*http.Request
+
+	key     *intake.Key
+	intake  *intake.Submitter
+	limits  *limits
+	answers *http.ResponseController
+}
+
+// limits are how much is taken in at the same time.
+type limits struct {
+	maxBody     int64
+	bodyTimeout time.Duration
+	timeout     time.Duration
+
+	requests chan struct{} // holds a token for each request that is under way
+	big      chan struct{} // and for each of these whose body has more than smallBody
+	lookups  chan struct{} // and for each that is about an email
+}
+
+// smallBody is how many bytes a request may have that is no big one: more than most mails.
+const smallBody = 1 << 20
+
+// enter waits for the turn of a request. leave is to be called when it has ended.
+func enter(ctx context.Context, turns chan struct{}, patience time.Duration) (leave func(), err *apiError) {
+	select {
+	case turns <- struct{}{}:
+		return func() { <-turns }, nil
+	default:
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case turns <- struct{}{}:
+		return func() { <-turns }, nil
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return nil, &apiError{StatusCode: http.StatusServiceUnavailable, Name: nameUnavailable, Message: "too many requests at the same time: try again later", retryAfter: awayFor}
+}
+
+// handingOver is the context of a hand-over, which goes on for a while when the client has gone: it does not know then what became of it, and that
+// much is better done than left half done.
+func (c *call) handingOver() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(c.Context()), c.limits.timeout)
+}
+
+// The types of bodies.
+const (
+	typeJSON    = "application/json"
+	typeMessage = "message/rfc822"
+)
+
+// mediaType is which of these types the body has. A body of none, or one that is compressed, is refused.
+func (c *call) mediaType(types ...string) (string, *apiError) {
+	refuse := func(header, reason string) (string, *apiError) {
+		return "", &apiError{StatusCode: http.StatusUnsupportedMediaType, Name: nameMediaType, Message: header + ": " + reason, Field: header}
+	}
+	if encoding := c.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return refuse("Content-Encoding", "the body has to come as it is, not compressed")
+	}
+	given, _, err := mime.ParseMediaType(c.Header.Get("Content-Type"))
+	for _, known := range types {
+		if err == nil && given == known {
+			return known, nil
+		}
+	}
+	return refuse("Content-Type", "is not "+strings.Join(types, " or "))
+}
+
+// body reads the body. leave is to be called when what it has read is not needed any more.
+func (c *call) body(w http.ResponseWriter) (data []byte, leave func(), failed *apiError) {
+	leave = func() {}
+	_ = c.answers.SetReadDeadline(time.Now().Add(c.limits.bodyTimeout)) // where the server has none it is the server's to say
+	defer func() { _ = c.answers.SetReadDeadline(time.Time{}) }()
+	if c.ContentLength > c.limits.maxBody {
+		return nil, leave, c.tooLarge()
+	}
+	body := http.MaxBytesReader(w, c.Request.Body, c.limits.maxBody)
+	if c.ContentLength <= smallBody {
+		var err error
+		if data, err = readAll(io.LimitReader(body, smallBody+1), max(c.ContentLength, 0)); err != nil {
+			return nil, leave, c.unread(err)
+		}
+		if len(data) <= smallBody {
+			return data, leave, nil
+		}
+	}
+	leaveBig, failed := enter(c.Context(), c.limits.big, c.limits.timeout)
+	if failed != nil {
+		return nil, leave, failed
+	}
+	rest, err := readAll(body, max(c.ContentLength, 0))
+	if err != nil {
+		leaveBig()
+		return nil, leave, c.unread(err)
+	}
+	if len(data) == 0 {
+		return rest, leaveBig, nil
+	}
+	return append(data, rest...), leaveBig, nil
+}
+
+// readAll is io.ReadAll for what is said to have so many bytes.
+func readAll(r io.Reader, size int64) ([]byte, error) {
+	data := make([]byte, 0, max(size+1, 512))
+	for {
+		n, err := r.Read(data[len(data):cap(data)])
+		data = data[:len(data)+n]
+		if errors.Is(err, io.EOF) {
+			return data, nil
+		}
+		if err != nil {
+			return data, err
+		}
+		if len(data) == cap(data) {
+			data = append(data, 0)[:len(data)]
+		}
+	}
+}
+
+// unread is the error of a body that could not be read.
+func (c *call) unread(err error) *apiError {
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return c.tooLarge()
+	}
+	return &apiError{StatusCode: http.StatusRequestTimeout, Name: nameTimeout, Message: fmt.Sprintf("the body did not come whole within %v", c.limits.bodyTimeout)}
+}
+
+func (c *call) tooLarge() *apiError {
+	return &apiError{
+		StatusCode: http.StatusRequestEntityTooLarge, Name: nameTooLarge,
+		Message: fmt.Sprintf("the body has more than %d bytes", c.limits.maxBody),
+	}
+}
+
+// headerKey is the field with a client's idempotency key.
+const headerKey = "Idempotency-Key"
+
+// idempotencyKey is the key that the client gives, if it gives one.
+func (c *call) idempotencyKey() (key string, failed *apiError) {
+	values := c.Header.Values(headerKey)
+	if len(values) == 0 {
+		return "", nil
+	}
+	reason := ""
+	const most = 256 // characters, as Resend has it
+	switch key = values[0]; {
+	case len(values) > 1:
+		reason = "is there twice"
+	case !utf8.ValidString(key), strings.ContainsFunc(key, unicode.IsControl):
+		reason = "is not printable text"
+	case strings.TrimSpace(key) == "":
+		reason = "is empty"
+	case utf8.RuneCountInString(key) > most:
+		reason = fmt.Sprintf("has more than %d characters", most)
+	}
+	if reason != "" {
+		return "", &apiError{StatusCode: http.StatusBadRequest, Name: nameIdempotencyKey, Message: headerKey + ": " + reason, Field: headerKey}
+	}
+	return key, nil
+}

@@ -1,0 +1,202 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/mailpouch/mailpouch/mailer"
+)
+
+// email is what POST /emails takes, and POST /emails/batch many of, as Resend has it.
+type email struct {
+	From        string            `json:"from"`
+	To          texts             `json:"to"`
+	Cc          texts             `json:"cc"`
+	Bcc         texts             `json:"bcc"`
+	ReplyTo     texts             `json:"reply_to"`
+	Subject     string            `json:"subject"`
+	HTML        string            `json:"html"`
+	Text        string            `json:"text"`
+	Headers     map[string]string `json:"headers"`
+	Attachments []attachment      `json:"attachments"`
+	Tags        []tag             `json:"tags"`
+	ScheduledAt string            `json:"scheduled_at"`
+
+	// What is refused by name.
+	Template jsontext.Value `json:"template"`
+	React    jsontext.Value `json:"react"`
+	TopicID  jsontext.Value `json:"topic_id"`
+}
+
+// attachment is a file of an email.
+type attachment struct {
+	Filename        filename `json:"filename"`
+	Content         content  `json:"content"`
+	ContentType     string   `json:"content_type"`
+	ContentID       string   `json:"content_id"`
+	InlineContentID string   `json:"inline_content_id"` // as older SDKs call it
+
+	Path string `json:"path"` // which is refused by name
+}
+
+// tag is a word of the client's, by which it finds the email again.
+type tag struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// maxRecipients is how many recipients an email may have.
+const maxRecipients = 1000
+
+// message makes of an email the message that is queued, and how.
+func (e *email) message(now time.Time) (*mailer.EmailMessage, mailer.Options, *apiError) {
+	if err := e.check(); err != nil {
+		return nil, mailer.Options{}, err
+	}
+	m := &mailer.EmailMessage{
+		FromEmail: e.From, To: e.To, Cc: e.Cc, Bcc: e.Bcc, ReplyTo: e.ReplyTo,
+		Subject: e.Subject, Body: e.Text, Headers: e.Headers,
+	}
+	switch {
+	case e.Text == "":
+		m.Body, m.ContentSubtype = e.HTML, "html"
+	case e.HTML != "":
+		m.AttachAlternative(e.HTML, "text/html")
+	}
+	for i, a := range e.Attachments {
+		if err := a.check(i); err != nil {
+			return nil, mailer.Options{}, err
+		}
+		m.Attachments = append(m.Attachments, mailer.Attachment{
+			Filename: string(a.Filename), Content: a.Content.bytes, Mimetype: a.ContentType, ContentID: a.id(),
+		})
+	}
+	var o mailer.Options
+	for i, t := range e.Tags {
+		text, err := t.text(i)
+		if err != nil {
+			return nil, o, err
+		}
+		o.Tags = append(o.Tags, text)
+	}
+	if e.ScheduledAt != "" {
+		at, err := when(e.ScheduledAt, now)
+		if err != nil {
+			return nil, o, err
+		}
+		o.ProcessAt = at
+	}
+	return m, o, nil
+}
+
+// check refuses what is not supported, and finds what is missing.
+func (e *email) check() *apiError {
+	given := func(v jsontext.Value) bool { return len(v) > 0 && v.Kind() != 'n' }
+	switch {
+	case given(e.Template):
+		return notSupported("template", "there are no templates here: send html or text")
+	case given(e.React):
+		return notSupported("react", "is rendered by SDKs alone: send html or text")
+	case given(e.TopicID):
+		return notSupported("topic_id", "there are no topics here")
+	case e.From == "":
+		return missing("from")
+	case len(e.To) == 0:
+		return missing("to")
+	case e.HTML == "" && e.Text == "":
+		return missing("html") // or text
+	case len(e.To)+len(e.Cc)+len(e.Bcc) > maxRecipients:
+		return invalid("to", fmt.Sprintf("there are %d recipients with those in cc and bcc, at most %d are allowed", len(e.To)+len(e.Cc)+len(e.Bcc), maxRecipients))
+	}
+	return nil
+}
+
+// check refuses a file that is somewhere else, or has no content.
+func (a *attachment) check(i int) *apiError {
+	switch field := fmt.Sprintf("attachments[%d].", i); {
+	case a.Path != "":
+		return notSupported(field+"path", "files are not fetched from elsewhere: send the content, in base64")
+	case !a.Content.given:
+		e := missing(field + "content")
+		e.Name = nameAttachment
+		return e
+	case a.ContentID != "" && a.InlineContentID != "" && a.ContentID != a.InlineContentID:
+		return invalid(field+"inline_content_id", "is another one than content_id")
+	}
+	return nil
+}
+
+func (a *attachment) id() string {
+	if a.ContentID != "" {
+		return a.ContentID
+	}
+	return a.InlineContentID
+}
+
+// text is a tag as the queue has it: name:value.
+func (t tag) text(i int) (string, *apiError) {
+	field := fmt.Sprintf("tags[%d].", i)
+	switch {
+	case t.Name == "":
+		return "", missing(field + "name")
+	case !isWord(t.Name):
+		return "", invalid(field+"name", "has another character than ASCII letters, digits, _ and -")
+	case !isWord(t.Value):
+		return "", invalid(field+"value", "has another character than ASCII letters, digits, _ and -")
+	}
+	return t.Name + ":" + t.Value, nil
+}
+
+// isWord reports whether a text has no other characters than Resend allows in tags.
+func isWord(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-'
+	})
+}
+
+// tagsOf are the tags of a message that its client has given.
+func tagsOf(all []string, own string) []tag {
+	tags := []tag{}
+	for _, text := range all {
+		if text != own {
+			name, value, _ := strings.Cut(text, ":")
+			tags = append(tags, tag{name, value})
+		}
+	}
+	return tags
+}
+
+// named gives the field of an error the name that it has in an email.
+func (e *email) named(err *apiError, in string) *apiError {
+	if err.StatusCode != http.StatusUnprocessableEntity && err.StatusCode != http.StatusForbidden {
+		return err
+	}
+	was, is := err.Field, err.Field
+	switch {
+	case was == "from_email":
+		is = "from"
+	case was == "body" && e.Text == "", strings.HasPrefix(was, "alternatives["):
+		is = "html"
+	case was == "body":
+		is = "text"
+	case strings.HasPrefix(was, "attachments[") && strings.HasSuffix(was, ".mimetype"):
+		is = strings.TrimSuffix(was, "mimetype") + "content_type"
+	case was == "schedule":
+		is = "scheduled_at"
+	}
+	if in != "" && is != "" {
+		is = in + "." + is
+	}
+	named := *err
+	named.Field = is
+	if text, ok := strings.CutPrefix(err.Message, was); ok && was != "" {
+		named.Message = is + text
+	} else if in != "" {
+		named.Message = in + ": " + err.Message
+	}
+	return &named
+}
