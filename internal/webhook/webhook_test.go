@@ -74,7 +74,7 @@ func (r *receiver) all() []posted {
 
 func takes(w http.ResponseWriter, _ *http.Request, _ int) { w.WriteHeader(http.StatusNoContent) }
 
-func to(t *testing.T, url string, secrets ...string) target.Target {
+func to(t testing.TB, url string, secrets ...string) target.Target {
 	t.Helper()
 	if len(secrets) == 0 {
 		secrets = []string{secret}
@@ -113,7 +113,7 @@ type started struct {
 }
 
 // start runs a dispatcher until the test ends. The sources are those of the targets, in their order.
-func start(t *testing.T, cfg Config, sources ...source) started {
+func start(t testing.TB, cfg Config, sources ...source) started {
 	t.Helper()
 	byKey := map[string]source{}
 	if len(sources) > 0 {
@@ -155,7 +155,7 @@ func start(t *testing.T, cfg Config, sources ...source) started {
 }
 
 // await waits until something is true.
-func await(t *testing.T, what string, is func() bool) {
+func await(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(2 * time.Minute); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
