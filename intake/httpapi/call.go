@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/intake"
+	"github.com/mailpouch/mailpouch/mailer"
 )
 
 // call is a request of a client.
@@ -153,9 +154,6 @@ func (c *call) tooLarge() *apiError {
 	}
 }
 
-// headerKey is the field with a client's idempotency key.
-const headerKey = "Idempotency-Key"
-
 // idempotencyKey is the key that the client gives, if it gives one.
 func (c *call) idempotencyKey() (key string, failed *apiError) {
 	values := c.Header.Values(headerKey)
@@ -178,4 +176,31 @@ func (c *call) idempotencyKey() (key string, failed *apiError) {
 		return "", &apiError{StatusCode: http.StatusBadRequest, Name: nameIdempotencyKey, Message: headerKey + ": " + reason, Field: headerKey}
 	}
 	return key, nil
+}
+
+// created is the answer to what hands an email over.
+type created struct {
+	ID string `json:"id"`
+}
+
+// submit hands a message over. What was handed over before with the same key is the same, whatever became of it.
+func (c *call) submit(m *mailer.EmailMessage, o mailer.Options) (id string, failed *apiError) {
+	ctx, cancel := c.handingOver()
+	defer cancel()
+	id, err := c.intake.Submit(ctx, c.key, m, o)
+	if err == nil {
+		return id, nil
+	}
+	if id, ok := sameAsBefore(err); ok {
+		return id, nil
+	}
+	return "", failure(err, o.IdempotencyKey != "")
+}
+
+// sameAsBefore is the ID of a message that was handed over with the same key, and has become a dead letter.
+func sameAsBefore(err error) (id string, ok bool) {
+	if dead := new(mailer.DeadLetterError); errors.As(err, &dead) {
+		return dead.ID, true
+	}
+	return "", false
 }
