@@ -1,7 +1,7 @@
-// Package interop holds the tests of mailer that need other people's programs:
-// Django as the oracle of what a message means, enmime as an independent reader and
-// go-mail as the measure of speed. It is a module of its own, so that none of
-// them enters the module graph of those who use Mailpouch. Run it here:
+// Package interop holds the tests that need other people's programs and modules: Django as
+// the oracle of what a message means, enmime as an independent reader, go-mail as the
+// measure of speed, and Go's library of Standard Webhooks as a receiver. It is a module of its own,
+// so that none of them enters the module graph of those who use Mailpouch. Run it here:
 //
 //	go test .
 //	go test -run '^$' -bench .

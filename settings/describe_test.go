@@ -77,8 +77,8 @@ func TestMarkdown(t *testing.T) {
 			t.Errorf("no line begins with %s", line)
 		}
 	}
-	if !strings.HasPrefix(text, "**Delivery**\n\n| name |") || strings.Count(text, "**") != 2*11 || strings.Count(text, "\n\n**") != 10 {
-		t.Errorf("not eleven tables with an empty line between them:\n%s", text)
+	if !strings.HasPrefix(text, "**Delivery**\n\n| name |") || strings.Count(text, "**") != 2*13 || strings.Count(text, "\n\n**") != 12 {
+		t.Errorf("not thirteen tables with an empty line between them:\n%s", text)
 	}
 	for _, line := range strings.Split(text, "\n") {
 		if strings.HasPrefix(line, "|") && strings.Count(line, "|") != 4 {

@@ -29,9 +29,6 @@ const (
 	passwordVariable     = "EMAIL_HOST_PASSWORD" //nolint:gosec // the name of a variable
 )
 
-// pagesGroup is the group of what only a worker uses, for its pages.
-const pagesGroup = "Pages"
-
 // field is one setting: a field of Settings whose tag names a variable.
 type field struct {
 	group string
@@ -61,6 +58,12 @@ func fields(s *Settings) []field {
 }
 
 func (f field) tag(key string) (string, bool) { return f.def.Tag.Lookup(key) }
+
+// ofWorker reports whether only a worker uses the field: for its pages, and for what it takes in and posts. It uses what is in the
+// files of these without a restart.
+func (f field) ofWorker() bool {
+	return f.group == "Pages" || f.group == "Intake" || f.group == "Events"
+}
 
 // isSet reports whether the environment sets the field. An empty variable does not,
 // except where empty means something (the tag empty:"keep").
@@ -171,7 +174,7 @@ func (f field) lineEnd(set bool) error {
 // isList reports whether the field has entries with white space allowed around them.
 func (f field) isList() bool {
 	switch f.value.Interface().(type) {
-	case Hosts, Addresses, Queues, Names, Members, Mechanisms, Recipients, Allowed, List, Tags, Limits, DomainLimits:
+	case Hosts, Addresses, Queues, Names, Members, Mechanisms, Recipients, Allowed, List, Tags, Limits, DomainLimits, Listeners, Networks:
 		return true
 	}
 	return false

@@ -3,8 +3,6 @@ package settings
 import (
 	"net"
 	"strconv"
-
-	"github.com/mailpouch/mailpouch/internal/hostname"
 )
 
 // Variables that texts name.
@@ -36,25 +34,13 @@ func (h HTTP) check(p *Problems) {
 // have the same environment. The error, if not nil, is a Problems.
 func (h HTTP) CheckAccess() error {
 	var p Problems
-	host, _, err := net.SplitHostPort(h.Addr)
-	if err == nil && (host == "" || hostname.IsRemote(host)) && h.Password.Reveal() == "" && h.Token.Reveal() == "" {
-		p.add(HTTPAddrVariable, "other machines can reach %s: set %s or %s, or an address that only this machine can reach, such as 127.0.0.1:8025",
-			h.Addr, httpPassword, httpToken)
-	}
+	h.checkAccess(&p)
 	return p.err()
 }
 
-// CheckPages is HTTP.CheckAccess, and reports the files of the pages' secrets that could not be read. Load has only warned of
-// these. Only a worker calls it.
-func (s Settings) CheckPages() error {
-	var p Problems
-	for _, u := range s.unread {
-		if u.ofPages {
-			p.add(u.name+fileSuffix, "%s", u.why)
-		}
+func (h HTTP) checkAccess(p *Problems) {
+	if isRemoteAddr(h.Addr) && h.Password.Reveal() == "" && h.Token.Reveal() == "" && !p.has(httpPassword, httpToken) {
+		p.add(HTTPAddrVariable, "other machines can reach %s: set %s or %s, or an address that only this machine can reach, such as 127.0.0.1:8025",
+			h.Addr, httpPassword, httpToken)
 	}
-	if len(p) > 0 {
-		return p
-	}
-	return s.HTTP.CheckAccess()
 }

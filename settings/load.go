@@ -88,7 +88,7 @@ func (s *Settings) decodeFile(f field, file string, set map[string]bool, problem
 	if err != nil {
 		_, ofMailer := f.tag("mailer")
 		s.unread = append(s.unread, unread{
-			name: f.name, key: f.key, using: s.Using, ofMailer: ofMailer, ofPages: f.group == pagesGroup, why: err.Error(),
+			name: f.name, key: f.key, using: s.Using, ofMailer: ofMailer, ofWorker: f.ofWorker(), why: err.Error(),
 		})
 		_ = f.decode(false)
 		return
@@ -324,7 +324,7 @@ func (s *Settings) reload(l Loader, r *Reloaded) {
 		}
 		*s = next
 		r.Changed = append(r.Changed, f.fileVariable())
-		if _, ofMailer := f.tag("mailer"); !ofMailer && f.group != pagesGroup {
+		if _, ofMailer := f.tag("mailer"); !ofMailer && !f.ofWorker() {
 			r.Restart = append(r.Restart, f.fileVariable())
 		}
 	}

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -85,7 +86,13 @@ func TestLoad(t *testing.T) {
 		"LOG_FORMAT": "json", "EMAIL_MAILERS": "marketing, eu-west", "EMAIL_MEMBERS": "marketing:3, eu-west", "EMAIL_POLICY": "Weighted", "EMAIL_MARKETING_HOST": "m", "EMAIL_EU_WEST_HOST": "e",
 		"EMAIL_RATE": "14/s, 50000/d ,", "EMAIL_RATE_RECIPIENTS": "30/m burst=5", "EMAIL_RATE_CONNECTIONS": "12", "EMAIL_RATE_DOMAINS": "Gmail.com:20/s,*:50/s",
 		"EMAIL_HTTP_ADDR": "0.0.0.0:80", "EMAIL_HTTP_PASSWORD": "p", "EMAIL_HTTP_TOKEN": "t", "EMAIL_HTTP_HOSTS": "mail.example.com, ops",
-		"EMAIL_HTTP_SHOW_ADDRESSES": "true", "EMAIL_HTTP_ALLOW_WRITE": "true", "EMAIL_METRICS_TAGS": "news, invoice", "EMAIL_LOG_SHOW_ADDRESSES": "true",
+		"EMAIL_HTTP_SHOW_ADDRESSES": "true", "EMAIL_HTTP_ALLOW_WRITE": "true", "EMAIL_METRICS_TAGS": "news, invoice",
+		"EMAIL_SUBMISSION_ADDR": "smtps://0.0.0.0:465, lmtp+unix:///run/lmtp.sock", "EMAIL_SUBMISSION_CERTFILE": pem, "EMAIL_SUBMISSION_KEYFILE": pem,
+		"EMAIL_SUBMISSION_NETWORKS": "10.1.0.0/16, ::1", "EMAIL_SUBMISSION_CONNECTIONS": "11", "EMAIL_SUBMISSION_CONNECTIONS_PER_ADDRESS": "12",
+		"EMAIL_SUBMISSION_RECIPIENTS": "113", "EMAIL_SUBMISSION_MEMORY": "1GB", "EMAIL_SUBMISSION_TIMEOUT": "14s", "EMAIL_API_ADDR": ":8026", "EMAIL_API_CERTFILE": pem, "EMAIL_API_KEYFILE": pem,
+		"EMAIL_API_ALLOW_PLAIN": "true", "EMAIL_API_KEYS_FILE": pem, "EMAIL_EVENTS": "true", "EMAIL_EVENTS_SIZE": "15MB",
+		"EMAIL_WEBHOOK_URL": "https://h/hook", "EMAIL_WEBHOOK_SECRET": webhookPassword, "EMAIL_WEBHOOK_ALLOW_PRIVATE": "true",
+		"EMAIL_LOG_SHOW_ADDRESSES": "true",
 	}
 	s, warnings := load(t, vars)
 	want := Settings{
@@ -120,6 +127,13 @@ func TestLoad(t *testing.T) {
 			Connections: 12,
 			Domains:     DomainLimits{{Name: "gmail.com", Limit: rate.Limit{Most: 20, Per: time.Second, Burst: 1}}, {Name: "*", Limit: rate.Limit{Most: 50, Per: time.Second, Burst: 1}}},
 		},
+		Intake: Intake{
+			Submission: Listeners{{Network: "tcp", Address: "0.0.0.0:465", TLS: true}, {Network: "unix", Address: "/run/lmtp.sock", LMTP: true}},
+			CertFile:   pem, KeyFile: pem, Networks: Networks{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("::1/128")},
+			Connections: 11, ConnectionsPerAddress: 12, Recipients: 113, Timeout: 14 * time.Second, Memory: 1e9,
+			API: ":8026", APICertFile: pem, APIKeyFile: pem, APIPlain: true, KeysFile: pem,
+		},
+		Events: Events{Write: "true", Size: 15_000_000, URLs: s.Events.URLs, Secret: WebhookSecrets{NewSecret(webhookPassword)}, Private: true},
 		HTTP: HTTP{
 			Addr: "0.0.0.0:80", Password: NewSecret("p"), Token: NewSecret("t"), Hosts: Hosts{"mail.example.com", "ops"},
 			ShowAddresses: true, AllowWrite: true, MetricsTags: Tags{"news", "invoice"},
@@ -128,6 +142,9 @@ func TestLoad(t *testing.T) {
 	}
 	if got := s.Queue.RedisURL.Reveal(); got != vars["REDIS_URL"] {
 		t.Errorf("REDIS_URL: got %q", got)
+	}
+	if got := s.Events.URLs.All(); !slices.Equal(got, []string{"https://h/hook"}) {
+		t.Errorf("EMAIL_WEBHOOK_URL: got %q", got)
 	}
 	want.Queue.RedisURL, want.read, want.named = s.Queue.RedisURL, s.read, s.named
 	if !reflect.DeepEqual(s, want) {

@@ -19,7 +19,7 @@ func (p Problem) Error() string { return p.Name + ": " + p.Text }
 const fileSuffix = "_FILE"
 
 // Problems is everything that is wrong with the settings: the error of Load, Validate and
-// CheckAccess, and of Named for a mailer without a host.
+// CheckWorker, and of Named for a mailer without a host.
 type Problems []Problem
 
 // Error has one line for each problem.

@@ -74,6 +74,10 @@ func TestLoad_EverySecretHasItsFile(t *testing.T) {
 			text = "redis://:" + password + "@h/0"
 		case MailURL:
 			text = "smtps://ann:" + password + "@h"
+		case WebhookURLs:
+			text = "https://ann:" + password + "@h/hook"
+		case WebhookSecrets:
+			text = webhookPassword
 		}
 		vars := map[string]string{"EMAIL_MAILERS": "m", f.fileVariable(): secretFile(t, text+"\n")}
 		if f.key != "EMAIL_URL" {
@@ -197,7 +201,7 @@ func TestLoad_SecretFileOfOthers(t *testing.T) {
 			t.Errorf("mailer %q: %v, want %s", name, err, want)
 		}
 	}
-	if err := s.CheckPages(); err == nil || !strings.HasPrefix(err.Error(), "EMAIL_HTTP_PASSWORD_FILE: ") {
+	if err := s.CheckWorker(); err == nil || !strings.HasPrefix(err.Error(), "EMAIL_HTTP_PASSWORD_FILE: ") {
 		t.Errorf("pages: %v", err)
 	}
 	if got := lines(t, map[string]string{"EMAIL_BACKEND": "queue", "REDIS_URL_FILE": "/nowhere"}); len(got) != 1 {

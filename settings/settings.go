@@ -20,6 +20,8 @@ type Settings struct {
 	Queue    Queue    `group:"Queue"`
 	Worker   Worker   `group:"Worker"`
 	Rates    Rates    `group:"Rates"`
+	Intake   Intake   `group:"Intake"`
+	Events   Events   `group:"Events"`
 	HTTP     HTTP     `group:"Pages"`
 	Log      Log      `group:"Log"`
 
@@ -152,6 +154,36 @@ type Rates struct {
 	Domains     DomainLimits `envconfig:"EMAIL_RATE_DOMAINS" mailer:"own" desc:"messages to a domain of recipients that all workers together may send, such as gmail.com:20/s, *:50/s; * stands for each domain that is not named. A message over its domain's rate waits in Redis, without costing a try, and keeps nothing else waiting"`
 }
 
+// Intake is where other programs hand mail in, and who may. Only `worker run` and `worker intake` read it.
+type Intake struct {
+	Submission Listeners `envconfig:"EMAIL_SUBMISSION_ADDR" desc:"where mail is taken over SMTP: 127.0.0.1:2525, smtps://0.0.0.0:465 (TLS from the first byte), unix:///run/mailpouch/smtp.sock, lmtp+unix:///run/mailpouch/lmtp.sock; several are separated by commas. Mail that is not from EMAIL_SUBMISSION_NETWORKS or a socket takes a login with a key. Nowhere if empty. See docs/intake.md"`
+	CertFile   string    `envconfig:"EMAIL_SUBMISSION_CERTFILE" desc:"PEM file of its certificate, with those between it and its authority: for STARTTLS, and for smtps://"`
+	KeyFile    string    `envconfig:"EMAIL_SUBMISSION_KEYFILE" desc:"PEM file of the certificate's key"`
+	Networks   Networks  `envconfig:"EMAIL_SUBMISSION_NETWORKS" desc:"networks that may hand in mail of any sender without a login: addresses and prefixes, such as 10.1.0.0/16, 192.0.2.7, ::1. Behind a proxy all clients have its address. None if empty"`
+
+	Connections           int           `envconfig:"EMAIL_SUBMISSION_CONNECTIONS" default:"1000" min:"1" max:"100000" desc:"SMTP connections that may be open at once; others hear 421"`
+	ConnectionsPerAddress int           `envconfig:"EMAIL_SUBMISSION_CONNECTIONS_PER_ADDRESS" default:"100" min:"1" max:"100000" desc:"SMTP connections that one address may have open; those of EMAIL_SUBMISSION_NETWORKS do not count"`
+	Recipients            int           `envconfig:"EMAIL_SUBMISSION_RECIPIENTS" default:"1000" min:"100" max:"100000" desc:"recipients that a message may have which comes over SMTP; those beyond hear 452, and a client sends the message to them again"`
+	Timeout               time.Duration `envconfig:"EMAIL_SUBMISSION_TIMEOUT" default:"5m" min:"1s" desc:"how long an SMTP client may say nothing (RFC 5321 asks for 5 minutes)"`
+	Memory                Size          `envconfig:"EMAIL_SUBMISSION_MEMORY" default:"64MB" min:"1MB" desc:"bytes that all messages together may have which are being received over SMTP; others hear 452, and come again. At least EMAIL_MAX_MESSAGE_SIZE"`
+
+	API         string `envconfig:"EMAIL_API_ADDR" desc:"host:port where mail is taken over HTTP, such as 127.0.0.1:8026. Each request has a key. Nowhere if empty. See docs/intake.md"`
+	APICertFile string `envconfig:"EMAIL_API_CERTFILE" desc:"PEM file of its certificate, with those between it and its authority: then it is https://"`
+	APIKeyFile  string `envconfig:"EMAIL_API_KEYFILE" desc:"PEM file of the certificate's key"`
+	APIPlain    bool   `envconfig:"EMAIL_API_ALLOW_PLAIN" default:"false" desc:"let other machines reach the API without TLS: behind a proxy that speaks TLS, or in a network that nobody else listens to"`
+
+	KeysFile string `envconfig:"EMAIL_API_KEYS_FILE" desc:"file of the keys that programs hand mail in with, over SMTP (the key is the password) and over HTTP; worker key new adds one"`
+}
+
+// Events are what is told of what becomes of messages, and to whom.
+type Events struct {
+	Write   string         `envconfig:"EMAIL_EVENTS" default:"auto" oneof:"auto,true,false" desc:"keep events of messages (queued, sent, delayed, failed, cancelled, for each recipient) in a stream in Redis; auto is true where EMAIL_WEBHOOK_URL is set. The same for workers and for the programs that queue. See docs/events.md"`
+	Size    Size           `envconfig:"EMAIL_EVENTS_SIZE" default:"100MB" min:"1MB" desc:"memory in Redis that the events may take, about: the oldest go first, read or not"`
+	URLs    WebhookURLs    `envconfig:"EMAIL_WEBHOOK_URL" desc:"where workers post events, as Standard Webhooks; several are separated by commas, and each gets all"`
+	Secret  WebhookSecrets `envconfig:"EMAIL_WEBHOOK_SECRET" desc:"what they are signed with: whsec_ and 24 to 64 bytes in base64. Several, separated by commas, all sign, so that a receiver may change from one to the other"`
+	Private bool           `envconfig:"EMAIL_WEBHOOK_ALLOW_PRIVATE" default:"false" desc:"post to addresses of this machine and of private networks too"`
+}
+
 // HTTP is where a worker shows its pages and metrics, and to whom.
 type HTTP struct {
 	Addr          string `envconfig:"EMAIL_HTTP_ADDR" default:"127.0.0.1:8025" desc:"host:port of a worker's pages and metrics, or off. If it is not set and the port is in use, the next free one up to 8034. Beyond loopback a password or a token is required"`
@@ -198,7 +230,7 @@ type unread struct {
 	key      string // of that of the default mailer
 	using    string
 	ofMailer bool
-	ofPages  bool
+	ofWorker bool
 	why      string // the problem with the file
 }
 

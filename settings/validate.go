@@ -21,13 +21,13 @@ func (s Settings) Validate() error {
 }
 
 // A program that leaves its mail to workers has no use for the mailers' secrets, and only a worker has one for those of the
-// pages. Often all of them have the same environment, and the files are the workers' alone. So it is only a warning there that a
-// file cannot be read, and an error for those who use it: CheckSecrets and CheckPages.
+// pages and of webhooks. Often all of them have the same environment, and the files are the workers' alone. So it is only a warning there that a
+// file cannot be read, and an error for those who use it: CheckSecrets and CheckWorker.
 
 // refuseUnread reports the files that could not be read and that this program needs for certain.
 func (s Settings) refuseUnread(p *Problems) {
 	for _, u := range s.unread {
-		if !u.ofPages && (!u.ofMailer || s.Delivery.Backend != queueName) {
+		if !u.ofWorker && (!u.ofMailer || s.Delivery.Backend != queueName) {
 			p.add(u.name+fileSuffix, "%s", u.why)
 		}
 	}
@@ -46,6 +46,22 @@ func (s Settings) CheckSecrets() error {
 	return p.err()
 }
 
+// CheckWorker reports what is wrong for a worker alone, which shows pages, takes mail from other programs and posts webhooks: addresses that other
+// machines can reach without a password or a key, files that cannot be read, and secrets that are missing. Load has only warned of
+// some of it, or said nothing: other programs may have the same environment. The error, if not nil, is a Problems.
+func (s Settings) CheckWorker() error {
+	var p Problems
+	for _, u := range s.unread {
+		if u.ofWorker {
+			p.add(u.name+fileSuffix, "%s", u.why)
+		}
+	}
+	s.HTTP.checkAccess(&p)
+	s.Intake.checkAccess(&p)
+	s.Events.checkWebhooks(&p)
+	return p.err()
+}
+
 // check adds to problems, which already has those of the variables that could not be read.
 // Such variables have their defaults here.
 func (s Settings) check(problems *Problems) {
@@ -56,6 +72,8 @@ func (s Settings) check(problems *Problems) {
 	s.checkMessage(problems)
 	s.checkQueues(problems)
 	s.HTTP.check(problems)
+	s.Intake.check(s.Queue.MaxMessageSize, problems)
+	s.Events.check(problems)
 	for _, m := range s.mailers() {
 		m.checkOwn(problems)
 		m.checkDelivery(problems)

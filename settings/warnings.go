@@ -38,6 +38,8 @@ func (s Settings) warnings(problems Problems, queues bool) []string {
 			}
 		}
 	}
+	s.Intake.warn(s.sets, &w)
+	s.Events.warn(s.sets, &w)
 	if _, set := s.read["EMAIL_QUEUE"]; set && s.Worker.Queues[s.Queue.Name] == 0 {
 		w.add("EMAIL_QUEUE", "a worker with these settings takes nothing from %q, only from EMAIL_QUEUES, which is %s", s.Queue.Name, s.Worker.Queues)
 	}

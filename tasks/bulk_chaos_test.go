@@ -272,7 +272,7 @@ func TestBulk_takenAway(t *testing.T) {
 			h.cancels(ids[1], nil)
 		}
 		m := &taskMessage{queue: "default:mass", id: task + tt.slot, key: key, suffix: tt.slot, payload: &wire.Payload{}}
-		ours, o, err := l.leaves(t.Context(), m, wire.Remainder{Spent: 1})
+		ours, o, err := l.leaves(t.Context(), m, wire.Remainder{Spent: 1}, "")
 		if (err != nil) != (tt.owner != "") || ours != tt.ours || (o.verdict.Action == drop) != (tt.name == "cancelled") {
 			t.Errorf("%s: leaves = %v, %+v, %v, want %v", tt.name, ours, o, err, tt.ours)
 		}

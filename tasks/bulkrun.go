@@ -10,6 +10,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -21,9 +22,10 @@ type bulkRun struct {
 	w        *Worker
 	task     *taskMessage
 	messages []*taskMessage
-	results  []wire.Result // if they are to be kept
-	records  []byte        // for the history, which gets them with the end of the task, unless that takes long
-	since    time.Time     // of the first of them
+	results  []wire.Result     // if they are to be kept
+	records  []byte            // for the history, which gets them with the end of the task, unless that takes long
+	since    time.Time         // of the first of them
+	untold   []asynqbatch.Step // events that Redis may lack
 	finished int
 }
 
@@ -48,7 +50,7 @@ func (w *Worker) processBulk(ctx context.Context, t *taskMessage) (err error) {
 			return err
 		}
 	}
-	return r.end()
+	return r.end(ctx)
 }
 
 // sendAll sends messages, and settles each. If one expires meanwhile the task is given back:
@@ -292,26 +294,32 @@ func (r *bulkRun) settle(ctx context.Context, m *taskMessage, o outcome) error {
 // record keeps for the history what it is to have of a message that has ended here. What leaves the task has not. The records of a
 // task go together: one by one they would cost a tenth of the rate. If the worker dies before that, the next run, which finds what
 // was sent in the ledger, makes them again.
+//
+// Events of what was sent have gone with the ledger's entry, unless Redis could not be told of that.
 func (r *bulkRun) record(ctx context.Context, m *taskMessage, o outcome) {
-	var data []byte
+	var notes asynqbatch.Notes
+	when := recordMissing
 	switch o.action() {
 	case ActionSent:
-		data = []byte(o.late)
+		notes, when = o.late, recordLate
 	case ActionSentBefore, ActionSkipped:
-		data = r.w.recorder.ended(m, o)
+		notes = r.w.recorder.ended(m, o)
 	case ActionSilent: // the ledger has it, so another run would not say it again
-		if data := r.w.recorder.ended(m, o); data != nil {
-			r.w.recorder.recordNow(ctx, m, data, "1")
+		if record := r.w.recorder.ended(m, o).Record; record != "" {
+			r.w.recorder.recordNow(ctx, m, asynqbatch.Notes{Record: record}, recordAlways)
 		}
 	default:
 	}
-	if len(data) == 0 {
+	if notes.Events != "" {
+		r.untold = append(r.untold, recordStep(m, asynqbatch.Notes{Events: notes.Events}, when))
+	}
+	if notes.Record == "" {
 		return
 	}
 	if len(r.records) == 0 {
 		r.since = time.Now()
 	}
-	r.records = append(r.records, data...)
+	r.records = append(r.records, notes.Record...)
 	if len(r.records) > mostRecords || time.Since(r.since) > recordsWait {
 		r.recordNow(ctx)
 	}
@@ -325,9 +333,20 @@ const (
 
 func (r *bulkRun) recordNow(ctx context.Context) {
 	if len(r.records) > 0 {
-		r.w.recorder.recordNow(ctx, r.task, r.records, "1")
+		r.w.recorder.recordNow(ctx, r.task, asynqbatch.Notes{Record: string(r.records)}, recordAlways)
 		r.records = nil
 	}
+}
+
+// tell writes the events that Redis may lack.
+func (r *bulkRun) tell(ctx context.Context) (err error) {
+	for _, a := range r.w.ledger.records.Do(ctx, r.untold) {
+		err = cmp.Or(err, a.Err)
+	}
+	if err == nil {
+		r.untold = nil
+	}
+	return err
 }
 
 // unended gives the history what it is to have of a task that goes back.
@@ -338,6 +357,7 @@ func (r *bulkRun) unended(ctx context.Context, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordsWait)
 	defer cancel()
 	r.recordNow(ctx)
+	_ = r.tell(ctx) // if they cannot be written now the next run does
 }
 
 // moveOn makes tasks of what is left of a message. The outcome may turn out to be another one: it was cancelled.
@@ -357,7 +377,7 @@ func (r *bulkRun) moveOn(ctx context.Context, m *taskMessage, o outcome) (outcom
 		}
 		return o, r.w.ledger.note(ctx, m, wire.Record{Reply: o.result.Reply})
 	case o.verdict.Reason != nil: // it has failed silently, once
-		return o, r.w.ledger.note(ctx, m, wire.Record{Moved: true})
+		return o, r.w.ledger.noteWith(ctx, m, wire.Record{Moved: true}, r.w.recorder.ended(m, o).Events)
 	}
 	return o, nil
 }
@@ -366,7 +386,11 @@ func (r *bulkRun) moveOn(ctx context.Context, m *taskMessage, o outcome) (outcom
 // that dies in between leaves that to the next run of the bulk task, and two workers that
 // have it at the same time do it once. One that was cancelled is dropped.
 func (r *bulkRun) leave(ctx context.Context, m *taskMessage, o outcome, how wire.Remainder, delay time.Duration) (outcome, error) {
-	left, other, err := r.w.ledger.leaves(ctx, m, how)
+	told := ""
+	if o.verdict.Action == retry {
+		told = r.w.recorder.ended(m, o).Events
+	}
+	left, other, err := r.w.ledger.leaves(ctx, m, how, told)
 	switch {
 	case err != nil:
 		return o, err
@@ -460,8 +484,8 @@ func (r *bulkRun) putAside(ctx context.Context, m *taskMessage, task *asynq.Task
 }
 
 // end is the end of the run: the task completes if every message is through.
-func (r *bulkRun) end() error {
-	if r.finished < len(r.messages) {
+func (r *bulkRun) end(ctx context.Context) error {
+	if r.finished < len(r.messages) || r.tell(ctx) != nil {
 		return givenBack(BackRedis)
 	}
 	for _, m := range r.messages {
@@ -471,7 +495,7 @@ func (r *bulkRun) end() error {
 		r.w.keepResult(r.task, r.results)
 	}
 	if r.records != nil {
-		r.w.asynq.Note(r.task.key, r.records)
+		r.w.asynq.Note(r.task.key, asynqbatch.Notes{Record: string(r.records)})
 	}
 	return nil
 }

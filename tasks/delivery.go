@@ -170,18 +170,18 @@ type delivery struct {
 	from     time.Time // no sender gets it before
 
 	// The ledger's.
-	key        string // of the task in Redis
-	suffix     string // what the fields of this message there end in; "" if it has the task to itself
-	cancelled  string // the key that is there if the task was cancelled
-	mailing    string // that the message belongs to, "" if to none
-	token      string // names this try
-	onceToken  string // the same if the message is at_most_once; "" for others
-	marked     bool   // it may be written: from then on it may have been delivered
-	over       bool   // it has ended before it was sent
-	gone       bool   // the task is not in Redis, which has forgotten it
-	generation string // tells the tasks apart that have this ID one after the other; "" for an ID used once
-	record     string // of the accepted message
-	ended      string // the same for the history
+	key        string           // of the task in Redis
+	suffix     string           // what the fields of this message there end in; "" if it has the task to itself
+	cancelled  string           // the key that is there if the task was cancelled
+	mailing    string           // that the message belongs to, "" if to none
+	token      string           // names this try
+	onceToken  string           // the same if the message is at_most_once; "" for others
+	marked     bool             // it may be written: from then on it may have been delivered
+	over       bool             // it has ended before it was sent
+	gone       bool             // the task is not in Redis, which has forgotten it
+	generation string           // tells the tasks apart that have this ID one after the other; "" for an ID used once
+	record     string           // of the accepted message
+	notes      asynqbatch.Notes // the same for the history, and its events
 }
 
 // noted is what the history and hooks have of a message beside what became of it.
@@ -226,8 +226,8 @@ func (d *delivery) step(name string) asynqbatch.Step {
 			ends = "1" // with the message the task is done
 		}
 		s.Args = []string{d.suffix, d.record, d.generation, ends}
-		if d.suffix == "" {
-			s.Record = d.ended
+		if s.Events = d.notes.Events; d.suffix == "" {
+			s.Record = d.notes.Record
 		}
 	case stepRelease:
 		m := d.releases()
@@ -247,6 +247,7 @@ func (d *delivery) stepWith(next *delivery) (s asynqbatch.Step, ok bool) {
 	}
 	s = asynqbatch.Step{Name: stepNext, Key: d.key}
 	s.Args = []string{d.suffix, d.record, d.generation, next.suffix, next.cancelled, next.token}
+	s.Events = d.notes.Events
 	if next.mailing != "" {
 		s.Args = append(s.Args, next.mailing)
 	}
@@ -371,16 +372,16 @@ type outcome struct {
 	result  mailer.Result
 	verdict verdict
 
-	sender    int             // which one tried; 0: none
-	relay     string          // the mailer that has it
-	lost      bool            // the task is another worker's: nothing is to be done about it here
-	late      string          // the record for the history that Redis has not: of a bulk task, or it could not be told of the acceptance
-	paused    string          // it was not tried: its "queue", or its "mailing", is paused
-	again     bool            // the message had been sent before, and was not sent again
-	forwarded bool            // the task went on to another queue
-	soon      bool            // recipients that were put off are to be tried again at once
-	moved     bool            // an earlier run of the bulk task has made a task of the message
-	remainder *wire.Remainder // with moved: it had begun to
+	sender    int              // which one tried; 0: none
+	relay     string           // the mailer that has it
+	lost      bool             // the task is another worker's: nothing is to be done about it here
+	late      asynqbatch.Notes // what is to be written yet: the record of a message of a bulk task, and all if Redis could not be told of the acceptance
+	paused    string           // it was not tried: its "queue", or its "mailing", is paused
+	again     bool             // the message had been sent before, and was not sent again
+	forwarded bool             // the task went on to another queue
+	soon      bool             // recipients that were put off are to be tried again at once
+	moved     bool             // an earlier run of the bulk task has made a task of the message
+	remainder *wire.Remainder  // with moved: it had begun to
 }
 
 // member is the mailer that a message of mailer went with, "" if that is mailer itself.

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
@@ -297,9 +298,9 @@ func (l *ledger) accepted(d *delivery) {
 	if err != nil {
 		data = "{}"
 	}
-	d.record, d.ended = data, l.history.accepted(d)
+	d.record, d.notes = data, l.history.accepted(d)
 	if d.suffix != "" {
-		d.outcome.late = d.ended // it goes with those of the others of the task
+		d.outcome.late.Record = d.notes.Record // it goes with those of the others of the task
 	}
 	l.unwritten.add(d)
 	l.mu.Lock()
@@ -372,7 +373,7 @@ func (l *ledger) write(deliveries []*delivery) (known bool) {
 		l.unwritten.written(deliveries...)
 	}
 	for _, d := range deliveries {
-		d.outcome.late = d.ended
+		d.outcome.late, d.outcome.late.Late = d.notes, true
 		d.end(d.outcome)
 	}
 	if err != nil {
@@ -429,37 +430,57 @@ func (l *ledger) restore(ctx context.Context) {
 	l.unwritten.restored(entries)
 }
 
-// noteScript writes an entry of a task that is there.
+// noteScript writes an entry of a task that is there. noteEventsScript writes events with it, ARGV[3], of which ARGV[4] bytes are kept, if there
+// is no such entry.
 const noteScript = `
 if redis.call("HEXISTS", KEYS[1], "state") == 1 then redis.call("HSET", KEYS[1], ARGV[1], ARGV[2]) end
 return 0`
 
+var noteEventsScript = redis.NewScript(events.Lua + `
+if redis.call("HEXISTS", KEYS[1], "state") == 0 then return 0 end
+if redis.call("HGET", KEYS[1], ARGV[1]) ~= ARGV[2] then eventsAdd(KEYS[2], ARGV[3], ARGV[4]) end
+redis.call("HSET", KEYS[1], ARGV[1], ARGV[2])
+return 0`)
+
 // note writes an entry for a message.
 func (l *ledger) note(ctx context.Context, t *taskMessage, r wire.Record) error {
+	return l.noteWith(ctx, t, r, "")
+}
+
+// noteWith is note, with events that go with the entry.
+func (l *ledger) noteWith(ctx context.Context, t *taskMessage, r wire.Record, told string) error {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
 	l.correct(t, string(data))
-	if err := l.redis.Eval(ctx, noteScript, []string{t.key}, wire.FieldSent+t.suffix, string(data)).Err(); err != nil {
+	if told == "" {
+		err = l.redis.Eval(ctx, noteScript, []string{t.key}, wire.FieldSent+t.suffix, string(data)).Err()
+	} else {
+		keys := []string{t.key, events.Key(t.queue)}
+		err = noteEventsScript.Run(ctx, l.redis, keys, wire.FieldSent+t.suffix, string(data), told, l.history.events.Size).Err()
+	}
+	if err != nil {
 		return redisconn.Unavailable(err)
 	}
 	return nil
 }
 
-// leaves notes how a message is to go on that leaves its bulk task. It returns another outcome if there is one in
+// leaves notes how a message is to go on that leaves its bulk task, with its events. It returns another outcome if there is one in
 // Redis: it was cancelled, or the bulk task is another worker's, or another run has decided about the message.
-func (l *ledger) leaves(ctx context.Context, t *taskMessage, how wire.Remainder) (left bool, o outcome, err error) {
+func (l *ledger) leaves(ctx context.Context, t *taskMessage, how wire.Remainder, told string) (left bool, o outcome, err error) {
 	data, err := json.Marshal(wire.Record{Moved: true, Rest: &how})
 	if err != nil {
 		return false, o, err
 	}
-	return l.decide(ctx, t, stepLeave, string(data))
+	step := asynqbatch.Step{Name: stepLeave, Args: []string{string(data)}, Notes: asynqbatch.Notes{Events: told}}
+	return l.decide(ctx, t, step)
 }
 
-// decide does the step decide or leave. left is false if something else has become of the message.
-func (l *ledger) decide(ctx context.Context, t *taskMessage, name string, args ...string) (left bool, o outcome, err error) {
-	step := asynqbatch.Step{Name: name, Key: t.key, Args: append([]string{t.suffix, wire.CancelledKey(t.queue, t.base())}, args...)}
+// decide does the step decide or leave, with what its arguments have beside those that both have. left is false if something else has
+// become of the message.
+func (l *ledger) decide(ctx context.Context, t *taskMessage, step asynqbatch.Step) (left bool, o outcome, err error) {
+	step.Key, step.Args = t.key, append([]string{t.suffix, wire.CancelledKey(t.queue, t.base())}, step.Args...)
 	a := l.records.Do(ctx, []asynqbatch.Step{step})[0]
 	record, sent := strings.CutPrefix(a.Text, saySent)
 	switch {
@@ -516,7 +537,7 @@ func (l *ledger) correct(t *taskMessage, data string) {
 // another outcome instead of o if there is one in Redis: it was cancelled, or an earlier
 // try has sent it. The error is errNotOurs if the task is another worker's.
 func (l *ledger) decided(ctx context.Context, t *taskMessage, o outcome) (outcome, error) {
-	left, other, err := l.decide(ctx, t, stepDecide)
+	left, other, err := l.decide(ctx, t, asynqbatch.Step{Name: stepDecide})
 	if err != nil || left {
 		return o, err
 	}

@@ -199,7 +199,7 @@ func (w *Worker) processBulkAlone(ctx context.Context, t *taskMessage, lost int)
 			return err
 		}
 	}
-	return r.end()
+	return r.end(ctx)
 }
 
 // only sends one message of the task.

@@ -61,6 +61,9 @@ type QueueConfig struct {
 
 	Tracer Tracer // no traces if nil
 
+	// Events has it written for each message and recipient that Redis has it. WorkerConfig.Events says of them.
+	Events EventLog
+
 	Options Options // for every message, unless With gives others
 }
 
@@ -89,6 +92,7 @@ func NewQueue(client redis.UniversalClient, cfg QueueConfig) *Queue {
 	cfg.BulkSize = cmp.Or(cfg.BulkSize, 100)
 	cfg.IdempotencyWindow = cmp.Or(cfg.IdempotencyWindow, 24*time.Hour)
 	enqueuer, client := producer.ForProgram(client)
+	enqueuer.Events = cfg.Events.config()
 	return &Queue{redis: client, client: enqueuer, cfg: cfg, open: new(atomic.Bool), queues: new(knownQueues)}
 }
 

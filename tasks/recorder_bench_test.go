@@ -21,7 +21,7 @@ func BenchmarkRecord(b *testing.B) {
 	d.outcome.result.Reply = "250 2.0.0 Ok: queued as 4F1B2C3D5E"
 	size := 0
 	for b.Loop() {
-		size = len(r.accepted(d))
+		size = len(r.accepted(d).Record)
 	}
 	b.ReportAllocs()
 	b.ReportMetric(float64(size), "bytes")

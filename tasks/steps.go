@@ -20,7 +20,7 @@ import (
 //	release    take the mark back: the relay has taken nothing
 //	decide     the message ends, or moves on, without being on the wire: too late to cancel
 //	leave      the same for a message that leaves its bulk task, with how it goes on
-//	record     give the history the record of a message that was sent before, if it has none, or of any other
+//	record     write the notes of a message that was sent before, if they were not, or of any other
 const (
 	stepAsk      = "ask"
 	stepLook     = "look"
@@ -100,9 +100,14 @@ func steps() map[string]string {
   return ""`,
 		// An entry is written also if the task is another worker's by now, if it is that of the generation args[3] still.
 		stepAccepted: `
-  look(task)
+  local has = {}
+  if task.events then has = look(task, "` + wire.FieldSent + `" .. args[1]) else look(task) end
   keep(task)
-  if not task.there then return "` + sayGone + `" end
+  if not task.there then
+    if deleted(task) then tell(task) end
+    return "` + sayGone + `"
+  end
+  if not has[3] then tell(task) end
   if args[4] == "1" and task.ours and task.ends and finish(task) then return "" end
   local sent, wire = "` + wire.FieldSent + `" .. args[1], "` + wire.FieldWire + `" .. args[1]
   if task.ours then call("HSET", task.key, sent, args[2])
@@ -118,6 +123,7 @@ func steps() map[string]string {
     steps["` + stepAccepted + `"](task, {before[1], before[2], before[3], ""})
     return said
   end
+  if task.events and call("HEXISTS", task.key, "` + wire.FieldSent + `" .. before[1]) == 0 then tell(task) end
   call("HSET", task.key, "` + wire.FieldSent + `" .. before[1], before[2], "` + wire.FieldWire + `" .. args[1], args[3])
   renew(task)
   return ""`,
@@ -127,18 +133,31 @@ func steps() map[string]string {
   end
   task.answer = "1"
   return ""`,
+		// The second argument says when.
 		stepRecord: `
   look(task)
-  if args[2] == "1" or call("HDEL", task.key, "` + wire.FieldUnrecorded + `" .. args[1]) == 1 then keep(task) end
+  if args[2] == "` + recordAlways + `" or call("HDEL", task.key, "` + wire.FieldUnrecorded + `" .. args[1]) == 1
+    or args[2] == "` + recordLate + `" and task.there and call("HEXISTS", task.key, "` + wire.FieldSent + `" .. args[1]) == 0 then
+    keep(task)
+    tell(task)
+  end
   return ""`,
 		stepDecide: lookFirst + `
   call("HSET", task.key, "` + wire.FieldWire + `" .. args[1], "decided")
   return ""`,
 		stepLeave: lookFirst + `
   call("HSET", task.key, "` + wire.FieldSent + `" .. args[1], args[3])
+  tell(task)
   return ""`,
 	}
 }
+
+// When the step record writes notes.
+const (
+	recordAlways  = "always"
+	recordMissing = "missing" // if an entry says that they were not written when it was
+	recordLate    = "late"    // or if there is no entry: it could not be told whether Redis was told
+)
 
 // records are the records of tasks: an asynqbatch.Client.
 type records interface {

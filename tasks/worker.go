@@ -15,6 +15,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
+	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/history"
@@ -76,13 +77,13 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	w.watch = newWatcher(client, cfg, w.dispatchers, did, func(queue string) { w.asynq.Wake(queue) })
 	kept := cfg.History.config()
 	w.history = history.NewKeeper(client, kept, *cfg.Logger)
-	if kept.On() {
-		w.recorder = recorder{keeper: w.history}
+	if w.recorder.events = cfg.Events.config(); kept.On() {
+		w.recorder.keeper = w.history
 	}
 	w.asynq = asynqbatch.New(client, asynqbatch.Config{
 		LostField: wire.FieldLost, OwnerField: wire.FieldOwner, TouchedFields: touchedFields(), Steps: steps(), Fetched: w.isolation.Fetched, Logger: *cfg.Logger, Clock: cfg.clock,
-		History: kept,
-		Asleep:  w.watch.queues.Asleep, Took: w.watch.queues.Took, Waiter: w.watch.queues.Waiter,
+		History: kept, Events: w.recorder.events, Archived: archivedEvents,
+		Asleep: w.watch.queues.Asleep, Took: w.watch.queues.Took, Waiter: w.watch.queues.Waiter,
 	})
 	w.isolation.Owner = w.asynq.Owner
 	w.ledger = newLedger(client, w.asynq, *cfg.Logger)
@@ -161,7 +162,7 @@ func (w *Worker) spared(d *dispatcher) bool {
 
 // inRedis is what the worker knows of mail that waits in Redis.
 func (w *Worker) inRedis() inRedis {
-	m := inRedis{queues: w.cfg.Queues, held: map[string]func() error{}, policy: w.policy}
+	m := inRedis{queues: w.cfg.Queues, held: map[string]func() error{}, policy: w.policy, events: w.recorder.events}
 	for name, d := range w.dispatchers {
 		m.held[name] = d.held
 	}
@@ -310,13 +311,14 @@ type inRedis struct {
 	queues map[string]int
 	held   map[string]func() error // by mailer: why its relay takes no mail
 	policy policy
+	events events.Config
 }
 
 // newSweeper returns what makes dead letters of mail that waits in Redis until its time is up. While the relay is away
 // no worker may have that in hand.
 func newSweeper(client redis.UniversalClient, m inRedis, horizon, every time.Duration, log zerolog.Logger, told observers) *sweep.Sweeper {
 	return sweep.New(client, sweep.Config{
-		Serves: m.serves, Expired: m.expired, Horizon: horizon, Every: every, Logger: log,
+		Serves: m.serves, Expired: m.expired, Horizon: horizon, Every: every, Logger: log, Events: m.events,
 		Buried: func(ctx context.Context, queue string, ids []string) { recordBuried(ctx, client, queue, ids) },
 		Swept: func(queue string, why sweep.Why, tasks int) {
 			name := wire.ParseQueueName(queue)

@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
+	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -68,6 +70,9 @@ type WorkerConfig struct {
 
 	// History is what is kept of messages that have ended. All workers of a Redis should say the same.
 	History History
+
+	// Events has it written what happens to messages, for Events to read. All workers and programs of a Redis should say the same.
+	Events EventLog
 
 	// BatchTimeout is for how long messages of a batch begin: 2 min if zero. Those whose turn has not come by then go to
 	// other connections, or into the next batch, untried. One that has begun goes on, under its backend's own time limits. A
@@ -135,6 +140,22 @@ func (h History) config() history.Config {
 		c.Size = 100_000_000
 	}
 	return c
+}
+
+// EventLog says whether what happens to messages is written, and how much of it Redis keeps until it is read.
+type EventLog struct {
+	On bool
+
+	// Size is how many bytes the events of one queue of asynq's may take in Redis, about: 50,000,000 if zero. The oldest go first, read or not. An event of
+	// one recipient takes about 150 bytes.
+	Size int64
+}
+
+func (l EventLog) config() events.Config {
+	if !l.On {
+		return events.Config{}
+	}
+	return events.Config{Size: cmp.Or(l.Size, 50_000_000)}
 }
 
 func (c WorkerConfig) withDefaults() WorkerConfig {

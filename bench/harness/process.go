@@ -3,6 +3,7 @@ package harness
 import (
 	"bytes"
 	"cmp"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -140,6 +141,18 @@ func (p *Process) Ended() bool {
 	default:
 		return false
 	}
+}
+
+// Listens waits until an address takes connections.
+func (p *Process) Listens(b *Bench, addr string) {
+	b.Helper()
+	p.await(b, func() bool {
+		c, err := new(net.Dialer).DialContext(b.Context(), "tcp", addr)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
 }
 
 // await asks until the answer is yes.

@@ -26,21 +26,22 @@ type Redis struct {
 }
 
 // Storage is where a Redis keeps its data.
-type Storage bool
+type Storage redistest.Persistence
 
 // With AppendOnly it keeps them as one in production should: appendonly yes, appendfsync
-// everysec. It does not rewrite its file, because a rewrite would slow down some
+// everysec. With AppendAlways each write is on the disk before its reply. It does not rewrite its file, because a rewrite would slow down some
 // measurements and not others. With MemoryOnly it writes no file.
 const (
-	AppendOnly Storage = false
-	MemoryOnly Storage = true
+	AppendOnly   = Storage(redistest.EverySec)
+	AppendAlways = Storage(redistest.Always)
+	MemoryOnly   = Storage(redistest.Off)
 )
 
 func (s Storage) options() redistest.Options {
 	if s == MemoryOnly {
 		return redistest.Options{}
 	}
-	return redistest.Options{AppendOnly: redistest.EverySec, Config: []string{"auto-aof-rewrite-percentage 0"}}
+	return redistest.Options{AppendOnly: redistest.Persistence(s), Config: []string{"auto-aof-rewrite-percentage 0"}}
 }
 
 // StartRedis starts one server.

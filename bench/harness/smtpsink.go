@@ -39,13 +39,7 @@ func StartSMTPSink(b *Bench) *SMTPSink {
 	cmd := exec.Command(path, "-c", s.addr, "1024") //nolint:gosec // the program that was found
 	withoutRoot(cmd)                                // it does not want to be root
 	s.process = start(b, cmd, counts)
-	s.process.await(b, func() bool {
-		c, err := new(net.Dialer).DialContext(b.Context(), "tcp", s.addr)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err == nil
-	})
+	s.process.Listens(b, s.addr)
 	return s
 }
 

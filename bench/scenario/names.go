@@ -20,6 +20,7 @@ const (
 	growthName    = "growth"
 	sameName      = "attachment"
 	bigName       = "big"
+	intakeName    = "intake"
 	memoryOnly    = "-memory"
 )
 
@@ -56,6 +57,10 @@ const (
 	command      = "command" // enqueue bulk
 	commandOne   = "command-one"
 	asynqProgram = "asynq-program"
+
+	everySec     = "everysec" // of worker intake
+	always       = "always"
+	postfixQueue = "postfix"
 )
 
 // Names of contenders that stand in several scenarios.
@@ -93,6 +98,7 @@ const (
 	network    = "redis_net_bytes"
 	filled     = "redis_mb"
 	producer   = "producer_us"
+	intakeTime = "intake_us"
 	share      = "share"
 	p50        = "p50_ms"
 	p99        = "p99_ms"
@@ -103,7 +109,7 @@ func metrics(keys ...string) []report.Metric {
 	titles := map[string]string{
 		rate: "mails/s", worker: "worker, us a mail", server: "Redis, us a mail", mailServer: "mail server, us a mail",
 		memory: "worker, MB at most", waiting: "in Redis, bytes a waiting mail", network: "to and from Redis, bytes a mail",
-		filled: "in Redis, MB", producer: "producer, us a mail", share: "% of connections / round trip",
+		filled: "in Redis, MB", producer: "producer, us a mail", intakeTime: "intake, us a mail", share: "% of connections / round trip",
 		p50: "ms, half of the mails", p99: "ms, 99 % of the mails", commands: "Redis commands a second, idle",
 	}
 	all := make([]report.Metric, 0, len(keys))

@@ -148,8 +148,8 @@ func (c *Client) Fresh(key string) bool { return c.claims.isFresh(key) }
 // others.
 func (c *Client) Owner(key string) string { return c.claims.owner(key) }
 
-// Note gives the history a record of a task that is about to end: the script that ends it, whichever that is, writes it then.
-func (c *Client) Note(key string, record []byte) { c.claims.note(key, string(record)) }
+// Note is for a task that is about to end, or to be tried again: the script that does that, whichever it is, writes the notes.
+func (c *Client) Note(key string, notes Notes) { c.claims.note(key, notes) }
 
 // broker is what an asynq server uses as its Redis client.
 func (c *Client) broker(f *fetcher) *broker {

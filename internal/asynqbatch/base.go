@@ -6,6 +6,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/history"
 )
 
@@ -22,8 +23,13 @@ type Config struct {
 	// Steps are the functions that Client.Do knows, by their names: bodies in Lua. See Step.
 	Steps map[string]string
 
-	// History is what is kept of messages that have ended: Step.Record, and Client.Note.
+	// History is what is kept of messages that have ended: Notes.Record.
 	History history.Config
+
+	// Events is what is kept of what happens to messages: Notes.Events. Archived returns the events of a task that asynq archives by
+	// itself, as events.OfTask has them.
+	Events   events.Config
+	Archived func(id string, task Message) []byte
 
 	// Fetched is called for each task before asynq gets it, with how many leases the task has lost.
 	Fetched func(key string, lost int)
@@ -41,6 +47,16 @@ type Config struct {
 
 	// Clock is the system's if nil: one that counts the time for which the machine was suspended, where there is one.
 	Clock Clock
+}
+
+// Notes are what is written of a message with what becomes of it, by the same script.
+type Notes struct {
+	Record string // for the history; "" if there is none
+	Events string // as events.Append has them; "" if there are none
+
+	// Late says that they may have been written: they were with the entry that says that the message was accepted, if that is there and
+	// wire.FieldUnrecorded is not.
+	Late bool
 }
 
 // TaskKey is where asynq keeps the record of a task.

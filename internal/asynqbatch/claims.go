@@ -34,7 +34,7 @@ type claim struct {
 	fresh   bool          // it had none of Config.TouchedFields then
 	ends    bool          // nothing is to be kept of it when it has ended: no retention, no lock
 	settled bool          // it has ended or was given back, and asynq has yet to hear of it
-	record  string        // what the history gets when it ends
+	notes   Notes         // what is written when it ends, or is to be tried again
 	earlier int           // fetches of the same task before this one of which asynq has yet to hear the end
 }
 
@@ -138,15 +138,15 @@ func (c *claims) settle(key, owner string) {
 	c.change(key, owner, func(t *claim) { t.settled = true })
 }
 
-// note notes what the history gets of a task when it ends. record is what was noted.
-func (c *claims) note(key, record string) {
-	c.change(key, c.owner(key), func(t *claim) { t.record = record })
+// note notes what is written when a task ends, or is to be tried again. noted is what was noted.
+func (c *claims) note(key string, notes Notes) {
+	c.change(key, c.owner(key), func(t *claim) { t.notes = notes })
 }
 
-func (c *claims) record(key string) string {
+func (c *claims) noted(key string) Notes {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.byKey[key].record
+	return c.byKey[key].notes
 }
 
 func (c *claims) change(key, owner string, change func(*claim)) {

@@ -12,12 +12,13 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/batcher"
+	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // Enqueuer is the Redis client for asynq's client of a program that queues tasks. Tasks of many goroutines go to Redis
 // together, in one script for each queue, and that script also wakes a worker that waits for a task of the queue. What is in
-// Redis is what asynq leaves.
+// Redis is what asynq leaves. With a task its events may go, in the same script: see WithEvents.
 type Enqueuer struct {
 	redis.UniversalClient
 	calls  Calls
@@ -43,10 +44,25 @@ func NewEnqueuer(client redis.UniversalClient, calls Calls) *Enqueuer {
 // Denied reports whether Redis did not let a hint be published when a task was queued last: a right of the user is missing.
 func (e *Enqueuer) Denied() bool { return e.denied.Load() }
 
+// WithEvents returns a context for a call that queues a task: with it go the events that are given, as events.Append has them, of which so
+// many bytes are kept.
+func WithEvents(ctx context.Context, data []byte, kept events.Config) context.Context {
+	return context.WithValue(ctx, eventsKey{}, taskEvents{data, kept.Size})
+}
+
+type eventsKey struct{}
+
+// taskEvents are the events of a task.
+type taskEvents struct {
+	data []byte
+	kept int64
+}
+
 // enqueued is a task on its way.
 type enqueued struct {
 	ctx         context.Context //nolint:containedctx // of the call, which waits
 	id, message any
+	events      taskEvents
 	size        int
 	now         int64        // in nanoseconds
 	state       atomic.Int32 // taskWaits until it goes to Redis, or the call ends
@@ -69,19 +85,20 @@ const (
 // inOrder is how far apart the times of two tasks are, at least: a sorted set of Redis tells microseconds apart.
 const inOrder = int64(time.Microsecond)
 
-// enqueueScript does what asynq's does for the tasks of a queue: ARGV[4] and what follows are their IDs, each with the task and the
+// luaEnqueue does what asynq's script does for the tasks of a queue: ARGV[4] and what follows are their IDs, each with the task and the
 // time in nanoseconds. KEYS are the pending ones and wire.WaitingKey. ARGV[1] is what the keys of
 // tasks begin with, ARGV[2] what the channels of workers do, and ARGV[3] the name of the queue. It answers a byte for each task: 1, or 0
-// if its ID is there, and "d" if the hint may not be published.
-var enqueueScript = redis.NewScript(`
+// if its ID is there, and "d" if the hint may not be published. each is how many arguments a task has: with a fourth one, its events.
+const luaEnqueue = `
 local answer, ids = {}, {}
-for i = 4, #ARGV, 3 do
+for i = 4, #ARGV - each + 1, each do
   local key = ARGV[1] .. ARGV[i]
   if redis.call("EXISTS", key) == 1 then
     answer[#answer + 1] = "0"
   else
     redis.call("HSET", key, "msg", ARGV[i + 1], "state", "pending", "pending_since", ARGV[i + 2])
     ids[#ids + 1], answer[#answer + 1] = ARGV[i], "1"
+    if each > 3 then told[#told + 1] = ARGV[i + 3] end
   end
 end
 if #ids > 0 then
@@ -92,16 +109,39 @@ if #ids > 0 then
     if type(heard) == "table" then answer[#answer + 1] = "d" end
   end
 end
+`
+
+// enqueueScript queues tasks. enqueueEventsScript does so, where each of them has events behind the time. The last argument is how many
+// bytes of events are kept, and KEYS[3] is where.
+var (
+	enqueueScript       = redis.NewScript("local each = 3" + luaEnqueue + "return table.concat(answer)")
+	enqueueEventsScript = redis.NewScript(events.Lua + "local each, told = 4, {}" + luaEnqueue + `
+eventsAdd(KEYS[3], table.concat(told), ARGV[#ARGV])
 return table.concat(answer)`)
+)
+
+// scheduleScript does what asynq's does that lets the task ARGV[1] with the ID ARGV[3] wait until ARGV[2], and writes its events
+// ARGV[4], of which ARGV[5] bytes are kept. KEYS are the task's record, the scheduled tasks, and the events.
+var scheduleScript = redis.NewScript(events.Lua + `
+if redis.call("EXISTS", KEYS[1]) == 1 then return 0 end
+redis.call("HSET", KEYS[1], "msg", ARGV[1], "state", "scheduled")
+redis.call("ZADD", KEYS[2], ARGV[2], ARGV[3])
+eventsAdd(KEYS[3], ARGV[4], ARGV[5])
+return 1`)
 
 // EvalSha implements redis.Scripter.
 func (e *Enqueuer) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	if !enqueuesTask(keys, args) {
+	told, _ := ctx.Value(eventsKey{}).(taskEvents)
+	switch {
+	case enqueuesTask(keys, args):
+	case len(told.data) > 0 && schedulesTask(keys, args):
+		return scheduleScript.Run(ctx, e.UniversalClient, append(keys, events.Key(nameIn(keys[1]))), append(args, told.data, told.kept)...)
+	default:
 		return e.UniversalClient.EvalSha(ctx, sha, keys, args...)
 	}
 	data, _ := args[0].([]byte)
 	now, _ := args[2].(int64)
-	t := &enqueued{ctx: ctx, message: args[0], size: len(data), id: args[1], now: now, done: make(chan struct{})}
+	t := &enqueued{ctx: ctx, message: args[0], events: told, size: len(data) + len(told.data), id: args[1], now: now, done: make(chan struct{})}
 	queue := nameIn(keys[1])
 	gathered, ok := e.queues.Load(queue)
 	if !ok {
@@ -135,6 +175,11 @@ func enqueuesTask(keys []string, args []any) bool {
 	return len(keys) == 2 && len(args) == 3 && strings.HasSuffix(keys[1], "}:pending") && strings.Contains(keys[0], "}:t:")
 }
 
+// schedulesTask reports whether a script of asynq's puts a task among the scheduled ones. The arguments are the task, the time and its ID.
+func schedulesTask(keys []string, args []any) bool {
+	return len(keys) == 2 && len(args) == 3 && strings.HasSuffix(keys[1], "}:scheduled") && strings.Contains(keys[0], "}:t:")
+}
+
 var errNotEnqueued = errors.New("asynqbatch: Redis has not answered as the script does that queues tasks")
 
 // enqueue queues tasks, and ends their calls.
@@ -164,13 +209,23 @@ func (e *Enqueuer) enqueueSome(queue string, these []*enqueued) {
 			ctx, over = e.calls.Joint(calls)
 		}
 	}
-	args := append(make([]any, 0, 3+3*len(these)), TaskKey(queue, ""), wire.WakeChannelOf(""), queue)
+	keys, script, kept := []string{pendingKey(queue), wire.WaitingKey(queue)}, enqueueScript, int64(0)
+	if slices.ContainsFunc(these, func(t *enqueued) bool { return len(t.events.data) > 0 }) {
+		keys, script = append(keys, events.Key(queue)), enqueueEventsScript
+	}
+	args := append(make([]any, 0, 4+4*len(these)), TaskKey(queue, ""), wire.WakeChannelOf(""), queue)
 	since := int64(0)
 	for _, t := range these {
 		since = max(since+inOrder, t.now) // the time alone says in which order they came
 		args = append(args, t.id, t.message, since)
+		if script == enqueueEventsScript {
+			args, kept = append(args, t.events.data), max(kept, t.events.kept)
+		}
 	}
-	answer, err := enqueueScript.Run(ctx, e.UniversalClient, []string{pendingKey(queue), wire.WaitingKey(queue)}, args...).Text()
+	if script == enqueueEventsScript {
+		args = append(args, kept)
+	}
+	answer, err := script.Run(ctx, e.UniversalClient, keys, args...).Text()
 	over()
 	answer, denied := strings.CutSuffix(answer, "d")
 	switch {

@@ -8,7 +8,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/history"
+	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
 // The scripts with which asynq moves a task that is active. Ours do the same to the same keys, if the task is still this
@@ -142,19 +144,21 @@ const (
 	moved     = 0  // or how many leases it has lost
 )
 
-// A script that moves a task begins with this. KEYS are asynq's; ARGV are asynq's, and behind them a record for the history, or
-// "", with the arguments of historyKeep, the owner, or "" for a task whose lease is over, the field of the owner, and that of
-// the lost leases.
+// A script that moves a task begins with this. KEYS are asynq's; ARGV are asynq's, and behind them events, or "", and how many bytes of them
+// are kept; what of the notes is written: "late" if they may have been (Notes.Late), "left" if the events are those of
+// events.OfTask, "" if all is; a record for the history, or "", with the arguments of historyKeep; the owner, or "" for a
+// task whose lease is over, the field of the owner, and that of the lost leases.
 //
 // asynq gives a task back whose lease is over for leaseGrace: each server makes a list of such tasks, when it starts and
 // every minute after that, and moves them one by one. It does not look at the lease again. While one
 // server works on its list, another one may have given the task back and a worker have fetched it: it would be moved
 // away from under that worker, and sent twice. So the script that moves it looks.
-const moveLua = history.Lua + `
+var moveLua = history.Lua + events.Lua + `
 local time = tonumber(redis.call("TIME")[1])
 local owner, ownerField, lostField = ARGV[#ARGV - 3], ARGV[#ARGV - 2], ARGV[#ARGV - 1]
 local function take(task, active, lease, id)
   local lost, record, key = 0, ARGV[#ARGV - 7], ARGV[#ARGV - 6]
+  local events, kind = ARGV[#ARGV - 10], ARGV[#ARGV - 8]
   if ARGV[#ARGV] == "over" then
     local ends = redis.call("ZSCORE", lease, id)
     if not ends or tonumber(ends) > time - 30 then return -1 end
@@ -162,7 +166,14 @@ local function take(task, active, lease, id)
     return -1
   end
   if redis.call("LREM", active, 0, id) == 0 then return -2 end
+  if kind == "late" then
+    local sent, unrecorded = unpack(redis.call("HMGET", task, "` + wire.FieldSent + `", "` + wire.FieldUnrecorded + `"))
+    if sent and not unrecorded then record, events = "", "" end
+  elseif kind == "left" then
+    events = eventsLeft(task, events)
+  end
   if record ~= "" then historyKeep(key, record, time, ARGV[#ARGV - 5], ARGV[#ARGV - 4]) end
+  eventsAdd(string.sub(key, 1, -8) .. "events", events, ARGV[#ARGV - 9])
   redis.call("ZREM", lease, id)
   if ARGV[#ARGV] == "over" and redis.call("EXISTS", task) == 1 then
     lost = math.max(redis.call("HINCRBY", task, lostField, 1), 0)
@@ -281,13 +292,20 @@ func (b *broker) move(ctx context.Context, script *redis.Script, keys []string, 
 		}
 		mode = "mine"
 	}
-	record := ""
-	if mode == "mine" && script != requeueScript && script != retryScript {
-		record = b.base.claims.record(key)
+	var notes Notes
+	kind := ""
+	if mode == "mine" && script != requeueScript {
+		notes = b.base.claims.noted(key)
+	}
+	if notes.Late {
+		kind = "late"
+	}
+	if script == archiveScript && notes == (Notes{}) {
+		notes.Events, kind = b.base.archived(key, args[1]), "left"
 	}
 	queue, _ := queueAndList(key)
 	kept, hours, size := b.base.cfg.History.Args(queue)
-	args = append(args, record, kept, hours, size)
+	args = append(args, notes.Events, b.base.cfg.Events.Size, kind, notes.Record, kept, hours, size)
 	answer, err := script.Run(ctx, b.base.redis, keys, append(args, owner, b.base.cfg.OwnerField, b.base.cfg.LostField, mode)...).Int()
 	switch {
 	case err != nil:
@@ -305,6 +323,17 @@ func (b *broker) move(ctx context.Context, script *redis.Script, keys []string, 
 			Msg("the worker that had this task died, or was cut off from Redis: another one goes on with it")
 	}
 	return redis.NewCmdResult("OK", nil)
+}
+
+// archived returns the events of a task that asynq archives by itself: it has lost too many leases, or its handler has said nothing of it.
+func (b *base) archived(key string, message any) string {
+	data, _ := message.([]byte)
+	task, ok := ReadMessage(string(data))
+	if !ok || !b.cfg.Events.On() || b.cfg.Archived == nil || task.Type != wire.TaskType && task.Type != wire.TaskTypeBulk {
+		return ""
+	}
+	_, id := queueOf(key)
+	return string(b.cfg.Archived(id, task))
 }
 
 // fromNow is how many seconds a time of asynq's is away. asynq reckons from this machine's clock.

@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/batcher"
+	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
@@ -39,14 +40,14 @@ import (
 //	finish(task)            after look: ends the task as asynq does, at the end of the script with all others, and reports
 //	                        whether it was active. Only if task.ends: otherwise asynq keeps something of it
 //	keep(task)              gives the history the step's record, if there is one
+//	tell(task)              writes the step's events, if there are any. They are in task.events
 //
 // It returns a text.
 type Step struct {
 	Name string // letters and digits
 	Key  string // of the task
 	Args []string
-
-	Record string // for the history; "" if there is none
+	Notes
 }
 
 // Answer is what came of a Step. After an error it may have been done all the same.
@@ -102,18 +103,21 @@ const (
 	flagEnds   = 1
 	flagSoon   = 2
 	flagRecord = 4
+	flagEvents = 8
+	flagLate   = 16
 )
 
 // stepsScript does steps to tasks of one queue. KEYS are the list of active tasks, the leases, asynq's two numbers of
 // tasks, and the two keys of luaPaused. Each step has in ARGV a header: its name, the sum of what holds of 1 (nothing is to be kept of the task), 2 (its lease may
-// be over soon) and 4 (the last argument, beyond those counted, is a record for the history), how many arguments follow, the owner, and the ID. What Redis has to read costs as much as what it has to do,
-// so that is one argument. It answers a byte and a text for each.
+// be over soon), 4 (behind the arguments that are counted there is a record for the history), 8 (and behind that there are events) and 16 (Notes.Late), how many arguments
+// follow, the owner, and the ID. What Redis has to read costs as much as what it has to do, so that is one argument. It answers a byte and a text for each.
 func stepsScript(functions map[string]string) *redis.Script {
 	var lua strings.Builder
-	lua.WriteString(luaPaused + history.Lua + `
+	lua.WriteString(luaPaused + history.Lua + events.Lua + `
 local call, time, answers = redis.call, nil, {}
-local records, ended, endedKeys, endedIDs = {}, {}, {}, {}
+local records, told, ended, endedKeys, endedIDs = {}, {}, {}, {}, {}
 local function keep(task) if task.record then records[#records + 1] = task.record end end
+local function tell(task) if task.events then told[#told + 1] = task.events end end
 local function look(task, ...)
   local fields = ended[task.id] and {false} or call("HMGET", task.key, "state", ARGV[2], ...)
   task.there = fields[1] ~= false
@@ -141,8 +145,15 @@ local function forget(task)
   return call("LREM", KEYS[1], -1, task.id) == 1
 end
 steps["` + stepEnd + `"] = function(task)
-  look(task)
-  if task.ours and finish(task) then keep(task) return "ended" end
+  local has = {}
+  if task.late then has = look(task, "` + wire.FieldSent + `", "` + wire.FieldUnrecorded + `") else look(task) end
+  if task.ours and finish(task) then
+    if not has[3] or has[4] then
+      keep(task)
+      tell(task)
+    end
+    return "ended"
+  end
   if not task.there and forget(task) then return "ended" end
   return ""
 end
@@ -151,22 +162,26 @@ end
 		fmt.Fprintf(&lua, "steps[%q] = function(task, args)%s\nend\n", name, functions[name])
 	}
 	lua.WriteString(`
-local at = 7
+local at = 8
 while at <= #ARGV do
-  local name, flags, n, owner, id = string.match(ARGV[at], "^(%w+) (%d) (%d+) (%w*) (.*)$")
-  local task = {id = id, key = ARGV[3] .. id, owner = owner, ends = flags % 2 == 1, soon = flags % 4 > 1}
+  local name, flags, n, owner, id = string.match(ARGV[at], "^(%w+) (%d+) (%d+) (%w*) (.*)$")
+  local task = {id = id, key = ARGV[3] .. id, owner = owner, ends = flags % 2 == 1, soon = flags % 4 > 1, late = flags % 32 > 15}
   local args = {}
   for j = 1, tonumber(n) do args[j] = ARGV[at + j] end
-  if flags + 0 > 3 then
+  if flags % 8 > 3 then
     at = at + 1
     task.record = ARGV[at + #args]
+  end
+  if flags % 16 > 7 then
+    at = at + 1
+    task.events = ARGV[at + #args]
   end
   local text = steps[name](task, args)
   answers[#answers + 1] = (task.answer or "4") .. text
   at = at + 1 + #args
 end
 if #records > 0 then historyKeep(ARGV[4], table.concat(records), time or call("TIME")[1], ARGV[5], ARGV[6]) end
-local count = #endedKeys
+if #told > 0 then eventsAdd(string.sub(KEYS[6], 1, -7) .. "events", table.concat(told), ARGV[7]) end
 local count = #endedKeys
 if count > 0 then
   call("ZREM", KEYS[2], unpack(endedIDs))
@@ -245,7 +260,7 @@ func (s *steps) run(prefix string, these []*step) {
 	for len(these) > 0 {
 		n, args := 0, 0
 		for n < len(these) && (n == 0 || args < mostArgs) {
-			args += 2 + len(these[n].Args)
+			args += 3 + len(these[n].Args)
 			n++
 		}
 		s.runSome(prefix, these[:n])
@@ -265,13 +280,10 @@ func (s *steps) runSome(prefix string, these []*step) {
 		prefix + "active", prefix + "lease", prefix + "processed:" + now.UTC().Format(time.DateOnly), prefix + "processed",
 		PausedKey(queue), wire.PausesKey(queue),
 	}
-	args := append(make([]any, 0, 6+6*len(these)), now.Add(statsFor).Unix(), s.cfg.OwnerField, prefix+"t:", "", 0, 0)
+	args := append(make([]any, 0, 7+7*len(these)), now.Add(statsFor).Unix(), s.cfg.OwnerField, prefix+"t:", "", 0, 0, s.cfg.Events.Size)
 	for _, t := range these {
 		_, id := queueOf(t.Key)
-		flags := t.claim.flags(asked)
-		if t.Record != "" {
-			flags += flagRecord
-		}
+		flags := t.claim.flags(asked) + t.Notes.flags()
 		args = append(args, t.Name+" "+strconv.Itoa(flags)+" "+strconv.Itoa(len(t.Args))+" "+t.claim.owner+" "+id)
 		for _, a := range t.Args {
 			args = append(args, a)
@@ -279,6 +291,9 @@ func (s *steps) runSome(prefix string, these []*step) {
 		if t.Record != "" {
 			args = append(args, t.Record)
 			args[3], args[4], args[5] = s.cfg.History.Args(queue)
+		}
+		if t.Events != "" {
+			args = append(args, t.Events)
 		}
 	}
 	answers, err := s.script.Run(context.Background(), s.redis, keys, args...).StringSlice()
@@ -296,6 +311,21 @@ func (s *steps) runSome(prefix string, these []*step) {
 			close(t.call.done)
 		}
 	}
+}
+
+// flags are what stepsScript needs to know of the notes.
+func (n Notes) flags() int {
+	flags := 0
+	if n.Record != "" {
+		flags += flagRecord
+	}
+	if n.Events != "" {
+		flags += flagEvents
+	}
+	if n.Late {
+		flags += flagLate
+	}
+	return flags
 }
 
 // flags are what stepsScript needs to know of the task at that time.
@@ -328,7 +358,7 @@ func (s *steps) asynqEnds(ctx context.Context, key string) error {
 	if told {
 		return nil
 	}
-	a := s.do(ctx, []Step{{Name: stepEnd, Key: key, Record: s.claims.record(key)}})[0]
+	a := s.do(ctx, []Step{{Name: stepEnd, Key: key, Notes: s.claims.noted(key)}})[0]
 	switch {
 	case a.Err != nil:
 		return a.Err

@@ -136,16 +136,49 @@ func OnceID(digest string, o mailer.Options) string {
 	return keyPrefix + readable(o.IdempotencyKey) + "-" + shortHash(o.Using, o.IdempotencyKey)
 }
 
+// numberDigits is how many digits the number of a key's task has, at most: what is longer is no number of ours.
+const numberDigits = 6
+
 // NextID is the ID under which the message of a key goes that is handed over again while the task with
 // this ID may still be a worker's.
 func NextID(id string) string {
-	const digits = 6 // what is longer is no number of ours
-	if i := strings.LastIndexByte(id, '-'); i >= 0 && len(id)-i-1 <= digits {
+	if i := strings.LastIndexByte(id, '-'); i >= 0 && len(id)-i-1 <= numberDigits {
 		if n, err := strconv.Atoi(id[i+1:]); err == nil && n > 1 {
 			return id[:i+1] + strconv.Itoa(n+1)
 		}
 	}
 	return id + "-2"
+}
+
+// MessageID is the ID of the message, as its hand-over returned it, of a task that came of it: of recipients that are tried again or
+// were refused, or of a dead letter that was queued again.
+func MessageID(task string) string {
+	if !IsOnceID(task) {
+		id, _, _ := strings.Cut(task, "-") // others have none
+		return id
+	}
+	at := 0 // where the ID of the hand-over ends: behind the last hash, and the number of the key's task
+	for i := 0; i+hashLength < len(task); i++ {
+		if end := i + 1 + hashLength; task[i] == '-' && isHash(task[i+1:end]) && (end == len(task) || task[end] == '-') {
+			at = end
+		}
+	}
+	if at == 0 {
+		return task
+	}
+	if number, _, _ := strings.Cut(strings.TrimPrefix(task[at:], "-"), "-"); task[at:] != "" && len(number) <= numberDigits {
+		if n, err := strconv.Atoi(number); err == nil && n > 1 {
+			at += 1 + len(number)
+		}
+	}
+	return task[:at]
+}
+
+// hashLength is how long a shortHash is: 120 bits in base 32.
+const hashLength = 24
+
+func isHash(text string) bool {
+	return strings.Trim(text, "abcdefghijklmnopqrstuvwxyz234567") == ""
 }
 
 // readable is as much of a key as a person needs to find its task.

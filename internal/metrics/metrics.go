@@ -37,6 +37,8 @@ type Config struct {
 	Queues  []string // names of the queues, as producers know them: "default" if empty
 	Tags    []string // of messages that are counted apart; others are counted as other, none if empty
 	Version string   // of the program
+
+	NoWorker bool // the process delivers nothing: nothing of what a worker does is counted from zero
 }
 
 // Metrics is what a process has counted. Its methods may be called from several goroutines.
@@ -48,6 +50,7 @@ type Metrics struct {
 	tags     names
 	worker   workerMetrics
 	smtp     smtpMetrics
+	intake   intakeMetrics
 }
 
 // New returns metrics that have counted nothing.
@@ -60,9 +63,15 @@ func New(cfg Config) *Metrics {
 	m := &Metrics{
 		registry: registry, book: b,
 		mailers: append(names{defaultMailer}, cfg.Mailers...), queues: slices.Clone(cfg.Queues), tags: slices.Clone(cfg.Tags),
-		worker: newWorkerMetrics(b), smtp: newSMTPMetrics(b),
+		worker: newWorkerMetrics(b), smtp: newSMTPMetrics(b), intake: newIntakeMetrics(b),
 	}
-	m.begin()
+	if !cfg.NoWorker {
+		m.begin()
+	}
+	for _, result := range []string{"used", "refused"} {
+		m.worker.reloads.WithLabelValues(result)
+	}
+	m.worker.wrongFiles.WithLabelValues()
 	info := b.gauge("mailpouch_build_info", "Always 1; the labels say what is running.", "version", "goversion")
 	info.WithLabelValues(cmp.Or(cfg.Version, "unknown"), runtime.Version()).Set(1)
 	queues := newQueueCollector(b, cfg.Redis, cmp.Or(cfg.Timeout, 2*time.Second))
@@ -123,10 +132,6 @@ func (m *Metrics) begin() {
 	for _, why := range []string{"type", "version"} {
 		m.worker.foreign.WithLabelValues(why)
 	}
-	for _, result := range []string{"used", "refused"} {
-		m.worker.reloads.WithLabelValues(result)
-	}
-	m.worker.wrongFiles.WithLabelValues()
 }
 
 // defaultMailer is what the mailer without a name is called in labels.

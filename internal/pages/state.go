@@ -96,6 +96,13 @@ func NewState(names ...string) *State {
 	return s
 }
 
+// NoWorker returns the State of a process that delivers nothing.
+func NoWorker() *State {
+	s := NewState()
+	s.mailers = map[string]*mailerState{}
+	return s
+}
+
 // Signs notes the keys that sign a mailer's messages (DKIM), "" being the default one.
 func (s *State) Signs(name string, keys []string) {
 	s.mu.Lock()

@@ -8,6 +8,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
@@ -32,6 +34,8 @@ type Config struct {
 
 	// Buried is called with the IDs of tasks of which dead letters were made. Nil: nobody asks.
 	Buried func(ctx context.Context, queue string, ids []string)
+
+	Events events.Config // of which the dead letters have some
 
 	Logger zerolog.Logger
 
@@ -125,6 +129,14 @@ func (s *Sweeper) claim(ctx context.Context, every time.Duration, fields ...stri
 		args = append(args, f)
 	}
 	return claimScript.Run(ctx, s.redis, []string{sweptKey}, args...).StringSlice()
+}
+
+// eventsOf are the events of a task that is about to be a dead letter, as events.OfTask has them.
+func (s *Sweeper) eventsOf(id string, task asynqbatch.Message, reason string) []byte {
+	if !s.cfg.Events.On() {
+		return nil
+	}
+	return events.OfTask(task.Type, id, task.Payload, task.Retried, events.Failed, reason)
 }
 
 // queueKeys are the keys of a queue's lists, in the order of the scripts: pending, active, scheduled, retry, archived,

@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
@@ -191,10 +193,10 @@ func (s *Sweeper) reason(queue, heads string, now time.Time) error {
 
 // buryScript makes dead letters of tasks in KEYS[1], if they are still there, among those from ARGV[2] to ARGV[3], and
 // were neither sent nor cancelled: a worker that takes one at the same time has it, or the script has. KEYS[2] is
-// asynq's archive. From ARGV[5] on there are the IDs, what each message gets at its end, and the reason. Of a list it
+// asynq's archive, KEYS[3] are the events, of which ARGV[5] bytes are kept. From ARGV[6] on there are the IDs, what each message gets at its end, the reason, and the events of the task. Of a list it
 // first overwrites what goes, for Redis looks through a list from one of its ends for each that it removes, but once for
 // all that are the same. It returns the IDs of those that there were.
-var buryScript = redis.NewScript(`
+var buryScript = redis.NewScript(events.Lua + `
 local list, place, nearEnd = redis.call("TYPE", KEYS[1]).ok == "list", {}, true
 if list then
   local length = redis.call("LLEN", KEYS[1])
@@ -202,8 +204,8 @@ if list then
   nearEnd = first > length / 2
   for i, id in ipairs(redis.call("LRANGE", KEYS[1], first, ARGV[3])) do place[id] = first + i - 1 end
 end
-local now, n, buried = redis.call("TIME")[1], 0, {}
-for i = 5, #ARGV, 3 do
+local now, n, buried, told = redis.call("TIME")[1], 0, {}, {}
+for i = 6, #ARGV, 4 do
   local id = ARGV[i]
   local key = ARGV[1] .. id
   local state, msg, sent, cancelled = unpack(redis.call("HMGET", key, "state", "msg", "` + wire.FieldSent + `", "` + wire.FieldCancelled + `"))
@@ -216,6 +218,7 @@ for i = 5, #ARGV, 3 do
       there = redis.call("ZREM", KEYS[1], id) == 1
     end
     if there then
+      told[#told + 1] = eventsLeft(key, ARGV[i + 3])
       redis.call("HSET", key, "state", "archived", "msg", msg .. ARGV[i + 1], "` + wire.FieldReason + `", ARGV[i + 2], "` + wire.FieldWire + `", "` + wire.Decided + `")
       redis.call("HDEL", key, "pending_since")
       redis.call("ZADD", KEYS[2], now, id)
@@ -225,23 +228,50 @@ for i = 5, #ARGV, 3 do
   end
 end
 if list and n > 0 then redis.call("LREM", KEYS[1], nearEnd and -n or n, "") end
+eventsAdd(KEYS[3], table.concat(told), ARGV[5])
 return buried`)
 
 // bury makes dead letters of tasks of a page that have expired, and returns of how many.
 func (s *Sweeper) bury(ctx context.Context, queue, state string, at, size int64, tasks []expired) (int, error) {
 	const margin = 50 // some may have been taken, or given back
 	from, to := window(state, max(at-margin, 0), size+2*margin)
-	args := append(make([]any, 0, 4+3*len(tasks)), asynqbatch.TaskKey(queue, ""), from, to, state)
-	for _, t := range tasks {
-		args = append(args, t.id, asynqbatch.Failed(redact.Reason(t.reason, false), time.Now()), t.reason)
+	messages, err := s.messages(ctx, queue, tasks)
+	if err != nil {
+		return 0, err
+	}
+	args := append(make([]any, 0, 5+4*len(tasks)), asynqbatch.TaskKey(queue, ""), from, to, state, s.cfg.Events.Size)
+	for i, t := range tasks {
+		args = append(args, t.id, asynqbatch.Failed(redact.Reason(t.reason, false), time.Now()), t.reason, s.eventsOf(t.id, messages[i], t.reason))
 	}
 	prefix := "asynq:{" + queue + "}:"
-	buried, err := buryScript.Run(ctx, s.redis, []string{prefix + state, prefix + "archived"}, args...).StringSlice()
+	buried, err := buryScript.Run(ctx, s.redis, []string{prefix + state, prefix + "archived", events.Key(queue)}, args...).StringSlice()
 	if err != nil || len(buried) == 0 {
 		return 0, err
 	}
 	s.cfg.Buried(ctx, queue, buried)
 	return len(buried), asynqbatch.MakeRoom(ctx, s.redis, queue, asynqbatch.TaskKey(queue, ""), "")
+}
+
+// messages are asynq's messages of tasks, if there are to be events of them: whom they are for is not in what was looked at.
+func (s *Sweeper) messages(ctx context.Context, queue string, tasks []expired) ([]asynqbatch.Message, error) {
+	messages := make([]asynqbatch.Message, len(tasks))
+	if !s.cfg.Events.On() {
+		return messages, nil
+	}
+	answers := make([]*redis.StringCmd, len(tasks))
+	_, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, t := range tasks {
+			answers[i] = p.HGet(ctx, asynqbatch.TaskKey(queue, t.id), "msg")
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) { // as one is gone
+		return nil, err
+	}
+	for i, a := range answers {
+		messages[i], _ = asynqbatch.ReadMessage(a.Val())
+	}
+	return messages, nil
 }
 
 // seconds reads a time in seconds.

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
@@ -295,8 +296,9 @@ func (f *search) buryThese(ctx context.Context, queue string, suspects map[strin
 
 // endLostScript ends the task ARGV[1] with the record KEYS[7], if that is still ARGV[3] and the task is in no list that
 // is not longer than twice ARGV[2]. How is ARGV[4]: "dead", a dead letter with the reason ARGV[6], and what its message
-// gets at its end, ARGV[5]; or "ended", for so many seconds as ARGV[5] says. It returns 1 if it has.
-var endLostScript = redis.NewScript(luaRecord + luaLost + `
+// gets at its end, ARGV[5], and events of the task, ARGV[7], of which ARGV[8] bytes are kept in KEYS[10]; or "ended", for so many seconds
+// as ARGV[5] says. It returns 1 if it has.
+var endLostScript = redis.NewScript(events.Lua + luaRecord + luaLost + `
 local state, since, r = record(KEYS[7])
 if not state or written(r) ~= ARGV[3] or isLost(state, ARGV[1], ARGV[2]) == 0 then return 0 end
 local now = tonumber(redis.call("TIME")[1])
@@ -311,6 +313,7 @@ else
   if ARGV[6] ~= "" then redis.call("HSET", KEYS[7], "` + wire.FieldReason + `", ARGV[6]) end
   redis.call("HDEL", KEYS[7], "pending_since", "` + wire.FieldOwner + `")
   redis.call("ZADD", KEYS[5], now, ARGV[1])
+  eventsAdd(KEYS[10], eventsLeft(KEYS[7], ARGV[7]), ARGV[8])
 end
 return 1`)
 
@@ -325,19 +328,22 @@ func (f *search) buryLost(ctx context.Context, queue, id, was string) (buried bo
 		return false, err
 	}
 	message, _ := asynqbatch.ReadMessage(msg)
-	how := []any{"ended", int64(message.Retention / time.Second), ""}
+	how := []any{"ended", int64(message.Retention / time.Second), "", "", 0}
 	fields := strings.SplitN(was, "\n", 7) // as luaRecord has them
 	switch sent, cancelled := fields[3] != "", fields[4] != ""; {
 	case cancelled && !sent:
 		how[1] = 0
 	case !sent:
-		how = []any{"dead", "", ""} // a dead letter has its reason
+		how = []any{"dead", "", "", "", 0} // a dead letter has its reason, and its events
 		if message.LastError == "" || fields[0] != "archived" {
 			reason := redact.Reason(reasonOf(fields[0], message.LastError, fields[5]), true)
-			how = []any{"dead", asynqbatch.Failed(redact.Reason(reason, false), time.Now()), reason}
+			how = []any{
+				"dead", asynqbatch.Failed(redact.Reason(reason, false), time.Now()), reason,
+				f.eventsOf(id, message, reason), f.cfg.Events.Size,
+			}
 		}
 	}
-	keys := append(queueKeys(queue), key, "asynq:{"+queue+"}:lease", "asynq:{"+queue+"}:completed")
+	keys := append(queueKeys(queue), key, "asynq:{"+queue+"}:lease", "asynq:{"+queue+"}:completed", events.Key(queue))
 	n, err := endLostScript.Run(ctx, f.redis, keys, append([]any{id, f.cfg.short, was}, how...)...).Int()
 	if err != nil || n == 0 || how[0] == "ended" {
 		return false, err

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
+
+	"github.com/mailpouch/mailpouch/internal/replacefile"
 )
 
 // maxFile is the size of the biggest token file.
@@ -31,40 +32,4 @@ func ReadTokenFile(path string) (string, error) {
 
 // WriteTokenFile writes a refresh token, in a file that nobody but its owner may read. Whoever reads the file meanwhile
 // sees the old token or the new one. A link stays one.
-func WriteTokenFile(path, token string) (err error) {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // its mode is 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if before, err := os.Stat(path); err == nil {
-		keepOwner(f, before)
-	}
-	_, err = f.WriteString(token + "\n")
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	syncDir(filepath.Dir(path))
-	return nil
-}
-
-// syncDir makes sure that a new name in a directory outlives a crash, where the system can do that.
-func syncDir(dir string) {
-	if d, err := os.Open(dir); err == nil { //nolint:gosec // it has our file
-		_ = d.Sync()
-		_ = d.Close()
-	}
-}
+func WriteTokenFile(path, token string) error { return replacefile.Write(path, token+"\n") }

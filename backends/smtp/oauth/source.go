@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/mailpouch/mailpouch/internal/replacefile"
 )
 
 // How early a token is replaced: a fifth of its life before its end, and five minutes at most.
@@ -265,7 +267,8 @@ func (s *Source) nothing(err error) *Error {
 // refresh is RFC 6749, 6.
 func (s *Source) refresh(ctx context.Context) (got *oauth2.Token, notKept, err error) {
 	path := s.cfg.RefreshTokenFile
-	unlock, err := lockFile(ctx, path)
+	// A provider that takes each refresh token but once would refuse the second of two processes.
+	unlock, err := replacefile.Lock(ctx, path)
 	if err != nil {
 		return nil, nil, err
 	}

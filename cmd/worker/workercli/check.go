@@ -50,7 +50,7 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry, all
 	if err != nil {
 		return err
 	}
-	if err := s.CheckPages(); err != nil {
+	if err := s.CheckWorker(); err != nil {
 		return err
 	}
 	printWarnings(std.Out, settingWarnings(ctx, s, registry))

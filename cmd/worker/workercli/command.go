@@ -44,6 +44,6 @@ Exit codes: 0 done, 64 usage, 69 Redis or the mail server cannot be reached,
   EMAIL_HOST=smtp.example.com EMAIL_PORT=587 EMAIL_USE_TLS=true worker run
   worker demo`,
 	}
-	root.AddCommand(runCommand(std, registry, configure), checkCommand(std, registry), dkimCommand(std, registry), demoCommand(std), catchCommand(std), healthCommand(std, registry), reloadCommand(std), oauthCommand(std, registry))
+	root.AddCommand(runCommand(std, registry, configure), checkCommand(std, registry), dkimCommand(std, registry), demoCommand(std), catchCommand(std), intakeCommand(std, registry), healthCommand(std, registry), reloadCommand(std), oauthCommand(std, registry), keyCommand(std, registry))
 	return root
 }

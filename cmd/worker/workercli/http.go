@@ -50,11 +50,21 @@ func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerC
 		cfg.Connect = hooked(cfg.Connect, state.Hooks, counted.Hooks)
 		cfg.Connect = tokensWatched(cfg.Connect, state.Tokens, counted.Tokens)
 	}
+	return pagesConfig(s, client, state, counted, cfg.Logger), counted
+}
+
+// watchIntake is watch for a process that only takes mail in.
+func watchIntake(s settings.Settings, client redis.UniversalClient, log *zerolog.Logger) (pages.Config, *metrics.Metrics) {
+	counted := metrics.New(metrics.Config{Redis: client, Version: cli.Version(), NoWorker: true})
+	return pagesConfig(s, client, pages.NoWorker(), counted, log), counted
+}
+
+func pagesConfig(s settings.Settings, client redis.UniversalClient, state *pages.State, counted *metrics.Metrics, log *zerolog.Logger) pages.Config {
 	return pages.Config{
 		Addr: s.HTTP.Addr, Ports: ports(s), Password: s.HTTP.Password, Token: s.HTTP.Token, Hosts: s.HTTP.Hosts,
 		ShowAddresses: s.HTTP.ShowAddresses, AllowWrite: s.HTTP.AllowWrite,
-		Redis: client, State: state, Queues: s.Worker.Queues, Metrics: counted.Handler(), Version: cli.Version(), Logger: cfg.Logger,
-	}, counted
+		Redis: client, State: state, Queues: s.Worker.Queues, Metrics: counted.Handler(), Version: cli.Version(), Logger: log,
+	}
 }
 
 // ports is how many are tried: one, if the setting names one.

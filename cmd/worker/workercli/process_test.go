@@ -50,12 +50,18 @@ func startProcess(t *testing.T, before string, env ...string) *workerProcess {
 // newProcess is startProcess without the start.
 func newProcess(t *testing.T, before string, env ...string) *workerProcess {
 	t.Helper()
+	return newCommandProcess(t, "run", before, env...)
+}
+
+// newCommandProcess is newProcess of another command of the worker.
+func newCommandProcess(t *testing.T, command, before string, env ...string) *workerProcess {
+	t.Helper()
 	p := &workerProcess{server: redistest.Start(t, redistest.Options{}), ended: make(chan error, 1)}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Cmd = exec.CommandContext(t.Context(), "/bin/sh", "-c", before+` exec "$0" run 2>&1`, self)
+	p.Cmd = exec.CommandContext(t.Context(), "/bin/sh", "-c", before+` exec "$0" `+command+` 2>&1`, self)
 	p.Env = append(os.Environ(), asCommand+"=1", "REDIS_URL="+p.server.URL(), "EMAIL_HTTP_ADDR=off", "LOG_FORMAT=json",
 		"EMAIL_QUEUE_BACKEND=dummy")
 	p.Env = append(p.Env, env...)
@@ -72,7 +78,7 @@ func (p *workerProcess) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.Process.Kill() })
-	p.until(t, "worker started")
+	p.until(t, " started")
 }
 
 // until reads the log up to a line.

@@ -17,16 +17,17 @@ import (
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-// reloader reads the files of secrets again, and gives what they say to the worker and its pages.
+// reloader reads the files of secrets, keys and certificates again, and gives what they say to those who use it.
 type reloader struct {
 	settings settings.Settings
 	registry backends.Registry
 	log      zerolog.Logger
 	connects atomic.Pointer[func(mailer string) (mailer.Backend, error)] // of the settings as they are now
 
-	worker  *tasks.Worker
-	pages   *pages.Server // nil if there are none
+	worker  *tasks.Worker // nil if there is none
+	pages   *pages.Server // likewise
 	counted *metrics.Metrics
+	in      *intakes
 }
 
 func newReloader(s settings.Settings, registry backends.Registry, connect func(string) (mailer.Backend, error), log zerolog.Logger) *reloader {
@@ -58,36 +59,49 @@ func (r *reloader) watch(ctx context.Context, hangups <-chan struct{}) (stop fun
 	}
 }
 
-// reload uses what the files say now. If no backend can be made of it, all goes on as before.
+// reload uses what the files say now.
 func (r *reloader) reload(ctx context.Context) {
 	s, found := r.settings.Reload()
 	wrong := make([]string, 0, len(found.Kept))
 	for _, p := range found.Kept {
 		wrong = append(wrong, p.Error())
-		r.log.Error().Msg(p.Error())
+	}
+	wrong = append(wrong, r.in.reload()...)
+	for _, line := range wrong {
+		r.log.Error().Msg(line)
 	}
 	if r.pages != nil {
 		r.pages.SetWrong(wrong)
 	}
-	connect, err := r.tried(ctx, s)
-	r.counted.Reloaded(len(found.Kept), err == nil)
-	if err != nil {
-		r.log.Error().Err(err).Msg("the files of secrets were read again, and are not used: all goes on as before")
-		return
+	r.counted.Reloaded(len(wrong), r.use(ctx, s, found))
+}
+
+// use reports whether the secrets are used. If no backend can be made of them, all goes on as before.
+func (r *reloader) use(ctx context.Context, s settings.Settings, found settings.Reloaded) bool {
+	if r.worker != nil {
+		connect, err := r.tried(ctx, s)
+		if err != nil {
+			r.log.Error().Err(err).Msg("the files of secrets were read again, and are not used: all goes on as before")
+			return false
+		}
+		r.connects.Store(&connect)
 	}
 	r.settings = s
-	r.connects.Store(&connect)
 	if r.pages != nil {
 		r.pages.SetAccess(s.HTTP.Password, s.HTTP.Token)
 	}
-	if err := r.worker.Reconnect(); err != nil {
+	if r.worker == nil {
+		r.log.Info().Strs("changed", found.Changed).Msg("files of keys, certificates and secrets read again; what the environment says takes a restart")
+	} else if err := r.worker.Reconnect(); err != nil {
 		r.log.Error().Err(err).Msg("the connections stay as they are")
-		return
+		return true
+	} else {
+		r.log.Info().Strs("changed", found.Changed).Msg("files of secrets read again: each connection is replaced when its batch is through; what the environment says takes a restart")
 	}
-	r.log.Info().Strs("changed", found.Changed).Msg("files of secrets read again: each connection is replaced when its batch is through; what the environment says takes a restart")
 	if len(found.Restart) > 0 {
 		r.log.Warn().Strs("settings", found.Restart).Msg("these have changed, which takes a restart")
 	}
+	return true
 }
 
 // tried makes and closes a backend of each mailer, which opens no connection, before those that work are given up.

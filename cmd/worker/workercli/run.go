@@ -68,7 +68,7 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 		log.Info().Str("url", "http://"+at.String()+"/debug/pprof/").Msg("profiles")
 	}
 	hangups := cli.Hangups(ctx)
-	if err := s.CheckPages(); err != nil {
+	if err := s.CheckWorker(); err != nil {
 		return err
 	}
 	client, err := redisconn.ConnectWorker(s.Queue.RedisURL.Reveal())
@@ -100,20 +100,8 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 	if err != nil {
 		return err
 	}
-	// A worker outlives a Redis that goes away, but one that is not there at the start is
-	// more likely a mistake: say so at once.
-	found, err := tryRedis(ctx, s)
-	if ctx.Err() != nil {
-		return nil // it was stopped while it started
-	}
-	if err != nil {
-		return cli.Exitf(cli.ExitUnavailable, "Redis %s: %w", s.Queue.RedisURL, err)
-	}
-	if found.Refuses != nil {
-		log.Error().Err(found.Refuses).Msg("the worker waits until Redis can be written to")
-	}
-	for _, warning := range found.Warnings {
-		log.Warn().Msg(warning)
+	if err := findRedis(ctx, s, log, "the worker waits until Redis can be written to"); err != nil || ctx.Err() != nil {
+		return err
 	}
 	show.Held, show.WorkerID = worker.Held, worker.ID()
 	server, err := startPages(ctx, s, show)
@@ -121,7 +109,30 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 		return err
 	}
 	defer stopPages(server, log) // the pages stay until the worker has ended
-	again.worker, again.pages, again.counted = worker, server, counted
+	in, err := startIntakes(ctx, s, counted, log)
+	if err != nil {
+		return err
+	}
+	defer in.endWith(ctx)()
+	again.worker, again.pages, again.counted, again.in = worker, server, counted, in
 	defer again.watch(ctx, hangups)()
 	return worker.Run(ctx)
+}
+
+// findRedis looks for Redis, and logs what there is to say of it. A process outlives a Redis that goes away, but one that is not there at
+// the start is more likely a mistake: say so at once. Where the process was stopped meanwhile there is no error.
+func findRedis(ctx context.Context, s settings.Settings, log zerolog.Logger, refuses string) error {
+	found, err := tryRedis(ctx, s)
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
+		return cli.Exitf(cli.ExitUnavailable, "Redis %s: %w", s.Queue.RedisURL, err)
+	case found.Refuses != nil:
+		log.Error().Err(found.Refuses).Msg(refuses)
+	}
+	for _, warning := range found.Warnings {
+		log.Warn().Msg(warning)
+	}
+	return nil
 }

@@ -26,7 +26,7 @@ var arrows = []struct {
 	{"mailer", []string{"mailer", "internal/hostname", "internal/name"}, []string{"golang.org/x/"}},
 	{"backends/smtp/internal/transport", nil, []string{"golang.org/x/sys/unix"}}, // it knows no messages
 	{"backends/smtp/internal/auth", nil, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
-	{"backends/smtp/oauth", nil, []string{"golang.org/x/oauth2"}}, // it knows no SMTP
+	{"backends/smtp/oauth", []string{"internal/replacefile"}, []string{"golang.org/x/oauth2"}}, // it knows no SMTP
 	{"backends/smtp", []string{"mailer", "internal/hostname", "internal/replyrule", "internal/tlsprobe", "backends/smtp/internal/"}, []string{"golang.org/x/", "github.com/emersion/go-sasl"}},
 	{"backends/dkim", []string{"mailer", "internal/dkimkey", "internal/hostname"}, []string{"golang.org/x/net/"}},
 	{"backends/", []string{"mailer", "internal/"}, nil},
@@ -34,26 +34,27 @@ var arrows = []struct {
 	{module, []string{"mailer", "settings", "backends", "tasks"}, []string{"github.com/redis/go-redis/v9"}}, // the root
 	{"tasks/queuetest", []string{"mailer", "internal/deliverypolicy", "internal/handover", "internal/redact", "internal/wire"}, nil},
 	{"tasks/internal/lookup", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/history", "internal/pauses", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
-	{"tasks/internal/producer", []string{"mailer", "internal/asynqbatch", "internal/blobstore", "internal/handover", "internal/presence", "internal/queuewatch", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
-	{"tasks/internal/once", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/handover", "internal/history", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
-	{"tasks/internal/cancel", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/handover", "internal/history", "internal/pauses", "internal/redisconn", "internal/wire", "tasks/internal/once", "tasks/internal/producer"}, []string{"github.com/redis/go-redis/v9"}},
-	{"tasks/internal/letters", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/handover", "internal/history", "internal/redact", "internal/redisconn", "internal/wire", "tasks/internal/cancel", "tasks/internal/once", "tasks/internal/producer"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
+	{"tasks/internal/producer", []string{"mailer", "internal/asynqbatch", "internal/blobstore", "internal/handover", "internal/presence", "internal/queuewatch", "internal/redisconn", "internal/wire", "internal/events"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
+	{"tasks/internal/once", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/handover", "internal/history", "internal/redisconn", "internal/wire", "internal/events"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
+	{"tasks/internal/cancel", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/handover", "internal/history", "internal/pauses", "internal/redisconn", "internal/wire", "tasks/internal/once", "tasks/internal/producer", "internal/events"}, []string{"github.com/redis/go-redis/v9"}},
+	{"tasks/internal/letters", []string{"mailer", "internal/asynqbatch", "internal/find", "internal/handover", "internal/history", "internal/redact", "internal/redisconn", "internal/wire", "tasks/internal/cancel", "tasks/internal/once", "tasks/internal/producer", "internal/events"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
 	{"tasks/internal/weight", []string{"mailer", "internal/wire"}, []string{"golang.org/x/sync/"}},
 	{"tasks/internal/isolation", []string{"internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sync/"}},
-	{"tasks", []string{"mailer", "tasks/internal/", "internal/find", "internal/history", "internal/blobstore", "internal/deliverypolicy", "internal/handover", "internal/redact", "internal/asynqbatch", "internal/batcher", "internal/redisconn", "internal/sweep", "internal/wire", "internal/outgoing", "internal/pauses", "internal/presence", "internal/queuewatch", "internal/rate"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
+	{"tasks", []string{"mailer", "tasks/internal/", "internal/events", "internal/find", "internal/history", "internal/blobstore", "internal/deliverypolicy", "internal/handover", "internal/redact", "internal/asynqbatch", "internal/batcher", "internal/redisconn", "internal/sweep", "internal/wire", "internal/outgoing", "internal/pauses", "internal/presence", "internal/queuewatch", "internal/rate"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"adminlog", []string{"mailer"}, []string{"github.com/rs/zerolog"}},
 	{"tracing", []string{"mailer", "backends/smtp"}, []string{"go.opentelemetry.io/otel"}},
-	{"internal/asynqbatch", []string{"internal/batcher", "internal/history", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sys/unix"}},
+	{"internal/asynqbatch", []string{"internal/batcher", "internal/events", "internal/history", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9", "github.com/rs/zerolog", "golang.org/x/sys/unix"}},
 	{"internal/batcher", nil, nil},
 	{"internal/blobstore", []string{"internal/redisconn"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/history", []string{"mailer", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
+	{"internal/events", []string{"mailer", "internal/handover", "internal/name", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/find", []string{"internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9"}},
 	{"internal/redisconn", []string{"mailer", "internal/tlsprobe"}, []string{"github.com/redis/go-redis/v9"}},
 	{"internal/pauses", []string{"internal/asynqbatch", "internal/name", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9"}},
 	{"internal/presence", []string{"internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9"}},
 	{"internal/queuewatch", []string{"internal/wire"}, []string{"github.com/redis/go-redis/v9"}},
 	{"internal/queuestats", []string{"internal/asynqbatch", "internal/presence", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/hibiken/asynq", "github.com/redis/go-redis/v9"}},
-	{"internal/sweep", []string{"internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
+	{"internal/sweep", []string{"internal/asynqbatch", "internal/events", "internal/redact", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/redact", []string{"mailer"}, nil},
 	{"internal/dkimkey", nil, nil},
 	{"internal/hostname", nil, nil},
@@ -63,16 +64,21 @@ var arrows = []struct {
 	{"internal/ownhost", nil, nil},
 	{"internal/outgoing", []string{"mailer"}, nil},
 	{"internal/tlsprobe", nil, nil},
+	{"internal/publicaddr", nil, nil},
+	{"internal/webhook/target", []string{"internal/publicaddr"}, nil},
+	{"internal/webhook", []string{"internal/events", "internal/publicaddr", "internal/redact", "internal/webhook/target"}, []string{"github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/replyrule", nil, nil},
+	{"internal/replacefile", nil, nil},
 	{"internal/ratelimit", []string{"internal/rate", "internal/wire"}, []string{"github.com/redis/go-redis/v9"}},
 	{"internal/rate", nil, nil},
 	{"internal/wire", []string{"mailer", "internal/name"}, []string{"github.com/klauspost/compress/zstd"}},
 	{"internal/pages", []string{"mailer", "settings", "backends/smtp", "tasks", "internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/ownhost", "internal/presence", "internal/queuestats", "internal/wire"},
 		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
-	{"internal/metrics", []string{"mailer", "backends/dkim", "backends/smtp", "tasks", "internal/pauses", "internal/queuestats", "internal/redisconn"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
-	{"settings", []string{"internal/dkimkey", "internal/hostname", "internal/name", "internal/rate", "internal/replyrule"}, []string{"github.com/kelseyhightower/envconfig"}},
-	{"intake/httpapi", []string{"mailer", "tasks", "intake"}, []string{"github.com/go-json-experiment/json", "github.com/rs/zerolog"}},
+	{"internal/metrics", []string{"mailer", "backends/dkim", "backends/smtp", "tasks", "internal/pauses", "internal/queuestats", "internal/redisconn", "intake/"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
+	{"settings", []string{"internal/dkimkey", "internal/hostname", "internal/name", "internal/rate", "internal/replyrule", "internal/webhook/target"}, []string{"github.com/kelseyhightower/envconfig"}},
+	{"intake/smtpd", []string{"intake", "mailer", "internal/hostname"}, []string{"github.com/rs/zerolog"}}, // Redis is the intake's
 	{"intake", []string{"mailer", "tasks", "internal/hostname", "internal/name", "internal/rate", "internal/ratelimit", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9", "golang.org/x/net/idna", "golang.org/x/sync/"}},
+	{"intake/httpapi", []string{"mailer", "tasks", "intake"}, []string{"github.com/go-json-experiment/json", "github.com/rs/zerolog"}},
 	{"examples/contact", []string{root, "mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
 	{"examples/failover", []string{"settings", "backends"}, nil},
 	{"examples/minimal", []string{root, "mailer"}, nil},
@@ -84,8 +90,9 @@ var arrows = []struct {
 	{"examples/hooks/worker", []string{"backends", "cmd/worker/workercli", "examples/hooks", "tasks"}, nil},
 	{"examples/hooks", []string{"mailer", "tasks"}, nil},
 	{"examples/web", []string{root, "mailer", "settings", "backends", "tasks", "internal/", "cmd/worker/workercli", "examples/contact/site"}, nil},
+	{"internal/intakeconfig", []string{"settings", "intake/", "internal/hostname", "internal/webhook/", "internal/webhook"}, nil},
 	{"internal/", []string{"mailer", "settings", "backends", "tasks", "internal/"}, []string{""}},
-	{"cmd/", []string{root, "mailer", "settings", "backends", "tasks", "tracing", "internal/", "cmd/worker/workercli"}, []string{""}},
+	{"cmd/", []string{root, "mailer", "settings", "backends", "tasks", "tracing", "intake", "internal/", "cmd/worker/workercli"}, []string{""}},
 }
 
 func TestArrows(t *testing.T) {
@@ -146,4 +153,16 @@ func goList(t *testing.T, format string, args ...string) []string {
 		t.Fatalf("go list: %v", err)
 	}
 	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+// A program that only hands mail over links no servers for other programs, nor what posts events.
+func TestNoIntakeLinked(t *testing.T) {
+	t.Parallel()
+	for _, pkg := range []string{"", "/mailer/...", "/backends/...", "/tasks/...", "/cmd/enqueue"} {
+		for _, dep := range goList(t, "{{.ImportPath}}", "-deps", module+pkg) {
+			if strings.HasPrefix(dep, module+"/intake") || dep == module+"/internal/webhook" || dep == module+"/internal/intakeconfig" {
+				t.Errorf("%s links %s", module+pkg, dep)
+			}
+		}
+	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/history"
@@ -187,14 +188,15 @@ func (c Canceller) Task(ctx context.Context, place wire.QueueName, id string) er
 }
 
 // cancelInBulkScript is cancelScript for a message of the bulk task at KEYS[1]. The task
-// stays; the worker leaves the message out.
-const cancelInBulkScript = `
-local state, wire, sent = unpack(redis.call("HMGET", KEYS[1], "state", ARGV[1], ARGV[2]))
+// stays; the worker leaves the message out. ARGV[5] are the events of it, for where KEYS[3] has some.
+var cancelInBulkScript = redis.NewScript(events.Lua + `
+local state, wire, sent, cancelled = unpack(redis.call("HMGET", KEYS[1], "state", ARGV[1], ARGV[2], ARGV[3]))
 if not state then return "none" end
 if wire or sent or state == "completed" or state == "archived" then return "late" end
 redis.call("HSET", KEYS[1], ARGV[3], "1")
 redis.call("SET", KEYS[2], "1", "EX", ARGV[4])
-return "cancelled"`
+if not cancelled then eventsFollow(KEYS[3], ARGV[5]) end
+return "cancelled"`)
 
 func (c Canceller) inBulk(ctx context.Context, place wire.QueueName, task string, index int) (string, error) {
 	records, err := find.Records(ctx, c.Redis, task, place)
@@ -206,8 +208,17 @@ func (c Canceller) inBulk(ctx context.Context, place wire.QueueName, task string
 	}
 	id, queue := wire.MessageID(task, index), place.String()
 	slot := id[len(task):]
-	keys := []string{asynqbatch.TaskKey(queue, task), wire.CancelledKey(queue, id)}
-	answer, err := c.Redis.Eval(ctx, cancelInBulkScript, keys, wire.FieldWire+slot, wire.FieldSent+slot, wire.FieldCancelled+slot, c.heldSeconds()).Text()
+	var told []byte
+	n := 0
+	for line := range wire.Lines(records[0].Payload) {
+		if n == index {
+			told = events.OfPayload(nil, id, line, 0, events.Cancelled, "")
+		}
+		n++
+	}
+	keys := []string{asynqbatch.TaskKey(queue, task), wire.CancelledKey(queue, id), events.Key(queue)}
+	answer, err := cancelInBulkScript.Run(ctx, c.Redis, keys,
+		wire.FieldWire+slot, wire.FieldSent+slot, wire.FieldCancelled+slot, c.heldSeconds(), told).Text()
 	if err != nil {
 		return "", redisconn.Unavailable(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/pauses"
@@ -272,13 +273,13 @@ func (c *mailing) messages(ctx context.Context, place wire.QueueName, task strin
 }
 
 // cancelBulkScript cancels the messages of a bulk task, whose keys are those of asynqbatch.ListKeys and whose ID is ARGV[1], as
-// cancelInBulkScript does with one. The keys that say so begin with ARGV[2] and last for ARGV[3] seconds. If nothing of the task
+// cancelInBulkScript does with one. The keys that say so begin with ARGV[2] and last for ARGV[3] seconds, and ARGV[4] are the events of the task, for where KEYS[8] has some. If nothing of the task
 // is left to be done it is taken out of its list. It returns for each message a letter: c if it was cancelled, l if it
 // is too late, and - for what was cancelled before or has left the task.
-var cancelBulkScript = redis.NewScript(asynqbatch.TakeOutLua + wire.LuaMessages + `
+var cancelBulkScript = redis.NewScript(asynqbatch.TakeOutLua + wire.LuaMessages + events.Lua + `
 local state, msg = unpack(redis.call("HMGET", KEYS[1], "state", "msg"))
 if not state or not msg or state == "completed" or state == "archived" then return "" end
-local keep, said = state == "active", {}
+local keep, said, told, parts = state == "active", {}, {}, eventsParts(ARGV[4])
 for i = 0, messages(msg) - 1 do
   local slot = "." .. i
   local wire, sent, cancelled = unpack(redis.call("HMGET", KEYS[1],
@@ -292,7 +293,7 @@ for i = 0, messages(msg) - 1 do
   elseif not cancelled then
     redis.call("HSET", KEYS[1], "` + wire.FieldCancelled + `" .. slot, "1")
     redis.call("SET", ARGV[2] .. ARGV[1] .. slot, "1", "EX", ARGV[3])
-    letter = "c"
+    letter, told[#told + 1] = "c", parts[i + 1]
   end
   said[#said + 1] = letter
 end
@@ -300,6 +301,7 @@ if not keep then
   takeOut(ARGV[1], state)
   redis.call("DEL", KEYS[1])
 end
+eventsFollow(KEYS[8], table.concat(told))
 return table.concat(said)`)
 
 func (c *mailing) cancelBulk(ctx context.Context, place wire.QueueName, task string) error {
@@ -308,8 +310,12 @@ func (c *mailing) cancelBulk(ctx context.Context, place wire.QueueName, task str
 	if err != nil {
 		return err
 	}
-	said, err := cancelBulkScript.Run(ctx, c.Redis, asynqbatch.ListKeys(queue, task),
-		task, wire.CancelledKey(queue, ""), c.heldSeconds()).Text()
+	var told []byte
+	if len(records) > 0 {
+		told = events.OfTask(records[0].Type, task, records[0].Payload, 0, events.Cancelled, "")
+	}
+	said, err := cancelBulkScript.Run(ctx, c.Redis, append(asynqbatch.ListKeys(queue, task), events.Key(queue)),
+		task, wire.CancelledKey(queue, ""), c.heldSeconds(), told).Text()
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -51,8 +52,9 @@ func (d *DeadLetters) Replay(ctx context.Context, queue, id string) (string, err
 		return "", err
 	}
 	keyed := p.Digest != ""
-	keys := []string{archiveKey(queue), wire.DeadKey(queue), key, nextKey, pendingKey(queue)}
-	done, err := replayScript.Run(ctx, d.redis, keys, id, again, message, time.Now().UnixNano(), keyed, int(once.ReplayedFor/time.Second)).Text()
+	keys := []string{archiveKey(queue), wire.DeadKey(queue), key, nextKey, pendingKey(queue), events.Key(queue)}
+	queued := events.Append(nil, events.Queued, events.Of(p, again, 0), "", events.Recipients(p)...)
+	done, err := replayScript.Run(ctx, d.redis, keys, id, again, message, time.Now().UnixNano(), keyed, int(once.ReplayedFor/time.Second), queued).Text()
 	switch {
 	case err != nil:
 		return "", redisconn.Unavailable(err)
@@ -88,10 +90,10 @@ func (d *DeadLetters) encodeAgain(ctx context.Context, p *wire.Payload, letter *
 
 // replayScript takes the dead letter ARGV[1], with the record KEYS[3], out of the lists
 // KEYS[1] and KEYS[2], and puts the task ARGV[3] with the ID ARGV[2] into the list KEYS[5] and
-// its record KEYS[4]. With ARGV[5] it leaves a mark in the place of the letter, for ARGV[6] seconds.
+// its record KEYS[4]. With ARGV[5] it leaves a mark in the place of the letter, for ARGV[6] seconds. ARGV[7] are the events of the task, for where KEYS[6] has some.
 // It returns "done"; "none" if there is no such letter; "before" if that task was there, of a
 // replay that was cut off. If the reply was lost and it is asked again, the task is the same.
-var replayScript = redis.NewScript(`
+var replayScript = redis.NewScript(events.Lua + `
 if redis.call("ZREM", KEYS[1], ARGV[1]) + redis.call("ZREM", KEYS[2], ARGV[1]) == 0 then
   if redis.call("HGET", KEYS[4], "msg") == ARGV[3] then return "done" end
   return "none"
@@ -104,17 +106,20 @@ end
 if redis.call("EXISTS", KEYS[4]) == 1 then return "before" end
 redis.call("HSET", KEYS[4], "msg", ARGV[3], "state", "pending", "pending_since", ARGV[4])
 redis.call("LPUSH", KEYS[5], ARGV[2])
+eventsFollow(KEYS[6], ARGV[7])
 return "done"`)
 
 // replayBulkScript puts the dead letter ARGV[1] back into the list KEYS[4], where it waits since ARGV[2]. Its record is
-// KEYS[3], whose message with the SHA-1 ARGV[3] becomes ARGV[4]. It returns how many it has found.
-var replayBulkScript = redis.NewScript(`
+// KEYS[3], whose message with the SHA-1 ARGV[3] becomes ARGV[4], and its events are ARGV[5], for where KEYS[5] has some. It returns how many
+// it has found.
+var replayBulkScript = redis.NewScript(events.Lua + `
 local msg = redis.call("HGET", KEYS[3], "msg")
 if not msg or redis.sha1hex(msg) ~= ARGV[3] then return 0 end
 local n = redis.call("ZREM", KEYS[1], ARGV[1]) + redis.call("ZREM", KEYS[2], ARGV[1])
 if n > 0 then
   redis.call("HSET", KEYS[3], "state", "pending", "pending_since", ARGV[2], "msg", ARGV[4])
   redis.call("LPUSH", KEYS[4], ARGV[1])
+  eventsFollow(KEYS[5], eventsLeft(KEYS[3], ARGV[5]))
 end
 return n`)
 
@@ -131,8 +136,9 @@ func (d *DeadLetters) replayBulk(ctx context.Context, info *asynq.TaskInfo) erro
 		return err
 	}
 	was := sha1.Sum([]byte(message)) //nolint:gosec // Redis has no better one, and nobody gains by a collision
-	keys := []string{archiveKey(info.Queue), wire.DeadKey(info.Queue), key, pendingKey(info.Queue)}
-	n, err := replayBulkScript.Run(ctx, d.redis, keys, info.ID, now.UnixNano(), hex.EncodeToString(was[:]), asynqbatch.WithPayload(message, data)).Int()
+	keys := []string{archiveKey(info.Queue), wire.DeadKey(info.Queue), key, pendingKey(info.Queue), events.Key(info.Queue)}
+	queued := events.OfTask(wire.TaskTypeBulk, info.ID, data, 0, events.Queued, "")
+	n, err := replayBulkScript.Run(ctx, d.redis, keys, info.ID, now.UnixNano(), hex.EncodeToString(was[:]), asynqbatch.WithPayload(message, data), queued).Int()
 	if err != nil {
 		return redisconn.Unavailable(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/find"
 	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/history"
@@ -190,8 +191,8 @@ func (t Task) keep(ctx context.Context, place wire.QueueName, id string) error {
 //
 // ARGV[2] is this very call, so that it can be repeated when its reply was lost, ARGV[3] for how many
 // seconds a worker can still have the task, and ARGV[4] the ID of the key's next task, if the
-// message was handed over once. KEYS[8] tells a worker that has a task without a record, for it lost its lease.
-var takeBackScript = redis.NewScript(asynqbatch.TakeOutLua + `
+// message was handed over once. ARGV[5] are the events of it, for where KEYS[9] has some. KEYS[8] tells a worker that has a task without a record, for it lost its lease.
+var takeBackScript = redis.NewScript(asynqbatch.TakeOutLua + events.Lua + `
 local state, wire, sent, next, cancelled = unpack(redis.call("HMGET", KEYS[1],
   "state", "` + wire.FieldWire + `", "` + wire.FieldSent + `", "` + wire.FieldReplayed + `", "` + wire.FieldCancelled + `"))
 if next then
@@ -218,6 +219,7 @@ else
   redis.call("DEL", KEYS[1])
 end
 redis.call("SET", KEYS[8], ARGV[2], "EX", ARGV[3])
+if not cancelled then eventsFollow(KEYS[9], ARGV[5]) end
 return "cancelled"`)
 
 // TakeBack runs takeBackScript for the task with an ID in one of asynq's queues. A worker can have it
@@ -234,8 +236,12 @@ func TakeBack(ctx context.Context, client redis.UniversalClient, place wire.Queu
 		}
 		next = handover.NextID(id)
 	}
-	keys := append(asynqbatch.ListKeys(queue, id), wire.CancelledKey(queue, base))
-	answer, err = takeBackScript.Run(ctx, client, keys, id, rand.Text(), seconds(held), next).Text()
+	var told []byte
+	if len(records) > 0 {
+		told = events.OfPayload(nil, id, records[0].Payload, records[0].Retried, events.Cancelled, "")
+	}
+	keys := append(asynqbatch.ListKeys(queue, id), wire.CancelledKey(queue, base), events.Key(queue))
+	answer, err = takeBackScript.Run(ctx, client, keys, id, rand.Text(), seconds(held), next, told).Text()
 	if err != nil {
 		return "", redisconn.Unavailable(err)
 	}

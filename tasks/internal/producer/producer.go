@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
+	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/queuewatch"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -21,6 +22,7 @@ import (
 type Producer struct {
 	Contents Contents
 	Hints    *queuewatch.Hints
+	Events   events.Config // that a message is queued is written where these are kept
 
 	asynq    *asynq.Client
 	codec    wire.Codec
@@ -69,7 +71,15 @@ func (c *Producer) Put(ctx context.Context, p *wire.Payload, id string, opts ...
 	if err != nil {
 		return err
 	}
-	return c.PutTask(ctx, asynq.NewTaskWithHeaders(wire.TaskType, data, p.Headers), id, opts...)
+	return c.put(ctx, asynq.NewTaskWithHeaders(wire.TaskType, data, p.Headers), id, c.queued(nil, p, id), opts...)
+}
+
+// queued appends the events that a message is queued, if there are to be any.
+func (c *Producer) queued(data []byte, p *wire.Payload, id string) []byte {
+	if !c.Events.On() {
+		return nil
+	}
+	return events.Append(data, events.Queued, events.Of(p, id, 0), "", events.Recipients(p)...)
 }
 
 // Encode returns a payload as the workers can read it. Most mails are too short to be compressed, and the workers are not asked about.
@@ -115,10 +125,18 @@ func (c *Producer) Fit(ctx context.Context, p *wire.Payload) error {
 // PutTask puts a task into Redis. The error is of class Unknown if that may have been done, which only a client of
 // redisconn.ForProgram says, and of class Unavailable otherwise.
 func (c *Producer) PutTask(ctx context.Context, task *asynq.Task, id string, opts ...asynq.Option) error {
+	return c.put(ctx, task, id, nil, opts...)
+}
+
+// put is PutTask, with events that go with the task.
+func (c *Producer) put(ctx context.Context, task *asynq.Task, id string, queued []byte, opts ...asynq.Option) error {
 	if ready, ok := ctx.Value(readyKey{}).(*Ready); ok {
 		ready.Size = len(task.Payload())
-		ready.Put = func(ctx context.Context) error { return c.PutTask(ctx, task, id, opts...) }
+		ready.Put = func(ctx context.Context) error { return c.put(ctx, task, id, queued, opts...) }
 		return nil
+	}
+	if len(queued) > 0 {
+		ctx = asynqbatch.WithEvents(ctx, queued, c.Events)
 	}
 	watched, handover := redisconn.Watch(ctx)
 	info, err := c.asynq.EnqueueContext(watched, task, append(opts, asynq.TaskID(id))...)
@@ -177,5 +195,9 @@ func (c *Producer) PutBulk(ctx context.Context, payloads []*wire.Payload, id str
 	if err != nil {
 		return err
 	}
-	return c.PutTask(ctx, asynq.NewTaskWithHeaders(wire.TaskTypeBulk, data, payloads[0].Headers), id, opts...)
+	var queued []byte
+	for i, p := range payloads {
+		queued = c.queued(queued, p, wire.MessageID(id, i))
+	}
+	return c.put(ctx, asynq.NewTaskWithHeaders(wire.TaskTypeBulk, data, payloads[0].Headers), id, queued, opts...)
 }

@@ -1,6 +1,6 @@
 //go:build !unix
 
-package oauth
+package replacefile
 
 import (
 	"context"
@@ -11,5 +11,5 @@ import (
 // keepOwner does nothing: a file belongs to who has made it.
 func keepOwner(*os.File, fs.FileInfo) {}
 
-// lockFile locks nothing.
-func lockFile(context.Context, string) (unlock func(), err error) { return func() {}, nil }
+// Lock locks nothing.
+func Lock(context.Context, string) (unlock func(), err error) { return func() {}, nil }

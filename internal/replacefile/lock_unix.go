@@ -1,6 +1,6 @@
 //go:build unix
 
-package oauth
+package replacefile
 
 import (
 	"context"
@@ -22,10 +22,10 @@ func keepOwner(f *os.File, before fs.FileInfo) {
 // lockPoll is how often a lock is tried that another process has.
 const lockPoll = 50 * time.Millisecond
 
-// lockFile keeps other processes of this machine from refreshing with the same refresh token: a provider that takes each but once would
-// refuse the second of them. The lock is on a file beside it, for the file itself is replaced. Where there can be no such file
-// there is no lock.
-func lockFile(ctx context.Context, path string) (unlock func(), err error) {
+// Lock keeps other processes of this machine that call it out until unlock is called, so that a file can be read and replaced without a change
+// of theirs being lost. The lock is on a file beside it, for the file itself is replaced. Where there can be no such file there is no
+// lock. The error is the context's.
+func Lock(ctx context.Context, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // beside what the configuration names
 	if err != nil {
 		return func() {}, nil //nolint:nilerr // a directory that is read only, as secrets of containers are

@@ -1,0 +1,136 @@
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mailpouch/mailpouch/internal/publicaddr"
+	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/webhook/target"
+)
+
+const (
+	mostRead = 16 << 10    // bytes of an answer: a connection whose answer is not read to its end is not used again
+	readFor  = time.Second // from its header on: who takes long to say more is not listened to
+	mostTold = 200         // characters of it, in an error
+)
+
+// StatusError is an answer other than 2xx.
+type StatusError struct {
+	Code int
+	Text string // the beginning of the answer, one line without addresses
+}
+
+func (e *StatusError) Error() string {
+	text := fmt.Sprintf("HTTP %d %s", e.Code, http.StatusText(e.Code))
+	switch {
+	case e.Code/100 == 3:
+		text += "; redirects are not followed: set the URL that it leads to"
+	case e.Text != "":
+		text += ": " + e.Text
+	}
+	return text
+}
+
+// answer is what became of a post.
+type answer struct {
+	code  int   // of HTTP; 0: there was no answer
+	err   error // nil: it was taken
+	after time.Duration
+}
+
+// ends reports whether the endpoint wants no posts any more.
+func (a answer) ends() bool { return a.code == http.StatusGone }
+
+// failure is what the answer says of the endpoint. again says that the event has failed before.
+func (a answer) failure(again bool) failure {
+	slow := a.code == http.StatusTooManyRequests || a.after > 0
+	return failure{known: again && a.code != 0 && !slow, slow: slow, after: a.after}
+}
+
+// newClient returns the client that all endpoints share.
+func newClient(private bool, config *tls.Config, perHost int) *http.Client {
+	dialer := &net.Dialer{Timeout: 10 * time.Second}
+	if !private {
+		dialer.Control = publicaddr.Control
+	}
+	return &http.Client{
+		Transport: &http.Transport{
+			// A proxy would look up names and connect itself, to whatever address: no variable of the environment chooses one.
+			Proxy:                  nil,
+			DialContext:            dialer.DialContext,
+			TLSClientConfig:        config,
+			TLSHandshakeTimeout:    10 * time.Second,
+			ForceAttemptHTTP2:      true,
+			MaxIdleConnsPerHost:    perHost,
+			IdleConnTimeout:        90 * time.Second,
+			MaxResponseHeaderBytes: 64 << 10,
+			DisableCompression:     true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// post posts the bytes of an event once.
+func post(ctx context.Context, client *http.Client, to target.Target, id string, body []byte) answer {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, to.URL(), bytes.NewReader(body))
+	if err != nil {
+		return answer{err: brief(err)}
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("User-Agent", "mailpouch")
+	// Not sent. It tells the client that it may post again over a new connection where an idle one turns out to have ended: the receiver knows
+	// the event by its ID.
+	request.Header["Idempotency-Key"] = nil
+	to.Sign(request.Header, id, time.Now(), body)
+	response, err := client.Do(request)
+	if err != nil {
+		return answer{err: brief(err)}
+	}
+	defer func() { _ = response.Body.Close() }()
+	enough := time.AfterFunc(readFor, cancel)
+	defer enough.Stop()
+	text, _ := io.ReadAll(io.LimitReader(response.Body, mostRead)) // half a text will do
+	a := answer{code: response.StatusCode}
+	if a.code/100 != 2 {
+		a.err = &StatusError{a.code, strings.TrimSpace(redact.Text(string(text), mostTold, false))}
+		a.after = retryAfter(response.Header.Get("Retry-After"), time.Now())
+	}
+	return a
+}
+
+// retryAfter reads the header of that name (RFC 9110, 10.2.3): seconds, or a date. What it cannot read is 0.
+func retryAfter(value string, now time.Time) time.Duration {
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil || errors.Is(err, strconv.ErrRange) { // then it is the most that fits
+		return time.Duration(seconds) * time.Second //nolint:gosec // 31 bits
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return max(at.Sub(now), 0)
+	}
+	return 0
+}
+
+// brief is err without the URL, which may hold a secret.
+func brief(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = e.Err
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errTimeout
+	}
+	return err
+}
+
+var errTimeout = errors.New("no answer in time")
