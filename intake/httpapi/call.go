@@ -90,8 +90,11 @@ func (c *call) mediaType(types ...string) (string, *apiError) {
 // body reads the body. leave is to be called when what it has read is not needed any more.
 func (c *call) body(w http.ResponseWriter) (data []byte, leave func(), failed *apiError) {
 	leave = func() {}
-	_ = c.answers.SetReadDeadline(time.Now().Add(c.limits.bodyTimeout)) // where the server has none it is the server's to say
-	defer func() { _ = c.answers.SetReadDeadline(time.Time{}) }()
+	defer func() {
+		if failed == nil { // all of it has come: the server waits for nothing more
+			_ = c.answers.SetReadDeadline(time.Time{})
+		}
+	}()
 	if c.ContentLength > c.limits.maxBody {
 		return nil, leave, c.tooLarge()
 	}
