@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -161,7 +163,7 @@ func (c *client) reply() string {
 	for {
 		line, err := c.r.ReadString('\n')
 		if err != nil {
-			if e, ok := err.(net.Error); ok && e.Timeout() {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
 				c.t.Fatalf("no reply (after %q)", all.String())
 			}
 			return ""

@@ -5,8 +5,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"io"
-	"net"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -134,7 +135,7 @@ func TestStartTLS_fails(t *testing.T) {
 		t.Fatal("the certificate is trusted")
 	}
 	rest, err := io.ReadAll(c.r) // up to the end of the connection
-	if e, ok := err.(net.Error); ok && e.Timeout() || bytes.Contains(rest, []byte("421")) {
+	if errors.Is(err, os.ErrDeadlineExceeded) || bytes.Contains(rest, []byte("421")) {
 		t.Errorf("the server goes on with %q", rest)
 	}
 }

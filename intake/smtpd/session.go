@@ -192,14 +192,14 @@ func (s *session) command(verb, arg string) (reply, error) {
 		// Another protocol, maybe because a browser was told to send a form here.
 		return "421 5.5.2 This is a mail server", nil
 	}
-	return "500 5.5.2 Command not recognized", nil
+	return "500 5.5.2 Command not recognised", nil
 }
 
 // hello greets the client and tells it the extensions.
 func (s *session) hello(verb, name string) reply {
 	switch {
 	case s.listener.LMTP != (verb == "LHLO"):
-		return "500 5.5.1 Command not recognized: LMTP takes LHLO, and SMTP takes EHLO"
+		return "500 5.5.1 Command not recognised: LMTP takes LHLO, and SMTP takes EHLO"
 	case name == "":
 		return answer("501 5.5.4", "%s takes a name", verb)
 	}

@@ -272,7 +272,8 @@ func (s *Source) give(ctx context.Context, consumer string, idle time.Duration) 
 	all := slices.Collect(maps.Keys(s.held))
 	s.mu.Unlock()
 	return s.each(ctx, all, func(p redis.Pipeliner, queue string, ids []string) {
-		args := []any{"XCLAIM", Key(queue), s.group, consumer, 0}
+		args := make([]any, 0, idsAtOnce+8)
+		args = append(args, "XCLAIM", Key(queue), s.group, consumer, 0)
 		for _, id := range ids {
 			args = append(args, id)
 		}

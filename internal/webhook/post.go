@@ -114,7 +114,7 @@ func post(ctx context.Context, client *http.Client, to target.Target, id string,
 // retryAfter reads the header of that name (RFC 9110, 10.2.3): seconds, or a date. What it cannot read is 0.
 func retryAfter(value string, now time.Time) time.Duration {
 	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil || errors.Is(err, strconv.ErrRange) { // then it is the most that fits
-		return time.Duration(seconds) * time.Second //nolint:gosec // 31 bits
+		return time.Duration(seconds) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil {
 		return max(at.Sub(now), 0)

@@ -77,11 +77,11 @@ func startWorker(t *testing.T, url, addr string) *testserver.Process {
 
 // stream writes events of messages to a queue's stream, as the scripts of the queue do.
 type stream struct {
-	*testing.T
+	testing.TB
 	client *redis.Client
 }
 
-func newStream(t *testing.T, server *redistest.Server) stream {
+func newStream(t testing.TB, server *redistest.Server) stream {
 	t.Helper()
 	s := stream{t, server.Client(t)}
 	s.client.SAdd(t.Context(), wire.QueuesKey, "default", "bulk")
@@ -104,7 +104,7 @@ func (s stream) add(queue string, from, to int) {
 // begun waits until the group of an endpoint is known: it gets what comes after that.
 func (s stream) begun(one target.Target) {
 	s.Helper()
-	await(s.T, "the group", func() bool { return s.client.HExists(s.Context(), "mailpouch:events", "group:"+groups+one.Key()).Val() })
+	await(s.TB, "the group", func() bool { return s.client.HExists(s.Context(), "mailpouch:events", "group:"+groups+one.Key()).Val() })
 }
 
 // pending is how many entries of a queue a group has read and not acknowledged.
