@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -173,8 +174,18 @@ func (c *client) reply() string {
 		}
 		all.WriteString(line)
 		if line[3] == ' ' {
+			c.checkStatus(line)
 			return strings.TrimSuffix(all.String(), "\r\n")
 		}
+	}
+}
+
+// checkStatus checks that a reply has an enhanced status code of the same class, unless it is one to EHLO or the like (RFC 2034, 4).
+func (c *client) checkStatus(line string) {
+	c.t.Helper()
+	hello := strings.HasPrefix(line, "220 ") && strings.HasSuffix(line, " Mailpouch\r\n") || strings.HasPrefix(line, "250 ") && line[5] != '.'
+	if line[0] != '3' && !hello && !regexp.MustCompile(`^`+line[:3]+` `+line[:1]+`\.\d\.\d+ `).MatchString(line) {
+		c.t.Errorf("%q has not the status code of its class", line)
 	}
 }
 
