@@ -262,9 +262,15 @@ func (c *client) startTLS(roots *x509.CertPool) {
 	c.use(conn)
 }
 
+// socket is a path for a socket, which may not be as long as those of a test's own directory.
 func socket(t testing.TB) string {
 	t.Helper()
-	return filepath.Join(t.TempDir(), "smtp.sock")
+	dir, err := os.MkdirTemp("", "smtpd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "smtp.sock")
 }
 
 // abandon leaves a socket behind that nobody listens on.
