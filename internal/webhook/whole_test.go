@@ -21,7 +21,7 @@ import (
 func TestWhole(t *testing.T) {
 	t.Parallel()
 	server := redis.Start(t, redis.Options{})
-	s := newStream(t, server)
+	s := newStream(t, server.Client(t))
 	first, second := startReceiver(t, takes), startReceiver(t, takes)
 	targets := []target.Target{to(t, first.URL), to(t, second.URL)}
 	start(t, Config{Targets: targets, Redis: s.client})
