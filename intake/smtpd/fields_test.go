@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/mailpouch/mailpouch/intake"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -151,5 +153,29 @@ func TestReplies(t *testing.T) {
 		if got := oneMessage(t, s.Addrs()[0], "", message); !strings.HasPrefix(got, tt.want) {
 			t.Errorf("%v: %q, want %q", tt.err, got, tt.want)
 		}
+	}
+}
+
+// The log says once that the queue is away, and once that it is back, however many messages are refused.
+func TestLog(t *testing.T) {
+	t.Parallel()
+	next := make(chan error, 1)
+	d := &desk{answer: func(context.Context, handedIn) error { return <-next }}
+	cfg := trusting()
+	var log lockedBuffer
+	cfg.Log = zerolog.New(&log)
+	s := serve(t, d, cfg)
+	for _, err := range []error{
+		nil, &mailer.SendError{Class: mailer.Unavailable, Err: errors.New("refused")}, &mailer.SendError{Class: mailer.Unknown, Err: errors.New("timeout")},
+		&mailer.InvalidMessageError{Field: "raw", Reason: "is bad"}, &intake.NotAllowedError{Field: "from"}, nil, nil,
+	} {
+		next <- err
+		oneMessage(t, s.Addrs()[0], "", message)
+	}
+	want := `{"level":"error","error":": refused","message":"smtpd: the queue takes no mail: clients are told to try again later"}
+{"level":"info","message":"smtpd: the queue takes mail again"}
+`
+	if got := log.String(); got != want {
+		t.Errorf("log:\n%s", got)
 	}
 }

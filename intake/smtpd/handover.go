@@ -74,8 +74,10 @@ func (h *handover) submit(ctx context.Context, e envelope, from origin, message 
 
 // note has the log say when the queue is away, and when it is there again.
 func (h *handover) note(err error) {
-	class := mailer.ClassOf(err)
-	away := err != nil && (class == mailer.Unavailable || class == mailer.Unknown)
+	away := err != nil
+	if away && mailer.ClassOf(err) != mailer.Unavailable && mailer.ClassOf(err) != mailer.Unknown {
+		return // the message's fault, which says nothing of the queue
+	}
 	if h.away.Load() == away || !h.away.CompareAndSwap(!away, away) {
 		return
 	}
