@@ -268,8 +268,7 @@ func (s *session) upgrade(arg string) (reply, error) {
 
 // startTLS reports whether the client speaks TLS now.
 func (s *session) startTLS() bool {
-	_, err := s.wire.secure(s.ctx, s.cfg.TLS)
-	s.secure = err == nil
+	s.secure = s.wire.secure(s.ctx, s.cfg.TLS) == nil
 	return s.secure
 }
 
