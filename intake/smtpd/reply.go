@@ -35,8 +35,9 @@ func (r reply) code() int {
 	return code
 }
 
-// failed reports whether something was refused.
-func (r reply) failed() bool { return r != "" && r[0] >= '4' }
+// accepts and refuses report whether something was accepted, or refused for good. A reply may be neither (4yz, 3yz).
+func (r reply) accepts() bool { return r != "" && r[0] == '2' }
+func (r reply) refuses() bool { return r != "" && r[0] == '5' }
 
 // closes reports whether the connection is closed after the reply.
 func (r reply) closes() bool {

@@ -115,7 +115,7 @@ func (s *session) reply(r reply) bool {
 	if r != "" {
 		s.say(r)
 	}
-	if r.failed() {
+	if r.refuses() {
 		s.refusals++
 	}
 	switch {
@@ -438,7 +438,7 @@ func (s *session) finish() (reply, error) {
 	}
 	r := s.handover.give(s.ctx, s.envelope, s.origin(), &s.body)
 	s.sayOthers(r)
-	if !r.failed() {
+	if r.accepts() {
 		s.refusals = 0
 	}
 	s.reset()
