@@ -59,6 +59,9 @@ func TestFields_refused(t *testing.T) {
 		{"X-Mailpouch-Queue: a\r\nX-Mailpouch-Queue: b", "550 5.6.0 X-Mailpouch-Queue: is there twice"},
 		{"X-Mailpouch-Queu: a", "550 5.6.0 X-Mailpouch-Queu: there is no such field"},
 		{"X-Mailpouch-Schedule: tomorrow", "550 5.6.0 X-Mailpouch-Schedule: is not a time"},
+		{"X-Mailpouch-Queue: a b", "550 5.6.0 mailer: \"a b\" cannot be the name of a queue"},
+		{"X-Mailpouch-Tag: " + strings.Repeat("x", 65), "550 5.6.0 mailer: tag"},
+		{"Idempotency-Key: " + strings.Repeat("x", 256), "550 5.6.0 mailer: idempotency_key"},
 		{"Idempotency-Key:", "550 5.6.0 Idempotency-Key: is empty"},
 		{"Idempotency-Key: a\r\nIdempotency-Key: a", "550 5.6.0 Idempotency-Key: is there twice"},
 	} {

@@ -57,6 +57,9 @@ func (h *handover) submit(ctx context.Context, e envelope, from origin, message 
 	if r != "" {
 		return r
 	}
+	if err := o.Validate(); err != nil {
+		return answer("550 5.6.0", "%v", err)
+	}
 	trace := received{helo: from.helo, from: from.addr, by: h.hostname, with: from.protocol, id: rand.Text(), at: now.UTC()}
 	m := &mailer.EmailMessage{FromEmail: e.from, To: e.to, Raw: head.raw(trace.String())}
 	if e.from == "" {

@@ -66,6 +66,7 @@ func answerError(err error) reply {
 		used       *mailer.IdempotencyError
 		dead       *mailer.DeadLetterError
 		unknown    *mailer.UnknownMailerError
+		tag        *mailer.TagError // there are too many with the key's
 	)
 	switch {
 	case errors.As(err, &notAllowed):
@@ -76,7 +77,7 @@ func answerError(err error) reply {
 		return answer("554 5.6.0", "%v", err)
 	case intake.IsFull(err):
 		return "452 4.3.1 The queue is full, try again later"
-	case mailer.IsBadInput(err):
+	case mailer.IsBadInput(err), errors.As(err, &tag):
 		return answer("550 5.6.0", "%v", err)
 	}
 	switch mailer.ClassOf(err) {
