@@ -64,6 +64,9 @@ func (s *Submitter) Options(key *Key, m *mailer.EmailMessage, o mailer.Options) 
 			return o, &NotAllowedError{Field: string(ChooseTags), Value: tag, Reason: "begins with " + tagPrefix + ", which only keys' own tags do"}
 		}
 	}
+	if key != nil && strings.TrimSpace(o.IdempotencyKey) != "" {
+		o.IdempotencyKey = key.own(o.IdempotencyKey)
+	}
 	if err := o.Validate(); err != nil || key == nil {
 		return o, err
 	}
@@ -77,9 +80,6 @@ func (s *Submitter) Options(key *Key, m *mailer.EmailMessage, o mailer.Options) 
 	}
 	o.Using, o.Queue = cmp.Or(o.Using, key.Mailer), cmp.Or(o.Queue, key.Queue)
 	o.Tags = append(slices.Clip(o.Tags), key.Tag())
-	if o.IdempotencyKey != "" {
-		o.IdempotencyKey = key.own(o.IdempotencyKey)
-	}
 	return o, o.Validate()
 }
 

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/mailpouch/mailpouch/intake"
+	"github.com/mailpouch/mailpouch/mailer"
 )
 
 // call is a request of a client.
@@ -89,8 +90,11 @@ func (c *call) mediaType(types ...string) (string, *apiError) {
 // body reads the body. leave is to be called when what it has read is not needed any more.
 func (c *call) body(w http.ResponseWriter) (data []byte, leave func(), failed *apiError) {
 	leave = func() {}
-	_ = c.answers.SetReadDeadline(time.Now().Add(c.limits.bodyTimeout)) // where the server has none it is the server's to say
-	defer func() { _ = c.answers.SetReadDeadline(time.Time{}) }()
+	defer func() {
+		if failed == nil { // all of it has come: the server waits for nothing more
+			_ = c.answers.SetReadDeadline(time.Time{})
+		}
+	}()
 	if c.ContentLength > c.limits.maxBody {
 		return nil, leave, c.tooLarge()
 	}
@@ -153,9 +157,6 @@ func (c *call) tooLarge() *apiError {
 	}
 }
 
-// headerKey is the field with a client's idempotency key.
-const headerKey = "Idempotency-Key"
-
 // idempotencyKey is the key that the client gives, if it gives one.
 func (c *call) idempotencyKey() (key string, failed *apiError) {
 	values := c.Header.Values(headerKey)
@@ -178,4 +179,31 @@ func (c *call) idempotencyKey() (key string, failed *apiError) {
 		return "", &apiError{StatusCode: http.StatusBadRequest, Name: nameIdempotencyKey, Message: headerKey + ": " + reason, Field: headerKey}
 	}
 	return key, nil
+}
+
+// created is the answer to what hands an email over.
+type created struct {
+	ID string `json:"id"`
+}
+
+// submit hands a message over. What was handed over before with the same key is the same, whatever became of it.
+func (c *call) submit(m *mailer.EmailMessage, o mailer.Options) (id string, failed *apiError) {
+	ctx, cancel := c.handingOver()
+	defer cancel()
+	id, err := c.intake.Submit(ctx, c.key, m, o)
+	if err == nil {
+		return id, nil
+	}
+	if id, ok := sameAsBefore(err); ok {
+		return id, nil
+	}
+	return "", failure(err, o.IdempotencyKey != "")
+}
+
+// sameAsBefore is the ID of a message that was handed over with the same key, and has become a dead letter.
+func sameAsBefore(err error) (id string, ok bool) {
+	if dead := new(mailer.DeadLetterError); errors.As(err, &dead) {
+		return dead.ID, true
+	}
+	return "", false
 }

@@ -3,6 +3,8 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -51,6 +53,36 @@ type tag struct {
 
 // maxRecipients is how many recipients an email may have.
 const maxRecipients = 1000
+
+// send hands an email over.
+func send(c *call, w http.ResponseWriter) (any, error) {
+	key, failed := c.idempotencyKey()
+	if failed != nil {
+		return nil, failed
+	}
+	if _, failed = c.mediaType(typeJSON); failed != nil {
+		return nil, failed
+	}
+	data, leave, failed := c.body(w)
+	defer leave()
+	if failed != nil {
+		return nil, failed
+	}
+	var e email
+	if failed := decode(data, &e, ""); failed != nil {
+		return nil, failed
+	}
+	m, o, failed := e.message(time.Now())
+	if failed != nil {
+		return nil, failed
+	}
+	o.IdempotencyKey = key
+	id, failed := c.submit(m, o)
+	if failed != nil {
+		return nil, e.named(failed, "")
+	}
+	return created{id}, nil
+}
 
 // message makes of an email the message that is queued, and how.
 func (e *email) message(now time.Time) (*mailer.EmailMessage, mailer.Options, *apiError) {
@@ -179,7 +211,7 @@ func (e *email) named(err *apiError, in string) *apiError {
 	switch {
 	case was == "from_email":
 		is = "from"
-	case was == "body" && e.Text == "", strings.HasPrefix(was, "alternatives["):
+	case was == "body" && e.Text == "", was == "alternatives", strings.HasPrefix(was, "alternatives["):
 		is = "html"
 	case was == "body":
 		is = "text"
@@ -199,4 +231,36 @@ func (e *email) named(err *apiError, in string) *apiError {
 		named.Message = in + ": " + err.Message
 	}
 	return &named
+}
+
+// fromNow is what is understood of the natural language that Resend lets clients write times in: how long from now.
+var fromNow = regexp.MustCompile(`^in (\d{1,6}|an?) ?(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|weeks?)$`)
+
+// units are how long the units are, by their first letters.
+var units = map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour}
+
+// when reads a time: RFC 3339, or how long from now.
+func when(text string, now time.Time) (time.Time, *apiError) {
+	const fieldName = "scheduled_at"
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return at, nil
+	}
+	m := fromNow.FindStringSubmatch(strings.ToLower(strings.Join(strings.Fields(text), " ")))
+	if m == nil {
+		return time.Time{}, notSupported(fieldName, strconv.Quote(short(text))+" is no time that is understood here: write one such as 2026-12-24T18:00:00Z (RFC 3339, with its zone), or how long from now, such as in 90 min")
+	}
+	n := 1
+	if m[1][0] != 'a' {
+		n, _ = strconv.Atoi(m[1])
+	}
+	return now.Add(time.Duration(n) * units[m[2][0]]), nil
+}
+
+// short is the beginning of a text, for an error.
+func short(text string) string {
+	const most = 80
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
 }

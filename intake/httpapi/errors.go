@@ -36,6 +36,9 @@ const (
 	nameInternalServerError = "internal_server_error"
 )
 
+// headerKey is the field with a client's idempotency key.
+const headerKey = "Idempotency-Key"
+
 // apiError is the answer to a request that has failed.
 type apiError struct {
 	StatusCode int    `json:"statusCode"`

@@ -115,6 +115,9 @@ var openAPI []byte
 // serve answers a request for one of the paths.
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, path string, methods map[string]handle) {
 	began, seen := time.Now(), Request{}
+	if r.ContentLength != 0 { // also where the body is not read here, for then the server reads some of it to be rid of it
+		_ = http.NewResponseController(w).SetReadDeadline(began.Add(h.limits.bodyTimeout)) // where the server has none it is the server's to say
+	}
 	header := w.Header()
 	header.Set("Content-Type", typeJSON)
 	header.Set("Cache-Control", "no-store")
@@ -143,6 +146,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, path string, met
 	if failed != nil {
 		seen.Status, body = failed.StatusCode, failed
 		failed.writeHeader(header)
+		if failed.StatusCode == http.StatusRequestTimeout {
+			header.Set("Connection", "close") // there is no telling what comes next
+		}
 	}
 	h.write(w, seen.Status, body)
 	if h.cfg.Observe != nil {

@@ -114,8 +114,11 @@ func (q *query) options() mailer.Options {
 	default:
 		q.fail("at_most_once", "is neither true nor false")
 	}
-	if !o.ProcessAt.IsZero() && o.ProcessIn != 0 {
+	switch {
+	case !o.ProcessAt.IsZero() && o.ProcessIn != 0:
 		q.fail("process_in", "excludes process_at")
+	case !o.Deadline.IsZero() && o.Due(time.Now()).After(o.Deadline):
+		q.fail("deadline", "is before the time of sending")
 	}
 	return o
 }

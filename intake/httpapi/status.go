@@ -147,6 +147,19 @@ func notEmpty(text string) *string {
 	return &text
 }
 
+// changed is the answer to what changes an email.
+type changed struct {
+	Object string `json:"object"` // "email"
+	ID     string `json:"id"`
+}
+
+// rescheduling is what PATCH /emails/{id} takes.
+type rescheduling struct {
+	ScheduledAt string `json:"scheduled_at"`
+
+	ID string `json:"id"` // some SDKs repeat it here
+}
+
 // update gives an email another time of sending.
 func update(c *call, w http.ResponseWriter) (any, error) {
 	id, failed := c.id()

@@ -121,6 +121,9 @@ func taskStatus(place wire.QueueName, info *asynq.TaskInfo, fields map[string]st
 		}
 		s.State, s.Reply = StateSent, redact.Reason(record.Reply, false)
 		s.Tries++
+		if info.State == asynq.TaskStateCompleted {
+			s.At = info.CompletedAt.UTC()
+		}
 		return s
 	}
 	onWire := fields[wire.FieldWire+suffix]
