@@ -25,6 +25,7 @@ type network struct {
 	answer func(id string, before int) *http.Response // nil: the connection fails
 	takes  func(id string) time.Duration              // nil: no time
 	posts  []onWire
+	tries  map[string]int // by ID
 }
 
 type onWire struct {
@@ -43,11 +44,11 @@ func (w *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, p := range w.posts {
-		if p.id == id {
-			before++
-		}
+	if w.tries == nil {
+		w.tries = map[string]int{}
 	}
+	before = w.tries[id]
+	w.tries[id]++
 	w.posts = append(w.posts, onWire{id, time.Now()})
 	if response := w.answer(id, before); response != nil {
 		return response, nil
