@@ -34,7 +34,7 @@ type onWire struct {
 }
 
 func (w *network) RoundTrip(r *http.Request) (*http.Response, error) {
-	id, before := written(r.Header, "webhook-id"), 0
+	id := written(r.Header, "webhook-id")
 	if w.takes != nil {
 		select {
 		case <-time.After(w.takes(id)):
@@ -47,7 +47,7 @@ func (w *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	if w.tries == nil {
 		w.tries = map[string]int{}
 	}
-	before = w.tries[id]
+	before := w.tries[id]
 	w.tries[id]++
 	w.posts = append(w.posts, onWire{id, time.Now()})
 	if response := w.answer(id, before); response != nil {
