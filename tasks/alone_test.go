@@ -58,6 +58,7 @@ func TestMortalWorker(t *testing.T) {
 	w, err := NewWorker(client, WorkerConfig{
 		Connect:     func(string) (mailer.Backend, error) { return &mortal{client}, nil },
 		Connections: 1, BatchSize: 20, RetryMin: time.Millisecond, RetryMax: 2 * time.Millisecond, Logger: &log,
+		Events: EventLog{On: client.Exists(t.Context(), "mailpouch:{default}:events", "mailpouch:{default:mass}:events").Val() > 0},
 	})
 	if err != nil {
 		t.Fatal(err)

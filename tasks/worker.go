@@ -187,6 +187,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	var keeper sync.WaitGroup
 	keeper.Go(func() { w.blobs.Run(keeping) })
 	keeper.Go(func() { w.history.Run(ctx) })
+	if w.recorder.events.On() {
+		keeper.Go(func() { events.NewKeeper(w.redis, w.recorder.events, w.log).Run(ctx) })
+	}
 	keeper.Go(func() { watchSkew(keeping, w.redis, w.cfg.Observers, *w.cfg.Logger) })
 	keeper.Go(func() {
 		newSweeper(w.redis, w.inRedis(), w.cfg.RetryMax, w.cfg.sweepEvery, w.log, w.observers).Run(ctx)

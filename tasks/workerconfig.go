@@ -146,8 +146,8 @@ func (h History) config() history.Config {
 type EventLog struct {
 	On bool
 
-	// Size is how many bytes the events of one queue of asynq's may take in Redis, about: 50,000,000 if zero. The oldest go first, read or not. An event of
-	// one recipient takes about 150 bytes.
+	// Size is how many bytes all events may take in Redis, about: 50,000,000 if zero. The oldest go first, read or not. A message of one recipient
+	// has two or three, of about 150 bytes each.
 	Size int64
 }
 

@@ -10,7 +10,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/emersion/go-smtp"
 	"github.com/redis/go-redis/v9"
@@ -35,10 +37,12 @@ func BenchmarkIntake(b *testing.B) {
 			client, queue := newQueue(b, persistence)
 			s := serve(b, intake.New(client, queue, new(intake.Keys)), trusting())
 			smtpSource(b, s.Addrs()[0].String())
+			perScript(b, client)
 		})
 		b.Run("Enqueue/"+string(persistence), func(b *testing.B) {
-			_, queue := newQueue(b, persistence)
+			client, queue := newQueue(b, persistence)
 			enqueue(b, queue)
+			perScript(b, client)
 		})
 	}
 	b.Run("go-smtp, thrown away", func(b *testing.B) { smtpSource(b, discarding(b)) })
@@ -52,6 +56,20 @@ func newQueue(b *testing.B, persistence redistest.Persistence) (redis.UniversalC
 	return client, tasks.NewQueue(client, tasks.QueueConfig{})
 }
 
+// perScript reports how many mails Redis took at once.
+func perScript(b *testing.B, client redis.UniversalClient) {
+	b.Helper()
+	stats, err := client.InfoMap(b.Context(), "commandstats").Result()
+	if err != nil {
+		b.Fatal(err)
+	}
+	var calls int
+	if _, err := fmt.Sscanf(stats["Commandstats"]["cmdstat_evalsha"], "calls=%d,", &calls); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(b.N)/float64(calls), "mails/script")
+}
+
 // smtpSource has smtp-source send b.N mails.
 func smtpSource(b *testing.B, addr string) {
 	b.Helper()
@@ -61,16 +79,31 @@ func smtpSource(b *testing.B, addr string) {
 	}
 	cmd := exec.CommandContext(b.Context(), path, "-d", "-s", fmt.Sprint(min(sessions, b.N)), "-m", fmt.Sprint(b.N), "-l", "2000", "-M", "client.example.com",
 		"-f", "ann@example.com", "-t", "bob@example.org", "inet:"+addr)
-	b.ResetTimer()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		b.Fatalf("smtp-source: %v\n%s", err, out)
-	}
-	report(b)
+	measure(b, func() {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			b.Errorf("smtp-source: %v\n%s", err, out)
+		}
+	})
 }
 
-func report(b *testing.B) {
+// measure reports how many mails a second do does, and how much time of a processor this process takes for one.
+func measure(b *testing.B, do func()) {
+	b.Helper()
+	before := processorTime(b)
+	b.ResetTimer()
+	do()
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "mails/s")
+	b.ReportMetric(float64((processorTime(b)-before).Microseconds())/float64(b.N), "cpu-us/mail")
+}
+
+func processorTime(b *testing.B) time.Duration {
+	b.Helper()
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 // enqueue hands over b.N mails.
@@ -78,22 +111,22 @@ func enqueue(b *testing.B, queue *tasks.Queue) {
 	b.Helper()
 	raw := []byte("From: <ann@example.com>\r\nTo: <bob@example.org>\r\nDate: Fri, 27 Nov 2026 06:00:00 +0000\r\nMessage-Id: <1@client.example.com>\r\n\r\n" +
 		strings.Repeat(strings.Repeat("x", 78)+"\r\n", 24))
-	var wg sync.WaitGroup
-	var sent atomic.Int64
-	b.ResetTimer()
-	for range min(sessions, b.N) {
-		wg.Go(func() {
-			for sent.Add(1) <= int64(b.N) {
-				m := &mailer.EmailMessage{Raw: raw, FromEmail: "ann@example.com", To: []string{"bob@example.org"}}
-				if _, err := queue.Enqueue(b.Context(), m); err != nil {
-					b.Error(err)
-					return
+	measure(b, func() {
+		var wg sync.WaitGroup
+		var sent atomic.Int64
+		for range min(sessions, b.N) {
+			wg.Go(func() {
+				for sent.Add(1) <= int64(b.N) {
+					m := &mailer.EmailMessage{Raw: raw, FromEmail: "ann@example.com", To: []string{"bob@example.org"}}
+					if _, err := queue.Enqueue(b.Context(), m); err != nil {
+						b.Error(err)
+						return
+					}
 				}
-			}
-		})
-	}
-	wg.Wait()
-	report(b)
+			})
+		}
+		wg.Wait()
+	})
 }
 
 // discarding starts a server of go-smtp that throws all mail away.
@@ -109,7 +142,9 @@ func discarding(b *testing.B) (addr string) {
 	go func() { done <- server.Serve(l) }()
 	b.Cleanup(func() {
 		_ = server.Close()
-		<-done
+		if err := <-done; err != nil {
+			b.Errorf("go-smtp: %v", err)
+		}
 	})
 	return l.Addr().String()
 }

@@ -95,8 +95,8 @@ type Config struct {
 	// ReceivedSize: 25,000,000 if zero. SIZE announces it, and a bigger one gets 552.
 	MaxMessageSize int
 
-	// MaxBytes is how many bytes all messages together may have that are being received, in blocks of 64 KiB; then 452: 256 MiB
-	// if zero.
+	// MaxBytes is how many bytes all messages together may have that are being received or handed over, in blocks of 64 KiB; then
+	// 452: 256 MiB if zero. A message that is being handed over takes several times its size in memory.
 	MaxBytes int64
 
 	LoginTimeout   time.Duration // from the connection to the login: a minute if zero

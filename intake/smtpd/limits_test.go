@@ -190,38 +190,73 @@ func TestBytes(t *testing.T) {
 
 func TestTimeouts(t *testing.T) {
 	t.Parallel()
-	const short = 50 * time.Millisecond
 	_, _, config := certificate(t)
-	idle, message := trusting(), trusting()
-	idle.Timeout, message.MessageTimeout = short, short
 	for _, tt := range []struct {
 		name string
-		cfg  smtpd.Config
+		set  func(cfg *smtpd.Config, limit time.Duration)
 		data bool
 	}{
-		{"idle", idle, false},
-		{"in a message", idle, true},
-		{"before the login", smtpd.Config{TLS: config, LoginTimeout: short}, false},
-		{"a whole message", message, true},
+		{"idle", func(cfg *smtpd.Config, limit time.Duration) { cfg.Timeout = limit }, false},
+		{"in a message", func(cfg *smtpd.Config, limit time.Duration) { cfg.Timeout = limit }, true},
+		{"before the login", func(cfg *smtpd.Config, limit time.Duration) {
+			cfg.Networks, cfg.TLS, cfg.LoginTimeout = nil, config, limit
+		}, false},
+		{"a whole message", func(cfg *smtpd.Config, limit time.Duration) { cfg.MessageTimeout = limit }, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			n, d := &counts{}, &desk{}
-			tt.cfg.Hooks = n.hooks()
-			c := dial(t, serve(t, d, tt.cfg))
-			if tt.data {
-				c.send("EHLO client\r\nMAIL FROM:<ann@example.com>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\nSubject: x\r\n")
-				for _, want := range []string{"250", "250", "250", "354"} {
-					c.expect(want)
-				}
-			}
-			c.expect("421 4.4.2")
-			c.expect("")
-			n.until(t, "0 [timeout] [] []")
-			if len(d.taken()) > 0 {
-				t.Error("half a message was taken")
+			limit := 50 * time.Millisecond
+			for !timesOut(t, tt.data, func(cfg *smtpd.Config) { tt.set(cfg, limit) }) {
+				limit *= 2 // the machine is too busy
 			}
 		})
+	}
+}
+
+// timesOut waits for a server to end a conversation, in the middle of a message if data is set. It is false if it ended before that.
+func timesOut(t *testing.T, data bool, set func(cfg *smtpd.Config)) bool {
+	t.Helper()
+	n, d, cfg := &counts{}, &desk{}, trusting()
+	cfg.Hooks = n.hooks()
+	set(&cfg)
+	c := dial(t, serve(t, d, cfg))
+	if data {
+		c.send("EHLO client\r\nMAIL FROM:<ann@example.com>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\nSubject: x\r\n")
+		for _, want := range []string{"250", "250", "250", "354"} {
+			if got := c.reply(); strings.HasPrefix(got, "421") {
+				return false
+			} else if !strings.HasPrefix(got, want) {
+				t.Fatalf("reply %q, want %q", got, want)
+			}
+		}
+	}
+	c.expect("421 4.4.2")
+	c.expect("")
+	n.until(t, "0 [timeout] [] []")
+	if len(d.taken()) > 0 {
+		t.Error("half a message was taken")
+	}
+	return true
+}
+
+// Half a message is none, whenever the client hangs up.
+func TestHangUp(t *testing.T) {
+	t.Parallel()
+	n, d := &counts{}, &desk{}
+	cfg := trusting()
+	cfg.Hooks = n.hooks()
+	s := serve(t, d, cfg)
+	for _, half := range []string{"", "DATA\r\nSubject: x\r\n", "DATA\r\nSubject: x\r\n.", "DATA\r\nSubject: x\r\n.\r", "BDAT 12\r\nSubject: x\r\n", "BDAT 12 LAST\r\nSubject: x\r"} {
+		c := dial(t, s)
+		c.send("EHLO client\r\nMAIL FROM:<ann@example.com>\r\nRCPT TO:<bob@example.org>\r\n" + half)
+		for range 3 {
+			c.expect("250")
+		}
+		_ = c.conn.Close()
+	}
+	n.until(t, "0 [] [] []")
+	if len(d.taken()) > 0 {
+		t.Errorf("taken: %q", d.taken()[0].message.Raw)
 	}
 }
 

@@ -49,16 +49,6 @@ type Config struct {
 	Clock Clock
 }
 
-// Notes are what is written of a message with what becomes of it, by the same script.
-type Notes struct {
-	Record string // for the history; "" if there is none
-	Events string // as events.Append has them; "" if there are none
-
-	// Late says that they may have been written: they were with the entry that says that the message was accepted, if that is there and
-	// wire.FieldUnrecorded is not.
-	Late bool
-}
-
 // TaskKey is where asynq keeps the record of a task.
 func TaskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
 

@@ -38,6 +38,16 @@ type claim struct {
 	earlier int           // fetches of the same task before this one of which asynq has yet to hear the end
 }
 
+// Notes are what is written of a message with what becomes of it, by the same script.
+type Notes struct {
+	Record string // for the history; "" if there is none
+	Events string // as events.Append has them; "" if there are none
+
+	// Late says that they may have been written: they were with the entry that says that the message was accepted, if that is there and
+	// wire.FieldUnrecorded is not.
+	Late bool
+}
+
 // leaseTime is how long asynq's leases last.
 const leaseTime = 30 * time.Second
 

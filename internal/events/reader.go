@@ -309,7 +309,8 @@ func (r *Reader) handle(ctx context.Context, entries []entry, handle func(contex
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var keeping sync.WaitGroup
-	keeping.Go(func() { r.keep(ctx, cancel, entries) })
+	mine := streamsOf(entries)
+	keeping.Go(func() { r.keep(ctx, cancel, mine) })
 	defer keeping.Wait()
 	defer cancel()
 	for len(entries) > 0 {
@@ -387,14 +388,17 @@ var renewScript = redis.NewScript(`
 if redis.call("GET", KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call("PEXPIRE", KEYS[1], ARGV[2])`)
 
-// keep keeps the streams of entries this reader's until ctx ends. If another one has one of them, lost is called.
-func (r *Reader) keep(ctx context.Context, lost context.CancelFunc, entries []entry) {
-	var mine []*stream
+func streamsOf(entries []entry) (all []*stream) {
 	for _, e := range entries {
-		if !slices.Contains(mine, e.stream) {
-			mine = append(mine, e.stream)
+		if !slices.Contains(all, e.stream) {
+			all = append(all, e.stream)
 		}
 	}
+	return all
+}
+
+// keep keeps streams this reader's until ctx ends. If another one has one of them, lost is called.
+func (r *Reader) keep(ctx context.Context, lost context.CancelFunc, mine []*stream) {
 	for wait(ctx, r.cfg.pace.readFor/3) {
 		answers, err := r.eachScript(ctx, mine, func(s *stream) (*redis.Script, []string, []any) {
 			return renewScript, []string{readerKey(s.queue, r.cfg.Group)}, []any{r.me, r.cfg.pace.readFor.Milliseconds()}

@@ -9,8 +9,9 @@
 //	mailpouch:{queue}:events:state          a hash: how many bytes the stream has, and may have, and how many events went unread
 //	mailpouch:{queue}:events:reader:GROUP   who reads the stream for a group now
 //	mailpouch:events                        a hash: since when a group reads
+//	mailpouch:events:kept                   there while some worker has looked at how much there is
 //
-// A message goes on whether its events can be written or not. A stream grows to its size, and then the oldest entries go. Those that
+// A message goes on whether its events can be written or not. The streams grow to their size, and then the oldest entries go. Those that
 // not every group has acknowledged are counted.
 package events
 
@@ -22,7 +23,7 @@ import (
 
 // Config is how much is kept. The zero value keeps nothing.
 type Config struct {
-	Size int64 // bytes in Redis that the events of one queue may take, about
+	Size int64 // bytes in Redis that all events may take, about
 }
 
 // On reports whether events are written.
@@ -62,8 +63,8 @@ const mostTrimmed = 100
 //	eventsAdd(key, data, most)   writes events, and drops the oldest if there are more than so many bytes. An error of Redis, such
 //	                             as that it is full, is no error of the script
 //	eventsFollow(key, data)      the same for who does not know whether events are kept: only if some are, and as many
-//	eventsTrim(key, most)        drops the oldest events until there are a little less than so many bytes, or some have gone, and
-//	                             returns how many bytes are left
+//	eventsTrim(key, most)        drops the oldest events until there are at most so many bytes, or some have gone, and returns how many
+//	                             bytes are left
 //	eventsParts(data)            the events of a task's messages (OfTask), for each message, and what the fields of the first one's
 //	                             record end in, and of the others
 //	eventsLeft(task, data)       of the events of a task's messages those of messages that have not ended or left yet. task is its
@@ -103,8 +104,8 @@ end
 local function eventsTrim(key, most)
   local state = key .. ":state"
   local bytes = tonumber(redis.call("HGET", state, "` + fieldBytes + `") or 0)
-  local entries, target, n = redis.call("XRANGE", key, "-", "+", "COUNT", ` + strconv.Itoa(mostTrimmed) + `), most - most / 50, 0
-  while n < #entries and bytes > target do
+  local entries, n = redis.call("XRANGE", key, "-", "+", "COUNT", ` + strconv.Itoa(mostTrimmed) + `), 0
+  while n < #entries and bytes > most do
     n = n + 1
     bytes = bytes - #entries[n][2][2] - ` + strconv.Itoa(entryOverhead) + `
   end
@@ -116,15 +117,15 @@ local function eventsTrim(key, most)
     if unread > 0 then redis.call("HINCRBY", state, "` + fieldUnread + `", unread) end
   end
   bytes = math.max(bytes, 0)
-  redis.call("HSET", state, "` + fieldBytes + `", bytes, "` + fieldSize + `", most)
+  redis.call("HSET", state, "` + fieldBytes + `", bytes)
   return bytes
 end
 local function eventsWrite(key, data, most)
   redis.call("XADD", key, "*", "` + field + `", data)
   local size = #data + ` + strconv.Itoa(entryOverhead) + `
   local bytes = redis.call("HINCRBY", key .. ":state", "` + fieldBytes + `", size)
-  if bytes == size then redis.call("HSET", key .. ":state", "` + fieldSize + `", most) end
-  if bytes > most then eventsTrim(key, most) end
+  if bytes == size or bytes > most then redis.call("HSET", key .. ":state", "` + fieldSize + `", most) end
+  if bytes > most then eventsTrim(key, most - most / 50) end
 end
 local function eventsAdd(key, data, most)
   if data ~= "" then pcall(eventsWrite, key, data, tonumber(most)) end

@@ -62,6 +62,15 @@ func TestTrim(t *testing.T) {
 			if len(left) < 9 || len(left) > 10 || d.state(fieldBytes) != int64(len(left)*one) || d.state(fieldSize) != int64(size) {
 				t.Errorf("%d events left, %d bytes of %d are counted", len(left), d.state(fieldBytes), d.state(fieldSize))
 			}
+			stats, err := ReadStats(t.Context(), d.redis, []string{"none", "default"})
+			if err != nil || len(stats) != 1 || stats[0].Queue != "default" || stats[0].Bytes != int64(len(left)*one) || stats[0].Unread != d.state(fieldUnread) {
+				t.Errorf("stats %+v, %v", stats, err)
+			}
+			for _, g := range d.redis.XInfoGroups(t.Context(), Key("default")).Val() {
+				if oldest := stats[0].Oldest[g.Name]; !oldest.Equal(timeOf(left[0].ID)) {
+					t.Errorf("the oldest event of %s is of %v, want %v", g.Name, oldest, timeOf(left[0].ID))
+				}
+			}
 			if got, want := d.state(fieldUnread), tt.want+gone-90; got != want {
 				t.Errorf("%d events went unread, want %d", got, want)
 			}

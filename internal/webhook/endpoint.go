@@ -70,7 +70,7 @@ func newEndpoint(name string, to target.Target, open func() source, client *http
 	return &endpoint{
 		name: name, open: open, client: client, timeout: cfg.Timeout, maxAge: cfg.MaxAge, log: cfg.Logger.With().Str("endpoint", name).Logger(), observers: cfg.Observers,
 		wants: make(chan int, 1), got: make(chan reading), ends: make(chan ending), renewed: make(chan struct{}, 1),
-		target: to, pace: newPace(cfg.Concurrency), hand: newHand(), state: EndpointState{Name: name},
+		target: to, pace: newPace(cfg.Concurrency), hand: newHand(), state: EndpointState{Name: name, Group: groups + to.Key()},
 	}
 }
 
@@ -118,7 +118,7 @@ func (e *endpoint) run(ctx context.Context, grace time.Duration) {
 			e.underWay--
 			e.mu.Unlock()
 		case <-e.renewed:
-			e.afresh(time.Now())
+			e.afresh()
 		case <-timer.C:
 		}
 	}
@@ -282,7 +282,7 @@ func (e *endpoint) count(end ending, now time.Time) {
 		e.pace.succeeded(began)
 		if failing && !e.pace.failing() {
 			e.log.Info().Str("after", now.Sub(e.state.FailingSince).Round(time.Second).String()).Msg("the webhook's endpoint takes events again")
-			e.recovered(now)
+			e.recovered()
 		}
 		return
 	}
@@ -310,13 +310,13 @@ func (e *endpoint) count(end ending, now time.Time) {
 }
 
 // recovered has all that failed with the endpoint tried again at once. e.mu is held.
-func (e *endpoint) recovered(now time.Time) {
+func (e *endpoint) recovered() {
 	e.hand.hurry(func(it *item) bool { return !it.settled && !it.began.Before(e.state.FailingSince) })
 	e.state.FailingSince = time.Time{}
 }
 
 // afresh forgets what was found out about the endpoint, if it has a new target.
-func (e *endpoint) afresh(now time.Time) {
+func (e *endpoint) afresh() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !e.fresh {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,7 @@ import (
 type network struct {
 	mu     sync.Mutex
 	answer func(id string, before int) *http.Response // nil: the connection fails
+	takes  func(id string) time.Duration              // nil: no time
 	posts  []onWire
 }
 
@@ -31,9 +33,16 @@ type onWire struct {
 }
 
 func (w *network) RoundTrip(r *http.Request) (*http.Response, error) {
+	id, before := written(r.Header, "webhook-id"), 0
+	if w.takes != nil {
+		select {
+		case <-time.After(w.takes(id)):
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	id, before := r.Header["webhook-id"][0], 0
 	for _, p := range w.posts {
 		if p.id == id {
 			before++
@@ -75,6 +84,11 @@ func status(code int, header ...string) *http.Response {
 // simulate runs a dispatcher for one endpoint in a test's own time, and do beside it.
 func simulate(t *testing.T, cfg Config, from *memory, answer func(id string, before int) *http.Response, do func(d *Dispatcher, w *network, log *buffer)) {
 	t.Helper()
+	simulateOn(t, &network{answer: answer}, cfg, from, do)
+}
+
+func simulateOn(t *testing.T, w *network, cfg Config, from *memory, do func(d *Dispatcher, w *network, log *buffer)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		log := &buffer{}
 		logger := zerolog.New(log)
@@ -87,7 +101,6 @@ func simulate(t *testing.T, cfg Config, from *memory, answer func(id string, bef
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &network{answer: answer}
 		for _, r := range d.endpoints {
 			r.client = &http.Client{Transport: w}
 		}
@@ -100,6 +113,9 @@ func simulate(t *testing.T, cfg Config, from *memory, answer func(id string, bef
 		do(d, w, log)
 		cancel()
 		<-done
+		if !from.closed {
+			t.Error("the source is not closed")
+		}
 	})
 }
 
@@ -143,7 +159,7 @@ func TestEndpoint_backoff(t *testing.T) {
 func TestEndpoint_away(t *testing.T) {
 	t.Parallel()
 	source := newMemory(someEvents(2000)...)
-	var back time.Time
+	back := time.Date(2000, 1, 1, 20, 0, 0, 0, time.UTC) // the time of a test begins with that year
 	simulate(t, Config{}, source, func(string, int) *http.Response {
 		if time.Now().Before(back) {
 			return nil
@@ -151,7 +167,6 @@ func TestEndpoint_away(t *testing.T) {
 		return status(http.StatusOK)
 	}, func(d *Dispatcher, w *network, log *buffer) {
 		start := time.Now()
-		back = start.Add(20 * time.Hour)
 		time.Sleep(20*time.Hour - time.Nanosecond)
 		synctest.Wait()
 		// The first posts, and then one each 2.5 to 5 minutes.
@@ -311,16 +326,16 @@ func TestEndpoint_mostInHand(t *testing.T) {
 func TestEndpoint_renewed(t *testing.T) {
 	t.Parallel()
 	source := newMemory(someEvents(50)...)
-	var mended bool
+	var mended atomic.Bool
 	simulate(t, Config{}, source, func(string, int) *http.Response {
-		if mended {
+		if mended.Load() {
 			return status(http.StatusOK)
 		}
 		return status(http.StatusTooManyRequests, "Retry-After", "86400")
 	}, func(d *Dispatcher, w *network, _ *buffer) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		mended = true
+		mended.Store(true)
 		if err := d.Reload(d.cfg.Targets); err != nil {
 			t.Fatal(err)
 		}
@@ -331,4 +346,30 @@ func TestEndpoint_renewed(t *testing.T) {
 		}
 		_ = w
 	})
+}
+
+// What is under way when the dispatcher ends is answered and acknowledged; what takes too long is cut off, and not acknowledged.
+func TestEndpoint_end(t *testing.T) {
+	t.Parallel()
+	source := newMemory(someEvents(4)...)
+	w := &network{
+		answer: func(string, int) *http.Response { return status(http.StatusOK) },
+		takes: func(id string) time.Duration {
+			if id == "evt_0" {
+				return 50 * time.Second
+			}
+			return 70 * time.Second
+		},
+	}
+	var end *Dispatcher
+	simulateOn(t, w, Config{Concurrency: 2, Timeout: time.Hour, Grace: time.Minute}, source, func(d *Dispatcher, _ *network, _ *buffer) {
+		time.Sleep(time.Second)
+		end = d
+	})
+	if len(source.acked) != 1 || source.acked["evt_0"] != 1 || w.count() != 1 {
+		t.Errorf("acknowledged %v after %d posts", source.acked, w.count())
+	}
+	if s := end.State()[0]; s.Failed != 0 || s.Delivered != 1 || s.UnderWay != 0 {
+		t.Errorf("%+v", s)
+	}
 }

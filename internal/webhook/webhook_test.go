@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -73,7 +74,7 @@ func (r *receiver) all() []posted {
 
 func takes(w http.ResponseWriter, _ *http.Request, _ int) { w.WriteHeader(http.StatusNoContent) }
 
-func to(t *testing.T, url string, secrets ...string) target.Target {
+func to(t testing.TB, url string, secrets ...string) target.Target {
 	t.Helper()
 	if len(secrets) == 0 {
 		secrets = []string{secret}
@@ -112,7 +113,7 @@ type started struct {
 }
 
 // start runs a dispatcher until the test ends. The sources are those of the targets, in their order.
-func start(t *testing.T, cfg Config, sources ...source) started {
+func start(t testing.TB, cfg Config, sources ...source) started {
 	t.Helper()
 	byKey := map[string]source{}
 	if len(sources) > 0 {
@@ -154,7 +155,7 @@ func start(t *testing.T, cfg Config, sources ...source) started {
 }
 
 // await waits until something is true.
-func await(t *testing.T, what string, is func() bool) {
+func await(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(2 * time.Minute); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -163,19 +164,21 @@ func await(t *testing.T, what string, is func() bool) {
 	}
 }
 
+// written is a header field that was written with these letters, which Header.Get does not find.
+func written(h http.Header, name string) string { return strings.Join(h[name], "|") }
+
 // verified reports whether the signatures of a post have one of that secret, as the specification makes it. The libraries of
 // others are asked in receiver_test.go and in interop.
 func verified(t *testing.T, p posted, secret string) bool {
 	t.Helper()
 	id, at := p.header.Get("Webhook-Id"), p.header.Get("Webhook-Timestamp")
-	var seconds json.Number = json.Number(at)
-	unix, err := seconds.Int64()
+	unix, err := strconv.ParseInt(at, 10, 64)
 	if err != nil {
 		t.Fatalf("timestamp %q", at)
 	}
 	again := http.Header{}
 	to(t, "https://example.com/", secret).Sign(again, id, time.Unix(unix, 0), p.body)
-	return strings.Contains(" "+p.header.Get("Webhook-Signature")+" ", " "+again["webhook-signature"][0]+" ")
+	return strings.Contains(" "+p.header.Get("Webhook-Signature")+" ", " "+written(again, "webhook-signature")+" ")
 }
 
 func TestDispatcher_posts(t *testing.T) {
@@ -368,24 +371,27 @@ func TestDispatcher_othersGoOn(t *testing.T) {
 	away := httptest.NewServer(nil)
 	away.Close()
 	sources := []source{newMemory(someEvents(50)...), newMemory(someEvents(50)...), newMemory(someEvents(50)...), newMemory(someEvents(500)...)}
-	d := start(t, Config{Timeout: 300 * time.Millisecond, Grace: time.Millisecond, Targets: []target.Target{
+	d := start(t, Config{Timeout: time.Second, Grace: time.Millisecond, Targets: []target.Target{
 		to(t, silent.URL), to(t, redirects.URL+"/?token=t0ken"), to(t, away.URL), to(t, works.URL),
 	}}, sources...)
 	sources[3].(*memory).await(t, 500)
 	for i, want := range []string{"no answer in time", "HTTP 308 Permanent Redirect; redirects are not followed", "connection refused"} {
-		await(t, "a pause of "+want, func() bool { return !d.State()[i].FailingSince.IsZero() })
+		await(t, "a pause of "+want, func() bool {
+			s := d.State()[i]
+			return !s.FailingSince.IsZero() && strings.Contains(s.LastError, want)
+		})
 		s := d.State()[i]
-		if !strings.Contains(s.LastError, want) || s.Delivered != 0 || s.NextTry.IsZero() || sources[i].(*memory).ackedIDs() != 0 {
+		if s.Delivered != 0 || s.NextTry.IsZero() || sources[i].(*memory).ackedIDs() != 0 {
 			t.Errorf("%+v", s)
+		}
+		if n := strings.Count(d.log.String(), s.Name+`","error"`); n != 1 {
+			t.Errorf("logged %d times: %s", n, d.log)
 		}
 	}
 	for _, p := range works.all() {
 		if p.path == "/stolen" {
 			t.Fatal("a redirect was followed")
 		}
-	}
-	if n := strings.Count(d.log.String(), "takes no events"); n != 3 {
-		t.Errorf("logged %d times: %s", n, d.log)
 	}
 	if strings.Contains(d.log.String(), "t0ken") {
 		t.Errorf("the log shows the URL: %s", d.log)
@@ -424,37 +430,6 @@ func TestDispatcher_concurrency(t *testing.T) {
 	defer source.mu.Unlock()
 	if source.most > 5 {
 		t.Errorf("asked for %d events at once", source.most)
-	}
-}
-
-// What is under way when the dispatcher ends is answered and acknowledged; what takes too long is cut off, and not acknowledged.
-func TestDispatcher_end(t *testing.T) {
-	t.Parallel()
-	arrived, release := make(chan string, 2), make(chan struct{})
-	rec := startReceiver(t, func(_ http.ResponseWriter, r *http.Request, _ int) {
-		arrived <- r.Header.Get("Webhook-Id")
-		if r.Header.Get("Webhook-Id") == "evt_0" {
-			<-release
-			return
-		}
-		<-r.Context().Done()
-	})
-	source := newMemory(someEvents(3)...)
-	d := start(t, Config{Concurrency: 2, Timeout: time.Hour, Grace: 3 * time.Second, Targets: []target.Target{to(t, rec.URL)}}, source)
-	<-arrived
-	<-arrived
-	go func() {
-		time.Sleep(100 * time.Millisecond)
-		close(release)
-	}()
-	d.stop()
-	source.mu.Lock()
-	defer source.mu.Unlock()
-	if len(source.acked) != 1 || source.acked["evt_0"] != 1 || !source.closed {
-		t.Errorf("acknowledged %v, closed %v", source.acked, source.closed)
-	}
-	if s := d.State()[0]; s.Failed != 0 || s.Delivered != 1 {
-		t.Errorf("%+v", s)
 	}
 }
 

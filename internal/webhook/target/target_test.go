@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -107,9 +108,10 @@ func TestTarget_Sign(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := http.Header{}
+	field := func(name string) string { return strings.Join(h[name], "|") } // of these letters
 	to.Sign(h, "msg_p5jXN8AQM9LWM0D4loKWxJek", time.Unix(1614265330, 999), []byte(`{"test": 2432232314}`))
 	const want = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
-	got := strings.Fields(h["webhook-signature"][0])
+	got := strings.Fields(field("webhook-signature"))
 	if len(got) != 2 || got[0] != want || !strings.HasPrefix(got[1], "v1,") || got[1] == want {
 		t.Errorf("signatures %q", got)
 	}
@@ -118,7 +120,7 @@ func TestTarget_Sign(t *testing.T) {
 			t.Errorf("%s: %q and %q", name, one, other)
 		}
 	}
-	if h["webhook-timestamp"][0] != "1614265330" || h["webhook-id"][0] != "msg_p5jXN8AQM9LWM0D4loKWxJek" {
+	if field("webhook-timestamp") != "1614265330" || field("webhook-id") != "msg_p5jXN8AQM9LWM0D4loKWxJek" {
 		t.Errorf("%v", h)
 	}
 }
@@ -133,6 +135,14 @@ func TestTarget_Key(t *testing.T) {
 		return to.Key()
 	}
 	first := key("https://example.com/a?token=1")
+	for _, url := range []string{"https://example.com/a", "https://[2606:4700::1]:8443/a", "https://müller.example/", "https://" + strings.Repeat("abc.", 30) + "example/"} {
+		if k := key(url); !regexp.MustCompile("^[a-z0-9-]{1,47}$").MatchString(k) || strings.HasPrefix(k, "-") {
+			t.Errorf("%s is %q", url, k)
+		}
+	}
+	if !strings.HasPrefix(first, "example-com-") {
+		t.Errorf("%q", first)
+	}
 	for _, same := range []string{"https://example.com/a", "https://EXAMPLE.com/a?token=2", "https://u:p@example.com/a"} {
 		if key(same) != first {
 			t.Errorf("%s is another one", same)
