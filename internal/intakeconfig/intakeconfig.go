@@ -4,8 +4,11 @@
 package intakeconfig
 
 import (
+	"github.com/mailpouch/mailpouch/intake/httpapi"
 	"github.com/mailpouch/mailpouch/intake/smtpd"
 	"github.com/mailpouch/mailpouch/internal/hostname"
+	"github.com/mailpouch/mailpouch/internal/webhook"
+	"github.com/mailpouch/mailpouch/internal/webhook/target"
 	"github.com/mailpouch/mailpouch/settings"
 )
 
@@ -13,7 +16,7 @@ import (
 func SMTP(s settings.Settings) smtpd.Config {
 	i := s.Intake
 	c := smtpd.Config{
-		Networks: i.Networks,
+		Networks:     i.Networks,
 		TrustSockets: true, LocalLogins: true,
 		MaxConnections: i.Connections, MaxPerAddress: i.ConnectionsPerAddress, MaxRecipients: i.Recipients,
 		MaxMessageSize: int(s.Queue.MaxMessageSize), MaxBytes: int64(i.Memory), Timeout: i.Timeout,
@@ -30,4 +33,29 @@ func SMTP(s settings.Settings) smtpd.Config {
 		c.Listeners = append(c.Listeners, smtpd.Listener{Network: l.Network, Address: l.Address, ImplicitTLS: l.TLS, LMTP: l.LMTP})
 	}
 	return c
+}
+
+// HTTP is the JSON API that the settings describe. Log and Observe are the caller's.
+func HTTP(s settings.Settings) httpapi.Config {
+	// A file has a third more as base64, and a client writes some around it.
+	const atLeast = 64 << 20
+	return httpapi.Config{MaxBody: max(atLeast, 2*int64(s.Queue.MaxMessageSize))}
+}
+
+// Webhooks is the dispatcher of events that the settings describe. Redis, Observers and Logger are the caller's. An error is settings.Problems.
+func Webhooks(s settings.Settings) (webhook.Config, error) {
+	cfg := webhook.Config{AllowPrivate: s.Events.Private}
+	seen := map[string]bool{}
+	for _, url := range s.Events.URLs.All() {
+		t, err := target.New(url, s.Events.Secret.All(), s.Events.Private)
+		if err == nil && seen[t.Key()] {
+			err = webhook.ErrTwice
+		}
+		if err != nil {
+			return webhook.Config{}, settings.Problems{{Name: "EMAIL_WEBHOOK_URL", Text: err.Error()}}
+		}
+		seen[t.Key()] = true
+		cfg.Targets = append(cfg.Targets, t)
+	}
+	return cfg, nil
 }

@@ -1,12 +1,14 @@
 package metrics
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/mailpouch/mailpouch/intake/httpapi"
 	"github.com/mailpouch/mailpouch/intake/smtpd"
 )
 
@@ -16,6 +18,9 @@ type intakeMetrics struct {
 	turnedAway       *prometheus.CounterVec
 	logins, messages *prometheus.CounterVec
 	sizes, took      *prometheus.HistogramVec
+
+	requests    *prometheus.CounterVec
+	requestTook *prometheus.HistogramVec
 }
 
 func newIntakeMetrics(b *book) intakeMetrics {
@@ -31,6 +36,10 @@ func newIntakeMetrics(b *book) intakeMetrics {
 		sizes: b.histogram("mailpouch_submission_message_bytes", "Sizes of the messages that SMTP clients have handed in, accepted or not.",
 			[]float64{1e3, 4e3, 16e3, 64e3, 256e3, 1e6, 4e6, 16e6, 64e6}),
 		took: b.histogram("mailpouch_submission_seconds", "From the end of a message that an SMTP client has handed in until the reply to it: mostly the time of Redis.", stepBuckets()),
+		requests: b.counter("mailpouch_api_requests_total",
+			"Requests to the JSON API, by what was asked for, `none` for what is not there, and by the status of the answer: 401 and 403 are those without a key that is known, "+
+				"429 those beyond the rate of the key, 503 that Redis is away or full.", "route", "code"),
+		requestTook: b.histogram("mailpouch_api_seconds", "How long requests to the JSON API took until their answer.", stepBuckets(), "route"),
 	}
 }
 
@@ -63,6 +72,20 @@ func (m *Metrics) Submission() smtpd.Hooks {
 			sizes.Observe(float64(bytes))
 			took.Observe(d.Seconds())
 		},
+	}
+}
+
+// API returns what counts the requests to the JSON API, and makes the expected series at zero.
+func (m *Metrics) API() func(httpapi.Request) {
+	for _, route := range []string{"POST /emails", "POST /messages"} {
+		for _, code := range []string{"200", "403", "503"} {
+			m.intake.requests.WithLabelValues(route, code)
+		}
+	}
+	return func(r httpapi.Request) {
+		route := cmp.Or(r.Route, "none")
+		m.intake.requests.WithLabelValues(route, strconv.Itoa(r.Status)).Inc()
+		m.intake.requestTook.WithLabelValues(route).Observe(r.Took.Seconds())
 	}
 }
 

@@ -53,6 +53,7 @@ type Metrics struct {
 	worker   workerMetrics
 	smtp     smtpMetrics
 	intake   intakeMetrics
+	webhook  webhookMetrics
 }
 
 // New returns metrics that have counted nothing.
@@ -65,7 +66,7 @@ func New(cfg Config) *Metrics {
 	m := &Metrics{
 		registry: registry, book: b,
 		mailers: append(names{defaultMailer}, cfg.Mailers...), queues: slices.Clone(cfg.Queues), tags: slices.Clone(cfg.Tags),
-		worker: newWorkerMetrics(b), smtp: newSMTPMetrics(b), intake: newIntakeMetrics(b),
+		worker: newWorkerMetrics(b), smtp: newSMTPMetrics(b), intake: newIntakeMetrics(b), webhook: newWebhookMetrics(b),
 	}
 	if !cfg.NoWorker {
 		m.begin()

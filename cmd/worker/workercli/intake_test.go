@@ -1,8 +1,11 @@
 package workercli
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/smtp"
@@ -14,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/mailpouch/mailpouch/backends"
+	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
 // apiKey makes a key in a file, and returns its secret.
@@ -47,19 +51,48 @@ func wantCode(t *testing.T, err error, code int) {
 	}
 }
 
+// post hands a message in over HTTP.
+func post(t *testing.T, client *http.Client, url, secret string) (code int, body string) {
+	t.Helper()
+	const email = `{"from":"shop@example.com","to":"ann@example.org","subject":"Hello","text":"It works."}`
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(email))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	if secret != "" {
+		r.Header.Set("Authorization", "Bearer "+secret)
+	}
+	reply, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(reply.Body)
+	if err = errors.Join(err, reply.Body.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return reply.StatusCode, string(text)
+}
+
 // An intake takes mail into the queue, says when it cannot, reads its keys again, and ends in order.
 func TestIntake(t *testing.T) {
 	t.Parallel()
-	keys, smtpAddr, pages := filepath.Join(t.TempDir(), "keys"), freePort(t), freePort(t)
+	keys, smtpAddr, apiAddr, pages := filepath.Join(t.TempDir(), "keys"), freePort(t), freePort(t), freePort(t)
 	shop := apiKey(t, keys, "shop", "--from", "example.com", "--queue", "bulk")
-	p := newCommandProcess(t, "intake", "", "EMAIL_SUBMISSION_ADDR="+smtpAddr, "EMAIL_API_KEYS_FILE="+keys, "EMAIL_HTTP_ADDR="+pages, "EMAIL_HOST_PASSWORD_FILE=/nowhere")
+	p := newCommandProcess(t, "intake", "", "EMAIL_SUBMISSION_ADDR="+smtpAddr, "EMAIL_API_ADDR="+apiAddr, "EMAIL_API_KEYS_FILE="+keys, "EMAIL_HTTP_ADDR="+pages, "EMAIL_HOST_PASSWORD_FILE=/nowhere")
 	p.start(t)
 	client := p.server.Client(t)
 
 	if err := handIn(smtpAddr, shop); err != nil {
 		t.Fatal(err)
 	}
-	if n := client.LLen(t.Context(), "asynq:{bulk}:pending").Val(); n != 1 {
+	api := "http://" + apiAddr + "/emails"
+	for secret, want := range map[string]int{shop: http.StatusOK, "mp_WRONG": http.StatusForbidden, "": http.StatusUnauthorized} {
+		if code, body := post(t, http.DefaultClient, api, secret); code != want {
+			t.Errorf("over HTTP: %d, want %d: %s", code, want, body)
+		}
+	}
+	if n := client.LLen(t.Context(), "asynq:{bulk}:pending").Val(); n != 2 {
 		t.Errorf("%d messages wait", n)
 	}
 	wantCode(t, handIn(smtpAddr, ""), 530)
@@ -70,7 +103,8 @@ func TestIntake(t *testing.T) {
 	_, body := fetch(t, "http://"+pages+"/metrics")
 	for _, want := range []string{
 		`mailpouch_submission_messages_total{code="250"} 1`, `mailpouch_submission_messages_total{code="451"} 0`,
-		`mailpouch_submission_logins_total{result="ok"} 1`, `mailpouch_submission_logins_total{result="failed"} 1`, "mailpouch_workers 0", "mailpouch_build_info{",
+		`mailpouch_submission_logins_total{result="ok"} 1`, `mailpouch_submission_logins_total{result="failed"} 1`, "mailpouch_workers 0",
+		`mailpouch_api_requests_total{code="200",route="POST /emails"} 1`, `mailpouch_api_requests_total{code="403",route="POST /emails"} 1`, "mailpouch_build_info{",
 	} {
 		if !strings.Contains(body, "\n"+want) {
 			t.Errorf("the metrics have no %s", want)
@@ -88,6 +122,9 @@ func TestIntake(t *testing.T) {
 	p.signal(t, syscall.SIGHUP)
 	p.until(t, "files of keys, certificates and secrets read again")
 	wantCode(t, handIn(smtpAddr, shop), 535)
+	if code, _ := post(t, http.DefaultClient, api, shop); code != http.StatusForbidden {
+		t.Errorf("the key is gone, and over HTTP: %d", code)
+	}
 	if err := os.WriteFile(keys, []byte("{}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -105,9 +142,13 @@ func TestIntake(t *testing.T) {
 
 	p.server.Stop()
 	wantCode(t, handIn(smtpAddr, news), 451)
+	if code, body := post(t, http.DefaultClient, api, news); code != http.StatusServiceUnavailable {
+		t.Errorf("without Redis: %d %s", code, body)
+	}
 	if code, _ := fetch(t, "http://"+pages+"/readyz"); code != http.StatusServiceUnavailable {
 		t.Errorf("/readyz without Redis: %d", code)
 	}
+	http.DefaultClient.CloseIdleConnections()
 	p.ends(t)
 	if err := handIn(smtpAddr, news); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("it has ended, and yet: %v", err)
@@ -193,4 +234,78 @@ func TestIntake_wrong(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Over TLS, and after SIGHUP with the certificate that is in the files then. One that cannot be used leaves the one before.
+func TestIntake_tls(t *testing.T) {
+	t.Parallel()
+	ca, err := testserver.NewAuthority(t.TempDir(), "authority")
+	if err != nil {
+		t.Fatal(err)
+	}
+	issue := func(name string) {
+		t.Helper()
+		if err := ca.Issue("server", name, x509.ExtKeyUsageServerAuth); err != nil {
+			t.Fatal(err)
+		}
+	}
+	issue("one")
+	cert, key := ca.CertFiles("server")
+	keys, starttls, implicit, apiAddr := filepath.Join(t.TempDir(), "keys"), freePort(t), freePort(t), freePort(t)
+	secret := apiKey(t, keys, "shop")
+	p := newCommandProcess(t, "intake", "", "EMAIL_SUBMISSION_ADDR="+starttls+",smtps://"+implicit, "EMAIL_SUBMISSION_CERTFILE="+cert, "EMAIL_SUBMISSION_KEYFILE="+key,
+		"EMAIL_API_ADDR="+apiAddr, "EMAIL_API_CERTFILE="+cert, "EMAIL_API_KEYFILE="+key, "EMAIL_API_KEYS_FILE="+keys)
+	p.start(t)
+	for _, want := range []string{"one", "two", "two"} {
+		config := &tls.Config{RootCAs: ca.Pool, ServerName: "127.0.0.1"}
+		transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true, DisableKeepAlives: true}
+		if code, body := post(t, &http.Client{Transport: transport}, "https://"+apiAddr+"/emails", secret); code != http.StatusOK {
+			t.Errorf("over HTTPS: %d %s", code, body)
+		}
+		for _, addr := range []string{starttls, implicit, apiAddr} {
+			if got := certificateName(t, addr, addr == starttls, config); got != want {
+				t.Errorf("%s shows %s, want %s", addr, got, want)
+			}
+		}
+		if want == "one" {
+			issue("two")
+		} else if err := os.WriteFile(cert, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p.signal(t, syscall.SIGHUP)
+		if want == "two" {
+			for _, variable := range []string{"EMAIL_SUBMISSION_CERTFILE", "EMAIL_API_CERTFILE"} {
+				if line := p.until(t, variable); !strings.Contains(line, "What was read before is kept") {
+					t.Error(line)
+				}
+			}
+		}
+		p.until(t, "certificates and secrets read again")
+	}
+	p.ends(t)
+}
+
+// certificateName is the name in the certificate that a server shows.
+func certificateName(t *testing.T, addr string, starttls bool, config *tls.Config) string {
+	t.Helper()
+	var state tls.ConnectionState
+	if starttls {
+		c, err := smtp.Dial(addr)
+		if err == nil {
+			err = c.StartTLS(config)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		state, _ = c.TLSConnectionState()
+		_ = c.Close()
+	} else {
+		c, err := (&tls.Dialer{Config: config}).DialContext(t.Context(), "tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		state = c.(*tls.Conn).ConnectionState()
+		_ = c.Close()
+	}
+	return state.PeerCertificates[0].Subject.CommonName
 }

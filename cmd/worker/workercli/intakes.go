@@ -14,6 +14,7 @@ import (
 	"github.com/mailpouch/mailpouch"
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/intake"
+	"github.com/mailpouch/mailpouch/intake/httpapi"
 	"github.com/mailpouch/mailpouch/intake/smtpd"
 	"github.com/mailpouch/mailpouch/internal/certfile"
 	"github.com/mailpouch/mailpouch/internal/cli"
@@ -31,6 +32,7 @@ type intakes struct {
 	keysFile  string // "" if there is none
 	certs     []cert
 	smtp      *smtpd.Server // nil if there is none
+	api       *apiServer    // likewise
 }
 
 // cert is a certificate, and the setting that names its file.
@@ -57,7 +59,13 @@ func startIntakes(ctx context.Context, s settings.Settings, counted *metrics.Met
 	}
 	i.client = client
 	i.submitter = intake.New(client, tasks.NewQueue(client, mailpouch.QueueConfig(s)), keys)
-	if err := i.startSMTP(s, counted); err != nil {
+	if err = i.startSMTP(s, counted); err == nil {
+		err = i.startAPI(ctx, s, counted)
+	}
+	if err != nil {
+		if i.smtp != nil {
+			err = errors.Join(err, i.smtp.Shutdown(ctx))
+		}
 		return nil, errors.Join(err, client.Close())
 	}
 	return i, nil
@@ -123,6 +131,23 @@ func (i *intakes) startSMTP(s settings.Settings, counted *metrics.Metrics) error
 	return nil
 }
 
+func (i *intakes) startAPI(ctx context.Context, s settings.Settings, counted *metrics.Metrics) error {
+	if s.Intake.API == "" {
+		return nil
+	}
+	cfg := intakeconfig.HTTP(s)
+	cfg.Log, cfg.Observe = i.log, counted.API()
+	c, err := i.cert("EMAIL_API_CERTFILE", s.Intake.APICertFile, s.Intake.APIKeyFile)
+	if err != nil {
+		return err
+	}
+	if i.api, err = serveAPI(ctx, s.Intake.API, c, httpapi.New(i.submitter, cfg), i.log); err != nil {
+		return listening(settings.APIVariable, err)
+	}
+	i.log.Info().Str("url", i.api.url).Msg("takes mail over HTTP")
+	return nil
+}
+
 // listening says of a server that could not start which setting to change.
 func listening(variable string, err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -170,6 +195,7 @@ func (i *intakes) endWith(ctx context.Context) (wait func()) {
 		<-ctx.Done()
 		last, stop := context.WithTimeout(context.WithoutCancel(ctx), lastMessages)
 		defer stop()
+		ending.Go(func() { i.api.end(last) })
 		if i.smtp != nil {
 			if err := i.smtp.Shutdown(last); err != nil {
 				i.log.Warn().Err(err).Msg("connections were cut off in the middle of a message over SMTP; it is not accepted")

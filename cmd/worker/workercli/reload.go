@@ -12,6 +12,7 @@ import (
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/internal/metrics"
 	"github.com/mailpouch/mailpouch/internal/pages"
+	"github.com/mailpouch/mailpouch/internal/webhook"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
 	"github.com/mailpouch/mailpouch/tasks"
@@ -28,6 +29,7 @@ type reloader struct {
 	pages   *pages.Server // likewise
 	counted *metrics.Metrics
 	in      *intakes
+	hooks   *webhook.Dispatcher // nil if there is none
 }
 
 func newReloader(s settings.Settings, registry backends.Registry, connect func(string) (mailer.Backend, error), log zerolog.Logger) *reloader {
@@ -85,6 +87,9 @@ func (r *reloader) use(ctx context.Context, s settings.Settings, found settings.
 			return false
 		}
 		r.connects.Store(&connect)
+	}
+	if err := reloadWebhooks(r.hooks, s); err != nil {
+		r.log.Error().Err(err).Msg("webhooks go on as before")
 	}
 	r.settings = s
 	if r.pages != nil {

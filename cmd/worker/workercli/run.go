@@ -114,7 +114,15 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 		return err
 	}
 	defer in.endWith(ctx)()
-	again.worker, again.pages, again.counted, again.in = worker, server, counted, in
+	hooks, stopHooks, err := startWebhooks(ctx, s, &log, counted.Posted())
+	if err != nil {
+		return err
+	}
+	defer stopHooks()
+	if hooks != nil {
+		counted.Webhooks(hooks.State)
+	}
+	again.worker, again.pages, again.counted, again.in, again.hooks = worker, server, counted, in, hooks
 	defer again.watch(ctx, hangups)()
 	return worker.Run(ctx)
 }

@@ -63,7 +63,7 @@ func TestPages_images(t *testing.T) {
 // Code that a page says is from a file is in that file.
 func TestPages_code(t *testing.T) {
 	t.Parallel()
-	quoted := regexp.MustCompile("(?s)<!-- from (\\S+) -->\n```go\n(.*?)```")
+	quoted := regexp.MustCompile("(?s)<!-- from (\\S+) -->\n```[a-z]+\n(.*?)```")
 	count := 0
 	for _, page := range pages(t) {
 		for _, m := range quoted.FindAllStringSubmatch(read(t, page), -1) {
