@@ -38,6 +38,7 @@ type Config struct {
 	Tags    []string // of messages that are counted apart; others are counted as other, none if empty
 	Version string   // of the program
 
+	Events   bool // are written: what is known of them is read from Redis too
 	NoWorker bool // the process delivers nothing: nothing of what a worker does is counted from zero
 }
 
@@ -75,7 +76,7 @@ func New(cfg Config) *Metrics {
 	m.worker.wrongFiles.WithLabelValues()
 	info := b.gauge("mailpouch_build_info", "Always 1; the labels say what is running.", "version", "goversion")
 	info.WithLabelValues(cmp.Or(cfg.Version, "unknown"), runtime.Version()).Set(1)
-	queues := newQueueCollector(b, cfg.Redis, cmp.Or(cfg.Timeout, 2*time.Second))
+	queues := newQueueCollector(b, cfg.Redis, cmp.Or(cfg.Timeout, 2*time.Second), cfg.Events)
 	if cfg.Redis != nil {
 		b.collectors = append(b.collectors, queues)
 	}
