@@ -82,7 +82,12 @@ func TestClients(t *testing.T) {
 		}},
 		{"smtplib", "", func(t *testing.T, s *site, file string) {
 			for range 2 {
-				run(t, "", python, "testdata/send.py", "smtplib", s.port(), s.secret, s.caFile, file)
+				run(t, "", need(t, python, "python3"), "testdata/send.py", "smtplib", s.port(), s.secret, s.caFile, file)
+			}
+		}},
+		{"smtplib, LMTP", "", func(t *testing.T, s *site, file string) {
+			for range 2 {
+				run(t, "", need(t, python, "python3"), "testdata/send.py", "lmtp", s.server.Addrs()[1].String(), "-", "-", file)
 			}
 		}},
 		{"our own", "", func(t *testing.T, s *site, file string) {
@@ -104,7 +109,9 @@ func TestClients(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, redistest.Options{}, smtpd.Config{})
+			s := newSite(t, redistest.Options{}, smtpd.Config{TrustSockets: true, Listeners: []smtpd.Listener{
+				{Network: "tcp", Address: "127.0.0.1:0"}, {Network: "unix", Address: socket(t), LMTP: true},
+			}})
 			file := filepath.Join(t.TempDir(), "message")
 			if err := os.WriteFile(file, []byte(everything()), 0o600); err != nil {
 				t.Fatal(err)
@@ -133,7 +140,7 @@ func TestLibraries(t *testing.T) {
 			if exec.CommandContext(t.Context(), python, "-c", "import django").Run() != nil {
 				testserver.Missing(t, "needs Django for "+python+": apt-get install python3-django")
 			}
-			run(t, "", python, "testdata/send.py", "django", s.port(), s.secret, s.caFile)
+			run(t, "", need(t, python, "python3"), "testdata/send.py", "django", s.port(), s.secret, s.caFile)
 		}, 1},
 		{"Nodemailer", func(t *testing.T, s *site) {
 			dir := node.Scripts(t, "testdata/nodemailer")

@@ -228,7 +228,7 @@ func TestConversation(t *testing.T) {
 			502 5.5.1`},
 		{"a browser", `
 			> POST / HTTP/1.1
-			421 5.5.2
+			500 5.5.2
 			hangs up`},
 		{"chunks", `
 			> EHLO client
@@ -289,7 +289,7 @@ func TestConversation(t *testing.T) {
 			> EHLO client
 			250
 			> BDAT abc LAST
-			421 5.5.4
+			501 5.5.4
 			hangs up`},
 		{"lines that are too long", `
 			> EHLO client
@@ -395,7 +395,7 @@ func TestLMTP(t *testing.T) {
 	t.Parallel()
 	d := &desk{}
 	path := socket(t)
-	s := serve(t, d, smtpd.Config{Hostname: "mx.example.com", TrustSockets: true, Listeners: []smtpd.Listener{{Network: "unix", Address: path, LMTP: true}}})
+	s := serve(t, d, smtpd.Config{Hostname: "mx.example.com", TrustSockets: true, MaxMessageSize: 1_000_000, Listeners: []smtpd.Listener{{Network: "unix", Address: path, LMTP: true}}})
 	c := dial(t, s)
 	c.talk(`
 		> EHLO client
@@ -429,6 +429,29 @@ func TestLMTP(t *testing.T) {
 		> Subject: xyz
 		250 2.0.0
 		250 2.0.0
+		> MAIL FROM:<ann@example.com>
+		250
+		> RCPT TO:<bob@example.org>
+		250
+		> RCPT TO:<eve@example.org>
+		250
+		> BDAT 1000001
+		> ` + strings.Repeat("x", 1000001-2) + `
+		552 5.3.4
+		> NOOP
+		250
+		> MAIL FROM:<ann@example.com>
+		250
+		> RCPT TO:<bob@example.org>
+		250
+		> RCPT TO:<eve@example.org>
+		250
+		> DATA
+		354
+		> ` + strings.Repeat("x", 1000001) + `
+		> .
+		552 5.3.4
+		552 5.3.4
 		> NOOP
 		250`)
 	if n := len(d.taken()); n != 2 {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -173,8 +174,18 @@ func (c *client) reply() string {
 		}
 		all.WriteString(line)
 		if line[3] == ' ' {
+			c.checkStatus(line)
 			return strings.TrimSuffix(all.String(), "\r\n")
 		}
+	}
+}
+
+// checkStatus checks that a reply has an enhanced status code of the same class, unless it is one to EHLO or the like (RFC 2034, 4).
+func (c *client) checkStatus(line string) {
+	c.t.Helper()
+	hello := strings.HasPrefix(line, "220 ") && strings.HasSuffix(line, " Mailpouch\r\n") || strings.HasPrefix(line, "250 ") && line[5] != '.'
+	if line[0] != '3' && !hello && !regexp.MustCompile(`^`+line[:3]+` `+line[:1]+`\.\d\.\d+ `).MatchString(line) {
+		c.t.Errorf("%q has not the status code of its class", line)
 	}
 }
 
@@ -251,9 +262,15 @@ func (c *client) startTLS(roots *x509.CertPool) {
 	c.use(conn)
 }
 
+// socket is a path for a socket, which may not be as long as those of a test's own directory.
 func socket(t testing.TB) string {
 	t.Helper()
-	return filepath.Join(t.TempDir(), "smtp.sock")
+	dir, err := os.MkdirTemp("", "smtpd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "smtp.sock")
 }
 
 // abandon leaves a socket behind that nobody listens on.

@@ -121,7 +121,7 @@ func TestStartTLS_injection(t *testing.T) {
 	c := dial(t, serve(t, &desk{}, smtpd.Config{TLS: config}))
 	c.talk("> EHLO client\n250")
 	c.send("STARTTLS\r\nMAIL FROM:<eve@example.com>\r\n")
-	c.expect("421")
+	c.expect("503 5.5.1")
 	c.expect("")
 }
 

@@ -145,19 +145,23 @@ func (s *Server) each(do func(c *session)) {
 
 // accept takes connections until the listener is closed.
 func (s *Server) accept(listener net.Listener, l Listener) {
+	failed := false
 	for {
 		conn, err := listener.Accept()
-		switch {
-		case err == nil:
-			s.welcome(conn, l)
-		case errors.Is(err, net.ErrClosed):
+		if errors.Is(err, net.ErrClosed) {
 			return
-		default:
-			s.common.cfg.Log.Error().Err(err).Stringer("listener", l).Msg("smtpd: cannot take a connection")
-			if !s.pause() {
+		}
+		if err != nil {
+			if !failed {
+				s.common.cfg.Log.Error().Err(err).Stringer("listener", l).Msg("smtpd: cannot take connections")
+			}
+			if failed = true; !s.pause() {
 				return
 			}
+			continue
 		}
+		failed = false
+		s.welcome(conn, l)
 	}
 }
 

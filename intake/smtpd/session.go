@@ -138,6 +138,15 @@ func (s *session) turnAway(reason Reason, r reply) bool {
 	return false
 }
 
+// errHangUp ends a conversation in which all has been said.
+var errHangUp = errors.New("smtpd: the conversation is over")
+
+// lastly gives the last reply.
+func (s *session) lastly(r reply) (reply, error) {
+	s.say(r)
+	return "", errHangUp
+}
+
 // broken ends the conversation after an error of the connection, or goes on after a line that is too long.
 func (s *session) broken(err error) bool {
 	switch {
@@ -180,7 +189,7 @@ func (s *session) command(verb, arg string) (reply, error) {
 	case "QUIT":
 		return "221 2.0.0 Bye", nil
 	case "STARTTLS":
-		return s.upgrade(arg), nil
+		return s.upgrade(arg)
 	case "AUTH":
 		return s.login(arg)
 	case "VRFY":
@@ -190,7 +199,7 @@ func (s *session) command(verb, arg string) (reply, error) {
 	}
 	if s.helo == "" {
 		// Another protocol, maybe because a browser was told to send a form here.
-		return "421 5.5.2 This is a mail server", nil
+		return s.lastly("500 5.5.2 This is a mail server")
 	}
 	return "500 5.5.2 Command not recognised", nil
 }
@@ -235,23 +244,26 @@ func (s *session) reset() {
 }
 
 // upgrade begins TLS (RFC 3207).
-func (s *session) upgrade(arg string) reply {
+func (s *session) upgrade(arg string) (reply, error) {
 	switch {
 	case arg != "":
-		return "501 5.5.4 STARTTLS takes no parameters"
+		return "501 5.5.4 STARTTLS takes no parameters", nil
 	case s.secure || s.begun:
-		return replySequence
+		return replySequence, nil
 	case s.cfg.TLS == nil:
-		return "502 5.5.1 TLS is not available"
+		return "502 5.5.1 TLS is not available", nil
 	case s.wire.r.Buffered() > 0:
-		return "421 5.5.1 Nothing may follow STARTTLS before the handshake" // somebody else may have put it there
+		return s.lastly("503 5.5.1 Nothing may follow STARTTLS before the handshake") // somebody else may have put it there
 	}
 	s.say("220 2.0.0 Ready to start TLS")
-	if s.wire.flush() != nil || !s.startTLS() {
-		return "421 4.7.0 TLS failed"
+	if err := s.wire.flush(); err != nil {
+		return "", err
+	}
+	if !s.startTLS() {
+		return "", errHangUp // what was encrypted in part has no clear text behind it
 	}
 	s.helo, s.extended, s.key = "", false, nil
-	return ""
+	return "", nil
 }
 
 // startTLS reports whether the client speaks TLS now.
@@ -392,7 +404,7 @@ func (s *session) limitTime() {
 func (s *session) bdat(arg string) (reply, error) {
 	size, last, ok := parseChunk(arg)
 	if !ok {
-		return "421 5.5.4 BDAT takes a size", nil // what follows cannot be told from commands
+		return s.lastly("501 5.5.4 BDAT takes a size") // what follows cannot be told from commands
 	}
 	r := s.noRecipients()
 	if r != "" {
@@ -409,7 +421,7 @@ func (s *session) bdat(arg string) (reply, error) {
 	case last && r == "":
 		return s.finish()
 	case s.body.fault != "":
-		return s.refuse(s.body.fault)
+		return s.refuse(s.body.fault, last)
 	}
 	s.chunked = true
 	return answer("250 2.0.0", "Ok: %d bytes", size), nil
@@ -419,7 +431,7 @@ func (s *session) bdat(arg string) (reply, error) {
 func (s *session) finish() (reply, error) {
 	s.body.finish()
 	if s.body.fault == replyBareEnd {
-		return s.refuse(replyBareEnd)
+		return s.refuse(replyBareEnd, true)
 	}
 	// What was accepted before is known to the client before it waits for this one.
 	if err := s.wire.flush(); err != nil {
@@ -441,13 +453,15 @@ func (s *session) sayOthers(r reply) {
 	}
 }
 
-// refuse is the reply to a message that was not received whole. A bare line end closes the connection: what follows it may be a
-// command to one who reads it and a message to another.
-func (s *session) refuse(r reply) (reply, error) {
+// refuse is the reply to a message that is not handed over, at its end or, if last is not set, at a chunk before it. A bare line end
+// closes the connection: what follows it may be a command to one who reads it and a message to another.
+func (s *session) refuse(r reply, last bool) (reply, error) {
 	if len(s.envelope.to) > 0 {
 		s.cfg.Hooks.message(r.code(), s.body.size, 0)
 	}
-	s.sayOthers(r)
+	if last {
+		s.sayOthers(r)
+	}
 	s.reset()
 	if r == replyBareEnd {
 		return "", errBareEnd

@@ -64,7 +64,10 @@ func NewSource(client redis.UniversalClient, cfg ReaderConfig) *Source {
 	ctx, cancel := context.WithCancel(context.Background())
 	var keeping sync.WaitGroup
 	keeping.Go(func() {
-		for wait(ctx, s.pace.readFor/3) {
+		for used := (time.Time{}); ctx.Err() == nil; wait(ctx, s.pace.readFor/3) {
+			if time.Since(used) >= consumerFor && s.use(ctx) == nil {
+				used = time.Now()
+			}
 			_ = s.give(ctx, s.me, 0) // if it fails, the next time may not
 		}
 	})
@@ -154,9 +157,6 @@ func (s *Source) read(ctx context.Context, most int) error {
 	now := time.Now()
 	claims, idle, sweep := now.Sub(s.claimed) >= s.pace.others, strconv.FormatInt(s.pace.readFor.Milliseconds(), 10), ""
 	if now.Sub(s.swept) >= consumerFor {
-		if err := s.use(ctx); err != nil {
-			return err
-		}
 		sweep = strconv.FormatInt(consumerFor.Milliseconds(), 10)
 	}
 	streams := slices.Collect(maps.Values(s.queues.streams))
@@ -319,8 +319,8 @@ func (s *Source) use(ctx context.Context) error {
 	return useScript.Run(ctx, s.client, []string{groupsKey}, s.group).Err()
 }
 
-// ForgetUnused forgets groups of sources whose name begins so and that no source has read for so long: whoever read them is not coming back, and what
-// they have not read would count as unread. A source notes once an hour that it reads.
+// ForgetUnused forgets groups of sources whose name begins so and that have had no source for so long: whoever read them is not coming back, and what
+// they have not read would count as unread. A source notes once an hour that it is there.
 func ForgetUnused(ctx context.Context, client redis.UniversalClient, prefix string, unused time.Duration) error {
 	fields, err := client.HGetAll(ctx, groupsKey).Result()
 	if err != nil {

@@ -321,6 +321,9 @@ func TestSource_forgotten(t *testing.T) {
 	if all := d.redis.XInfoConsumers(ctx, Key("default"), "hooks-1").Val(); len(all) != 0 {
 		t.Errorf("%+v", all)
 	}
+	for _, group := range []string{"hooks-1", "hooks-2", "other"} {
+		d.until("it is known who reads", func() bool { return d.redis.HExists(ctx, groupsKey, "used:"+group).Val() })
+	}
 	d.redis.HSet(ctx, groupsKey, "used:hooks-1", time.Now().Add(-time.Hour).Unix(), "used:other", 1)
 	if err := ForgetUnused(ctx, d.redis, "hooks-", 30*time.Minute); err != nil {
 		t.Fatal(err)

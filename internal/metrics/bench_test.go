@@ -42,7 +42,7 @@ func BenchmarkScrape(b *testing.B) {
 			b.ReportMetric(float64((redisTime(b, client)-before).Microseconds())/float64(b.N), "redis-us")
 		})
 	}
-	collector := newQueueCollector(&book{}, client, time.Minute, false)
+	collector := newQueueCollector(&book{}, client, time.Minute)
 	collect := func() {
 		ch := make(chan prometheus.Metric, 1000)
 		collector.Collect(ch)

@@ -38,7 +38,8 @@ type Config struct {
 	Tags    []string // of messages that are counted apart; others are counted as other, none if empty
 	Version string   // of the program
 
-	Events   bool // are written: what is known of them is read from Redis too
+	Events bool // what is known of the events in Redis is read too
+
 	NoWorker bool // the process delivers nothing: nothing of what a worker does is counted from zero
 }
 
@@ -76,9 +77,13 @@ func New(cfg Config) *Metrics {
 	m.worker.wrongFiles.WithLabelValues()
 	info := b.gauge("mailpouch_build_info", "Always 1; the labels say what is running.", "version", "goversion")
 	info.WithLabelValues(cmp.Or(cfg.Version, "unknown"), runtime.Version()).Set(1)
-	queues := newQueueCollector(b, cfg.Redis, cmp.Or(cfg.Timeout, 2*time.Second), cfg.Events)
+	queues := newQueueCollector(b, cfg.Redis, cmp.Or(cfg.Timeout, 2*time.Second))
+	events := newEventCollector(b, cfg.Redis, cmp.Or(cfg.Timeout, 2*time.Second))
 	if cfg.Redis != nil {
 		b.collectors = append(b.collectors, queues)
+	}
+	if cfg.Redis != nil && cfg.Events {
+		b.collectors = append(b.collectors, events)
 	}
 	registry.MustRegister(b.collectors...)
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -9,7 +9,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/pauses"
 	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -19,8 +18,6 @@ const (
 	// maxQueues bounds how many queues that no worker serves a scrape has: a producer can make a queue of
 	// any name. Those that are served are bounded by the workers' settings.
 	maxQueues = 200
-	// maxGroups bounds how many groups of readers of events a scrape has: a program can make one of any name.
-	maxGroups = 50
 	// memoryFor is how long the estimate of the queues' memory is used. It takes more of
 	// Redis's time than all else.
 	memoryFor = time.Minute
@@ -38,8 +35,6 @@ type queueCollector struct {
 	pausedNow, pausedFor                 desc
 	tasks, size, latency, memory, paused desc
 	processed, failed                    desc
-	events                               bool // are looked at
-	eventBytes, eventsUnread, eventsAge  desc
 
 	mu      sync.Mutex // guards the following
 	sizes   map[string]int64
@@ -48,15 +43,10 @@ type queueCollector struct {
 
 var _ prometheus.Collector = (*queueCollector)(nil)
 
-func newQueueCollector(b *book, client redis.UniversalClient, timeout time.Duration, events bool) *queueCollector {
+func newQueueCollector(b *book, client redis.UniversalClient, timeout time.Duration) *queueCollector {
 	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
 	return &queueCollector{
-		client: client, timeout: timeout, events: events,
-		eventBytes: b.desc(gauge, "mailpouch_events_bytes", "Bytes that all events of messages take in Redis, about. It is there where events are written (EMAIL_EVENTS)."),
-		eventsUnread: b.desc(counter, "mailpouch_events_unread_total",
-			"Events of a queue's messages that had to go before all who read them had them, since EMAIL_EVENTS_SIZE was full.", "queue"),
-		eventsAge: b.desc(gauge, "mailpouch_events_oldest_seconds",
-			"How long ago the oldest event happened that a group of readers (an endpoint of a webhook, or a program) has not done; 0 if it has done all.", "group"),
+		client: client, timeout: timeout,
 		up: b.desc(gauge, "mailpouch_redis_up", "1 if Redis has answered this scrape, else 0; then what is read from it is missing."),
 		writable: b.desc(gauge, "mailpouch_redis_writable",
 			"1 if Redis has taken what this scrape wrote, else 0: it is full, a replica, or has no disk, and takes no mail and gives none out."),
@@ -86,7 +76,7 @@ func newQueueCollector(b *book, client redis.UniversalClient, timeout time.Durat
 func (c *queueCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []desc{
 		c.up, c.writable, c.took, c.workers, c.dead, c.oldest, c.served, c.pausedNow, c.pausedFor,
-		c.tasks, c.size, c.latency, c.memory, c.paused, c.processed, c.failed, c.eventBytes, c.eventsUnread, c.eventsAge,
+		c.tasks, c.size, c.latency, c.memory, c.paused, c.processed, c.failed,
 	} {
 		ch <- d.Desc
 	}
@@ -128,43 +118,9 @@ func (c *queueCollector) Collect(ch chan<- prometheus.Metric) {
 			ch <- c.memory.is(float64(n), q.Name)
 		}
 	}
-	if c.events {
-		c.collectEvents(ctx, ch, queues)
-	}
 	// The rise from 0 to the first dead letter of a queue can be seen only if the 0 was there.
 	for _, q := range unused {
 		ch <- c.dead.is(0, q.Name)
-	}
-}
-
-// collectEvents tells what is known of events. If Redis does not say, it is missing.
-func (c *queueCollector) collectEvents(ctx context.Context, ch chan<- prometheus.Metric, queues []queuestats.Stats) {
-	names := make([]string, len(queues))
-	for i, q := range queues {
-		names[i] = q.Name
-	}
-	all, err := events.ReadStats(ctx, c.client, names)
-	if err != nil {
-		return
-	}
-	bytes, oldest := int64(0), map[string]float64{}
-	for _, s := range all {
-		bytes += s.Bytes
-		ch <- c.eventsUnread.is(float64(s.Unread), s.Queue)
-		for group, at := range s.Oldest {
-			if _, known := oldest[group]; !known && len(oldest) == maxGroups {
-				continue
-			}
-			age := 0.0
-			if !at.IsZero() {
-				age = max(time.Since(at).Seconds(), 0)
-			}
-			oldest[group] = max(oldest[group], age)
-		}
-	}
-	ch <- c.eventBytes.is(float64(bytes))
-	for group, age := range oldest {
-		ch <- c.eventsAge.is(age, group)
 	}
 }
 

@@ -21,7 +21,7 @@ func BenchmarkDispatcher(b *testing.B) {
 	}{{"at once", 0, 16}, {"20ms", 20 * time.Millisecond, 16}, {"20ms, 64 at once", 20 * time.Millisecond, 64}} {
 		b.Run(bb.name, func(b *testing.B) {
 			server := redistest.Start(b, redistest.Options{})
-			s := newStream(b, server)
+			s := newStream(b, server.Client(b))
 			var got atomic.Int64
 			rec := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)

@@ -70,7 +70,7 @@ func newEndpoint(name string, to target.Target, open func() source, client *http
 	return &endpoint{
 		name: name, open: open, client: client, timeout: cfg.Timeout, maxAge: cfg.MaxAge, log: cfg.Logger.With().Str("endpoint", name).Logger(), observers: cfg.Observers,
 		wants: make(chan int, 1), got: make(chan reading), ends: make(chan ending), renewed: make(chan struct{}, 1),
-		target: to, pace: newPace(cfg.Concurrency), hand: newHand(), state: EndpointState{Name: name},
+		target: to, pace: newPace(cfg.Concurrency), hand: newHand(), state: EndpointState{Name: name, Group: groups + to.Key()},
 	}
 }
 

@@ -103,6 +103,28 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
+func TestAhead(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 27, 12, 0, 0, 300_000_000, time.UTC)
+	for date, want := range map[string]time.Duration{
+		"": 0, "now": 0, "Fri, 27 Nov 2026 12:00:59 GMT": 0, "Fri, 27 Nov 2026 12:10:00 GMT": 10 * time.Minute, "Fri, 27 Nov 2026 11:53:00 GMT": -7 * time.Minute,
+	} {
+		if got := ahead(date, now); got != want {
+			t.Errorf("Date %q: %v, want %v", date, got, want)
+		}
+	}
+	for want, e := range map[string]*StatusError{
+		"HTTP 400 Bad Request: Message timestamp too old (its clock is 10m0s ahead of ours)":   {400, "Message timestamp too old", 10 * time.Minute},
+		"HTTP 401 Unauthorized (its clock is 7m0s behind ours)":                                {401, "", -7 * time.Minute},
+		"HTTP 301 Moved Permanently; redirects are not followed: set the URL that it leads to": {301, "moved", 0},
+		"HTTP 499: gone": {499, "gone", 0},
+	} {
+		if e.Error() != want {
+			t.Errorf("%q, want %q", e.Error(), want)
+		}
+	}
+}
+
 func TestHand(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

@@ -29,15 +29,25 @@ const (
 type StatusError struct {
 	Code int
 	Text string // the beginning of the answer, one line without addresses
+
+	// Ahead is how far the endpoint's clock is ahead of this machine's, where it has said the time and they differ by a minute or more. Most receivers refuse
+	// what was signed more than five minutes ago, or later than now.
+	Ahead time.Duration
 }
 
 func (e *StatusError) Error() string {
-	text := fmt.Sprintf("HTTP %d %s", e.Code, http.StatusText(e.Code))
+	text := strings.TrimSpace(fmt.Sprintf("HTTP %d %s", e.Code, http.StatusText(e.Code)))
 	switch {
 	case e.Code/100 == 3:
 		text += "; redirects are not followed: set the URL that it leads to"
 	case e.Text != "":
 		text += ": " + e.Text
+	}
+	switch {
+	case e.Ahead > 0:
+		text += fmt.Sprintf(" (its clock is %v ahead of ours)", e.Ahead)
+	case e.Ahead < 0:
+		text += fmt.Sprintf(" (its clock is %v behind ours)", -e.Ahead)
 	}
 	return text
 }
@@ -99,14 +109,15 @@ func post(ctx context.Context, client *http.Client, to target.Target, id string,
 	if err != nil {
 		return answer{err: brief(err)}
 	}
+	now := time.Now()
 	defer func() { _ = response.Body.Close() }()
 	enough := time.AfterFunc(readFor, cancel)
 	defer enough.Stop()
 	text, _ := io.ReadAll(io.LimitReader(response.Body, mostRead)) // half a text will do
 	a := answer{code: response.StatusCode}
 	if a.code/100 != 2 {
-		a.err = &StatusError{a.code, strings.TrimSpace(redact.Text(string(text), mostTold, false))}
-		a.after = retryAfter(response.Header.Get("Retry-After"), time.Now())
+		a.err = &StatusError{a.code, strings.TrimSpace(redact.Text(string(text), mostTold, false)), ahead(response.Header.Get("Date"), now)}
+		a.after = retryAfter(response.Header.Get("Retry-After"), now)
 	}
 	return a
 }
@@ -118,6 +129,15 @@ func retryAfter(value string, now time.Time) time.Duration {
 	}
 	if at, err := http.ParseTime(value); err == nil {
 		return max(at.Sub(now), 0)
+	}
+	return 0
+}
+
+// ahead is how far the time of a Date field (RFC 9110, 6.6.1) is ahead of now; 0 if it is about the same, or cannot be read.
+func ahead(date string, now time.Time) time.Duration {
+	at, err := http.ParseTime(date)
+	if d := at.Sub(now).Round(time.Second); err == nil && d.Abs() >= time.Minute {
+		return d
 	}
 	return 0
 }

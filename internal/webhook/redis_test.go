@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -22,6 +23,7 @@ import (
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/webhook/target"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // workerEnv makes this program a worker that posts to that URL, with the events of the Redis at REDIS_ADDR.
@@ -78,12 +80,12 @@ func startWorker(t *testing.T, url, addr string) *testserver.Process {
 // stream writes events of messages to a queue's stream, as the scripts of the queue do.
 type stream struct {
 	testing.TB
-	client *redis.Client
+	client redis.UniversalClient
 }
 
-func newStream(t testing.TB, server *redistest.Server) stream {
+func newStream(t testing.TB, client redis.UniversalClient) stream {
 	t.Helper()
-	s := stream{t, server.Client(t)}
+	s := stream{t, client}
 	s.client.SAdd(t.Context(), wire.QueuesKey, "default", "bulk")
 	return s
 }
@@ -128,7 +130,7 @@ func (s stream) age(queue string, one target.Target) {
 func TestWorkers_killed(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Options{})
-	s := newStream(t, server)
+	s := newStream(t, server.Client(t))
 	const n, kills, perKill = 3000, 12, 200
 	var posts atomic.Int64
 	enough := make(chan struct{}, n)
@@ -190,8 +192,40 @@ func TestWorkers_killed(t *testing.T) {
 // Workers share the events, and what one that ends in order has in hand the others get at once.
 func TestWorkers_share(t *testing.T) {
 	t.Parallel()
-	server := redistest.Start(t, redistest.Options{})
-	s := newStream(t, server)
+	t.Run("one Redis", func(t *testing.T) {
+		t.Parallel()
+		client := redistest.Start(t, redistest.Options{}).Client(t)
+		share(t, client, client)
+	})
+	t.Run("a cluster, with the rights of docs/operations.md", func(t *testing.T) {
+		t.Parallel()
+		cluster := redistest.StartCluster(t, 3, redistest.Options{Config: []string{documentedACL(t)}})
+		client, err := tasks.Connect("redis://mailpouch:SECRET@" + cluster.Masters[0].Addr() + "?cluster=true")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = client.Close() }()
+		share(t, cluster.Client(t), client)
+	})
+}
+
+// documentedACL is the user that docs/operations.md says is enough.
+func documentedACL(t *testing.T) string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?s)\nACL SETUSER (mailpouch .*?[^\\])\n`).FindSubmatch(page)
+	if line == nil {
+		t.Fatal("docs/operations.md has no ACL SETUSER mailpouch")
+	}
+	return "user " + strings.Join(strings.Fields(strings.ReplaceAll(string(line[1]), "\\\n", " ")), " ")
+}
+
+func share(t *testing.T, admin, client redis.UniversalClient) {
+	t.Helper()
+	s := newStream(t, admin)
 	var fails atomic.Bool
 	fails.Store(true)
 	rec := startReceiver(t, func(w http.ResponseWriter, _ *http.Request, _ int) {
@@ -201,21 +235,23 @@ func TestWorkers_share(t *testing.T) {
 	})
 	other := startReceiver(t, takes)
 	targets := []target.Target{to(t, rec.URL), to(t, other.URL)}
-	first := start(t, Config{Targets: targets, Redis: s.client})
+	first := start(t, Config{Targets: targets, Redis: client})
 	s.begun(targets[0])
 	s.begun(targets[1])
 	for i := range 50 {
-		s.add("default", i, i+1)
+		s.add([]string{"default", "bulk"}[i%2], i, i+1)
 	}
 	await(t, "failures", func() bool { return first.State()[0].Failed >= 3 })
 	await(t, "the other endpoint", func() bool { return first.State()[1].Delivered == 50 })
 	first.stop()
 	fails.Store(false)
-	second, third := start(t, Config{Targets: targets, Redis: s.client, Concurrency: 1}), start(t, Config{Targets: targets, Redis: s.client, Concurrency: 1})
+	second, third := start(t, Config{Targets: targets, Redis: client, Concurrency: 1}), start(t, Config{Targets: targets, Redis: client, Concurrency: 1})
 	await(t, "all events", func() bool { return second.State()[0].Delivered+third.State()[0].Delivered == 50 })
-	if n := s.pending("default", targets[0]); n != 0 {
-		t.Errorf("%d are not acknowledged", n)
+	for _, queue := range []string{"default", "bulk"} {
+		await(t, "all acknowledgements", func() bool { return s.pending(queue, targets[0])+s.pending(queue, targets[1]) == 0 })
 	}
+	second.stop()
+	third.stop()
 	if second.State()[1].Delivered+third.State()[1].Delivered != 0 {
 		t.Error("the other endpoint gets events twice")
 	}
@@ -232,7 +268,7 @@ func TestWorkers_share(t *testing.T) {
 func TestDispatcher_redisAway(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Options{AppendOnly: redistest.Always})
-	s := newStream(t, server)
+	s := newStream(t, server.Client(t))
 	rec := startReceiver(t, takes)
 	one := to(t, rec.URL)
 	client := redis.NewClient(&redis.Options{Addr: server.Addr(), MaxRetries: -1})

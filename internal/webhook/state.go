@@ -36,7 +36,8 @@ type Try struct {
 
 // EndpointState is how an endpoint is, as this worker sees it.
 type EndpointState struct {
-	Name string // its host and port, with #2 for the second one there
+	Name  string // its host and port, with #2 for the second one there
+	Group string // of readers of events, as Redis and the metrics of events have it
 
 	Delivered int64 // events
 	Failed    int64 // tries, the last ones of GivenUp among them

@@ -1,4 +1,4 @@
-"""Sends a mail: send.py smtplib|django PORT SECRET CAFILE [FILE]"""
+"""Sends a mail: send.py smtplib|django PORT SECRET CAFILE [FILE], or send.py lmtp SOCKET - - FILE"""
 
 import smtplib
 import ssl
@@ -14,6 +14,14 @@ def by_smtplib():
         server.login("apikey", secret)
         with open(sys.argv[5], "rb") as f:
             refused = server.sendmail("ann@example.com", ["bob@example.org"], f.read(), mail_options=["BODY=8BITMIME"])
+        assert not refused, refused
+
+
+def by_lmtp():
+    """The bytes of a file, over a socket."""
+    with smtplib.LMTP(port) as server:
+        with open(sys.argv[5], "rb") as f:
+            refused = server.sendmail("ann@example.com", ["bob@example.org"], f.read())
         assert not refused, refused
 
 
@@ -36,4 +44,4 @@ def by_django():
         assert send_mail("plain", "It works.", "ann@example.com", ["bob@example.org"], connection=connection) == 1
 
 
-{"smtplib": by_smtplib, "django": by_django}[how]()
+{"smtplib": by_smtplib, "lmtp": by_lmtp, "django": by_django}[how]()

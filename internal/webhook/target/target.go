@@ -99,11 +99,18 @@ func (t Target) URL() string { return t.url.String() }
 // Name is host and port: all of the URL that logs, pages and metrics show.
 func (t Target) Name() string { return strings.ToLower(t.url.Host) }
 
-// Key tells endpoints apart, and is the same in all workers and after a new start. A query and a login are no part of it: they may change, as secrets do.
+// Key tells endpoints apart, and is the same in all workers and after a new start: the host, as far as a person needs it, and a hash. A query and
+// a login are no part of it: they may change, as secrets do. It has letters, digits and hyphens, 47 at most.
 func (t Target) Key() string {
+	host := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, t.Name())
 	u := url.URL{Scheme: t.url.Scheme, Host: strings.ToLower(t.url.Host), Path: t.url.Path, RawPath: t.url.RawPath}
 	sum := sha256.Sum256([]byte(u.String()))
-	return hex.EncodeToString(sum[:8])
+	return strings.Trim(host[:min(len(host), 30)], "-") + "-" + hex.EncodeToString(sum[:8])
 }
 
 // Format prints its name under every verb.

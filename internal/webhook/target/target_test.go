@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -134,6 +135,14 @@ func TestTarget_Key(t *testing.T) {
 		return to.Key()
 	}
 	first := key("https://example.com/a?token=1")
+	for _, url := range []string{"https://example.com/a", "https://[2606:4700::1]:8443/a", "https://müller.example/", "https://" + strings.Repeat("abc.", 30) + "example/"} {
+		if k := key(url); !regexp.MustCompile("^[a-z0-9-]{1,47}$").MatchString(k) || strings.HasPrefix(k, "-") {
+			t.Errorf("%s is %q", url, k)
+		}
+	}
+	if !strings.HasPrefix(first, "example-com-") {
+		t.Errorf("%q", first)
+	}
 	for _, same := range []string{"https://example.com/a", "https://EXAMPLE.com/a?token=2", "https://u:p@example.com/a"} {
 		if key(same) != first {
 			t.Errorf("%s is another one", same)
