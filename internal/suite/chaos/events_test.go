@@ -26,6 +26,7 @@ type endpoint struct {
 
 	mu    sync.Mutex
 	posts int
+	last  time.Time                    // post
 	taken map[string]int               // how often an event was taken, by its ID
 	sums  map[string][sha256.Size]byte // of what was posted of it
 	odd   []string                     // what should not have come
@@ -47,7 +48,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.posts++
+	e.posts, e.last = e.posts+1, time.Now()
 	if e.posts%50 == 25 {
 		w.WriteHeader(http.StatusInternalServerError)
 		return
@@ -71,6 +72,25 @@ func (e *endpoint) has(events []tasks.Event) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return !slices.ContainsFunc(events, func(event tasks.Event) bool { return e.taken[event.ID] == 0 })
+}
+
+// lacks says which of these events it was not told of, and where they are.
+func (e *endpoint) lacks(ctx context.Context, client redis.UniversalClient, events []tasks.Event) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var b strings.Builder
+	n := 0
+	for _, event := range events {
+		if e.taken[event.ID] == 0 {
+			if n++; n <= 10 {
+				fmt.Fprintf(&b, "%s of %s at %s, ", event.Type, event.MessageID, event.At.Format("15:04:05.000"))
+			}
+		}
+	}
+	for _, key := range client.Keys(ctx, "mailpouch:{*}:events").Val() {
+		fmt.Fprintf(&b, "%s: %+v; ", key, client.XInfoGroups(ctx, key).Val())
+	}
+	return fmt.Sprintf("%d of %d, the last post came at %s: %s", n, len(events), e.last.Format("15:04:05.000"), b.String())
 }
 
 // strangers is what came that is none of these events.
@@ -250,7 +270,7 @@ func intakeTable(l *load, denied map[int]bool, copies map[int][]keptCopy, dead m
 			n  *int
 		}{
 			{accepted, &n.accepted}, {l.unanswered[number], &n.unanswered}, {l.unanswered[number] && there, &n.thereAfterAll},
-			{denied[number], &n.denied}, {len(copies[number]) > 0, &n.delivered}, {dead[number], &n.dead}, {len(copies[number]) > 1, &n.again},
+			{denied[number], &n.denied}, {len(copies[number]) > 0, &n.delivered}, {dead[number], &n.dead}, {doubled(copies[number]), &n.again},
 		} {
 			if c.is {
 				*c.n++
@@ -258,13 +278,22 @@ func intakeTable(l *load, denied map[int]bool, copies map[int][]keptCopy, dead m
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "| %-48s | acknowledged | without an answer | of these there | told: not queued | delivered | dead letters | several copies |\n", "")
-	fmt.Fprintf(&b, "|%s|-------------:|------------------:|---------------:|-----------------:|----------:|-------------:|---------------:|\n", strings.Repeat("-", 50))
+	fmt.Fprintf(&b, "| %-48s | acknowledged | without an answer | of these there | told: not queued | delivered | dead letters | sent again |\n", "")
+	fmt.Fprintf(&b, "|%s|-------------:|------------------:|---------------:|-----------------:|----------:|-------------:|-----------:|\n", strings.Repeat("-", 50))
 	for i, p := range programs() {
 		n := all[i]
-		fmt.Fprintf(&b, "| %-48s | %12d | %17d | %14d | %16d | %9d | %12d | %14d |\n", p.name, n.accepted, n.unanswered, n.thereAfterAll, n.denied, n.delivered, n.dead, n.again)
+		fmt.Fprintf(&b, "| %-48s | %12d | %17d | %14d | %16d | %9d | %12d | %10d |\n", p.name, n.accepted, n.unanswered, n.thereAfterAll, n.denied, n.delivered, n.dead, n.again)
 	}
 	return b.String()
+}
+
+// doubled reports whether a recipient has several copies of a message.
+func doubled(copies []keptCopy) bool {
+	to := 0
+	for _, c := range copies {
+		to += len(c.to)
+	}
+	return to > len(recipientsOf(copies))
 }
 
 // leave lets what is claimed after a while be claimed at once: events that a worker had in hand when it was killed.

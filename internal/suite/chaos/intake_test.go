@@ -77,7 +77,7 @@ func TestChaos_intake(t *testing.T) {
 	finished := waitFor(ctx, func() bool { return idle(inspector) })
 	events := allEvents(ctx, t, client)
 	if !waitFor(ctx, func() bool { return hook.has(events) }) {
-		t.Error("the endpoint was not told of all events")
+		t.Errorf("the endpoint was not told of all events: %s", hook.lacks(t.Context(), client, events))
 	}
 	took := time.Since(start)
 	intakes.stop()
