@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -62,6 +63,13 @@ func TestChaos_intake(t *testing.T) {
 	logs := logsOf(t, s)
 	fleet := startFleet(t, s, p, logs, 4*time.Minute)
 	intakes := startIntakes(t, s, p, logs)
+	// An endpoint is told of what happens from when the first worker posts to it.
+	begun := func() bool {
+		return slices.ContainsFunc(client.HKeys(ctx, "mailpouch:events").Val(), func(field string) bool { return strings.HasPrefix(field, "group:webhook-") })
+	}
+	if !waitFor(ctx, begun) {
+		t.Fatal("no worker posts events")
+	}
 
 	start := time.Now()
 	var programs sync.WaitGroup
