@@ -59,7 +59,7 @@ func (t Type) Final() bool { return t == Sent || t == Failed || t == Cancelled }
 func eventID(task string, due int64, t Type, tries int, recipient string) string {
 	h := sha256.New()
 	var numbers [16]byte
-	binary.BigEndian.PutUint64(numbers[:], uint64(due))            //nolint:gosec // any number will do
+	binary.BigEndian.PutUint64(numbers[:], uint64(due)) //nolint:gosec // any number will do
 	binary.BigEndian.PutUint64(numbers[8:], uint64(max(tries, 0)))
 	_, _ = h.Write(numbers[:])
 	_, _ = h.Write([]byte(string(t) + "\x00" + task + "\x00" + recipient))
