@@ -230,7 +230,7 @@ func TestSend_idempotencyKey(t *testing.T) {
 		t.Errorf("another client: %d %s", a.status, a.raw)
 	}
 	r := new(relay)
-	r.answer = func(m *mailer.EmailMessage) mailer.Result {
+	r.answer = func(*mailer.EmailMessage) mailer.Result {
 		return mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRcpt, Code: 550, Text: "no such user"}}
 	}
 	h.work(r)
