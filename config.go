@@ -26,6 +26,7 @@ func QueueConfig(s settings.Settings) tasks.QueueConfig {
 		IdempotencyWindow:   q.IdempotencyWindow,
 		BulkSize:            q.BulkSize,
 		Shards:              q.Shards,
+		Events:              eventLog(s),
 		Options:             Options(s, mailer.Options{}),
 	}
 }
@@ -67,6 +68,7 @@ func WorkerConfig(ctx context.Context, s settings.Settings, registry backends.Re
 		RetryMax:        w.RetryMax,
 		MaxAge:          w.MaxAge,
 		History:         workerHistory(w),
+		Events:          eventLog(s),
 		BatchTimeout:    w.BatchTimeout,
 		ReplyTimeout:    reply,
 		TaskTimeout:     s.Queue.TaskTimeout,
@@ -113,6 +115,14 @@ func workerRates(s settings.Settings) map[string]tasks.Rates {
 		}
 	}
 	return all
+}
+
+// eventLog is what is written down of what happens to messages.
+func eventLog(s settings.Settings) tasks.EventLog {
+	if !s.Events.On() {
+		return tasks.EventLog{}
+	}
+	return tasks.EventLog{On: true, Size: int64(s.Events.Size)}
 }
 
 // workerHistory is what a worker keeps of messages that have ended.

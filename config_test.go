@@ -51,6 +51,7 @@ func TestConfig_Filled(t *testing.T) {
 		}
 	}
 	s.Delivery.Mailers = settings.Names{"marketing"}
+	s.Events.Write = "true"
 	q := QueueConfig(s)
 	w, err := WorkerConfig(t.Context(), withHost(t, s), backends.Builtin())
 	if err != nil {
@@ -68,6 +69,32 @@ func TestConfig_Filled(t *testing.T) {
 	}
 }
 
+// Events are written by programs and by workers alike, where they are asked for or posted.
+func TestConfig_events(t *testing.T) {
+	for _, tt := range []struct {
+		write, url string
+		want       tasks.EventLog
+	}{
+		{"auto", "", tasks.EventLog{}},
+		{"true", "", tasks.EventLog{On: true, Size: 7_000_000}},
+		{"auto", "https://h.example/", tasks.EventLog{On: true, Size: 7_000_000}},
+		{"false", "https://h.example/", tasks.EventLog{}},
+	} {
+		s := settings.Default()
+		s.Events.Write, s.Events.Size = tt.write, 7_000_000
+		if tt.url != "" {
+			urls, err := settings.NewWebhookURLs(tt.url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Events.URLs = urls
+		}
+		if q, w := configs(t, s); q.Events != tt.want || w.Events != tt.want {
+			t.Errorf("%+v: %+v, %+v", tt, q.Events, w.Events)
+		}
+	}
+}
+
 // withHost returns the settings with a host for the mailer marketing.
 func withHost(t *testing.T, s settings.Settings) settings.Settings {
 	t.Helper()
@@ -79,7 +106,7 @@ func withHost(t *testing.T, s settings.Settings) settings.Settings {
 	if err != nil {
 		t.Fatal(err)
 	}
-	loaded.Queue, loaded.Worker, loaded.Log = s.Queue, s.Worker, s.Log
+	loaded.Queue, loaded.Worker, loaded.Log, loaded.Events = s.Queue, s.Worker, s.Log, s.Events
 	return loaded
 }
 

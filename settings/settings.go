@@ -178,7 +178,7 @@ type Intake struct {
 // Events are what is told of what becomes of messages, and to whom.
 type Events struct {
 	Write   string         `envconfig:"EMAIL_EVENTS" default:"auto" oneof:"auto,true,false" desc:"keep events of messages (queued, sent, delayed, failed, cancelled, for each recipient) in a stream in Redis; auto is true where EMAIL_WEBHOOK_URL is set. The same for workers and for the programs that queue. See docs/events.md"`
-	Size    Size           `envconfig:"EMAIL_EVENTS_SIZE" default:"100MB" min:"1MB" desc:"memory in Redis that the events may take, about: the oldest go first, read or not"`
+	Size    Size           `envconfig:"EMAIL_EVENTS_SIZE" default:"50MB" min:"1MB" desc:"memory in Redis that all events may take, about: the oldest go first, read or not. A message of one recipient has two or three, of about 150 bytes each"`
 	URLs    WebhookURLs    `envconfig:"EMAIL_WEBHOOK_URL" desc:"where workers post events, as Standard Webhooks; several are separated by commas, and each gets all"`
 	Secret  WebhookSecrets `envconfig:"EMAIL_WEBHOOK_SECRET" desc:"what they are signed with: whsec_ and 24 to 64 bytes in base64. Several, separated by commas, all sign, so that a receiver may change from one to the other"`
 	Private bool           `envconfig:"EMAIL_WEBHOOK_ALLOW_PRIVATE" default:"false" desc:"post to addresses of this machine and of private networks too"`

@@ -30,6 +30,7 @@ func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerC
 	state := pages.NewState(s.Mailers()...)
 	counted := metrics.New(metrics.Config{
 		Redis: client, Mailers: s.Mailers(), Queues: slices.Sorted(maps.Keys(s.Worker.Queues)), Tags: s.HTTP.MetricsTags, Version: cli.Version(),
+		Events: s.Events.On(),
 	})
 	for _, name := range append([]string{""}, s.Mailers()...) {
 		if named, err := s.Named(name); err == nil {
@@ -55,7 +56,7 @@ func watch(s settings.Settings, client redis.UniversalClient, cfg *tasks.WorkerC
 
 // watchIntake is watch for a process that only takes mail in.
 func watchIntake(s settings.Settings, client redis.UniversalClient, log *zerolog.Logger) (pages.Config, *metrics.Metrics) {
-	counted := metrics.New(metrics.Config{Redis: client, Version: cli.Version(), NoWorker: true})
+	counted := metrics.New(metrics.Config{Redis: client, Version: cli.Version(), Events: s.Events.On(), NoWorker: true})
 	return pagesConfig(s, client, pages.NoWorker(), counted, log), counted
 }
 
