@@ -209,6 +209,10 @@ func TestSend_choices(t *testing.T) {
 			t.Errorf("%d %s, want that %s is not allowed", a.status, a.raw, field)
 		}
 	}
+	a := h.do(request{method: http.MethodPatch, path: "/emails/" + h.send(hello), body: soon})
+	if a.status != http.StatusForbidden || a.text("name") != nameRestrictedKey || a.text("field") != "scheduled_at" {
+		t.Errorf("another time: %d %s", a.status, a.raw)
+	}
 }
 
 // The same request with a key is the same email, whatever became of it, and another one is refused. Keys belong to the client.
@@ -230,7 +234,7 @@ func TestSend_idempotencyKey(t *testing.T) {
 		t.Errorf("another client: %d %s", a.status, a.raw)
 	}
 	r := new(relay)
-	r.answer = func(m *mailer.EmailMessage) mailer.Result {
+	r.answer = func(*mailer.EmailMessage) mailer.Result {
 		return mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRcpt, Code: 550, Text: "no such user"}}
 	}
 	h.work(r)
