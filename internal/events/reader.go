@@ -100,10 +100,23 @@ type entry struct {
 	events []Event
 }
 
+// Begin makes the group known to Redis, if it is not: it gets what happens from then on. Run does so too.
+func (r *Reader) Begin(ctx context.Context) error {
+	if !name.Is(r.cfg.Group) {
+		return fmt.Errorf("events: %q is no name of a group: %s", r.cfg.Group, name.Rule)
+	}
+	since, err := groupScript.Run(ctx, r.redis, []string{groupsKey}, "group:"+r.cfg.Group, r.since).Int64()
+	if err != nil {
+		return redisconn.Unavailable(err)
+	}
+	r.since = since
+	return nil
+}
+
 // Run calls handle with what has happened until ctx ends, a batch at a time.
 func (r *Reader) Run(ctx context.Context, handle func(ctx context.Context, events []Event) error) error {
 	if !name.Is(r.cfg.Group) {
-		return fmt.Errorf("events: %q is no name of a group: up to 64 letters, digits, - and _", r.cfg.Group)
+		return r.Begin(ctx)
 	}
 	defer r.release(context.WithoutCancel(ctx))
 	away, pause := false, r.cfg.pace.least
@@ -155,11 +168,9 @@ func (r *Reader) find(ctx context.Context) error {
 	if !r.looked.IsZero() && time.Since(r.looked) < r.cfg.pace.queues {
 		return nil
 	}
-	since, err := groupScript.Run(ctx, r.redis, []string{groupsKey}, "group:"+r.cfg.Group, r.since).Int64()
-	if err != nil {
+	if err := r.Begin(ctx); err != nil {
 		return err
 	}
-	r.since = since
 	queues, err := r.redis.SMembers(ctx, wire.QueuesKey).Result()
 	if err != nil {
 		return err
