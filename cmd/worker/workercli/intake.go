@@ -70,7 +70,7 @@ func takeIn(ctx context.Context, s settings.Settings, registry backends.Registry
 		return err
 	}
 	defer stopPages(server, log)
-	in, err := startIntakes(ctx, s, counted, log)
+	in, err := startIntakes(ctx, s, show.State, counted, log)
 	if err != nil {
 		return err
 	}
