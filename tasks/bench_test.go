@@ -213,12 +213,7 @@ func drainWithAndWithout(b *testing.B, turn func(cfg *WorkerConfig, on bool)) {
 				redisUsed[on] = append(redisUsed[on], 1e6*(redisCPU(b, reader)-redisBefore)/float64(b.N))
 				_ = client.Close()
 			}
-			median := func(list []float64) float64 { slices.Sort(list); return list[len(list)/2] }
-			for on, unit := range []string{"off", "on"} {
-				b.ReportMetric(float64(b.N)/median(took[on]), "mails/s-"+unit)
-				b.ReportMetric(median(cpu[on]), "cpu-us/mail-"+unit)
-				b.ReportMetric(median(redisUsed[on]), "redis-us/mail-"+unit)
-			}
+			reportOffOn(b, took, cpu, redisUsed)
 		})
 	}
 }
@@ -409,4 +404,58 @@ func BenchmarkDrainRates(b *testing.B) {
 			cfg.Rates = rates
 		}
 	})
+}
+
+// BenchmarkDrainEvents is what events of messages that are sent cost of the rate.
+func BenchmarkDrainEvents(b *testing.B) {
+	drainWithAndWithout(b, func(cfg *WorkerConfig, on bool) { cfg.Events.On = on })
+}
+
+// BenchmarkQueueEvents is what it costs to write for each message that it is queued: one by one and many at once.
+func BenchmarkQueueEvents(b *testing.B) {
+	const rounds = 7
+	for name, bulkSize := range map[string]int{"alone": 1, "bulk mail": 100} {
+		b.Run(name, func(b *testing.B) {
+			lot := mails(1000)
+			var took, cpu, redisUsed [2][]float64
+			for i := range 2 * rounds {
+				on := (i + i/2) % 2
+				server := redistest.Start(b, redistest.Options{})
+				q := NewQueue(server.Client(b), QueueConfig{
+					BulkSize: bulkSize, Defaults: mailer.Defaults{Hostname: "app.example.com"}, Events: EventLog{On: on == 1, Size: 1 << 30},
+				})
+				reader := server.Client(b)
+				before, redisBefore, start := ownCPU(b), redisCPU(b, reader), time.Now()
+				var wg sync.WaitGroup
+				var left atomic.Int64
+				left.Store(int64(b.N))
+				for range 8 {
+					wg.Go(func() {
+						for n := left.Add(-1000); n > -1000; n = left.Add(-1000) {
+							if sent, err := q.SendMessages(b.Context(), lot[:min(1000, 1000+n)]); err != nil {
+								b.Error(sent, err)
+								return
+							}
+						}
+					})
+				}
+				wg.Wait()
+				took[on] = append(took[on], time.Since(start).Seconds())
+				cpu[on] = append(cpu[on], 1e6*(ownCPU(b)-before)/float64(b.N))
+				redisUsed[on] = append(redisUsed[on], 1e6*(redisCPU(b, reader)-redisBefore)/float64(b.N))
+			}
+			reportOffOn(b, took, cpu, redisUsed)
+		})
+	}
+}
+
+// reportOffOn reports medians of what was measured without something and with it.
+func reportOffOn(b *testing.B, took, cpu, redisUsed [2][]float64) {
+	b.Helper()
+	median := func(list []float64) float64 { slices.Sort(list); return list[len(list)/2] }
+	for on, unit := range []string{"off", "on"} {
+		b.ReportMetric(float64(b.N)/median(took[on]), "mails/s-"+unit)
+		b.ReportMetric(median(cpu[on]), "cpu-us/mail-"+unit)
+		b.ReportMetric(median(redisUsed[on]), "redis-us/mail-"+unit)
+	}
 }

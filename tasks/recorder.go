@@ -103,7 +103,7 @@ func acceptedEvents(m events.Message, to []string, result mailer.Result, failSil
 	}
 	var data []byte
 	if len(to) > 0 {
-		data = events.Append(nil, events.Sent, m, redact.Reason(result.Reply, true), to...)
+		data = events.Append(nil, events.Sent, m, eventReply(result.Reply), to...)
 	}
 	put, list := events.Delayed, result.Refused
 	if failSilently {
@@ -112,20 +112,25 @@ func acceptedEvents(m events.Message, to []string, result mailer.Result, failSil
 		list, _ = deliverypolicy.Remainders(result.Refused, false)
 	}
 	for _, e := range list {
-		data = events.Append(data, put, m, redact.Reason(e.Error(), true), e.Recipient)
+		data = events.Append(data, put, m, eventReply(e.Error()), e.Recipient)
 	}
 	return data
 }
+
+// eventReply is a text as the reply of an event: with addresses, for who gets events gets those of the recipients anyway.
+func eventReply(text string) string { return redact.Text(text, mostEventReply, true) }
+
+const mostEventReply = 500 // characters
 
 // failedEvents are events of a message that has failed for all of these recipients. What was said of one of them is that one's reply.
 func failedEvents(t events.Type, m events.Message, to []string, reason error) []byte {
 	if reason == nil {
 		reason = errors.New("")
 	}
-	text, own := redact.Reason(reason.Error(), true), map[string]string{}
+	text, own := eventReply(reason.Error()), map[string]string{}
 	if e := (*mailer.SendError)(nil); errors.As(reason, &e) && len(e.Refused) > 1 {
 		for _, one := range e.Refused {
-			own[one.Recipient] = redact.Reason(one.Error(), true)
+			own[one.Recipient] = eventReply(one.Error())
 		}
 	}
 	if len(own) == 0 || len(to) == 0 {
@@ -210,5 +215,5 @@ func recordStep(t *taskMessage, notes asynqbatch.Notes, when string) asynqbatch.
 
 // archivedEvents are the events of a task that asynq archives by itself: its messages are dead letters.
 func archivedEvents(id string, task asynqbatch.Message) []byte {
-	return events.OfTask(task.Type, id, task.Payload, task.Retried, events.Failed, redact.Reason(task.LastError, true))
+	return events.OfTask(task.Type, id, task.Payload, task.Retried, events.Failed, eventReply(task.LastError))
 }

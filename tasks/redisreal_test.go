@@ -110,6 +110,11 @@ func wholePath(t *testing.T, h *realHouse) {
 	if one, same := h.enqueue(keyed, mail("keyed")), h.enqueue(keyed, mail("keyed")); one != same {
 		t.Errorf("one idempotency key, two tasks: %s and %s", one, same)
 	}
+	for i, o := range []Options{{ProcessIn: time.Hour, Queue: "critical"}, {ProcessIn: time.Hour, Queue: "news", Mailing: "july"}} {
+		if err := h.queue.With(o).Reschedule(t.Context(), h.enqueue(o, mail(fmt.Sprint("rescheduled-", i))), time.Now()); err != nil {
+			t.Error(err)
+		}
+	}
 	cancelled := Options{ProcessIn: time.Hour, Queue: "critical"}
 	if err := h.queue.With(cancelled).Cancel(t.Context(), h.enqueue(cancelled, mail("cancelled"))); err != nil {
 		t.Error(err)
@@ -139,7 +144,7 @@ func wholePath(t *testing.T, h *realHouse) {
 	if ids["<before@t>"] != 0 || ids["<cancelled@t>"] != 0 {
 		t.Error("what had been sent before or was cancelled was sent")
 	}
-	if want := plain + 7; len(ids) != want {
+	if want := plain + 9; len(ids) != want {
 		t.Errorf("%d different messages delivered, want %d", len(ids), want)
 	}
 	for id, n := range ids {

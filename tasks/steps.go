@@ -123,8 +123,8 @@ func steps() map[string]string {
     steps["` + stepAccepted + `"](task, {before[1], before[2], before[3], ""})
     return said
   end
-  if task.events and call("HEXISTS", task.key, "` + wire.FieldSent + `" .. before[1]) == 0 then tell(task) end
-  call("HSET", task.key, "` + wire.FieldSent + `" .. before[1], before[2], "` + wire.FieldWire + `" .. args[1], args[3])
+  local new = call("HSET", task.key, "` + wire.FieldSent + `" .. before[1], before[2], "` + wire.FieldWire + `" .. args[1], args[3])
+  if new > 0 then tell(task) end -- else the script is asked for again, for its answer was lost
   renew(task)
   return ""`,
 		stepRelease: `

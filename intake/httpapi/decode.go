@@ -141,7 +141,10 @@ func (c *content) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		if c.bytes, err = base64.StdEncoding.DecodeString(text); err != nil {
 			c.bytes, err = base64.RawStdEncoding.DecodeString(text)
 		}
-		if err != nil {
+		switch {
+		case err != nil && strings.HasPrefix(text, "data:"):
+			return &valueError{"is a data: URL: send what stands in it behind the comma"}
+		case err != nil:
 			return &valueError{"is not base64"}
 		}
 		return nil

@@ -30,6 +30,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/intake"
+	"github.com/mailpouch/mailpouch/internal/redact"
 )
 
 // Config configures a Handler. The zero value is usable, but for Log, which writes nothing then.
@@ -173,7 +174,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, answer handle) 
 	if err != nil {
 		failed = failure(err, false)
 		if failed.StatusCode == http.StatusInternalServerError {
-			h.cfg.Log.Error().Err(err).Str("key", key.Name).Str("path", r.URL.Path).Msg("a request to the API has failed")
+			h.cfg.Log.Error().Str("error", redact.Reason(err.Error(), false)).Str("key", key.Name).Str("path", r.URL.Path).Msg("a request to the API has failed")
 		}
 		return nil, key.Name, failed
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -116,4 +117,16 @@ func FuzzHeader(f *testing.F) {
 		}
 		_, _ = h.options(nil)
 	})
+}
+
+func TestSite(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]string{"192.0.2.1": "192.0.2.1", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::", "::1": "::"} {
+		if got := site(netip.MustParseAddr(addr)); got != netip.MustParseAddr(want) {
+			t.Errorf("site(%s) = %v, want %s", addr, got, want)
+		}
+	}
+	if got := site(netip.Addr{}); got.IsValid() {
+		t.Errorf("the site of a socket is %v", got)
+	}
 }

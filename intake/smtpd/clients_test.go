@@ -286,6 +286,9 @@ func TestKey(t *testing.T) {
 	if got := send("X-Mailpouch-Tag: api-key:other\r\n" + message); !strings.HasPrefix(got, "550 5.7.1 ") {
 		t.Errorf("with the tag of another key: %q", got)
 	}
+	if got := send(strings.Repeat("X-Mailpouch-Tag: x\r\n", 8) + message); !strings.HasPrefix(got, "550 5.6.0 mailer: tag") {
+		t.Errorf("with as many tags as there may be without the key's: %q", got)
+	}
 	if got := send(message + "\x00\r\n"); !strings.HasPrefix(got, "550 5.6.0 ") {
 		t.Errorf("with a NUL: %q", got)
 	}

@@ -85,10 +85,10 @@ type Config struct {
 	LocalLogins bool
 
 	MaxConnections int // at the same time, then 421: 1,000 if zero
-	MaxPerAddress  int // of them from one address, then 421: 100 if zero
+	MaxPerAddress  int // of them from one address, or one network of 64 bits with IPv6, then 421: 100 if zero
 	MaxCommands    int // before the login, then 421: 20 if zero
 	MaxLogins      int // that fail over one connection, then 421: 3 if zero
-	MaxErrors      int // commands that are refused without a message that is accepted, then 421: 20 if zero
+	MaxErrors      int // commands that are refused for good (5yz) without a message that is accepted, then 421: 20 if zero
 	MaxRecipients  int // of a message, then 452: 1,000 if zero. RFC 5321, 4.5.3.1.8, wants at least 100
 
 	// MaxMessageSize is how many bytes a message may have as it is handed in, without a Received field of ours, which has less than

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/mailpouch/mailpouch/intake"
 	"github.com/mailpouch/mailpouch/mailer"
 )
@@ -57,6 +59,9 @@ func TestFields_refused(t *testing.T) {
 		{"X-Mailpouch-Queue: a\r\nX-Mailpouch-Queue: b", "550 5.6.0 X-Mailpouch-Queue: is there twice"},
 		{"X-Mailpouch-Queu: a", "550 5.6.0 X-Mailpouch-Queu: there is no such field"},
 		{"X-Mailpouch-Schedule: tomorrow", "550 5.6.0 X-Mailpouch-Schedule: is not a time"},
+		{"X-Mailpouch-Queue: a b", "550 5.6.0 mailer: \"a b\" cannot be the name of a queue"},
+		{"X-Mailpouch-Tag: " + strings.Repeat("x", 65), "550 5.6.0 mailer: tag"},
+		{"Idempotency-Key: " + strings.Repeat("x", 256), "550 5.6.0 mailer: idempotency_key"},
 		{"Idempotency-Key:", "550 5.6.0 Idempotency-Key: is empty"},
 		{"Idempotency-Key: a\r\nIdempotency-Key: a", "550 5.6.0 Idempotency-Key: is there twice"},
 	} {
@@ -151,5 +156,29 @@ func TestReplies(t *testing.T) {
 		if got := oneMessage(t, s.Addrs()[0], "", message); !strings.HasPrefix(got, tt.want) {
 			t.Errorf("%v: %q, want %q", tt.err, got, tt.want)
 		}
+	}
+}
+
+// The log says once that the queue is away, and once that it is back, however many messages are refused.
+func TestLog(t *testing.T) {
+	t.Parallel()
+	next := make(chan error, 1)
+	d := &desk{answer: func(context.Context, handedIn) error { return <-next }}
+	cfg := trusting()
+	var log lockedBuffer
+	cfg.Log = zerolog.New(&log)
+	s := serve(t, d, cfg)
+	for _, err := range []error{
+		nil, &mailer.SendError{Class: mailer.Unavailable, Err: errors.New("refused")}, &mailer.SendError{Class: mailer.Unknown, Err: errors.New("timeout")},
+		&mailer.InvalidMessageError{Field: "raw", Reason: "is bad"}, &intake.NotAllowedError{Field: "from"}, nil, nil,
+	} {
+		next <- err
+		oneMessage(t, s.Addrs()[0], "", message)
+	}
+	want := `{"level":"error","error":": refused","message":"smtpd: the queue takes no mail: clients are told to try again later"}
+{"level":"info","message":"smtpd: the queue takes mail again"}
+`
+	if got := log.String(); got != want {
+		t.Errorf("log:\n%s", got)
 	}
 }

@@ -57,6 +57,9 @@ func (h *handover) submit(ctx context.Context, e envelope, from origin, message 
 	if r != "" {
 		return r
 	}
+	if err := o.Validate(); err != nil {
+		return answer("550 5.6.0", "%v", err)
+	}
 	trace := received{helo: from.helo, from: from.addr, by: h.hostname, with: from.protocol, id: rand.Text(), at: now.UTC()}
 	m := &mailer.EmailMessage{FromEmail: e.from, To: e.to, Raw: head.raw(trace.String())}
 	if e.from == "" {
@@ -74,8 +77,10 @@ func (h *handover) submit(ctx context.Context, e envelope, from origin, message 
 
 // note has the log say when the queue is away, and when it is there again.
 func (h *handover) note(err error) {
-	class := mailer.ClassOf(err)
-	away := err != nil && (class == mailer.Unavailable || class == mailer.Unknown)
+	away := err != nil
+	if away && mailer.ClassOf(err) != mailer.Unavailable && mailer.ClassOf(err) != mailer.Unknown {
+		return // the message's fault, which says nothing of the queue
+	}
 	if h.away.Load() == away || !h.away.CompareAndSwap(!away, away) {
 		return
 	}

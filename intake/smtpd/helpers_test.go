@@ -283,3 +283,21 @@ func abandon(t testing.TB, path string) {
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	_ = l.Close()
 }
+
+// lockedBuffer is a log of several goroutines.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

@@ -35,8 +35,9 @@ func (r reply) code() int {
 	return code
 }
 
-// failed reports whether something was refused.
-func (r reply) failed() bool { return r != "" && r[0] >= '4' }
+// accepts and refuses report whether something was accepted, or refused for good. A reply may be neither (4yz, 3yz).
+func (r reply) accepts() bool { return r != "" && r[0] == '2' }
+func (r reply) refuses() bool { return r != "" && r[0] == '5' }
 
 // closes reports whether the connection is closed after the reply.
 func (r reply) closes() bool {
@@ -65,6 +66,7 @@ func answerError(err error) reply {
 		used       *mailer.IdempotencyError
 		dead       *mailer.DeadLetterError
 		unknown    *mailer.UnknownMailerError
+		tag        *mailer.TagError // there are too many with the key's
 	)
 	switch {
 	case errors.As(err, &notAllowed):
@@ -75,7 +77,7 @@ func answerError(err error) reply {
 		return answer("554 5.6.0", "%v", err)
 	case intake.IsFull(err):
 		return "452 4.3.1 The queue is full, try again later"
-	case mailer.IsBadInput(err):
+	case mailer.IsBadInput(err), errors.As(err, &tag):
 		return answer("550 5.6.0", "%v", err)
 	}
 	switch mailer.ClassOf(err) {

@@ -23,7 +23,7 @@ type Server struct {
 	mu     sync.Mutex // guards what follows
 	ending bool
 	open   map[*session]struct{}
-	from   map[netip.Addr]int // connections that count for MaxPerAddress
+	from   map[netip.Addr]int // connections that count for MaxPerAddress, by site
 }
 
 // Start starts a server. It takes connections when Start returns.
@@ -209,13 +209,13 @@ func (s *Server) add(c *session) reply {
 	case len(s.open) >= cfg.MaxConnections:
 		cfg.Hooks.turnedAway(TooManyConnections)
 		return "421 4.7.0 Too many connections, try again later"
-	case !c.trusted && s.from[c.addr] >= cfg.MaxPerAddress:
+	case !c.trusted && s.from[site(c.addr)] >= cfg.MaxPerAddress:
 		cfg.Hooks.turnedAway(TooManyPerAddress)
 		return "421 4.7.0 Too many connections from your address, try again later"
 	}
 	s.open[c] = struct{}{}
 	if !c.trusted {
-		s.from[c.addr]++
+		s.from[site(c.addr)]++
 	}
 	return ""
 }
@@ -225,11 +225,21 @@ func (s *Server) remove(c *session) {
 	defer s.mu.Unlock()
 	delete(s.open, c)
 	if !c.trusted {
-		if s.from[c.addr]--; s.from[c.addr] == 0 {
-			delete(s.from, c.addr)
+		at := site(c.addr)
+		if s.from[at]--; s.from[at] == 0 {
+			delete(s.from, at)
 		}
 	}
 	s.common.cfg.Hooks.closed()
+}
+
+// site is what an address is counted as: with IPv6 one customer has a whole network of 64 bits.
+func site(addr netip.Addr) netip.Addr {
+	const network = 64
+	if !addr.Is6() {
+		return addr
+	}
+	return netip.PrefixFrom(addr, network).Masked().Addr()
 }
 
 // addrOf is the client's address, the zero Addr for a unix socket.

@@ -115,7 +115,7 @@ func (s *session) reply(r reply) bool {
 	if r != "" {
 		s.say(r)
 	}
-	if r.failed() {
+	if r.refuses() {
 		s.refusals++
 	}
 	switch {
@@ -268,8 +268,7 @@ func (s *session) upgrade(arg string) (reply, error) {
 
 // startTLS reports whether the client speaks TLS now.
 func (s *session) startTLS() bool {
-	_, err := s.wire.secure(s.ctx, s.cfg.TLS)
-	s.secure = err == nil
+	s.secure = s.wire.secure(s.ctx, s.cfg.TLS) == nil
 	return s.secure
 }
 
@@ -439,7 +438,7 @@ func (s *session) finish() (reply, error) {
 	}
 	r := s.handover.give(s.ctx, s.envelope, s.origin(), &s.body)
 	s.sayOthers(r)
-	if !r.failed() {
+	if r.accepts() {
 		s.refusals = 0
 	}
 	s.reset()

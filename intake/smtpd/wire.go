@@ -178,17 +178,17 @@ func (w *wire) skip() error {
 }
 
 // secure begins TLS.
-func (w *wire) secure(ctx context.Context, config *tls.Config) (tls.ConnectionState, error) {
+func (w *wire) secure(ctx context.Context, config *tls.Config) error {
 	conn, err := w.beginTLS(config)
 	if err != nil {
-		return tls.ConnectionState{}, err
+		return err
 	}
 	err = conn.HandshakeContext(ctx)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.idle, w.conn = false, conn
 	w.r.Reset(w)
-	return conn.ConnectionState(), err
+	return err
 }
 
 func (w *wire) beginTLS(config *tls.Config) (*tls.Conn, error) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/mailpouch/mailpouch/internal/handover"
@@ -43,13 +44,16 @@ func Recipients(p *wire.Payload) []string {
 const (
 	mostID      = 300
 	mostAddress = 1000
-	mostReply   = 500
+	mostReply   = 2000
 	mostName    = 100
 	mostTags    = 20
 )
 
 // mostTogether is how many recipients share what an entry says of their message, at most.
 const mostTogether = 1000
+
+// usualPart is more bytes than most parts have beside their longest texts.
+const usualPart = 64
 
 // headSize is what stands before each part of an entry: its length, and how many events it has.
 const headSize = 6
@@ -102,6 +106,7 @@ func OfPayload(data []byte, id string, payload []byte, retried int, t Type, repl
 
 func appendPart(data []byte, t Type, m Message, reply string, recipients []string) []byte {
 	start := len(data)
+	data = slices.Grow(data, usualPart+len(m.ID)+len(m.MessageID)+len(reply)+32*len(recipients))
 	data = append(data, 0, 0, 0, 0, 0, 0)
 	data = append(data, t.number())
 	data = binary.AppendUvarint(data, uint64(max(m.Tries, 0)))

@@ -1,7 +1,6 @@
 package events
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -41,14 +40,33 @@ type Source struct {
 
 	reading sync.Mutex // held by Next
 	pause   time.Duration
-	from    map[string]string // the entry from which to claim on, by queue; "0-0" if all were looked at
-	claimed time.Time         // when that was begun
-	swept   time.Time         // when names of others were
+	looks   map[string]*look // by queue
 
 	mu    sync.Mutex
 	ready []Event                  // to be handed out
 	held  map[held]map[string]bool // the entries that this source has, with the IDs of their events that were not acknowledged
 	of    map[string][]held        // those that an event is in, by its ID: it may have been written twice
+}
+
+// look is when a stream was looked at for what, and is again.
+type look struct {
+	next    time.Time // not before then
+	some    time.Time // when there was an entry; at first when the stream was found
+	from    string    // the entry from which to claim on; "0-0" if all were looked at
+	claimed time.Time // when that was begun
+	swept   time.Time // when names of sources that are there no more were looked for
+}
+
+// lookTime is the share of a stream in the time between two looks at one in which nothing happens, if that is more than pace.most.
+// So thousands of them, of mailers without mail, cost Redis no more than some hundred.
+const lookTime = 2 * time.Millisecond
+
+// again sets when the stream is looked at next: the longer nothing has happened the later.
+func (l *look) again(now time.Time, some bool, longest time.Duration) {
+	if some {
+		l.some = now
+	}
+	l.next = now.Add(min(now.Sub(l.some)/10, longest))
 }
 
 // held is an entry of a stream.
@@ -59,7 +77,7 @@ func NewSource(client redis.UniversalClient, cfg ReaderConfig) *Source {
 	r := NewReader(client, cfg)
 	s := &Source{
 		client: client, group: r.cfg.Group, me: r.me, pace: r.cfg.pace, queues: r, log: r.cfg.Logger, pause: r.cfg.pace.least,
-		held: map[held]map[string]bool{}, of: map[string][]held{}, from: map[string]string{},
+		held: map[held]map[string]bool{}, of: map[string][]held{}, looks: map[string]*look{},
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var keeping sync.WaitGroup
@@ -155,41 +173,56 @@ func (s *Source) read(ctx context.Context, most int) error {
 		return err
 	}
 	now := time.Now()
-	claims, idle, sweep := now.Sub(s.claimed) >= s.pace.others, strconv.FormatInt(s.pace.readFor.Milliseconds(), 10), ""
-	if now.Sub(s.swept) >= consumerFor {
-		sweep = strconv.FormatInt(consumerFor.Milliseconds(), 10)
-	}
-	streams := slices.Collect(maps.Values(s.queues.streams))
-	answers, err := s.queues.eachScript(ctx, streams, func(one *stream) (*redis.Script, []string, []any) {
-		from, claim := cmp.Or(s.from[one.queue], "0-0"), ""
-		if claims || from != "0-0" { // it has begun to claim
-			claim = idle
+	var streams []*stream
+	for queue, one := range s.queues.streams {
+		if s.looks[queue] == nil {
+			s.looks[queue] = &look{some: now, from: "0-0"}
 		}
-		return sourceScript, []string{Key(one.queue)}, []any{s.group, s.me, min(most, entriesAtOnce), s.queues.since, claim, from, sweep}
+		if !now.Before(s.looks[queue].next) {
+			streams = append(streams, one)
+		}
+	}
+	answers, err := s.queues.eachScript(ctx, streams, func(one *stream) (*redis.Script, []string, []any) {
+		at, claim, sweep := s.looks[one.queue], "", ""
+		if at.from != "0-0" || now.Sub(at.claimed) >= s.pace.others {
+			claim = strconv.FormatInt(s.pace.readFor.Milliseconds(), 10)
+		}
+		if now.Sub(at.swept) >= consumerFor {
+			sweep = strconv.FormatInt(consumerFor.Milliseconds(), 10)
+		}
+		return sourceScript, []string{Key(one.queue)}, []any{s.group, s.me, min(most, entriesAtOnce), s.queues.since, claim, at.from, sweep}
 	})
+	longest := max(s.pace.most, time.Duration(len(s.looks))*lookTime)
 	var empty []held
 	for i, answer := range answers { // some have one where others have failed
 		parts, _ := answer.Slice()
-		if len(parts) == 2 {
-			s.from[streams[i].queue], _ = parts[1].(string)
-			empty = append(empty, s.took(streams[i], parts[0])...)
+		if len(parts) != 2 {
+			continue
 		}
+		at, list := s.looks[streams[i].queue], entriesOf(parts[0])
+		if at.from == "0-0" && now.Sub(at.claimed) >= s.pace.others {
+			at.claimed = now
+		}
+		if now.Sub(at.swept) >= consumerFor {
+			at.swept = now
+		}
+		at.from, _ = parts[1].(string)
+		at.again(now, len(list) > 0, longest)
+		empty = append(empty, s.took(streams[i], list)...)
 	}
 	if err != nil {
 		return err
 	}
-	if claims {
-		s.claimed = now
-	}
-	if sweep != "" {
-		s.swept = now
-	}
 	return s.acknowledge(ctx, empty)
 }
 
+func entriesOf(answer any) []any {
+	list, _ := answer.([]any)
+	return list
+}
+
 // took takes entries as a script returns them, and returns those that have nothing to be handed out.
-func (s *Source) took(of *stream, entries any) (empty []held) {
-	list, _ := entries.([]any)
+func (s *Source) took(of *stream, list []any) (empty []held) {
 	for _, one := range list {
 		e, ok := readEntry(of, one)
 		if !ok {

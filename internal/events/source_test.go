@@ -352,3 +352,24 @@ func TestSource_groupName(t *testing.T) {
 		t.Error("no error")
 	}
 }
+
+// What has had events lately is looked at often, what has had none for long seldom, and the more so the more there are.
+func TestLook(t *testing.T) {
+	t.Parallel()
+	start := time.Now()
+	for _, tt := range []struct {
+		quiet, longest, want time.Duration
+	}{
+		{0, time.Second, 0}, {100 * time.Millisecond, time.Second, 10 * time.Millisecond}, {5 * time.Second, time.Second, 500 * time.Millisecond},
+		{time.Hour, time.Second, time.Second}, {20 * time.Second, 6 * time.Second, 2 * time.Second}, {time.Hour, 6 * time.Second, 6 * time.Second},
+	} {
+		l := look{some: start}
+		now := start.Add(tt.quiet)
+		if l.again(now, false, tt.longest); l.next.Sub(now) != tt.want {
+			t.Errorf("after %v: in %v, want %v", tt.quiet, l.next.Sub(now), tt.want)
+		}
+		if l.again(now, true, tt.longest); l.next != now || l.some != now {
+			t.Errorf("after %v with events: in %v", tt.quiet, l.next.Sub(now))
+		}
+	}
+}

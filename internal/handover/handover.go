@@ -64,6 +64,30 @@ func Prepare(m *mailer.EmailMessage, o mailer.Options, d mailer.Defaults, now ti
 	return p, nil
 }
 
+// DueAt is a payload as if its message had been handed over with that time of sending: now if that is over. The error is that its
+// deadline is before that.
+func DueAt(p *wire.Payload, at, now time.Time) (*wire.Payload, error) {
+	if at.Before(now) {
+		at = now
+	}
+	if p.Deadline != nil {
+		if err := (mailer.Options{ProcessAt: at, Deadline: *p.Deadline}).Validate(); err != nil {
+			return nil, Refused(err)
+		}
+	}
+	other, message := *p, *p.Message
+	other.Message, other.DueAt = &message, wire.Due(at)
+	if p.Digest != "" {
+		other.DueAt = wire.DueOnce(at)
+	}
+	// A date that was not given is the time of sending, in whole seconds.
+	const given = 2 * time.Second
+	if d := p.DueAt.Sub(message.Date); !message.Date.IsZero() && d.Abs() < given {
+		message.Date = at.In(message.Date.Location()).Truncate(time.Second)
+	}
+	return &other, nil
+}
+
 // IsOnce reports whether the message must not be handed over twice.
 func IsOnce(o mailer.Options) bool { return o.IdempotencyKey != "" || o.Unique != 0 }
 

@@ -32,7 +32,7 @@ type Config struct {
 	// Timeout is for one post until its answer: 20 seconds if it is 0.
 	Timeout time.Duration
 
-	// MaxAge is how old an event may be. A try that fails after that is its last: 3 days if it is 0.
+	// MaxAge is how old an event may be. A try that fails after that, while the endpoint takes others, is its last: 3 days if it is 0.
 	MaxAge time.Duration
 
 	// Grace is for what is under way when Run is to end: 10 seconds if it is 0. What it cuts off is posted again, by another worker or later.

@@ -222,7 +222,7 @@ func (e *endpoint) try(ctx context.Context, it *item) ending {
 	end := ending{item: it}
 	if !it.settled {
 		e.mu.Lock()
-		to := e.target
+		to, failing := e.target, e.pace.failing()
 		e.mu.Unlock()
 		limited, cancel := context.WithTimeout(ctx, e.timeout)
 		end.answer = post(limited, e.client, to, it.event.ID, it.body)
@@ -233,7 +233,7 @@ func (e *endpoint) try(ctx context.Context, it *item) ending {
 			end.result = Delivered
 		case end.answer.ends():
 			end.result = Refused
-		case ctx.Err() == nil && time.Since(it.event.At) >= e.maxAge:
+		case ctx.Err() == nil && !failing && time.Since(it.event.At) >= e.maxAge: // while the endpoint takes nothing, that is not the event's fault
 			end.result = GivenUp
 		default:
 			end.result = Failed

@@ -115,7 +115,7 @@ func TestAhead(t *testing.T) {
 	}
 	for want, e := range map[string]*StatusError{
 		"HTTP 400 Bad Request: Message timestamp too old (its clock is 10m0s ahead of ours)":   {400, "Message timestamp too old", 10 * time.Minute},
-		"HTTP 401 Unauthorized (its clock is 7m0s behind ours)":                                {401, "", -7 * time.Minute},
+		"HTTP 403 Forbidden (its clock is 7m0s behind ours)":                                   {403, "", -7 * time.Minute},
 		"HTTP 301 Moved Permanently; redirects are not followed: set the URL that it leads to": {301, "moved", 0},
 		"HTTP 499: gone": {499, "gone", 0},
 	} {

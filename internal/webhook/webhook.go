@@ -1,7 +1,7 @@
 // Package webhook posts the events of messages to the endpoints of other programs, as Standard Webhooks.
 //
 // Each endpoint has a consumer group of the stream of events, which the workers share. An event is acknowledged when
-// the endpoint has answered 2xx, or when it did not until the event was too old; so one that a worker had in hand when it died is posted by another one, and
+// the endpoint has answered 2xx, or when it refused the event alone until that was too old; so one that a worker had in hand when it died is posted by another one, and
 // an endpoint that is away or slow holds up none of the others: its events wait in the stream. Events may come twice
 // and in another order than they happened: webhook-id and timestamp are there for that.
 package webhook

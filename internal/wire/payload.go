@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func (p *Payload) Encode() ([]byte, error) { return p.Append(nil) }
 func (p *Payload) Append(data []byte) ([]byte, error) {
 	p.Version = p.lowest()
 	m := p.WithContents(func(Blob) []byte { return nil })
-	data = slices.Grow(data, 512+len(m.Body)*17/16)
+	data = slices.Grow(data, 512+len(m.Body)*17/16+base64.StdEncoding.EncodedLen(len(m.Raw)))
 	data, err := p.append(data)
 	if err != nil {
 		return nil, err

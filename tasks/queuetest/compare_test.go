@@ -27,6 +27,7 @@ import (
 type handler interface {
 	Enqueue(ctx context.Context, m *mailer.EmailMessage) (id string, err error)
 	Cancel(ctx context.Context, id string) error
+	Reschedule(ctx context.Context, id string, at time.Time) error
 	SendBatch(ctx context.Context, b mailer.Batch)
 }
 
@@ -295,6 +296,10 @@ func play(t *testing.T, s *subject) []string {
 		err := s.with(o).Cancel(t.Context(), id)
 		say("cancel %s: too late %v, no task %v, ok %v", id, errors.Is(err, mailer.ErrTooLate), errors.Is(err, mailer.ErrNoTask), err == nil)
 	}
+	reschedule := func(id string, at time.Time, o mailer.Options) {
+		err := s.with(o).Reschedule(t.Context(), id, at)
+		say("reschedule %s: too late %v, no task %v, class %v, ok %v", id, errors.Is(err, mailer.ErrTooLate), errors.Is(err, mailer.ErrNoTask), mailer.ClassOf(err), err == nil)
+	}
 	none, bulk := mailer.Options{}, mailer.Options{Queue: "bulk"}
 	kept := mailer.Options{Retention: time.Hour}
 
@@ -325,6 +330,15 @@ func play(t *testing.T, s *subject) []string {
 	cancel(waits, none)
 	cancel(waits, none)
 	cancel("NOSUCHTASK", none)
+
+	at := time.Date(2041, 1, 2, 3, 4, 5, 0, time.UTC)
+	undated = mail("rescheduled")
+	undated.Date = time.Time{}
+	reschedule(put(undated, none), at, none)
+	reschedule(put(mail("dated"), bulk), at, bulk)
+	reschedule(put(mail("now"), mailer.Options{ProcessIn: time.Hour}), time.Time{}, none)
+	reschedule(put(mail("until"), mailer.Options{ProcessIn: time.Hour, Deadline: at.Add(-time.Hour)}), at, none)
+	reschedule(waits, at, none)
 
 	key := mailer.Options{IdempotencyKey: "order 17"}
 	first := put(mail("key"), key)
@@ -362,6 +376,8 @@ func play(t *testing.T, s *subject) []string {
 	sayAll("left", s.left())
 
 	cancel(sent, kept)
+	reschedule(sent, at, kept)
+	reschedule(dead, at, none)
 	cancel(dead, none)
 	cancel(first, key)
 	put(mail("key"), key)
@@ -508,6 +524,7 @@ func playMany(t *testing.T, s *subject) []string {
 	ids := together(mailer.Options{}, "one", "later", "never", "some", "nobody", "two", "taken")
 	cancel(ids[6], mailer.Options{})
 	cancel(ids[6]+"7", mailer.Options{})
+	say("in a task of many: %v", errors.Is(s.with(mailer.Options{}).Reschedule(t.Context(), ids[0], time.Now()), mailer.ErrInBulk))
 	runs("first")
 	cancel(ids[0], mailer.Options{})
 

@@ -241,6 +241,12 @@ func (q *Queue) handOverMany(payloads []*wire.Payload, indexes []int, report fun
 // afterwards.
 func (q *Queue) Cancel(_ context.Context, id string) error { return q.store.cancel(id, q.options) }
 
+// Reschedule gives a message that waits another time of sending, as tasks.Queue.Reschedule does: mailer.ErrTooLate, mailer.ErrInBulk,
+// mailer.ErrNoTask, or an error of class Permanent.
+func (q *Queue) Reschedule(_ context.Context, id string, at time.Time) error {
+	return q.store.reschedule(id, at, q.options)
+}
+
 // Tasks returns what is in the queue, in the order of the hand-overs: what waits, dead letters, and what has been sent and is
 // kept for its retention or its key.
 func (q *Queue) Tasks() []Task { return q.store.list() }

@@ -230,6 +230,44 @@ func (s *store) cancel(id string, o mailer.Options) error {
 	return nil
 }
 
+func (s *store) reschedule(id string, at time.Time, o mailer.Options) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down != nil {
+		return s.down
+	}
+	i := s.index(id, o)
+	if i < 0 {
+		return fmt.Errorf("queuetest: %s: %w", id, mailer.ErrNoTask)
+	}
+	t := s.tasks[i]
+	switch {
+	case t.State != Waiting || t.Tries > 0 || t.inDoubt:
+		return fmt.Errorf("queuetest: %s: %w: it is on the wire, a try has failed, or it has ended", id, mailer.ErrTooLate)
+	case inBulk(id):
+		return fmt.Errorf("queuetest: %s: %w", id, mailer.ErrInBulk)
+	}
+	p, err := wire.Decode(t.data, nil)
+	if err != nil {
+		return err
+	}
+	if p, err = handover.DueAt(p, at, time.Now()); err != nil {
+		return err
+	}
+	data, err := p.Encode()
+	if err != nil {
+		return handover.Refused(err)
+	}
+	t.data, t.meta, t.Message, t.Due = data, p.Meta, p.Message, p.DueAt
+	return nil
+}
+
+// inBulk reports whether a message shares its task with others.
+func inBulk(id string) bool {
+	_, _, ok := wire.SplitID(id)
+	return ok && !handover.IsOnceID(id)
+}
+
 // take takes a task back if it was not sent yet, for sure. s.mu is held.
 func (s *store) take(t *task) bool {
 	if t.State != Waiting || t.inDoubt {

@@ -104,7 +104,7 @@ func (c Canceller) reschedule(ctx context.Context, client *producer.Producer, pl
 	case p.Refused != "":
 		return asynqbatch.TooLate, nil // it becomes a dead letter
 	}
-	p, err = dueAt(p, at, time.Now())
+	p, err = handover.DueAt(p, at, time.Now())
 	if err != nil {
 		return "", err
 	}
@@ -117,29 +117,6 @@ func (c Canceller) reschedule(ctx context.Context, client *producer.Producer, pl
 		return "", redisconn.Unavailable(err)
 	}
 	return answer, nil
-}
-
-// dueAt is a payload as if its message had been handed over with that time of sending, now if that is over.
-func dueAt(p *wire.Payload, at, now time.Time) (*wire.Payload, error) {
-	if at.Before(now) {
-		at = now
-	}
-	if p.Deadline != nil {
-		if err := (mailer.Options{ProcessAt: at, Deadline: *p.Deadline}).Validate(); err != nil {
-			return nil, handover.Refused(err)
-		}
-	}
-	other, message := *p, *p.Message
-	other.Message, other.DueAt = &message, wire.Due(at)
-	if p.Digest != "" {
-		other.DueAt = wire.DueOnce(at)
-	}
-	// A date that was not given is the time of sending, in whole seconds.
-	const given = 2 * time.Second
-	if d := p.DueAt.Sub(message.Date); !message.Date.IsZero() && d.Abs() < given {
-		message.Date = at.In(message.Date.Location()).Truncate(time.Second)
-	}
-	return &other, nil
 }
 
 // notAlone says why there is no task of a message's own in a queue: it may travel with others.
