@@ -61,7 +61,7 @@ func takeIn(ctx context.Context, s settings.Settings, registry backends.Registry
 	}
 	defer func() { _ = looking.Close() }()
 	show, counted := watchIntake(s, looking, &log)
-	keepMemoryLow(0, os.Getenv)
+	keepMemoryLow(withIntake(0, s), os.Getenv)
 	if err := findRedis(ctx, s, log, "clients are told to try again later until Redis can be written to"); err != nil || ctx.Err() != nil {
 		return err
 	}

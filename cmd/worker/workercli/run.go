@@ -95,7 +95,7 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 	for _, configure := range how.configure {
 		configure(&cfg)
 	}
-	keepMemoryLow(cfg.Memory, os.Getenv)
+	keepMemoryLow(withIntake(cfg.Memory, s), os.Getenv)
 	worker, err := tasks.NewWorker(client, cfg)
 	if err != nil {
 		return err
