@@ -159,6 +159,7 @@ func TestSend_refused(t *testing.T) {
 		{"no body", `{"from":"a@example.com","to":["a@example.net"],"subject":"x"}`, 422, nameMissingField, "html", false},
 		{"no address", `{"from":"a b@example.com","to":["a@example.net"],"text":"x"}`, 422, nameValidation, "from", false},
 		{"second recipient", `{"from":"a@example.com","to":["a@example.net","b@"],"text":"x"}`, 422, nameValidation, "to[1]", false},
+		{"a recipient without a domain", `{"from":"a@example.com","to":["a@example.net"],"cc":["Ann <ann>"],"text":"x"}`, 422, nameValidation, "cc[0]", false},
 		{"many recipients", `{"from":"a@example.com","to":[` + strings.TrimSuffix(addresses, ",") + `],"text":"x"}`, 422, nameValidation, "to", false},
 		{"a header of its own", with(`"headers":{"X-A":"a\r\nBcc: b@example.net"}`), 422, nameValidation, "headers[X-A]", false},
 		{"a line in the subject", `{"from":"a@example.com","to":"a@example.net","subject":"a\nb","text":"x"}`, 422, nameValidation, "subject", false},
