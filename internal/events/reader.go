@@ -224,8 +224,7 @@ func (r *Reader) read(ctx context.Context) ([]entry, error) {
 	var entries []entry
 	for i, s := range due {
 		if i < len(answers) {
-			these, bad := r.took(s, now, answers[i])
-			entries, err = append(entries, these...), cmp.Or(err, bad)
+			entries = append(entries, r.took(s, now, answers[i])...)
 		}
 	}
 	slices.SortStableFunc(entries, func(a, b entry) int { return cmp.Compare(a.at, b.at) })
@@ -260,19 +259,19 @@ func (r *Reader) eachScript(ctx context.Context, streams []*stream, of func(*str
 }
 
 // took notes what Redis has answered of a stream, and returns its entries.
-func (r *Reader) took(s *stream, now time.Time, answer *redis.Cmd) (entries []entry, err error) {
+func (r *Reader) took(s *stream, now time.Time, answer *redis.Cmd) (entries []entry) {
 	parts, err := answer.Slice()
 	if err != nil || len(parts) == 0 {
-		return nil, nil // it is in the error of all
+		return nil // it is in the error of all
 	}
 	s.next = now.Add(r.cfg.pace.others)
 	switch parts[0] {
 	case "none":
 		s.mine, s.next = false, now.Add(r.cfg.pace.most)
-		return nil, nil
+		return nil
 	case "other":
 		s.mine = false
-		return nil, nil
+		return nil
 	case "new":
 		s.after = "0-0"
 	}
@@ -291,7 +290,7 @@ func (r *Reader) took(s *stream, now time.Time, answer *redis.Cmd) (entries []en
 		}
 		entries = append(entries, e)
 	}
-	return entries, nil
+	return entries
 }
 
 // readEntry reads an entry as a script returns it: its ID, and its field and value. ok is false if its events cannot be read, or if it is
