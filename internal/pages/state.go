@@ -19,6 +19,7 @@ import (
 type State struct {
 	now     func() time.Time
 	started time.Time
+	in      intakes
 
 	mu       sync.Mutex
 	all      flow
@@ -93,6 +94,7 @@ func NewState(names ...string) *State {
 	for _, name := range names {
 		s.mailers[name] = new(mailerState)
 	}
+	s.in.now = func() time.Time { return s.now() }
 	return s
 }
 

@@ -31,6 +31,10 @@ type status struct {
 	Mailers  []mailerStatus  `json:"mailers"`
 	Queues   []queueStatus   `json:"queues"`
 	Failures []failureStatus `json:"failures"`
+
+	Delivers  bool             `json:"delivers"`           // false: the process only takes mail in
+	TakesIn   []wayIn          `json:"takes_in,omitempty"` // from other programs
+	Endpoints []endpointStatus `json:"webhooks,omitempty"`
 }
 
 type workerStatus struct {
@@ -158,6 +162,7 @@ func (s *vitals) status(w http.ResponseWriter, r *http.Request) {
 	}
 	reply := s.cfg.State.snapshot(s.cfg.view())
 	reply.Worker.Version = s.cfg.Version
+	reply.TakesIn, reply.Endpoints = s.cfg.State.in.snapshot(s.cfg.view())
 	reply.Fleet, _ = s.fleet.get(r.Context()) // without Redis it is as it was last seen
 	for _, p := range paused {
 		p.By, p.Reason = redact.Line(p.By), s.cfg.view().Text(p.Reason, maxReason)
@@ -200,7 +205,7 @@ func (s *State) snapshot(v redact.View) status {
 	host, _ := os.Hostname()
 	reply := status{
 		Now: now, Worker: workerStatus{Host: host, PID: os.Getpid(), Started: s.started},
-		All: s.all, Rate: s.all.rate(now), Failures: []failureStatus{},
+		All: s.all, Rate: s.all.rate(now), Failures: []failureStatus{}, Mailers: []mailerStatus{}, Delivers: len(s.mailers) > 0,
 	}
 	reply.Chart.Sent, reply.Chart.Failed = s.all.chart(now)
 	for _, name := range slices.Sorted(maps.Keys(s.mailers)) {
