@@ -16,7 +16,7 @@ import (
 func TestState_intake(t *testing.T) {
 	t.Parallel()
 	s, pass := clocked()
-	if ways, endpoints := s.in.snapshot(redact.View{}); ways != nil || endpoints != nil {
+	if ways, endpoints := s.in.all(); ways != nil || endpoints != nil {
 		t.Errorf("there is none, and %+v, %+v", ways, endpoints)
 	}
 	hooks, api := s.Submission(), s.API()
@@ -36,7 +36,8 @@ func TestState_intake(t *testing.T) {
 	s.Webhooks(func() []webhook.EndpointState {
 		return []webhook.EndpointState{{Name: "h.example", Delivered: 7, Waiting: 2, UnderWay: 1, FailingSince: failing, LastError: "503 of <ann@example.com>\x1b"}}
 	})
-	ways, endpoints := s.in.snapshot(redact.View{})
+	ways, states := s.in.all()
+	endpoints := endpointsStatus(states, redact.View{})
 	if len(ways) != 2 || ways[0].Open != 2 || ways[0].Accepted != 2 || ways[0].Logins != 1 || ways[0].Refused["451"] != 2 || ways[0].Refused["550"] != 1 || ways[0].Rate == 0 ||
 		ways[1].Name != "HTTP" || ways[1].Accepted != 1 || ways[1].Refused["403"] != 1 {
 		t.Errorf("got %+v", ways)

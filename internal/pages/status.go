@@ -11,6 +11,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/webhook"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -162,7 +163,8 @@ func (s *vitals) status(w http.ResponseWriter, r *http.Request) {
 	}
 	reply := s.cfg.State.snapshot(s.cfg.view())
 	reply.Worker.Version = s.cfg.Version
-	reply.TakesIn, reply.Endpoints = s.cfg.State.in.snapshot(s.cfg.view())
+	ways, endpoints := s.cfg.State.in.all()
+	reply.TakesIn, reply.Endpoints = ways, endpointsStatus(endpoints, s.cfg.view())
 	reply.Fleet, _ = s.fleet.get(r.Context()) // without Redis it is as it was last seen
 	for _, p := range paused {
 		p.By, p.Reason = redact.Line(p.By), s.cfg.view().Text(p.Reason, maxReason)
@@ -352,4 +354,29 @@ func notZero(t time.Time) *time.Time {
 		return nil
 	}
 	return &t
+}
+
+// endpointStatus is an endpoint of webhooks.
+type endpointStatus struct {
+	Name      string     `json:"name"`
+	Delivered int64      `json:"delivered"`
+	Failed    int64      `json:"failed"`
+	GivenUp   int64      `json:"given_up"`
+	Waiting   int        `json:"waiting"`
+	Failing   *time.Time `json:"failing_since,omitempty"`
+	Next      *time.Time `json:"next,omitempty"` // try
+	Ended     *time.Time `json:"ended_at,omitempty"`
+	LastError string     `json:"last_error,omitempty"`
+	ErrorAt   *time.Time `json:"error_at,omitempty"`
+}
+
+func endpointsStatus(all []webhook.EndpointState, v redact.View) (shown []endpointStatus) {
+	for _, e := range all {
+		shown = append(shown, endpointStatus{
+			Name: e.Name, Delivered: e.Delivered, Failed: e.Failed, GivenUp: e.GivenUp, Waiting: e.Waiting + e.UnderWay,
+			Failing: notZero(e.FailingSince), Next: notZero(e.NextTry), Ended: notZero(e.EndedAt),
+			LastError: v.Text(e.LastError, maxReason), ErrorAt: notZero(e.LastErrorAt),
+		})
+	}
+	return shown
 }

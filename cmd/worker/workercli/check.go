@@ -83,7 +83,10 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry, all
 		printWarnings(std.Out, warnings)
 	}
 	ready = reportKeys(ctx, std.Out, net.DefaultResolver, s) && ready
-	ready = reportIntake(ctx, std.Out, net.DefaultResolver, s) && ready
+	for _, t := range checkIntake(ctx, net.DefaultResolver, s) {
+		ready = report(std.Out, t.what, t.where, t.err) == nil && ready
+		printWarnings(std.Out, t.warnings)
+	}
 	if !ready {
 		return cli.Exit(cli.ExitUnavailable, errors.New("not ready to work"))
 	}

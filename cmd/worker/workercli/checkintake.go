@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
 	"os"
@@ -21,14 +20,19 @@ import (
 	"github.com/mailpouch/mailpouch/settings"
 )
 
-// reportIntake prints what there is to say of the ways in for other programs and of webhooks, and reports whether all is well.
-func reportIntake(ctx context.Context, w io.Writer, dns *net.Resolver, s settings.Settings) bool {
+// tried is what there is to say of something that was tried.
+type tried struct {
+	what, where string
+	warnings    []string
+	err         error
+}
+
+// checkIntake tries the ways in for other programs, and looks at webhooks.
+func checkIntake(ctx context.Context, dns *net.Resolver, s settings.Settings) (all []tried) {
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
-	good := true
 	line := func(what, where string, warnings []string, err error) {
-		good = report(w, what, where, err) == nil && good
-		printWarnings(w, warnings)
+		all = append(all, tried{what, where, warnings, err})
 	}
 	if s.Intake.On() && s.Intake.KeysFile != "" {
 		warnings, err := checkKeysFile(s)
@@ -63,7 +67,7 @@ func reportIntake(ctx context.Context, w io.Writer, dns *net.Resolver, s setting
 			line("Webhook", t.Name(), nil, checkEndpoint(ctx, dns, t.URL(), s.Events.Private))
 		}
 	}
-	return good
+	return all
 }
 
 // checkKeysFile reads the keys, and looks at what they name.
