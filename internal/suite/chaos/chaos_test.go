@@ -71,7 +71,7 @@ func run(t *testing.T, p plan, with func(*testing.T, string, *relay) *stack) []*
 		if !until(ctx, start.Add(e.at)) {
 			break
 		}
-		act(e, p, server, relay, fleet)
+		act(e, p, server, relay, fleet, nil)
 		happened[e.do]++
 	}
 	producing.Wait()
@@ -111,7 +111,7 @@ func until(ctx context.Context, at time.Time) bool {
 	}
 }
 
-func act(e event, p plan, server *redistest.Server, relay *relay, fleet *fleet) {
+func act(e event, p plan, server *redistest.Server, relay *relay, fleet, intakes *fleet) {
 	switch e.do {
 	case killWorker:
 		fleet.kill(e.slot)
@@ -119,6 +119,10 @@ func act(e event, p plan, server *redistest.Server, relay *relay, fleet *fleet) 
 		fleet.term(e.slot)
 	case stallWorker:
 		fleet.stall(e.slot, p.stall)
+	case killIntake:
+		intakes.kill(e.slot)
+	case termIntake:
+		intakes.term(e.slot)
 	case crashRedis:
 		server.Kill()
 	case startRedis:

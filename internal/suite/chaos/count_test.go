@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // Each copy but the last needs an excuse of its own.
@@ -84,5 +86,64 @@ func TestPlan_bulks(t *testing.T) {
 		if !slices.Equal(numbers, sequence(0, p.mails)) {
 			t.Errorf("%d numbers for %d mails", len(numbers), p.mails)
 		}
+	}
+}
+
+// What is wrong with what events tell is found.
+func TestVerdicts(t *testing.T) {
+	t.Parallel()
+	const number = 28 // one of its two recipients is refused
+	taken, refused := recipients(number)[0], recipients(number)[1]
+	good := func() (told []tasks.Event) {
+		for _, e := range []struct {
+			to   string
+			kind tasks.EventType
+		}{{taken, tasks.EventQueued}, {refused, tasks.EventQueued}, {taken, tasks.EventSent}, {refused, tasks.EventFailed}} {
+			told = append(told, tasks.Event{ID: e.to + string(e.kind), Type: e.kind, MessageID: message(number).MessageID, EmailID: "a", Recipient: e.to})
+		}
+		return told
+	}
+	tests := []struct {
+		name   string
+		change func(told []tasks.Event) []tasks.Event
+		denied bool
+		wrong  bool
+	}{
+		{"as it is", func(told []tasks.Event) []tasks.Event { return told }, false, false},
+		{"with a delay", func(told []tasks.Event) []tasks.Event {
+			delay := told[0]
+			delay.Type, delay.ID = tasks.EventDelayed, "delay"
+			return append(told, delay)
+		}, false, false},
+		{"none", func([]tasks.Event) []tasks.Event { return nil }, false, true},
+		{"never queued", func(told []tasks.Event) []tasks.Event { return told[1:] }, false, true},
+		{"no end", func(told []tasks.Event) []tasks.Event { return told[:3] }, false, true},
+		{"two ends", func(told []tasks.Event) []tasks.Event {
+			end := told[2]
+			end.Type, end.ID = tasks.EventFailed, "end"
+			return append(told, end)
+		}, false, true},
+		{"an end that is not so", func(told []tasks.Event) []tasks.Event { told[3].Type = tasks.EventSent; return told }, false, true},
+		{"written twice", func(told []tasks.Event) []tasks.Event { return append(told, told[2]) }, false, true},
+		{"of somebody else", func(told []tasks.Event) []tasks.Event {
+			other := told[0]
+			other.Recipient, other.ID = "u7@example.com", "other"
+			return append(told, other)
+		}, false, true},
+		{"of another email", func(told []tasks.Event) []tasks.Event { told[2].EmailID = "b"; return told }, false, true},
+		{"it was said not to be queued", func(told []tasks.Event) []tasks.Event { return told }, true, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			l := newLoad(nil, plan{mails: 100})
+			l.tasks[number] = "a"
+			copies := map[int][]keptCopy{number: {{line: new(line), to: []string{taken}}}}
+			by, twice := stories(tt.change(good()))
+			wrong := append(verdicts(l, map[int]bool{number: tt.denied}, copies, nil, by), twice...)
+			if len(wrong) > 0 != tt.wrong {
+				t.Errorf("found wrong: %v", wrong)
+			}
+		})
 	}
 }

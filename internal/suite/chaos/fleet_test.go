@@ -13,12 +13,15 @@ import (
 	"time"
 )
 
-// fleet runs a number of workers, and replaces each that ends.
+// fleet runs a number of processes, and replaces each that ends. They are workers, if nothing else is said.
 type fleet struct {
 	t       *testing.T
 	stack   *stack
 	logs    string // directory of the workers' logs
 	patient time.Duration
+	command func(setup) *exec.Cmd
+	initial string // letter of their names
+	between func() // if not nil, a successor begins when the process before it is gone, after this
 
 	mu      sync.Mutex
 	clocks  []time.Duration // of the workers, by their slots
@@ -62,10 +65,16 @@ const sigkilled = "signal: killed"
 func startFleet(t *testing.T, s *stack, p plan, logs string, patient time.Duration) *fleet {
 	t.Helper()
 	f := &fleet{
-		t: t, stack: s, logs: logs, patient: patient, clocks: p.clocks, usable: p.workers,
-		slots: make([]*worker, p.workers+p.stranded), fates: map[string]string{},
+		t: t, stack: s, logs: logs, patient: patient, clocks: p.clocks, usable: p.workers, between: p.between,
+		slots: make([]*worker, p.workers+p.stranded), fates: map[string]string{}, initial: "w",
+		command: func(w setup) *exec.Cmd { return s.command(w) },
 	}
-	t.Cleanup(f.clear)
+	return f.begin()
+}
+
+// begin starts a process for each slot.
+func (f *fleet) begin() *fleet {
+	f.t.Cleanup(f.clear)
 	for slot := range f.slots {
 		f.start(slot)
 	}
@@ -80,12 +89,12 @@ func (f *fleet) start(slot int) {
 		return
 	}
 	f.started++
-	w := &worker{name: fmt.Sprintf("w%d.example.com", f.started), slot: slot, gone: make(chan struct{})}
-	setup := setup{name: w.name, stranded: slot >= f.usable}
+	w := &worker{name: fmt.Sprintf("%s%d.example.com", f.initial, f.started), slot: slot, gone: make(chan struct{})}
+	setup := setup{name: w.name, slot: slot, stranded: slot >= f.usable}
 	if slot < len(f.clocks) {
 		setup.clock = f.clocks[slot]
 	}
-	w.cmd = f.stack.command(setup)
+	w.cmd = f.command(setup)
 	log, err := os.Create(filepath.Join(f.logs, w.name+".log"))
 	if err != nil {
 		f.t.Error(err)
@@ -131,7 +140,20 @@ func (f *fleet) kill(slot int) {
 	f.killed = append(f.killed, killed{w.name, time.Now()})
 	f.mu.Unlock()
 	_ = w.cmd.Process.Kill()
-	f.start(slot)
+	f.replace(w)
+}
+
+// replace starts the successor of a process that was told to end.
+func (f *fleet) replace(w *worker) {
+	if f.between == nil {
+		f.start(w.slot)
+		return
+	}
+	f.procs.Go(func() {
+		<-w.gone
+		f.between()
+		f.start(w.slot)
+	})
 }
 
 // term replaces the worker of a slot as a rolling restart does: it is told to stop,
@@ -146,7 +168,7 @@ func (f *fleet) term(slot int) {
 	f.mu.Unlock()
 	_ = w.cmd.Process.Signal(syscall.SIGTERM)
 	f.procs.Go(func() { f.await(w) })
-	f.start(slot)
+	f.replace(w)
 }
 
 // stall makes the worker of a slot stand still for a while, as a laptop that is closed does, or a virtual machine that is moved.

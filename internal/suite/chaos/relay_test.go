@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -25,6 +26,7 @@ type relay struct {
 	mute     bool // whole messages are neither kept nor answered
 	open     map[*session]bool
 	copies   map[int][]keptCopy // by number of the message
+	told     map[string][]told  // which workers heard that a recipient is refused for now
 	changed  chan struct{}      // closed and replaced when a copy comes in
 	held     chan struct{}      // gets a token when a whole message has come while mute
 	sessions sync.WaitGroup
@@ -35,6 +37,7 @@ type faults struct {
 	laterEvery int           // every so many transactions one is answered with 421
 	cutOneIn   int           // one transaction in so many loses its connection
 	refuseOne  int           // every so many messages one is refused for good
+	others     bool          // nobodyN@ is refused for good, and laterN@ at first for now
 	slowest    time.Duration // replies to whole messages take up to this long
 }
 
@@ -54,7 +57,9 @@ type line struct {
 type keptCopy struct {
 	line   *line
 	nth    int               // of those that came over the line, from 1
+	to     []string          // its recipients
 	sum    [sha256.Size]byte // of its bytes
+	plain  [sha256.Size]byte // of its bytes without a Received field in front
 	at     time.Time
 	cutOff bool // the relay hung up instead of answering
 	unread bool // the answer could not be written any more
@@ -79,7 +84,7 @@ func startRelay(t *testing.T, seed uint64, f faults) *relay {
 	t.Helper()
 	r := &relay{
 		faults: f, rng: rand.New(rand.NewPCG(seed, 1)), addr: "127.0.0.1:0",
-		open: map[*session]bool{}, copies: map[int][]keptCopy{}, changed: make(chan struct{}), held: make(chan struct{}, 1000),
+		open: map[*session]bool{}, copies: map[int][]keptCopy{}, told: map[string][]told{}, changed: make(chan struct{}), held: make(chan struct{}, 1000),
 	}
 	if err := r.listen(); err != nil {
 		t.Fatal(err)
@@ -194,6 +199,41 @@ func (r *relay) draw() fate {
 		return cutBeforeMail + fate(r.rng.IntN(5))
 	}
 	return fine
+}
+
+// told is a worker that heard that a recipient is refused for now.
+type told struct {
+	worker string
+	at     time.Time
+}
+
+// putsOff reports whether a recipient is refused for now: once, or twice.
+func (r *relay) putsOff(address, worker string) bool {
+	number := 0
+	if _, err := fmt.Sscanf(address, "later%d@", &number); err != nil || !r.faults.others {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.told[address]) > number%2 {
+		return false
+	}
+	r.told[address] = append(r.told[address], told{worker, time.Now()})
+	return true
+}
+
+// splits is how many workers were killed when they may have been giving a recipient that is refused for now a task of its own, and noting that
+// it has one: between the two is the one more moment of the promise in which mail can double.
+func (r *relay) splits(address string, killed map[string]time.Time) (n int) {
+	const most = 5 * time.Second // from the refusal to the note, on a slow machine
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range r.told[address] {
+		if at, ok := killed[d.worker]; ok && at.After(d.at) && at.Sub(d.at) < most {
+			n++
+		}
+	}
+	return n
 }
 
 // pause is how long the reply to a whole message takes.

@@ -88,7 +88,7 @@ func newReport(l *load, relay *relay, fleet *fleet, q *queues, inBulk bool) *rep
 			continue
 		}
 		r.dead++
-		if !relay.faults.refuses(number) {
+		if !relay.faults.refuses(number) && !partly(relay.faults, number) {
 			r.deadWrong = append(r.deadWrong, number)
 		}
 	}
@@ -105,10 +105,28 @@ func newReport(l *load, relay *relay, fleet *fleet, q *queues, inBulk bool) *rep
 		if l.unanswered[number] {
 			r.unasked++
 		}
-		r.countCopies(number, copies, trouble)
+		for _, to := range recipientsOf(copies) {
+			own := slices.DeleteFunc(slices.Clone(copies), func(c keptCopy) bool { return !slices.Contains(c.to, to) })
+			split := min(relay.splits(to, trouble.killed), len(own)-1)
+			r.lastWord += split
+			r.twice += split
+			r.countCopies(number, own[split:], trouble)
+		}
 	}
 	slices.Sort(r.lost)
 	return r
+}
+
+// recipientsOf are all that copies of a message went to.
+func recipientsOf(copies []keptCopy) (all []string) {
+	for _, c := range copies {
+		for _, to := range c.to {
+			if !slices.Contains(all, to) {
+				all = append(all, to)
+			}
+		}
+	}
+	return all
 }
 
 // carrier is the task as which a message was queued.

@@ -30,6 +30,11 @@ type plan struct {
 
 	clocks   []time.Duration // by how much the clocks of the workers are ahead, by their slots
 	stranded int             // workers beside the others that cannot reach the relay
+
+	intakes     int    // processes that take mail in
+	intakeKills int    // of them ended with SIGKILL
+	intakeTerms int    // and with SIGTERM
+	between     func() // see fleet, of the workers
 }
 
 // full is what the promise is held against.
@@ -66,6 +71,8 @@ type action string
 const (
 	killWorker  action = "kill worker"
 	termWorker  action = "stop worker"
+	killIntake  action = "kill intake"
+	termIntake  action = "stop intake"
 	stallWorker action = "worker stands still"
 	crashRedis  action = "kill redis"
 	startRedis  action = "start redis"
@@ -79,7 +86,7 @@ const (
 type event struct {
 	at   time.Duration
 	do   action
-	slot int // of the worker
+	slot int // of the worker, or of the intake
 }
 
 // schedule lays the plan's events out. The same seed gives the same ones.
@@ -123,6 +130,13 @@ func (p plan) schedule(seed uint64) []event {
 			at, back = silent+p.silence+time.Second, silent+p.silence+3*time.Second
 		}
 		events = append(events, event{at, crashRedis, 0}, event{back, startRedis, 0})
+	}
+	for i := range p.intakeKills + p.intakeTerms {
+		do := killIntake
+		if i >= p.intakeKills {
+			do = termIntake
+		}
+		events = append(events, event{within(time.Second, p.span), do, rng.IntN(p.intakes)})
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 	return events

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +23,7 @@ type session struct {
 	stop  chan struct{} // closed when the test ends
 
 	fate   fate
-	rcpts  int
+	rcpts  []string
 	chunks []byte // of the message so far
 }
 
@@ -101,7 +102,7 @@ func (s *session) command(text string) bool {
 }
 
 func (s *session) mail() bool {
-	s.fate, s.rcpts, s.chunks = s.relay.draw(), 0, nil
+	s.fate, s.rcpts, s.chunks = s.relay.draw(), nil, nil
 	switch s.fate {
 	case cutBeforeMail:
 		return false
@@ -115,26 +116,40 @@ func (s *session) mail() bool {
 // rcpt refuses half of the messages that are to be refused. The other half is refused
 // at the dot.
 func (s *session) rcpt(arg string) bool {
-	number := -1
-	if _, err := fmt.Sscanf(arg, "TO:<u%d@example.com>", &number); err != nil {
+	to, ok := strings.CutPrefix(arg, "TO:<")
+	to, _, end := strings.Cut(to, ">")
+	number, known := recipient(to)
+	if !ok || !end || !known {
 		s.say("501 5.1.3 who?")
 		return true
 	}
 	if s.fate == laterAtRcpt {
 		return s.later()
 	}
-	f := s.relay.faults
-	if f.refuses(number) && number/f.refuseOne%2 == 0 {
+	switch f := s.relay.faults; {
+	case f.refuses(number) && number/f.refuseOne%2 == 0, f.others && strings.HasPrefix(to, "nobody"):
 		s.say("550 5.1.1 no such user")
-	} else {
-		s.rcpts++
+	case s.relay.putsOff(to, s.line.worker):
+		s.say("450 4.2.0 come back later")
+	default:
+		s.rcpts = append(s.rcpts, to)
 		s.say("250 2.1.5 ok")
 	}
 	return s.fate != cutAfterRcpt
 }
 
+// recipient reads which message an address is of.
+func recipient(address string) (number int, known bool) {
+	for _, form := range []string{"u%d@example.com", "nobody%d@example.com", "later%d@example.com"} {
+		if _, err := fmt.Sscanf(address, form, &number); err == nil {
+			return number, true
+		}
+	}
+	return -1, false
+}
+
 func (s *session) data() bool {
-	if s.rcpts == 0 {
+	if len(s.rcpts) == 0 {
 		s.say("554 5.5.1 no valid recipients")
 		return true
 	}
@@ -167,7 +182,7 @@ func (s *session) chunk(arg string) bool {
 	}
 	s.chunks = append(s.chunks, chunk...)
 	switch {
-	case s.rcpts == 0:
+	case len(s.rcpts) == 0:
 		s.say("554 5.5.1 no valid recipients")
 	case last == "":
 		s.say("250 2.0.0 go on")
@@ -226,7 +241,10 @@ func (s *session) verdict(body []byte) bool {
 		_, _ = io.Copy(io.Discard, s.in) // until the client gives up: the message is not kept
 		return false
 	}
-	s.relay.keep(number, keptCopy{line: s.line, sum: sha256.Sum256(body), cutOff: s.fate == cutBeforeReply})
+	s.relay.keep(number, keptCopy{
+		line: s.line, to: slices.Clone(s.rcpts), sum: sha256.Sum256(body), plain: sha256.Sum256(withoutTrace(body)),
+		cutOff: s.fate == cutBeforeReply,
+	})
 	if s.fate == cutBeforeReply {
 		return s.hangUp()
 	}
@@ -236,6 +254,18 @@ func (s *session) verdict(body []byte) bool {
 		return false
 	}
 	return s.fate != cutAfterReply
+}
+
+// withoutTrace is a message without the Received field that it may begin with.
+func withoutTrace(body []byte) []byte {
+	if !bytes.HasPrefix(body, []byte("Received:")) {
+		return body
+	}
+	end := bytes.IndexByte(body, '\n') + 1
+	for end < len(body) && (body[end] == ' ' || body[end] == '\t') {
+		end += bytes.IndexByte(body[end:], '\n') + 1
+	}
+	return body[end:]
 }
 
 // numberOf reads the number of a message from its Message-ID.

@@ -36,6 +36,9 @@ type stack struct {
 	// command is a worker process.
 	command func(setup) *exec.Cmd
 
+	// intake is a process that takes mail in, nil for a stack that has none.
+	intake func(setup) *exec.Cmd
+
 	// window is how many messages may be in doubt on one connection when its worker dies.
 	window int
 
@@ -46,6 +49,7 @@ type stack struct {
 // setup says how one worker differs from the others.
 type setup struct {
 	name     string        // what it calls itself in EHLO
+	slot     int           // its place among the others
 	clock    time.Duration // how far its clock is ahead
 	stranded bool          // it cannot reach the relay
 }
@@ -65,10 +69,15 @@ func message(n int) *mailer.EmailMessage {
 	}
 }
 
-// ours is this project: tasks.Queue and the worker command.
+// ours is this project: tasks.Queue and the worker command, whose clock may be wrong.
 func ours(t *testing.T, redisURL string, relay *relay) *stack {
 	t.Helper()
-	bin := clock.Build(t, "../../../cmd/worker")
+	return oursWith(t, clock.Build(t, "../../../cmd/worker"), redisURL, relay)
+}
+
+// oursWith is ours with a worker command that was built.
+func oursWith(t *testing.T, bin, redisURL string, relay *relay) *stack {
+	t.Helper()
 	client, err := tasks.Connect(redisURL)
 	if err != nil {
 		t.Fatal(err)
