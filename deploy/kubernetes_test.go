@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -193,6 +194,57 @@ func TestKubernetes_settings(t *testing.T) {
 	from := c.deployment.Spec.Template.Spec.Containers[0].EnvFrom
 	if from[0].ConfigMapRef.Name != c.config.Name || from[1].SecretRef.Name != "mailpouch" {
 		t.Errorf("the pods read %+v, the settings are in %s", from, c.config.Name)
+	}
+}
+
+// The intake listens where its Service leads, reads its files where its volume has them, and may take all the memory that it wants to.
+func TestKubernetes_intake(t *testing.T) {
+	t.Parallel()
+	c := build(t, "intake")
+	pod := c.deployment.Spec.Template
+	for what, selector := range map[string]map[string]string{
+		"Deployment": c.deployment.Spec.Selector.MatchLabels, "Service": c.service.Spec.Selector, "PodDisruptionBudget": c.budget.Spec.Selector.MatchLabels,
+	} {
+		if len(selector) == 0 || !labels.SelectorFromSet(selector).Matches(labels.Set(pod.Labels)) {
+			t.Errorf("the %s selects %v, the pods have %v", what, selector, pod.Labels)
+		}
+	}
+	if labels.SelectorFromSet(build(t, "base").service.Spec.Selector).Matches(labels.Set(pod.Labels)) {
+		t.Error("the Service of the workers has the intake too")
+	}
+	known, container := settingNames(), pod.Spec.Containers[0]
+	if !slices.Equal(container.Args, []string{"intake"}) || container.EnvFrom[0].ConfigMapRef.Name != c.config.Name || container.EnvFrom[1].SecretRef.Name != "mailpouch" {
+		t.Errorf("%q with %+v", container.Args, container.EnvFrom)
+	}
+	for name, value := range c.config.Data {
+		if !known[name] {
+			t.Errorf("%s is not a setting", name)
+		}
+		if strings.HasSuffix(name, "FILE") && !strings.HasPrefix(value, container.VolumeMounts[0].MountPath+"/") {
+			t.Errorf("%s=%s is not where the secret is", name, value)
+		}
+	}
+	ports := map[string]string{}
+	for _, p := range container.Ports {
+		ports[p.Name] = fmt.Sprintf(":%d", p.ContainerPort)
+	}
+	for port, name := range map[string]string{"http": "EMAIL_HTTP_ADDR", "submission": "EMAIL_SUBMISSION_ADDR", "api": "EMAIL_API_ADDR"} {
+		if ports[port] == "" || c.config.Data[name] != ports[port] {
+			t.Errorf("%s is %s, the port is %q", name, c.config.Data[name], ports[port])
+		}
+	}
+	for _, p := range c.service.Spec.Ports {
+		if ports[p.TargetPort.StrVal] == "" {
+			t.Errorf("the Service's %s leads nowhere", p.Name)
+		}
+	}
+	if got := *pod.Spec.TerminationGracePeriodSeconds; got < 45 {
+		t.Errorf("it is killed after %d s, and clients have 30", got)
+	}
+	// As cmd/worker/workercli/memory.go reckons, and a quarter more.
+	took := int64(3*settings.Default().Intake.Memory) + 4*64<<20
+	if least := (took + took/4 + 64_000_000) * 5 / 4; container.Resources.Limits.Memory().Value() < least {
+		t.Errorf("it may have %d bytes, want at least %d", container.Resources.Limits.Memory().Value(), least)
 	}
 }
 

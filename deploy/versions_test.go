@@ -29,7 +29,7 @@ func TestKubernetes_versions(t *testing.T) {
 	t.Parallel()
 	readme := readFile(t, "README.md")
 	oldest := ""
-	for _, name := range []string{"base", "keda", "hpa"} {
+	for _, name := range []string{"base", "keda", "hpa", "intake"} {
 		for field := range fieldsOf(t, name) {
 			since, ok := kubernetesSince[field]
 			if !ok {

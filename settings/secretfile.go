@@ -84,3 +84,16 @@ func allows(path string, mode os.FileMode) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().Perm()&mode != 0
 }
+
+// canRead reads one byte, because a directory can be opened but not read.
+func canRead(path string) error {
+	f, err := os.Open(path) //nolint:gosec // the administrator names the file
+	if err != nil {
+		return err
+	}
+	_, err = f.Read(make([]byte, 1))
+	if closeErr := f.Close(); err == nil || errors.Is(err, io.EOF) {
+		return closeErr
+	}
+	return err
+}

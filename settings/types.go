@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -68,6 +69,29 @@ func checkHost(host string) error {
 		return nil
 	}
 	return fmt.Errorf("%q is not the name or the IP address of a host; the port has its own setting", host)
+}
+
+// checkAddr refuses what is no host:port to listen on.
+func checkAddr(addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	if host != "" {
+		if err := checkHost(host); err != nil {
+			return err
+		}
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("%q is not a port; it has to be 0 to 65535", port)
+	}
+	return nil
+}
+
+// isRemoteAddr reports whether other machines can reach what listens at host:port. No host is every interface.
+func isRemoteAddr(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	return err == nil && (host == "" || hostname.IsRemote(host))
 }
 
 // Mechanisms are ways to log in, in order of preference. They are those of the smtp backend.

@@ -1,9 +1,6 @@
 package settings
 
 import (
-	"errors"
-	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -174,19 +171,6 @@ func (s Settings) checkFiles(p *Problems) {
 			p.add(file.name, "cannot be read: %v", err)
 		}
 	}
-}
-
-// canRead reads one byte, because a directory can be opened but not read.
-func canRead(path string) error {
-	f, err := os.Open(path) //nolint:gosec // the administrator names the file
-	if err != nil {
-		return err
-	}
-	_, err = f.Read(make([]byte, 1))
-	if closeErr := f.Close(); err == nil || errors.Is(err, io.EOF) {
-		return closeErr
-	}
-	return err
 }
 
 func (s Settings) checkQueues(p *Problems) {

@@ -69,6 +69,10 @@ func NewEvents(client redis.UniversalClient, cfg EventsConfig) *Events {
 	return &Events{events.NewReader(client, cfg)}
 }
 
+// Begin makes the group known, if it is not: it gets what happens from then on, also while no reader runs. Run does so too. The error is
+// that the group has no name, or that Redis could not be asked.
+func (e *Events) Begin(ctx context.Context) error { return e.room.Begin(ctx) }
+
 // Run calls handle with what has happened, in the order in which it has, until ctx ends. It returns nil then, or at once an error if
 // the group has no name. One call has up to EventsConfig.Batch events, maybe of several messages.
 //

@@ -205,3 +205,57 @@ func ExampleDeadLetters() {
 	// Your order [gone@example.org] 550 5.1.1 No such user (RCPT)
 	// <nil>
 }
+
+// A program is told what becomes of its messages.
+func ExampleEvents() {
+	server, err := embedded.Start("") // your Redis
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer server.Close()
+	client, err := tasks.Connect(server.URL())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = client.Close() }()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+
+	// Workers have the same in their WorkerConfig.
+	queue := tasks.NewQueue(client, tasks.QueueConfig{Events: tasks.EventLog{On: true}})
+	events := tasks.NewEvents(client, tasks.EventsConfig{Group: "shop"})
+	if err := events.Begin(ctx); err != nil { // what happens from now on
+		fmt.Println(err)
+		return
+	}
+	later := queue.With(tasks.Options{ProcessIn: 24 * time.Hour})
+	id, err := later.Enqueue(ctx, &mailer.EmailMessage{
+		Subject: "Reminder", FromEmail: "shop@example.com", To: []string{"ann@example.org", "bob@example.org"},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(queue.Cancel(ctx, id))
+
+	left := 4
+	err = events.Run(ctx, func(_ context.Context, list []tasks.Event) error {
+		for _, e := range list {
+			fmt.Println(e.Type, e.Recipient, e.EmailID == id)
+			if left--; left == 0 {
+				cancel() // a real program goes on
+			}
+		}
+		return nil // an error brings the same events again
+	})
+	fmt.Println(err)
+	// Output:
+	// <nil>
+	// email.queued ann@example.org true
+	// email.queued bob@example.org true
+	// email.cancelled ann@example.org true
+	// email.cancelled bob@example.org true
+	// <nil>
+}

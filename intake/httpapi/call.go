@@ -98,7 +98,7 @@ func (c *call) body(w http.ResponseWriter) (data []byte, leave func(), failed *a
 	if c.ContentLength > c.limits.maxBody {
 		return nil, leave, c.tooLarge()
 	}
-	body := http.MaxBytesReader(w, c.Request.Body, c.limits.maxBody)
+	body := http.MaxBytesReader(w, c.Body, c.limits.maxBody)
 	if c.ContentLength <= smallBody {
 		var err error
 		if data, err = readAll(io.LimitReader(body, smallBody+1), max(c.ContentLength, 0)); err != nil {

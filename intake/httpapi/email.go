@@ -144,6 +144,17 @@ func (e *email) check() *apiError {
 	case len(e.To)+len(e.Cc)+len(e.Bcc) > maxRecipients:
 		return invalid("to", fmt.Sprintf("there are %d recipients with those in cc and bcc, at most %d are allowed", len(e.To)+len(e.Cc)+len(e.Bcc), maxRecipients))
 	}
+	for _, list := range []struct {
+		field string
+		all   texts
+	}{{"to", e.To}, {"cc", e.Cc}, {"bcc", e.Bcc}} {
+		for i, entry := range list.all {
+			// A name without a domain means somebody on the machine of the relay, whom no client of an API can mean.
+			if !strings.Contains(entry[strings.LastIndexByte(entry, '<')+1:], "@") {
+				return invalid(fmt.Sprintf("%s[%d]", list.field, i), "has no domain: write ann@example.com")
+			}
+		}
+	}
 	return nil
 }
 

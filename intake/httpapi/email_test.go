@@ -159,6 +159,7 @@ func TestSend_refused(t *testing.T) {
 		{"no body", `{"from":"a@example.com","to":["a@example.net"],"subject":"x"}`, 422, nameMissingField, "html", false},
 		{"no address", `{"from":"a b@example.com","to":["a@example.net"],"text":"x"}`, 422, nameValidation, "from", false},
 		{"second recipient", `{"from":"a@example.com","to":["a@example.net","b@"],"text":"x"}`, 422, nameValidation, "to[1]", false},
+		{"a recipient without a domain", `{"from":"a@example.com","to":["a@example.net"],"cc":["Ann <ann>"],"text":"x"}`, 422, nameValidation, "cc[0]", false},
 		{"many recipients", `{"from":"a@example.com","to":[` + strings.TrimSuffix(addresses, ",") + `],"text":"x"}`, 422, nameValidation, "to", false},
 		{"a header of its own", with(`"headers":{"X-A":"a\r\nBcc: b@example.net"}`), 422, nameValidation, "headers[X-A]", false},
 		{"a line in the subject", `{"from":"a@example.com","to":"a@example.net","subject":"a\nb","text":"x"}`, 422, nameValidation, "subject", false},
@@ -209,6 +210,10 @@ func TestSend_choices(t *testing.T) {
 			t.Errorf("%d %s, want that %s is not allowed", a.status, a.raw, field)
 		}
 	}
+	a := h.do(request{method: http.MethodPatch, path: "/emails/" + h.send(hello), body: soon})
+	if a.status != http.StatusForbidden || a.text("name") != nameRestrictedKey || a.text("field") != "scheduled_at" {
+		t.Errorf("another time: %d %s", a.status, a.raw)
+	}
 }
 
 // The same request with a key is the same email, whatever became of it, and another one is refused. Keys belong to the client.
@@ -230,7 +235,7 @@ func TestSend_idempotencyKey(t *testing.T) {
 		t.Errorf("another client: %d %s", a.status, a.raw)
 	}
 	r := new(relay)
-	r.answer = func(m *mailer.EmailMessage) mailer.Result {
+	r.answer = func(*mailer.EmailMessage) mailer.Result {
 		return mailer.Result{Err: &mailer.SendError{Class: mailer.Permanent, Step: mailer.StepRcpt, Code: 550, Text: "no such user"}}
 	}
 	h.work(r)

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"net/http"
 	"testing"
 	"time"
 
@@ -33,7 +34,7 @@ func FuzzEmail(f *testing.F) {
 			t.Errorf("%s became %+v", data, m)
 		}
 		if err := m.WithDefaults(mailer.Defaults{Hostname: "example.com"}).Validate(); err != nil {
-			if failed := failure(err, true); failed.StatusCode != 422 || failed.Field == "" {
+			if failed := failure(err, true); failed.StatusCode != http.StatusUnprocessableEntity || failed.Field == "" {
 				t.Errorf("%v: %+v", err, failed)
 			}
 		}

@@ -207,5 +207,5 @@ func (h *Handler) write(w http.ResponseWriter, status int, body any) {
 		}
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(data) // or the client has gone
+	_, _ = w.Write(data) //nolint:gosec // it is JSON and said to be; that the client has gone is no error
 }

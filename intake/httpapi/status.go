@@ -194,7 +194,7 @@ func update(c *call, w http.ResponseWriter) (any, error) {
 	}
 	defer leave()
 	if err := c.intake.Reschedule(ctx, c.key, id, at); err != nil {
-		return nil, failure(err, true)
+		return nil, new(email).named(failure(err, true), "")
 	}
 	return changed{"email", id}, nil
 }

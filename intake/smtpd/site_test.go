@@ -88,7 +88,7 @@ func (s *site) work() {
 // delivered waits until the relay has n messages, and returns them in the order of their Message-IDs.
 func (s *site) delivered(n int) []catcher.Message {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), testserver.Timeout)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 4*testserver.Timeout)
 	defer cancel()
 	if err := s.relay.Wait(ctx, n); err != nil {
 		s.t.Fatal(err)

@@ -283,7 +283,7 @@ func (s *steps) runSome(prefix string, these []*step) {
 	args := append(make([]any, 0, 7+7*len(these)), now.Add(statsFor).Unix(), s.cfg.OwnerField, prefix+"t:", "", 0, 0, s.cfg.Events.Size)
 	for _, t := range these {
 		_, id := queueOf(t.Key)
-		flags := t.claim.flags(asked) + t.Notes.flags()
+		flags := t.claim.flags(asked) + t.flags()
 		args = append(args, t.Name+" "+strconv.Itoa(flags)+" "+strconv.Itoa(len(t.Args))+" "+t.claim.owner+" "+id)
 		for _, a := range t.Args {
 			args = append(args, a)

@@ -109,7 +109,7 @@ func TestOfPayload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Meta.Recipients = []string{"bob@example.com"}
+	p.Recipients = []string{"bob@example.com"}
 	some, err := p.Encode()
 	if err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@ var types = [...]Type{1: Queued, 2: Sent, 3: Delayed, 4: Failed, 5: Cancelled}
 func (t Type) number() byte {
 	for i, other := range types {
 		if other == t {
-			return byte(i) //nolint:gosec // a few
+			return byte(i)
 		}
 	}
 	return 0
@@ -59,8 +59,8 @@ func (t Type) Final() bool { return t == Sent || t == Failed || t == Cancelled }
 func eventID(task string, due int64, t Type, tries int, recipient string) string {
 	h := sha256.New()
 	var numbers [16]byte
-	binary.BigEndian.PutUint64(numbers[:], uint64(due))            //nolint:gosec // any number will do
-	binary.BigEndian.PutUint64(numbers[8:], uint64(max(tries, 0))) //nolint:gosec // the same
+	binary.BigEndian.PutUint64(numbers[:], uint64(due)) //nolint:gosec // any number will do
+	binary.BigEndian.PutUint64(numbers[8:], uint64(max(tries, 0)))
 	_, _ = h.Write(numbers[:])
 	_, _ = h.Write([]byte(string(t) + "\x00" + task + "\x00" + recipient))
 	return "evt_" + strings.ToLower(base32.StdEncoding.EncodeToString(h.Sum(nil)[:15]))

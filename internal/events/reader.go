@@ -100,10 +100,23 @@ type entry struct {
 	events []Event
 }
 
+// Begin makes the group known to Redis, if it is not: it gets what happens from then on. Run does so too.
+func (r *Reader) Begin(ctx context.Context) error {
+	if !name.Is(r.cfg.Group) {
+		return fmt.Errorf("events: %q is no name of a group: %s", r.cfg.Group, name.Rule)
+	}
+	since, err := groupScript.Run(ctx, r.redis, []string{groupsKey}, "group:"+r.cfg.Group, r.since).Int64()
+	if err != nil {
+		return redisconn.Unavailable(err)
+	}
+	r.since = since
+	return nil
+}
+
 // Run calls handle with what has happened until ctx ends, a batch at a time.
 func (r *Reader) Run(ctx context.Context, handle func(ctx context.Context, events []Event) error) error {
 	if !name.Is(r.cfg.Group) {
-		return fmt.Errorf("events: %q is no name of a group: up to 64 letters, digits, - and _", r.cfg.Group)
+		return r.Begin(ctx)
 	}
 	defer r.release(context.WithoutCancel(ctx))
 	away, pause := false, r.cfg.pace.least
@@ -155,11 +168,9 @@ func (r *Reader) find(ctx context.Context) error {
 	if !r.looked.IsZero() && time.Since(r.looked) < r.cfg.pace.queues {
 		return nil
 	}
-	since, err := groupScript.Run(ctx, r.redis, []string{groupsKey}, "group:"+r.cfg.Group, r.since).Int64()
-	if err != nil {
+	if err := r.Begin(ctx); err != nil {
 		return err
 	}
-	r.since = since
 	queues, err := r.redis.SMembers(ctx, wire.QueuesKey).Result()
 	if err != nil {
 		return err
@@ -213,8 +224,7 @@ func (r *Reader) read(ctx context.Context) ([]entry, error) {
 	var entries []entry
 	for i, s := range due {
 		if i < len(answers) {
-			these, bad := r.took(s, now, answers[i])
-			entries, err = append(entries, these...), cmp.Or(err, bad)
+			entries = append(entries, r.took(s, now, answers[i])...)
 		}
 	}
 	slices.SortStableFunc(entries, func(a, b entry) int { return cmp.Compare(a.at, b.at) })
@@ -249,19 +259,19 @@ func (r *Reader) eachScript(ctx context.Context, streams []*stream, of func(*str
 }
 
 // took notes what Redis has answered of a stream, and returns its entries.
-func (r *Reader) took(s *stream, now time.Time, answer *redis.Cmd) (entries []entry, err error) {
+func (r *Reader) took(s *stream, now time.Time, answer *redis.Cmd) (entries []entry) {
 	parts, err := answer.Slice()
 	if err != nil || len(parts) == 0 {
-		return nil, nil // it is in the error of all
+		return nil // it is in the error of all
 	}
 	s.next = now.Add(r.cfg.pace.others)
 	switch parts[0] {
 	case "none":
 		s.mine, s.next = false, now.Add(r.cfg.pace.most)
-		return nil, nil
+		return nil
 	case "other":
 		s.mine = false
-		return nil, nil
+		return nil
 	case "new":
 		s.after = "0-0"
 	}
@@ -280,7 +290,7 @@ func (r *Reader) took(s *stream, now time.Time, answer *redis.Cmd) (entries []en
 		}
 		entries = append(entries, e)
 	}
-	return entries, nil
+	return entries
 }
 
 // readEntry reads an entry as a script returns it: its ID, and its field and value. ok is false if its events cannot be read, or if it is

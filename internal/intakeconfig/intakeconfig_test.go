@@ -149,7 +149,7 @@ func TestWebhooks(t *testing.T) {
 		if len(got.Targets) == 2 {
 			h := http.Header{}
 			got.Targets[0].Sign(h, "id", time.Now(), nil)
-			if n := len(strings.Fields(h["webhook-signature"][0])); n != 2 {
+			if n := len(strings.Fields(h["webhook-signature"][0])); n != 2 { //nolint:staticcheck // as the specification writes it
 				t.Errorf("signed with %d secrets", n)
 			}
 		}

@@ -282,6 +282,37 @@ function failures(list) {
   return h("ol", { class: "card failures" }, list.map(failed));
 }
 
+// takesIn is what other programs have handed in here.
+function takesIn(ways) {
+  return h("div", { class: "mailers" }, ways.map((w) => {
+    const refused = Object.entries(w.refused).sort();
+    return h("article", { class: "card" },
+      h("div", { class: "top" }, h("h3", {}, w.name), h("span", { class: "chip " + (w.rate > 0 ? "" : "idle") }, w.rate > 0 ? "taking mail" : "ready")),
+      h("dl", { class: "facts" },
+        fact(w.name === "SMTP" ? "mails/s" : "requests/s", rate(w.rate)),
+        w.name === "SMTP" && fact("open", number(w.open)),
+        fact("accepted", number(w.accepted)),
+        fact("refused", number(refused.reduce((sum, [, n]) => sum + n, 0))),
+        w.name === "SMTP" && fact("failed logins", number(w.failed_logins), w.failed_logins > 0)),
+      refused.length > 0 && h("p", { class: "why" }, "Refused: " + refused.map(([code, n]) => `${number(n)} with ${code}`).join(", ")));
+  }));
+}
+
+// endpoints are where events are posted.
+function endpoints(list) {
+  return h("div", { class: "mailers" }, list.map((e) => {
+    const chip = e.ended_at ? ["wants no more (410)", "warn"] : e.failing_since ? ["takes nothing for " + span(since(e.failing_since)), "warn"] : ["ready", "idle"];
+    return h("article", { class: "card" + (chip[1] === "warn" ? " held" : "") },
+      h("div", { class: "top" }, h("h3", {}, e.name), h("span", { class: "chip " + chip[1] }, chip[0])),
+      h("dl", { class: "facts" },
+        fact("delivered", number(e.delivered)),
+        fact("in hand", number(e.waiting)),
+        fact("failed posts", number(e.failed)),
+        fact("given up", number(e.given_up), e.given_up > 0)),
+      e.last_error && h("p", { class: "why" }, ago(e.error_at), ": ", e.last_error));
+  }));
+}
+
 let known = []; // the queues, as they were last seen
 
 function show(s) {
@@ -297,9 +328,11 @@ function show(s) {
   put("main", fleet(s.fleet),
     h("h2", {}, "Queues"), queues(known),
     h("h2", {}, "Workers"), workers(s.fleet),
-    h("h2", { class: "part" }, "This worker"), flow(s),
-    h("h3", { class: "part" }, "Its relays"), h("div", { class: "mailers" }, s.mailers.map(mailer)),
-    h("h3", { class: "part" }, "Its newest failures"), failures(s.failures));
+    h("h2", { class: "part" }, s.delivers ? "This worker" : "This process, which delivers nothing"), s.delivers && flow(s),
+    s.takes_in && [h("h3", { class: "part" }, "Mail from other programs"), takesIn(s.takes_in)],
+    s.delivers && [h("h3", { class: "part" }, "Its relays"), h("div", { class: "mailers" }, s.mailers.map(mailer))],
+    s.webhooks && [h("h3", { class: "part" }, "Its webhooks"), endpoints(s.webhooks)],
+    s.delivers && [h("h3", { class: "part" }, "Its newest failures"), failures(s.failures)]);
 }
 
 let frozen = false, answered = Date.now();

@@ -8,6 +8,9 @@ import (
 
 	"github.com/mailpouch/mailpouch/backends/smtp"
 	"github.com/mailpouch/mailpouch/backends/smtp/oauth"
+	"github.com/mailpouch/mailpouch/intake/httpapi"
+	"github.com/mailpouch/mailpouch/intake/smtpd"
+	"github.com/mailpouch/mailpouch/internal/webhook"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
@@ -19,6 +22,7 @@ import (
 type State struct {
 	now     func() time.Time
 	started time.Time
+	in      intakes
 
 	mu       sync.Mutex
 	all      flow
@@ -93,6 +97,7 @@ func NewState(names ...string) *State {
 	for _, name := range names {
 		s.mailers[name] = new(mailerState)
 	}
+	s.in.now = func() time.Time { return s.now() }
 	return s
 }
 
@@ -101,6 +106,19 @@ func NoWorker() *State {
 	s := NewState()
 	s.mailers = map[string]*mailerState{}
 	return s
+}
+
+// Submission returns the hooks of the submission server, from when on the page shows it.
+func (s *State) Submission() smtpd.Hooks { return s.in.submission() }
+
+// API returns what hears of the requests to the JSON API, from when on the page shows it.
+func (s *State) API() func(httpapi.Request) { return s.in.requests() }
+
+// Webhooks has the page show endpoints of webhooks.
+func (s *State) Webhooks(endpoints func() []webhook.EndpointState) {
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	s.in.endpoints = endpoints
 }
 
 // Signs notes the keys that sign a mailer's messages (DKIM), "" being the default one.

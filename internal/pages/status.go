@@ -11,6 +11,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/queuestats"
 	"github.com/mailpouch/mailpouch/internal/redact"
+	"github.com/mailpouch/mailpouch/internal/webhook"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -31,6 +32,10 @@ type status struct {
 	Mailers  []mailerStatus  `json:"mailers"`
 	Queues   []queueStatus   `json:"queues"`
 	Failures []failureStatus `json:"failures"`
+
+	Delivers  bool             `json:"delivers"`           // false: the process only takes mail in
+	TakesIn   []wayIn          `json:"takes_in,omitempty"` // from other programs
+	Endpoints []endpointStatus `json:"webhooks,omitempty"`
 }
 
 type workerStatus struct {
@@ -158,6 +163,8 @@ func (s *vitals) status(w http.ResponseWriter, r *http.Request) {
 	}
 	reply := s.cfg.State.snapshot(s.cfg.view())
 	reply.Worker.Version = s.cfg.Version
+	ways, endpoints := s.cfg.State.in.all()
+	reply.TakesIn, reply.Endpoints = ways, endpointsStatus(endpoints, s.cfg.view())
 	reply.Fleet, _ = s.fleet.get(r.Context()) // without Redis it is as it was last seen
 	for _, p := range paused {
 		p.By, p.Reason = redact.Line(p.By), s.cfg.view().Text(p.Reason, maxReason)
@@ -200,7 +207,7 @@ func (s *State) snapshot(v redact.View) status {
 	host, _ := os.Hostname()
 	reply := status{
 		Now: now, Worker: workerStatus{Host: host, PID: os.Getpid(), Started: s.started},
-		All: s.all, Rate: s.all.rate(now), Failures: []failureStatus{},
+		All: s.all, Rate: s.all.rate(now), Failures: []failureStatus{}, Mailers: []mailerStatus{}, Delivers: len(s.mailers) > 0,
 	}
 	reply.Chart.Sent, reply.Chart.Failed = s.all.chart(now)
 	for _, name := range slices.Sorted(maps.Keys(s.mailers)) {
@@ -347,4 +354,29 @@ func notZero(t time.Time) *time.Time {
 		return nil
 	}
 	return &t
+}
+
+// endpointStatus is an endpoint of webhooks.
+type endpointStatus struct {
+	Name      string     `json:"name"`
+	Delivered int64      `json:"delivered"`
+	Failed    int64      `json:"failed"`
+	GivenUp   int64      `json:"given_up"`
+	Waiting   int        `json:"waiting"`
+	Failing   *time.Time `json:"failing_since,omitempty"`
+	Next      *time.Time `json:"next,omitempty"` // try
+	Ended     *time.Time `json:"ended_at,omitempty"`
+	LastError string     `json:"last_error,omitempty"`
+	ErrorAt   *time.Time `json:"error_at,omitempty"`
+}
+
+func endpointsStatus(all []webhook.EndpointState, v redact.View) (shown []endpointStatus) {
+	for _, e := range all {
+		shown = append(shown, endpointStatus{
+			Name: e.Name, Delivered: e.Delivered, Failed: e.Failed, GivenUp: e.GivenUp, Waiting: e.Waiting + e.UnderWay,
+			Failing: notZero(e.FailingSince), Next: notZero(e.NextTry), Ended: notZero(e.EndedAt),
+			LastError: v.Text(e.LastError, maxReason), ErrorAt: notZero(e.LastErrorAt),
+		})
+	}
+	return shown
 }

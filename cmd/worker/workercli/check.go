@@ -33,7 +33,9 @@ Then try Redis and the mail server, and say in one line each what is wrong, and 
 setting to change. The mail server is asked whether it takes mail from
 DEFAULT_FROM_EMAIL and SERVER_EMAIL, and is sent none; what it thinks of a recipient
 shows "enqueue test". If mail is signed (DKIM), the DNS is asked for the keys' records.
-With EMAIL_OAUTH a token is asked for before the login.`,
+With EMAIL_OAUTH a token is asked for before the login. Where other programs hand mail
+in, the file of keys and the certificates are read, and the ports tried; where events
+are posted, the names of the endpoints are looked up, and nothing is posted.`,
 		Example: `  worker check
   worker check --all
   EMAIL_HOST=smtp.example.com EMAIL_PORT=587 EMAIL_USE_TLS=true worker check`,
@@ -81,6 +83,10 @@ func check(ctx context.Context, std cli.Streams, registry backends.Registry, all
 		printWarnings(std.Out, warnings)
 	}
 	ready = reportKeys(ctx, std.Out, net.DefaultResolver, s) && ready
+	for _, t := range checkIntake(ctx, net.DefaultResolver, s) {
+		ready = report(std.Out, t.what, t.where, t.err) == nil && ready
+		printWarnings(std.Out, t.warnings)
+	}
 	if !ready {
 		return cli.Exit(cli.ExitUnavailable, errors.New("not ready to work"))
 	}

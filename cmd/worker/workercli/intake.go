@@ -61,7 +61,7 @@ func takeIn(ctx context.Context, s settings.Settings, registry backends.Registry
 	}
 	defer func() { _ = looking.Close() }()
 	show, counted := watchIntake(s, looking, &log)
-	keepMemoryLow(0, os.Getenv)
+	keepMemoryLow(withIntake(0, s), os.Getenv)
 	if err := findRedis(ctx, s, log, "clients are told to try again later until Redis can be written to"); err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func takeIn(ctx context.Context, s settings.Settings, registry backends.Registry
 		return err
 	}
 	defer stopPages(server, log)
-	in, err := startIntakes(ctx, s, counted, log)
+	in, err := startIntakes(ctx, s, show.State, counted, log)
 	if err != nil {
 		return err
 	}

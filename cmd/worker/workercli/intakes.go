@@ -20,6 +20,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/internal/intakeconfig"
 	"github.com/mailpouch/mailpouch/internal/metrics"
+	"github.com/mailpouch/mailpouch/internal/pages"
 	"github.com/mailpouch/mailpouch/settings"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -43,7 +44,7 @@ type cert struct {
 }
 
 // startIntakes starts what the settings have.
-func startIntakes(ctx context.Context, s settings.Settings, counted *metrics.Metrics, log zerolog.Logger) (*intakes, error) {
+func startIntakes(ctx context.Context, s settings.Settings, state *pages.State, counted *metrics.Metrics, log zerolog.Logger) (*intakes, error) {
 	i := &intakes{log: log, keysFile: s.Intake.KeysFile}
 	if !s.Intake.On() {
 		return i, nil
@@ -59,8 +60,8 @@ func startIntakes(ctx context.Context, s settings.Settings, counted *metrics.Met
 	}
 	i.client = client
 	i.submitter = intake.New(client, tasks.NewQueue(client, mailpouch.QueueConfig(s)), keys)
-	if err = i.startSMTP(s, counted); err == nil {
-		err = i.startAPI(ctx, s, counted)
+	if err = i.startSMTP(s, state, counted); err == nil {
+		err = i.startAPI(ctx, s, state, counted)
 	}
 	if err != nil {
 		if i.smtp != nil {
@@ -106,7 +107,7 @@ func (i *intakes) warn(c *certfile.Certificate) {
 	}
 }
 
-func (i *intakes) startSMTP(s settings.Settings, counted *metrics.Metrics) error {
+func (i *intakes) startSMTP(s settings.Settings, state *pages.State, counted *metrics.Metrics) error {
 	if len(s.Intake.Submission) == 0 {
 		return nil
 	}
@@ -118,7 +119,7 @@ func (i *intakes) startSMTP(s settings.Settings, counted *metrics.Metrics) error
 	if c != nil {
 		cfg.TLS = c.Config()
 	}
-	cfg.Log, cfg.Hooks = i.log, counted.Submission()
+	cfg.Log, cfg.Hooks = i.log, both(counted.Submission(), state.Submission())
 	if i.smtp, err = smtpd.Start(i.submitter, cfg); err != nil {
 		return listening(settings.SubmissionVariable, err)
 	}
@@ -131,12 +132,16 @@ func (i *intakes) startSMTP(s settings.Settings, counted *metrics.Metrics) error
 	return nil
 }
 
-func (i *intakes) startAPI(ctx context.Context, s settings.Settings, counted *metrics.Metrics) error {
+func (i *intakes) startAPI(ctx context.Context, s settings.Settings, state *pages.State, counted *metrics.Metrics) error {
 	if s.Intake.API == "" {
 		return nil
 	}
 	cfg := intakeconfig.HTTP(s)
-	cfg.Log, cfg.Observe = i.log, counted.API()
+	counts, shows := counted.API(), state.API()
+	cfg.Log, cfg.Observe = i.log, func(r httpapi.Request) {
+		counts(r)
+		shows(r)
+	}
 	c, err := i.cert("EMAIL_API_CERTFILE", s.Intake.APICertFile, s.Intake.APIKeyFile)
 	if err != nil {
 		return err
@@ -146,6 +151,29 @@ func (i *intakes) startAPI(ctx context.Context, s settings.Settings, counted *me
 	}
 	i.log.Info().Str("url", i.api.url).Msg("takes mail over HTTP")
 	return nil
+}
+
+// both makes one of the hooks of the metrics and of those of the page.
+func both(a, b smtpd.Hooks) smtpd.Hooks {
+	return smtpd.Hooks{
+		Opened: func() {
+			a.Opened()
+			b.Opened()
+		},
+		Closed: func() {
+			a.Closed()
+			b.Closed()
+		},
+		TurnedAway: a.TurnedAway,
+		Login: func(ok bool) {
+			a.Login(ok)
+			b.Login(ok)
+		},
+		Message: func(code, bytes int, took time.Duration) {
+			a.Message(code, bytes, took)
+			b.Message(code, bytes, took)
+		},
+	}
 }
 
 // listening says of a server that could not start which setting to change.

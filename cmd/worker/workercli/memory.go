@@ -3,6 +3,9 @@ package workercli
 import (
 	"math"
 	"runtime/debug"
+
+	"github.com/mailpouch/mailpouch/internal/intakeconfig"
+	"github.com/mailpouch/mailpouch/settings"
 )
 
 // How the garbage collector works in a worker, unless the environment sets GOGC or
@@ -41,4 +44,26 @@ func collection(messages int, getenv func(string) string) (percent int, limit in
 		}
 	}
 	return percent, limit
+}
+
+// How much memory a message takes, in its sizes, while it is handed over for another program: as it came, as it is queued, and as it is sent to
+// Redis. Big bodies are so many at a time over HTTP (httpapi.Config.BigRequests).
+const (
+	copies    = 3
+	bigBodies = 4
+)
+
+// withIntake adds what a process may take in from other programs at once to the memory for the messages that it sends. Without a limit for
+// these there is none.
+func withIntake(messages int, s settings.Settings) int {
+	if messages < 0 {
+		return messages
+	}
+	if len(s.Intake.Submission) > 0 {
+		messages += copies * int(s.Intake.Memory)
+	}
+	if s.Intake.API != "" {
+		messages += bigBodies * int(intakeconfig.HTTP(s).MaxBody)
+	}
+	return messages
 }

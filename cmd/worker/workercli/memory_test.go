@@ -3,6 +3,8 @@ package workercli
 import (
 	"math"
 	"testing"
+
+	"github.com/mailpouch/mailpouch/settings"
 )
 
 func TestCollection(t *testing.T) {
@@ -29,5 +31,30 @@ func TestCollection(t *testing.T) {
 				t.Errorf("collection = %d %%, %d bytes; want %d %%, %d", percent, limit, tt.percent, tt.limit)
 			}
 		})
+	}
+}
+
+// What is taken in from other programs counts beside what is sent.
+func TestWithIntake(t *testing.T) {
+	t.Parallel()
+	s := settings.Default()
+	s.Intake.Memory = 10_000_000
+	for _, tt := range []struct {
+		smtp, api bool
+		messages  int
+		want      int
+	}{
+		{false, false, 1000, 1000}, {true, false, 1000, 30_001_000}, {false, true, 0, 4 * 64 << 20}, {true, true, -1, -1},
+	} {
+		s.Intake.Submission, s.Intake.API = nil, ""
+		if tt.smtp {
+			s.Intake.Submission = settings.Listeners{{Network: "unix", Address: "/s"}}
+		}
+		if tt.api {
+			s.Intake.API = "127.0.0.1:0"
+		}
+		if got := withIntake(tt.messages, s); got != tt.want {
+			t.Errorf("%+v: %d", tt, got)
+		}
 	}
 }

@@ -95,7 +95,7 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 	for _, configure := range how.configure {
 		configure(&cfg)
 	}
-	keepMemoryLow(cfg.Memory, os.Getenv)
+	keepMemoryLow(withIntake(cfg.Memory, s), os.Getenv)
 	worker, err := tasks.NewWorker(client, cfg)
 	if err != nil {
 		return err
@@ -109,7 +109,7 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 		return err
 	}
 	defer stopPages(server, log) // the pages stay until the worker has ended
-	in, err := startIntakes(ctx, s, counted, log)
+	in, err := startIntakes(ctx, s, show.State, counted, log)
 	if err != nil {
 		return err
 	}
@@ -121,6 +121,7 @@ func run(ctx context.Context, s settings.Settings, registry backends.Registry, l
 	defer stopHooks()
 	if hooks != nil {
 		counted.Webhooks(hooks.State)
+		show.State.Webhooks(hooks.State)
 	}
 	again.worker, again.pages, again.counted, again.in, again.hooks = worker, server, counted, in, hooks
 	defer again.watch(ctx, hangups)()

@@ -72,7 +72,7 @@ var arrows = []struct {
 	{"internal/ratelimit", []string{"internal/rate", "internal/wire"}, []string{"github.com/redis/go-redis/v9"}},
 	{"internal/rate", nil, nil},
 	{"internal/wire", []string{"mailer", "internal/name"}, []string{"github.com/klauspost/compress/zstd"}},
-	{"internal/pages", []string{"mailer", "settings", "backends/smtp", "tasks", "internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/ownhost", "internal/presence", "internal/queuestats", "internal/wire"},
+	{"internal/pages", []string{"mailer", "settings", "backends/smtp", "tasks", "intake/", "internal/webhook", "internal/asynqbatch", "internal/redact", "internal/redisconn", "internal/ownhost", "internal/presence", "internal/queuestats", "internal/wire"},
 		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/metrics", []string{"mailer", "backends/dkim", "backends/smtp", "tasks", "internal/events", "internal/pauses", "internal/queuestats", "internal/redisconn", "internal/webhook", "internal/wire", "intake/"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
 	{"settings", []string{"internal/dkimkey", "internal/hostname", "internal/name", "internal/rate", "internal/replyrule", "internal/webhook/target"}, []string{"github.com/kelseyhightower/envconfig"}},
