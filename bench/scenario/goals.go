@@ -72,7 +72,7 @@ func (g *goals) handingOver() {
 		}))
 	g.atLeast("command", "enqueue bulk, many mails a task", 120_000, "mails/s",
 		g.twice(enqueueName, func(s *report.Scenario) report.Stat { return s.Contender(command).Stat(rate) }))
-	g.atLeast("intake", "Handing in over SMTP, 20 connections, appendfsync everysec", 8000, "mails/s", g.once(intakeName, everySec, rate))
+	g.atLeast("intake", fmt.Sprintf("Handing in over SMTP, %d connections, appendfsync everysec", clients), 8000, "mails/s", g.once(intakeName, everySec, rate))
 }
 
 func (g *goals) latency() {

@@ -19,7 +19,7 @@ func intake(size Size) Scenario {
 		About: fmt.Sprintf("smtp-source hands in %s mails of 2 kB over %d connections that it keeps open. A mail counts when its 250 has come: Redis has it then, in its append-only file, "+
 			"or Postfix in its queue. Redis writes that file to the disk once a second (appendfsync everysec), so a crash of the machine can lose the last second; with always it "+
 			"does so before each reply, as Postfix does. Postfix puts the mails on hold, so that it does nothing else with them. What smtp-source itself can do is beside it: it "+
-			"hands the same mails to smtp-sink, which keeps none.", report.Number(float64(n)), manyConnections),
+			"hands the same mails to smtp-sink, which keeps none.", report.Number(float64(n)), clients),
 		Metrics: metrics(rate, intakeTime, server, memory, network),
 		Entries: []Entry{
 			{everySec, "worker intake, appendfsync everysec", true, as("", handingIn(n, harness.AppendOnly))},
@@ -72,6 +72,9 @@ func handingToSink(n int) func(*harness.Bench) report.Sample {
 	}
 }
 
+// clients are the connections of smtp-source.
+const clients = 50
+
 // warmth is how many mails are handed in before it is measured.
 const warmth = 500
 
@@ -81,7 +84,7 @@ func handIn(b *harness.Bench, addr string, n int) time.Duration {
 	b.Check(err)
 	start := time.Now()
 	p := harness.Start(b, harness.FindPostfix(b, "smtp-source"), []string{
-		"-d", "-s", fmt.Sprint(manyConnections), "-m", fmt.Sprint(n), "-l", "2048", "-f", "shop@example.com", "-t", "ann@example.net", net.JoinHostPort(host, port),
+		"-d", "-s", fmt.Sprint(clients), "-m", fmt.Sprint(n), "-l", "2048", "-f", "shop@example.com", "-t", "ann@example.net", net.JoinHostPort(host, port),
 	})
 	p.Wait(b)
 	return time.Since(start)
