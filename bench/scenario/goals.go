@@ -72,7 +72,11 @@ func (g *goals) handingOver() {
 		}))
 	g.atLeast("command", "enqueue bulk, many mails a task", 120_000, "mails/s",
 		g.twice(enqueueName, func(s *report.Scenario) report.Stat { return s.Contender(command).Stat(rate) }))
-	g.atLeast("intake", fmt.Sprintf("Handing in over SMTP, %d connections, appendfsync everysec", clients), 8000, "mails/s", g.once(intakeName, everySec, rate))
+	handedIn := func(clients int) string {
+		return fmt.Sprintf("Handing in over SMTP, %d connections, appendfsync everysec", clients)
+	}
+	g.atLeast("intake", handedIn(manyClients), 8000, "mails/s", g.once(intakeName, everySec, rate))
+	g.atLeast("intake20", handedIn(fewClients), 8000, "mails/s", g.once(intakeName, everySec20, rate))
 }
 
 func (g *goals) latency() {

@@ -59,7 +59,9 @@ const (
 	asynqProgram = "asynq-program"
 
 	everySec     = "everysec" // of worker intake
+	everySec20   = "everysec20"
 	always       = "always"
+	always20     = "always20"
 	postfixQueue = "postfix"
 )
 
