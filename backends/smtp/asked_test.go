@@ -106,7 +106,6 @@ func TestBackend_beginAgain(t *testing.T) {
 		if !errors.Is(results[0].Err, no) || results[0].Connection == "" || results[1].Err != nil {
 			t.Errorf("got %+v", results)
 		}
-		synctest.Wait()
 		if got := strings.Join(p.senders(), " "); got != "a@x c@x" || p.conns != 2 {
 			t.Errorf("the server took %q over %d connections", got, p.conns)
 		}
@@ -132,9 +131,8 @@ func TestBackend_beginOnce(t *testing.T) {
 			}
 			return nil
 		}))
-		synctest.Wait()
-		if asked != 1 || len(p.mails) != 3 {
-			t.Errorf("asked %d times for %d transactions", asked, len(p.mails))
+		if taken := len(p.taken()); asked != 1 || taken != 3 {
+			t.Errorf("asked %d times for %d transactions", asked, taken)
 		}
 	})
 }
@@ -178,10 +176,9 @@ func TestBackend_commitWindow(t *testing.T) {
 			},
 			Report: func(group []mailer.Report) { under -= len(group) },
 		})
-		synctest.Wait()
 		// The first message of a connection is asked for twice: it waits for the server in between.
-		if len(p.mails) != 20 || most < 3 || most > cfg.Window+1 || under != 1 {
-			t.Errorf("%d messages taken; up to %d were asked for and not reported, at the end %d", len(p.mails), most, under)
+		if taken := len(p.taken()); taken != 20 || most < 3 || most > cfg.Window+1 || under != 1 {
+			t.Errorf("%d messages taken; up to %d were asked for and not reported, at the end %d", taken, most, under)
 		}
 	})
 }
@@ -257,9 +254,8 @@ func TestBackend_commitAfterWaiting(t *testing.T) {
 				},
 				Report: each(func(_ int, r mailer.Result) { result = r }),
 			})
-			synctest.Wait()
-			if len(asked) != 2 || asked[1].Sub(asked[0]) < 30*time.Second || result.Err == nil || len(p.mails) != 0 {
-				t.Errorf("asked at %v: %v, %d messages were taken", asked, result.Err, len(p.mails))
+			if taken := len(p.taken()); len(asked) != 2 || asked[1].Sub(asked[0]) < 30*time.Second || result.Err == nil || taken != 0 {
+				t.Errorf("asked at %v: %v, %d messages were taken", asked, result.Err, taken)
 			}
 		})
 	}
@@ -280,7 +276,6 @@ func TestBackend_commitAgain(t *testing.T) {
 		if !slices.Contains(asked, 0) || !slices.Contains(asked, 1) || results[0].Err != nil || results[1].Err != nil {
 			t.Errorf("asked for %d: %+v", asked, results)
 		}
-		synctest.Wait()
 		if got := strings.Join(p.senders(), " "); got != "a@x b@x c@x" {
 			t.Errorf("the server took %q", got)
 		}
@@ -302,9 +297,8 @@ func TestBackend_commitAgain(t *testing.T) {
 				}
 			}),
 		})
-		synctest.Wait()
-		if len(p.mails) != 3 || no {
-			t.Errorf("%d transactions", len(p.mails))
+		if taken := len(p.taken()); taken != 3 || no {
+			t.Errorf("%d transactions", taken)
 		}
 	})
 }
@@ -336,11 +330,10 @@ func TestBackend_beginChanges(t *testing.T) {
 			},
 			Report: each(func(i int, r mailer.Result) { results[i] = r }),
 		})
-		synctest.Wait()
 		if got := strings.Join(p.senders(), " "); got != "a@x b@x g@x f@x" {
 			t.Errorf("the server took %q", got)
 		}
-		for _, m := range p.mails[1:] {
+		for _, m := range p.taken()[1:] {
 			if len(m.to) != 1 || m.to[0] != "s@x" {
 				t.Errorf("%s went to %s", m.from, m.to)
 			}

@@ -163,7 +163,7 @@ func TestBackend_login(t *testing.T) {
 					t.Errorf("got %s, want %s: %v", got, tt.want, results[0].Err)
 				}
 				var used []string
-				for _, c := range p.commands {
+				for _, c := range p.said() {
 					if mech, ok := strings.CutPrefix(c, "AUTH "); ok {
 						mech, _, _ = strings.Cut(mech, " ")
 						used = append(used, mech)
@@ -253,10 +253,10 @@ func TestBackend_loginNext(t *testing.T) {
 				cfg.Username, cfg.Password, cfg.AllowInsecureAuth, cfg.Logins = "me", password, true, new(Logins)
 				var results []mailer.Result
 				for i, want := range tt.used {
-					before := len(p.commands)
+					before := len(p.said())
 					results = sendAll(t, newBackend(t, cfg), letters(1)) // another one each time
 					var used []string
-					for _, c := range p.commands[before:] {
+					for _, c := range p.said()[before:] {
 						if mech, ok := strings.CutPrefix(c, "AUTH "); ok {
 							mech, _, _ = strings.Cut(mech, " ")
 							used = append(used, mech)

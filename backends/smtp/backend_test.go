@@ -80,7 +80,7 @@ func TestBackend_recipients(t *testing.T) {
 				if got := strings.Join(wrong, ", "); got != tt.wrong {
 					t.Errorf("refused %s, want %s", got, tt.wrong)
 				}
-				for _, m := range p.mails {
+				for _, m := range p.taken() {
 					if m.from == "b@x" && !slices.Equal(m.to, tt.taken) {
 						t.Errorf("taken for %v, want %v", m.to, tt.taken)
 					}
@@ -131,7 +131,7 @@ func TestBackend_tooManyRecipients(t *testing.T) {
 				}
 				var taken []string
 				transactions := 0
-				for _, m := range p.mails {
+				for _, m := range p.taken() {
 					if m.from == "a@x" {
 						transactions++
 						taken = append(taken, m.to...)
@@ -262,7 +262,7 @@ func TestBackend_ages(t *testing.T) {
 				if got := fates(sendAll(t, b, letters(1))); got != "sent" || p.conns != tt.conns {
 					t.Errorf("%s, %d connections", got, p.conns)
 				}
-				if quits := slices.Index(p.commands, "QUIT") >= 0; quits != (tt.conns > 1) {
+				if quits := slices.Index(p.said(), "QUIT") >= 0; quits != (tt.conns > 1) {
 					t.Errorf("QUIT: %v", quits)
 				}
 			})
@@ -391,7 +391,7 @@ func TestBackend_354ToNobody(t *testing.T) {
 			t.Errorf("%s, %d connections", got, p.conns)
 		}
 		checkTaken(t, p, "permanent sent sent")
-		if i := slices.Index(p.commands, "RSET"); i < 0 {
+		if i := slices.Index(p.said(), "RSET"); i < 0 {
 			t.Error("no RSET behind it")
 		}
 	})
@@ -540,10 +540,8 @@ func TestBackend_panics(t *testing.T) {
 			newBackend(t, cfg).SendBatch(t.Context(), mailer.Batch{Messages: append(letters(3), nil), Report: func(group []mailer.Report) { reported += len(group) }})
 		}()
 		p.forgive() // the connection ends in the middle of something
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if reported < 2 || reported < len(p.mails)-1 {
-			t.Errorf("%d reported, %d delivered: only the one without a reply may be missing", reported, len(p.mails))
+		if taken := len(p.taken()); reported < 2 || reported < taken-1 {
+			t.Errorf("%d reported, %d delivered: only the one without a reply may be missing", reported, taken)
 		}
 	})
 }
@@ -699,7 +697,7 @@ func TestBackend_oldServer(t *testing.T) {
 			if got := fates(sendAll(t, newBackend(t, cfg), letters(2))); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
-			for _, c := range p.commands {
+			for _, c := range p.said() {
 				if strings.HasPrefix(c, "MAIL") && c != "MAIL FROM:<a@x>" && c != "MAIL FROM:<b@x>" {
 					t.Errorf("parameters after HELO: %s", c)
 				}

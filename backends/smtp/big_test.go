@@ -38,7 +38,7 @@ func TestBackend_big(t *testing.T) {
 			if _, err := m.WriteTo(&want); err != nil {
 				t.Fatal(err)
 			}
-			if got := p.mails[i].body; got != want.String() {
+			if got := p.taken()[i].body; got != want.String() {
 				t.Errorf("message %d came with %d other octets, want %d", i, len(got), want.Len())
 			}
 		}

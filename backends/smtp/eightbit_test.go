@@ -131,7 +131,7 @@ func TestBackend_withoutEightBit(t *testing.T) {
 		const want = "MIME-Version: 1.0\r\nFrom: f@x\r\nDate: Fri, 02 Jan 2026 03:04:05 +0000\r\nMessage-ID: <m@x>\r\n" +
 			"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=C3=BC\r\n"
 		sent := 0
-		for _, m := range p.mails {
+		for _, m := range p.taken() {
 			if m.from != "a@x" {
 				continue
 			}

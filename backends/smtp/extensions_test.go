@@ -58,15 +58,15 @@ func TestBackend_extensions(t *testing.T) {
 						}
 						return
 					}
-					mail := p.commands[slices.IndexFunc(p.commands, func(c string) bool { return strings.HasPrefix(c, "MAIL") })]
-					if size := fmt.Sprintf(" SIZE=%d", len(p.mails[0].body)); strings.Contains(mail, "SIZE") {
+					mail := p.said()[slices.IndexFunc(p.said(), func(c string) bool { return strings.HasPrefix(c, "MAIL") })]
+					if size := fmt.Sprintf(" SIZE=%d", len(p.taken()[0].body)); strings.Contains(mail, "SIZE") {
 						if !strings.Contains(mail, size) || tt.offers == nil {
 							t.Errorf("%s, want %s", mail, size)
 						}
 						mail = strings.Replace(mail, size, "", 1)
 					}
-					if mail != tt.mail || !slices.Contains(p.commands, tt.rcpt) {
-						t.Errorf("got %q, want %s and %s", p.commands, tt.mail, tt.rcpt)
+					if mail != tt.mail || !slices.Contains(p.said(), tt.rcpt) {
+						t.Errorf("got %q, want %s and %s", p.said(), tt.mail, tt.rcpt)
 					}
 				})
 			})
@@ -107,8 +107,8 @@ func TestBackend_unfit(t *testing.T) {
 			if !strings.Contains(s.Error(), tt.text) || s.Class != mailer.Permanent {
 				t.Errorf("got %v", s)
 			}
-			if tt.want == "permanent" && slices.ContainsFunc(p.commands, func(c string) bool { return strings.Contains(c, "b@x") }) {
-				t.Errorf("said %q", p.commands)
+			if tt.want == "permanent" && slices.ContainsFunc(p.said(), func(c string) bool { return strings.Contains(c, "b@x") }) {
+				t.Errorf("said %q", p.said())
 			}
 		})
 	}
@@ -209,8 +209,8 @@ func TestBackend_LMTP(t *testing.T) {
 					if got := strings.Join(wrong, ", "); got != tt.wrong || p.conns != tt.conns {
 						t.Errorf("refused %s, %d connections", got, p.conns)
 					}
-					if !strings.HasPrefix(p.commands[0], "LHLO ") {
-						t.Errorf("said %s", p.commands[0])
+					if !strings.HasPrefix(p.said()[0], "LHLO ") {
+						t.Errorf("said %s", p.said()[0])
 					}
 				})
 			})
@@ -283,7 +283,7 @@ func TestBackend_sequences(t *testing.T) {
 					t.Errorf("got %s with %d connections, want %s with %d", got, p.conns, want, tt.conns)
 				}
 				checkTaken(t, p, want)
-				for _, m := range p.mails {
+				for _, m := range p.taken() {
 					if strings.Contains(m.body, "From: ") && !strings.Contains(m.body, "From: "+m.from) {
 						t.Errorf("the message of another went out as %s's", m.from)
 					}
@@ -307,7 +307,7 @@ func TestBackend_manyRecipients(t *testing.T) {
 		if got := fates(sendAll(t, newBackend(t, cfg), []*mailer.EmailMessage{big, big, letter("b@x")})); got != "sent sent sent" {
 			t.Error(got)
 		}
-		if n := len(p.mails[1].to); n != 3000 {
+		if n := len(p.taken()[1].to); n != 3000 {
 			t.Errorf("%d recipients", n)
 		}
 	})
@@ -329,7 +329,7 @@ func TestBackend_rendered(t *testing.T) {
 			if _, err := m.WriteTo(&want); err != nil {
 				t.Fatal(err)
 			}
-			if got := p.mails[i].body; got != want.String() {
+			if got := p.taken()[i].body; got != want.String() {
 				t.Errorf("message %d: got %q\nwant %q", i, got, want.String())
 			}
 		}

@@ -155,11 +155,26 @@ func (p *peer) note(format string, args ...any) {
 	p.violations = append(p.violations, fmt.Sprintf(format, args...))
 }
 
-func (p *peer) senders() []string {
+// taken returns the messages that the peer has taken, once it has done all that it was told: a connection that the client has
+// given up may still be at work.
+func (p *peer) taken() []mail {
+	synctest.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return slices.Clone(p.mails)
+}
+
+// said returns the client's commands, in the same way.
+func (p *peer) said() []string {
+	synctest.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.commands)
+}
+
+func (p *peer) senders() []string {
 	var all []string
-	for _, m := range p.mails {
+	for _, m := range p.taken() {
 		all = append(all, m.from)
 	}
 	return all

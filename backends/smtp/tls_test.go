@@ -144,6 +144,7 @@ func TestBackend_TLS(t *testing.T) {
 				if tt.text != "" && !strings.Contains(results[0].Err.Error(), tt.text) {
 					t.Errorf("got %v, want one about %q", results[0].Err, tt.text)
 				}
+				synctest.Wait()
 				for _, c := range p.plain {
 					if tt.mode != TLSNone && (strings.HasPrefix(c, "MAIL") || strings.HasPrefix(c, "AUTH")) {
 						t.Errorf("in clear text: %s", c)

@@ -88,7 +88,7 @@ func TestBackend_tokenRefused(t *testing.T) {
 					t.Errorf("got %s, want %s: %v", got, tt.want, results[0].Err)
 				}
 				var used []string
-				for _, c := range p.commands {
+				for _, c := range p.said() {
 					if mech, ok := strings.CutPrefix(c, "AUTH "); ok {
 						mech, _, _ = strings.Cut(mech, " ")
 						used = append(used, mech)
@@ -149,8 +149,8 @@ func TestBackend_tokenInClear(t *testing.T) {
 		if err := sendAll(t, newBackend(t, cfg), letters(1))[0].Err; !errors.Is(err, errInsecureToken) {
 			t.Errorf("got %v", err)
 		}
-		if slices.ContainsFunc(p.commands, func(c string) bool { return strings.HasPrefix(c, "AUTH") }) {
-			t.Errorf("it was sent: %q", p.commands)
+		if slices.ContainsFunc(p.said(), func(c string) bool { return strings.HasPrefix(c, "AUTH") }) {
+			t.Errorf("it was sent: %q", p.said())
 		}
 	})
 }

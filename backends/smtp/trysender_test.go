@@ -90,8 +90,8 @@ func TestBackend_TrySender_commands(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []string{"EHLO client.example", "MAIL FROM:<shop@x>", "RSET", "QUIT"}
-		if !slices.Equal(p.commands, want) {
-			t.Errorf("said %q, want %q", p.commands, want)
+		if !slices.Equal(p.said(), want) {
+			t.Errorf("said %q, want %q", p.said(), want)
 		}
 		var invalid *mailer.InvalidMessageError
 		for _, from := range []string{"", "<", "a@x\r\nRCPT TO:<b@x>"} {

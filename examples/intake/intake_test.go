@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/cmd/worker/workercli"
 	"github.com/mailpouch/mailpouch/internal/testserver"
@@ -111,7 +113,7 @@ func TestIntake(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan int, 1)
 	var log bytes.Buffer
-	go func() { ended <- workercli.Run(ctx, backends.Builtin(), []string{"run"}, io.Discard, &log) }()
+	go func() { ended <- workercli.Run(ctx, backends.Builtin(), []string{"run"}, io.Discard, zerolog.SyncWriter(&log)) }()
 	defer func() {
 		stop()
 		if code := <-ended; code != 0 {
