@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mailpouch/mailpouch/internal/handover"
+	"github.com/mailpouch/mailpouch/internal/packed"
 	"github.com/mailpouch/mailpouch/internal/wire"
 )
 
@@ -115,28 +116,22 @@ func appendPart(data []byte, t Type, m Message, reply string, recipients []strin
 		due = m.Due.UnixNano()
 	}
 	data = binary.AppendUvarint(data, uint64(max(due, 0)))
-	data = appendText(data, m.ID, mostID)
-	data = appendText(data, m.MessageID, mostID)
-	data = appendText(data, m.Mailer, mostName)
-	data = appendText(data, m.Mailing, mostName)
+	data = packed.AppendText(data, m.ID, mostID)
+	data = packed.AppendText(data, m.MessageID, mostID)
+	data = packed.AppendText(data, m.Mailer, mostName)
+	data = packed.AppendText(data, m.Mailing, mostName)
 	tags := m.Tags[:min(len(m.Tags), mostTags)]
 	data = append(data, byte(len(tags))) //nolint:gosec // a few
 	for _, tag := range tags {
-		data = appendText(data, tag, mostName)
+		data = packed.AppendText(data, tag, mostName)
 	}
-	data = appendText(data, reply, mostReply)
+	data = packed.AppendText(data, reply, mostReply)
 	for _, to := range recipients {
-		data = appendText(data, to, mostAddress)
+		data = packed.AppendText(data, to, mostAddress)
 	}
 	binary.BigEndian.PutUint32(data[start:], uint32(len(data)-start))   //nolint:gosec // the limits above make it less
 	binary.BigEndian.PutUint16(data[start+4:], uint16(len(recipients))) //nolint:gosec // at most mostTogether
 	return data
-}
-
-func appendText(data []byte, text string, most int) []byte {
-	text = text[:min(len(text), most)]
-	data = binary.AppendUvarint(data, uint64(len(text)))
-	return append(data, text...)
 }
 
 var errEntry = errors.New("events: an entry that cannot be read")
@@ -162,63 +157,26 @@ func decode(queue string, at time.Time, data string) (events []Event, err error)
 }
 
 func decodePart(place wire.QueueName, at time.Time, data string, n int) (events []Event, ok bool) {
-	d := fields{data: data}
-	number := int(d.byte())
-	tries := int(d.number()) //nolint:gosec // what is written is a number of tries
-	due := int64(d.number()) //nolint:gosec // what is written is a time
-	task := d.text()
-	e := Event{At: at, EmailID: handover.MessageID(task), MessageID: d.text(), Queue: place.Queue, Tries: tries}
-	e.Mailer = cmp.Or(d.text(), place.Mailer)
-	e.Mailing = d.text()
-	for range d.byte() {
-		e.Tags = append(e.Tags, d.text())
+	d := packed.Reader{Left: data}
+	number := int(d.Byte())
+	tries := int(d.Number()) //nolint:gosec // what is written is a number of tries
+	due := int64(d.Number()) //nolint:gosec // what is written is a time
+	task := d.Text()
+	e := Event{At: at, EmailID: handover.MessageID(task), MessageID: d.Text(), Queue: place.Queue, Tries: tries}
+	e.Mailer = cmp.Or(d.Text(), place.Mailer)
+	e.Mailing = d.Text()
+	for range d.Byte() {
+		e.Tags = append(e.Tags, d.Text())
 	}
-	e.Reply = d.text()
+	e.Reply = d.Text()
 	if number >= len(types) || types[number] == "" {
-		return nil, !d.failed // of a newer version
+		return nil, !d.Failed // of a newer version
 	}
 	e.Type = types[number]
 	for range n {
-		e.Recipient = d.text()
+		e.Recipient = d.Text()
 		e.ID = eventID(task, due, e.Type, tries, e.Recipient)
 		events = append(events, e)
 	}
-	return events, !d.failed
-}
-
-// fields reads fields, and notes if there are none.
-type fields struct {
-	data   string
-	failed bool
-}
-
-func (d *fields) byte() byte {
-	if len(d.data) == 0 {
-		d.failed = true
-		return 0
-	}
-	b := d.data[0]
-	d.data = d.data[1:]
-	return b
-}
-
-func (d *fields) number() uint64 {
-	n, size := binary.Uvarint([]byte(d.data[:min(len(d.data), binary.MaxVarintLen64)]))
-	if size <= 0 {
-		d.failed = true
-		return 0
-	}
-	d.data = d.data[size:]
-	return n
-}
-
-func (d *fields) text() string {
-	n := d.number()
-	if n > uint64(len(d.data)) {
-		d.failed = true
-		return ""
-	}
-	text := d.data[:n]
-	d.data = d.data[n:]
-	return text
+	return events, !d.Failed
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mailpouch/mailpouch/internal/packed"
 	"github.com/mailpouch/mailpouch/internal/redact"
 )
 
@@ -72,21 +73,21 @@ func (r Record) Append(data []byte, recipients []string, key *Secret) []byte {
 	data = binary.AppendUvarint(data, uint64(max(r.At.Unix(), 0)))
 	data = binary.AppendUvarint(data, uint64(max(int64(r.At.Sub(r.Due)/time.Second), 0)))
 	data = binary.AppendUvarint(data, uint64(max(r.Tries, 0)))
-	data = appendText(data, r.ID, mostID)
-	data = appendText(data, r.MessageID, mostMessageID)
-	data = appendText(data, r.Mailing, mostName)
+	data = packed.AppendText(data, r.ID, mostID)
+	data = packed.AppendText(data, r.MessageID, mostMessageID)
+	data = packed.AppendText(data, r.Mailing, mostName)
 	tags := r.Tags[:min(len(r.Tags), mostTags)]
 	data = append(data, byte(len(tags))) //nolint:gosec // a few
 	for _, tag := range tags {
-		data = appendText(data, tag, mostName)
+		data = packed.AppendText(data, tag, mostName)
 	}
-	data = appendText(data, r.Reply, mostReply)
+	data = packed.AppendText(data, r.Reply, mostReply)
 	if r.Member != "" {
-		data = appendText(data, r.Member, mostName)
+		data = packed.AppendText(data, r.Member, mostName)
 	}
 	data = binary.AppendUvarint(data, uint64(len(recipients)))
 	for _, to := range recipients[:min(len(recipients), mostTo)] {
-		data = appendText(data, redact.Address(to), mostName)
+		data = packed.AppendText(data, redact.Address(to), mostName)
 	}
 	if key != nil {
 		for _, to := range recipients[:min(len(recipients), mostHashed)] {
@@ -95,12 +96,6 @@ func (r Record) Append(data []byte, recipients []string, key *Secret) []byte {
 	}
 	binary.BigEndian.PutUint16(data[start:], uint16(len(data)-start-2)) //nolint:gosec // the limits above make it less
 	return data
-}
-
-func appendText(data []byte, text string, most int) []byte {
-	text = text[:min(len(text), most)]
-	data = binary.AppendUvarint(data, uint64(len(text)))
-	return append(data, text...)
 }
 
 var errRecord = errors.New("history: a record that cannot be read")
@@ -127,64 +122,27 @@ func Decode(queue string, entry string) ([]Record, error) {
 }
 
 func decodeOne(data string) (r Record, ok bool) {
-	d := reader{data: data}
-	state := d.byte()
+	d := packed.Reader{Left: data}
+	state := d.Byte()
 	r.State = State(state &^ hasMember)
-	at := int64(d.number()) //nolint:gosec // what is written is a time
+	at := int64(d.Number()) //nolint:gosec // what is written is a time
 	r.At = time.Unix(at, 0).UTC()
-	r.Due = r.At.Add(-time.Duration(d.number()) * time.Second) //nolint:gosec // what is written is a duration
-	r.Tries = int(d.number())                                  //nolint:gosec // what is written is a number of tries
-	r.ID, r.MessageID, r.Mailing = d.text(), d.text(), d.text()
-	for range d.byte() {
-		r.Tags = append(r.Tags, d.text())
+	r.Due = r.At.Add(-time.Duration(d.Number()) * time.Second) //nolint:gosec // what is written is a duration
+	r.Tries = int(d.Number())                                  //nolint:gosec // what is written is a number of tries
+	r.ID, r.MessageID, r.Mailing = d.Text(), d.Text(), d.Text()
+	for range d.Byte() {
+		r.Tags = append(r.Tags, d.Text())
 	}
-	r.Reply = d.text()
+	r.Reply = d.Text()
 	if state&hasMember != 0 {
-		r.Member = d.text()
+		r.Member = d.Text()
 	}
-	r.Recipients = int(d.number()) //nolint:gosec // what is written is a length
+	r.Recipients = int(d.Number()) //nolint:gosec // what is written is a length
 	for range min(r.Recipients, mostTo) {
-		r.To = append(r.To, d.text())
+		r.To = append(r.To, d.Text())
 	}
-	r.hashes = []byte(d.data)
-	return r, !d.failed
-}
-
-// reader reads fields, and notes if there are none.
-type reader struct {
-	data   string
-	failed bool
-}
-
-func (d *reader) byte() byte {
-	if len(d.data) == 0 {
-		d.failed = true
-		return 0
-	}
-	b := d.data[0]
-	d.data = d.data[1:]
-	return b
-}
-
-func (d *reader) number() uint64 {
-	n, size := binary.Uvarint([]byte(d.data[:min(len(d.data), binary.MaxVarintLen64)]))
-	if size <= 0 {
-		d.failed = true
-		return 0
-	}
-	d.data = d.data[size:]
-	return n
-}
-
-func (d *reader) text() string {
-	n := d.number()
-	if n > uint64(len(d.data)) {
-		d.failed = true
-		return ""
-	}
-	text := d.data[:n]
-	d.data = d.data[n:]
-	return text
+	r.hashes = []byte(d.Left)
+	return r, !d.Failed
 }
 
 // isFor reports whether the record is about the recipient with that hash.
