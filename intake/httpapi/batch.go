@@ -64,26 +64,20 @@ func sendBatch(c *call, w http.ResponseWriter) (any, error) {
 	default:
 		return nil, invalid(headerValidation, fmt.Sprintf("is %.40q, not %s or %s", validation, strict, permissive))
 	}
-	if _, failed = c.mediaType(typeJSON); failed != nil {
-		return nil, failed
-	}
-	data, leave, failed := c.body(w)
+	var list []jsontext.Value
+	data, leave, failed := c.json(w, &list)
 	defer leave()
 	if failed != nil {
 		return nil, failed
 	}
-	if failed = b.read(data); failed != nil {
+	if failed = b.read(data, list); failed != nil {
 		return nil, failed
 	}
 	return b.handOver()
 }
 
-// read reads the emails.
-func (b *batch) read(data []byte) *apiError {
-	var list []jsontext.Value
-	if failed := decode(data, &list, ""); failed != nil {
-		return failed
-	}
+// read reads the emails of a list, which is the whole body.
+func (b *batch) read(body []byte, list []jsontext.Value) *apiError {
 	switch {
 	case len(list) == 0:
 		return invalid("body", "has no email")
@@ -91,7 +85,7 @@ func (b *batch) read(data []byte) *apiError {
 		return invalid("body", fmt.Sprintf("has %d emails, at most %d are allowed", len(list), maxBatch))
 	}
 	if b.key != "" {
-		canon := jsontext.Value(data)
+		canon := jsontext.Value(body)
 		if err := canon.Canonicalize(); err != nil { // it was read before
 			return invalid("body", "has a number that is none of JSON's")
 		}

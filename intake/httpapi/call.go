@@ -123,6 +123,17 @@ func (c *call) body(w http.ResponseWriter) (data []byte, leave func(), failed *a
 	return append(data, rest...), leaveBig, nil
 }
 
+// json reads a body of JSON into a value. leave is as with body.
+func (c *call) json(w http.ResponseWriter, into any) (data []byte, leave func(), failed *apiError) {
+	if _, failed = c.mediaType(typeJSON); failed != nil {
+		return nil, func() {}, failed
+	}
+	if data, leave, failed = c.body(w); failed == nil {
+		failed = decode(data, into, "")
+	}
+	return data, leave, failed
+}
+
 // readAll is io.ReadAll for what is said to have so many bytes.
 func readAll(r io.Reader, size int64) ([]byte, error) {
 	data := make([]byte, 0, max(size+1, 512))

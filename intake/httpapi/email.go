@@ -60,16 +60,10 @@ func send(c *call, w http.ResponseWriter) (any, error) {
 	if failed != nil {
 		return nil, failed
 	}
-	if _, failed = c.mediaType(typeJSON); failed != nil {
-		return nil, failed
-	}
-	data, leave, failed := c.body(w)
+	var e email
+	_, leave, failed := c.json(w, &e)
 	defer leave()
 	if failed != nil {
-		return nil, failed
-	}
-	var e email
-	if failed := decode(data, &e, ""); failed != nil {
 		return nil, failed
 	}
 	m, o, failed := e.message(time.Now())

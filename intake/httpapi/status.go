@@ -56,33 +56,24 @@ var lastEvents = map[tasks.MessageState]string{
 // isID is what an ID of a message looks like. A Message-ID is none: to look for that takes Redis too long.
 var isID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,300}$`)
 
-// id is the ID in the path. It has to be one before Redis is asked for it.
-func (c *call) id() (string, *apiError) {
-	id := c.PathValue("id")
+// asking is the context of a question about the email in the path, or of a change to it, when it is its turn. Few are asked at the same
+// time, since an email that has ended is looked for in the history. What is no ID is not asked for.
+func (c *call) asking() (ctx context.Context, id string, leave func(), failed *apiError) {
+	id = c.PathValue("id")
 	if !isID.MatchString(id) {
-		return "", &apiError{StatusCode: http.StatusNotFound, Name: nameNotFound, Message: "there is no such email"}
+		return nil, "", nil, &apiError{StatusCode: http.StatusNotFound, Name: nameNotFound, Message: "there is no such email"}
 	}
-	return id, nil
-}
-
-// asking is the context of a question about an email, or of a change to it, when it is its turn. Few are asked at the same time, since
-// an email that has ended is looked for in the history.
-func (c *call) asking() (ctx context.Context, leave func(), failed *apiError) {
 	leaveTurn, failed := enter(c.Context(), c.limits.lookups, c.limits.timeout)
 	if failed != nil {
-		return nil, nil, failed
+		return nil, "", nil, failed
 	}
 	ctx, cancel := context.WithTimeout(c.Context(), c.limits.timeout)
-	return ctx, func() { cancel(); leaveTurn() }, nil
+	return ctx, id, func() { cancel(); leaveTurn() }, nil
 }
 
 // retrieve says what became of an email.
 func retrieve(c *call, _ http.ResponseWriter) (any, error) {
-	id, failed := c.id()
-	if failed != nil {
-		return nil, failed
-	}
-	ctx, leave, failed := c.asking()
+	ctx, id, leave, failed := c.asking()
 	if failed != nil {
 		return nil, failed
 	}
@@ -162,24 +153,14 @@ type rescheduling struct {
 
 // update gives an email another time of sending.
 func update(c *call, w http.ResponseWriter) (any, error) {
-	id, failed := c.id()
-	if failed != nil {
-		return nil, failed
-	}
-	if _, failed = c.mediaType(typeJSON); failed != nil {
-		return nil, failed
-	}
-	data, done, failed := c.body(w)
+	var r rescheduling
+	_, done, failed := c.json(w, &r)
 	defer done()
 	if failed != nil {
 		return nil, failed
 	}
-	var r rescheduling
-	if failed := decode(data, &r, ""); failed != nil {
-		return nil, failed
-	}
 	switch {
-	case r.ID != "" && r.ID != id:
+	case r.ID != "" && r.ID != c.PathValue("id"):
 		return nil, invalid("id", "is another one than in the path")
 	case r.ScheduledAt == "":
 		return nil, missing("scheduled_at")
@@ -188,7 +169,7 @@ func update(c *call, w http.ResponseWriter) (any, error) {
 	if failed != nil {
 		return nil, failed
 	}
-	ctx, leave, failed := c.asking()
+	ctx, id, leave, failed := c.asking()
 	if failed != nil {
 		return nil, failed
 	}
@@ -201,11 +182,7 @@ func update(c *call, w http.ResponseWriter) (any, error) {
 
 // cancel takes an email back.
 func cancel(c *call, _ http.ResponseWriter) (any, error) {
-	id, failed := c.id()
-	if failed != nil {
-		return nil, failed
-	}
-	ctx, leave, failed := c.asking()
+	ctx, id, leave, failed := c.asking()
 	if failed != nil {
 		return nil, failed
 	}
