@@ -1,13 +1,6 @@
 package metrics
 
-import (
-	"cmp"
-	"fmt"
-	"slices"
-	"strings"
-
-	"github.com/prometheus/client_golang/prometheus"
-)
+import "github.com/prometheus/client_golang/prometheus"
 
 // Definition describes one metric.
 type Definition struct {
@@ -65,24 +58,7 @@ func (d desc) is(value float64, labels ...string) prometheus.Metric {
 	return prometheus.MustNewConstMetric(d.Desc, d.kind, value, labels...)
 }
 
-// Definitions are the metrics of this project, by name. Those of Go's runtime (go_...)
-// and of the process (process_...) are client_golang's.
-func Definitions() []Definition {
-	all := New(Config{}).book.definitions
-	slices.SortFunc(all, func(a, b Definition) int { return cmp.Compare(a.Name, b.Name) })
-	return all
-}
-
-// Markdown is the table of Definitions.
-func Markdown() string {
-	var b strings.Builder
-	b.WriteString("| name | type | labels | meaning |\n|---|---|---|---|\n")
-	for _, d := range Definitions() {
-		labels := make([]string, len(d.Labels))
-		for i, l := range d.Labels {
-			labels[i] = "`" + l + "`"
-		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", d.Name, d.Type, strings.Join(labels, ", "), d.Help)
-	}
-	return b.String()
+// stepBuckets go from a server on the same machine to one that is about to time out.
+func stepBuckets() []float64 {
+	return []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
 }

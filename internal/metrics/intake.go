@@ -23,8 +23,8 @@ type intakeMetrics struct {
 	requestTook *prometheus.HistogramVec
 }
 
-func newIntakeMetrics(b *book) intakeMetrics {
-	return intakeMetrics{
+func newIntakeMetrics(b *book) *intakeMetrics {
+	return &intakeMetrics{
 		open: b.gauge("mailpouch_submission_connections_open", "Connections of SMTP clients that hand mail in, as far as they are open now."),
 		turnedAway: b.counter("mailpouch_submission_turned_away_total",
 			"SMTP clients whose connection was ended by a limit: `connections` (all that may be open), `address` (those of one address), `commands` (before the login), "+
@@ -44,8 +44,7 @@ func newIntakeMetrics(b *book) intakeMetrics {
 }
 
 // Submission returns the hooks of a submission server, and makes the expected series at zero.
-func (m *Metrics) Submission() smtpd.Hooks {
-	i := m.intake
+func (i *intakeMetrics) Submission() smtpd.Hooks {
 	open, sizes, took := i.open.WithLabelValues(), i.sizes.WithLabelValues(), i.took.WithLabelValues()
 	for _, reason := range smtpd.Reasons() {
 		i.turnedAway.WithLabelValues(turnedAway(reason))
@@ -76,16 +75,16 @@ func (m *Metrics) Submission() smtpd.Hooks {
 }
 
 // API returns what counts the requests to the JSON API, and makes the expected series at zero.
-func (m *Metrics) API() func(httpapi.Request) {
+func (i *intakeMetrics) API() func(httpapi.Request) {
 	for _, route := range []string{"POST /emails", "POST /messages"} {
 		for _, code := range []string{"200", "403", "503"} {
-			m.intake.requests.WithLabelValues(route, code)
+			i.requests.WithLabelValues(route, code)
 		}
 	}
 	return func(r httpapi.Request) {
 		route := cmp.Or(r.Route, "none")
-		m.intake.requests.WithLabelValues(route, strconv.Itoa(r.Status)).Inc()
-		m.intake.requestTook.WithLabelValues(route).Observe(r.Took.Seconds())
+		i.requests.WithLabelValues(route, strconv.Itoa(r.Status)).Inc()
+		i.requestTook.WithLabelValues(route).Observe(r.Took.Seconds())
 	}
 }
 

@@ -10,17 +10,17 @@ package metrics
 
 import (
 	"cmp"
+	"fmt"
 	"net/http"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/redis/go-redis/v9"
-
-	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // Config configures Metrics. The zero value is usable.
@@ -47,13 +47,11 @@ type Config struct {
 type Metrics struct {
 	registry *prometheus.Registry
 	book     *book
-	mailers  names
-	queues   names
-	tags     names
-	worker   workerMetrics
-	smtp     smtpMetrics
-	intake   intakeMetrics
-	webhook  webhookMetrics
+
+	*workerMetrics  // Observer, Signs, Recipients, Reloaded
+	*smtpMetrics    // Hooks, Tokens
+	*intakeMetrics  // Submission, API
+	*webhookMetrics // Webhooks, Posted
 }
 
 // New returns metrics that have counted nothing.
@@ -63,18 +61,15 @@ func New(cfg Config) *Metrics {
 	}
 	registry := prometheus.NewRegistry()
 	b := &book{}
+	known := labels{mailers: append(names{defaultMailer}, cfg.Mailers...), queues: slices.Clone(cfg.Queues), tags: slices.Clone(cfg.Tags)}
 	m := &Metrics{
 		registry: registry, book: b,
-		mailers: append(names{defaultMailer}, cfg.Mailers...), queues: slices.Clone(cfg.Queues), tags: slices.Clone(cfg.Tags),
-		worker: newWorkerMetrics(b), smtp: newSMTPMetrics(b), intake: newIntakeMetrics(b), webhook: newWebhookMetrics(b),
+		workerMetrics: newWorkerMetrics(b, known), smtpMetrics: newSMTPMetrics(b, known), intakeMetrics: newIntakeMetrics(b), webhookMetrics: newWebhookMetrics(b),
 	}
 	if !cfg.NoWorker {
-		m.begin()
+		m.workerMetrics.begin()
+		m.smtpMetrics.begin()
 	}
-	for _, result := range []string{"used", "refused"} {
-		m.worker.reloads.WithLabelValues(result)
-	}
-	m.worker.wrongFiles.WithLabelValues()
 	info := b.gauge("mailpouch_build_info", "Always 1; the labels say what is running.", "version", "goversion")
 	info.WithLabelValues(cmp.Or(cfg.Version, "unknown"), runtime.Version()).Set(1)
 	queues := newQueueCollector(b, cfg.Redis, cmp.Or(cfg.Timeout, 2*time.Second))
@@ -100,62 +95,24 @@ func (m *Metrics) Handler() http.Handler {
 	})
 }
 
-// begin makes the expected series at zero. A series that began with its first event would
-// hide that event from rate() and increase().
-func (m *Metrics) begin() {
-	for _, mailer := range m.mailers {
-		m.worker.signs.WithLabelValues(mailer)
-		m.worker.unsigned.WithLabelValues(mailer)
-		m.worker.held.WithLabelValues(mailer)
-		m.worker.short.WithLabelValues(mailer)
-		m.worker.grown.WithLabelValues(mailer)
-		m.worker.carries.WithLabelValues(mailer)
-		m.worker.rate.WithLabelValues(mailer)
-		m.worker.rateLimit.WithLabelValues(mailer)
-		m.worker.rateWaited.WithLabelValues(mailer)
-		m.worker.leased.WithLabelValues(mailer)
-		for _, rule := range []string{"override", "allowed"} {
-			m.worker.rules.WithLabelValues(mailer, rule)
-		}
-		for _, queue := range m.queues {
-			for _, action := range actions() {
-				m.worker.messages.WithLabelValues(mailer, queue, label(action))
-			}
-			for _, reason := range reasons() {
-				m.worker.back.WithLabelValues(mailer, queue, string(reason))
-			}
-			for _, why := range []string{"expired", "lost"} {
-				m.worker.swept.WithLabelValues(mailer, queue, why)
-			}
-		}
-		if len(m.tags) > 0 {
-			for _, tag := range append(slices.Clone(m.tags), other) {
-				m.worker.tagged.WithLabelValues(mailer, tag, label(tasks.ActionSent))
-				m.worker.tagged.WithLabelValues(mailer, tag, label(tasks.ActionDead))
-			}
-		}
-		m.smtp.begin(mailer)
-	}
-	for _, why := range []string{"type", "version"} {
-		m.worker.foreign.WithLabelValues(why)
-	}
+// Definitions are the metrics of this project, by name. Those of Go's runtime (go_...)
+// and of the process (process_...) are client_golang's.
+func Definitions() []Definition {
+	all := New(Config{}).book.definitions
+	slices.SortFunc(all, func(a, b Definition) int { return cmp.Compare(a.Name, b.Name) })
+	return all
 }
 
-// defaultMailer is what the mailer without a name is called in labels.
-const defaultMailer = "default"
-
-// other is the label of names that are not configured. They come from outside, and there
-// may be any number of them.
-const other = "other"
-
-// names are the values that a label may have.
-type names []string
-
-// known returns the name, or other. fallback is what "" means.
-func (n names) known(name, fallback string) string {
-	name = cmp.Or(name, fallback)
-	if slices.Contains(n, name) {
-		return name
+// Markdown is the table of Definitions.
+func Markdown() string {
+	var b strings.Builder
+	b.WriteString("| name | type | labels | meaning |\n|---|---|---|---|\n")
+	for _, d := range Definitions() {
+		quoted := make([]string, len(d.Labels))
+		for i, l := range d.Labels {
+			quoted[i] = "`" + l + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", d.Name, d.Type, strings.Join(quoted, ", "), d.Help)
 	}
-	return other
+	return b.String()
 }

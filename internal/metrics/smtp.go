@@ -14,6 +14,8 @@ import (
 
 // smtpMetrics count what the hooks of smtp backends report.
 type smtpMetrics struct {
+	known labels
+
 	opened, failed, reused, closed *prometheus.CounterVec
 	open                           *prometheus.GaugeVec
 	carried                        *prometheus.HistogramVec
@@ -25,13 +27,9 @@ type smtpMetrics struct {
 	expires *prometheus.GaugeVec
 }
 
-// stepBuckets go from a server on the same machine to one that is about to time out.
-func stepBuckets() []float64 {
-	return []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
-}
-
-func newSMTPMetrics(b *book) smtpMetrics {
-	return smtpMetrics{
+func newSMTPMetrics(b *book, known labels) *smtpMetrics {
+	return &smtpMetrics{
+		known: known,
 		opened: b.counter("mailpouch_smtp_connections_opened_total",
 			"Connections to a server that were greeted, encrypted and logged in as configured, by version of TLS, `none` in clear text.", "mailer", "tls"),
 		failed: b.counter("mailpouch_smtp_connections_failed_total",
@@ -62,27 +60,29 @@ func newSMTPMetrics(b *book) smtpMetrics {
 	}
 }
 
-// begin makes a mailer's series.
-func (s *smtpMetrics) begin(mailer string) {
-	for _, reason := range []smtp.CloseReason{
-		smtp.CloseDone, smtp.CloseFull, smtp.CloseIdle, smtp.CloseStale, smtp.Close421,
-		smtp.CloseTimeout, smtp.CloseLost, smtp.CloseProtocol, smtp.CloseStopped,
-	} {
-		s.closed.WithLabelValues(mailer, string(reason))
-	}
-	s.open.WithLabelValues(mailer)
-	s.reused.WithLabelValues(mailer)
-	s.accepted.WithLabelValues(mailer)
-	s.inDoubt.WithLabelValues(mailer)
-	s.expires.WithLabelValues(mailer)
-	for _, result := range []string{"ok", "refused", "unavailable"} {
-		s.tokens.WithLabelValues(mailer, result)
+// begin makes the series of the mailers.
+func (s *smtpMetrics) begin() {
+	for _, mailer := range s.known.mailers {
+		for _, reason := range []smtp.CloseReason{
+			smtp.CloseDone, smtp.CloseFull, smtp.CloseIdle, smtp.CloseStale, smtp.Close421,
+			smtp.CloseTimeout, smtp.CloseLost, smtp.CloseProtocol, smtp.CloseStopped,
+		} {
+			s.closed.WithLabelValues(mailer, string(reason))
+		}
+		s.open.WithLabelValues(mailer)
+		s.reused.WithLabelValues(mailer)
+		s.accepted.WithLabelValues(mailer)
+		s.inDoubt.WithLabelValues(mailer)
+		s.expires.WithLabelValues(mailer)
+		for _, result := range []string{"ok", "refused", "unavailable"} {
+			s.tokens.WithLabelValues(mailer, result)
+		}
 	}
 }
 
 // Tokens returns the watcher for the OAuth 2 tokens of a mailer, "" being the default one.
-func (m *Metrics) Tokens(mailerName string) func(oauth.Event) {
-	name := m.mailers.known(mailerName, defaultMailer)
+func (s *smtpMetrics) Tokens(mailerName string) func(oauth.Event) {
+	name := s.known.mailer(mailerName)
 	return func(e oauth.Event) {
 		result := "ok"
 		switch {
@@ -91,18 +91,17 @@ func (m *Metrics) Tokens(mailerName string) func(oauth.Event) {
 		case e.Err != nil:
 			result = "unavailable"
 		case e.Expires.IsZero():
-			m.smtp.expires.WithLabelValues(name).Set(0)
+			s.expires.WithLabelValues(name).Set(0)
 		default:
-			m.smtp.expires.WithLabelValues(name).Set(float64(e.Expires.Unix()))
+			s.expires.WithLabelValues(name).Set(float64(e.Expires.Unix()))
 		}
-		m.smtp.tokens.WithLabelValues(name, result).Inc()
+		s.tokens.WithLabelValues(name, result).Inc()
 	}
 }
 
 // Hooks returns the hooks for the smtp backends of a mailer, "" being the default one.
-func (m *Metrics) Hooks(mailerName string) *smtp.Hooks {
-	name := m.mailers.known(mailerName, defaultMailer)
-	s := m.smtp
+func (s *smtpMetrics) Hooks(mailerName string) *smtp.Hooks {
+	name := s.known.mailer(mailerName)
 	settled := s.settle(name)
 	took := func(step mailer.Step, d time.Duration) {
 		if d > 0 {

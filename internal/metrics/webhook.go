@@ -17,8 +17,8 @@ type webhookMetrics struct {
 	state *webhookCollector
 }
 
-func newWebhookMetrics(b *book) webhookMetrics {
-	m := webhookMetrics{
+func newWebhookMetrics(b *book) *webhookMetrics {
+	w := &webhookMetrics{
 		posts: b.counter("mailpouch_webhook_posts_total",
 			"Posts of events to an endpoint, by what came of them: `delivered` (2xx), `failed` (tried again), `given_up` (the event is too old to be tried again: it is lost for this endpoint), "+
 				"`gone` (410: the endpoint wants no more).", "endpoint", "result"),
@@ -30,8 +30,8 @@ func newWebhookMetrics(b *book) webhookMetrics {
 				"How long ago the oldest event happened that this worker has in hand for an endpoint; 0 if there is none.", "endpoint"),
 		},
 	}
-	b.collectors = append(b.collectors, m.state)
-	return m
+	b.collectors = append(b.collectors, w.state)
+	return w
 }
 
 // results are all that may come of a post.
@@ -40,20 +40,20 @@ func results() []webhook.Result {
 }
 
 // Webhooks counts what a dispatcher with these endpoints posts, from zero.
-func (m *Metrics) Webhooks(endpoints func() []webhook.EndpointState) {
-	m.webhook.state.endpoints.Store(&endpoints)
+func (w *webhookMetrics) Webhooks(endpoints func() []webhook.EndpointState) {
+	w.state.endpoints.Store(&endpoints)
 	for _, e := range endpoints() {
 		for _, result := range results() {
-			m.webhook.posts.WithLabelValues(e.Name, resultLabel(result))
+			w.posts.WithLabelValues(e.Name, resultLabel(result))
 		}
 	}
 }
 
 // Posted returns the observer of a dispatcher.
-func (m *Metrics) Posted() webhook.Observer {
+func (w *webhookMetrics) Posted() webhook.Observer {
 	return webhook.Observer{Tried: func(t webhook.Try) {
-		m.webhook.posts.WithLabelValues(t.Endpoint, resultLabel(t.Result)).Inc()
-		m.webhook.took.WithLabelValues(t.Endpoint).Observe(t.Took.Seconds())
+		w.posts.WithLabelValues(t.Endpoint, resultLabel(t.Result)).Inc()
+		w.took.WithLabelValues(t.Endpoint).Observe(t.Took.Seconds())
 	}}
 }
 

@@ -3,7 +3,6 @@ package metrics
 import (
 	"errors"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +15,8 @@ import (
 
 // workerMetrics count what a worker reports to its observer.
 type workerMetrics struct {
+	known labels
+
 	messages, failures, refused *prometheus.CounterVec
 	waited, took, delivered     *prometheus.HistogramVec
 
@@ -41,9 +42,10 @@ type workerMetrics struct {
 	rateWaited              *prometheus.CounterVec
 }
 
-func newWorkerMetrics(b *book) workerMetrics {
+func newWorkerMetrics(b *book, known labels) *workerMetrics {
 	waits := []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600}
-	return workerMetrics{
+	w := &workerMetrics{
+		known: known,
 		messages: b.counter("mailpouch_messages_total",
 			"Tries of messages that have ended, by what the worker did then: `sent`, `sent_before` (the ledger knew it, it was not sent again), "+
 				"`retry`, `dead_letter`, `failed_silently`, `skipped` (no recipients), `cancelled`, `forwarded` (to its mailer's queue).",
@@ -115,11 +117,56 @@ func newWorkerMetrics(b *book) workerMetrics {
 		wrongFiles: b.gauge("mailpouch_secret_files_wrong",
 			"Files of secrets that were wrong when they were read again, so that what they said before is still in use."),
 	}
+	for _, result := range []string{"used", "refused"} {
+		w.reloads.WithLabelValues(result)
+	}
+	w.wrongFiles.WithLabelValues()
+	return w
+}
+
+// begin makes the expected series at zero. A series that began with its first event would
+// hide that event from rate() and increase().
+func (w *workerMetrics) begin() {
+	for _, mailer := range w.known.mailers {
+		w.signs.WithLabelValues(mailer)
+		w.unsigned.WithLabelValues(mailer)
+		w.held.WithLabelValues(mailer)
+		w.short.WithLabelValues(mailer)
+		w.grown.WithLabelValues(mailer)
+		w.carries.WithLabelValues(mailer)
+		w.rate.WithLabelValues(mailer)
+		w.rateLimit.WithLabelValues(mailer)
+		w.rateWaited.WithLabelValues(mailer)
+		w.leased.WithLabelValues(mailer)
+		for _, rule := range []string{"override", "allowed"} {
+			w.rules.WithLabelValues(mailer, rule)
+		}
+		for _, queue := range w.known.queues {
+			for _, action := range actions() {
+				w.messages.WithLabelValues(mailer, queue, label(action))
+			}
+			for _, reason := range reasons() {
+				w.back.WithLabelValues(mailer, queue, string(reason))
+			}
+			for _, why := range []string{"expired", "lost"} {
+				w.swept.WithLabelValues(mailer, queue, why)
+			}
+		}
+		if len(w.known.tags) > 0 {
+			for _, tag := range append(slices.Clone(w.known.tags), other) {
+				w.tagged.WithLabelValues(mailer, tag, label(tasks.ActionSent))
+				w.tagged.WithLabelValues(mailer, tag, label(tasks.ActionDead))
+			}
+		}
+	}
+	for _, why := range []string{"type", "version"} {
+		w.foreign.WithLabelValues(why)
+	}
 }
 
 // Signs notes how many keys sign a mailer's messages (DKIM), "" being the default one.
-func (m *Metrics) Signs(name string, keys int) {
-	m.worker.signs.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(keys))
+func (w *workerMetrics) Signs(name string, keys int) {
+	w.signs.WithLabelValues(w.known.mailer(name)).Set(float64(keys))
 }
 
 // actions are all that a worker may do with a message.
@@ -134,78 +181,77 @@ func actions() []tasks.Action {
 func label(a tasks.Action) string { return strings.ReplaceAll(string(a), " ", "_") }
 
 // Observer returns the observer for a worker.
-func (m *Metrics) Observer() tasks.Observer {
+func (w *workerMetrics) Observer() tasks.Observer {
 	return tasks.Observer{
-		Batch: m.batch, Outcome: m.outcome, Held: m.heldBack, Back: m.givenBack, Skew: m.skewed,
-		Connections: m.connections, Grown: m.grown, SessionLimit: m.sessionLimit, Swept: m.sweptUp, Foreign: m.putOff,
-		Failover: m.failover, Rate: m.rate, RateWaited: m.rateWaited, Leased: m.leased,
+		Batch: w.batch, Outcome: w.outcome, Held: w.heldBack, Back: w.givenBack, Skew: w.skewed,
+		Connections: w.connections, Grown: w.hasGrown, SessionLimit: w.sessionLimit, Swept: w.sweptUp, Foreign: w.putOff,
+		Failover: w.failover, Rate: w.rated, RateWaited: w.waitedForRate, Leased: w.leases,
 	}
 }
 
-func (m *Metrics) failover(s tasks.FailoverState) {
-	name := m.mailers.known(s.Mailer, defaultMailer)
-	m.worker.passedOver.WithLabelValues(name).Set(float64(s.PassedOver()))
+func (w *workerMetrics) failover(s tasks.FailoverState) {
+	name := w.known.mailer(s.Mailer)
+	w.passedOver.WithLabelValues(name).Set(float64(s.PassedOver()))
 	for _, one := range s.Members {
-		member, serves := m.mailers.known(one.Mailer, defaultMailer), 0.0
+		member, serves := w.known.mailer(one.Mailer), 0.0
 		if one.Serves {
 			serves = 1
 		}
-		m.worker.serves.WithLabelValues(name, member).Set(serves)
-		m.worker.members.WithLabelValues(name, member) // zero before the first
+		w.serves.WithLabelValues(name, member).Set(serves)
+		w.members.WithLabelValues(name, member) // zero before the first
 	}
 }
 
 // Recipients notes the rules for who gets a mailer's mail, "" being the default one.
-func (m *Metrics) Recipients(mailer string, override, allowed bool) {
+func (w *workerMetrics) Recipients(mailer string, override, allowed bool) {
 	for rule, on := range map[string]bool{"override": override, "allowed": allowed} {
 		value := 0.0
 		if on {
 			value = 1
 		}
-		m.worker.rules.WithLabelValues(m.mailers.known(mailer, defaultMailer), rule).Set(value)
+		w.rules.WithLabelValues(w.known.mailer(mailer), rule).Set(value)
 	}
 }
 
 // Reloaded counts that the files of secrets were read again: of how many the value before was kept, and whether what
 // they say is used.
-func (m *Metrics) Reloaded(wrong int, used bool) {
+func (w *workerMetrics) Reloaded(wrong int, used bool) {
 	result := "used"
 	if !used {
 		result = "refused"
 	}
-	m.worker.reloads.WithLabelValues(result).Inc()
-	m.worker.wrongFiles.WithLabelValues().Set(float64(wrong))
+	w.reloads.WithLabelValues(result).Inc()
+	w.wrongFiles.WithLabelValues().Set(float64(wrong))
 }
 
-func (m *Metrics) rate(s tasks.RateState) {
-	name := m.mailers.known(s.Mailer, defaultMailer)
-	m.worker.rateLimit.WithLabelValues(name).Set(s.PerSecond)
-	m.worker.rate.WithLabelValues(name).Set(s.PerSecond * s.Factor)
+func (w *workerMetrics) rated(s tasks.RateState) {
+	name := w.known.mailer(s.Mailer)
+	w.rateLimit.WithLabelValues(name).Set(s.PerSecond)
+	w.rate.WithLabelValues(name).Set(s.PerSecond * s.Factor)
 }
 
-func (m *Metrics) rateWaited(name string, waited time.Duration) {
-	m.worker.rateWaited.WithLabelValues(m.mailers.known(name, defaultMailer)).Add(waited.Seconds())
+func (w *workerMetrics) waitedForRate(name string, waited time.Duration) {
+	w.rateWaited.WithLabelValues(w.known.mailer(name)).Add(waited.Seconds())
 }
 
-func (m *Metrics) leased(name string, connections, _ int) {
-	m.worker.leased.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(connections))
+func (w *workerMetrics) leases(name string, connections, _ int) {
+	w.leased.WithLabelValues(w.known.mailer(name)).Set(float64(connections))
 }
 
-func (m *Metrics) putOff(why tasks.Foreign) { m.worker.foreign.WithLabelValues(string(why)).Inc() }
+func (w *workerMetrics) putOff(why tasks.Foreign) { w.foreign.WithLabelValues(string(why)).Inc() }
 
-func (m *Metrics) sweptUp(s tasks.Swept) {
-	m.worker.swept.WithLabelValues(m.mailers.known(s.Mailer, defaultMailer), m.queues.known(s.Queue, ""), s.Why).Add(float64(s.Tasks))
+func (w *workerMetrics) sweptUp(s tasks.Swept) {
+	w.swept.WithLabelValues(w.known.mailer(s.Mailer), w.known.queue(s.Queue), s.Why).Add(float64(s.Tasks))
 }
 
-func (m *Metrics) batch(b tasks.Batch) {
-	name := m.mailers.known(b.Mailer, defaultMailer)
-	m.worker.batches.WithLabelValues(name).Observe(float64(b.Size))
-	m.worker.batchTime.WithLabelValues(name).Observe(b.Duration.Seconds())
+func (w *workerMetrics) batch(b tasks.Batch) {
+	name := w.known.mailer(b.Mailer)
+	w.batches.WithLabelValues(name).Observe(float64(b.Size))
+	w.batchTime.WithLabelValues(name).Observe(b.Duration.Seconds())
 }
 
-func (m *Metrics) outcome(o tasks.Outcome) {
-	w := &m.worker
-	name, queue := m.mailers.known(o.Mailer, defaultMailer), m.queues.known(o.Queue, "")
+func (w *workerMetrics) outcome(o tasks.Outcome) {
+	name, queue := w.known.mailer(o.Mailer), w.known.queue(o.Queue)
 	action := other
 	if slices.Contains(actions(), o.Action) {
 		action = label(o.Action)
@@ -214,7 +260,7 @@ func (m *Metrics) outcome(o tasks.Outcome) {
 	if o.Action == tasks.ActionForwarded {
 		return // it has only come to the right place
 	}
-	m.countTags(name, action, o.Tags)
+	w.countTags(name, action, o.Tags)
 	w.took.WithLabelValues(name).Observe(o.Took.Seconds())
 	if o.Try == 1 {
 		w.waited.WithLabelValues(name, queue).Observe(o.Waited.Seconds())
@@ -222,7 +268,7 @@ func (m *Metrics) outcome(o tasks.Outcome) {
 	if o.Action == tasks.ActionSent {
 		w.delivered.WithLabelValues(name, queue).Observe((o.Waited + o.Took).Seconds())
 		if o.Member != "" {
-			w.members.WithLabelValues(name, m.mailers.known(o.Member, defaultMailer)).Inc()
+			w.members.WithLabelValues(name, w.known.mailer(o.Member)).Inc()
 		}
 	}
 	refused := o.Refused
@@ -242,29 +288,29 @@ func (m *Metrics) outcome(o tasks.Outcome) {
 }
 
 // countTags counts a message for each of its tags, those that are not named as one.
-func (m *Metrics) countTags(name, action string, tags []string) {
-	if len(m.tags) == 0 {
+func (w *workerMetrics) countTags(name, action string, tags []string) {
+	if len(w.known.tags) == 0 {
 		return
 	}
 	var counted names
 	for _, tag := range tags {
-		if tag = m.tags.known(tag, other); !slices.Contains(counted, tag) {
+		if tag = w.known.tags.known(tag, other); !slices.Contains(counted, tag) {
 			counted = append(counted, tag)
-			m.worker.tagged.WithLabelValues(name, tag, action).Inc()
+			w.tagged.WithLabelValues(name, tag, action).Inc()
 		}
 	}
 }
 
-func (m *Metrics) skewed(ahead time.Duration) { m.worker.skew.WithLabelValues().Set(ahead.Seconds()) }
+func (w *workerMetrics) skewed(ahead time.Duration) { w.skew.WithLabelValues().Set(ahead.Seconds()) }
 
-func (m *Metrics) heldBack(name string, reason error) {
-	name = m.mailers.known(name, defaultMailer)
+func (w *workerMetrics) heldBack(name string, reason error) {
+	name = w.known.mailer(name)
 	if reason == nil {
-		m.worker.held.WithLabelValues(name).Set(0)
+		w.held.WithLabelValues(name).Set(0)
 		return
 	}
-	m.worker.held.WithLabelValues(name).Set(1)
-	m.worker.holds.WithLabelValues(name, step(reason), code(reason)).Inc()
+	w.held.WithLabelValues(name).Set(1)
+	w.holds.WithLabelValues(name, step(reason), code(reason)).Inc()
 }
 
 // reasons are all for which a task goes back untried.
@@ -274,60 +320,22 @@ func reasons() []tasks.BackReason {
 	}
 }
 
-func (m *Metrics) givenBack(b tasks.GivenBack) {
+func (w *workerMetrics) givenBack(b tasks.GivenBack) {
 	reason := other
 	if slices.Contains(reasons(), b.Reason) {
 		reason = string(b.Reason)
 	}
-	m.worker.back.WithLabelValues(m.mailers.known(b.Mailer, defaultMailer), m.queues.known(b.Queue, ""), reason).Inc()
+	w.back.WithLabelValues(w.known.mailer(b.Mailer), w.known.queue(b.Queue), reason).Inc()
 }
 
-func (m *Metrics) connections(name string, allowed, wanted int) {
-	m.worker.short.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(wanted - allowed))
+func (w *workerMetrics) connections(name string, allowed, wanted int) {
+	w.short.WithLabelValues(w.known.mailer(name)).Set(float64(wanted - allowed))
 }
 
-func (m *Metrics) grown(name string, connections, _ int) {
-	m.worker.grown.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(connections))
+func (w *workerMetrics) hasGrown(name string, connections, _ int) {
+	w.grown.WithLabelValues(w.known.mailer(name)).Set(float64(connections))
 }
 
-func (m *Metrics) sessionLimit(name string, messages int) {
-	m.worker.carries.WithLabelValues(m.mailers.known(name, defaultMailer)).Set(float64(messages))
+func (w *workerMetrics) sessionLimit(name string, messages int) {
+	w.carries.WithLabelValues(w.known.mailer(name)).Set(float64(messages))
 }
-
-// class is the class of an error, as the value of a label. The error may be a relay's reply,
-// or one from before the relay was asked.
-func class(err error) string {
-	var failure *mailer.SendError
-	if !errors.As(err, &failure) && !mailer.IsBadInput(err) {
-		return "none"
-	}
-	return mailer.ClassOf(err).String()
-}
-
-// code is the reply code in an error, as the value of a label.
-func code(err error) string {
-	var failure *mailer.SendError
-	if !errors.As(err, &failure) || failure.Code < 200 || failure.Code > 599 {
-		return "none"
-	}
-	return strconv.Itoa(failure.Code)
-}
-
-// step is the step of a conversation that an error names, as the value of a label.
-func step(err error) string {
-	var failure *mailer.SendError
-	if !errors.As(err, &failure) {
-		return other
-	}
-	known := []mailer.Step{
-		mailer.StepRender, mailer.StepPolicy, mailer.StepConnect, mailer.StepGreet, mailer.StepHello, mailer.StepTLS, mailer.StepAuth,
-		mailer.StepReset, mailer.StepMail, mailer.StepRcpt, mailer.StepData, mailer.StepBody, mailer.StepEnd,
-	}
-	if !slices.Contains(known, failure.Step) {
-		return other
-	}
-	return stepLabel(failure.Step)
-}
-
-// stepLabel writes a step as the value of a label: "mail", "end_of_data".
-func stepLabel(s mailer.Step) string { return strings.ReplaceAll(strings.ToLower(string(s)), " ", "_") }
