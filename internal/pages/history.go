@@ -1,7 +1,6 @@
 package pages
 
 import (
-	"cmp"
 	"context"
 	_ "embed" // the page
 	"net/http"
@@ -95,35 +94,4 @@ func (h *history) find(ctx context.Context, b *historyBody) error {
 		b.Message, b.Found = &s, s.Parts
 	}
 	return nil
-}
-
-// tone is the colour of a state.
-func tone(s tasks.MessageState) string {
-	switch s {
-	case tasks.StateSent, tasks.StateSkipped:
-		return ""
-	case tasks.StateDead, tasks.StateSilent:
-		return "bad"
-	case tasks.StateRetry, tasks.StateOnWire:
-		return "warn"
-	default:
-		return "idle"
-	}
-}
-
-// when is when a message has ended, or is due.
-func when(s tasks.Status) time.Time {
-	if s.At.IsZero() {
-		return s.Due
-	}
-	return s.At
-}
-
-// whom are the first recipients of a message.
-func whom(s tasks.Status) string {
-	to := strings.Join(s.To, ", ")
-	if more := s.Recipients - len(s.To); more > 0 {
-		to += " and " + number(more) + " more"
-	}
-	return cmp.Or(to, "nobody that is known")
 }

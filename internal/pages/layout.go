@@ -2,6 +2,7 @@ package pages
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	_ "embed" // the templates
 	"encoding/base64"
@@ -10,7 +11,10 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/mailpouch/mailpouch/tasks"
 )
 
 // The pages look alike: layout.html has the head, the links from page to page and the foot, layout.css the looks of all.
@@ -135,4 +139,35 @@ func span(d time.Duration) string {
 		return fmt.Sprintf("%d h", int(d.Hours()))
 	}
 	return fmt.Sprintf("%d days", int(d.Hours()/24))
+}
+
+// tone is the colour of a state.
+func tone(s tasks.MessageState) string {
+	switch s {
+	case tasks.StateSent, tasks.StateSkipped:
+		return ""
+	case tasks.StateDead, tasks.StateSilent:
+		return "bad"
+	case tasks.StateRetry, tasks.StateOnWire:
+		return "warn"
+	default:
+		return "idle"
+	}
+}
+
+// when is when a message has ended, or is due.
+func when(s tasks.Status) time.Time {
+	if s.At.IsZero() {
+		return s.Due
+	}
+	return s.At
+}
+
+// whom are the first recipients of a message.
+func whom(s tasks.Status) string {
+	to := strings.Join(s.To, ", ")
+	if more := s.Recipients - len(s.To); more > 0 {
+		to += " and " + number(more) + " more"
+	}
+	return cmp.Or(to, "nobody that is known")
 }

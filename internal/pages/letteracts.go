@@ -170,7 +170,7 @@ func (a *letterActs) do(w http.ResponseWriter, r *http.Request, q query, act let
 func (a *letterActs) each(ctx context.Context, act letterAct, meant iter.Seq2[*tasks.DeadLetter, error]) (n tally, more bool, why error) {
 	var all sync.WaitGroup
 	var mu sync.Mutex // guards n and why
-	turns, end, begun := make(chan struct{}, actsAtOnce), time.Now().Add(a.letters.actTime), false
+	turns, end, begun := make(chan struct{}, actsAtOnce), time.Now().Add(cmp.Or(a.letters.actTime, actTime)), false
 	for l, err := range meant {
 		if err != nil {
 			mu.Lock()

@@ -1,7 +1,6 @@
 package pages
 
 import (
-	"cmp"
 	_ "embed" // the pages
 	"errors"
 	"fmt"
@@ -41,13 +40,13 @@ type letters struct {
 	mayWrite bool
 	log      *zerolog.Logger
 	known    func() (queues, mailers []string) // to choose from
-	actTime  time.Duration
+	actTime  time.Duration                     // for which a request works on them, at most; 0 is the usual one
 }
 
 func newLetters(source letterSource, v *vitals) *letters {
 	return &letters{
 		source: source, list: newPage(source.path, lettersHTML, lettersJS), view: v.cfg.view(), mayWrite: v.cfg.AllowWrite, log: v.cfg.Logger, known: v.names,
-		actTime: cmp.Or(v.cfg.actTime, actTime),
+		actTime: v.cfg.actTime,
 	}
 }
 
