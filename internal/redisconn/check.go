@@ -237,12 +237,6 @@ func redisConfig(ctx context.Context, client redis.Cmdable) (map[string]string, 
 	return config, nil
 }
 
-// isReply reports whether err is Redis's own answer: it is there, and does not want to.
-func isReply(err error) bool {
-	var reply redis.Error
-	return errors.As(err, &reply)
-}
-
 // tooOld is false for a version that cannot be read.
 func tooOld(version string) bool {
 	var v [2]int

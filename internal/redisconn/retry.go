@@ -107,3 +107,9 @@ func replyCode(err error) string {
 	code, _, _ := strings.Cut(reply.Error(), " ")
 	return code
 }
+
+// isReply reports whether err is Redis's own answer: it is there, and does not want to.
+func isReply(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply)
+}

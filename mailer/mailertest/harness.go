@@ -54,3 +54,20 @@ type Mail struct {
 	// Parts are the message instead of Data, with Harness.Parts.
 	Parts *Parts
 }
+
+// Parts are a message as an API has it that makes the bytes itself. Addresses may be with or without names, as in an
+// EmailMessage.
+type Parts struct {
+	From    string
+	To, Cc  []string // as they are shown. Who has got the message is in the Envelope
+	ReplyTo []string
+	Subject string
+	Text    string // "" if there is none
+	HTML    string // "" if there is none
+
+	// Headers are those of the message that are not in another field. MessageID is "" if the API does not take one.
+	Headers   map[string]string
+	MessageID string
+
+	Attachments []mailer.Attachment
+}

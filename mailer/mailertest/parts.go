@@ -12,23 +12,6 @@ import (
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
-// Parts are a message as an API has it that makes the bytes itself. Addresses may be with or without names, as in an
-// EmailMessage.
-type Parts struct {
-	From    string
-	To, Cc  []string // as they are shown. Who has got the message is in the Envelope
-	ReplyTo []string
-	Subject string
-	Text    string // "" if there is none
-	HTML    string // "" if there is none
-
-	// Headers are those of the message that are not in another field. MessageID is "" if the API does not take one.
-	Headers   map[string]string
-	MessageID string
-
-	Attachments []mailer.Attachment
-}
-
 // partsOf are the parts of a message of this suite.
 func partsOf(m *mailer.EmailMessage) *Parts {
 	p := &Parts{
@@ -105,4 +88,10 @@ func (m Mail) shown() string {
 		return fmt.Sprintf("%+v", *m.Parts)
 	}
 	return string(m.Data)
+}
+
+// withLF returns data with LF line ends, and without those at its end: SMTP adds one if
+// there is none, and a file may end with a blank line.
+func withLF(data []byte) []byte {
+	return bytes.TrimRight(bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n")), "\n")
 }

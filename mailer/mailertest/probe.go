@@ -174,12 +174,6 @@ func sameData(got, want []byte) bool {
 	return bytes.HasSuffix(trace, []byte("\n")) && !bytes.HasPrefix(trace, []byte("\n")) && !bytes.Contains(trace, []byte("\n\n"))
 }
 
-// withLF returns data with LF line ends, and without those at its end: SMTP adds one if
-// there is none, and a file may end with a blank line.
-func withLF(data []byte) []byte {
-	return bytes.TrimRight(bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n")), "\n")
-}
-
 func (p *probe) noErrors(errs []error) {
 	for i, err := range errs {
 		if err != nil {
