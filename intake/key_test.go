@@ -114,12 +114,12 @@ func TestReadKeys_wrong(t *testing.T) {
 
 func TestSenders(t *testing.T) {
 	t.Parallel()
-	senders, err := ParseSenders("news@example.com, .example.org,b\u00fccher.example")
+	senders, err := ParseSenders("news@example.com, .example.org,b\u00fccher.example,ken@example.com")
 	if err != nil {
 		t.Fatal(err)
 	}
 	yes := []string{"news@example.com", "NEWS@Example.COM", "a@example.org", "a@b.c.example.org", "a@xn--bcher-kva.example", "a@B\u00dcCHER.example", `"a@b"@example.org`}
-	no := []string{"other@example.com", "a@badexample.org", "a@example.org.evil.example", "a@sub.xn--bcher-kva.example", "example.org", "", "a@example.net", "news@example.com@evil.example"}
+	no := []string{"other@example.com", "a@badexample.org", "a@example.org.evil.example", "a@sub.xn--bcher-kva.example", "example.org", "", "a@example.net", "news@example.com@evil.example", "\u212aen@example.com"}
 	for _, address := range yes {
 		if !senders.allow(address) {
 			t.Errorf("%s is not allowed", address)
@@ -130,7 +130,7 @@ func TestSenders(t *testing.T) {
 			t.Errorf("%s is allowed", address)
 		}
 	}
-	if !slices.Equal(senders, Senders{"news@example.com", ".example.org", "b\u00fccher.example"}) {
+	if !slices.Equal(senders, Senders{"news@example.com", ".example.org", "b\u00fccher.example", "ken@example.com"}) {
 		t.Errorf("%q", senders)
 	}
 }

@@ -129,12 +129,20 @@ func (k *Key) checkSenders(m *mailer.EmailMessage) error {
 	if err != nil {
 		return err
 	}
+	if !saysFrom(m) { // who the program's own mail is from would stand there
+		return &NotAllowedError{Field: "from", Reason: "is missing: with this key a message says whom it is from"}
+	}
 	for _, sender := range senders {
 		if !k.From.allow(sender) {
 			return &NotAllowedError{Field: "from", Value: sender, Reason: "is not among the senders of this key: " + strings.Join(k.From, ", ")}
 		}
 	}
 	return nil
+}
+
+// saysFrom reports whether a message says in its header whom it is from, and so does its envelope, if not with the null sender.
+func saysFrom(m *mailer.EmailMessage) bool {
+	return m.FromEmail != "" || m.RawHeader("From") != "" && m.Headers["Return-Path"] == "<>"
 }
 
 // limiter keeps to the rate of a key.
