@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -254,11 +255,14 @@ func when(text string, now time.Time) (time.Time, *apiError) {
 	if m == nil {
 		return time.Time{}, notSupported(fieldName, strconv.Quote(short(text))+" is no time that is understood here: write one such as 2026-12-24T18:00:00Z (RFC 3339, with its zone), or how long from now, such as in 90 min")
 	}
-	n := 1
+	n, unit := 1, units[m[2][0]]
 	if m[1][0] != 'a' {
 		n, _ = strconv.Atoi(m[1])
 	}
-	return now.Add(time.Duration(n) * units[m[2][0]]), nil
+	if n > int(math.MaxInt64/unit) {
+		return time.Time{}, invalid(fieldName, strconv.Quote(short(text))+" is more than 292 years from now")
+	}
+	return now.Add(time.Duration(n) * unit), nil
 }
 
 // short is the beginning of a text, for an error.

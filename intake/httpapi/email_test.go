@@ -272,7 +272,12 @@ func TestWhen(t *testing.T) {
 		{"in a week", 7 * 24 * time.Hour}, {"in 5m", 5 * time.Minute}, {"in 10 mins", 10 * time.Minute},
 		{"2026-11-27T13:00:00+01:00", 0}, {"2026-11-27T12:00:00.001Z", time.Millisecond},
 		{"in 1 month", -1}, {"tomorrow", -1}, {"Friday at 3pm ET", -1}, {"in 1.5 hours", -1}, {"in -1 min", -1}, {"in 9999999 days", -1}, {"1 min", -1},
-		{"2026-11-27 12:00:00Z", -1}, {"1764244800", -1}, {"in", -1},
+		{"2026-11-27 12:00:00Z", -1}, {"1764244800", -1}, {"in", -1}, {"in 15000 weeks", 15000 * 7 * 24 * time.Hour},
+	}
+	for _, text := range []string{"in 999999 weeks", "in 20000 weeks", "in 200000 days"} { // an overflow would mean now
+		if at, err := when(text, now); err == nil || err.Field != "scheduled_at" {
+			t.Errorf("%q: %v, %v, want an error", text, at, err)
+		}
 	}
 	for _, tt := range tests {
 		got, err := when(tt.text, now)

@@ -102,7 +102,7 @@ func (q *query) options() mailer.Options {
 	}
 	if text := q.one("max_retry"); text != "" {
 		n, err := strconv.Atoi(text)
-		if err != nil || n < 0 {
+		if err != nil || (mailer.Options{MaxRetry: &n}).Validate() != nil {
 			q.fail("max_retry", "is no number of tries")
 		}
 		o.MaxRetry = &n

@@ -75,6 +75,7 @@ func TestMessage_options(t *testing.T) {
 		{"?process_in=-1h", "process_in", nameValidation, 422},
 		{"?process_in=1h&process_at=2099-01-01T00:00:00Z", "process_in", nameValidation, 422},
 		{"?max_retry=many", "max_retry", nameValidation, 422},
+		{"?max_retry=9223372036854775807", "max_retry", nameValidation, 422},
 		{"?at_most_once=1", "at_most_once", nameValidation, 422},
 		{"?deadline=2020-01-01T00:00:00Z", "deadline", nameValidation, 422},
 		{"?queue=a&queue=b", "queue", nameValidation, 422},
