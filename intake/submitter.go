@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -154,11 +156,16 @@ type limiter struct {
 // patience is how long messages wait for the rate of their key before they are refused.
 const patience = 10 * time.Second
 
-// Reserve waits until the rate of the key lets so many messages in. If that takes longer than ten seconds the error is a *RateError. A
-// Redis that does not answer is a *mailer.SendError of the class Unavailable.
+// Reserve waits until the rate of the key lets so many messages in. If that takes longer than ten seconds the error is a *RateError, and a
+// *NotAllowedError if it never does. A Redis that does not answer is a *mailer.SendError of the class Unavailable.
 func (s *Submitter) Reserve(ctx context.Context, key *Key, messages int) error {
 	if key == nil || len(key.Rate) == 0 {
 		return nil
+	}
+	for _, limit := range key.Rate {
+		if messages > mostAtOnce(limit) {
+			return &NotAllowedError{Field: "rate", Value: strconv.Itoa(messages), Reason: fmt.Sprintf("messages at once are more than the rate of the key (%s) ever lets in: hand in fewer", limit)}
+		}
 	}
 	l, until := s.limiter(key), time.Now().Add(patience)
 	for taken := 0; taken < messages; {
@@ -180,6 +187,14 @@ func (s *Submitter) Reserve(ctx context.Context, key *Key, messages int) error {
 		}
 	}
 	return nil
+}
+
+// mostAtOnce is how many messages a limit lets in that nobody has used before, while they wait.
+func mostAtOnce(l rate.Limit) int {
+	if l.Burst == 0 {
+		return l.Most
+	}
+	return l.Burst + int(math.Ceil(l.PerSecond()*patience.Seconds()))
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -248,10 +248,14 @@ func TestRate(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := newHouse(t, Config{}, func(k *intake.Key) { k.Rate = limits })
-	if a := h.batch(emails(3, nil), "", ""); a.status != http.StatusTooManyRequests || h.tasks() != 0 {
+	// What can never be is not to be tried again.
+	if a := h.batch(emails(3, nil), "", ""); a.status != http.StatusForbidden || a.text("name") != nameRestrictedKey || a.text("field") != "rate" || h.tasks() != 0 {
 		t.Errorf("a batch: %d %s, and %d tasks", a.status, a.raw, h.tasks())
 	}
 	h.send(hello)
+	if a := h.batch(emails(2, nil), "", ""); a.status != http.StatusTooManyRequests || h.tasks() != 1 {
+		t.Errorf("a batch: %d %s, and %d tasks", a.status, a.raw, h.tasks())
+	}
 	h.send(hello)
 	a := h.do(request{method: http.MethodPost, path: "/emails", body: hello})
 	seconds, err := strconv.Atoi(a.header.Get("Retry-After"))
