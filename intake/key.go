@@ -127,8 +127,9 @@ type Keys struct{ all []Key }
 func (k *Keys) All() []Key { return slices.Clone(k.all) }
 
 // Find returns the key with that secret, nil if there is none. How long that takes says nothing about the secrets.
-func (k *Keys) Find(secret string) *Key {
-	hash := hashOf(secret)
+func (k *Keys) Find(secret string) *Key { return k.withHash(hashOf(secret)) }
+
+func (k *Keys) withHash(hash Hash) *Key {
 	found := -1
 	for i := range k.all {
 		if subtle.ConstantTimeCompare(k.all[i].Hash[:], hash[:]) == 1 {

@@ -46,6 +46,13 @@ func TestKeys(t *testing.T) {
 	if found := keys.Find(otherSecret); found == nil || found.Name != "other" {
 		t.Errorf("found %+v, want the other key", found)
 	}
+	s := New(nil, nil, new(Keys))
+	if s.SetKeys(keys); s.Current(&Key{Name: "old", Hash: shop.Hash}) != found {
+		t.Error("the key is not as it is now")
+	}
+	if s.SetKeys(new(Keys)); s.Current(found) != nil {
+		t.Error("a key that was taken away is there")
+	}
 	for _, wrong := range []string{"", secret + "x", secret[:len(secret)-1], strings.ToLower(secret), shop.Name} {
 		if keys.Find(wrong) != nil {
 			t.Errorf("%q finds a key", wrong)

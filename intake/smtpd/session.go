@@ -309,6 +309,11 @@ func (s *session) mail(arg string) reply {
 	case !s.mayHandIn():
 		return replyNeedsLogin
 	}
+	if s.key != nil { // programs keep their connections for days
+		if s.key = s.handover.submitter.Current(s.key); s.key == nil {
+			return "421 4.7.0 The API key was taken away"
+		}
+	}
 	path, rest, ok := cutPath(arg, "FROM:")
 	if !ok {
 		return replySyntax
