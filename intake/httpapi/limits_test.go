@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/intake"
 	"github.com/mailpouch/mailpouch/internal/rate"
@@ -214,6 +217,45 @@ func TestRedis_away(t *testing.T) {
 		a := h.do(r)
 		if seconds, err := strconv.Atoi(a.header.Get("Retry-After")); a.status != http.StatusServiceUnavailable || a.text("name") != nameUnavailable || err != nil || seconds < 1 {
 			t.Errorf("%s %s: %d %s", r.method, r.path, a.status, a.raw)
+		}
+	}
+}
+
+// What fails here in a way that nobody foresaw is answered, and in the log without what it was about.
+func TestPanic(t *testing.T) {
+	t.Parallel()
+	log := new(safeBuffer)
+	h := New(nil, Config{Log: zerolog.New(log), Requests: 1})
+	for range 2 { // the first one gives back what it has taken
+		w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/emails", strings.NewReader(hello))
+		r.Header.Set("Authorization", "Bearer mp_SECRET")
+		h.ServeHTTP(w, r)
+		if w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), nameInternalServerError) {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	}
+	if got := log.String(); strings.Count(got, `"message":"a request to the API has failed"`) != 2 || !strings.Contains(got, "nil pointer") || !strings.Contains(got, `"stack"`) || strings.Contains(got, "mp_SECRET") {
+		t.Errorf("the log: %s", got)
+	}
+}
+
+// A connection stays open for who has shown a key.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, Config{}, nil)
+	for path, secret := range map[string]string{"/emails/x": "mp_WRONG", "/openapi.json": "mp_WRONG", "/nowhere": "mp_WRONG", "/emails/y": h.secret} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.server.URL+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+secret)
+		resp, err := h.server.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if open := !resp.Close; open != (secret == h.secret) {
+			t.Errorf("%s: the connection stays open: %v", path, open)
 		}
 	}
 }

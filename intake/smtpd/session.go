@@ -3,7 +3,6 @@ package smtpd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mailpouch/mailpouch/intake"
+	"github.com/mailpouch/mailpouch/internal/redact"
 )
 
 // common is what all sessions share.
@@ -70,7 +70,7 @@ func (s *session) serve() {
 	defer s.body.end()
 	defer func() {
 		if p := recover(); p != nil {
-			s.cfg.Log.Error().Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).Msg("smtpd: a session has failed")
+			s.cfg.Log.Error().Str("panic", redact.Panic(p)).Bytes("stack", debug.Stack()).Msg("smtpd: a session has failed")
 			s.say("421 4.3.0 Internal error")
 		}
 	}()
