@@ -94,6 +94,9 @@ func (e *email) message(now time.Time) (*mailer.EmailMessage, mailer.Options, *a
 	case e.HTML != "":
 		m.AttachAlternative(e.HTML, "text/html")
 	}
+	if err := checkRecipients(m); err != nil {
+		return nil, mailer.Options{}, err
+	}
 	for i, a := range e.Attachments {
 		if err := a.check(i); err != nil {
 			return nil, mailer.Options{}, err
@@ -132,6 +135,8 @@ func (e *email) check() *apiError {
 		return notSupported("topic_id", "there are no topics here")
 	case e.From == "":
 		return missing("from")
+	case !hasDomain(e.From):
+		return invalid("from", "has no domain: write shop@example.com")
 	case len(e.To) == 0:
 		return missing("to")
 	case e.HTML == "" && e.Text == "":
@@ -144,10 +149,28 @@ func (e *email) check() *apiError {
 		all   texts
 	}{{"to", e.To}, {"cc", e.Cc}, {"bcc", e.Bcc}} {
 		for i, entry := range list.all {
-			// A name without a domain means somebody on the machine of the relay, whom no client of an API can mean.
-			if !strings.Contains(entry[strings.LastIndexByte(entry, '<')+1:], "@") {
+			if !hasDomain(entry) {
 				return invalid(fmt.Sprintf("%s[%d]", list.field, i), "has no domain: write ann@example.com")
 			}
+		}
+	}
+	return nil
+}
+
+// hasDomain reports whether an address has one. A name without it means somebody on the machine of the relay, whom no client of an API can mean.
+func hasDomain(entry string) bool {
+	return strings.Contains(entry[strings.LastIndexByte(entry, '<')+1:], "@")
+}
+
+// checkRecipients refuses more recipients than there may be, and one without a domain. Those of a Bcc among the headers count.
+func checkRecipients(m *mailer.EmailMessage) *apiError {
+	all := m.Recipients()
+	if len(all) > maxRecipients {
+		return invalid("to", fmt.Sprintf("there are %d recipients, at most %d are allowed", len(all), maxRecipients))
+	}
+	for _, entry := range all {
+		if !hasDomain(entry) {
+			return invalid("to", fmt.Sprintf("%.80q has no domain: write ann@example.com", entry))
 		}
 	}
 	return nil
@@ -267,7 +290,7 @@ func when(text string, now time.Time) (time.Time, *apiError) {
 
 // short is the beginning of a text, for an error.
 func short(text string) string {
-	const most = 80
+	const most = 120
 	if len(text) > most {
 		return strings.ToValidUTF8(text[:most], "") + "…"
 	}

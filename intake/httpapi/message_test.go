@@ -111,6 +111,8 @@ func TestMessage_refused(t *testing.T) {
 		{"unknown", typeJSON, "", `{"from":"a@example.com"}`, "from", 422},
 		{"no sender", typeJSON, "", `{"to":["a@example.net"]}`, "from_email", 422},
 		{"no recipient", typeJSON, "", `{"from_email":"a@example.com"}`, "to", 422},
+		{"a sender without a domain", typeJSON, "", `{"from_email":"shop","to":["a@example.net"]}`, "from_email", 422},
+		{"a recipient without a domain", typeMessage, "", "From: shop@example.com\r\nTo: a@example.net, root\r\n\r\nx", "to", 422},
 		{"somebody else", typeJSON, "", strings.Replace(ownJSON, "shop@example.com", "ceo@example.org", 1), "from", 403},
 		{"no message", typeMessage, "", "hello", "raw", 422},
 		{"no sender in it", typeMessage, "", "To: ann@example.net\r\n\r\nx", "from_email", 422},
