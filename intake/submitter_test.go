@@ -173,6 +173,26 @@ func TestOwn(t *testing.T) {
 	if s, err := h.submitter.Status(t.Context(), shop, id); err == nil && s.State != tasks.StateCancelled {
 		t.Errorf("%+v, want that it is cancelled", s)
 	}
+	// Who knows how IDs are made of keys can guess them. Whether they are there is not looked for.
+	long := &Key{Name: strings.Repeat("a-b", 16)}
+	ids := map[*Key]string{shop: "", bank: "", long: ""}
+	for key := range ids {
+		ids[key] = h.submit(key, message(), mailer.Options{IdempotencyKey: "order-7"})
+		if _, err := h.submitter.Status(t.Context(), key, ids[key]); err != nil {
+			t.Errorf("%s of %s: %v", ids[key], key.Name, err)
+		}
+	}
+	h.redis.Stop()
+	for key := range ids {
+		for of, id := range ids {
+			if _, err := h.submitter.Status(t.Context(), key, id); errors.Is(err, ErrNotFound) != (key != of) {
+				t.Errorf("%s, asked for by %s: %v", id, key.Name, err)
+			}
+		}
+		if _, err := h.submitter.Status(t.Context(), key, "unique-aaaaaaaaaaaaaaaaaaaaaaaa"); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: %v", key.Name, err)
+		}
+	}
 }
 
 // The rate of a key is one for all processes. What is too much waits a little, and is then refused with when to come again.
