@@ -127,9 +127,8 @@ type Keys struct{ all []Key }
 func (k *Keys) All() []Key { return slices.Clone(k.all) }
 
 // Find returns the key with that secret, nil if there is none. How long that takes says nothing about the secrets.
-func (k *Keys) Find(secret string) *Key { return k.withHash(hashOf(secret)) }
-
-func (k *Keys) withHash(hash Hash) *Key {
+func (k *Keys) Find(secret string) *Key {
+	hash := hashOf(secret)
 	found := -1
 	for i := range k.all {
 		if subtle.ConstantTimeCompare(k.all[i].Hash[:], hash[:]) == 1 {
@@ -140,4 +139,12 @@ func (k *Keys) withHash(hash Hash) *Key {
 		return nil
 	}
 	return &k.all[found]
+}
+
+// current is the key with that hash, which somebody has shown the secret of.
+func (k *Keys) current(hash Hash) *Key {
+	if i := slices.IndexFunc(k.all, func(key Key) bool { return key.Hash == hash }); i >= 0 {
+		return &k.all[i]
+	}
+	return nil
 }

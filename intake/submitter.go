@@ -42,7 +42,7 @@ func New(client redis.UniversalClient, queue *tasks.Queue, keys *Keys) *Submitte
 func (s *Submitter) SetKeys(keys *Keys) { s.keys.Store(keys) }
 
 // Current returns a key as it is now, by its secret: nil if it was taken away since somebody has shown that.
-func (s *Submitter) Current(key *Key) *Key { return s.keys.Load().withHash(key.Hash) }
+func (s *Submitter) Current(key *Key) *Key { return s.keys.Load().current(key.Hash) }
 
 // Find returns the key with that secret, nil if there is none.
 func (s *Submitter) Find(secret string) *Key { return s.keys.Load().Find(secret) }
