@@ -45,7 +45,7 @@ func NewEnqueuer(client redis.UniversalClient, calls Calls) *Enqueuer {
 func (e *Enqueuer) Denied() bool { return e.denied.Load() }
 
 // WithEvents returns a context for a call that queues a task: with it go the events that are given, as events.Append has them, of which so
-// many bytes are kept.
+// many bytes are kept. A task that goes on in another queue has none: then that queue knows from it that events are kept.
 func WithEvents(ctx context.Context, data []byte, kept events.Config) context.Context {
 	return context.WithValue(ctx, eventsKey{}, taskEvents{data, kept.Size})
 }
@@ -116,7 +116,7 @@ end
 var (
 	enqueueScript       = redis.NewScript("local each = 3" + luaEnqueue + "return table.concat(answer)")
 	enqueueEventsScript = redis.NewScript(events.Lua + "local each, told = 4, {}" + luaEnqueue + `
-eventsAdd(KEYS[3], table.concat(told), ARGV[#ARGV])
+eventsPut(KEYS[3], table.concat(told), ARGV[#ARGV])
 return table.concat(answer)`)
 )
 
@@ -126,7 +126,7 @@ var scheduleScript = redis.NewScript(events.Lua + `
 if redis.call("EXISTS", KEYS[1]) == 1 then return 0 end
 redis.call("HSET", KEYS[1], "msg", ARGV[1], "state", "scheduled")
 redis.call("ZADD", KEYS[2], ARGV[2], ARGV[3])
-eventsAdd(KEYS[3], ARGV[4], ARGV[5])
+eventsPut(KEYS[3], ARGV[4], ARGV[5])
 return 1`)
 
 // EvalSha implements redis.Scripter.
@@ -134,7 +134,7 @@ func (e *Enqueuer) EvalSha(ctx context.Context, sha string, keys []string, args 
 	told, _ := ctx.Value(eventsKey{}).(taskEvents)
 	switch {
 	case enqueuesTask(keys, args):
-	case len(told.data) > 0 && schedulesTask(keys, args):
+	case told.kept > 0 && schedulesTask(keys, args):
 		return scheduleScript.Run(ctx, e.UniversalClient, append(keys, events.Key(nameIn(keys[1]))), append(args, told.data, told.kept)...)
 	default:
 		return e.UniversalClient.EvalSha(ctx, sha, keys, args...)
@@ -210,7 +210,7 @@ func (e *Enqueuer) enqueueSome(queue string, these []*enqueued) {
 		}
 	}
 	keys, script, kept := []string{pendingKey(queue), wire.WaitingKey(queue)}, enqueueScript, int64(0)
-	if slices.ContainsFunc(these, func(t *enqueued) bool { return len(t.events.data) > 0 }) {
+	if slices.ContainsFunc(these, func(t *enqueued) bool { return t.events.kept > 0 }) {
 		keys, script = append(keys, events.Key(queue)), enqueueEventsScript
 	}
 	args := append(make([]any, 0, 4+4*len(these)), TaskKey(queue, ""), wire.WakeChannelOf(""), queue)

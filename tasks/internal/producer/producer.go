@@ -2,6 +2,7 @@
 package producer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -23,6 +24,7 @@ type Producer struct {
 	Contents Contents
 	Hints    *queuewatch.Hints
 	Events   events.Config // that a message is queued is written where these are kept
+	Moves    events.Config // these are kept where the Producer is a worker's: its messages are queued already, and go on
 
 	asynq    *asynq.Client
 	codec    wire.Codec
@@ -135,8 +137,8 @@ func (c *Producer) put(ctx context.Context, task *asynq.Task, id string, queued 
 		ready.Put = func(ctx context.Context) error { return c.put(ctx, task, id, queued, opts...) }
 		return nil
 	}
-	if len(queued) > 0 {
-		ctx = asynqbatch.WithEvents(ctx, queued, c.Events)
+	if kept := cmp.Or(c.Events, c.Moves); kept.On() {
+		ctx = asynqbatch.WithEvents(ctx, queued, kept)
 	}
 	watched, handover := redisconn.Watch(ctx)
 	info, err := c.asynq.EnqueueContext(watched, task, append(opts, asynq.TaskID(id))...)
