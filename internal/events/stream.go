@@ -133,7 +133,7 @@ local function eventsAdd(key, data, most)
   if data ~= "" then pcall(eventsWrite, key, data, tonumber(most)) end
 end
 local function eventsPut(key, data, most)
-  if data == "" then redis.pcall("HSETNX", key .. ":state", "` + fieldSize + `", most) end
+  if data == "" and tonumber(most) > 0 then redis.pcall("HSETNX", key .. ":state", "` + fieldSize + `", most) end
   eventsAdd(key, data, most)
 end
 local function eventsFollow(key, data)
