@@ -454,12 +454,14 @@ func TestParseRaw(t *testing.T) {
 		})
 	}
 	for list, want := range map[string]string{ // as Postfix reads them
-		"a@x.example <a@x.example>, 'b@x.example' <b@x.example>": "a@x.example b@x.example",
-		"a@x.example., B <b@x.example.>":                         "a@x.example b@x.example",
-		"a@x.example b@x.example; c@x.example":                   "a@x.example b@x.example c@x.example",
-		"<@r.example,@s.example:a@x.example>":                    "a@x.example",
-		"us: a@x.example; b@x.example, me @ home <c@x.example>":  "a@x.example b@x.example c@x.example",
-		", a@x.example,, (x) , b (y)":                            "a@x.example b",
+		"a@x.example <a@x.example>, 'b@x.example' <b@x.example>":   "a@x.example b@x.example",
+		"a@x.example., B <b@x.example.>":                           "a@x.example b@x.example",
+		"a@x.example b@x.example; c@x.example":                     "a@x.example b@x.example c@x.example",
+		"<@r.example,@s.example:a@x.example>":                      "a@x.example",
+		"us: a@x.example; b@x.example, me @ home <c@x.example>":    "a@x.example b@x.example c@x.example",
+		", a@x.example,, (x) , b (y)":                              "a@x.example b",
+		"<a@x.example> b@x.example, <c@x.example> D <d@x.example>": "a@x.example b@x.example c@x.example d@x.example",
+		"a @ x.example (y), b@ x.example c @x.example":             "a@x.example b@x.example c@x.example",
 	} {
 		if m, err := mailer.ParseRaw([]byte("To: " + list + "\n\n")); err != nil || strings.Join(m.To, " ") != want {
 			t.Errorf("%s: %v, %v", list, m, err)
@@ -468,6 +470,8 @@ func TestParseRaw(t *testing.T) {
 	for list, want := range map[string]string{
 		"a@x.example, b c, d@x.example": `the field To has "b c", which is not an address`,
 		"A <a@\x81.example>":            `the field To has "A <a@`,
+		"<a@x.example> bob":             `the field To has "<a@x.example> bob", which is not an address`,
+		"\"a <a@x.example>":             "a quote that is not closed",
 		"a@x.example, b@x..example":     `the field To has "b@x..example", which has a bad domain`,
 	} {
 		if _, err := mailer.ParseRaw([]byte("To: " + list + "\n\n")); !mailer.IsBadInput(err) || !strings.Contains(err.Error(), want) {

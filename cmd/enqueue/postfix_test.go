@@ -43,6 +43,8 @@ func TestRaw_asPostfix(t *testing.T) {
 		{"names that look like addresses", "-t", "From: f@example.com <f@example.com>\nTo: a@x.example <a@x.example>, 'b@x.example' <b@x.example>,\n \"c@x.example\" <c@x.example>\n\nbody\n"},
 		{"a route", "-t", "From: f@example.com\nTo: a@x.example, <@relay.example:b@x.example>\n\nbody\n"},
 		{"white space and semicolons between addresses", "-t", "From: f@example.com\nTo: a@x.example b@x.example; c@x.example\n\nbody\n"},
+		{"white space between addresses in brackets", "-t", "From: f@example.com\nTo: <a@x.example> b@x.example, A <c@x.example> (c) B B <d@x.example>\n\nbody\n"},
+		{"white space beside the @", "-t", "From: f@example.com\nTo: a @ x.example, b@ x.example c @x.example\n\nbody\n"},
 		{"groups", "-t", "From: f@example.com\nTo: undisclosed-recipients: ;, c@x.example\nCc: friends: d@x.example, E <e@x.example>;\n\nbody\n"},
 		{"comments and empty entries", "-t", "From: f@example.com\nTo: a@x.example (hi, all), \"x@y.example\" <z@x.example>,,\n\nbody\n"},
 		{"a dot at the end of a domain", "-t -- c@x.example.", "From: f@example.com\nTo: a@x.example., B <b@x.example.>\n\nbody\n"},

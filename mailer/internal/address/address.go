@@ -161,7 +161,7 @@ func (p *addressParser) skipAtom() {
 func (p *addressParser) skipQuoted() {
 	end := quotedEnd(p.rest)
 	if end < 0 {
-		p.reason = "has a Quote that is not closed"
+		p.reason = "has a quote that is not closed"
 		return
 	}
 	p.quoted = true
@@ -207,7 +207,7 @@ func (p *addressParser) angleSpec() {
 	i := 0
 	if strings.HasPrefix(s, `"`) {
 		if i = quotedEnd(s); i < 0 {
-			p.reason = "has a Quote that is not closed"
+			p.reason = "has a quote that is not closed"
 			return
 		}
 	}

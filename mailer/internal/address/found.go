@@ -10,8 +10,8 @@ import (
 
 // Found yields what Entries does, of a list that another program wrote, as Postfix reads it: a name may
 // have an @ and be in no quotes, so that it looks like an address, a domain may end in a dot, a route
-// may stand before an address (RFC 5322, 4.4), and white space or semicolons may stand between bare
-// addresses. If one cannot be read, it yields the reason, which names it, and stops. Comments and
+// may stand before an address and white space beside its @ (RFC 5322, 4.4), and white space or semicolons may stand
+// between addresses. If one cannot be read, it yields the reason, which names it, and stops. Comments and
 // encoded names are in More, never in Verbatim.
 func Found(list string) iter.Seq2[Mailbox, string] {
 	return func(yield func(Mailbox, string) bool) {
@@ -80,11 +80,33 @@ func found(list string) iter.Seq2[Mailbox, string] {
 // foundIn yields the addresses of an entry of a list.
 func foundIn(entry string) iter.Seq2[Mailbox, string] {
 	return func(yield func(Mailbox, string) bool) {
-		if entry == "" {
-			return
+		for entry != "" {
+			p := addressParser{all: entry, rest: entry}
+			p.read()
+			entry = ""
+			if p.angle && p.reason == reasonAddress && beginsAddress(p.rest) {
+				p.reason, entry = "", p.rest
+			}
+			for box, reason := range p.found() {
+				if !yield(box, reason) || reason != "" {
+					return
+				}
+			}
 		}
-		p := addressParser{all: entry, rest: entry}
-		p.read()
+	}
+}
+
+// beginsAddress reports whether what stands behind an address in angle brackets is another one, and no word.
+func beginsAddress(s string) bool {
+	p := addressParser{all: s, rest: s}
+	p.read()
+	return p.angle || p.reason == "" && allAddresses(joinAt(p.words))
+}
+
+// found yields what was read.
+func (p *addressParser) found() iter.Seq2[Mailbox, string] {
+	return func(yield func(Mailbox, string) bool) {
+		words := joinAt(p.words)
 		switch {
 		case p.reason != "":
 			yield(Mailbox{}, p.reason)
@@ -93,16 +115,16 @@ func foundIn(entry string) iter.Seq2[Mailbox, string] {
 			box, reason := p.foundAngle()
 			yield(box, reason)
 			return
-		case len(p.words) == 0: // comments alone
+		case len(words) == 0: // comments alone
 			return
-		case p.gaps && !allAddresses(p.words):
+		case p.gaps && !allAddresses(words):
 			yield(Mailbox{}, reasonAddress)
 			return
 		}
-		for i, word := range p.words {
+		for i, word := range words {
 			addr, reason := foundSpec(word)
 			box := Mailbox{Addr: addr}
-			if i == len(p.words)-1 && len(p.comments) > 0 {
+			if i == len(words)-1 && len(p.comments) > 0 {
 				box.More = &More{Comments: p.comments}
 			}
 			if !yield(box, reason) || reason != "" {
@@ -110,6 +132,19 @@ func foundIn(entry string) iter.Seq2[Mailbox, string] {
 			}
 		}
 	}
+}
+
+// joinAt joins the words around an @ that has white space beside it (RFC 5322, 4.4).
+func joinAt(words []string) []string {
+	var joined []string
+	for i, word := range words {
+		if last := len(joined) - 1; i > 0 && (strings.HasPrefix(word, "@") || strings.HasSuffix(words[i-1], "@")) {
+			joined[last] += word
+			continue
+		}
+		joined = append(joined, word)
+	}
+	return joined
 }
 
 // foundAngle is finish for an address in angle brackets.
