@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/mailpouch/mailpouch/backends/smtp/internal/transport"
@@ -295,8 +296,7 @@ func (s *session) traceBody(body []byte) {
 
 // sendMail says MAIL with the parameters that the server offers and the message needs.
 func (s *session) sendMail(m *message) error {
-	ext, line := &s.c.ext, append(s.line[:0], "MAIL FROM:<"...)
-	line = append(append(line, m.from...), '>')
+	ext, line := &s.c.ext, appendPath(append(s.line[:0], "MAIL FROM:"...), m.from)
 	if ext.sized {
 		line = strconv.AppendInt(append(line, " SIZE="...), int64(len(m.body)), 10) // RFC 1870, 5
 	}
@@ -314,12 +314,27 @@ func (s *session) sendMail(m *message) error {
 }
 
 func (s *session) sendRcpt(m *message, addr string) error {
-	line := append(append(append(s.line[:0], "RCPT TO:<"...), addr...), '>')
+	line := appendPath(append(s.line[:0], "RCPT TO:"...), addr)
 	if s.c.ext.dsn && s.c.cfg.DSN.Notify != "" {
 		line = append(append(line, " NOTIFY="...), s.c.cfg.DSN.Notify...) // RFC 3461, 4.1
 	}
 	s.line = line
 	return s.sendLine(command{verb: verbRcpt, message: m, rcpt: addr})
+}
+
+// appendPath appends an address in angle brackets. A local part with a dot that is not between two atoms, as some providers
+// have given out, needs quotes here (RFC 5321, 4.1.2): strict servers refuse it without them.
+func appendPath(line []byte, addr string) []byte {
+	at := strings.LastIndexByte(addr, '@')
+	if at < 0 {
+		at = len(addr)
+	}
+	line = append(line, '<')
+	if local := addr[:at]; strings.HasPrefix(local, ".") || strings.HasSuffix(local, ".") || strings.Contains(local, "..") && local[0] != '"' {
+		line = append(append(append(line, '"'), local...), '"')
+		addr = addr[at:]
+	}
+	return append(append(line, addr...), '>')
 }
 
 // appendMail appends RET and ENVID (RFC 3461, 4.3 and 4.4).
