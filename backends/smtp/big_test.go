@@ -45,6 +45,28 @@ func TestBackend_big(t *testing.T) {
 	})
 }
 
+// TestBackend_bigAlone: behind a big message nothing is said until it is answered, so that what waits for a slow server may
+// go over another connection.
+func TestBackend_bigAlone(t *testing.T) {
+	everyWay(t, func(t *testing.T, _ *peer, cfg Config) {
+		messages := letters(3)
+		messages[1].Body = strings.Repeat("0123456789\n", 100_000)
+		var log journal
+		witness(&cfg, func(octets []byte) {
+			if strings.Contains(string(octets), "MAIL FROM:<c@x>") {
+				log.note("MAIL c")
+			}
+		})
+		newBackend(t, cfg).SendBatch(t.Context(), asking(mailer.Batch{
+			Messages: messages,
+			Report:   each(func(i int, _ mailer.Result) { log.note("end %d", i) }),
+		}, func(int) error { return nil }))
+		if got, want := strings.Join(log.lines, ", "), "end 0, end 1, MAIL c, end 2"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	})
+}
+
 // Of a big message there is one copy, with the size that it is sent with, and when it
 // is through there is none.
 func TestBackend_bigMemory(t *testing.T) {
