@@ -352,9 +352,9 @@ func (s *Source) use(ctx context.Context) error {
 	return useScript.Run(ctx, s.client, []string{groupsKey}, s.group).Err()
 }
 
-// ForgetUnused forgets groups of sources whose name begins so and that have had no source for so long: whoever read them is not coming back, and what
+// forgetUnused forgets groups of sources that have had no source for so long: whoever read them is not coming back, and what
 // they have not read would count as unread. A source notes once an hour that it is there.
-func ForgetUnused(ctx context.Context, client redis.UniversalClient, prefix string, unused time.Duration) error {
+func forgetUnused(ctx context.Context, client redis.UniversalClient, unused time.Duration) error {
 	fields, err := client.HGetAll(ctx, groupsKey).Result()
 	if err != nil {
 		return redisconn.Unavailable(err)
@@ -366,7 +366,7 @@ func ForgetUnused(ctx context.Context, client redis.UniversalClient, prefix stri
 	for field, at := range fields {
 		group, ok := strings.CutPrefix(field, "used:")
 		seconds, err := strconv.ParseInt(at, 10, 64)
-		if !ok || err != nil || !strings.HasPrefix(group, prefix) || now.Sub(time.Unix(seconds, 0)) < unused {
+		if !ok || err != nil || now.Sub(time.Unix(seconds, 0)) < unused {
 			continue
 		}
 		if err := Forget(ctx, client, group); err != nil {

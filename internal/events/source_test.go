@@ -325,12 +325,12 @@ func TestSource_forgotten(t *testing.T) {
 		d.until("it is known who reads", func() bool { return d.redis.HExists(ctx, groupsKey, "used:"+group).Val() })
 	}
 	d.redis.HSet(ctx, groupsKey, "used:hooks-1", time.Now().Add(-time.Hour).Unix(), "used:other", 1)
-	if err := ForgetUnused(ctx, d.redis, "hooks-", 30*time.Minute); err != nil {
+	if err := forgetUnused(ctx, d.redis, 30*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	fields := d.redis.HGetAll(ctx, groupsKey).Val()
 	for field, want := range map[string]bool{
-		"group:hooks-1": false, "used:hooks-1": false, "group:hooks-2": true, "used:hooks-2": true, "group:other": true, "used:other": true,
+		"group:hooks-1": false, "used:hooks-1": false, "group:hooks-2": true, "used:hooks-2": true, "group:other": false, "used:other": false,
 	} {
 		if fields[field] == "" == want {
 			t.Errorf("%s: %q", field, fields[field])
