@@ -167,7 +167,11 @@ if ARGV[7] ~= "" then
 end
 return {entries, from}`)
 
-// read reads up to most entries of each stream, in one round trip, and now and then what sources had that are there no more.
+// streamsAtOnce is how many streams are read in one round trip, at most.
+const streamsAtOnce = 64
+
+// read reads the streams whose turn it is, some at a time, until there is something: an entry may have the events of a whole mailing, so that a few of each of
+// thousands of streams would be more than fits into memory.
 func (s *Source) read(ctx context.Context, most int) error {
 	if err := s.queues.find(ctx); err != nil {
 		return err
@@ -182,6 +186,18 @@ func (s *Source) read(ctx context.Context, most int) error {
 			streams = append(streams, one)
 		}
 	}
+	for some := range slices.Chunk(streams, streamsAtOnce) {
+		if err := s.readSome(ctx, some, now, most); err != nil || !s.nothing() {
+			return err
+		}
+	}
+	return nil
+}
+
+// readSome reads up to most entries of each of these streams, and not many of all together, in one round trip, and now and then what sources had that are
+// there no more.
+func (s *Source) readSome(ctx context.Context, streams []*stream, now time.Time, most int) error {
+	most = max(min(most, entriesAtOnce/len(streams)), 1)
 	answers, err := s.queues.eachScript(ctx, streams, func(one *stream) (*redis.Script, []string, []any) {
 		at, claim, sweep := s.looks[one.queue], "", ""
 		if at.from != "0-0" || now.Sub(at.claimed) >= s.pace.others {
@@ -190,7 +206,7 @@ func (s *Source) read(ctx context.Context, most int) error {
 		if now.Sub(at.swept) >= consumerFor {
 			sweep = strconv.FormatInt(consumerFor.Milliseconds(), 10)
 		}
-		return sourceScript, []string{Key(one.queue)}, []any{s.group, s.me, min(most, entriesAtOnce), s.queues.since, claim, at.from, sweep}
+		return sourceScript, []string{Key(one.queue)}, []any{s.group, s.me, most, s.queues.since, claim, at.from, sweep}
 	})
 	longest := max(s.pace.most, time.Duration(len(s.looks))*lookTime)
 	var empty []held

@@ -373,3 +373,26 @@ func TestLook(t *testing.T) {
 		}
 	}
 }
+
+// However many queues have events that wait, a source has few of them in memory.
+func TestSource_manyQueues(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	s := d.source("hooks", quick())
+	const queues, each = 200, 5
+	for i := range queues {
+		for j := range each {
+			d.add(fmt.Sprint("q", i), plenty, fmt.Sprint(i, "-", j))
+		}
+	}
+	for got := 0; got < queues*each; {
+		events := d.next(s, 1)
+		s.mu.Lock()
+		if n := len(s.held); n > streamsAtOnce {
+			t.Errorf("%d entries are in memory", n)
+		}
+		s.mu.Unlock()
+		d.ack(s, events...)
+		got++
+	}
+}
