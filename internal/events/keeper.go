@@ -14,18 +14,22 @@ import (
 
 // Keeper keeps the events of all queues of a Redis within their size, for a worker. What scripts write is bounded for each queue; the
 // sum of them is what a Keeper looks at. And it keeps the streams in Redis: when the last worker that writes events is gone they go too,
-// a week later.
+// a week later. It forgets groups whose sources do not come back, since what these have not read would count as lost.
 type Keeper struct {
-	redis redis.UniversalClient
-	cfg   Config
-	log   zerolog.Logger
-	every time.Duration
+	redis  redis.UniversalClient
+	cfg    Config
+	log    zerolog.Logger
+	every  time.Duration // it looks
+	forget time.Duration // likewise: first when other workers, which may have been away as long as this one, have come back
 }
 
 // NewKeeper returns a Keeper.
 func NewKeeper(client redis.UniversalClient, cfg Config, log zerolog.Logger) *Keeper {
-	return &Keeper{client, cfg, log, 30 * time.Second}
+	return &Keeper{client, cfg, log, 30 * time.Second, time.Hour}
 }
+
+// unusedFor is how long a group has had no source that is forgotten.
+const unusedFor = 3 * 24 * time.Hour
 
 // keptFor is how long streams stay when nobody keeps them.
 const keptFor = 7 * 24 * time.Hour
@@ -34,7 +38,14 @@ const keptKey = "mailpouch:events:kept"
 
 // Run looks at the streams again and again until ctx ends. Of several workers one does.
 func (k *Keeper) Run(ctx context.Context) {
+	forgot := time.Now()
 	for failed := false; ; {
+		if time.Since(forgot) >= k.forget {
+			forgot = time.Now()
+			if err := forgetUnused(ctx, k.redis, unusedFor); err != nil && ctx.Err() == nil {
+				k.log.Debug().Err(err).Msg("events of endpoints that are gone are not forgotten yet")
+			}
+		}
 		if err := k.look(ctx); err != nil && ctx.Err() == nil && !failed {
 			k.log.Warn().Err(err).Msg("events: they cannot be kept within EMAIL_EVENTS_SIZE: tried again until they can")
 			failed = true

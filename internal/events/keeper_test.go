@@ -1,6 +1,8 @@
 package events
 
 import (
+	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,4 +52,23 @@ func TestKeeper(t *testing.T) {
 	if one < 90 || one > 110 || two < 45 || two > 55 {
 		t.Errorf("%d and %d events are left", one, two)
 	}
+}
+
+// An endpoint is taken out of the settings, and it was the only one: what it has not read does not count as lost for ever.
+func TestKeeper_forgets(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.source("webhook-gone", quick())
+	d.until("it is known who reads", func() bool { return d.redis.HExists(t.Context(), groupsKey, "used:webhook-gone").Val() })
+	d.add("default", plenty, "a")
+	d.redis.HSet(t.Context(), groupsKey, "used:webhook-gone", time.Now().Add(-unusedFor-time.Minute).Unix())
+	k := NewKeeper(d.redis, Config{Size: plenty}, zerolog.Nop())
+	k.every, k.forget = time.Millisecond, time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { k.Run(ctx) })
+	d.until("it is forgotten", func() bool { return !d.redis.HExists(t.Context(), groupsKey, "used:webhook-gone").Val() })
+	cancel()
 }

@@ -34,6 +34,8 @@ type Reader struct {
 	since   int64 // when the group began to read, in milliseconds; 0: not known
 	streams map[string]*stream
 	looked  time.Time // for new queues
+	counted time.Time // the queues
+	queues  int64     // that there were
 }
 
 // ReaderConfig configures a Reader.
@@ -163,10 +165,17 @@ return redis.call("HGET", KEYS[1], ARGV[1])`)
 
 const groupsKey = "mailpouch:events"
 
-// find looks for queues that it does not know yet.
+// find looks for queues that it does not know yet: now and then, and at once when their number is another one. To count them costs as good as
+// nothing, however many there are.
 func (r *Reader) find(ctx context.Context) error {
-	if !r.looked.IsZero() && time.Since(r.looked) < r.cfg.pace.queues {
-		return nil
+	if now := time.Now(); !r.looked.IsZero() && now.Sub(r.looked) < r.cfg.pace.queues {
+		if now.Sub(r.counted) < r.cfg.pace.most {
+			return nil
+		}
+		r.counted = now
+		if n, err := r.redis.SCard(ctx, wire.QueuesKey).Result(); err != nil || n == r.queues {
+			return err
+		}
 	}
 	if err := r.Begin(ctx); err != nil {
 		return err
@@ -180,7 +189,7 @@ func (r *Reader) find(ctx context.Context) error {
 			r.streams[queue] = &stream{queue: queue}
 		}
 	}
-	r.looked = time.Now()
+	r.looked, r.queues = time.Now(), int64(len(queues))
 	return nil
 }
 

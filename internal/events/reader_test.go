@@ -318,3 +318,19 @@ func TestForget(t *testing.T) {
 		t.Errorf("%v", groups)
 	}
 }
+
+// A queue that comes later is seen when its first event is there, and not when all queues are looked for again.
+func TestReader_newQueue(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	pace := quick()
+	pace.queues = time.Hour
+	a := d.audience()
+	d.reads("group", pace, a.handle)
+	s := d.source("hooks", pace)
+	for i, queue := range []string{"default", "other"} {
+		d.add(queue, plenty, queue)
+		a.await(i + 1)
+		d.ack(s, d.next(s, 1)...)
+	}
+}

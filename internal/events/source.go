@@ -167,7 +167,11 @@ if ARGV[7] ~= "" then
 end
 return {entries, from}`)
 
-// read reads up to most entries of each stream, in one round trip, and now and then what sources had that are there no more.
+// streamsAtOnce is how many streams are read in one round trip, at most.
+const streamsAtOnce = 64
+
+// read reads the streams whose turn it is, some at a time, until there is something: an entry may have the events of a whole mailing, so that a few of each of
+// thousands of streams would be more than fits into memory.
 func (s *Source) read(ctx context.Context, most int) error {
 	if err := s.queues.find(ctx); err != nil {
 		return err
@@ -182,6 +186,18 @@ func (s *Source) read(ctx context.Context, most int) error {
 			streams = append(streams, one)
 		}
 	}
+	for some := range slices.Chunk(streams, streamsAtOnce) {
+		if err := s.readSome(ctx, some, now, most); err != nil || !s.nothing() {
+			return err
+		}
+	}
+	return nil
+}
+
+// readSome reads up to most entries of each of these streams, and not many of all together, in one round trip, and now and then what sources had that are
+// there no more.
+func (s *Source) readSome(ctx context.Context, streams []*stream, now time.Time, most int) error {
+	most = max(min(most, entriesAtOnce/len(streams)), 1)
 	answers, err := s.queues.eachScript(ctx, streams, func(one *stream) (*redis.Script, []string, []any) {
 		at, claim, sweep := s.looks[one.queue], "", ""
 		if at.from != "0-0" || now.Sub(at.claimed) >= s.pace.others {
@@ -190,7 +206,7 @@ func (s *Source) read(ctx context.Context, most int) error {
 		if now.Sub(at.swept) >= consumerFor {
 			sweep = strconv.FormatInt(consumerFor.Milliseconds(), 10)
 		}
-		return sourceScript, []string{Key(one.queue)}, []any{s.group, s.me, min(most, entriesAtOnce), s.queues.since, claim, at.from, sweep}
+		return sourceScript, []string{Key(one.queue)}, []any{s.group, s.me, most, s.queues.since, claim, at.from, sweep}
 	})
 	longest := max(s.pace.most, time.Duration(len(s.looks))*lookTime)
 	var empty []held
@@ -352,9 +368,9 @@ func (s *Source) use(ctx context.Context) error {
 	return useScript.Run(ctx, s.client, []string{groupsKey}, s.group).Err()
 }
 
-// ForgetUnused forgets groups of sources whose name begins so and that have had no source for so long: whoever read them is not coming back, and what
+// forgetUnused forgets groups of sources that have had no source for so long: whoever read them is not coming back, and what
 // they have not read would count as unread. A source notes once an hour that it is there.
-func ForgetUnused(ctx context.Context, client redis.UniversalClient, prefix string, unused time.Duration) error {
+func forgetUnused(ctx context.Context, client redis.UniversalClient, unused time.Duration) error {
 	fields, err := client.HGetAll(ctx, groupsKey).Result()
 	if err != nil {
 		return redisconn.Unavailable(err)
@@ -366,7 +382,7 @@ func ForgetUnused(ctx context.Context, client redis.UniversalClient, prefix stri
 	for field, at := range fields {
 		group, ok := strings.CutPrefix(field, "used:")
 		seconds, err := strconv.ParseInt(at, 10, 64)
-		if !ok || err != nil || !strings.HasPrefix(group, prefix) || now.Sub(time.Unix(seconds, 0)) < unused {
+		if !ok || err != nil || now.Sub(time.Unix(seconds, 0)) < unused {
 			continue
 		}
 		if err := Forget(ctx, client, group); err != nil {

@@ -325,12 +325,12 @@ func TestSource_forgotten(t *testing.T) {
 		d.until("it is known who reads", func() bool { return d.redis.HExists(ctx, groupsKey, "used:"+group).Val() })
 	}
 	d.redis.HSet(ctx, groupsKey, "used:hooks-1", time.Now().Add(-time.Hour).Unix(), "used:other", 1)
-	if err := ForgetUnused(ctx, d.redis, "hooks-", 30*time.Minute); err != nil {
+	if err := forgetUnused(ctx, d.redis, 30*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	fields := d.redis.HGetAll(ctx, groupsKey).Val()
 	for field, want := range map[string]bool{
-		"group:hooks-1": false, "used:hooks-1": false, "group:hooks-2": true, "used:hooks-2": true, "group:other": true, "used:other": true,
+		"group:hooks-1": false, "used:hooks-1": false, "group:hooks-2": true, "used:hooks-2": true, "group:other": false, "used:other": false,
 	} {
 		if fields[field] == "" == want {
 			t.Errorf("%s: %q", field, fields[field])
@@ -371,5 +371,28 @@ func TestLook(t *testing.T) {
 		if l.again(now, true, tt.longest); l.next != now || l.some != now {
 			t.Errorf("after %v with events: in %v", tt.quiet, l.next.Sub(now))
 		}
+	}
+}
+
+// However many queues have events that wait, a source has few of them in memory.
+func TestSource_manyQueues(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	s := d.source("hooks", quick())
+	const queues, each = 200, 5
+	for i := range queues {
+		for j := range each {
+			d.add(fmt.Sprint("q", i), plenty, fmt.Sprint(i, "-", j))
+		}
+	}
+	for got := 0; got < queues*each; {
+		events := d.next(s, 1)
+		s.mu.Lock()
+		if n := len(s.held); n > streamsAtOnce {
+			t.Errorf("%d entries are in memory", n)
+		}
+		s.mu.Unlock()
+		d.ack(s, events...)
+		got++
 	}
 }

@@ -23,6 +23,11 @@ const (
 	mostRead = 16 << 10    // bytes of an answer: a connection whose answer is not read to its end is not used again
 	readFor  = time.Second // from its header on: who takes long to say more is not listened to
 	mostTold = 200         // characters of it, in an error
+
+	// An HTTP/2 connection over which nothing has come for so long is asked whether it is alive, and given up if it does not say so in time. A post that
+	// has no answer does not end it, so that all others would go the same way until the system gives up, a quarter of an hour later.
+	silentFor = 10 * time.Second
+	pongFor   = 5 * time.Second
 )
 
 // StatusError is an answer other than 2xx.
@@ -82,6 +87,7 @@ func newClient(private bool, config *tls.Config, perHost int) *http.Client {
 			TLSClientConfig:        config,
 			TLSHandshakeTimeout:    10 * time.Second,
 			ForceAttemptHTTP2:      true,
+			HTTP2:                  &http.HTTP2Config{SendPingTimeout: silentFor, PingTimeout: pongFor},
 			MaxIdleConnsPerHost:    perHost,
 			IdleConnTimeout:        90 * time.Second,
 			MaxResponseHeaderBytes: 64 << 10,

@@ -12,9 +12,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
-	"time"
 
-	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/webhook/target"
 )
 
@@ -96,14 +94,10 @@ func (d *Dispatcher) Run(ctx context.Context) {
 	defer d.client.CloseIdleConnections()
 	var group sync.WaitGroup
 	defer group.Wait()
-	hourly := time.NewTicker(time.Hour)
-	defer hourly.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hourly.C:
-			d.forget(ctx)
 		case <-d.changed:
 			d.start(ctx, &group)
 		}
@@ -120,17 +114,6 @@ func (d *Dispatcher) start(ctx context.Context, group *sync.WaitGroup) {
 			own, r.stop = context.WithCancel(ctx)
 			group.Go(func() { r.run(own, d.cfg.Grace) })
 		}
-	}
-}
-
-// forget forgets what endpoints had not got that no worker posts to any more. It is done only when this worker has run for long enough that others, which may have been
-// away as long, have come back.
-func (d *Dispatcher) forget(ctx context.Context) {
-	if d.cfg.Redis == nil {
-		return
-	}
-	if err := events.ForgetUnused(ctx, d.cfg.Redis, groups, d.cfg.MaxAge); err != nil && ctx.Err() == nil {
-		d.cfg.Logger.Debug().Err(err).Msg("events of endpoints that are gone are not forgotten yet")
 	}
 }
 
