@@ -21,6 +21,7 @@ const (
 	sameName      = "attachment"
 	bigName       = "big"
 	intakeName    = "intake"
+	historyName   = "history"
 	memoryOnly    = "-memory"
 )
 

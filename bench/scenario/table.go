@@ -9,6 +9,6 @@ func Table(size Size) []Scenario {
 		bulkMail(size, harness.AppendOnly), bulkMail(size, harness.MemoryOnly),
 		enqueue(size, harness.AppendOnly), enqueue(size, harness.MemoryOnly), intake(size), waitingMail(size),
 		idle(size), saturated(size), distance(size), growth(size), chunkingServer(size),
-		sameAttachment(size), bigMails(size), fleet(size), cluster(size),
+		sameAttachment(size), bigMails(size), keeping(size), fleet(size), cluster(size),
 	}
 }

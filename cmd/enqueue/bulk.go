@@ -64,7 +64,7 @@ runs too.`,
 	}
 	b.base.lists.addFlags(c, ", of lines that name none")
 	b.base.addFlags(c)
-	c.Flags().StringVar(&b.resume, "resume", "", "`name` of this mailing: what was queued under it before is not queued again")
+	cli.NameVar(c.Flags(), &b.resume, "resume", "`name` of this mailing: what was queued under it before is not queued again")
 	c.Flags().StringVar(&b.ids, "ids", "", "write the ID of each message that was queued to this `file`, one a line")
 	c.Flags().IntVar(&b.concurrency, "concurrency", 32, "hand over this many groups of lines at the same time")
 	return c

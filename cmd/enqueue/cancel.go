@@ -43,7 +43,7 @@ interrupted it stays paused, and the command can be repeated.`,
 			return cli.Exitf(cli.ExitUsage, "accepts 1 arg, the ID of a message, or --mailing and nothing else: a mailing may be in several queues")
 		},
 	}
-	c.Flags().StringVar(&mailing, "mailing", "", "take all messages of the mailing with this `name` back")
+	cli.NameVar(c.Flags(), &mailing, "mailing", "take all messages of the mailing with this `name` back")
 	c.Flags().StringVar(&queue, "queue", "", "queue that the message was put in (default: EMAIL_QUEUE)")
 	return c
 }

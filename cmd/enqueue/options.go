@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mailpouch/mailpouch/internal/cli"
 	"github.com/mailpouch/mailpouch/settings"
 	"github.com/mailpouch/mailpouch/tasks"
 )
@@ -58,7 +59,7 @@ func (o *options) addFlags(c *cobra.Command) {
 	f.StringVar(&o.Retention, "retention", "", "keep the finished task and the server's reply this long, such as 24h")
 	f.StringVar(&o.Unique, "unique", "", "do not queue the same content again until this long after it was sent, such as 1h")
 	f.StringArrayVar(&o.Tags, "tag", nil, "`word` to find it by, in logs and among dead letters; may be given several times")
-	f.StringVar(&o.Mailing, "mailing", "", "`name` of the mailing that it belongs to")
+	cli.NameVar(f, &o.Mailing, "mailing", "`name` of the mailing that it belongs to")
 }
 
 // addKeyFlag is for commands that hand over one message: a key names one.

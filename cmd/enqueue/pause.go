@@ -16,9 +16,9 @@ import (
 
 // addTargetFlags gives a command the flags that say what is paused.
 func addTargetFlags(c *cobra.Command, t *tasks.PauseTarget) {
-	c.Flags().StringVar(&t.Queue, "queue", "", "this queue, of all mailers unless --mailer names one")
-	c.Flags().StringVar(&t.Mailer, "mailer", "", "all queues of the mailer with this `name`; default is the one without a name")
-	c.Flags().StringVar(&t.Mailing, "mailing", "", "the mailing with this `name`, in all queues")
+	cli.NameVar(c.Flags(), &t.Queue, "queue", "this queue, of all mailers unless --mailer names one")
+	cli.NameVar(c.Flags(), &t.Mailer, "mailer", "all queues of the mailer with this `name`; default is the one without a name")
+	cli.NameVar(c.Flags(), &t.Mailing, "mailing", "the mailing with this `name`, in all queues")
 }
 
 func (a *app) pauseCommand() *cobra.Command {

@@ -47,6 +47,10 @@ func TestPause(t *testing.T) {
 	}
 	enqueue(t, "", "pause").expects(t, 64, "", "a queue, a mailer or a mailing is expected")
 	enqueue(t, "", "pause", "--mailing", "july", "--queue", "bulk").expects(t, 64, "", "in all queues")
+	enqueue(t, "", "pause", "--queue", "bulk", "--mailer", "").expects(t, 64, "", "--mailer")
+	enqueue(t, "", "resume", "--queue", " ", "--mailer", "default").expects(t, 64, "", "--queue")
+	enqueue(t, "", "bulk", file(t, "lines", jsonLines(3)), "--mailing", "").expects(t, 64, "", "--mailing")
+	enqueue(t, "", "bulk", file(t, "lines", jsonLines(3)), "--resume", "").expects(t, 64, "", "--resume")
 	enqueue(t, "", "resume", "--mailer", "a b").expects(t, 64, "", "cannot be the name")
 }
 

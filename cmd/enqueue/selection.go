@@ -41,7 +41,8 @@ var filters = []struct{ flag, field, usage string }{
 func (s *selection) flags(c *cobra.Command) {
 	s.given = map[string]*string{}
 	for _, f := range filters {
-		s.given[f.flag] = c.Flags().String(f.flag, "", f.usage)
+		s.given[f.flag] = new(string)
+		cli.NameVar(c.Flags(), s.given[f.flag], f.flag, f.usage)
 	}
 }
 

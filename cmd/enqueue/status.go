@@ -50,6 +50,9 @@ message is known.`,
 }
 
 func (a *app) status(ctx context.Context, id string, asJSON bool) error {
+	if strings.TrimSpace(id) == "" {
+		return cli.Exitf(cli.ExitUsage, "an ID or a Message-ID is expected")
+	}
 	if err := a.connect(ctx); err != nil {
 		return err
 	}
@@ -200,10 +203,10 @@ Exit code 1 says that there are none.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.history(c.Context(), s, since, asJSON) },
 	}
-	c.Flags().StringVar(&s.To, "to", "", "messages to this `address`")
-	c.Flags().StringVar(&s.Tag, "tag", "", "messages with this `tag`")
-	c.Flags().StringVar(&s.Mailing, "mailing", "", "messages of this mailing, by its `name`")
-	c.Flags().StringVar(&since, "since", "", "that have ended after this `time`, day (2026-11-26), or so long ago (36h, 7d) or less")
+	cli.NameVar(c.Flags(), &s.To, "to", "messages to this `address`")
+	cli.NameVar(c.Flags(), &s.Tag, "tag", "messages with this `tag`")
+	cli.NameVar(c.Flags(), &s.Mailing, "mailing", "messages of this mailing, by its `name`")
+	cli.NameVar(c.Flags(), &since, "since", "that have ended after this `time`, day (2026-11-26), or so long ago (36h, 7d) or less")
 	c.Flags().IntVar(&s.Limit, "limit", 100, "how many, the newest")
 	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
 	return c

@@ -69,6 +69,8 @@ func TestStatus(t *testing.T) {
 	check("sent", 0, "sent", "", "status", id)
 	check("cancelled", 65, "cancelled", "", "status", scheduled)
 	check("unknown", 1, "", "none has ended since 20", "status", "nothing")
+	check("no ID", 64, "", "an ID or a Message-ID is expected", "status", "")
+	check("a blank", 64, "", "an ID or a Message-ID is expected", "status", " ")
 	check("unknown as JSON", 1, `"state":"unknown"`, "", "status", "nothing", "--json")
 	check("a recipient", 0, "a***@example.com", "", "history", "--to", "ANN@example.com")
 	check("another one", 1, "", "no such message", "history", "--to", "ann@example.org")
@@ -77,6 +79,8 @@ func TestStatus(t *testing.T) {
 	check("a mailing of another time", 1, "", "", "history", "--mailing", "spring", "--since", "2099-01-01")
 	check("neither", 64, "", "--mailing is expected", "history")
 	check("no time", 64, "", "since", "history", "--tag", "x", "--since", "yesterday")
+	check("an empty tag", 64, "", "--tag", "history", "--tag", "", "--to", "ann@example.com")
+	check("an empty mailing", 64, "", "--mailing", "history", "--tag", "invoice", "--mailing", "")
 	check("no limit", 64, "", "--limit", "history", "--tag", "x", "--limit", "0")
 
 	var s tasks.Status

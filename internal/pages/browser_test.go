@@ -369,6 +369,31 @@ func TestBrowser_monitor(t *testing.T) {
 	}
 }
 
+// Where writing is allowed a row has boxes and buttons too, and all of it is on a small screen.
+func TestBrowser_monitorFits(t *testing.T) {
+	s := newScene(t)
+	s.fill()
+	s.server = serve(t, Config{Redis: s.server.cfg.Redis, State: s.state, AllowWrite: true})
+	b := browsertest.Start(t)
+	for path, want := range map[string]string{
+		"default?status=retry": "Greylisting", "default?status=archived": "User unknown", "default?status=scheduled": "Reminder: invoice 4711",
+		"marketing.bulk?status=pending": "News of the week",
+	} {
+		b.Do(chromedp.EmulateViewport(1280, 800), chromedp.Navigate(s.server.URL()+"monitor/queues/"+path))
+		says(b, want)
+		says(b, "Actions")
+		got := browsertest.Get(b, chromedp.Evaluate[string](`(() => {
+			const outer = document.querySelector(".MuiTableContainer-root"), line = document.querySelector("td pre").getBoundingClientRect();
+			return outer.scrollWidth > outer.clientWidth ? "the table is " + outer.scrollWidth + " px wide, and its place " + outer.clientWidth :
+				line.width < 350 ? "the line of a message is " + line.width + " px wide" : line.height > 30 ? "it is more than a line" : "";
+		})()`))
+		if got != "" {
+			t.Errorf("%s: %s", path, got)
+		}
+		shot(b, t, "monitor-"+strings.ReplaceAll(path, "?", "-"))
+	}
+}
+
 // What a mail server says, and what a queue is called, stays text.
 func TestBrowser_hostile(t *testing.T) {
 	s := newScene(t)

@@ -63,8 +63,12 @@ func (l *Lookup) byMessageID(ctx context.Context, places []wire.QueueName, messa
 // mostParts is how many messages are shown of a task, or found at once if the caller does not say.
 const mostParts = 1000
 
-// byID finds a message by its ID.
+// byID finds a message by its ID. What had no recipients has none, and is not looked for.
 func (l *Lookup) byID(ctx context.Context, places []wire.QueueName, id string) (Status, error) {
+	if id == "" {
+		_, window, err := history.Search(ctx, l.redis, nil, history.Query{})
+		return Status{State: StateUnknown, Kept: window.For, Since: window.Since}, err
+	}
 	live, err := l.live(ctx, places, id)
 	if err != nil {
 		return Status{}, err
