@@ -93,7 +93,7 @@ func (b *Batch) Results() []Result { return b.results }
 const atOnce = 16
 
 // Submit hands over all that nothing is wrong with. Results has what became of each item then. The error, of which nothing was handed over, is
-// a *RateError, or that Redis could not be asked for the rate.
+// one of Reserve.
 func (b *Batch) Submit(ctx context.Context) error {
 	good := 0
 	for _, r := range b.results {

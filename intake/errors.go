@@ -11,7 +11,7 @@ import (
 
 // NotAllowedError is the error of a message that its client's key does not let it hand in. Nothing was queued.
 type NotAllowedError struct {
-	Field  string // "from", or a Choice
+	Field  string // "from", "rate", or a Choice
 	Value  string // of the field
 	Reason string // what the key lets its client do
 }

@@ -140,3 +140,11 @@ func (k *Keys) Find(secret string) *Key {
 	}
 	return &k.all[found]
 }
+
+// current is the key with that hash, which somebody has shown the secret of.
+func (k *Keys) current(hash Hash) *Key {
+	if i := slices.IndexFunc(k.all, func(key Key) bool { return key.Hash == hash }); i >= 0 {
+		return &k.all[i]
+	}
+	return nil
+}

@@ -46,6 +46,13 @@ func TestKeys(t *testing.T) {
 	if found := keys.Find(otherSecret); found == nil || found.Name != "other" {
 		t.Errorf("found %+v, want the other key", found)
 	}
+	s := New(nil, nil, new(Keys))
+	if s.SetKeys(keys); s.Current(&Key{Name: "old", Hash: shop.Hash}) != found {
+		t.Error("the key is not as it is now")
+	}
+	if s.SetKeys(new(Keys)); s.Current(found) != nil {
+		t.Error("a key that was taken away is there")
+	}
 	for _, wrong := range []string{"", secret + "x", secret[:len(secret)-1], strings.ToLower(secret), shop.Name} {
 		if keys.Find(wrong) != nil {
 			t.Errorf("%q finds a key", wrong)
@@ -114,12 +121,12 @@ func TestReadKeys_wrong(t *testing.T) {
 
 func TestSenders(t *testing.T) {
 	t.Parallel()
-	senders, err := ParseSenders("news@example.com, .example.org,b\u00fccher.example")
+	senders, err := ParseSenders("news@example.com, .example.org,b\u00fccher.example,ken@example.com")
 	if err != nil {
 		t.Fatal(err)
 	}
 	yes := []string{"news@example.com", "NEWS@Example.COM", "a@example.org", "a@b.c.example.org", "a@xn--bcher-kva.example", "a@B\u00dcCHER.example", `"a@b"@example.org`}
-	no := []string{"other@example.com", "a@badexample.org", "a@example.org.evil.example", "a@sub.xn--bcher-kva.example", "example.org", "", "a@example.net", "news@example.com@evil.example"}
+	no := []string{"other@example.com", "a@badexample.org", "a@example.org.evil.example", "a@sub.xn--bcher-kva.example", "example.org", "", "a@example.net", "news@example.com@evil.example", "\u212aen@example.com"}
 	for _, address := range yes {
 		if !senders.allow(address) {
 			t.Errorf("%s is not allowed", address)
@@ -130,7 +137,7 @@ func TestSenders(t *testing.T) {
 			t.Errorf("%s is allowed", address)
 		}
 	}
-	if !slices.Equal(senders, Senders{"news@example.com", ".example.org", "b\u00fccher.example"}) {
+	if !slices.Equal(senders, Senders{"news@example.com", ".example.org", "b\u00fccher.example", "ken@example.com"}) {
 		t.Errorf("%q", senders)
 	}
 }

@@ -43,7 +43,7 @@ func (s *Senders) set(all []string) error {
 	return nil
 }
 
-// allow reports whether a message may be from an address. Upper and lower case are the same.
+// allow reports whether a message may be from an address. Upper and lower case of ASCII are the same.
 func (s Senders) allow(address string) bool {
 	if len(s) == 0 {
 		return true
@@ -55,12 +55,22 @@ func (s Senders) allow(address string) bool {
 	local, domain := address[:at], canonical(address[at+1:])
 	return slices.ContainsFunc(s, func(entry string) bool {
 		if i := strings.LastIndexByte(entry, '@'); i >= 0 {
-			return strings.EqualFold(entry[:i], local) && canonical(entry[i+1:]) == domain
+			return lower(entry[:i]) == lower(local) && canonical(entry[i+1:]) == domain
 		}
 		base, below := strings.CutPrefix(entry, ".")
 		base = canonical(base)
 		return domain == base || below && strings.HasSuffix(domain, "."+base)
 	})
+}
+
+// lower is a local part in lower case, as far as it is ASCII: that another letter looks the same to Unicode does not make it the same mailbox.
+func lower(local string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, local)
 }
 
 // canonical is a domain in lower case and punycode (RFC 5890), by which it is compared.

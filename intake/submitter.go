@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,8 +38,11 @@ func New(client redis.UniversalClient, queue *tasks.Queue, keys *Keys) *Submitte
 	return s
 }
 
-// SetKeys replaces the keys. Who has shown the secret of an old one goes on until the connection ends.
+// SetKeys replaces the keys.
 func (s *Submitter) SetKeys(keys *Keys) { s.keys.Store(keys) }
+
+// Current returns a key as it is now, by its secret: nil if it was taken away since somebody has shown that.
+func (s *Submitter) Current(key *Key) *Key { return s.keys.Load().current(key.Hash) }
 
 // Find returns the key with that secret, nil if there is none.
 func (s *Submitter) Find(secret string) *Key { return s.keys.Load().Find(secret) }
@@ -129,12 +134,20 @@ func (k *Key) checkSenders(m *mailer.EmailMessage) error {
 	if err != nil {
 		return err
 	}
+	if !saysFrom(m) { // who the program's own mail is from would stand there
+		return &NotAllowedError{Field: "from", Reason: "is missing: with this key a message says whom it is from"}
+	}
 	for _, sender := range senders {
 		if !k.From.allow(sender) {
 			return &NotAllowedError{Field: "from", Value: sender, Reason: "is not among the senders of this key: " + strings.Join(k.From, ", ")}
 		}
 	}
 	return nil
+}
+
+// saysFrom reports whether a message says in its header whom it is from, and so does its envelope, if not with the null sender.
+func saysFrom(m *mailer.EmailMessage) bool {
+	return m.FromEmail != "" || m.RawHeader("From") != "" && m.Headers["Return-Path"] == "<>"
 }
 
 // limiter keeps to the rate of a key.
@@ -146,11 +159,16 @@ type limiter struct {
 // patience is how long messages wait for the rate of their key before they are refused.
 const patience = 10 * time.Second
 
-// Reserve waits until the rate of the key lets so many messages in. If that takes longer than ten seconds the error is a *RateError. A
-// Redis that does not answer is a *mailer.SendError of the class Unavailable.
+// Reserve waits until the rate of the key lets so many messages in. If that takes longer than ten seconds the error is a *RateError, and a
+// *NotAllowedError if it never does. A Redis that does not answer is a *mailer.SendError of the class Unavailable.
 func (s *Submitter) Reserve(ctx context.Context, key *Key, messages int) error {
 	if key == nil || len(key.Rate) == 0 {
 		return nil
+	}
+	for _, limit := range key.Rate {
+		if messages > mostAtOnce(limit) {
+			return &NotAllowedError{Field: "rate", Value: strconv.Itoa(messages), Reason: fmt.Sprintf("messages at once are more than the rate of the key (%s) ever lets in: hand in fewer", limit)}
+		}
 	}
 	l, until := s.limiter(key), time.Now().Add(patience)
 	for taken := 0; taken < messages; {
@@ -172,6 +190,14 @@ func (s *Submitter) Reserve(ctx context.Context, key *Key, messages int) error {
 		}
 	}
 	return nil
+}
+
+// mostAtOnce is how many messages a limit lets in that nobody has used before, while they wait.
+func mostAtOnce(l rate.Limit) int {
+	if l.Burst == 0 {
+		return l.Most
+	}
+	return l.Burst + int(math.Ceil(l.PerSecond()*patience.Seconds()))
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

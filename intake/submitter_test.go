@@ -82,6 +82,9 @@ func TestSubmit_notAllowed(t *testing.T) {
 	header := message()
 	header.Headers = map[string]string{"From": "ceo@example.org"}
 	raw := &mailer.EmailMessage{FromEmail: "a@example.com", To: []string{"b@example.net"}, Raw: []byte("From: a@example.com\r\nFrom: b@example.org\r\n\r\nx")}
+	null := func(header string) *mailer.EmailMessage {
+		return &mailer.EmailMessage{To: []string{"b@example.net"}, Headers: map[string]string{"Return-Path": "<>"}, Raw: []byte(header + "Subject: x\r\n\r\nx")}
+	}
 	tests := []struct {
 		name    string
 		key     *Key
@@ -91,6 +94,9 @@ func TestSubmit_notAllowed(t *testing.T) {
 	}{
 		{"sender", key, from("a@example.org"), mailer.Options{}, "from"},
 		{"a field", key, header, mailer.Options{}, "from"},
+		{"no sender", key, null(""), mailer.Options{}, "from"},
+		{"no sender but in the envelope", key, &mailer.EmailMessage{To: []string{"b@example.net"}, VERP: "bounces@example.com"}, mailer.Options{}, "from"},
+		{"null sender, from another one", key, null("From: b@example.org\r\n"), mailer.Options{}, "from"},
 		{"a second field", key, raw, mailer.Options{}, "from"},
 		{"queue", key, message(), mailer.Options{Queue: "critical"}, "queue"},
 		{"mailer", key, message(), mailer.Options{Using: "alerts"}, "mailer"},
@@ -107,9 +113,15 @@ func TestSubmit_notAllowed(t *testing.T) {
 			t.Errorf("%s: %q, %v, want that %s is not allowed", tt.name, id, err, tt.field)
 		}
 	}
+	for _, from := range []string{"From: ceo@example.org:;\r\n", "From: (ceo@example.org)\r\n"} {
+		if id, err := h.submitter.Submit(t.Context(), key, null(from), mailer.Options{}); !mailer.IsBadInput(err) || id != "" {
+			t.Errorf("%q: %q, %v, want that it is nobody", from, id, err)
+		}
+	}
 	if n := h.redis.Client(t).DBSize(t.Context()).Val(); n != 0 {
 		t.Errorf("Redis has %d keys, want none", n)
 	}
+	h.submit(key, null("From: a@example.com\r\n"), mailer.Options{}) // a report, which nobody is to answer
 }
 
 // The same idempotency key of two clients is two.
@@ -160,6 +172,26 @@ func TestOwn(t *testing.T) {
 	}
 	if s, err := h.submitter.Status(t.Context(), shop, id); err == nil && s.State != tasks.StateCancelled {
 		t.Errorf("%+v, want that it is cancelled", s)
+	}
+	// Who knows how IDs are made of keys can guess them. Whether they are there is not looked for.
+	long := &Key{Name: strings.Repeat("a-b", 16)}
+	ids := map[*Key]string{shop: "", bank: "", long: ""}
+	for key := range ids {
+		ids[key] = h.submit(key, message(), mailer.Options{IdempotencyKey: "order-7"})
+		if _, err := h.submitter.Status(t.Context(), key, ids[key]); err != nil {
+			t.Errorf("%s of %s: %v", ids[key], key.Name, err)
+		}
+	}
+	h.redis.Stop()
+	for key := range ids {
+		for of, id := range ids {
+			if _, err := h.submitter.Status(t.Context(), key, id); errors.Is(err, ErrNotFound) != (key != of) {
+				t.Errorf("%s, asked for by %s: %v", id, key.Name, err)
+			}
+		}
+		if _, err := h.submitter.Status(t.Context(), key, "unique-aaaaaaaaaaaaaaaaaaaaaaaa"); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: %v", key.Name, err)
+		}
 	}
 }
 

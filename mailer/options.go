@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"strings"
 	"time"
@@ -51,6 +52,9 @@ type Options struct {
 
 // DefaultMaxRetry is how many tries a message gets after its first one.
 const DefaultMaxRetry = 25
+
+// maxRetry is the most that a message can have: asynq stores the number in 32 bits, and one is added.
+const maxRetry = math.MaxInt32 - 1
 
 // The most tags that a message can have, and the longest tag and key in bytes.
 const (
@@ -103,6 +107,8 @@ func (o Options) Validate() error {
 		return fmt.Errorf("mailer: process_in %v: cannot be negative", o.ProcessIn)
 	case o.MaxRetry != nil && *o.MaxRetry < 0:
 		return fmt.Errorf("mailer: max_retry %d: cannot be negative", *o.MaxRetry)
+	case o.MaxRetry != nil && *o.MaxRetry > maxRetry:
+		return fmt.Errorf("mailer: max_retry %d: at most %d are allowed", *o.MaxRetry, maxRetry)
 	case o.Retention < 0:
 		return fmt.Errorf("mailer: retention %v: cannot be negative", o.Retention)
 	case !o.Deadline.IsZero() && o.Due(time.Now()).After(o.Deadline):

@@ -2,6 +2,7 @@ package mailer
 
 import (
 	"errors"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -22,6 +23,7 @@ func TestOptions_Validate(t *testing.T) {
 		{"negative pause", Options{ProcessIn: -time.Second}, "process_in"},
 		{"negative retries", Options{MaxRetry: new(-1)}, "max_retry"},
 		{"no retries", Options{MaxRetry: new(0)}, ""},
+		{"more retries than can be stored", Options{MaxRetry: new(math.MaxInt32)}, "max_retry"},
 		{"negative retention", Options{Retention: -1}, "retention"},
 		{"deadline over", Options{Deadline: now.Add(-time.Second)}, "deadline"},
 		{"deadline before the due time", Options{ProcessIn: time.Hour, Deadline: now.Add(time.Minute)}, "deadline"},

@@ -1,6 +1,7 @@
 package mailer
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -12,10 +13,11 @@ var senderFields = []string{"From", "Sender", "Resent-From", "Resent-Sender", "R
 
 // Senders returns the bare addresses of all whom the message says that it is from, each once: the sender of its envelope, and who is in the From and
 // Sender of its header, also of a raw message, and in those of a resending. It is empty if the message says nothing of that. What cannot be read is
-// an *InvalidMessageError: another reader might see somebody there.
+// an *InvalidMessageError, and so is a field that names nobody, such as "ann@example.com:;": another reader might see somebody there.
 func (m *EmailMessage) Senders() ([]string, error) {
 	var all []string
 	add := func(field, text string) error {
+		before := len(all)
 		for box, reason := range address.Found(text) {
 			if reason != "" {
 				return &InvalidMessageError{Field: field, Reason: reason}
@@ -23,6 +25,9 @@ func (m *EmailMessage) Senders() ([]string, error) {
 			if box.Addr != "" {
 				all = append(all, box.Addr)
 			}
+		}
+		if len(all) == before && (text != "" || field == "raw") {
+			return &InvalidMessageError{Field: field, Reason: fmt.Sprintf("says that it is from %.80q, which is nobody's address", text)}
 		}
 		return nil
 	}

@@ -40,7 +40,11 @@ func TestSenders(t *testing.T) {
 			}
 		})
 	}
-	for _, m := range []*EmailMessage{raw("From: <a@a.example\r\n"), {FromEmail: "a@"}, {FromEmail: "a@a.example", Headers: map[string]string{"From": "b@"}}} {
+	for _, m := range []*EmailMessage{
+		raw("From: <a@a.example\r\n"), {FromEmail: "a@"}, {FromEmail: "a@a.example", Headers: map[string]string{"From": "b@"}},
+		raw("From: b@b.example:;\r\n"), raw("From: \"b@b.example\":;\r\n"), raw("From: (b@b.example)\r\n"), raw("From:\r\n"), raw("Sender: b@b.example:;\r\n"),
+		{FromEmail: "a@a.example", Headers: map[string]string{"From": "b@b.example:;"}}, {FromEmail: " "},
+	} {
 		var invalid *InvalidMessageError
 		if got, err := m.Senders(); !errors.As(err, &invalid) {
 			t.Errorf("%q, %v, want an InvalidMessageError", got, err)

@@ -51,7 +51,7 @@ func TestIntake_Problems(t *testing.T) {
 			[]string{`EMAIL_SUBMISSION_KEYFILE: the certificate in EMAIL_SUBMISSION_CERTFILE needs`, `EMAIL_API_CERTFILE: the key in EMAIL_API_KEYFILE needs`}},
 		{"no network", map[string]string{"EMAIL_SUBMISSION_NETWORKS": "10.0.0.0/33, localhost, fe80::1%eth0"},
 			[]string{`EMAIL_SUBMISSION_NETWORKS: "10.0.0.0/33" is neither ... "localhost" is neither ... "fe80::1%eth0" is neither`}},
-		{"everybody", map[string]string{"EMAIL_SUBMISSION_NETWORKS": "0.0.0.0/0,::/0"}, []string{`EMAIL_SUBMISSION_NETWORKS: "0.0.0.0/0" is everybody ... "::/0" is everybody`}},
+		{"everybody", map[string]string{"EMAIL_SUBMISSION_NETWORKS": "0.0.0.0/0,::/0,::ffff:0.0.0.0/96"}, []string{`EMAIL_SUBMISSION_NETWORKS: "0.0.0.0/0" is everybody ... "::/0" is everybody ... "::ffff:0.0.0.0/96" is everybody`}},
 		{"address and length", map[string]string{"EMAIL_SUBMISSION_NETWORKS": "10.1.2.3/16"}, []string{`EMAIL_SUBMISSION_NETWORKS: "10.1.2.3/16" is an address in the network 10.1.0.0/16: write the one or the other`}},
 		{"limits", map[string]string{"EMAIL_SUBMISSION_CONNECTIONS": "0", "EMAIL_SUBMISSION_RECIPIENTS": "99", "EMAIL_SUBMISSION_TIMEOUT": "0s"},
 			[]string{"EMAIL_SUBMISSION_CONNECTIONS: 0 is out of range", "EMAIL_SUBMISSION_RECIPIENTS: 99 is out of range", "EMAIL_SUBMISSION_TIMEOUT: 0s is too small"}},

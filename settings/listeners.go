@@ -125,6 +125,9 @@ func parseNetwork(entry string) (netip.Prefix, error) {
 		return netip.PrefixFrom(ip, ip.BitLen()), nil
 	}
 	prefix, err := netip.ParsePrefix(entry)
+	if of4 := 96; err == nil && prefix.Addr().Is4In6() && prefix.Bits() >= of4 { // clients are known by their IPv4 addresses
+		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-of4)
+	}
 	switch {
 	case err != nil:
 		return netip.Prefix{}, fmt.Errorf("%q is neither an address nor a network, such as 192.0.2.7 or 10.1.0.0/16", entry)

@@ -3,9 +3,7 @@ package tasks
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"iter"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -13,7 +11,6 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
-	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks/internal/weight"
@@ -417,13 +414,4 @@ func withSpans(ctx context.Context, tracer Tracer, deliveries []*delivery) conte
 		contexts[i] = d.span.ctx
 	}
 	return tracer.WithMessages(ctx, contexts)
-}
-
-// panicked is what may be reported of a panic: what Go itself says, and of anything else only
-// its type, for its text may be a message's. The stack says where it was.
-func panicked(p any) string {
-	if err, ok := p.(runtime.Error); ok {
-		return redact.Reason(err.Error(), true)
-	}
-	return fmt.Sprintf("with a %T", p)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/deliverypolicy"
 	"github.com/mailpouch/mailpouch/internal/outgoing"
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -94,5 +95,5 @@ func ofHook(ctx context.Context, err error) error {
 
 // panicked logs where a hook has panicked.
 func (h hooks) panicked(e *outgoing.PanicError) {
-	h.log.Error().Bytes("stack", e.Stack).Msg("a hook panicked: " + panicked(e.Value))
+	h.log.Error().Bytes("stack", e.Stack).Msg("a hook panicked: " + redact.Panic(e.Value))
 }

@@ -292,7 +292,7 @@ func (r reporter) ended(t *taskMessage, end outcome) {
 	r.logOutcome(o)
 	defer func() {
 		if p := recover(); p != nil {
-			r.log.Error().Bytes("stack", debug.Stack()).Msg("an observer panicked: " + panicked(p))
+			r.log.Error().Bytes("stack", debug.Stack()).Msg("an observer panicked: " + redact.Panic(p))
 		}
 	}()
 	r.observers.outcome(o)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/mailpouch/mailpouch/internal/redact"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/tasks/internal/isolation"
@@ -24,7 +25,7 @@ import (
 func (w *Worker) ProcessTask(ctx context.Context, task *asynq.Task) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			what := "tasks: the worker panicked: " + panicked(p)
+			what := "tasks: the worker panicked: " + redact.Panic(p)
 			w.log.Error().Bytes("stack", debug.Stack()).Msg(what)
 			err = errors.New(what)
 		}

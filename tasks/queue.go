@@ -321,7 +321,7 @@ func (q *Queue) handOverOnce(ctx context.Context, p *wire.Payload) (string, erro
 	opts := q.taskOptions(name.String(), p.DueAt)
 	t := once.Task{
 		Redis: q.redis, Place: name, Others: others, ID: id, Using: o.Using, Key: o.IdempotencyKey, Digest: p.Digest,
-		Held: q.heldFor(), Kept: max(time.Until(p.DueAt), 0) + once.ReplayedFor + handover.Kept(o, q.cfg.IdempotencyWindow),
+		Held: q.heldFor(), Kept: untilDue(p.DueAt) + once.ReplayedFor + handover.Kept(o, q.cfg.IdempotencyWindow),
 	}
 	look := len(p.Blobs) > 0 // big attachments need not travel twice
 	id, err = t.HandOver(ctx, look, func(id string) error {
@@ -339,7 +339,13 @@ func (q *Queue) handOverOnce(ctx context.Context, p *wire.Payload) (string, erro
 // KeyKept is how long, from now on, something is to be kept that belongs to the idempotency key of a message which is due then: longer than the key is
 // remembered, unless the message is put off by more than 30 days.
 func (q *Queue) KeyKept(due time.Time) time.Duration {
-	return max(time.Until(due), 0) + once.ReplayedFor + q.cfg.IdempotencyWindow
+	return untilDue(due) + once.ReplayedFor + q.cfg.IdempotencyWindow
+}
+
+// untilDue is how long a message waits, and a century at most: more can be added to that without an overflow.
+func untilDue(due time.Time) time.Duration {
+	const century = 100 * 365 * 24 * time.Hour
+	return min(max(time.Until(due), 0), century)
 }
 
 // elsewhere are the other queues that may have the task of a message that is to be handed over once:

@@ -546,7 +546,7 @@ func (s *sender) guarded(ctx context.Context, batch mailer.Batch) (err error) {
 
 // panicked closes a backend that has panicked and returns the error of its messages.
 func (s *sender) panicked(p any) error {
-	what := panicked(p)
+	what := redact.Panic(p)
 	s.log.Error().Bytes("stack", debug.Stack()).Msg("the backend panicked: " + what)
 	_ = s.conn.backend.Close() // whatever was half said on it is not said further
 	return errors.New("tasks: the backend panicked: " + what)

@@ -223,6 +223,18 @@ func TestBatch_key(t *testing.T) {
 	}
 }
 
+// What is put off for longer than a time.Duration can say has a key like any other.
+func TestBatch_farAway(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, Config{}, nil)
+	body := emails(2, func(int) string { return `,"scheduled_at":"9999-12-31T23:59:59Z"` })
+	first := h.batch(body, "k", "")
+	h.inOrder(first.ids(), 2)
+	if again := h.batch(body, "k", ""); !slices.Equal(again.ids(), first.ids()) {
+		t.Errorf("%s, want %q again", again.raw, first.ids())
+	}
+}
+
 // Many at the same time with one key are one.
 func TestBatch_sameTime(t *testing.T) {
 	t.Parallel()

@@ -26,7 +26,7 @@ func decode(data []byte, into any, in string) *apiError {
 		return invalid(field(in, syntax.JSONPointer), "is there twice")
 	case errors.As(err, &syntax):
 		return &apiError{
-			StatusCode: http.StatusBadRequest, Name: nameValidation, Field: field(in, syntax.JSONPointer),
+			StatusCode: http.StatusBadRequest, Name: nameValidation, Field: short(field(in, syntax.JSONPointer)),
 			Message: "the body is not JSON: at byte " + strconv.FormatInt(syntax.ByteOffset, 10) + ": " + strings.TrimPrefix(syntax.Err.Error(), "jsontext: "),
 		}
 	case errors.As(err, &semantic):

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -93,6 +94,9 @@ func (e *email) message(now time.Time) (*mailer.EmailMessage, mailer.Options, *a
 	case e.HTML != "":
 		m.AttachAlternative(e.HTML, "text/html")
 	}
+	if err := checkRecipients(m); err != nil {
+		return nil, mailer.Options{}, err
+	}
 	for i, a := range e.Attachments {
 		if err := a.check(i); err != nil {
 			return nil, mailer.Options{}, err
@@ -131,6 +135,8 @@ func (e *email) check() *apiError {
 		return notSupported("topic_id", "there are no topics here")
 	case e.From == "":
 		return missing("from")
+	case !hasDomain(e.From):
+		return invalid("from", "has no domain: write shop@example.com")
 	case len(e.To) == 0:
 		return missing("to")
 	case e.HTML == "" && e.Text == "":
@@ -143,10 +149,28 @@ func (e *email) check() *apiError {
 		all   texts
 	}{{"to", e.To}, {"cc", e.Cc}, {"bcc", e.Bcc}} {
 		for i, entry := range list.all {
-			// A name without a domain means somebody on the machine of the relay, whom no client of an API can mean.
-			if !strings.Contains(entry[strings.LastIndexByte(entry, '<')+1:], "@") {
+			if !hasDomain(entry) {
 				return invalid(fmt.Sprintf("%s[%d]", list.field, i), "has no domain: write ann@example.com")
 			}
+		}
+	}
+	return nil
+}
+
+// hasDomain reports whether an address has one. A name without it means somebody on the machine of the relay, whom no client of an API can mean.
+func hasDomain(entry string) bool {
+	return strings.Contains(entry[strings.LastIndexByte(entry, '<')+1:], "@")
+}
+
+// checkRecipients refuses more recipients than there may be, and one without a domain. Those of a Bcc among the headers count.
+func checkRecipients(m *mailer.EmailMessage) *apiError {
+	all := m.Recipients()
+	if len(all) > maxRecipients {
+		return invalid("to", fmt.Sprintf("there are %d recipients, at most %d are allowed", len(all), maxRecipients))
+	}
+	for _, entry := range all {
+		if !hasDomain(entry) {
+			return invalid("to", fmt.Sprintf("%.80q has no domain: write ann@example.com", entry))
 		}
 	}
 	return nil
@@ -254,16 +278,19 @@ func when(text string, now time.Time) (time.Time, *apiError) {
 	if m == nil {
 		return time.Time{}, notSupported(fieldName, strconv.Quote(short(text))+" is no time that is understood here: write one such as 2026-12-24T18:00:00Z (RFC 3339, with its zone), or how long from now, such as in 90 min")
 	}
-	n := 1
+	n, unit := 1, units[m[2][0]]
 	if m[1][0] != 'a' {
 		n, _ = strconv.Atoi(m[1])
 	}
-	return now.Add(time.Duration(n) * units[m[2][0]]), nil
+	if n > int(math.MaxInt64/unit) {
+		return time.Time{}, invalid(fieldName, strconv.Quote(short(text))+" is more than 292 years from now")
+	}
+	return now.Add(time.Duration(n) * unit), nil
 }
 
 // short is the beginning of a text, for an error.
 func short(text string) string {
-	const most = 80
+	const most = 120
 	if len(text) > most {
 		return strings.ToValidUTF8(text[:most], "") + "…"
 	}

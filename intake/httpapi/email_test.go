@@ -134,7 +134,10 @@ func TestSend_refused(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, Config{}, func(k *intake.Key) { k.From = intake.Senders{"example.com"} })
 	with := func(fields string) string { return strings.TrimSuffix(hello, "}") + "," + fields + "}" }
-	addresses := strings.Repeat(`"a@example.net",`, 1001)
+	addresses, distinct := strings.Repeat(`"a@example.net",`, 1001), "0@example.net"
+	for i := range 1000 {
+		distinct += fmt.Sprintf(",%d@example.net", i+1)
+	}
 	tests := []struct {
 		name, body string
 		status     int
@@ -160,6 +163,11 @@ func TestSend_refused(t *testing.T) {
 		{"no address", `{"from":"a b@example.com","to":["a@example.net"],"text":"x"}`, 422, nameValidation, "from", false},
 		{"second recipient", `{"from":"a@example.com","to":["a@example.net","b@"],"text":"x"}`, 422, nameValidation, "to[1]", false},
 		{"a recipient without a domain", `{"from":"a@example.com","to":["a@example.net"],"cc":["Ann <ann>"],"text":"x"}`, 422, nameValidation, "cc[0]", false},
+		{"a sender without a domain", `{"from":"Shop","to":["a@example.net"],"text":"x"}`, 422, nameValidation, "from", false},
+		{"a blind copy without a domain", with(`"headers":{"bcc":"a@example.net, root"}`), 422, nameValidation, "to", false},
+		{"many blind copies", with(`"headers":{"Bcc":"` + distinct + `"}`), 422, nameValidation, "to", false},
+		{"a field with a long name", with(`"` + strings.Repeat("x", 1000) + `":1`), 422, nameValidation, strings.Repeat("x", 120) + "…", true},
+		{"a deep one", with(`"template":` + strings.Repeat("[", 20_000)), 400, nameValidation, "template" + strings.Repeat("[0]", 37) + "[…", false},
 		{"many recipients", `{"from":"a@example.com","to":[` + strings.TrimSuffix(addresses, ",") + `],"text":"x"}`, 422, nameValidation, "to", false},
 		{"a header of its own", with(`"headers":{"X-A":"a\r\nBcc: b@example.net"}`), 422, nameValidation, "headers[X-A]", false},
 		{"a line in the subject", `{"from":"a@example.com","to":"a@example.net","subject":"a\nb","text":"x"}`, 422, nameValidation, "subject", false},
@@ -272,7 +280,12 @@ func TestWhen(t *testing.T) {
 		{"in a week", 7 * 24 * time.Hour}, {"in 5m", 5 * time.Minute}, {"in 10 mins", 10 * time.Minute},
 		{"2026-11-27T13:00:00+01:00", 0}, {"2026-11-27T12:00:00.001Z", time.Millisecond},
 		{"in 1 month", -1}, {"tomorrow", -1}, {"Friday at 3pm ET", -1}, {"in 1.5 hours", -1}, {"in -1 min", -1}, {"in 9999999 days", -1}, {"1 min", -1},
-		{"2026-11-27 12:00:00Z", -1}, {"1764244800", -1}, {"in", -1},
+		{"2026-11-27 12:00:00Z", -1}, {"1764244800", -1}, {"in", -1}, {"in 15000 weeks", 15000 * 7 * 24 * time.Hour},
+	}
+	for _, text := range []string{"in 999999 weeks", "in 20000 weeks", "in 200000 days"} { // an overflow would mean now
+		if at, err := when(text, now); err == nil || err.Field != "scheduled_at" {
+			t.Errorf("%q: %v, %v, want an error", text, at, err)
+		}
 	}
 	for _, tt := range tests {
 		got, err := when(tt.text, now)

@@ -78,6 +78,7 @@ func (e *apiError) writeHeader(h http.Header) {
 
 // invalid is the error of a field that is wrong for that reason.
 func invalid(field, reason string) *apiError {
+	field = short(field) // a client may call it what it likes
 	return &apiError{StatusCode: http.StatusUnprocessableEntity, Name: nameValidation, Message: field + ": " + reason, Field: field}
 }
 

@@ -20,8 +20,10 @@ package httpapi
 import (
 	"cmp"
 	_ "embed"
+	"errors"
 	"maps"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -143,6 +145,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, path string, met
 		seen.Route = method + " " + path
 		body, seen.Key, failed = h.answer(w, r, answer)
 	}
+	if seen.Key == "" { // a connection that stays open takes a key: others could hold all that there are
+		header.Set("Connection", "close")
+	}
 	seen.Status = http.StatusOK
 	if failed != nil {
 		seen.Status, body = failed.StatusCode, failed
@@ -160,6 +165,12 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, path string, met
 
 // answer lets a client that may ask be answered.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, answer handle) (body any, keyName string, failed *apiError) {
+	defer func() {
+		if p := recover(); p != nil {
+			h.cfg.Log.Error().Str("panic", redact.Panic(p)).Bytes("stack", debug.Stack()).Str("path", r.URL.Path).Msg("a request to the API has failed")
+			body, failed = nil, failure(errors.New("panic"), false)
+		}
+	}()
 	key, failed := h.authenticate(r)
 	if failed != nil {
 		return nil, "", failed

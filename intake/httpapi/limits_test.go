@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"github.com/mailpouch/mailpouch/intake"
 	"github.com/mailpouch/mailpouch/internal/rate"
@@ -218,6 +221,45 @@ func TestRedis_away(t *testing.T) {
 	}
 }
 
+// What fails here in a way that nobody foresaw is answered, and in the log without what it was about.
+func TestPanic(t *testing.T) {
+	t.Parallel()
+	log := new(safeBuffer)
+	h := New(nil, Config{Log: zerolog.New(log), Requests: 1})
+	for range 2 { // the first one gives back what it has taken
+		w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/emails", strings.NewReader(hello))
+		r.Header.Set("Authorization", "Bearer mp_SECRET")
+		h.ServeHTTP(w, r)
+		if w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), nameInternalServerError) {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	}
+	if got := log.String(); strings.Count(got, `"message":"a request to the API has failed"`) != 2 || !strings.Contains(got, "nil pointer") || !strings.Contains(got, `"stack"`) || strings.Contains(got, "mp_SECRET") {
+		t.Errorf("the log: %s", got)
+	}
+}
+
+// A connection stays open for who has shown a key.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, Config{}, nil)
+	for path, secret := range map[string]string{"/emails/x": "mp_WRONG", "/openapi.json": "mp_WRONG", "/nowhere": "mp_WRONG", "/emails/y": h.secret} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.server.URL+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+secret)
+		resp, err := h.server.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if open := !resp.Close; open != (secret == h.secret) {
+			t.Errorf("%s: the connection stays open: %v", path, open)
+		}
+	}
+}
+
 func TestRedis_full(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, Config{}, nil)
@@ -248,10 +290,14 @@ func TestRate(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := newHouse(t, Config{}, func(k *intake.Key) { k.Rate = limits })
-	if a := h.batch(emails(3, nil), "", ""); a.status != http.StatusTooManyRequests || h.tasks() != 0 {
+	// What can never be is not to be tried again.
+	if a := h.batch(emails(3, nil), "", ""); a.status != http.StatusForbidden || a.text("name") != nameRestrictedKey || a.text("field") != "rate" || h.tasks() != 0 {
 		t.Errorf("a batch: %d %s, and %d tasks", a.status, a.raw, h.tasks())
 	}
 	h.send(hello)
+	if a := h.batch(emails(2, nil), "", ""); a.status != http.StatusTooManyRequests || h.tasks() != 1 {
+		t.Errorf("a batch: %d %s, and %d tasks", a.status, a.raw, h.tasks())
+	}
 	h.send(hello)
 	a := h.do(request{method: http.MethodPost, path: "/emails", body: hello})
 	seconds, err := strconv.Atoi(a.header.Get("Retry-After"))

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -68,16 +67,15 @@ func readMessage(kind string, data []byte) (*mailer.EmailMessage, error) {
 // checkEnvelope refuses a message that says nothing of whom it is from, or is for nobody. Defaults are not for clients: they are who the
 // program's own mail is from.
 func checkEnvelope(m *mailer.EmailMessage) *apiError {
-	n := len(m.Recipients())
 	switch {
 	case m.FromEmail == "":
 		return missing("from_email")
-	case n == 0:
+	case !hasDomain(m.FromEmail):
+		return invalid("from_email", "has no domain: write shop@example.com")
+	case len(m.Recipients()) == 0:
 		return missing("to")
-	case n > maxRecipients:
-		return invalid("to", fmt.Sprintf("there are %d recipients, at most %d are allowed", n, maxRecipients))
 	}
-	return nil
+	return checkRecipients(m)
 }
 
 // query reads the parameters of a query, each of which has to be known, and keeps the first error.
@@ -102,7 +100,7 @@ func (q *query) options() mailer.Options {
 	}
 	if text := q.one("max_retry"); text != "" {
 		n, err := strconv.Atoi(text)
-		if err != nil || n < 0 {
+		if err != nil || (mailer.Options{MaxRetry: &n}).Validate() != nil {
 			q.fail("max_retry", "is no number of tries")
 		}
 		o.MaxRetry = &n

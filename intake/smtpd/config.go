@@ -40,7 +40,8 @@ import (
 
 // Submitter takes what clients hand in: an *intake.Submitter.
 type Submitter interface {
-	Find(secret string) *intake.Key // nil if there is none
+	Find(secret string) *intake.Key      // nil if there is none
+	Current(key *intake.Key) *intake.Key // as it is now, nil if it was taken away
 	Submit(ctx context.Context, key *intake.Key, m *mailer.EmailMessage, o mailer.Options) (id string, err error)
 }
 

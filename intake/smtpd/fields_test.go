@@ -160,6 +160,22 @@ func TestReplies(t *testing.T) {
 }
 
 // The log says once that the queue is away, and once that it is back, however many messages are refused.
+// Of what fails here in a way that nobody foresaw the log has where it was, and nothing of the message.
+func TestLog_panic(t *testing.T) {
+	t.Parallel()
+	log := new(lockedBuffer)
+	cfg := trusting()
+	cfg.Log = zerolog.New(log)
+	c := dial(t, serve(t, &desk{answer: func(_ context.Context, h handedIn) error { panic(string(h.message.Raw)) }}, cfg))
+	c.begin()
+	c.send(message + ".\r\n")
+	c.expect("421 4.3.0")
+	c.expect("")
+	if got := log.String(); !strings.Contains(got, `"panic":"with a string"`) || !strings.Contains(got, "fields_test.go") || strings.Contains(got, "It works") {
+		t.Errorf("the log: %s", got)
+	}
+}
+
 func TestLog(t *testing.T) {
 	t.Parallel()
 	next := make(chan error, 1)

@@ -61,7 +61,28 @@ type desk struct {
 	keys map[string]*intake.Key
 }
 
-func (d *desk) Find(secret string) *intake.Key { return d.keys[secret] }
+func (d *desk) Find(secret string) *intake.Key {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.keys[secret]
+}
+
+func (d *desk) Current(key *intake.Key) *intake.Key {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, k := range d.keys {
+		if k.Name == key.Name {
+			return k
+		}
+	}
+	return nil
+}
+
+func (d *desk) setKeys(keys map[string]*intake.Key) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.keys = keys
+}
 
 func (d *desk) Submit(ctx context.Context, key *intake.Key, m *mailer.EmailMessage, o mailer.Options) (string, error) {
 	h := handedIn{key, m, o}

@@ -67,6 +67,29 @@ func TestLogin(t *testing.T) {
 	}
 }
 
+// A key that is taken away hands in nothing more, also over a connection that is open, and one that has changed is as it is now. The message
+// under way is accepted.
+func TestLogin_takenAway(t *testing.T) {
+	t.Parallel()
+	d, _, secret := withKey()
+	cfg := trusting() // the key counts though its client is trusted without one
+	c := dial(t, serve(t, d, cfg))
+	c.talk("> EHLO client\n250\n> AUTH PLAIN " + base64Of("\x00any\x00"+secret) + "\n235")
+	c.talk("> MAIL FROM:<ann@example.com>\n250\n> RCPT TO:<bob@example.org>\n250\n> DATA\n354")
+	changed := &intake.Key{Name: "shop", Queue: "bulk"}
+	d.setKeys(map[string]*intake.Key{secret: changed})
+	c.send(message + ".\r\n")
+	c.expect("250")
+	c.begin()
+	d.setKeys(nil)
+	c.send(message + ".\r\n")
+	c.expect("250")
+	if all := d.taken(); len(all) != 2 || all[0].key == changed || all[1].key != changed {
+		t.Errorf("handed in as %+v", all)
+	}
+	c.talk("> MAIL FROM:<ann@example.com>\n421 4.7.0\nhangs up")
+}
+
 func TestLogin_refused(t *testing.T) {
 	t.Parallel()
 	_, _, secret := withKey()

@@ -58,13 +58,13 @@ const defaultMode = 0o660
 
 // listen opens a listener. A socket that a process has left behind is replaced, and one that is in use is not.
 func listen(l Listener) (net.Listener, error) {
-	listener, err := net.Listen(l.Network, l.Address)
+	listener, err := bind(l)
 	if l.Network != "unix" {
 		return listener, err
 	}
 	if errors.Is(err, syscall.EADDRINUSE) && isAbandoned(l.Address) {
 		if err = os.Remove(l.Address); err == nil {
-			listener, err = net.Listen(l.Network, l.Address)
+			listener, err = bind(l)
 		}
 	}
 	if err != nil {
@@ -79,6 +79,13 @@ func listen(l Listener) (net.Listener, error) {
 		return nil, err
 	}
 	return listener, nil
+}
+
+func bind(l Listener) (net.Listener, error) {
+	if l.Network == "unix" {
+		return (&net.ListenConfig{Control: onlyOurs}).Listen(context.Background(), l.Network, l.Address)
+	}
+	return net.Listen(l.Network, l.Address)
 }
 
 // isAbandoned reports whether nobody listens on a socket that is there.

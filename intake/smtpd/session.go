@@ -3,7 +3,6 @@ package smtpd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mailpouch/mailpouch/intake"
+	"github.com/mailpouch/mailpouch/internal/redact"
 )
 
 // common is what all sessions share.
@@ -70,7 +70,7 @@ func (s *session) serve() {
 	defer s.body.end()
 	defer func() {
 		if p := recover(); p != nil {
-			s.cfg.Log.Error().Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).Msg("smtpd: a session has failed")
+			s.cfg.Log.Error().Str("panic", redact.Panic(p)).Bytes("stack", debug.Stack()).Msg("smtpd: a session has failed")
 			s.say("421 4.3.0 Internal error")
 		}
 	}()
@@ -308,6 +308,11 @@ func (s *session) mail(arg string) reply {
 		return replyNeedsTLS
 	case !s.mayHandIn():
 		return replyNeedsLogin
+	}
+	if s.key != nil { // programs keep their connections for days
+		if s.key = s.handover.submitter.Current(s.key); s.key == nil {
+			return "421 4.7.0 The API key was taken away"
+		}
 	}
 	path, rest, ok := cutPath(arg, "FROM:")
 	if !ok {

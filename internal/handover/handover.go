@@ -151,6 +151,11 @@ func IsOnceID(id string) bool {
 	return strings.HasPrefix(id, keyPrefix) || strings.HasPrefix(id, uniquePrefix)
 }
 
+// MayBegin reports whether an ID may be that of a message whose idempotency key begins so, or that has none.
+func MayBegin(id, start string) bool {
+	return !IsOnceID(id) || strings.HasPrefix(id, keyPrefix+readable(start))
+}
+
 // OnceID is the ID of the task for a key, or for a digest. Each mailer has keys of its
 // own, as it has queues of its own.
 func OnceID(digest string, o mailer.Options) string {

@@ -8,7 +8,8 @@ import (
 	"path/filepath"
 )
 
-// Write writes a file that nobody but its owner may read. The owner stays who it was, where we may say so; a link stays one.
+// Write writes a file that nobody but its owner may read, unless others may already. The owner stays who it was, where we may say so; a link
+// stays one.
 func Write(path, text string) (err error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
@@ -24,6 +25,7 @@ func Write(path, text string) (err error) {
 	}()
 	if before, err := os.Stat(path); err == nil {
 		keepOwner(f, before)
+		_ = f.Chmod(before.Mode().Perm()) // a worker may read it as a member of its group
 	}
 	_, err = f.WriteString(text)
 	if err == nil {

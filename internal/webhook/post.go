@@ -116,7 +116,7 @@ func post(ctx context.Context, client *http.Client, to target.Target, id string,
 	text, _ := io.ReadAll(io.LimitReader(response.Body, mostRead)) // half a text will do
 	a := answer{code: response.StatusCode}
 	if a.code/100 != 2 {
-		a.err = &StatusError{a.code, strings.TrimSpace(redact.Text(string(text), mostTold, false)), ahead(response.Header.Get("Date"), now)}
+		a.err = &StatusError{a.code, strings.TrimSpace(redact.Text(to.Hide(string(text)), mostTold, false)), ahead(response.Header.Get("Date"), now)}
 		a.after = retryAfter(response.Header.Get("Retry-After"), now)
 	}
 	return a

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/net/netutil"
 
 	"github.com/mailpouch/mailpouch/intake/httpapi"
 	"github.com/mailpouch/mailpouch/internal/certfile"
@@ -22,12 +23,17 @@ type apiServer struct {
 	serving sync.WaitGroup
 }
 
-// serveAPI listens at an address, with a certificate over TLS.
-func serveAPI(ctx context.Context, addr string, c *certfile.Certificate, h *httpapi.Handler, logger zerolog.Logger) (*apiServer, error) {
+// apiConnections is how many clients may be connected to the API at the same time, as EMAIL_SUBMISSION_CONNECTIONS is over SMTP.
+const apiConnections = 1000
+
+// serveAPI listens at an address, with a certificate over TLS. More than so many connections wait to be taken: each of them is an open
+// file, and the worker needs some for its own.
+func serveAPI(ctx context.Context, addr string, connections int, c *certfile.Certificate, h *httpapi.Handler, logger zerolog.Logger) (*apiServer, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
+	l = netutil.LimitListener(l, connections)
 	s := &apiServer{http: h.Server(), log: logger, url: "http://" + l.Addr().String()}
 	s.http.ErrorLog = log.New(quiet{logger}, "", 0)
 	serve := s.http.Serve

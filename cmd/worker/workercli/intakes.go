@@ -148,7 +148,7 @@ func (i *intakes) startAPI(ctx context.Context, s settings.Settings, state *page
 	if err != nil {
 		return err
 	}
-	if i.api, err = serveAPI(ctx, s.Intake.API, c, httpapi.New(i.submitter, cfg), i.log); err != nil {
+	if i.api, err = serveAPI(ctx, s.Intake.API, apiConnections, c, httpapi.New(i.submitter, cfg), i.log); err != nil {
 		return listening(settings.APIVariable, err)
 	}
 	i.log.Info().Str("url", i.api.url).Msg("takes mail over HTTP")

@@ -100,6 +100,11 @@ Exit codes: 0 done, 64 usage, among it a name that is there, 78 the file has a l
 			if err != nil {
 				return err
 			}
+			for name, n := range map[string]int{"from": len(key.From), "rate": len(key.Rate)} { // a variable of the shell that is not set is no leave to send as anybody
+				if c.Flags().Changed(name) && n == 0 {
+					return cli.Exitf(cli.ExitUsage, "--%s: is empty: leave it out for no limit", name)
+				}
+			}
 			file, err := path()
 			if err != nil {
 				return err

@@ -38,6 +38,19 @@ func TestKey(t *testing.T) {
 		key.Rate.String() != "100/s, 50000/d" || fmt.Sprint(key.Choices) != "[queue tags]" {
 		t.Errorf("got %+v", key)
 	}
+	// A worker of another user may read it as a member of the file's group, and still can.
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if got := run("new", "other"); got.code != 0 {
+		t.Fatalf("exit %d: %s", got.code, got.err)
+	}
+	if got := run("remove", "other"); got.code != 0 {
+		t.Fatalf("exit %d: %s", got.code, got.err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
 	// What people have written beside the keys stays.
 	text, _ := os.ReadFile(path)
 	if err := os.WriteFile(path, append([]byte("# of the shop\n\n"), strings.TrimSuffix(string(text), "\n")...), 0o600); err != nil {
@@ -63,6 +76,9 @@ func TestKey(t *testing.T) {
 		{[]string{"new", "shop"}, 64, "there is a key shop already"},
 		{[]string{"new", "a b"}, 64, `name: "a b" is not`},
 		{[]string{"new", "x", "--from", "a@"}, 64, `--from: "a@" is neither`},
+		{[]string{"new", "x", "--from", ""}, 64, "--from: is empty"},
+		{[]string{"new", "x", "--from", " ,"}, 64, "--from: is empty"},
+		{[]string{"new", "x", "--rate", ""}, 64, "--rate: is empty"},
 		{[]string{"new", "x", "--rate", "many"}, 64, `--rate: "many" is not a rate`},
 		{[]string{"new", "x", "--may", "all"}, 64, `--may: "all" is no choice`},
 		{[]string{"new", "x", "--queue", "{q}"}, 64, "{q}"},

@@ -21,6 +21,10 @@ const (
 	redisPass    mark = "re?dis/2d8b=0e+77a&Kp"
 	httpPassword mark = "ht?tp/5c1f=6d+93b&Wm"
 	httpToken    mark = "tok-4e9a.8f27~c06d_Rv"
+	apiSecret    mark = "mp_ap?i/61d8=0c+95b&Zy"
+	hookSecret   mark = "hook?sec/28f5=c7+e04&Yn sig"
+	hookPassword mark = "hook-pass_73be.4d~19Qh"
+	hookToken    mark = "hook-tok_c5e2.8a~60Fj"
 
 	subject      mark = "sub?ject/a83d=2f+60c&Jt"
 	body         mark = "bo?dy/c94e=7b+18f&Hz"
@@ -40,7 +44,7 @@ const (
 
 // credentials are what must come out nowhere at all.
 func credentials() []mark {
-	return []mark{password, redisPass, httpPassword, httpToken, wrongSetting}
+	return []mark{password, redisPass, httpPassword, httpToken, apiSecret, hookSecret, hookPassword, hookToken, wrongSetting}
 }
 
 // contents are what is a message's. Who asks for a message is shown it.

@@ -83,6 +83,7 @@ type logLine struct {
 	Message   string `json:"message"`
 	MessageID string `json:"message_id"`
 	URL       string `json:"url"`
+	Addr      string `json:"addr"`
 }
 
 func (s *site) worker(env []string, args ...string) *worker {

@@ -77,9 +77,9 @@ var arrows = []struct {
 		[]string{"github.com/hibiken/asynqmon", "github.com/redis/go-redis/v9", "github.com/rs/zerolog"}},
 	{"internal/metrics", []string{"mailer", "backends/dkim", "backends/smtp", "tasks", "internal/events", "internal/pauses", "internal/queuestats", "internal/redisconn", "internal/webhook", "internal/wire", "intake/"}, []string{"github.com/prometheus/client_golang/", "github.com/redis/go-redis/v9"}},
 	{"settings", []string{"internal/dkimkey", "internal/hostname", "internal/name", "internal/rate", "internal/replyrule", "internal/webhook/target"}, []string{"github.com/kelseyhightower/envconfig"}},
-	{"intake/smtpd", []string{"intake", "mailer", "internal/hostname"}, []string{"github.com/rs/zerolog"}}, // Redis is the intake's
+	{"intake/smtpd", []string{"intake", "mailer", "internal/hostname", "internal/redact"}, []string{"github.com/rs/zerolog"}}, // Redis is the intake's
 	{"intake/httpapi", []string{"mailer", "tasks", "intake", "internal/redact"}, []string{"github.com/go-json-experiment/json", "github.com/rs/zerolog"}},
-	{"intake", []string{"mailer", "tasks", "internal/hostname", "internal/name", "internal/rate", "internal/ratelimit", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9", "golang.org/x/net/idna", "golang.org/x/sync/"}},
+	{"intake", []string{"mailer", "tasks", "internal/handover", "internal/hostname", "internal/name", "internal/rate", "internal/ratelimit", "internal/redisconn", "internal/wire"}, []string{"github.com/redis/go-redis/v9", "golang.org/x/net/idna", "golang.org/x/sync/"}},
 	{"examples/contact", []string{root, "mailer", "settings", "backends", "tasks", "examples/contact/site"}, nil}, // what everybody may import
 	{"examples/failover", []string{"settings", "backends"}, nil},
 	{"examples/intake", []string{"tasks"}, []string{"github.com/redis/go-redis/v9"}},

@@ -3,7 +3,9 @@
 package target
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -98,6 +101,36 @@ func (t Target) URL() string { return t.url.String() }
 
 // Name is host and port: all of the URL that logs, pages and metrics show.
 func (t Target) Name() string { return strings.ToLower(t.url.Host) }
+
+// Hide returns a text that the endpoint has sent without what it repeats of the URL, such as "Cannot POST /hooks/TOKEN", of its login and of the
+// secrets. Words of the URL that are too short to be secret stay.
+func (t Target) Hide(text string) string {
+	const short = 8 // bytes
+	hidden := []string{t.url.RequestURI(), t.url.RawQuery}
+	for _, segment := range strings.Split(t.url.Path, "/") {
+		hidden = append(hidden, segment, url.PathEscape(segment))
+	}
+	for name, values := range t.url.Query() {
+		for _, v := range append(values, name) {
+			hidden = append(hidden, v, url.QueryEscape(v))
+		}
+	}
+	if user := t.url.User; user != nil {
+		password, _ := user.Password()
+		hidden = append(hidden, password, url.QueryEscape(password), base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)))
+	}
+	for _, s := range t.secrets {
+		key := bytes.TrimRight(s.key[:], "\x00")
+		hidden = append(hidden, string(key), base64.StdEncoding.EncodeToString(key))
+	}
+	slices.SortFunc(hidden, func(a, b string) int { return len(b) - len(a) })
+	for _, h := range hidden {
+		if len(h) >= short {
+			text = strings.ReplaceAll(text, h, "(hidden)")
+		}
+	}
+	return text
+}
 
 // Key tells endpoints apart, and is the same in all workers and after a new start: the host, as far as a person needs it, and a hash. A query and
 // a login are no part of it: they may change, as secrets do. It has letters, digits and hyphens, 47 at most.

@@ -178,6 +178,15 @@ func TestTarget_hides(t *testing.T) {
 			}
 		}
 	}
+	said := `{"error":"Cannot POST /hooks/t0ken-of-hook?key=t0ken%2Fof-key","seen":["t0ken/of-key","t0ken-of-hook","mail"],"auth":"Basic bWU6dDBrZW4tb2YtbWU=","you":"t0ken-of-me"}`
+	long, err := target.New("https://me:t0ken-of-me@example.com/hooks/t0ken-of-hook?key=t0ken%2Fof-key", []string{secret}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"error":"Cannot POST (hidden)","seen":["(hidden)","(hidden)","mail"],"auth":"Basic (hidden)","you":"(hidden)"}`
+	if got := long.Hide(said + strings.TrimPrefix(secret, "whsec_")); got != want+"(hidden)" {
+		t.Errorf("of %s it says\n%s, want\n%s", said, got, want)
+	}
 	if to.Name() != "example.com:8443" || to.URL() != "https://me:t0ken@Example.com:8443/t0ken?t0ken" {
 		t.Errorf("%s, %s", to.Name(), to.URL())
 	}
