@@ -50,6 +50,9 @@ message is known.`,
 }
 
 func (a *app) status(ctx context.Context, id string, asJSON bool) error {
+	if strings.TrimSpace(id) == "" { // a script's variable has nothing in it
+		return cli.Exitf(cli.ExitUsage, "an ID or a Message-ID is expected")
+	}
 	if err := a.connect(ctx); err != nil {
 		return err
 	}
