@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -41,7 +42,7 @@ var pinned = regexp.MustCompile(`^[a-z0-9./-]+:v?\d+\.\d+\.\d+(-[a-z]+)?$`)
 func TestCompose_services(t *testing.T) {
 	t.Parallel()
 	project := loadCompose(t)
-	want := []string{"asynqmon", "mail", "redis", "web", "worker"}
+	want := []string{"asynqmon", "intake", "mail", "redis", "web", "worker"}
 	if got := slices.Sorted(maps.Keys(project.Services)); !slices.Equal(got, want) {
 		t.Fatalf("services %v, want %v", got, want)
 	}
@@ -96,6 +97,39 @@ func TestCompose_profiles(t *testing.T) {
 	}
 }
 
+// The intake starts only if it is asked for, listens where its ports lead, reads its files where they are mounted, and may take all the memory
+// that it wants to.
+func TestCompose_intake(t *testing.T) {
+	t.Parallel()
+	intake, ok := loadProfiles(t, []string{"intake"}).Services["intake"]
+	if !ok || !slices.Equal(intake.Command, []string{"intake"}) {
+		t.Fatalf("the profile intake starts %q", intake.Command)
+	}
+	if len(intake.Volumes) != 1 || !intake.Volumes[0].ReadOnly || bool(intake.Volumes[0].Bind.CreateHostPath) {
+		t.Fatalf("volumes %+v, want one that it cannot write to, and that somebody has made", intake.Volumes)
+	}
+	for name, value := range intake.Environment {
+		if strings.HasSuffix(name, "FILE") && !strings.HasPrefix(*value, intake.Volumes[0].Target+"/") {
+			t.Errorf("%s=%s is not where the secrets are", name, *value)
+		}
+	}
+	leads := map[string]bool{}
+	for _, port := range intake.Ports {
+		leads[fmt.Sprintf(":%d", port.Target)] = true
+	}
+	for _, name := range []string{"EMAIL_SUBMISSION_ADDR", "EMAIL_API_ADDR"} {
+		if addr := intake.Environment[name]; addr == nil || !leads[*addr] {
+			t.Errorf("no port leads to %s", name)
+		}
+	}
+	if intake.StopGracePeriod == nil || time.Duration(*intake.StopGracePeriod) < 45*time.Second {
+		t.Errorf("it is killed after %v, and clients have 30 s", intake.StopGracePeriod)
+	}
+	if least := own(t, takesIn()) * (room + 1) / room; int64(intake.MemLimit) < least {
+		t.Errorf("it may have %d bytes, want at least %d", intake.MemLimit, least)
+	}
+}
+
 // Whoever kills a worker waits longer than it takes to end.
 func TestCompose_grace(t *testing.T) {
 	t.Parallel()
@@ -114,7 +148,7 @@ func TestCompose_settings(t *testing.T) {
 	t.Parallel()
 	project := loadCompose(t)
 	known := settingNames()
-	for _, name := range []string{"worker", "web"} {
+	for _, name := range []string{"worker", "intake", "web"} {
 		for variable := range project.Services[name].Environment {
 			if !known[variable] && !slices.Contains([]string{"CONTACT_ADDR"}, variable) {
 				t.Errorf("%s: %s is not a setting", name, variable)

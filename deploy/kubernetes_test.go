@@ -241,9 +241,7 @@ func TestKubernetes_intake(t *testing.T) {
 	if got := *pod.Spec.TerminationGracePeriodSeconds; got < 45 {
 		t.Errorf("it is killed after %d s, and clients have 30", got)
 	}
-	// As cmd/worker/workercli/memory.go reckons, and a quarter more.
-	took := int64(3*settings.Default().Intake.Memory) + 4*64<<20
-	if least := (took + took/4 + 64_000_000) * 5 / 4; container.Resources.Limits.Memory().Value() < least {
+	if least := own(t, takesIn()) * (room + 1) / room; container.Resources.Limits.Memory().Value() < least {
 		t.Errorf("it may have %d bytes, want at least %d", container.Resources.Limits.Memory().Value(), least)
 	}
 }

@@ -38,6 +38,9 @@ func own(t *testing.T, messages int64) int64 {
 	return messages + messages/number("spareMemory") + number("ownMemory")
 }
 
+// takesIn is what a process takes in from other programs at once, over SMTP and HTTP, as cmd/worker/workercli reckons.
+func takesIn() int64 { return 3*int64(settings.Default().Intake.Memory) + 4*64<<20 }
+
 func size(t *testing.T, text string) int64 {
 	t.Helper()
 	var s settings.Size

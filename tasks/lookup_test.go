@@ -91,6 +91,8 @@ func TestStatus_everyEnd(t *testing.T) {
 				return len(s.To) == 1 && s.To[0] == "u***@example.com" && s.Mailing == "spring" && len(s.Tags) == 1 && s.Queue == "default" && !s.At.IsZero()
 			}
 			h.is(ids[0], StateSent, "250 2.0.0 Ok: <0***@t>", func(s Status) bool { return s.Tries == 1 && masked(s) })
+			h.is("", StateUnknown, "", func(s Status) bool { return len(s.Parts) == 0 })
+			h.is(" ", StateUnknown, "", func(s Status) bool { return len(s.Parts) == 0 })
 			h.is(ids[1], StateDead, "554 no spam for u***@example.com", func(s Status) bool { return s.Tries == 1 })
 			h.is(ids[2], StateSent, "250 2.0.0 Ok", masked)
 			h.eventually("the refused recipient of the third", func() bool {

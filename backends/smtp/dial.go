@@ -230,13 +230,16 @@ func (c *conn) upgrade(ctx context.Context, t *tls.Config) error {
 	return nil
 }
 
-// hintPlain explains a handshake with a server that speaks SMTP at once.
+// hintPlain explains a handshake with a server that speaks SMTP at once, or anything else but TLS.
 func hintPlain(err error) error {
 	var record tls.RecordHeaderError
-	if errors.As(err, &record) && bytes.HasPrefix(record.RecordHeader[:], []byte("220")) {
+	switch {
+	case !errors.As(err, &record):
+		return err
+	case bytes.HasPrefix(record.RecordHeader[:], []byte("220")):
 		return fmt.Errorf("the server speaks plain SMTP first: use STARTTLS (EMAIL_USE_TLS), not TLS at once (EMAIL_USE_SSL): %w", err)
 	}
-	return err
+	return fmt.Errorf("what answers there speaks neither TLS nor SMTP: is it the right port (EMAIL_PORT)? %w", err)
 }
 
 // hintOld explains a handshake that has failed before the server has shown its certificate. Servers that only know what

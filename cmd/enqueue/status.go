@@ -50,7 +50,7 @@ message is known.`,
 }
 
 func (a *app) status(ctx context.Context, id string, asJSON bool) error {
-	if strings.TrimSpace(id) == "" {
+	if strings.TrimSpace(id) == "" { // a script's variable has nothing in it
 		return cli.Exitf(cli.ExitUsage, "an ID or a Message-ID is expected")
 	}
 	if err := a.connect(ctx); err != nil {

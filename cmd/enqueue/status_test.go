@@ -33,6 +33,7 @@ func TestStatus(t *testing.T) {
 	check("waiting", 75, "waiting", "", "status", id)
 	check("scheduled", 75, `"state":"scheduled"`, "", "status", "--json", scheduled)
 	check("a Message-ID as it is", 75, `"message_id":"<`, "", "status", "--json", scheduled)
+	check("an empty ID", 64, "", "an ID or a Message-ID is expected", "status", "")
 	check("unknown, without a worker", 1, "", "EMAIL_HISTORY is 0", "status", "nothing")
 	check("a recipient whose mail waits", 0, "waiting", "", "history", "--to", "Ann@Example.com")
 

@@ -5,10 +5,12 @@ package embedded
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/alicebob/miniredis/v2/server"
 )
 
 // tick is how often keys with a time to live grow older. The server looks at every
@@ -34,8 +36,19 @@ func Start(addr string) (*Redis, error) {
 	if err := r.server.StartAddr(addr); err != nil {
 		return nil, fmt.Errorf("embedded: %w", err)
 	}
+	r.server.Server().SetPreHook(info)
 	r.clock.Go(r.run)
 	return r, nil
+}
+
+// info answers INFO with what is looked at before mail is given to a Redis: the server itself refuses the sections, and a worker would
+// warn of that. Its version is that of the commands that miniredis has. That nothing is on disk the demo's users know.
+func info(c *server.Peer, command string, _ ...string) bool {
+	if !strings.EqualFold(command, "INFO") {
+		return false
+	}
+	c.WriteBulk("redis_version:7.2.0\r\nrole:master\r\ncluster_enabled:0\r\nmaxmemory:0\r\nmaxmemory_policy:noeviction\r\n")
+	return true
 }
 
 // Addr is the host and port that the server listens on.

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/mailpouch/mailpouch/internal/embedded"
+	"github.com/mailpouch/mailpouch/internal/redisconn"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -91,6 +92,14 @@ func eventually(t *testing.T, what string, done func() bool) {
 			t.Fatalf("no %s after %v", what, patience)
 		case <-tick.C:
 		}
+	}
+}
+
+// A worker that looks at its Redis has nothing to warn of.
+func TestRedis_check(t *testing.T) {
+	_, _, client := queue(t, start(t))
+	if got, err := redisconn.Check(t.Context(), client); err != nil || len(got.Warnings) > 0 {
+		t.Errorf("%q, %v", got.Warnings, err)
 	}
 }
 

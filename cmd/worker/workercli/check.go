@@ -196,7 +196,16 @@ func open(ctx context.Context, backend mailer.Backend, s settings.Settings) erro
 	if err != nil && waits != nil {
 		return waits
 	}
-	return err
+	return silentError(s, err)
+}
+
+// silentError says what to look at where nobody has said anything: neither a greeting nor, with TLS at once, the beginning of a handshake.
+func silentError(s settings.Settings, err error) error {
+	var silent *mailer.SendError
+	if !errors.As(err, &silent) || !errors.Is(err, context.DeadlineExceeded) || silent.Step != mailer.StepGreet && (silent.Step != mailer.StepTLS || !s.SMTP.UseSSL) {
+		return err
+	}
+	return fmt.Errorf("nothing there speaks SMTP, or it is slow: look at %s and %s: %w", s.Variable("EMAIL_HOST"), s.Variable("EMAIL_PORT"), err)
 }
 
 // waitsForTLS asks the relays whether they speak TLS from the first byte, where the settings do not say so.

@@ -81,7 +81,11 @@ func checkKeysFile(s settings.Settings) (warnings []string, err error) {
 	}
 	for _, k := range keys.All() {
 		if k.Mailer != "" && k.Mailer != settings.DefaultMailer && !slices.Contains(s.Mailers(), k.Mailer) {
-			warnings = append(warnings, fmt.Sprintf("key %s: EMAIL_MAILERS does not have its mailer %s, so its mail is refused", k.Name, k.Mailer))
+			fate := "is refused"
+			if len(s.Mailers()) == 0 { // any name is passed on
+				fate = "ends as dead letters, unless workers with other settings take it"
+			}
+			warnings = append(warnings, fmt.Sprintf("key %s: EMAIL_MAILERS does not have its mailer %s, so its mail %s", k.Name, k.Mailer, fate))
 		}
 		if k.Queue != "" && s.Worker.Queues[k.Queue] == 0 {
 			warnings = append(warnings, fmt.Sprintf("key %s: a worker with these settings takes nothing from its queue %s (EMAIL_QUEUES)", k.Name, k.Queue))

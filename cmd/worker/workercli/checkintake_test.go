@@ -49,7 +49,7 @@ func TestCheck_intake(t *testing.T) {
 	}
 	got := worker(t.Context(), t, backends.Builtin(), "check")
 	for _, want := range []string{
-		"Keys " + keys + ": ok\n", "  warning: key shop: EMAIL_MAILERS does not have its mailer marketing", "  warning: key shop: a worker with these settings takes nothing from its queue news",
+		"Keys " + keys + ": ok\n", "  warning: key shop: EMAIL_MAILERS does not have its mailer marketing, so its mail ends as dead letters", "  warning: key shop: a worker with these settings takes nothing from its queue news",
 		"Certificate EMAIL_SUBMISSION_CERTFILE for localhost until 20", "  warning: the certificate in " + cert + " expires on 20",
 		"SMTP 127.0.0.1:0: ok\n", "SMTP unix://" + dir + "/none/smtp.sock: stat ", "SMTP " + busy.Addr().String() + ": ok\n  warning: somebody listens there already",
 		"API localhost:0: ok\n", "Webhook h.invalid: lookup h.invalid",

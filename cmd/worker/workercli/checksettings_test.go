@@ -1,10 +1,14 @@
 package workercli
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/catcher"
 	"github.com/mailpouch/mailpouch/internal/testserver"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
 )
 
@@ -136,6 +141,7 @@ func TestCheck_tls(t *testing.T) {
 		{"redis:// to a Redis with TLS", "redis://" + secure.Addr(), start, "1", "", "speaks TLS, and REDIS_URL does not: begin it with rediss://"},
 		{"TLS at once to a port for STARTTLS", plain.URL(), start, "", "1", "use STARTTLS (EMAIL_USE_TLS), not TLS at once (EMAIL_USE_SSL)"},
 		{"STARTTLS to a port for TLS", plain.URL(), implicit, "1", "", "speaks TLS at once: use EMAIL_USE_SSL, and not EMAIL_USE_TLS"},
+		{"TLS at once to a port for something else", plain.URL(), other(t, "HTTP/1.1 400 Bad Request\r\n\r\n"), "", "1", "speaks neither TLS nor SMTP: is it the right port (EMAIL_PORT)?"},
 		{"no TLS to a port for TLS", plain.URL(), implicit, "", "", "speaks TLS at once: use EMAIL_USE_SSL, and not EMAIL_USE_TLS"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -156,6 +162,58 @@ func TestCheck_tls(t *testing.T) {
 				t.Errorf("it took %v", took)
 			}
 		})
+	}
+}
+
+// other is a server that speaks something else.
+func other(t *testing.T, says string) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, says)
+			_, _ = io.Copy(io.Discard, conn) // until the client has seen enough: a close with unread bytes would be a reset
+			_ = conn.Close()
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		serving.Wait()
+	})
+	return l.Addr().String()
+}
+
+// A server that says nothing is no riddle: the check names the settings.
+func TestCheck_silent(t *testing.T) {
+	s := settings.Default()
+	silent := func(step mailer.Step) error {
+		return &mailer.SendError{Class: mailer.Unavailable, Step: step, Err: context.DeadlineExceeded}
+	}
+	for _, tt := range []struct {
+		err  error
+		ssl  bool
+		said bool
+	}{
+		{silent(mailer.StepGreet), false, true},
+		{silent(mailer.StepTLS), true, true},
+		{silent(mailer.StepTLS), false, false}, // it has greeted
+		{silent(mailer.StepAuth), true, false},
+		{errors.New("refused"), true, false},
+		{nil, true, false},
+	} {
+		s.SMTP.UseSSL = tt.ssl
+		got := silentError(s, tt.err)
+		if said := got != nil && strings.Contains(got.Error(), "look at EMAIL_HOST and EMAIL_PORT"); said != tt.said || !errors.Is(got, tt.err) {
+			t.Errorf("%v with EMAIL_USE_SSL=%v: %v", tt.err, tt.ssl, got)
+		}
 	}
 }
 

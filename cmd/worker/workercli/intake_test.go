@@ -120,7 +120,9 @@ func TestIntake(t *testing.T) {
 	}
 	news := apiKey(t, keys, "news")
 	p.signal(t, syscall.SIGHUP)
-	p.until(t, "files of keys, certificates and secrets read again")
+	if line := p.until(t, "files of keys, certificates and secrets read again"); !strings.Contains(line, `"changed":["EMAIL_API_KEYS_FILE"]`) {
+		t.Error(line)
+	}
 	wantCode(t, handIn(smtpAddr, shop), 535)
 	if code, _ := post(t, http.DefaultClient, api, shop); code != http.StatusForbidden {
 		t.Errorf("the key is gone, and over HTTP: %d", code)
@@ -132,7 +134,9 @@ func TestIntake(t *testing.T) {
 	if line := p.until(t, "EMAIL_API_KEYS_FILE"); !strings.Contains(line, "line 1: name: is missing") || !strings.Contains(line, "What was read before is kept") {
 		t.Error(line)
 	}
-	p.until(t, "read again")
+	if line := p.until(t, "read again"); !strings.Contains(line, `"changed":[]`) {
+		t.Error(line)
+	}
 	if err := handIn(smtpAddr, news); err != nil {
 		t.Errorf("with the keys of before: %v", err)
 	}

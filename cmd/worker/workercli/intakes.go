@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"syscall"
 	"time"
@@ -30,7 +31,8 @@ type intakes struct {
 	log       zerolog.Logger
 	client    redis.UniversalClient
 	submitter *intake.Submitter
-	keysFile  string // "" if there is none
+	keysFile  string       // "" if there is none
+	keys      []intake.Key // that it had when it was read last
 	certs     []cert
 	smtp      *smtpd.Server // nil if there is none
 	api       *apiServer    // likewise
@@ -58,7 +60,7 @@ func startIntakes(ctx context.Context, s settings.Settings, state *pages.State, 
 	if err != nil {
 		return nil, cli.Exit(cli.ExitConfig, err)
 	}
-	i.client = client
+	i.client, i.keys = client, keys.All()
 	i.submitter = intake.New(client, tasks.NewQueue(client, mailpouch.QueueConfig(s)), keys)
 	if err = i.startSMTP(s, state, counted); err == nil {
 		err = i.startAPI(ctx, s, state, counted)
@@ -184,10 +186,11 @@ func listening(variable string, err error) error {
 	return cli.Exitf(cli.ExitUnavailable, "%s: %w", variable, err)
 }
 
-// reload reads keys and certificates again, and returns a line for each file that cannot be used: what was read before is.
-func (i *intakes) reload() (wrong []string) {
+// reload reads keys and certificates again. It returns the settings whose files have other keys than before, and a line for each file that
+// cannot be used: what was read before is.
+func (i *intakes) reload() (changed, wrong []string) {
 	if i.submitter == nil {
-		return nil
+		return nil, nil
 	}
 	keep := func(variable string, err error) {
 		wrong = append(wrong, fmt.Sprintf("%s: %v. What was read before is kept", variable, err))
@@ -197,6 +200,10 @@ func (i *intakes) reload() (wrong []string) {
 			keep(settings.KeysFileVariable, err)
 		} else {
 			i.submitter.SetKeys(keys)
+			if !reflect.DeepEqual(i.keys, keys.All()) {
+				changed = append(changed, settings.KeysFileVariable)
+			}
+			i.keys = keys.All()
 		}
 	}
 	for _, c := range i.certs {
@@ -205,7 +212,7 @@ func (i *intakes) reload() (wrong []string) {
 		}
 		i.warn(c.Certificate)
 	}
-	return wrong
+	return changed, wrong
 }
 
 // lastMessages is how long clients have for the messages that they are in the middle of when the process ends.

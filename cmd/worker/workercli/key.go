@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -218,6 +219,9 @@ func removeKey(text, name string) (string, error) {
 
 // changeKeys replaces the text of the file of keys. Of two who do it at once neither loses what the other has done.
 func changeKeys(ctx context.Context, path string, change func(text string) (string, error)) error {
+	if dir := filepath.Dir(path); !isDir(dir) {
+		return cli.Exitf(cli.ExitConfig, "there is no directory %s for the file of keys: make it, or name another file (--file, %s)", cli.Line(dir), settings.KeysFileVariable)
+	}
 	unlock, err := replacefile.Lock(ctx, path)
 	if err != nil {
 		return err
@@ -235,4 +239,9 @@ func changeKeys(ctx context.Context, path string, change func(text string) (stri
 		return cli.Exit(cli.ExitConfig, err)
 	}
 	return nil
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }

@@ -86,6 +86,7 @@ func TestKey(t *testing.T) {
 		{[]string{"new"}, 64, "accepts 1 arg"},
 		{[]string{"remove", "nobody"}, 1, "there is no key nobody"},
 		{[]string{"list", "--file", path + "x"}, 78, "no such file"},
+		{[]string{"new", "x", "--file", path + "x/keys"}, 78, "there is no directory " + path + "x for the file of keys: make it"},
 		{[]string{"remove", "shop", "--file", filepath.Dir(path)}, 78, "is a directory"},
 	} {
 		if got := run(tt.args...); got.code != tt.code || !strings.Contains(got.err, tt.want) || got.out != "" {

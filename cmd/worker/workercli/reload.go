@@ -68,7 +68,8 @@ func (r *reloader) reload(ctx context.Context) {
 	for _, p := range found.Kept {
 		wrong = append(wrong, p.Error())
 	}
-	wrong = append(wrong, r.in.reload()...)
+	changed, bad := r.in.reload()
+	found.Changed, wrong = append(found.Changed, changed...), append(wrong, bad...)
 	for _, line := range wrong {
 		r.log.Error().Msg(line)
 	}

@@ -28,6 +28,9 @@ func New(client redis.UniversalClient) *Lookup { return &Lookup{client} }
 // Status returns what is known of a message by the ID of its task, its own ID in a task of many, or its Message-ID.
 func (l *Lookup) Status(ctx context.Context, id string) (Status, error) {
 	id = strings.TrimSpace(id)
+	if id == "" { // every record's ID begins with it
+		return Status{State: StateUnknown}, nil
+	}
 	places, err := find.Queues(ctx, l.redis)
 	if err != nil {
 		return Status{}, err
