@@ -100,6 +100,15 @@ func TestRaw_grammar(t *testing.T) {
 		"X-Priority: 1 (\u00fc)":                                "X-Priority: 1 (=?utf-8?b?w7w=?=)",
 		"Date: Fri, 2 Jan 2026 03:04:05 +0100 (\u00fc)":         "Date: Fri, 2 Jan 2026 03:04:05 +0100 (=?utf-8?b?w7w=?=)",
 		"List-Help: see <https://example.com/a>":                "List-Help: see <https://example.com/a>", // in ASCII it is the author's
+
+		// What breaks the grammar keeps the words that programs look for.
+		"References: <a@b> \u00fc <c@d>":                        "References: <a@b> =?utf-8?b?w7w=?= <c@d>",
+		"References: =?utf-8?q?x?= \u00fc <c@d>":                "References: =?utf-8?q?x?= =?utf-8?b?IMO8?= <c@d>",
+		"In-Reply-To: M\u00fcller's  \u00fc message <a@b>":      "In-Reply-To: =?utf-8?b?TcO8bGxlcidzIMO8?= message <a@b>",
+		"Cc: \u00fc <a@example.com>, \u00fc b":                  "Cc: =?utf-8?b?w7w=?= <a@example.com>, =?utf-8?b?w7w=?= b",
+		"Received: from x (\u00fc [192.0.2.1]) by y; \u00fc":    "Received: from x =?utf-8?b?KMO8?= [192.0.2.1]) by y; =?utf-8?b?w7w=?=",
+		"MIME-Version: 1.0 (\u00fc)":                            "MIME-Version: 1.0 (=?utf-8?b?w7w=?=)",
+		"List-Unsubscribe: <https://example.com/a>, see \u00fc": "List-Unsubscribe: <https://example.com/a>, see =?utf-8?b?w7w=?=",
 	} {
 		if got := renderRaw(t, rawMessage(rawHead+field+"\n\n")); !strings.Contains(got, "\r\n"+want+"\r\n") {
 			t.Errorf("%s: got %q", field, got)

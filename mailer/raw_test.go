@@ -114,7 +114,7 @@ func TestRaw_fields(t *testing.T) {
 			"To: =?utf-8?q?J=C3=B6rg?= =?utf-8?q?_M=C3=BCller?= <a@example.com>,\r\n B <b@example.com>\r\n"},
 		{"names that look like addresses", "To: a@x.example <a@x.example>, 'b@x.example' <b@x.example>, ü <c@x.example>\n",
 			"To: \"a@x.example\" <a@x.example>, \"'b@x.example'\" <b@x.example>,\r\n =?utf-8?b?w7w=?= <c@x.example>\r\n"},
-		{"a list that nobody can read", "To: ü <\n", "To: =?utf-8?q?=C3=BC_<?=\r\n"},
+		{"a list that nobody can read", "To: ü <\n", "To: =?utf-8?b?w7w=?= <\r\n"},
 		{"a comment", "Date: Fri, 02 Jan 2026 03:04:05 +0000 (=?utf-8?q?a?= ü)\n", "Date: Fri, 02 Jan 2026 03:04:05 +0000 (=?utf-8?q?a?= =?utf-8?b?IMO8?=)\r\n"},
 
 		{"descriptions and locations are text", "Content-Description: ü; x\nContent-Location: http://b.example/ü.png\n",
@@ -196,6 +196,9 @@ func TestRaw_bodies(t *testing.T) {
 			"Content-Transfer-Encoding: BASE64 (all of it)\r\n\r\n" + wrapped(base64Of(long))},
 		{"quoted-printable in one line", "Content-Transfer-Encoding: quoted-printable\n\n" + long + "=3D\nshort =\nü=zz \nend",
 			"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + quoted(long) + "=\r\n=3D\r\nshort =\r\n=C3=BC=3Dzz\r\nend"},
+		{"an encoding that is none", "Content-Transfer-Encoding: 8-bit\n\n" + long, "Content-Transfer-Encoding: quoted-printable\r\n\r\n" + quoted(long)},
+		{"an encoding that is none, of a message in it", "Content-Type: message/rfc822\nContent-Transfer-Encoding: 7 bits\n\nContent-Transfer-Encoding: utf-8\n\n" + long,
+			"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 7bit\r\n\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" + quoted(long)},
 		{"a multipart that says it is encoded", multipart("Content-Transfer-Encoding: base64\n", "\n"+long), parts("Content-Transfer-Encoding: 7bit\n", "Content-Transfer-Encoding: quoted-printable\r\n\r\n"+quoted(long))},
 		{"a part with base64", multipart("", "Content-Transfer-Encoding: base64\n\n"+base64Of(long)), parts("", "Content-Transfer-Encoding: base64\r\n\r\n"+wrapped(base64Of(long)))},
 		{"a part with a line that is no field", multipart("", "Content-Type: text/html\nno field\n\n"+long), parts("", "Content-Type: text/html\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nno field\r\n\r\n"+quoted(long))},

@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -249,5 +252,43 @@ func TestReschedule_race(t *testing.T) {
 	}
 	if info := h.info(); info.Scheduled != waits || info.Size != waits {
 		t.Errorf("%d wait of %d, want %d", info.Scheduled, info.Size, waits)
+	}
+}
+
+// A message that a worker has forwarded to the queue of its mailer, and died, is given another time and then taken back there. Another worker, which is
+// about to forward it again, does not send it: whenever that happens.
+func TestReschedule_forwardedAndCancelled(t *testing.T) {
+	t.Parallel()
+	for _, o := range []Options{{Using: "marketing", IdempotencyKey: "order 7"}, {Using: "marketing"}} {
+		for name, when := range map[string]func(redis.Cmder) bool{
+			"before it looks": mentions(wire.CancelledKey("marketing.default", "")),
+			"when it puts it there": func(cmd redis.Cmder) bool {
+				return strings.HasPrefix(cmd.Name(), "eval") && slices.Contains(cmd.Args(), any("marketing.default"))
+			},
+		} {
+			t.Run(fmt.Sprintf("%s/once=%v", name, o.IdempotencyKey != ""), func(t *testing.T) {
+				t.Parallel()
+				h, cfg := forwarding(t)
+				id := h.first(about("first"), o)
+				h.forwardByHand(id, "pending")
+				h.reschedules(h.queue, id, inTwoHours(), nil)
+				client, cancelled := h.Client(t), make(chan struct{})
+				client.AddHook(newBefore(when, func() {
+					h.cancels(id, nil)
+					close(cancelled)
+				}))
+				h.startOn(client, cfg)
+				<-cancelled
+				h.eventually("nothing is left", func() bool {
+					there, err := inspect(t, h.Server).GetQueueInfo("marketing.default")
+					return err == nil && there.Size == there.Completed && h.info().Size == h.info().Completed
+				})
+				if n := len(h.relay.all()); n != 0 {
+					t.Errorf("sent %d times", n)
+				}
+				h.first(about("first"), o)
+				h.wait(1)
+			})
+		}
 	}
 }

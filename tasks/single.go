@@ -286,13 +286,19 @@ func (w *Worker) forward(ctx context.Context, t *taskMessage, via *dispatcher) (
 }
 
 // forwardOnce puts a message that is to be handed over once where its mailer's are. If that has
-// it already, even as a dead letter, nothing is left to do.
+// it already, even as a dead letter, nothing is left to do. Nor is if it was there and was cancelled, of which the mark in its place
+// tells also where it had been given another time: the key's next task is another hand-over.
 func (w *Worker) forwardOnce(ctx context.Context, t *taskMessage, to wire.QueueName, opts []asynq.Option) error {
 	task := once.Task{
 		Redis: w.redis, Place: to, ID: t.id, Key: t.id, Using: t.payload.Using, Digest: t.payload.Digest,
 		Held: once.HeldAtMost, Kept: w.cfg.MaxAge + once.ReplayedFor,
 	}
-	_, err := task.HandOver(ctx, false, func(id string) error { return w.client.Put(ctx, t.payload, id, opts...) })
+	_, err := task.HandOver(ctx, false, func(id string) error {
+		if id != t.id {
+			return nil
+		}
+		return w.client.Put(ctx, t.payload, id, opts...)
+	})
 	if dead := new(mailer.DeadLetterError); errors.As(err, &dead) {
 		return nil
 	}

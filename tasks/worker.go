@@ -77,7 +77,8 @@ func NewWorker(client redis.UniversalClient, cfg WorkerConfig) (*Worker, error) 
 	w.watch = newWatcher(client, cfg, w.dispatchers, did, func(queue string) { w.asynq.Wake(queue) })
 	kept := cfg.History.config()
 	w.history = history.NewKeeper(client, kept, *cfg.Logger)
-	if w.recorder.events = cfg.Events.config(); kept.On() {
+	w.client.Moves, w.client.Events = true, cfg.Events.config()
+	if w.recorder.events = w.client.Events; kept.On() {
 		w.recorder.keeper = w.history
 	}
 	w.asynq = asynqbatch.New(client, asynqbatch.Config{

@@ -47,22 +47,32 @@ func (e *Enqueuer) Denied() bool { return e.denied.Load() }
 // WithEvents returns a context for a call that queues a task: with it go the events that are given, as events.Append has them, of which so
 // many bytes are kept.
 func WithEvents(ctx context.Context, data []byte, kept events.Config) context.Context {
-	return context.WithValue(ctx, eventsKey{}, taskEvents{data, kept.Size})
+	return context.WithValue(ctx, extrasKey{}, extras{data, kept.Size, false})
 }
 
-type eventsKey struct{}
-
-// taskEvents are the events of a task.
-type taskEvents struct {
-	data []byte
-	kept int64
+// GoesOn returns a context for a call that queues a task of a message that a worker moves on. The task is left out, as if it were there and gone, if it
+// was there before and has been taken back: wire.CancelledKey says so. It brings no events, for the message is queued already. But its queue knows
+// from it that so many bytes of them are kept.
+func GoesOn(ctx context.Context, kept events.Config) context.Context {
+	return context.WithValue(ctx, extrasKey{}, extras{nil, kept.Size, true})
 }
+
+type extrasKey struct{}
+
+// extras are what goes with a task.
+type extras struct {
+	events []byte
+	kept   int64
+	moves  bool
+}
+
+func (e extras) any() bool { return e.kept > 0 || e.moves }
 
 // enqueued is a task on its way.
 type enqueued struct {
 	ctx         context.Context //nolint:containedctx // of the call, which waits
 	id, message any
-	events      taskEvents
+	extras      extras
 	size        int
 	now         int64        // in nanoseconds
 	state       atomic.Int32 // taskWaits until it goes to Redis, or the call ends
@@ -88,13 +98,16 @@ const inOrder = int64(time.Microsecond)
 // luaEnqueue does what asynq's script does for the tasks of a queue: ARGV[4] and what follows are their IDs, each with the task and the
 // time in nanoseconds. KEYS are the pending ones and wire.WaitingKey. ARGV[1] is what the keys of
 // tasks begin with, ARGV[2] what the channels of workers do, and ARGV[3] the name of the queue. It answers a byte for each task: 1, or 0
-// if its ID is there, and "d" if the hint may not be published. each is how many arguments a task has: with a fourth one, its events.
+// if its ID is there, and "d" if the hint may not be published. each is how many arguments a task has: with a fourth one, its events. If unless is
+// set, a task is left out whose ID behind it is a key.
 const luaEnqueue = `
 local answer, ids = {}, {}
 for i = 4, #ARGV - each + 1, each do
   local key = ARGV[1] .. ARGV[i]
   if redis.call("EXISTS", key) == 1 then
     answer[#answer + 1] = "0"
+  elseif unless and redis.call("EXISTS", unless .. ARGV[i]) == 1 then
+    answer[#answer + 1] = "1"
   else
     redis.call("HSET", key, "msg", ARGV[i + 1], "state", "pending", "pending_since", ARGV[i + 2])
     ids[#ids + 1], answer[#answer + 1] = ARGV[i], "1"
@@ -111,37 +124,40 @@ if #ids > 0 then
 end
 `
 
-// enqueueScript queues tasks. enqueueEventsScript does so, where each of them has events behind the time. The last argument is how many
-// bytes of events are kept, and KEYS[3] is where.
+// enqueueScript queues tasks. enqueueMoreScript does so, where each of them has events behind the time. Its last two arguments are unless, or "", and how
+// many bytes of events are kept, and KEYS[3] is where.
 var (
-	enqueueScript       = redis.NewScript("local each = 3" + luaEnqueue + "return table.concat(answer)")
-	enqueueEventsScript = redis.NewScript(events.Lua + "local each, told = 4, {}" + luaEnqueue + `
-eventsAdd(KEYS[3], table.concat(told), ARGV[#ARGV])
+	enqueueScript     = redis.NewScript("local each, unless = 3" + luaEnqueue + "return table.concat(answer)")
+	enqueueMoreScript = redis.NewScript(events.Lua + `
+local each, told, unless = 4, {}, ARGV[#ARGV - 1]
+if unless == "" then unless = nil end` + luaEnqueue + `
+if #ids > 0 then eventsPut(KEYS[3], table.concat(told), ARGV[#ARGV]) end
 return table.concat(answer)`)
 )
 
 // scheduleScript does what asynq's does that lets the task ARGV[1] with the ID ARGV[3] wait until ARGV[2], and writes its events
-// ARGV[4], of which ARGV[5] bytes are kept. KEYS are the task's record, the scheduled tasks, and the events.
+// ARGV[4], of which ARGV[5] bytes are kept. KEYS are the task's record, the scheduled tasks, the events, and unless of luaEnqueue, if the task has that.
 var scheduleScript = redis.NewScript(events.Lua + `
 if redis.call("EXISTS", KEYS[1]) == 1 then return 0 end
+if KEYS[4] and redis.call("EXISTS", KEYS[4]) == 1 then return 1 end
 redis.call("HSET", KEYS[1], "msg", ARGV[1], "state", "scheduled")
 redis.call("ZADD", KEYS[2], ARGV[2], ARGV[3])
-eventsAdd(KEYS[3], ARGV[4], ARGV[5])
+eventsPut(KEYS[3], ARGV[4], ARGV[5])
 return 1`)
 
 // EvalSha implements redis.Scripter.
 func (e *Enqueuer) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	told, _ := ctx.Value(eventsKey{}).(taskEvents)
+	more, _ := ctx.Value(extrasKey{}).(extras)
 	switch {
 	case enqueuesTask(keys, args):
-	case len(told.data) > 0 && schedulesTask(keys, args):
-		return scheduleScript.Run(ctx, e.UniversalClient, append(keys, events.Key(nameIn(keys[1]))), append(args, told.data, told.kept)...)
+	case more.any() && schedulesTask(keys, args):
+		return e.schedule(ctx, more, keys, args)
 	default:
 		return e.UniversalClient.EvalSha(ctx, sha, keys, args...)
 	}
 	data, _ := args[0].([]byte)
 	now, _ := args[2].(int64)
-	t := &enqueued{ctx: ctx, message: args[0], events: told, size: len(data) + len(told.data), id: args[1], now: now, done: make(chan struct{})}
+	t := &enqueued{ctx: ctx, message: args[0], extras: more, size: len(data) + len(more.events), id: args[1], now: now, done: make(chan struct{})}
 	queue := nameIn(keys[1])
 	gathered, ok := e.queues.Load(queue)
 	if !ok {
@@ -161,6 +177,17 @@ func (e *Enqueuer) EvalSha(ctx context.Context, sha string, keys []string, args 
 		return redis.NewCmdResult(nil, t.err)
 	}
 	return redis.NewCmdResult(int64(t.answer-'0'), nil)
+}
+
+// schedule lets a task wait that has more than asynq's script knows of.
+func (e *Enqueuer) schedule(ctx context.Context, more extras, keys []string, args []any) *redis.Cmd {
+	queue := nameIn(keys[1])
+	keys = append(keys, events.Key(queue))
+	if more.moves {
+		_, id := queueOf(keys[0])
+		keys = append(keys, wire.CancelledKey(queue, id))
+	}
+	return scheduleScript.Run(ctx, e.UniversalClient, keys, append(args, more.events, more.kept)...)
 }
 
 func (e *Enqueuer) dropped(ctx context.Context) {
@@ -209,21 +236,24 @@ func (e *Enqueuer) enqueueSome(queue string, these []*enqueued) {
 			ctx, over = e.calls.Joint(calls)
 		}
 	}
-	keys, script, kept := []string{pendingKey(queue), wire.WaitingKey(queue)}, enqueueScript, int64(0)
-	if slices.ContainsFunc(these, func(t *enqueued) bool { return len(t.events.data) > 0 }) {
-		keys, script = append(keys, events.Key(queue)), enqueueEventsScript
+	keys, script, kept, unless := []string{pendingKey(queue), wire.WaitingKey(queue)}, enqueueScript, int64(0), ""
+	if slices.ContainsFunc(these, func(t *enqueued) bool { return t.extras.any() }) {
+		keys, script = append(keys, events.Key(queue)), enqueueMoreScript
 	}
 	args := append(make([]any, 0, 4+4*len(these)), TaskKey(queue, ""), wire.WakeChannelOf(""), queue)
 	since := int64(0)
 	for _, t := range these {
 		since = max(since+inOrder, t.now) // the time alone says in which order they came
 		args = append(args, t.id, t.message, since)
-		if script == enqueueEventsScript {
-			args, kept = append(args, t.events.data), max(kept, t.events.kept)
+		if script == enqueueMoreScript {
+			args, kept = append(args, t.extras.events), max(kept, t.extras.kept)
+		}
+		if t.extras.moves {
+			unless = wire.CancelledKey(queue, "")
 		}
 	}
-	if script == enqueueEventsScript {
-		args = append(args, kept)
+	if script == enqueueMoreScript {
+		args = append(args, unless, kept)
 	}
 	answer, err := script.Run(ctx, e.UniversalClient, keys, args...).Text()
 	over()

@@ -62,7 +62,9 @@ const mostTrimmed = 100
 //
 //	eventsAdd(key, data, most)   writes events, and drops the oldest if there are more than so many bytes. An error of Redis, such
 //	                             as that it is full, is no error of the script
-//	eventsFollow(key, data)      the same for who does not know whether events are kept: only if some are, and as many
+//	eventsPut(key, data, most)   the same with a task that comes into the queue. If it brings no events it is noted that so much is kept
+//	                             of those that it will have, for eventsFollow
+//	eventsFollow(key, data)      eventsAdd for who does not know whether events are kept: only if some are, and as many
 //	eventsTrim(key, most)        drops the oldest events until there are at most so many bytes, or some have gone, and returns how many
 //	                             bytes are left
 //	eventsParts(data)            the events of a task's messages (OfTask), for each message, and what the fields of the first one's
@@ -129,6 +131,10 @@ local function eventsWrite(key, data, most)
 end
 local function eventsAdd(key, data, most)
   if data ~= "" then pcall(eventsWrite, key, data, tonumber(most)) end
+end
+local function eventsPut(key, data, most)
+  if data == "" and tonumber(most) > 0 then redis.pcall("HSETNX", key .. ":state", "` + fieldSize + `", most) end
+  eventsAdd(key, data, most)
 end
 local function eventsFollow(key, data)
   if data == "" then return end

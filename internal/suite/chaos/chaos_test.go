@@ -124,13 +124,17 @@ func act(e event, p plan, server *redistest.Server, relay *relay, fleet, intakes
 	case termIntake:
 		intakes.term(e.slot)
 	case crashRedis:
+		fleet.redisGone()
 		server.Kill()
 	case startRedis:
 		server.Restart()
+		fleet.redisBack()
 	case pauseRedis:
+		fleet.redisGone()
 		server.Pause()
 	case resumeRedis:
 		server.Resume()
+		fleet.redisBack()
 	case relayLeaves:
 		relay.leave()
 	case relayBack:

@@ -15,8 +15,9 @@ func TestCountCopies(t *testing.T) {
 	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 	later, before := noon.Add(time.Second), noon.Add(-time.Second)
 	of := trouble{
-		killed:  map[string]time.Time{"killed": noon},
+		killed:  map[string]time.Time{"killed": noon, "without": noon, "late": noon.Add(time.Minute)},
 		stalled: []stalled{{"stalled", noon, noon.Add(time.Minute)}},
+		without: []span{{noon.Add(-10 * time.Second), noon.Add(10 * time.Second)}},
 	}
 	// stood is a copy over a connection of a worker that stood still for the minute after noon.
 	stood := func(at time.Time, others ...time.Time) keptCopy {
@@ -47,7 +48,11 @@ func TestCountCopies(t *testing.T) {
 		{"the last but one before the kill", []keptCopy{on("killed", 8, 9, later), fine}, 1, 0, 0, true, 0},
 		{"the last but one, where two may be in doubt", []keptCopy{on("killed", 8, 9, later), fine}, 1, 0, 1, false, 2},
 		{"the last but two, where two may be in doubt", []keptCopy{on("killed", 7, 9, later), fine}, 1, 0, 0, true, 2},
-		{"over a connection that ended before the kill", []keptCopy{on("killed", 9, 9, before), fine}, 1, 0, 0, true, 0},
+		{"over a connection that ended before the kill", []keptCopy{on("killed", 9, 9, noon.Add(-11*time.Second)), fine}, 1, 0, 0, true, 0},
+		{"over one that ended before the kill, and after Redis went away", []keptCopy{on("without", 9, 9, noon.Add(-8*time.Second)), fine}, 1, 0, 1, false, 0},
+		{"the last but one over that", []keptCopy{on("without", 8, 9, noon.Add(-8*time.Second)), fine}, 1, 0, 0, true, 0},
+		{"over one that ended before Redis went away", []keptCopy{on("without", 9, 9, noon.Add(-11*time.Second)), fine}, 1, 0, 0, true, 0},
+		{"killed when Redis was back", []keptCopy{on("late", 9, 9, noon.Add(-8*time.Second)), fine}, 1, 0, 0, true, 0},
 		{"one excuse for three copies", []keptCopy{cut(fine), fine, fine}, 2, 1, 0, true, 0},
 		{"on the wire when its worker stood still", []keptCopy{stood(later, minute.Add(1)), fine}, 1, 0, 0, false, 0},
 		{"the last but one before that", []keptCopy{stood(before.Add(-1), before), fine}, 1, 0, 0, true, 0},

@@ -32,6 +32,7 @@ type fleet struct {
 	crashed int               // workers that ended by themselves
 	killed  []killed
 	stalled []*stalled
+	without []span // when there was no Redis
 	termed  int
 	ending  bool
 	procs   sync.WaitGroup
@@ -57,6 +58,9 @@ type stalled struct {
 	name     string
 	from, to time.Time // to is zero as long as it does
 }
+
+// span is a time from one moment to another, which is zero as long as it is not over.
+type span struct{ from, to time.Time }
 
 // sigkilled is the fate of a worker that was killed.
 const sigkilled = "signal: killed"
@@ -198,10 +202,38 @@ func (f *fleet) stall(slot int, d time.Duration) {
 	})
 }
 
+// redisGone notes that there is no Redis from now on, and redisBack that there is one again.
+func (f *fleet) redisGone() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.without = append(f.without, span{from: time.Now()})
+}
+
+func (f *fleet) redisBack() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := len(f.without); n > 0 && f.without[n-1].to.IsZero() {
+		f.without[n-1].to = time.Now()
+	}
+}
+
 // trouble is what happened to workers that may excuse a second copy.
 type trouble struct {
 	killed  map[string]time.Time // when, by their names
 	stalled []stalled
+	without []span // when there was no Redis
+}
+
+// unwritten is for how long after Redis is back a worker may not have written what it could not write before, on a slow machine.
+const unwritten = 2 * time.Second
+
+// unsaid reports whether the copy is one of those that a worker could not report, because it was killed: one of the last over a
+// connection that was open then, or had been when Redis went away, if Redis was not back before.
+func (of trouble) unsaid(c keptCopy, window int) bool {
+	at, ok := of.killed[c.line.worker]
+	return ok && (c.lastAt(at, window) || slices.ContainsFunc(of.without, func(s span) bool {
+		return at.After(s.from) && (s.to.IsZero() || at.Before(s.to.Add(unwritten))) && c.lastAt(s.from, window)
+	}))
 }
 
 // trouble is to be called when the workers have ended.
@@ -215,6 +247,7 @@ func (f *fleet) trouble() trouble {
 	for _, s := range f.stalled {
 		of.stalled = append(of.stalled, *s)
 	}
+	of.without = slices.Clone(f.without)
 	return of
 }
 

@@ -151,11 +151,10 @@ func (r *report) countCopies(number int, copies []keptCopy, of trouble) {
 	r.onWire += len(copies) - len(own)
 	strange := false
 	for i, c := range own {
-		at, wasKilled := of.killed[c.line.worker]
 		switch {
 		case c.cutOff:
 			r.cutOff++
-		case wasKilled && c.lastAt(at, r.stack.window):
+		case of.unsaid(c, r.stack.window):
 			r.lastWord++
 		case of.stopped(c, r.stack.window):
 			r.onWire++

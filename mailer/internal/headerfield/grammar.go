@@ -73,6 +73,7 @@ var grammars = map[string]Grammar{
 	"autocrypt":              Tokens,
 	"received":               Tokens, // RFC 5322, 3.6.7
 	"authentication-results": Tokens, // RFC 8601
+	"mime-version":           Tokens, // RFC 2045, 4
 	"dkim-signature":         Tokens, // RFC 6376
 }
 

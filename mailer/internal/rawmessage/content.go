@@ -77,13 +77,23 @@ func word(value string) string {
 	return value
 }
 
-// isEncoded reports whether a Content-Transfer-Encoding changes the body.
+// isEncoded reports whether a Content-Transfer-Encoding changes the body. It does if readers know it, or if some may:
+// names of one's own begin with "x-" (RFC 2045, 6.3). What else stands there, as in "8-bit", is none to all of them.
 func isEncoded(encoding string) bool {
-	switch transferEncoding(encoding) {
-	case "", "7bit", "8bit", "binary":
-		return false
+	switch encoding = transferEncoding(encoding); encoding {
+	case "base64", "quoted-printable", "uuencode":
+		return true
 	}
-	return true
+	return strings.HasPrefix(encoding, "x-")
+}
+
+// isIdentity reports whether a Content-Transfer-Encoding says by its right name that it changes nothing.
+func isIdentity(encoding string) bool {
+	switch encoding {
+	case "", "7bit", "8bit", "binary":
+		return true
+	}
+	return false
 }
 
 // transferEncoding is the encoding that a Content-Transfer-Encoding names, in lower case and without

@@ -30,6 +30,7 @@ func TestEncode(t *testing.T) {
 		{"text", head + text, head + encoded},
 		{"without a type", "From: f@x\n\n\u00fc\n", "MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\nFrom: f@x\nContent-Transfer-Encoding: quoted-printable\n\n=C3=BC\n"},
 		{"without a type, in no charset that is known", "From: f@x\n\n\xfc\n", "MIME-Version: 1.0\nFrom: f@x\nContent-Transfer-Encoding: quoted-printable\n\n=FC\n"},
+		{"in an encoding that is none", head + strings.Replace(text, ": 8bit", ": 7-bit", 1), head + encoded},
 		{"a part", head + multi(text, plain), head + multi7(encoded, plain)},
 		{
 			"a multipart in one", head + multi(strings.Replace(multi(text), "=b", "=c", 1), plain),

@@ -129,7 +129,7 @@ func (r *Rewriter) content(fields Fields, body []byte, defaultType string, depth
 	}
 	media, params := contentType(value, defaultType)
 	encoding := transferEncoding(fields.Get("Content-Transfer-Encoding"))
-	encoded := isEncoded(encoding)
+	encoded := isEncoded(encoding) || r.strict && !isIdentity(encoding)
 	switch {
 	case media == "multipart/signed" && r.KeepSigned:
 		if !mimewriter.IsSevenBit(body, true) {

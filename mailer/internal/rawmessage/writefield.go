@@ -50,7 +50,7 @@ func writeField(h *mimewriter.Header, f Field, whatever bool) (reason string) {
 		writeAddresses(h, f.Name, value)
 	default:
 		if reason := headerfield.Write(h, f.Name, f.Name, value, charset.UTF8()); reason != "" {
-			h.Text(f.Name, f.Name, value, charset.UTF8()) // what cannot be read is text to all who read it
+			writeWords(h, f.Name, value)
 		}
 	}
 	if h.Long != "" {
@@ -68,7 +68,7 @@ func writeField(h *mimewriter.Header, f Field, whatever bool) (reason string) {
 func writeAddresses(h *mimewriter.Header, name, value string) {
 	for _, reason := range address.Found(value) {
 		if reason != "" {
-			h.Text(name, name, value, charset.UTF8())
+			writeWords(h, name, value)
 			return
 		}
 	}
@@ -79,6 +79,24 @@ func writeAddresses(h *mimewriter.Header, name, value string) {
 			}
 		}
 	}, charset.UTF8())
+}
+
+// writeWords writes a field that breaks its grammar. Only its words beyond ASCII become encoded words: programs still find
+// addresses, IDs and URLs among the others. Words that stand side by side are encoded together, for white space between two
+// encoded words is none (RFC 2047, 6.2).
+func writeWords(h *mimewriter.Header, name, value string) {
+	h.Begin(name, name)
+	var run []string
+	isCoded := func(word string) bool { return !charset.IsASCII(word) || strings.Contains(word, "=?") }
+	for word := range strings.FieldsSeq(value) {
+		if len(run) > 0 && isCoded(word) != isCoded(run[0]) {
+			h.Words(strings.Join(run, " "), "", charset.UTF8())
+			run = run[:0]
+		}
+		run = append(run, word)
+	}
+	h.Words(strings.Join(run, " "), "", charset.UTF8())
+	h.End()
 }
 
 // forPeople are the fields of text whose words nobody but people reads.

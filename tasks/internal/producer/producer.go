@@ -23,6 +23,7 @@ type Producer struct {
 	Contents Contents
 	Hints    *queuewatch.Hints
 	Events   events.Config // that a message is queued is written where these are kept
+	Moves    bool          // the Producer is a worker's, whose messages are queued already, and go on
 
 	asynq    *asynq.Client
 	codec    wire.Codec
@@ -76,7 +77,7 @@ func (c *Producer) Put(ctx context.Context, p *wire.Payload, id string, opts ...
 
 // queued appends the events that a message is queued, if there are to be any.
 func (c *Producer) queued(data []byte, p *wire.Payload, id string) []byte {
-	if !c.Events.On() {
+	if !c.Events.On() || c.Moves {
 		return nil
 	}
 	return events.Append(data, events.Queued, events.Of(p, id, 0), "", events.Recipients(p)...)
@@ -135,7 +136,10 @@ func (c *Producer) put(ctx context.Context, task *asynq.Task, id string, queued 
 		ready.Put = func(ctx context.Context) error { return c.put(ctx, task, id, queued, opts...) }
 		return nil
 	}
-	if len(queued) > 0 {
+	switch {
+	case c.Moves:
+		ctx = asynqbatch.GoesOn(ctx, c.Events)
+	case len(queued) > 0:
 		ctx = asynqbatch.WithEvents(ctx, queued, c.Events)
 	}
 	watched, handover := redisconn.Watch(ctx)
