@@ -44,7 +44,7 @@ func TestWithIntake(t *testing.T) {
 		messages  int
 		want      int
 	}{
-		{false, false, 1000, 1000}, {true, false, 1000, 30_001_000}, {false, true, 0, 4 * 64 << 20}, {true, true, -1, -1},
+		{false, false, 1000, 1000}, {true, false, 1000, 30_001_000}, {false, true, 0, 3 * 4 * 64 << 20}, {true, true, -1, -1},
 	} {
 		s.Intake.Submission, s.Intake.API = nil, ""
 		if tt.smtp {
