@@ -113,7 +113,9 @@ func TestIntake(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan int, 1)
 	var log bytes.Buffer
-	go func() { ended <- workercli.Run(ctx, backends.Builtin(), []string{"run"}, io.Discard, zerolog.SyncWriter(&log)) }()
+	go func() {
+		ended <- workercli.Run(ctx, backends.Builtin(), []string{"run"}, io.Discard, zerolog.SyncWriter(&log))
+	}()
 	defer func() {
 		stop()
 		if code := <-ended; code != 0 {

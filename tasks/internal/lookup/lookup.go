@@ -28,9 +28,6 @@ func New(client redis.UniversalClient) *Lookup { return &Lookup{client} }
 // Status returns what is known of a message by the ID of its task, its own ID in a task of many, or its Message-ID.
 func (l *Lookup) Status(ctx context.Context, id string) (Status, error) {
 	id = strings.TrimSpace(id)
-	if id == "" { // every record's ID begins with it
-		return Status{State: StateUnknown}, nil
-	}
 	places, err := find.Queues(ctx, l.redis)
 	if err != nil {
 		return Status{}, err
@@ -66,7 +63,7 @@ func (l *Lookup) byMessageID(ctx context.Context, places []wire.QueueName, messa
 // mostParts is how many messages are shown of a task, or found at once if the caller does not say.
 const mostParts = 1000
 
-// byID finds a message by its ID. What had no recipients has none, and is not looked for.
+// byID finds a message by its ID. What had no recipients has none, and is not looked for: every record's ID begins with it.
 func (l *Lookup) byID(ctx context.Context, places []wire.QueueName, id string) (Status, error) {
 	if id == "" {
 		_, window, err := history.Search(ctx, l.redis, nil, history.Query{})
