@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -235,7 +236,7 @@ func (s *site) checkAll() {
 			find(s.T, "Redis, "+key, fmt.Sprint(all), others)
 			streams += len(all)
 		case "string":
-			if value, err := client.Get(s.Context(), key).Result(); err != redis.Nil && !strings.Contains(key, "blob") {
+			if value, err := client.Get(s.Context(), key).Result(); !errors.Is(err, redis.Nil) && !strings.Contains(key, "blob") {
 				find(s.T, "Redis, "+key, value, others)
 			}
 		case "list":
