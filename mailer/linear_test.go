@@ -42,7 +42,7 @@ func TestLinear(t *testing.T) {
 		{"fields of a raw message", 10, func(m *mailer.EmailMessage, n int) {
 			*m = *rawMessage(rawHead + strings.Repeat("x-id: value\n", n) + "\n")
 		}},
-		{"addresses of a raw message", 20, func(m *mailer.EmailMessage, n int) {
+		{"addresses of a raw message", 22, func(m *mailer.EmailMessage, n int) {
 			*m = *rawMessage(rawHead + "To: \u00c4nn <a@example.com>, " + strings.Join(list(n), ",\n ") + "\n\n")
 		}},
 	}
