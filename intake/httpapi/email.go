@@ -287,12 +287,3 @@ func when(text string, now time.Time) (time.Time, *apiError) {
 	}
 	return now.Add(time.Duration(n) * unit), nil
 }
-
-// short is the beginning of a text, for an error.
-func short(text string) string {
-	const most = 120
-	if len(text) > most {
-		return strings.ToValidUTF8(text[:most], "") + "…"
-	}
-	return text
-}

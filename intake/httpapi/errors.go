@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/mailpouch/mailpouch/intake"
@@ -80,6 +81,15 @@ func (e *apiError) writeHeader(h http.Header) {
 func invalid(field, reason string) *apiError {
 	field = short(field) // a client may call it what it likes
 	return &apiError{StatusCode: http.StatusUnprocessableEntity, Name: nameValidation, Message: field + ": " + reason, Field: field}
+}
+
+// short is the beginning of a text, for an error.
+func short(text string) string {
+	const most = 120
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
 }
 
 func missing(field string) *apiError {

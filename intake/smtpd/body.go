@@ -44,7 +44,8 @@ func (b *body) begin() {
 	b.buf, b.size, b.fault, b.last, b.ends = b.buf[:0], 0, "", '\n', true
 }
 
-// end lets go of a message. The buffer of a small one is kept for the next.
+// end lets go of a message, and of what came of one that cannot be kept, while the rest still comes: others have room for it then. The
+// buffer of a small one is kept for the next.
 func (b *body) end() {
 	if cap(b.buf) > block {
 		b.buf = nil
@@ -74,6 +75,8 @@ func (b *body) add(p []byte) {
 	}
 	if b.fault == "" {
 		b.buf = append(b.buf, p...)
+	} else {
+		b.end()
 	}
 	b.ends = bytes.HasSuffix(p, []byte("\r\n")) || string(p) == "\n" && b.last == '\r'
 	b.last = p[len(p)-1]

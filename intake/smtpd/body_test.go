@@ -69,6 +69,29 @@ func FuzzDotted(f *testing.F) {
 	})
 }
 
+// Where there is no room for two messages, one of them gets it: the other lets go of what it has when it is refused, not when its client has sent the rest.
+func TestBody_full(t *testing.T) {
+	t.Parallel()
+	shared := &budget{most: 3 * block}
+	one, other := body{limit: 1 << 20, budget: shared}, body{limit: 1 << 20, budget: shared}
+	one.begin()
+	other.begin()
+	half := bytes.Repeat([]byte("x"), block)
+	for _, b := range []*body{&one, &other, &one, &other, &one} {
+		b.add(half)
+	}
+	if one.fault != "" || len(one.buf) != 3*block {
+		t.Errorf("%d bytes of the first, %q", len(one.buf), one.fault)
+	}
+	if other.fault != replyTooMuch || other.taken != 0 {
+		t.Errorf("%d bytes are held by the other one, %q", other.taken, other.fault)
+	}
+	one.end()
+	if held := shared.held.Load(); held != 0 {
+		t.Errorf("%d bytes are held", held)
+	}
+}
+
 // FuzzChunk is the same for chunks, which are cut anywhere.
 func FuzzChunk(f *testing.F) {
 	f.Add("a\r\nb", uint8(2))
