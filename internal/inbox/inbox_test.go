@@ -12,7 +12,6 @@ import (
 	"net/smtp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/internal/catcher"
 	"github.com/mailpouch/mailpouch/internal/inbox"
+	"github.com/mailpouch/mailpouch/internal/testserver"
 	browsertest "github.com/mailpouch/mailpouch/internal/testserver/browser"
 )
 
@@ -414,29 +414,12 @@ func TestBrowser_connectsToNobody(t *testing.T) {
 // listen returns an address of this machine. Whenever somebody connects to it, its name arrives.
 func listen(t *testing.T, name string, arrived chan<- string) (addr string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var listening sync.WaitGroup
-	listening.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_ = conn.Close()
-			select {
-			case arrived <- name:
-			default: // enough
-			}
+	return testserver.Serve(t, func(net.Conn) {
+		select {
+		case arrived <- name:
+		default: // enough
 		}
 	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		listening.Wait()
-	})
-	return l.Addr().String()
 }
 
 // counter is a test that the browser's complaints do not fail: here they are expected.

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"io"
 	"net"
-	"sync"
 	"testing"
 
 	"github.com/mailpouch/mailpouch/internal/testserver"
@@ -16,30 +15,10 @@ import (
 // serve starts a server that does serve with each connection, and returns how it is dialled.
 func serve(t *testing.T, serve func(net.Conn)) tlsprobe.Dial {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer func() { _ = c.Close() }()
-				serve(c)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		serving.Wait()
-	})
+	addr := testserver.Serve(t, serve)
 	return func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "tcp", l.Addr().String())
+		return d.DialContext(ctx, "tcp", addr)
 	}
 }
 

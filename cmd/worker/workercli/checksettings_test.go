@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -168,27 +167,10 @@ func TestCheck_tls(t *testing.T) {
 // other is a server that speaks something else.
 func other(t *testing.T, says string) (addr string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = io.WriteString(conn, says)
-			_, _ = io.Copy(io.Discard, conn) // until the client has seen enough: a close with unread bytes would be a reset
-			_ = conn.Close()
-		}
+	return testserver.Serve(t, func(conn net.Conn) {
+		_, _ = io.WriteString(conn, says)
+		_, _ = io.Copy(io.Discard, conn) // until the client has seen enough: a close with unread bytes would be a reset
 	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		serving.Wait()
-	})
-	return l.Addr().String()
 }
 
 // A server that says nothing is no riddle: the check names the settings.

@@ -23,6 +23,7 @@ import (
 	"github.com/mailpouch/mailpouch/backends/locmem"
 	"github.com/mailpouch/mailpouch/internal/catcher"
 	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/internal/testserver"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/settings"
@@ -329,38 +330,21 @@ func TestStrangers(t *testing.T) {
 // with 250. It returns its port and what it was told.
 func relay(t *testing.T, replies map[string]string) (port string, told func() []string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var mu sync.Mutex
 	var lines []string
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer func() { _ = conn.Close() }()
-				fmt.Fprint(conn, "220 relay.example ESMTP\r\n")
-				for in := bufio.NewScanner(conn); in.Scan(); {
-					mu.Lock()
-					lines = append(lines, in.Text())
-					mu.Unlock()
-					verb, _, _ := strings.Cut(in.Text(), " ")
-					reply := cmp.Or(replies[in.Text()], replies[verb], "250 ok")
-					fmt.Fprint(conn, reply+"\r\n")
-				}
-			})
+	addr := testserver.Serve(t, func(conn net.Conn) {
+		fmt.Fprint(conn, "220 relay.example ESMTP\r\n")
+		for in := bufio.NewScanner(conn); in.Scan(); {
+			mu.Lock()
+			lines = append(lines, in.Text())
+			mu.Unlock()
+			verb, _, _ := strings.Cut(in.Text(), " ")
+			reply := cmp.Or(replies[in.Text()], replies[verb], "250 ok")
+			fmt.Fprint(conn, reply+"\r\n")
 		}
 	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		serving.Wait()
-	})
-	return fmt.Sprint(l.Addr().(*net.TCPAddr).Port), func() []string {
+	_, port, _ = net.SplitHostPort(addr)
+	return port, func() []string {
 		mu.Lock()
 		defer mu.Unlock()
 		return slices.Clone(lines)
