@@ -178,23 +178,7 @@ func (w *worker) stop() string {
 // fetch asks a page for something.
 func (s *site) fetch(url, token string) string {
 	s.Helper()
-	r, err := http.NewRequestWithContext(s.Context(), http.MethodGet, url, http.NoBody)
-	if err != nil {
-		s.Fatal(err)
-	}
-	if token != "" {
-		r.Header.Set("Authorization", "Bearer "+token)
-	}
-	reply, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
-	if err != nil {
-		s.Fatal(err)
-	}
-	defer func() { _ = reply.Body.Close() }()
-	data, err := io.ReadAll(reply.Body)
-	if err != nil {
-		s.Fatal(err)
-	}
-	return fmt.Sprintf("%s\n%v\n%s", reply.Status, reply.Header, data)
+	return ask(s.T, http.MethodGet, url, token, "")
 }
 
 // started is closed when the worker works.
