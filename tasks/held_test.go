@@ -112,9 +112,10 @@ func (h *house) pending(queue string) []string {
 	return ids
 }
 
-// since is since when a message waits in the default queue.
+// since is since when a message waits in the default queue, to a microsecond or less.
 func (h *house) since(id string) string {
-	return h.Client(h.t).HGet(h.t.Context(), asynqbatch.TaskKey("default", id), "pending_since").Val()
+	since := h.Client(h.t).HGet(h.t.Context(), asynqbatch.TaskKey("default", id), "pending_since").Val()
+	return since[:max(len(since)-2, 0)]
 }
 
 // What a held worker gives back is where it was, in its order, and has no try spent.

@@ -216,10 +216,15 @@ func TestClient_GiveBack(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t, 5)
 	s.enqueue(t, "default", 1, 7)
+	key := func(id string) string { return TaskKey("default", id) }
+	since := func(id string) int64 {
+		at, _ := s.redis.HGet(t.Context(), key(id), "pending_since").Int64()
+		return at
+	}
+	came := map[string]int64{"1": since("1"), "2": since("2"), "4": since("4")}
 	for range 5 {
 		s.fetchOne(t, "default")
 	}
-	key := func(id string) string { return TaskKey("default", id) }
 	s.redis.HSet(t.Context(), key("3"), "test:owner", "another")
 	if err := s.base.GiveBack(t.Context(), []string{key("4"), key("2"), key("3"), key("unknown"), key("1")}); err != nil {
 		t.Fatal(err)
@@ -229,8 +234,11 @@ func TestClient_GiveBack(t *testing.T) {
 	}
 	for _, id := range []string{"1", "2", "4"} {
 		fields := s.redis.HGetAll(t.Context(), key(id)).Val()
-		if fields["state"] != "pending" || fields["test:owner"] != "" || fields["test:lost"] != "" || fields["pending_since"] == "" {
+		if fields["state"] != "pending" || fields["test:owner"] != "" || fields["test:lost"] != "" {
 			t.Errorf("task %s: %v", id, fields)
+		}
+		if is := since(id); is == came[id] || is/100 != came[id]/100 {
+			t.Errorf("task %s waits since %d, and came at %d: want that it does since then, and has been away", id, is, came[id])
 		}
 	}
 	if n := s.redis.ZCard(t.Context(), "asynq:{default}:lease").Val(); n != 2 {
@@ -268,6 +276,7 @@ func TestClient_GiveBack_paused(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			came := s.redis.HGet(t.Context(), TaskKey("default", "7"), "pending_since").Val()
 			for range 4 {
 				s.fetchOne(t, "default")
 			}
@@ -288,6 +297,9 @@ func TestClient_GiveBack_paused(t *testing.T) {
 			}
 			if n := s.redis.Exists(t.Context(), "asynq:{default}:active", "asynq:{default}:lease").Val(); n != 0 {
 				t.Error("something is in hand yet")
+			}
+			if at := s.redis.HGet(t.Context(), key("7"), "pending_since").Val(); at == came {
+				t.Error("nobody can see that it was away")
 			}
 			s.redis.HSet(t.Context(), wire.PausesKey("default"), wire.FieldMailing+"july", wire.MailingBack)
 			if err := Return(t.Context(), s.redis, "default", "july"); err != nil {

@@ -43,6 +43,7 @@ end
 
 // luaAside is for scripts that take or give back tasks.
 //
+//	touched(since)                                     since when a task is pending, in other words: a few nanoseconds later or earlier
 //	mailingState(pauses, message)                      the message's mailing, nil if it has none, and the value of its field in wire.PausesKey
 //	putAside(list, pauses, mailing, id, key, since)    sets a task of that mailing aside, by when it came. The script takes it out of its list
 //
@@ -55,10 +56,14 @@ local function mailingState(pauses, message)
   if states[mailing] == nil then states[mailing] = redis.call("HGET", pauses, "` + wire.FieldMailing + `" .. mailing) or "" end
   return mailing, states[mailing]
 end
+local function touched(since)
+  return string.sub(since, 1, -3) .. string.format("%02d", ((tonumber(string.sub(since, -2)) or 0) + 1) % 100)
+end
 local function putAside(list, pauses, mailing, id, key, since)
   redis.call("ZADD", list .. "scheduled", "` + strconv.Itoa(wire.AsideUntil) + `", id)
   redis.call("ZADD", string.sub(pauses, 1, -7) .. "aside:" .. mailing, (tonumber(since) or redis.call("TIME")[1] * 1000000000) / 1000, id)
   redis.call("HSET", key, "state", "scheduled")
+  if since then redis.call("HSET", key, "pending_since", touched(since)) end
 end
 `
 

@@ -29,7 +29,7 @@ import (
 // The scripts see a moment in which nothing else happens, and so they are sure of all lists but a long one of pending
 // tasks, which no script is to look through. That is read in pages, between mark and bury. A task that was in no page
 // may have been active meanwhile: but then it is not as it was when it was marked, for who takes a task removes
-// pending_since from its record, which mark adds where it is missing.
+// pending_since from its record, which mark adds where it is missing, and who gives it back, or sets it aside, writes another one.
 
 // mostSuspects is how many tasks are looked at again, at most: the next search finds the others.
 const mostSuspects = 10_000
