@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +20,7 @@ type carrier struct {
 	t       *testing.T
 	session session
 	answer  func(carried int, d *delivery) error
-	number  *int // of connections
+	number  *atomic.Int32 // of connections
 	id      string
 	carried int
 
@@ -31,9 +32,9 @@ func crew(t *testing.T, n int, answer func(carried int, d *delivery) error) (all
 	t.Helper()
 	log, heard = &bytes.Buffer{}, &[]int{}
 	limits := newSessions("", zerolog.New(log), observers{{SessionLimit: func(_ string, n int) { *heard = append(*heard, n) }}})
-	number := 0
+	number := &atomic.Int32{}
 	for range n {
-		c := &carrier{t: t, session: session{all: limits}, answer: answer, number: &number}
+		c := &carrier{t: t, session: session{all: limits}, answer: answer, number: number}
 		c.connect()
 		all = append(all, c)
 	}
@@ -41,8 +42,7 @@ func crew(t *testing.T, n int, answer func(carried int, d *delivery) error) (all
 }
 
 func (c *carrier) connect() {
-	*c.number++
-	c.id, c.carried = fmt.Sprint("connection ", *c.number), 0
+	c.id, c.carried = fmt.Sprint("connection ", c.number.Add(1)), 0
 }
 
 // send sends messages until each is accepted or has cost a try, and settles what is left when nothing follows.
@@ -122,8 +122,8 @@ func TestSession_learns(t *testing.T) {
 		all, log, heard := crew(t, 1, carriesAtMost(&most))
 		c := all[0]
 		c.send(names("a", 150)...)
-		if c.sent != 150 || c.charged != 0 || *c.number != 15 || c.asked != 152 {
-			t.Errorf("%d sent, %d tries spent, over %d connections in %d attempts; want 150, 0, 15, 152", c.sent, c.charged, *c.number, c.asked)
+		if c.sent != 150 || c.charged != 0 || c.number.Load() != 15 || c.asked != 152 {
+			t.Errorf("%d sent, %d tries spent, over %d connections in %d attempts; want 150, 0, 15, 152", c.sent, c.charged, c.number.Load(), c.asked)
 		}
 		var looks []time.Duration
 		for began := time.Now(); time.Since(began) < 24*time.Hour; time.Sleep(time.Minute) {
@@ -176,10 +176,10 @@ func TestSession_greylisting(t *testing.T) {
 		for _, grey := range []string{"g", "h"} {
 			var fresh []time.Duration
 			for began := time.Now(); time.Since(began) < 24*time.Hour; time.Sleep(time.Minute) {
-				n := *c.number
+				n := c.number.Load()
 				c.send("ok")
 				c.send(names(grey, 5)...)
-				if *c.number > n {
+				if c.number.Load() > n {
 					fresh = append(fresh, time.Since(began).Round(time.Minute)/time.Minute)
 				}
 			}
@@ -236,10 +236,10 @@ func TestSession_oneTrial(t *testing.T) {
 				charged, asked = charged+c.charged, asked+c.asked
 			}
 			switch {
-			case grey && (charged != 50 || *all[0].number != 6 || most != 1):
-				t.Errorf("greylisting: %d tries spent over %d connections, %d tried at once; want 50, 6, 1", charged, *all[0].number, most)
-			case !grey && (charged != 0 || *all[0].number != 10 || !slices.Equal(*heard, []int{10})):
-				t.Errorf("%d tries spent over %d connections, limits %v; want 0, 10, one of 10", charged, *all[0].number, *heard)
+			case grey && (charged != 50 || all[0].number.Load() != 6 || most != 1):
+				t.Errorf("greylisting: %d tries spent over %d connections, %d tried at once; want 50, 6, 1", charged, all[0].number.Load(), most)
+			case !grey && (charged != 0 || all[0].number.Load() != 10 || !slices.Equal(*heard, []int{10})):
+				t.Errorf("%d tries spent over %d connections, limits %v; want 0, 10, one of 10", charged, all[0].number.Load(), *heard)
 			}
 		})
 	}
@@ -261,10 +261,10 @@ func TestSession_littleMail(t *testing.T) {
 		}
 		c.send("x")
 		for range 3 { // one message again is not two messages
-			before := *c.number
+			before := c.number.Load()
 			c.session.all.most, c.carried, c.session.whole = 0, 20, 20
 			c.send("same")
-			if *c.number != before {
+			if c.number.Load() != before {
 				t.Error("tried over a new connection because of one message")
 			}
 		}
@@ -294,8 +294,8 @@ func TestSession_notInARow(t *testing.T) {
 			c := all[0]
 			n := len(replies)
 			c.send(names("a", n)...)
-			if c.asked != n || *c.number != 1 || c.sent+c.charged != n {
-				t.Errorf("%d attempts over %d connections, %d results; want %d over one", c.asked, *c.number, c.sent+c.charged, n)
+			if c.asked != n || c.number.Load() != 1 || c.sent+c.charged != n {
+				t.Errorf("%d attempts over %d connections, %d results; want %d over one", c.asked, c.number.Load(), c.sent+c.charged, n)
 			}
 		})
 	}
