@@ -256,8 +256,8 @@ func (s *pauseSite) quiet(since time.Time, workers int) {
 	s.t.Helper()
 	s.eventually("the workers have nothing in hand", s.none)
 	back := time.Since(since).Round(time.Millisecond)
-	s.run("enqueue", "send", "--from", "shop@example.com", "--to", "ann@example.com", "--subject", "x", "--body", "x") // other mail, by whoever is there
 	before := len(s.arrived(time.Time{}))
+	s.run("enqueue", "send", "--from", "shop@example.com", "--to", "ann@example.com", "--subject", "x", "--body", "x") // other mail, by whoever is there
 	s.eventually("another message", func() bool { return len(s.arrived(time.Time{})) > before })
 	s.mu.Lock()
 	other := len(s.came) - 1
