@@ -3,6 +3,7 @@ package asynqbatch
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 	"strings"
 	"time"
 )
@@ -36,14 +37,15 @@ func Timeout(ctx context.Context, now time.Time) time.Duration {
 
 // withoutTimeout is a task as asynq gets it. One that cannot be read stays as it is.
 func withoutTimeout(message string) string {
-	timeout, rest, ok := cutTimeout(message)
+	timeout, ok := timeoutOf(message)
 	if !ok {
 		return message
 	}
 	if timeout == 0 || timeout >= neverSeconds {
 		timeout = uint64(defaultTimeout / time.Second)
 	}
-	return addTimeout(rest, neverSeconds+timeout)
+	var room [16]byte
+	return message + string(appendTimeout(room[:0], neverSeconds+timeout))
 }
 
 // withTimeouts undoes withoutTimeout in the arguments of a script about a task, but for a deadline: nobody obeys it.
@@ -56,38 +58,31 @@ func withTimeouts(keys []string, args []any) []any {
 		if !isTask {
 			continue
 		}
-		if timeout, rest, ok := cutTimeout(string(message)); ok && timeout > neverSeconds {
+		if timeout, ok := timeoutOf(string(message)); ok && timeout > neverSeconds {
 			changed := append([]any(nil), args...) // asynq may run the script again
-			changed[i] = []byte(addTimeout(rest, timeout-neverSeconds))
+			changed[i] = appendTimeout(slices.Clip(message), timeout-neverSeconds)
 			return changed
 		}
 	}
 	return args
 }
 
-// cutTimeout returns the time-out of a task in seconds, and the task without that and without a deadline.
-func cutTimeout(message string) (timeout uint64, rest string, ok bool) {
-	var b strings.Builder
-	b.Grow(len(message) + binary.MaxVarintLen64 + 1)
-	kept := 0 // what of the message is in b, or left out
+// timeoutOf is the time-out of a task in seconds. It is false if the task cannot be read.
+func timeoutOf(message string) (timeout uint64, ok bool) {
 	for at := 0; at < len(message); {
 		number, value, n := field(message[at:])
 		if n == 0 {
-			return 0, "", false
+			return 0, false
 		}
-		if number == fieldTimeout || number == fieldDeadline {
-			if number == fieldTimeout {
-				timeout = value
-			}
-			b.WriteString(message[kept:at])
-			kept = at + n
+		if number == fieldTimeout {
+			timeout = value
 		}
 		at += n
 	}
-	b.WriteString(message[kept:])
-	return timeout, b.String(), true
+	return timeout, true
 }
 
-func addTimeout(message string, seconds uint64) string {
-	return message + string(binary.AppendUvarint([]byte{fieldTimeout << 3}, seconds))
+// appendTimeout gives a task another time-out, and no deadline: protocol buffers take the last one of a field.
+func appendTimeout(message []byte, seconds uint64) []byte {
+	return binary.AppendUvarint(append(message, fieldDeadline<<3, 0, fieldTimeout<<3), seconds)
 }

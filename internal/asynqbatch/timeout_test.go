@@ -85,11 +85,13 @@ func TestWithoutTimeout(t *testing.T) {
 			t.Errorf("%q became %q", broken, got)
 		}
 	}
-	const task = "\x0a\x04test\x40\x05\xa2\x06\x03new" // field 100 follows the time-out
+	const task = "\x0a\x04test\x40\x05\x48\x64\xa2\x06\x03new" // field 100 follows the time-out and the deadline
 	got := withoutTimeout(task)
 	args := []any{"id", []byte(got)}
 	back, _ := withTimeouts([]string{"asynq:{q}:t:id"}, args)[1].([]byte)
-	if got == task || string(back) != "\x0a\x04test\xa2\x06\x03new\x40\x05" {
+	timeout, _ := timeoutOf(got)
+	again, _ := timeoutOf(string(back))
+	if timeout != neverSeconds+5 || again != 5 || !strings.HasPrefix(got, task) || !strings.HasSuffix(string(back), "\x48\x00\x40\x05") {
 		t.Errorf("%q, then %q", got, back)
 	}
 	if unchanged, _ := args[1].([]byte); string(unchanged) != got {
