@@ -21,7 +21,6 @@ type Decoder struct {
 	data   []byte
 	in     bytes.Buffer // from which jsontext reads without copying
 	tokens jsontext.Decoder
-	text   []byte // the last string that had escapes: its memory serves the next one
 	err    *Error
 }
 
@@ -116,7 +115,16 @@ func (d *Decoder) Base64(field string) []byte {
 	if d.Null() {
 		return nil
 	}
-	content, err := base64.StdEncoding.AppendDecode(nil, d.read(field))
+	text := d.read(field)
+	switch {
+	case text == nil:
+		return nil
+	case bytes.IndexByte(text, '\\') >= 0:
+		text = d.unquote(field, text)
+	default:
+		text = text[1 : len(text)-1]
+	}
+	content, err := base64.StdEncoding.AppendDecode(nil, text)
 	if err != nil {
 		d.Fail(field, "is not base64")
 	}
@@ -134,32 +142,38 @@ func (d *Decoder) Bool(field string) bool {
 	return false
 }
 
-func (d *Decoder) string(field string) string { return string(d.read(field)) }
+func (d *Decoder) string(field string) string {
+	quoted := d.read(field)
+	if quoted == nil {
+		return ""
+	}
+	text, ok := unquoted(quoted)
+	if !ok {
+		return string(d.unquote(field, quoted))
+	}
+	return text
+}
 
-// read reads a string. It is good until the next one is read.
+// read reads a string. It is good, with its quotes and escapes, until the next one is read, and nil after an error.
 func (d *Decoder) read(field string) []byte {
 	if d.kind() != '"' {
 		d.mismatch(field, "a string")
 		return nil
 	}
-	v, err := d.tokens.ReadValue()
+	quoted, err := d.tokens.ReadValue()
 	if err != nil {
 		d.broken(field, err)
 		return nil
 	}
-	inner := v[1 : len(v)-1]
-	if bytes.IndexByte(inner, '\\') < 0 {
-		return inner
-	}
-	var ok bool
-	if d.text, ok = appendUnescaped(d.text[:0], inner); ok {
-		return d.text
-	}
-	d.text, err = jsontext.AppendUnquote(d.text[:0], v)
+	return quoted
+}
+
+func (d *Decoder) unquote(field string, quoted []byte) []byte {
+	text, err := jsontext.AppendUnquote(nil, quoted)
 	if err != nil {
 		d.Fail(field, err.Error())
 	}
-	return d.text
+	return text
 }
 
 // kind is that of what follows, 0 after an error.

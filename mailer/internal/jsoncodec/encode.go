@@ -3,6 +3,7 @@ package jsoncodec
 import (
 	"bytes"
 	"math/bits"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -10,8 +11,8 @@ import (
 
 // AppendString appends s as a JSON string, and reports whether it is valid UTF-8.
 //
-// It is what jsontext.AppendQuote does: most of a mail is lines of plain text, which are copied here as they are, and that takes a
-// quarter of the time.
+// It is what jsontext.AppendQuote does: most of a mail is lines of plain text, which are copied here as they are, and that takes less
+// than half of the time.
 func AppendString(dst []byte, s string) (_ []byte, valid bool) {
 	if !utf8.ValidString(s) {
 		dst, err := jsontext.AppendQuote(dst, s)
@@ -68,15 +69,18 @@ func appendEscape(dst []byte, c byte) []byte {
 	return append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
 }
 
-// appendUnescaped appends what a string stands for, without its quotes, which jsontext has found to be valid. It is false,
-// and dst is of no use, for strings with escapes by number.
-func appendUnescaped(dst, s []byte) (_ []byte, ok bool) {
-	for {
-		n := bytes.IndexByte(s, '\\')
-		if n < 0 {
-			return append(dst, s...), true
-		}
-		dst = append(dst, s[:n]...)
+// unquoted is what a string stands for, which jsontext has found to be valid, in half the time that jsontext takes. It is false for strings
+// with escapes by number.
+func unquoted(quoted []byte) (text string, ok bool) {
+	s := quoted[1 : len(quoted)-1]
+	n := bytes.IndexByte(s, '\\')
+	if n < 0 {
+		return string(s), true
+	}
+	var b strings.Builder
+	b.Grow(len(s)) // a text may be big: it is copied once
+	for ; n >= 0; n = bytes.IndexByte(s, '\\') {
+		b.Write(s[:n])
 		c := s[n+1]
 		switch c {
 		case 'b':
@@ -90,9 +94,11 @@ func appendUnescaped(dst, s []byte) (_ []byte, ok bool) {
 		case 't':
 			c = '\t'
 		case 'u':
-			return dst, false
+			return "", false
 		}
-		dst = append(dst, c)
+		b.WriteByte(c)
 		s = s[n+2:]
 	}
+	b.Write(s)
+	return b.String(), true
 }

@@ -30,17 +30,17 @@ func TestStrings(t *testing.T) {
 		if string(got) != string(want) || valid != (err == nil) {
 			t.Fatalf("%q is written as %s, %v, want %s, %v", s, got, valid, want, err)
 		}
-		unquoted(t, want)
+		checkUnquoted(t, want)
 	}
 }
 
-func unquoted(t *testing.T, v []byte) {
+func checkUnquoted(t *testing.T, v []byte) {
 	t.Helper()
 	want, err := jsontext.AppendUnquote(nil, v)
 	if err != nil {
 		return // it is read by the other one, which says so
 	}
-	if got, ok := appendUnescaped(nil, v[1:len(v)-1]); ok && !bytes.Equal(got, want) {
+	if got, ok := unquoted(v); ok && got != string(want) {
 		t.Fatalf("%s is read as %q, want %q", v, got, want)
 	} else if !ok && !bytes.Contains(v, []byte(`\u`)) {
 		t.Fatalf("%s is not read", v)
@@ -56,7 +56,7 @@ func FuzzStrings(f *testing.F) {
 			t.Fatalf("%q is written as %s, want %s", s, got, want)
 		}
 		if v := []byte(`"` + inner + `"`); jsontext.Value(v).IsValid() && jsontext.Value(v).Kind() == '"' {
-			unquoted(t, v)
+			checkUnquoted(t, v)
 		}
 	})
 }
@@ -80,15 +80,42 @@ func BenchmarkAppendString(b *testing.B) {
 
 func BenchmarkUnquote(b *testing.B) {
 	v, _ := AppendString(nil, strings.Repeat("The quick brown fox jumps over the lazy dog, and on it goes.\r\n", 32))
-	dst := make([]byte, 0, 3000)
 	b.Run("here", func(b *testing.B) {
 		for b.Loop() {
-			dst, _ = appendUnescaped(dst[:0], v[1:len(v)-1])
+			unquoted(v)
 		}
 	})
 	b.Run("jsontext", func(b *testing.B) {
+		scratch := make([]byte, 0, len(v))
 		for b.Loop() {
-			dst, _ = jsontext.AppendUnquote(dst[:0], v)
+			text, _ := jsontext.AppendUnquote(scratch, v)
+			_ = string(text)
 		}
 	})
+}
+
+// Programs may escape what need not be, in base64 too: PHP does so with each slash.
+func TestBase64(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		json, want string
+		wrong      bool
+	}{
+		{json: `"aGk="`, want: "hi"},
+		{json: `"\u0061Gk="`, want: "hi"},
+		{json: `"\/\/\/\/"`, want: "\xff\xff\xff"},
+		{json: `""`},
+		{json: `null`},
+		{json: `"\"aGk="`, wrong: true},
+		{json: `"aGk=\""`, wrong: true},
+		{json: `"a"`, wrong: true},
+		{json: `7`, wrong: true},
+		{json: `"aGk`, wrong: true},
+	} {
+		d := NewDecoder([]byte(tt.json))
+		got := d.Base64("content")
+		if d.End(); (d.Err() != nil) != tt.wrong || !tt.wrong && string(got) != tt.want {
+			t.Errorf("%s is %q, %v", tt.json, got, d.Err())
+		}
+	}
 }
