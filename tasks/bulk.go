@@ -57,10 +57,12 @@ func (b *bulk) report(i int, r mailer.Result) {
 
 // add gathers a message, and hands over what is gathered when that is enough.
 func (b *bulk) add(i int, p *wire.Payload) {
-	if size := b.size(p); len(b.payloads) > 0 && (b.bytes+size > weight.MaxBulk || b.payloads[0].Mailing != p.Mailing) {
+	size := b.size(p)
+	if len(b.payloads) > 0 && (b.bytes+size > weight.MaxBulk || b.payloads[0].Mailing != p.Mailing) {
 		b.flush() // a task holds one mailing, so that it can wait as a whole while that is paused
+		size = b.size(p)
 	}
-	b.bytes += b.size(p)
+	b.bytes += size
 	if b.blobs == nil {
 		b.blobs = map[string]bool{}
 	}

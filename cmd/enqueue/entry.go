@@ -22,7 +22,7 @@ type entry struct {
 func parseEntry(line []byte, base options) (entry, error) {
 	e := entry{message: new(mailer.EmailMessage)}
 	o := base
-	if bytes.Contains(line, []byte(`"options"`)) {
+	if mayHaveOptions(line) {
 		rest, own, err := cutOptions(line)
 		if err != nil {
 			return entry{}, err
@@ -49,6 +49,21 @@ func parseEntry(line []byte, base options) (entry, error) {
 	}
 	base.lists.apply(e.message)
 	return e, nil
+}
+
+// mayHaveOptions reports whether the options' key is in a line, if only in a text. It stops at quotes alone, of which most mails have few.
+func mayHaveOptions(line []byte) bool {
+	for {
+		quote := bytes.IndexByte(line, '"')
+		if quote < 0 {
+			return false
+		}
+		line = line[quote:]
+		if bytes.HasPrefix(line, []byte(`"options"`)) {
+			return true
+		}
+		line = line[1:]
+	}
 }
 
 // cutOptions takes the options out of a line. own is nil if it has none.
