@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"go.uber.org/goleak"
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 )
 
 // asCommand in the environment makes the test binary the command, as the name sendmail does.
@@ -15,7 +15,5 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asCommand) != "" || filepath.Base(os.Args[0]) == "sendmail" {
 		main()
 	}
-	// A pool that could not connect for a while tries again each second, and sees only then
-	// that it has been closed.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+	redistest.VerifyTestMain(m)
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 	"github.com/santhosh-tekuri/jsonschema/v6"
-	"go.uber.org/goleak"
 
 	"github.com/mailpouch/mailpouch/intake"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
@@ -29,7 +28,7 @@ import (
 
 // A client that is closed while it dials goes on with that for a second.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+	redistest.VerifyTestMain(m)
 }
 
 // house is a Redis with a queue, and the API in front of it.

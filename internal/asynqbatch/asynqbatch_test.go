@@ -16,7 +16,6 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/goleak"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 )
@@ -41,7 +40,7 @@ func (c *counter) EvalSha(_ context.Context, _ string, keys []string, _ ...any) 
 	return redis.NewCmdResult([]any{}, nil)
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { redistest.VerifyTestMain(m) }
 
 // newBroker is what a server with so many slots uses as its client.
 func newBroker(client redis.UniversalClient, slots int, eager func() bool) *broker {

@@ -3,7 +3,7 @@ package events
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { redistest.VerifyTestMain(m) }

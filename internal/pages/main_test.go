@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/goleak"
 
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
@@ -23,7 +22,7 @@ var shots = flag.String("shots", "", "write pictures of the pages into this dire
 
 func TestMain(m *testing.M) {
 	redis.SetLogger(silence{}) // what matters comes back as an error
-	goleak.VerifyTestMain(m)
+	redistest.VerifyTestMain(m)
 }
 
 type silence struct{}

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/goleak"
 
 	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/testserver"
@@ -38,7 +37,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	goleak.VerifyTestMain(m)
+	redistest.VerifyTestMain(m)
 }
 
 func worker(url, addr string) error {

@@ -14,7 +14,8 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/goleak"
+
+	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 )
 
 // What stands here is the comparison: an asynq worker as articles show it and many
@@ -33,7 +34,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	redis.SetLogger(silence{}) // a Redis that is away is what the tests are about
-	goleak.VerifyTestMain(m)
+	redistest.VerifyTestMain(m)
 }
 
 type silence struct{}
