@@ -351,7 +351,7 @@ func TestLedger_noteIsRemembered(t *testing.T) {
 	l := newTestLedger(h.Client(t))
 	m := &taskMessage{key: asynqbatch.TaskKey("default:mass", task), suffix: ".0", payload: &wire.Payload{}}
 	name := entryName(m.key, "", m.suffix)
-	l.remember(name, `{"reply":"250 Ok","refused":[{"recipient":"b@example.com"}]}`)
+	l.recent.Put(name, `{"reply":"250 Ok","refused":[{"recipient":"b@example.com"}]}`)
 	if err := l.note(t.Context(), m, wire.Record{Reply: "250 Ok"}); err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/events"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	"github.com/mailpouch/mailpouch/internal/wire"
+	"github.com/mailpouch/mailpouch/tasks/internal/recent"
 )
 
 // ledger remembers which messages the relay has accepted, from the relay's reply to
@@ -48,15 +48,13 @@ type ledger struct {
 	mu      sync.Mutex
 	wake    chan struct{} // holds a token when Redis is to be written to again, or when it is to end
 	ending  bool
-	recent  map[string]string // what this worker has sent last: records by the names of deliveries
-	order   []string          // the keys of recent, a ring
-	oldest  int               // where the ring begins, once it is full
-	missing bool              // Redis may lack some of recent
+	recent  *recent.Texts // what this worker has sent last: records by the names of deliveries
+	missing bool          // Redis may lack some of recent
 
 	unwritten unwritten
 }
 
-// remember is how many messages a worker remembers by itself: the last seconds at full
+// remember is how many messages a worker remembers by itself, at least: the last seconds at full
 // speed. While Redis is away nothing more is sent, so what it may have missed or, after
 // a failover, forgotten is among them.
 const remember = 50_000
@@ -66,7 +64,7 @@ const remember = 50_000
 const restorePause = 100 * time.Millisecond
 
 func newLedger(client redis.UniversalClient, r records, log zerolog.Logger) *ledger {
-	return &ledger{redis: client, records: r, log: log, wake: make(chan struct{}, 1), recent: map[string]string{}}
+	return &ledger{redis: client, records: r, log: log, wake: make(chan struct{}, 1), recent: recent.New(remember)}
 }
 
 // errBegun is what became of an at_most_once message whose earlier try has no known end.
@@ -205,8 +203,7 @@ func (l *ledger) released(deliveries []*delivery) {
 func (l *ledger) remembered(key string) (string, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r, ok := l.recent[key]
-	return r, ok
+	return l.recent.Get(key)
 }
 
 // finish writes outcomes down, where that is called for, gives them to the handlers, and marks the next messages, all
@@ -305,7 +302,7 @@ func (l *ledger) accepted(d *delivery) {
 	l.unwritten.add(d)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.remember(d.name(), data)
+	l.recent.Put(d.name(), data)
 }
 
 // failed notes that Redis could not be written to.
@@ -313,18 +310,6 @@ func (l *ledger) failed(err error, messages int) {
 	l.log.Error().Err(redisconn.Unavailable(err)).Int("messages", messages).
 		Msg("tried, but Redis could not be told: what was sent is remembered here until it can")
 	l.missed()
-}
-
-// remember keeps a record in memory in place of the oldest one. l.mu is held.
-func (l *ledger) remember(key, data string) {
-	l.recent[key] = data
-	if len(l.order) < remember {
-		l.order = append(l.order, key)
-		return
-	}
-	delete(l.recent, l.order[l.oldest])
-	l.order[l.oldest] = key
-	l.oldest = (l.oldest + 1) % remember
 }
 
 func (l *ledger) signal() {
@@ -412,9 +397,28 @@ func (l *ledger) restore(ctx context.Context) {
 		l.mu.Unlock()
 		return
 	}
-	entries := maps.Clone(l.recent)
+	entries := l.recent.All()
 	l.missing = false // before it is written: what Redis misses from now on is written the next time
 	l.mu.Unlock()
+	some := make(map[string]string, restoredAtOnce)
+	for name, data := range entries {
+		if some[name] = data; len(some) == restoredAtOnce {
+			if !l.restoreSome(ctx, some) {
+				return
+			}
+			clear(some)
+		}
+	}
+	l.restoreSome(ctx, some)
+}
+
+// restoredAtOnce is how many entries are written again in one round trip.
+const restoredAtOnce = 1000
+
+func (l *ledger) restoreSome(ctx context.Context, entries map[string]string) bool {
+	if len(entries) == 0 {
+		return true
+	}
 	_, err := l.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for name, data := range entries {
 			key, after, _ := strings.Cut(name, "\x00")
@@ -425,9 +429,10 @@ func (l *ledger) restore(ctx context.Context) {
 	})
 	if err != nil {
 		l.missed()
-		return
+		return false
 	}
 	l.unwritten.restored(entries)
+	return true
 }
 
 // noteScript writes an entry of a task that is there. noteEventsScript writes events with it, ARGV[3], of which ARGV[4] bytes are kept, if there
@@ -528,8 +533,8 @@ func (l *ledger) correct(t *taskMessage, data string) {
 	name := entryName(t.key, t.payload.Generation(), t.suffix)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := l.recent[name]; ok {
-		l.recent[name] = data
+	if _, ok := l.recent.Get(name); ok {
+		l.recent.Put(name, data)
 	}
 }
 

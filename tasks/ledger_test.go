@@ -223,7 +223,7 @@ func TestLedger_redisAway(t *testing.T) {
 	away.Store(true)
 	d := newTry(id)
 	d.outcome, d.record = accepted, `{"reply":"250 Ok"}`
-	l.remember(d.key, d.record)
+	l.recent.Put(d.key, d.record)
 	l.finish([]*delivery{d}, nil)
 	if o := d.outcome; o.result.Reply != "250 Ok" {
 		t.Errorf("the handler got %+v", o)
@@ -242,7 +242,7 @@ func TestLedger_redisAway(t *testing.T) {
 		t.Errorf("the handler got %+v", o)
 	}
 	other := newTry("gone") // a task that has ended meanwhile
-	l.remember(other.key, "{}")
+	l.recent.Put(other.key, "{}")
 	l.restore(t.Context())
 	reader := h.Client(t)
 	if got := reader.HGet(t.Context(), asynqbatch.TaskKey("default", id), wire.FieldSent).Val(); got != `{"reply":"250 Ok"}` {
@@ -288,24 +288,6 @@ func TestLedger_redisSilent(t *testing.T) {
 	h.Resume()
 	h.eventually("an empty queue", func() bool { return h.info().Size == 0 })
 	h.once(2 * batch)
-}
-
-func TestLedger_remembersTheNewest(t *testing.T) {
-	t.Parallel()
-	l := newLedger(nil, nil, zerolog.Nop())
-	key := func(i int) string { return asynqbatch.TaskKey("default", string(rune(i+1))) }
-	for i := range remember + 10 {
-		l.remember(key(i), "{}")
-	}
-	if len(l.recent) != remember {
-		t.Errorf("%d remembered, want %d", len(l.recent), remember)
-	}
-	if _, ok := l.remembered(key(9)); ok {
-		t.Error("the oldest is still remembered")
-	}
-	if _, ok := l.remembered(key(remember + 9)); !ok {
-		t.Error("the newest is forgotten")
-	}
 }
 
 func TestRecord_roundTrip(t *testing.T) {

@@ -272,7 +272,7 @@ func TestSteps_late(t *testing.T) {
 				t.Errorf("%s: %v", name, a.Err)
 			}
 		}
-		l.remember(d.name(), d.record)
+		l.recent.Put(d.name(), d.record)
 		l.missed()
 		l.restore(t.Context())
 		_ = l.note(t.Context(), tk, wire.Record{})
