@@ -242,7 +242,7 @@ func TestCancel_leaseLost(t *testing.T) {
 	if o := cancelled.outcome; o.verdict.Action != drop {
 		t.Errorf("the cancelled one: %+v", o)
 	}
-	l.finish(left, nil)
+	l.finish(left, nil, func() {})
 	h.nothing()
 }
 

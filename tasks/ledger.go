@@ -209,7 +209,8 @@ func (l *ledger) remembered(key string) (string, bool) {
 // finish writes outcomes down, where that is called for, gives them to the handlers, and marks the next messages, all
 // in one round trip. It returns when that is done: a sender goes on to its next message when Redis knows of the last one,
 // so that only what it had on the wire is sent twice if the worker is killed. It is false if Redis could not be written to.
-func (l *ledger) finish(deliveries, next []*delivery) bool {
+// noted is called before, when what the relay has accepted is unwritten.
+func (l *ledger) finish(deliveries, next []*delivery, noted func()) bool {
 	wanted := make([]asynqbatch.Step, 0, len(deliveries)+len(next))
 	about := make([]asked, 0, cap(wanted))
 	for _, d := range deliveries {
@@ -230,6 +231,7 @@ func (l *ledger) finish(deliveries, next []*delivery) bool {
 		}
 		wanted, about = append(wanted, d.step(name)), append(about, asked{told: d})
 	}
+	noted()
 	for _, d := range next {
 		wanted, about = append(wanted, d.step(stepMark)), append(about, asked{next: d})
 	}

@@ -224,7 +224,11 @@ func TestLedger_redisAway(t *testing.T) {
 	d := newTry(id)
 	d.outcome, d.record = accepted, `{"reply":"250 Ok"}`
 	l.recent.Put(d.key, d.record)
-	l.finish([]*delivery{d}, nil)
+	l.finish([]*delivery{d}, nil, func() {
+		if !l.unwritten.any() {
+			t.Error("a worker that is to end would do so now, though Redis does not know that the message was accepted")
+		}
+	})
 	if o := d.outcome; o.result.Reply != "250 Ok" {
 		t.Errorf("the handler got %+v", o)
 	}

@@ -120,7 +120,7 @@ func (s *sender) settle(list []tried) (waiting []*delivery) {
 		}
 	}
 	s.putBack(waiting)
-	s.ledger.finish(ended, nil)
+	s.ledger.finish(ended, nil, func() {})
 	return waiting
 }
 
@@ -360,8 +360,7 @@ func (s *sender) send(work context.Context, batch []*delivery) (held []*delivery
 		}
 		s.putBack(slices.Concat(waiting, late))
 		held, untried = append(held, waiting...), append(untried, late...)
-		s.busy.wires.Add(-1) // the relay waits for us now
-		known := s.ledger.finish(ended, marks.after(group))
+		known := s.ledger.finish(ended, marks.after(group), func() { s.busy.wires.Add(-1) }) // the relay waits for us now
 		s.busy.wires.Add(1)
 		if !known {
 			cancel() // the others wait until Redis is back
