@@ -176,12 +176,12 @@ func bulkTasks(connections int) int { return 8 + connections/4 }
 // looks is how often a server looks for tasks that no hint tells it of.
 func (d *dispatcher) looks(often time.Duration) time.Duration { return cmp.Or(d.cfg.lookEvery, often) }
 
-// concurrency is how many tasks are in flight at once over so many connections: a batch for each, or half of that
+// concurrency is how many tasks are in flight at once over so many connections: a batch for each, or a third of that
 // where there are many, for those do not all begin a batch at the same time.
 func (d *dispatcher) concurrency(connections int) int {
 	const few = 400
 	full := connections * d.cfg.BatchSize
-	return cmp.Or(d.cfg.Concurrency, min(full, max(full/2, few)))
+	return cmp.Or(d.cfg.Concurrency, min(full, max(full/3, few)))
 }
 
 // names are asynq's names of one part of the queues, and their weights.

@@ -11,8 +11,8 @@ const pageSize = 1000
 
 // Texts are the texts that were put last. They are for one goroutine at a time.
 //
-// Names and texts lie one behind another in pages of bytes, and are found by a hash of the name. As strings in a map they would take twice the
-// memory, and the garbage collector would look at each of them every time. Of two names with the same hash, of 64 bits, the older
+// Names and texts lie one behind another in pages of bytes, and are found by a hash of the name. As strings in a map they would take half as much again,
+// and the garbage collector would look at each of them every time. Of two names with the same hash, of 64 bits, the older
 // one is forgotten.
 type Texts struct {
 	most   int
