@@ -64,9 +64,16 @@ func (t *Texts) turn() {
 		}
 	}
 	copy(t.pages, t.pages[1:])
-	t.pages[len(t.pages)-1] = page{bytes: oldest.bytes[:0], hashes: oldest.hashes[:0]}
+	next := page{bytes: oldest.bytes[:0], hashes: oldest.hashes[:0]}
+	if cap(next.bytes) > keptBytes {
+		next.bytes = nil
+	}
+	t.pages[len(t.pages)-1] = next
 	t.first++
 }
+
+// keptBytes is how much memory of a page the next one takes over: some texts are long, and seldom.
+const keptBytes = 1 << 20
 
 // Get returns the text of that name, if it is there.
 func (t *Texts) Get(name string) (text string, ok bool) {

@@ -104,3 +104,20 @@ func TestTexts_allocations(t *testing.T) { //nolint:paralleltest // it counts al
 		t.Errorf("%v allocations for %d texts", n, len(names))
 	}
 }
+
+// Long texts are gone with their page.
+func TestTexts_long(t *testing.T) {
+	t.Parallel()
+	texts := New(2 * pageSize)
+	texts.Put("long", strings.Repeat("x", 10<<20))
+	for i := range 10 * pageSize {
+		texts.Put(fmt.Sprint(i), "short")
+	}
+	kept := 0
+	for _, p := range texts.pages {
+		kept += cap(p.bytes)
+	}
+	if kept > 1<<20 {
+		t.Errorf("%d bytes are kept for %d short texts", kept, len(texts.places))
+	}
+}
