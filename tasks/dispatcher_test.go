@@ -254,7 +254,7 @@ func TestDispatcher_inHand(t *testing.T) {
 		{1, WorkerConfig{}, 100},
 		{4, WorkerConfig{}, 400},
 		{5, WorkerConfig{}, 400},
-		{20, WorkerConfig{}, 1000},
+		{20, WorkerConfig{}, 666},
 		{20, WorkerConfig{BatchSize: 10}, 200},
 		{20, WorkerConfig{Concurrency: 7}, 7},
 	}
