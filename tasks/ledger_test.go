@@ -3,6 +3,7 @@ package tasks
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -254,6 +255,37 @@ func TestLedger_redisAway(t *testing.T) {
 	}
 	if reader.Exists(t.Context(), other.key).Val() != 0 {
 		t.Error("a task that has ended has a record again")
+	}
+}
+
+// More than is written in one round trip is written too, and then nothing is unwritten.
+func TestLedger_restoresMany(t *testing.T) {
+	t.Parallel()
+	client := redistest.Start(t, redistest.Options{}).Client(t)
+	l := newTestLedger(client)
+	var all []*delivery
+	_, err := client.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+		for i := range 2*restoredAtOnce + 10 {
+			d := newTry(fmt.Sprint(i))
+			p.HSet(t.Context(), d.key, "state", "active")
+			l.recent.Put(d.name(), fmt.Sprintf(`{"reply":"250 %d"}`, i))
+			all = append(all, d)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.unwritten.add(all...)
+	l.missed()
+	l.restore(t.Context())
+	if ids := l.unwritten.ids(); len(ids) != 0 {
+		t.Errorf("%d are unwritten", len(ids))
+	}
+	for i, d := range all {
+		if got := client.HGet(t.Context(), d.key, wire.FieldSent).Val(); got != fmt.Sprintf(`{"reply":"250 %d"}`, i) {
+			t.Fatalf("entry %d is %q", i, got)
+		}
 	}
 }
 
