@@ -375,7 +375,7 @@ func (r *bulkRun) moveOn(ctx context.Context, m *taskMessage, o outcome) (outcom
 		if err := r.w.keepRefused(ctx, m, o); err != nil {
 			return o, err
 		}
-		return o, r.w.ledger.note(ctx, m, wire.Record{Reply: o.result.Reply})
+		return o, r.w.ledger.note(ctx, m, o.settled())
 	case o.verdict.Reason != nil: // it has failed silently, once
 		return o, r.w.ledger.noteWith(ctx, m, wire.Record{Moved: true}, r.w.recorder.ended(m, o).Events)
 	}

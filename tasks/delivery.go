@@ -374,6 +374,8 @@ type outcome struct {
 	lost      bool             // the task is another worker's: nothing is to be done about it here
 	late      asynqbatch.Notes // what is to be written yet: the record of a message of a bulk task, and all if Redis could not be told of the acceptance
 	paused    string           // it was not tried: its "queue", or its "mailing", is paused
+	at        time.Time        // when the relay accepted it; zero: it did not, or it is not known
+	retried   int              // with at: tries before that one
 	again     bool             // the message had been sent before, and was not sent again
 	forwarded bool             // the task went on to another queue
 	soon      bool             // recipients that were put off are to be tried again at once
@@ -401,7 +403,27 @@ func outcomeOf(data string) (outcome, error) {
 	if r.Moved {
 		return outcome{moved: true, remainder: r.Rest}, nil
 	}
-	return outcome{result: r.Result(), again: true}, nil
+	o := outcome{result: r.Result(), retried: r.Retried, again: true}
+	if r.At > 0 {
+		o.at = time.Unix(r.At, 0)
+	}
+	return o, nil
+}
+
+// entry is what the ledger is to have of a message that was accepted.
+func (o outcome) entry() wire.Record {
+	r := wire.NewRecord(o.result)
+	if !o.at.IsZero() {
+		r.At, r.Retried = o.at.Unix(), o.retried
+	}
+	return r
+}
+
+// settled is its entry when the recipients who were refused are taken care of.
+func (o outcome) settled() wire.Record {
+	r := o.entry()
+	r.Refused = nil
+	return r
 }
 
 // withSpans is the context in which the messages of deliveries are sent.

@@ -293,7 +293,8 @@ func (l *ledger) finished(d *delivery, name string, a asynqbatch.Answer) (known 
 
 // accepted notes that the relay has accepted a message.
 func (l *ledger) accepted(d *delivery) {
-	data, err := wire.NewRecord(d.outcome.result).Encode()
+	d.outcome.at, d.outcome.retried = d.attempt.Now, d.attempt.Retried
+	data, err := d.outcome.entry().Encode()
 	if err != nil {
 		data = "{}"
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/history"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
+	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -322,7 +323,7 @@ func TestHistory_toldLate(t *testing.T) {
 func TestHistory_nextRun(t *testing.T) {
 	t.Parallel()
 	h := bulkHouse(t, QueueConfig{BulkSize: 100})
-	stands, goOn := make(chan struct{}), make(chan struct{})
+	began, stands, goOn := time.Now(), make(chan struct{}), make(chan struct{})
 	var stood atomic.Bool
 	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
 		if m.MessageID == "<5@t>" && !stood.Swap(true) {
@@ -349,7 +350,22 @@ func TestHistory_nextRun(t *testing.T) {
 	if s, err := h.queue.Status(t.Context(), ids[0]); err != nil || s.State != StateSent || s.Tries != 1 {
 		t.Errorf("meanwhile the first is %+v, %v", s, err)
 	}
-	before := time.Now()
+	// Its ledger knows when that was, and how often it was tried. Here it is an hour ago.
+	task, _, _ := wire.SplitID(ids[0])
+	key, field := asynqbatch.TaskKey("default:mass", task), wire.FieldSent+".0"
+	entry, err := wire.DecodeRecord(h.Client(t).HGet(t.Context(), key, field).Val())
+	if at := time.Unix(entry.At, 0); err != nil || at.Before(began.Truncate(time.Second)) || at.After(time.Now()) || entry.Retried != 0 {
+		t.Fatalf("the ledger has %+v, %v", entry, err)
+	}
+	entry.At -= 3600
+	entry.Retried = 2
+	data, err := entry.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Client(t).HSet(t.Context(), key, field, data).Err(); err != nil {
+		t.Fatal(err)
+	}
 	recoverTasksOf(t, h, "default:mass")
 	h.start(cfg)
 	h.eventually("all records", func() bool { return len(read()) == len(ids) })
@@ -358,8 +374,8 @@ func TestHistory_nextRun(t *testing.T) {
 	sent := map[string]int{}
 	for _, r := range read() {
 		sent[r.ID]++
-		if r.ID == ids[0] && r.At.After(before) {
-			t.Errorf("the first was sent at %v, and by its record at %v", before, r.At)
+		if r.ID == ids[0] && (r.At.Unix() != entry.At || r.Tries != 3) {
+			t.Errorf("the first was sent at %v, try 3, and by its record at %v, try %d", time.Unix(entry.At, 0), r.At, r.Tries)
 		}
 	}
 	for _, id := range ids {

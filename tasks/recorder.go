@@ -178,6 +178,9 @@ func (r recorder) ended(t *taskMessage, o outcome) (notes asynqbatch.Notes) {
 		}
 		m = events.Of(p, t.id, 0)
 	}
+	if !o.at.IsZero() {
+		record.At, record.Tries = o.at, o.retried+1
+	}
 	if r.keeper != nil && state != 0 {
 		notes.Record = string(record.Append(nil, to, r.keeper.Secret()))
 	}

@@ -340,7 +340,7 @@ func (w *Worker) settle(ctx context.Context, t *taskMessage, o outcome) (outcome
 			return o, err
 		}
 		// If the task comes back they are not to be enqueued again: they may have their mail by then.
-		if err := w.ledger.note(ctx, t, wire.Record{Reply: o.result.Reply}); err != nil {
+		if err := w.ledger.note(ctx, t, o.settled()); err != nil {
 			return o, err
 		}
 	}

@@ -12,8 +12,10 @@ import (
 type Record struct {
 	Reply   string     `json:"reply"`
 	Refused []Refusal  `json:"refused,omitempty"`
-	Moved   bool       `json:"moved,omitempty"` // not sent: it goes on as a task of its own
-	Rest    *Remainder `json:"rest,omitempty"`  // with Moved: as which one, until that is in Redis
+	At      int64      `json:"at,omitempty"`      // when it was accepted, in seconds since 1970
+	Retried int        `json:"retried,omitempty"` // tries before that one
+	Moved   bool       `json:"moved,omitempty"`   // not sent: it goes on as a task of its own
+	Rest    *Remainder `json:"rest,omitempty"`    // with Moved: as which one, until that is in Redis
 }
 
 // Remainder is how a message goes on that leaves its bulk task.
