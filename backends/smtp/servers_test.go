@@ -18,6 +18,7 @@ import (
 	"github.com/emersion/go-sasl"
 	gosmtp "github.com/emersion/go-smtp"
 
+	"github.com/mailpouch/mailpouch/internal/testserver"
 	"github.com/mailpouch/mailpouch/mailer"
 )
 
@@ -190,12 +191,7 @@ func startSink(t *testing.T, options ...string) string {
 	if _, err := os.Stat(path); err != nil {
 		missing(t, "needs smtp-sink: install the package postfix")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	_ = l.Close()
+	addr := testserver.FreeAddr(t)
 	if os.Getuid() == 0 {
 		options = append(options, "-u", "nobody")
 	}
@@ -316,12 +312,7 @@ func TestAiosmtpd(t *testing.T) {
 	if err := os.Mkdir(box, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	_ = l.Close()
+	addr := testserver.FreeAddr(t)
 	cmd := exec.Command("/usr/bin/python3", "-m", "aiosmtpd", "-n", "-u", "-l", addr, "-s", "100000", "-c", "aiohandler.Handler", box)
 	cmd.Env = append(os.Environ(), "PYTHONPATH="+dir)
 	run(t, cmd, addr)

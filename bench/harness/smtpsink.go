@@ -1,13 +1,13 @@
 package harness
 
 import (
-	"context"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
 // MailServer takes the mails.
@@ -35,7 +35,7 @@ func StartSMTPSink(b *Bench) *SMTPSink {
 	counts, err := os.CreateTemp(b.TempDir(), "counts")
 	b.Check(err)
 	b.Cleanup(func() { _ = counts.Close() })
-	s := &SMTPSink{addr: FreeAddr(b), counts: counts}
+	s := &SMTPSink{addr: testserver.FreeAddr(b), counts: counts}
 	cmd := exec.Command(path, "-c", s.addr, "1024") //nolint:gosec // the program that was found
 	withoutRoot(cmd)                                // it does not want to be root
 	s.process = start(b, cmd, counts)
@@ -85,13 +85,4 @@ func FindPostfix(b *Bench, name string) string {
 	}
 	b.Skipf("%s is not installed (Debian: apt-get install postfix)", name)
 	return ""
-}
-
-// FreeAddr is an address on which nobody listens.
-func FreeAddr(b *Bench) string {
-	b.Helper()
-	l, err := new(net.ListenConfig).Listen(context.WithoutCancel(b.Context()), "tcp", "127.0.0.1:0")
-	b.Check(err)
-	b.Check(l.Close())
-	return l.Addr().String()
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/bench/report"
+	"github.com/mailpouch/mailpouch/internal/testserver"
 	"github.com/mailpouch/mailpouch/internal/testserver/postfix"
 )
 
@@ -35,7 +36,7 @@ func intake(size Size) Scenario {
 // handingIn measures "worker intake" and its Redis.
 func handingIn(n, clients int, storage harness.Storage) func(*harness.Bench) report.Sample {
 	return func(b *harness.Bench) report.Sample {
-		r, addr := harness.StartRedis(b, storage), harness.FreeAddr(b)
+		r, addr := harness.StartRedis(b, storage), testserver.FreeAddr(b)
 		p := harness.Start(b, b.Programs.Worker, []string{"intake"}, "REDIS_URL="+r.URL, "EMAIL_SUBMISSION_ADDR="+addr, "EMAIL_SUBMISSION_NETWORKS=127.0.0.1/32",
 			"EMAIL_HTTP_ADDR=off", "EMAIL_HOSTNAME=intake.example", "LOG_LEVEL=warn")
 		p.Listens(b, addr)

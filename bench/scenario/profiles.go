@@ -10,6 +10,7 @@ import (
 	"github.com/mailpouch/mailpouch/bench/harness"
 	"github.com/mailpouch/mailpouch/bench/profile"
 	"github.com/mailpouch/mailpouch/bench/report"
+	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
 // Profiles takes CPU profiles of a worker. The processor time of a mail comes from the
@@ -45,7 +46,7 @@ func Profiles(ctx context.Context, programs harness.Programs, size Size, r *repo
 // profiled takes a profile of a worker at full speed. If the queue is empty before the time
 // is up, the rest of it adds nothing: a worker that waits takes no time.
 func profiled(b *harness.Bench, e emptying, seconds int) []byte {
-	addr := harness.FreeAddr(b)
+	addr := testserver.FreeAddr(b)
 	e.into = ownSink
 	e.start = func(b *harness.Bench, r *harness.Redis, s harness.MailServer) crew {
 		return held(b, r, func() []*harness.Process {

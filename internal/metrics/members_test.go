@@ -9,6 +9,7 @@ import (
 	"github.com/mailpouch/mailpouch/backends/smtp"
 	"github.com/mailpouch/mailpouch/internal/catcher"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/testserver"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
@@ -28,7 +29,7 @@ func TestMembers(t *testing.T) {
 	}
 	m := New(Config{Mailers: []string{"main", "away", "here"}})
 	sent := make(chan tasks.Outcome, 100)
-	addrs := map[string]string{"": server.Addr(), "away": nobody(t), "here": server.Addr()}
+	addrs := map[string]string{"": server.Addr(), "away": testserver.FreeAddr(t), "here": server.Addr()}
 	worker, err := tasks.NewWorker(client, tasks.WorkerConfig{
 		Connect: func(name string) (mailer.Backend, error) {
 			return smtp.New(smtp.Config{Addrs: []string{addrs[name]}, Hostname: "worker.example", Hooks: m.Hooks(name)})

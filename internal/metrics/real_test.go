@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/mailpouch/mailpouch/backends/smtp"
 	"github.com/mailpouch/mailpouch/internal/catcher"
 	"github.com/mailpouch/mailpouch/internal/redisconn"
+	"github.com/mailpouch/mailpouch/internal/testserver"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks"
@@ -75,7 +75,7 @@ func newWorld(t *testing.T, redis *redistest.Server, relay string) *world {
 		Connect: func(name string) (mailer.Backend, error) {
 			addr := relay
 			if name == "marketing" {
-				addr = nobody(t)
+				addr = testserver.FreeAddr(t)
 			}
 			return smtp.New(smtp.Config{Addrs: []string{addr}, Hostname: "worker.example", Hooks: w.metrics.Hooks(name)})
 		},
@@ -105,17 +105,6 @@ func newWorld(t *testing.T, redis *redistest.Server, relay string) *world {
 		_ = status.Close()
 	})
 	return w
-}
-
-// nobody is an address where nothing listens.
-func nobody(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = l.Close()
-	return l.Addr().String()
 }
 
 func (w *world) send(t *testing.T, o tasks.Options, to ...string) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -57,14 +58,27 @@ func LookupAccount(name string) (Account, error) {
 	return Account{UID: uid, GID: gid}, errors.Join(err1, err2)
 }
 
-// FreePort returns a port of 127.0.0.1 that nobody listens on.
-func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// FreePort returns a port of 127.0.0.1 that nobody listens on. It is below those that systems give to who asks for any: one of these
+// may be a connection's before the server that it is meant for has started, or while that is away.
+func FreePort() (port int, err error) {
+	for range 100 {
+		port = 10_000 + rand.IntN(20_000) //nolint:gosec // no secret
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, err
+}
+
+// FreeAddr is an address with a FreePort.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	port, err := FreePort()
+	if err != nil {
+		t.Fatalf("testserver: free port: %v", err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 // Launch calls launch, which starts a server on a free port, and calls it again when

@@ -77,7 +77,7 @@ func post(t *testing.T, client *http.Client, url, secret string) (code int, body
 // An intake takes mail into the queue, says when it cannot, reads its keys again, and ends in order.
 func TestIntake(t *testing.T) {
 	t.Parallel()
-	keys, smtpAddr, apiAddr, pages := filepath.Join(t.TempDir(), "keys"), freePort(t), freePort(t), freePort(t)
+	keys, smtpAddr, apiAddr, pages := filepath.Join(t.TempDir(), "keys"), testserver.FreeAddr(t), testserver.FreeAddr(t), testserver.FreeAddr(t)
 	shop := apiKey(t, keys, "shop", "--from", "example.com", "--queue", "bulk")
 	p := newCommandProcess(t, "intake", "", "EMAIL_SUBMISSION_ADDR="+smtpAddr, "EMAIL_API_ADDR="+apiAddr, "EMAIL_API_KEYS_FILE="+keys, "EMAIL_HTTP_ADDR="+pages, "EMAIL_HOST_PASSWORD_FILE=/nowhere")
 	p.start(t)
@@ -255,7 +255,7 @@ func TestIntake_tls(t *testing.T) {
 	}
 	issue("one")
 	cert, key := ca.CertFiles("server")
-	keys, starttls, implicit, apiAddr := filepath.Join(t.TempDir(), "keys"), freePort(t), freePort(t), freePort(t)
+	keys, starttls, implicit, apiAddr := filepath.Join(t.TempDir(), "keys"), testserver.FreeAddr(t), testserver.FreeAddr(t), testserver.FreeAddr(t)
 	secret := apiKey(t, keys, "shop")
 	p := newCommandProcess(t, "intake", "", "EMAIL_SUBMISSION_ADDR="+starttls+",smtps://"+implicit, "EMAIL_SUBMISSION_CERTFILE="+cert, "EMAIL_SUBMISSION_KEYFILE="+key,
 		"EMAIL_API_ADDR="+apiAddr, "EMAIL_API_CERTFILE="+cert, "EMAIL_API_KEYFILE="+key, "EMAIL_API_KEYS_FILE="+keys)

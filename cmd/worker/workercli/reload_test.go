@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mailpouch/mailpouch/backends"
+	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
 // account is a mail server that takes mail of who knows its password.
@@ -115,17 +116,6 @@ func secret(t *testing.T, path, text string) string {
 	return path
 }
 
-// freePort is one that the worker's pages may have.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
-
 // answer asks the worker's pages with a token.
 func answer(t *testing.T, url, token string) (code int, body string) {
 	t.Helper()
@@ -147,7 +137,7 @@ func answer(t *testing.T, url, token string) (code int, body string) {
 func TestRun_rotatedPassword(t *testing.T) {
 	t.Parallel()
 	a, port := startAccount(t, "one")
-	dir, addr := t.TempDir(), freePort(t)
+	dir, addr := t.TempDir(), testserver.FreeAddr(t)
 	password, token := secret(t, filepath.Join(dir, "password"), "one"), secret(t, filepath.Join(dir, "token"), "t1")
 	p := startProcess(t, "", "EMAIL_QUEUE_BACKEND=smtp", "EMAIL_HOST=127.0.0.1", "EMAIL_PORT="+port, "EMAIL_HOST_USER=ann",
 		"EMAIL_HOST_PASSWORD_FILE="+password, "EMAIL_HTTP_ADDR="+addr, "EMAIL_HTTP_TOKEN_FILE="+token, "EMAIL_CONNECTIONS=2")

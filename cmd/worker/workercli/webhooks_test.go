@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mailpouch/mailpouch/internal/testserver"
 	"github.com/mailpouch/mailpouch/internal/webhook/target"
 )
 
@@ -84,7 +85,7 @@ func next(t *testing.T, got <-chan posted) posted {
 func TestRun_webhooks(t *testing.T) {
 	t.Parallel()
 	url, got := startEndpoint(t)
-	keys, smtpAddr, pages := filepath.Join(t.TempDir(), "keys"), freePort(t), freePort(t)
+	keys, smtpAddr, pages := filepath.Join(t.TempDir(), "keys"), testserver.FreeAddr(t), testserver.FreeAddr(t)
 	secretFile := secret(t, filepath.Join(t.TempDir(), "secret"), oldWebhookSecret)
 	shop := apiKey(t, keys, "shop")
 	p := startProcess(t, "", "EMAIL_SUBMISSION_ADDR="+smtpAddr, "EMAIL_API_KEYS_FILE="+keys, "EMAIL_HTTP_ADDR="+pages,

@@ -3,7 +3,6 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"strings"
 	"syscall"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	postfixtest "github.com/mailpouch/mailpouch/internal/testserver/postfix"
+
+	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
 // A stranger gives an address that the relay does not take: "454 4.7.1 Relay access denied" is
@@ -20,7 +21,7 @@ func TestForeignDomain(t *testing.T) {
 	s := newSiteWith(t, postfixtest.Options{Main: []string{
 		"smtpd_recipient_restrictions = check_recipient_access regexp:{{/@foreign[.]example/ 454 4.7.1 Relay access denied}}, permit_mynetworks, reject",
 	}})
-	addr := freeAddr(t)
+	addr := testserver.FreeAddr(t)
 	s.env = append(s.env, "EMAIL_HTTP_ADDR="+addr, "EMAIL_MAX_RETRY=1", "EMAIL_RETRY_MIN=1s", "EMAIL_RETRY_MAX=1s")
 	stop := s.workerUntil(syscall.SIGTERM)
 	defer stop()
@@ -63,17 +64,6 @@ func ready(t *testing.T, addr string) bool {
 	}
 	err = json.NewDecoder(response.Body).Decode(&state)
 	return err == nil && state.Ready && state.Mailers != "held"
-}
-
-// freeAddr is an address that nobody listens on.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 func (s *site) eventually(what string, ok func() bool) {
