@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -32,30 +33,62 @@ type limits struct {
 	bodyTimeout time.Duration
 	timeout     time.Duration
 
-	requests chan struct{} // holds a token for each request that is under way
-	big      chan struct{} // and for each of these whose body has more than smallBody
-	lookups  chan struct{} // and for each that is about an email
+	requests *turns // of each request that is under way
+	big      *turns // and of each of these whose body has more than smallBody
+	lookups  *turns // and of each that is about an email
+}
+
+// turns are for so many at the same time. Of several, one key has three quarters at most: its clients, who may be slow, leave some to those of
+// others.
+type turns struct {
+	all  chan struct{}
+	each int
+
+	mu sync.Mutex
+	of map[string]chan struct{} // by the name of a key
+}
+
+func newTurns(n int) *turns {
+	return &turns{all: make(chan struct{}, n), each: max(n*3/4, 1), of: map[string]chan struct{}{}}
+}
+
+// ofKey are those that a key may have.
+func (t *turns) ofKey(name string) chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	own, ok := t.of[name]
+	if !ok {
+		own = make(chan struct{}, t.each)
+		t.of[name] = own
+	}
+	return own
 }
 
 // smallBody is how many bytes a request may have that is no big one: more than most mails.
 const smallBody = 1 << 20
 
-// enter waits for the turn of a request. leave is to be called when it has ended.
-func enter(ctx context.Context, turns chan struct{}, patience time.Duration) (leave func(), err *apiError) {
-	select {
-	case turns <- struct{}{}:
-		return func() { <-turns }, nil
-	default:
-	}
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case turns <- struct{}{}:
-		return func() { <-turns }, nil
-	case <-timer.C:
-	case <-ctx.Done():
+// enter waits for the turn of a request with this key. leave is to be called when it has ended.
+func (t *turns) enter(ctx context.Context, key string, patience time.Duration) (leave func(), err *apiError) {
+	own := t.ofKey(key)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if take(ctx, own) {
+		if take(ctx, t.all) {
+			return func() { <-t.all; <-own }, nil
+		}
+		<-own
 	}
 	return nil, &apiError{StatusCode: http.StatusServiceUnavailable, Name: nameUnavailable, Message: "too many requests at the same time: try again later", retryAfter: awayFor}
+}
+
+// take waits for a place.
+func take(ctx context.Context, places chan struct{}) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // handingOver is the context of a hand-over, which goes on for a while when the client has gone: it does not know then what became of it, and that
@@ -108,7 +141,7 @@ func (c *call) body(w http.ResponseWriter) (data []byte, leave func(), failed *a
 			return data, leave, nil
 		}
 	}
-	leaveBig, failed := enter(c.Context(), c.limits.big, c.limits.timeout)
+	leaveBig, failed := c.limits.big.enter(c.Context(), c.key.Name, c.limits.timeout)
 	if failed != nil {
 		return nil, leave, failed
 	}

@@ -42,7 +42,7 @@ type Config struct {
 	MaxBody int64
 
 	// Requests are how many are under way at the same time, at most: 64 if zero. BigRequests are how many of these may have a body of more than a
-	// megabyte: 4 if zero. What comes beyond waits, for Timeout at most.
+	// megabyte: 4 if zero. One key has three quarters of them at most. What comes beyond waits, for Timeout at most.
 	Requests    int
 	BigRequests int
 
@@ -75,8 +75,7 @@ type Handler struct {
 func New(s *intake.Submitter, cfg Config) *Handler {
 	h := &Handler{intake: s, cfg: cfg, mux: http.NewServeMux(), limits: limits{
 		maxBody: cmp.Or(cfg.MaxBody, 64<<20), bodyTimeout: cmp.Or(cfg.BodyTimeout, time.Minute), timeout: cmp.Or(cfg.Timeout, 30*time.Second),
-		requests: make(chan struct{}, cmp.Or(cfg.Requests, 64)), big: make(chan struct{}, cmp.Or(cfg.BigRequests, 4)),
-		lookups: make(chan struct{}, 4),
+		requests: newTurns(cmp.Or(cfg.Requests, 64)), big: newTurns(cmp.Or(cfg.BigRequests, 4)), lookups: newTurns(4),
 	}}
 	for path, methods := range routes() {
 		h.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, path, methods) })
@@ -175,7 +174,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, answer handle) 
 	if failed != nil {
 		return nil, "", failed
 	}
-	leave, failed := enter(r.Context(), h.limits.requests, h.limits.timeout)
+	leave, failed := h.limits.requests.enter(r.Context(), key.Name, h.limits.timeout)
 	if failed != nil {
 		return nil, key.Name, failed
 	}

@@ -199,6 +199,47 @@ func TestRequests_many(t *testing.T) {
 	h.send(hello)
 }
 
+// Clients that are slow leave places to those of other keys.
+func TestRequests_slowKey(t *testing.T) {
+	t.Parallel()
+	for name, big := range map[string]bool{"small bodies": false, "big bodies": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, Config{Requests: 4, BigRequests: 4, Timeout: time.Second}, nil)
+			body := hello
+			if big {
+				body = strings.TrimSuffix(hello, "}") + `,"html":"` + strings.Repeat("a", smallBody+10) + `"}`
+			}
+			// Each slow one has its place when it is told to go on.
+			var slow []net.Conn
+			for range 3 {
+				conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", h.server.Listener.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = conn.Close() }()
+				fmt.Fprintf(conn, "POST /emails HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", h.secret, len(body))
+				if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {
+					t.Fatal(line, err)
+				}
+				slow = append(slow, conn)
+			}
+			if a := h.do(request{method: http.MethodPost, path: "/emails", body: body}); a.status != http.StatusServiceUnavailable {
+				t.Errorf("the fourth of the same key: %d %s", a.status, a.raw)
+			}
+			if a := h.do(request{method: http.MethodPost, path: "/emails", body: body, secret: h.other}); a.status != http.StatusOK {
+				t.Errorf("another key: %d %s", a.status, a.raw)
+			}
+			for _, conn := range slow {
+				_ = conn.Close()
+			}
+			h.eventually("the places are free", func() bool {
+				return h.do(request{method: http.MethodPost, path: "/emails", body: body}).status == http.StatusOK
+			})
+		})
+	}
+}
+
 // While Redis is away nothing is accepted, and the client is told to come again.
 func TestRedis_away(t *testing.T) {
 	t.Parallel()

@@ -63,7 +63,7 @@ func (c *call) asking() (ctx context.Context, id string, leave func(), failed *a
 	if !isID.MatchString(id) {
 		return nil, "", nil, &apiError{StatusCode: http.StatusNotFound, Name: nameNotFound, Message: "there is no such email"}
 	}
-	leaveTurn, failed := enter(c.Context(), c.limits.lookups, c.limits.timeout)
+	leaveTurn, failed := c.limits.lookups.enter(c.Context(), c.key.Name, c.limits.timeout)
 	if failed != nil {
 		return nil, "", nil, failed
 	}

@@ -156,6 +156,9 @@ func brief(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return errTimeout
 	}
+	if text := err.Error(); len(text) > mostTold { // of an answer that is none it has all
+		return errors.New(redact.Text(text, mostTold, false))
+	}
 	return err
 }
 

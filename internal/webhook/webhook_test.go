@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -489,6 +490,32 @@ func TestPost_endlessAnswer(t *testing.T) {
 	a := post(t.Context(), client, to(t, rec.URL+"/bad"), "evt_1", nil)
 	var status *StatusError
 	if !errors.As(a.err, &status) || status.Code != 400 || len(a.err.Error()) > mostTold+50 || strings.Contains(a.err.Error(), "\x1b") {
+		t.Errorf("%+v", a)
+	}
+}
+
+// Of what is no answer at all, an error has the beginning.
+func TestPost_noAnswer(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte(strings.Repeat("ann@example.com", 4000) + "\r\n\r\n"))
+			_ = conn.Close()
+		}
+	}()
+	client := newClient(true, nil, 1)
+	defer client.CloseIdleConnections()
+	a := post(t.Context(), client, to(t, "http://"+l.Addr().String()), "evt_1", nil)
+	if a.err == nil || a.code != 0 || len(a.err.Error()) > mostTold+50 || strings.Contains(a.err.Error(), "ann@") {
 		t.Errorf("%+v", a)
 	}
 }
