@@ -70,8 +70,9 @@ func TestWorker_woken(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = client.Close() }()
-			_, stop := h.startWorker(client, hinted(h))
+			w, stop := h.startWorker(client, hinted(h))
 			defer stop()
+			h.eventually("a worker that hears hints", func() bool { return w.watch.queues.Waiter() != "" }) // before that it would look, here in two hours
 			bulk := NewQueue(client, QueueConfig{Options: Options{Queue: "bulk"}})
 			sendBulk := func() {
 				t.Helper()
