@@ -18,8 +18,8 @@ import (
 
 // bulk gathers the messages of one hand-over into bulk tasks.
 type bulk struct {
-	most    int // messages of a task
-	one     func(p *wire.Payload) mailer.Result
+	most    int                                             // messages of a task
+	one     func(i int, p *wire.Payload)                    // which reports its result, now or when all is flushed
 	many    func(payloads []*wire.Payload, id string) error // as one task
 	results func(group []mailer.Report)
 	group   []mailer.Report // results of a task, to be reported together
@@ -98,7 +98,7 @@ func (b *bulk) flush() {
 	case b.down != nil:
 		b.reportAll(indexes, b.down, "")
 	case len(payloads) == 1:
-		b.answered(indexes[0], b.one(payloads[0]))
+		b.one(indexes[0], payloads[0])
 	default:
 		id := rand.Text()
 		err := b.many(payloads, id)

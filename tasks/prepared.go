@@ -16,6 +16,7 @@ import (
 
 // Prepared are messages that are checked and ready to be queued. It may be sent once.
 type Prepared struct {
+	queue *Queue
 	known []mailer.Report // what is wrong with messages, and those without recipients
 	tasks []preparedTask
 	size  int
@@ -23,7 +24,8 @@ type Prepared struct {
 
 // preparedTask is a task that is ready to be queued.
 type preparedTask struct {
-	one     func(ctx context.Context) mailer.Result // if it has one message
+	ready   *producer.Ready                         // if it has one message, and is handed over with one write
+	one     func(ctx context.Context) mailer.Result // if it has one message otherwise
 	many    func(ctx context.Context) error         // if it has many
 	reports []mailer.Report                         // of its messages if it is queued; one says what its own has
 }
@@ -33,7 +35,7 @@ type preparedTask struct {
 // returns needs the messages, which must not be changed until it is sent.
 func (q *Queue) Prepare(ctx context.Context, batch mailer.Batch) *Prepared {
 	q = q.With(batch.Options)
-	out := new(Prepared)
+	out := &Prepared{queue: q}
 	var task *preparedTask // whose reports come next
 	q.gather(mailer.Batch{Messages: batch.Messages, Report: func(reports []mailer.Report) {
 		if task == nil {
@@ -43,24 +45,22 @@ func (q *Queue) Prepare(ctx context.Context, batch mailer.Batch) *Prepared {
 		task.reports = slices.Clone(reports)
 		out.tasks, task = append(out.tasks, *task), nil
 	}}, &bulk{
-		one: func(p *wire.Payload) (r mailer.Result) {
-			one := func(ctx context.Context) mailer.Result { return q.handOver(ctx, p) }
+		one: func(i int, p *wire.Payload) {
 			if !q.writesOnce(p) {
 				out.size += sizeOf(p)
-				task = &preparedTask{one: one}
-				return r
+				out.tasks = append(out.tasks, preparedTask{
+					one: func(ctx context.Context) mailer.Result { return q.handOver(ctx, p) }, reports: []mailer.Report{{Index: i}},
+				})
+				return
 			}
-			ctx, ready := producer.Readied(ctx)
-			if r = one(ctx); r.Err == nil {
-				out.size += ready.Size
-				task = &preparedTask{one: func(ctx context.Context) mailer.Result {
-					if err := ready.Put(ctx); err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
-						return mailer.Result{Err: err}
-					}
-					return r
-				}}
+			ready, r := q.ready(ctx, p)
+			report := []mailer.Report{{Index: i, Result: r}}
+			if r.Err != nil {
+				out.known = append(out.known, report...)
+				return
 			}
-			return r
+			out.size += ready.Size
+			out.tasks = append(out.tasks, preparedTask{ready: ready, reports: report})
 		},
 		many: func(payloads []*wire.Payload, id string) (err error) {
 			many := func(ctx context.Context) error { return q.handOverMany(ctx, payloads, id) }
@@ -110,8 +110,13 @@ func (p *Prepared) Known(report func([]mailer.Report)) {
 
 // Send queues the messages and calls report as SendBatch does, but not for those of which Known has.
 func (p *Prepared) Send(ctx context.Context, report func([]mailer.Report)) {
-	b := &bulk{}
+	b := &bulk{results: report}
+	all := p.queue.together(ctx, b)
 	for _, t := range p.tasks {
+		if t.ready != nil {
+			all.add(t.ready, t.reports[0])
+			continue
+		}
 		reports := slices.Clone(t.reports)
 		switch {
 		case b.down != nil:
@@ -127,6 +132,7 @@ func (p *Prepared) Send(ctx context.Context, report func([]mailer.Report)) {
 		}
 		report(reports)
 	}
+	all.flush()
 	p.tasks = nil
 }
 

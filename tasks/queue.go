@@ -178,7 +178,7 @@ func (q *Queue) Close() error {
 }
 
 // SendMessages hands the messages over. Many of them travel as one task, if the options
-// let them: see QueueConfig.BulkSize. Message-ID and Date are fixed here. A message without
+// let them: see QueueConfig.BulkSize. With a task each they share round trips. Message-ID and Date are fixed here. A message without
 // recipients is not queued and is no error. When Redis cannot be reached the rest of
 // the batch is not tried. Errors and the end of ctx are as Enqueue says; messages that travel together share an error.
 func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (sent int, err error) {
@@ -191,10 +191,21 @@ func (q *Queue) SendMessages(ctx context.Context, messages []*mailer.EmailMessag
 // message is added to its task.
 func (q *Queue) SendBatch(ctx context.Context, batch mailer.Batch) {
 	q = q.With(batch.Options)
-	q.gather(batch, &bulk{
-		one:  func(p *wire.Payload) mailer.Result { return q.handOver(ctx, p) },
-		many: func(payloads []*wire.Payload, id string) error { return q.handOverMany(ctx, payloads, id) },
-	})
+	b := &bulk{results: batch.Report, many: func(payloads []*wire.Payload, id string) error { return q.handOverMany(ctx, payloads, id) }}
+	all := q.together(ctx, b)
+	b.one = func(i int, p *wire.Payload) {
+		if !q.writesOnce(p) {
+			b.answered(i, q.handOver(ctx, p))
+			return
+		}
+		if ready, r := q.ready(ctx, p); r.Err != nil {
+			b.answered(i, r)
+		} else {
+			all.add(ready, mailer.Report{Index: i, Result: r})
+		}
+	}
+	q.gather(batch, b)
+	all.flush()
 }
 
 // gather makes tasks of the messages of a batch, whose options the queue has.
@@ -213,12 +224,37 @@ func (q *Queue) gather(batch mailer.Batch, b *bulk) {
 		case p == nil:
 			b.report(i, r)
 		case q.cfg.BulkSize == 1 || handover.IsOnce(q.cfg.Options):
-			b.answered(i, b.one(p))
+			b.one(i, p)
 		default:
 			b.add(i, p)
 		}
 	}
 	b.flush()
+}
+
+// ready makes the task of a message that is handed over with one write, and puts it nowhere.
+func (q *Queue) ready(ctx context.Context, p *wire.Payload) (*producer.Ready, mailer.Result) {
+	ctx, ready := producer.Readied(ctx)
+	r := q.handOver(ctx, p)
+	return ready, r
+}
+
+// together gathers tasks that are ready, for b, whose reports are told of them.
+func (q *Queue) together(ctx context.Context, b *bulk) *together {
+	return &together{report: b.results, put: func(list []*producer.Ready) (err error) {
+		switch {
+		case b.down != nil:
+			return b.down
+		case len(list) == 1: // which may share a round trip with those of other goroutines
+			if err = list[0].Put(ctx); errors.Is(err, asynq.ErrTaskIDConflict) {
+				err = nil // it was put there, and the answer got lost
+			}
+		default:
+			err = q.client.PutAll(ctx, list)
+		}
+		b.noteDown(err)
+		return err
+	}}
 }
 
 // ask asks whether a message is to be handed over that may be, and as what.

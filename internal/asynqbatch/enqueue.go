@@ -87,9 +87,10 @@ const (
 	taskDropped
 )
 
+// The most that goes to Redis in a script, for it does nothing else meanwhile.
 const (
-	mostEnqueued  = 64      // tasks in a script, for Redis does nothing else meanwhile
-	bytesEnqueued = 1 << 20 // and bytes, but for the last task
+	MostEnqueued  = 64      // tasks
+	BytesEnqueued = 1 << 20 // of their messages and events, but for the last task's
 )
 
 // inOrder is how far apart the times of two tasks are, at least: a sorted set of Redis tells microseconds apart.
@@ -209,12 +210,35 @@ func schedulesTask(keys []string, args []any) bool {
 
 var errNotEnqueued = errors.New("asynqbatch: Redis has not answered as the script does that queues tasks")
 
+// NewTask is a task that is to be queued together with others.
+type NewTask struct {
+	ID      string
+	Message []byte // as Encode returns it
+	Events  []byte // which go with it, as WithEvents says
+}
+
+// EnqueueAll queues tasks, which are to be taken now, as asynq's client with an Enqueuer would, but without a goroutine and a call for each: they are not
+// more than MostEnqueued, and their messages and events have about BytesEnqueued. One whose ID is there already is left out. It does not add the queue to asynq's
+// set of all.
+func EnqueueAll(ctx context.Context, client redis.UniversalClient, queue string, tasks []NewTask, kept events.Config) error {
+	s, now := gather(queue, len(tasks)), time.Now().UnixNano()
+	for _, t := range tasks {
+		e := extras{events: t.Events}
+		if len(t.Events) > 0 {
+			e.kept = kept.Size
+		}
+		s.add(t.ID, t.Message, now, e)
+	}
+	_, _, err := s.run(ctx, client)
+	return err
+}
+
 // enqueue queues tasks, and ends their calls.
 func (e *Enqueuer) enqueue(queue string, these []*enqueued) {
 	these = slices.DeleteFunc(these, func(t *enqueued) bool { return !t.state.CompareAndSwap(taskWaits, taskGoes) })
 	for len(these) > 0 {
 		n, size := 0, 0
-		for n < min(len(these), mostEnqueued) && size < bytesEnqueued {
+		for n < min(len(these), MostEnqueued) && size < BytesEnqueued {
 			size += these[n].size
 			n++
 		}
@@ -236,32 +260,13 @@ func (e *Enqueuer) enqueueSome(queue string, these []*enqueued) {
 			ctx, over = e.calls.Joint(calls)
 		}
 	}
-	keys, script, kept, unless := []string{pendingKey(queue), wire.WaitingKey(queue)}, enqueueScript, int64(0), ""
-	if slices.ContainsFunc(these, func(t *enqueued) bool { return t.extras.any() }) {
-		keys, script = append(keys, events.Key(queue)), enqueueMoreScript
-	}
-	args := append(make([]any, 0, 4+4*len(these)), TaskKey(queue, ""), wire.WakeChannelOf(""), queue)
-	since := int64(0)
+	s := gather(queue, len(these))
 	for _, t := range these {
-		since = max(since+inOrder, t.now) // the time alone says in which order they came
-		args = append(args, t.id, t.message, since)
-		if script == enqueueMoreScript {
-			args, kept = append(args, t.extras.events), max(kept, t.extras.kept)
-		}
-		if t.extras.moves {
-			unless = wire.CancelledKey(queue, "")
-		}
+		s.add(t.id, t.message, t.now, t.extras)
 	}
-	if script == enqueueMoreScript {
-		args = append(args, unless, kept)
-	}
-	answer, err := script.Run(ctx, e.UniversalClient, keys, args...).Text()
+	answer, denied, err := s.run(ctx, e.UniversalClient)
 	over()
-	answer, denied := strings.CutSuffix(answer, "d")
-	switch {
-	case err == nil && len(answer) != len(these):
-		err = errNotEnqueued
-	case err == nil && strings.Contains(answer, "1"):
+	if err == nil && strings.Contains(answer, "1") {
 		e.denied.Store(denied)
 	}
 	for i, t := range these {
@@ -270,4 +275,51 @@ func (e *Enqueuer) enqueueSome(queue string, these []*enqueued) {
 		}
 		close(t.done)
 	}
+}
+
+// newTasks are tasks that go to a queue in one script.
+type newTasks struct {
+	queue  string
+	args   []any    // an ID, a task and a time for each
+	events [][]byte // of each
+	more   bool     // enqueueMoreScript is needed
+	kept   int64
+	unless string
+	since  int64 // the time of the last one
+}
+
+// gather returns what is to have n tasks.
+func gather(queue string, n int) *newTasks {
+	return &newTasks{queue: queue, args: make([]any, 0, 3*n), events: make([][]byte, 0, n)}
+}
+
+// add adds a task. now is in nanoseconds.
+func (s *newTasks) add(id, message any, now int64, e extras) {
+	s.since = max(s.since+inOrder, now) // the time alone says in which order they came
+	s.args, s.events = append(s.args, id, message, s.since), append(s.events, e.events)
+	s.more, s.kept = s.more || e.any(), max(s.kept, e.kept)
+	if e.moves {
+		s.unless = wire.CancelledKey(s.queue, "")
+	}
+}
+
+// run queues the tasks. answer has a byte for each: 1, or 0 if its ID is there. denied says that the hint may not be published.
+func (s *newTasks) run(ctx context.Context, client redis.UniversalClient) (answer string, denied bool, err error) {
+	keys, script := []string{pendingKey(s.queue), wire.WaitingKey(s.queue)}, enqueueScript
+	args := append(make([]any, 0, 5+4*len(s.events)), TaskKey(s.queue, ""), wire.WakeChannelOf(""), s.queue)
+	if s.more {
+		keys, script = append(keys, events.Key(s.queue)), enqueueMoreScript
+		for i, e := range s.events {
+			args = append(append(args, s.args[3*i:3*i+3]...), e)
+		}
+		args = append(args, s.unless, s.kept)
+	} else {
+		args = append(args, s.args...)
+	}
+	answer, err = script.Run(ctx, client, keys, args...).Text()
+	answer, denied = strings.CutSuffix(answer, "d")
+	if err == nil && len(answer) != len(s.events) {
+		err = errNotEnqueued
+	}
+	return answer, denied, err
 }

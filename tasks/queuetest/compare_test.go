@@ -483,16 +483,20 @@ func playMany(t *testing.T, s *subject) []string {
 				messages[i].To = nil
 			}
 		}
+		results := make([]mailer.Result, len(list)) // which are reported in any order
 		s.with(mailer.Options{}).SendBatch(t.Context(), mailer.Batch{Messages: messages, Options: o, Report: func(group []mailer.Report) {
 			for _, r := range group {
-				ids[r.Index] = r.TaskID
-				task, _, _ := strings.Cut(r.TaskID, ".")
-				if _, ok := names[task]; !ok && task != "" && !strings.Contains(task, "-") {
-					names[task] = "{" + list[r.Index] + "}"
-				}
-				say("hand over %s: %s, %v %v", list[r.Index], r.TaskID, r.Skipped, r.Err)
+				results[r.Index] = r.Result
 			}
 		}})
+		for i, r := range results {
+			ids[i] = r.TaskID
+			task, _, _ := strings.Cut(r.TaskID, ".")
+			if _, ok := names[task]; !ok && task != "" && !strings.Contains(task, "-") {
+				names[task] = "{" + list[i] + "}"
+			}
+			say("hand over %s: %s, %v %v", list[i], r.TaskID, r.Skipped, r.Err)
+		}
 		return ids
 	}
 	named := func(text string) string {

@@ -4,6 +4,9 @@ package producer
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -25,7 +28,9 @@ type Producer struct {
 	Events   events.Config // that a message is queued is written where these are kept
 	Moves    bool          // the Producer is a worker's, whose messages are queued already, and go on
 
+	redis    redis.UniversalClient
 	asynq    *asynq.Client
+	known    sync.Map // the names of queues that PutAll has added to asynq's set of all
 	codec    wire.Codec
 	versions versions
 }
@@ -46,7 +51,7 @@ func ForProgram(client redis.UniversalClient) (*Producer, redis.UniversalClient)
 // newVia returns a Producer that puts tasks into Redis by an enqueuer.
 func newVia(client, enqueuer redis.UniversalClient) *Producer {
 	return &Producer{
-		Contents: NewContents(client, 0, zerolog.Nop()), Hints: queuewatch.NewHints(client),
+		Contents: NewContents(client, 0, zerolog.Nop()), Hints: queuewatch.NewHints(client), redis: enqueuer,
 		asynq: asynq.NewClientFromRedisClient(enqueuer), versions: versions{redis: client},
 	}
 }
@@ -132,8 +137,7 @@ func (c *Producer) PutTask(ctx context.Context, task *asynq.Task, id string, opt
 // put is PutTask, with events that go with the task.
 func (c *Producer) put(ctx context.Context, task *asynq.Task, id string, queued []byte, opts ...asynq.Option) error {
 	if ready, ok := ctx.Value(readyKey{}).(*Ready); ok {
-		ready.Size = len(task.Payload())
-		ready.Put = func(ctx context.Context) error { return c.put(ctx, task, id, queued, opts...) }
+		ready.set(c, task, id, queued, opts)
 		return nil
 	}
 	switch {
@@ -155,8 +159,54 @@ func (c *Producer) put(ctx context.Context, task *asynq.Task, id string, queued 
 
 // Ready is a task that is put into Redis later.
 type Ready struct {
-	Put  func(ctx context.Context) error // as PutTask would have
-	Size int                             // bytes of its payload
+	Put   func(ctx context.Context) error // as PutTask would have
+	Size  int                             // bytes of its payload
+	Queue string                          // where it may be put together with others: "" if it is not to be taken at once
+
+	task   *asynq.Task
+	id     string
+	queued []byte
+	opts   []asynq.Option
+}
+
+func (r *Ready) set(c *Producer, task *asynq.Task, id string, queued []byte, opts []asynq.Option) {
+	r.task, r.id, r.queued, r.opts = task, id, queued, opts
+	r.Size, r.Queue = len(task.Payload())+len(queued), queueOf(opts)
+	if slices.ContainsFunc(opts, waits) {
+		r.Queue = ""
+	}
+	r.Put = func(ctx context.Context) error { return c.put(ctx, task, id, queued, opts...) }
+}
+
+// waits reports whether an option says that a task is to be taken later.
+func waits(o asynq.Option) bool {
+	at, ok := o.Value().(time.Time)
+	return ok && o.Type() == asynq.ProcessAtOpt && at.After(time.Now())
+}
+
+// PutAll puts tasks of one queue into Redis in one script. All of them have the error. They have IDs that are new, and are not more than
+// asynqbatch.EnqueueAll queues. It is not for a worker's Producer.
+func (c *Producer) PutAll(ctx context.Context, list []*Ready) error {
+	tasks, queue := make([]asynqbatch.NewTask, len(list)), list[0].Queue
+	for i, r := range list {
+		message, err := asynqbatch.Encode(r.task, append(r.opts, asynq.TaskID(r.id))...)
+		if err != nil {
+			return redisconn.NotQueued(ctx, err)
+		}
+		tasks[i] = asynqbatch.NewTask{ID: r.id, Message: message, Events: r.queued}
+	}
+	watched, handover := redisconn.Watch(ctx)
+	if _, known := c.known.Load(queue); !known { // as asynq's own client does
+		if err := c.redis.SAdd(watched, wire.QueuesKey, queue).Err(); err != nil {
+			return handover.Failed(ctx, err)
+		}
+		c.known.Store(queue, true)
+	}
+	if err := asynqbatch.EnqueueAll(watched, c.redis, queue, tasks, c.Events); err != nil {
+		return handover.Failed(ctx, err)
+	}
+	c.Hints.Queued(ctx, queue, true)
+	return nil
 }
 
 type readyKey struct{}
