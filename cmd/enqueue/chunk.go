@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -76,19 +75,22 @@ func (b *budget) release(n int) {
 	b.freed.Broadcast()
 }
 
-// chunker cuts an input into chunks.
+// chunker cuts an input into chunks. Lines are not copied but share the blocks that are read.
 type chunker struct {
-	in   *bufio.Reader
+	in   io.Reader
 	most int   // lines of a chunk
 	keys *keys // nil: lines have none
 	skip int   // so many lines are left out
 
-	line  int // lines read, blank ones too
-	index int // chunks made
+	line  int    // lines cut, blank ones too
+	index int    // chunks made
+	rest  []byte // was read, and is in no chunk yet
+	seen  int    // bytes of rest that have no line's end
+	err   error  // of the input, behind rest
 }
 
 func newChunker(r io.Reader, most int, keys *keys) *chunker {
-	return &chunker{in: bufio.NewReaderSize(r, chunkBytes), most: most, keys: keys}
+	return &chunker{in: r, most: most, keys: keys}
 }
 
 // next returns the lines that have arrived. It does not wait until a chunk is full, because
@@ -98,21 +100,56 @@ func (c *chunker) next() (chunk, error) {
 	next := chunk{index: c.index}
 	c.index++
 	for {
-		text, err := c.in.ReadBytes('\n')
-		c.line++
-		if len(bytes.TrimSpace(text)) > 0 {
-			if line := (numbered{n: c.line, text: text, key: c.keys.of(text)}); c.line > c.skip {
-				next.size += len(text)
-				next.lines = append(next.lines, line)
+		for text := c.cut(); text != nil; text = c.cut() {
+			if c.add(&next, text); len(next.lines) == c.most || next.size >= chunkBytes {
+				return next, nil
 			}
 		}
-		if err != nil && !errors.Is(err, io.EOF) {
-			err = fmt.Errorf("line %d: %w", c.line, err)
+		switch {
+		case c.err != nil:
+			return next, c.err
+		case len(next.lines) > 0:
+			return next, nil
 		}
-		full := len(next.lines) == c.most || next.size >= chunkBytes || c.in.Buffered() == 0
-		if err != nil || len(next.lines) > 0 && full {
-			return next, err
-		}
+		c.read()
+	}
+}
+
+// cut cuts a line off, with its end. It is nil if no whole one is there.
+func (c *chunker) cut() []byte {
+	end := len(c.rest)
+	if i := bytes.IndexByte(c.rest[c.seen:], '\n'); i >= 0 {
+		end = c.seen + i + 1
+	} else if c.seen = end; end == 0 || !errors.Is(c.err, io.EOF) {
+		return nil
+	}
+	text := c.rest[:end:end]
+	c.rest, c.seen = c.rest[end:], 0
+	return text
+}
+
+// add adds a line to a chunk, unless it is blank.
+func (c *chunker) add(to *chunk, text []byte) {
+	c.line++
+	if len(bytes.TrimSpace(text)) == 0 {
+		return
+	}
+	if line := (numbered{n: c.line, text: text, key: c.keys.of(text)}); c.line > c.skip {
+		to.size += len(text)
+		to.lines = append(to.lines, line)
+	}
+}
+
+// read reads as much as has arrived.
+func (c *chunker) read() {
+	const least = 64 << 10 // bytes that are worth a read
+	if cap(c.rest)-len(c.rest) < least {
+		c.rest = append(make([]byte, 0, max(chunkBytes, 2*len(c.rest))), c.rest...)
+	}
+	n, err := c.in.Read(c.rest[len(c.rest):cap(c.rest)])
+	c.rest = c.rest[:len(c.rest)+n]
+	if c.err = err; err != nil && !errors.Is(err, io.EOF) {
+		c.err = fmt.Errorf("line %d: %w", c.line+1, err)
 	}
 }
 
