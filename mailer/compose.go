@@ -57,7 +57,8 @@ func (m *EmailMessage) compose(buf []byte) (*draft, error) {
 		d.raw, err = m.composeRaw(buf, a, headers, d.cs)
 		return d, err
 	}
-	h := mimewriter.Header{Buf: slices.Grow(buf, m.headerSize())}
+	const others = 320 // bytes of From, Date, Message-ID and what most messages have
+	h := mimewriter.Header{Buf: slices.Grow(buf, m.headerSize()+others)}
 	if err := m.writeHeader(&h, headers, a, d.cs); err != nil {
 		return nil, err
 	}
@@ -222,7 +223,7 @@ func (m *EmailMessage) writeAddresses(h *mimewriter.Header, name, field string, 
 		return writeField(h, name, theirs, value, cs)
 	}
 	if len(boxes) > 0 {
-		h.Addresses(name, field, slices.Values(boxes), cs)
+		h.Addresses(name, field, boxes, cs)
 	}
 	return nil
 }
@@ -231,7 +232,10 @@ func (m *EmailMessage) writeAddresses(h *mimewriter.Header, name, field string, 
 // message has to say which one of them, or who else, has sent it (RFC 5322, 3.6.2, and 3.6.6 for
 // Resent-From). It is empty for other messages.
 func (m *EmailMessage) missingSender(name string, a addresses) []address.Mailbox {
-	from, _, _ := m.override(name)
+	from, _, ok := m.override(name)
+	if !ok {
+		return nil
+	}
 	if n, _, _ := address.Check(from); n < 2 {
 		return nil
 	}

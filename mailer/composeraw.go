@@ -106,7 +106,7 @@ func (m *EmailMessage) addMissing(h *mimewriter.Header, fields rawmessage.Fields
 		return !slices.ContainsFunc(fields, func(f rawmessage.Field) bool { return strings.EqualFold(f.Name, name) })
 	}
 	if missing("From") && len(a.from) > 0 {
-		h.Addresses("From", "from_email", slices.Values(a.from), cs)
+		h.Addresses("From", "from_email", a.from, cs)
 	}
 	if missing("Date") && !m.Date.IsZero() {
 		h.Date(m.Date)

@@ -30,9 +30,11 @@ func (e *InvalidMessageError) Error() string { return "invalid message: " + e.Fi
 // IsBadInput reports whether err is about the message itself: it was refused before anything was
 // sent, and its author has to change it. FailSilently does not silence such errors.
 func IsBadInput(err error) bool {
-	var header *BadHeaderError
-	var message *InvalidMessageError
-	return errors.As(err, &header) || errors.As(err, &message)
+	if _, ok := errors.AsType[*BadHeaderError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[*InvalidMessageError](err)
+	return ok
 }
 
 // Class is what a failure means for the message. It is decided once, from reply codes and from
@@ -194,8 +196,7 @@ func (e *SendError) Unwrap() error { return e.Err }
 // ClassOf returns the class of a message's error: that of the SendError in it, Permanent for bad
 // input, and Temporary for any other error.
 func ClassOf(err error) Class {
-	var s *SendError
-	if errors.As(err, &s) {
+	if s, ok := errors.AsType[*SendError](err); ok {
 		return s.Class
 	}
 	if IsBadInput(err) {

@@ -85,12 +85,10 @@ func (a *app) readInput(name string) (string, error) {
 
 // handedOver gives the errors of an idempotency key the exit code of a wrong message.
 func handedOver(id string, err error) (string, error) {
-	var other *mailer.IdempotencyError
-	var dead *mailer.DeadLetterError
-	if errors.As(err, &other) {
+	if other, ok := errors.AsType[*mailer.IdempotencyError](err); ok {
 		return "", cli.Exit(cli.ExitData, other)
 	}
-	if errors.As(err, &dead) {
+	if dead, ok := errors.AsType[*mailer.DeadLetterError](err); ok {
 		return "", cli.Exit(cli.ExitData, dead)
 	}
 	return id, err

@@ -373,8 +373,10 @@ func (b *bulk) parse(l numbered) (entry, error) {
 	if l.key != "" && e.queue.IdempotencyKey == "" && e.queue.Unique == 0 {
 		e.queue.IdempotencyKey = l.key
 	}
-	if _, err := b.app.pouch.Queue.Using(e.queue.Using); err != nil {
-		return e, cli.Exit(cli.ExitData, err)
+	if e.queue.Using != "" {
+		if _, err := b.app.pouch.Queue.Using(e.queue.Using); err != nil {
+			return e, cli.Exit(cli.ExitData, err)
+		}
 	}
 	if len(e.message.Recipients()) == 0 {
 		return e, cli.Exitf(cli.ExitData, "to: nobody to send to")

@@ -85,3 +85,36 @@ func TestBulk_spooled(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkBulk queues a file of mails of 2 kB, many to a task and one.
+func BenchmarkBulk(b *testing.B) {
+	const n = 40_000
+	server := redistest.Start(b, redistest.Options{})
+	b.Setenv("REDIS_URL", server.URL())
+	b.Setenv("EMAIL_HOSTNAME", "app.example.com")
+	var in strings.Builder
+	body := strings.Repeat("Your order has left us, and will be with you within three days.\\n", 30)
+	for i := range n {
+		fmt.Fprintf(&in, `{"subject": "Your order", "body": "Dear customer %d,\n\n%s", "from_email": "shop@example.com", "to": ["c%d@example.com"]}`+"\n", i, body, i)
+	}
+	path := filepath.Join(b.TempDir(), "mails.jsonl")
+	if err := os.WriteFile(path, []byte(in.String()), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	for _, size := range []string{"100", "1"} {
+		b.Run(size+" to a task", func(b *testing.B) {
+			b.Setenv("EMAIL_MASS_SIZE", size)
+			client := server.Client(b)
+			for b.Loop() {
+				command := bulk{app: &app{std: cli.Streams{Out: io.Discard, Err: os.Stderr}}, concurrency: 32}
+				if err := command.run(b.Context(), path); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				client.FlushAll(b.Context())
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(b.N)*n/b.Elapsed().Seconds(), "mails/s")
+		})
+	}
+}

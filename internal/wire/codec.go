@@ -131,12 +131,13 @@ func (c *Codec) compress(h head, data []byte) (packed []byte, _ error) {
 	if err != nil {
 		return nil, err
 	}
-	packed = make([]byte, 0, len(line)+len(noMessage)+len(data)/4)
-	packed = append(append(packed, line[:len(line)-1]...), noMessage...)
-	if packed = encoder.EncodeAll(data, packed); len(packed) >= len(data) {
+	buffer := c.buffer() // nobody knows before how little of it is left
+	defer c.buffers.Put(buffer)
+	*buffer = append(append((*buffer)[:0], line[:len(line)-1]...), noMessage...)
+	if *buffer = encoder.EncodeAll(data, *buffer); len(*buffer) >= len(data) {
 		return nil, nil
 	}
-	return packed, nil
+	return slices.Clone(*buffer), nil
 }
 
 // cut parts a compressed payload. It is false for another one.

@@ -30,7 +30,7 @@ func Write(h *mimewriter.Header, name, field, value string, cs charset.Charset) 
 		case n > 1 && grammar == Address:
 			return "holds more than one address"
 		}
-		h.Addresses(name, field, address.All(value), cs)
+		h.AddressSeq(name, field, address.All(value), cs)
 		return ""
 	case MessageID:
 		value, reason = ID(value)

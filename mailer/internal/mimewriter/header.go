@@ -228,7 +228,20 @@ func hasLongWord(s string) bool {
 }
 
 // Addresses writes a whole field of addresses, folded between them where possible.
-func (h *Header) Addresses(name, field string, boxes iter.Seq[address.Mailbox], cs charset.Charset) {
+func (h *Header) Addresses(name, field string, boxes []address.Mailbox, cs charset.Charset) {
+	h.Begin(name, field)
+	for i, box := range boxes {
+		comma := ","
+		if i == len(boxes)-1 {
+			comma = ""
+		}
+		h.entry(box, comma, cs)
+	}
+	h.End()
+}
+
+// AddressSeq is Addresses for those of a text, which may be very many: no list is made of them.
+func (h *Header) AddressSeq(name, field string, boxes iter.Seq[address.Mailbox], cs charset.Charset) {
 	h.Begin(name, field)
 	var last address.Mailbox // which is written when it is known whether a comma follows
 	n := 0

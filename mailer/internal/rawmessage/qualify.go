@@ -32,7 +32,7 @@ func Qualify(raw []byte, domain string) []byte {
 		name := strings.TrimPrefix(strings.ToLower(f.Name), "resent-")
 		if slices.Contains(qualified, name) && isIncomplete(f.UTF8()) {
 			changed = true
-			h.Addresses(f.Name, f.Name, withDomain(f, domain), charset.UTF8())
+			h.AddressSeq(f.Name, f.Name, withDomain(f, domain), charset.UTF8())
 			continue
 		}
 		h.Buf = append(h.Buf, f.Text...)

@@ -72,7 +72,7 @@ func writeAddresses(h *mimewriter.Header, name, value string) {
 			return
 		}
 	}
-	h.Addresses(name, name, func(yield func(address.Mailbox) bool) {
+	h.AddressSeq(name, name, func(yield func(address.Mailbox) bool) {
 		for box := range address.Found(value) {
 			if !yield(box) {
 				return

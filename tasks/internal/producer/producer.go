@@ -180,8 +180,11 @@ func (r *Ready) set(c *Producer, task *asynq.Task, id string, queued []byte, opt
 
 // waits reports whether an option says that a task is to be taken later.
 func waits(o asynq.Option) bool {
-	at, ok := o.Value().(time.Time)
-	return ok && o.Type() == asynq.ProcessAtOpt && at.After(time.Now())
+	if o.Type() != asynq.ProcessAtOpt {
+		return false
+	}
+	at, _ := o.Value().(time.Time)
+	return at.After(time.Now())
 }
 
 // PutAll puts tasks of one queue into Redis in one script. All of them have the error. They have IDs that are new, and are not more than
@@ -229,7 +232,8 @@ func (c *Producer) hold(ctx context.Context, p *wire.Payload, id string, opts []
 // queueOf is the queue that asynq's options name.
 func queueOf(opts []asynq.Option) string {
 	for _, o := range opts {
-		if name, ok := o.Value().(string); ok && o.Type() == asynq.QueueOpt {
+		if o.Type() == asynq.QueueOpt {
+			name, _ := o.Value().(string)
 			return name
 		}
 	}
