@@ -120,3 +120,10 @@ func (b *bulk) reportAll(indexes []int, err error, id string) {
 	}
 	b.results(b.group)
 }
+
+// fail makes this the result of messages.
+func fail(reports []mailer.Report, err error) {
+	for i := range reports {
+		reports[i].Result = mailer.Result{Err: err}
+	}
+}

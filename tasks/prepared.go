@@ -7,7 +7,6 @@ import (
 
 	"github.com/hibiken/asynq"
 
-	"github.com/mailpouch/mailpouch/internal/handover"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
 	"github.com/mailpouch/mailpouch/tasks/internal/producer"
@@ -87,12 +86,6 @@ func (q *Queue) Prepare(ctx context.Context, batch mailer.Batch) *Prepared {
 	return out
 }
 
-// writesOnce reports whether a message is handed over with one write to Redis, which is asked for nothing before: then its
-// task can be made before.
-func (q *Queue) writesOnce(p *wire.Payload) bool {
-	return len(p.Blobs) == 0 && !handover.IsOnce(q.cfg.Options) && q.cfg.Tracer == nil
-}
-
 func sizeOf(p *wire.Payload) int {
 	w := weight.Of(p.Message)
 	return w.Sum()
@@ -134,11 +127,4 @@ func (p *Prepared) Send(ctx context.Context, report func([]mailer.Report)) {
 	}
 	all.flush()
 	p.tasks = nil
-}
-
-// fail makes this the result of messages.
-func fail(reports []mailer.Report, err error) {
-	for i := range reports {
-		reports[i].Result = mailer.Result{Err: err}
-	}
 }

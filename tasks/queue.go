@@ -232,6 +232,12 @@ func (q *Queue) gather(batch mailer.Batch, b *bulk) {
 	b.flush()
 }
 
+// writesOnce reports whether a message is handed over with one write to Redis, which is asked for nothing before: then its
+// task can be made before.
+func (q *Queue) writesOnce(p *wire.Payload) bool {
+	return len(p.Blobs) == 0 && !handover.IsOnce(q.cfg.Options) && q.cfg.Tracer == nil
+}
+
 // ready makes the task of a message that is handed over with one write, and puts it nowhere.
 func (q *Queue) ready(ctx context.Context, p *wire.Payload) (*producer.Ready, mailer.Result) {
 	ctx, ready := producer.Readied(ctx)
