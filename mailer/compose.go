@@ -236,13 +236,18 @@ func (m *EmailMessage) missingSender(name string, a addresses) []address.Mailbox
 	if !ok {
 		return nil
 	}
-	if n, _, _ := address.Check(from); n < 2 {
+	return senderOf(from, a)
+}
+
+// senderOf is missingSender for a list of authors.
+func senderOf(authors string, a addresses) []address.Mailbox {
+	if n, _, _ := address.Check(authors); n < 2 {
 		return nil
 	}
 	if len(a.from) > 0 {
 		return a.from
 	}
-	for box := range address.All(from) {
+	for box := range address.All(authors) {
 		if box.Addr != "" {
 			return []address.Mailbox{box.Alone()}
 		}

@@ -110,7 +110,7 @@ func (p *Prepared) Send(ctx context.Context, report func([]mailer.Report)) {
 			all.add(t.ready, t.reports[0])
 			continue
 		}
-		reports := slices.Clone(t.reports)
+		reports := t.reports
 		switch {
 		case b.down != nil:
 			fail(reports, b.down)

@@ -222,6 +222,9 @@ func Readied(ctx context.Context) (context.Context, *Ready) {
 
 // hold stores the big contents of a message for the task that it is to have.
 func (c *Producer) hold(ctx context.Context, p *wire.Payload, id string, opts []asynq.Option) (*wire.Payload, error) {
+	if len(p.Blobs) == 0 {
+		return p, nil
+	}
 	held, err := c.Contents.Hold(ctx, p, asynqbatch.TaskKey(queueOf(opts), id))
 	if mailer.ClassOf(err) == mailer.Unavailable {
 		return nil, redisconn.NotQueued(ctx, err)
