@@ -153,6 +153,9 @@ func mortalWorker(t *testing.T, h *house, client redis.UniversalClient, others i
 		}
 		delivered, err := client.HLen(t.Context(), "delivered").Result()
 		done = err == nil && delivered == int64(others) && h.info().Archived == 1
+		for _, queue := range []string{"default", "default:mass"} { // it has said so, too: nobody goes on after it
+			done = done && client.LLen(t.Context(), "asynq:{"+queue+"}:active").Val() == 0
+		}
 		return done
 	})
 	_ = cmd.Process.Kill()
