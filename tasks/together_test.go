@@ -77,8 +77,9 @@ func TestQueue_together(t *testing.T) {
 					}
 					return false
 				}})
-				tt.cfg.BulkSize = 1
-				q := NewQueue(client, tt.cfg).With(tt.options)
+				cfg := tt.cfg
+				cfg.BulkSize = 1
+				q := NewQueue(client, cfg).With(tt.options)
 				messages := make([]*mailer.EmailMessage, n)
 				for i := range messages {
 					messages[i] = message(fmt.Sprintf("u%d@example.com", i))
