@@ -87,6 +87,7 @@ type bulk struct {
 	maybe  ranges // lines of which that is not known: Redis has not answered
 	why    error  // the first of them
 	total  int    // lines seen
+	end    int    // the number of a file's last line: 0 if that is not known
 }
 
 func (b *bulk) run(ctx context.Context, file string) error {
@@ -204,7 +205,7 @@ func (b *bulk) file(ctx context.Context, r io.Reader, s io.Seeker) error {
 	ready := spool{most: cmp.Or(b.spooled, maxSpooled)}
 	lines := newChunker(r, b.mostLines(), newKeys(b.resume))
 	err = eachChunk(ctx, lines.next, runtime.GOMAXPROCS(0), func(ctx context.Context, c *chunk) []error { return b.check(ctx, c, &ready) }, func(c chunk) error {
-		b.total += len(c.lines)
+		b.total, b.end = b.total+len(c.lines), max(b.end, c.last())
 		b.complain(c)
 		ready.add(c)
 		return nil
@@ -248,9 +249,7 @@ func (b *bulk) send(ctx context.Context, next func() (chunk, error), total int) 
 	err := eachChunk(ctx, next, b.concurrency, b.handOver, func(c chunk) error {
 		bar.Add(len(c.lines))
 		b.complain(c)
-		if len(c.lines) > 0 {
-			last = c.lines[len(c.lines)-1].n
-		}
+		last = max(last, c.last())
 		return b.why
 	})
 	bar.Finish()
@@ -266,7 +265,6 @@ func (b *bulk) send(ctx context.Context, next func() (chunk, error), total int) 
 
 // interrupted is the error of a run that was not finished. It says how to go on.
 func (b *bulk) interrupted(ctx context.Context, err error, last int) error {
-	b.lost.add(last+1, last+1)
 	how := "a run with --resume can be repeated, and this one cancelled as mailing " + b.base.Mailing
 	if b.resume != "" {
 		how = "repeat it with the same --resume"
@@ -279,11 +277,17 @@ func (b *bulk) interrupted(ctx context.Context, err error, last int) error {
 	default:
 		err = cli.Exit(cli.ExitNoInput, err)
 	}
-	maybe := ""
-	if lines := b.maybe.String(); lines != "" {
-		maybe = " perhaps queued: lines " + lines + ";"
+	what := fmt.Sprintf("%d queued", b.queued)
+	if len(b.maybe) > 0 {
+		what += "; perhaps queued: lines " + b.maybe.String()
 	}
-	return fmt.Errorf("%w (%d queued;%s not queued: lines %s and all after; %s)", err, b.queued, maybe, b.lost.String(), how)
+	if b.end == 0 || last < b.end {
+		b.lost.add(last+1, last+1)
+		what += "; not queued: lines " + b.lost.String() + " and all after"
+	} else if len(b.lost) > 0 {
+		what += "; not queued: lines " + b.lost.String()
+	}
+	return fmt.Errorf("%w (%s; %s)", err, what, how)
 }
 
 // complain prints what is wrong with the lines of a chunk, and counts.

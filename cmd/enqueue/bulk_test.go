@@ -20,6 +20,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/mailpouch/mailpouch/internal/cli"
+	"github.com/mailpouch/mailpouch/internal/testserver"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 )
 
@@ -378,6 +379,21 @@ func TestBulk_interrupted(t *testing.T) {
 	}
 	if n := pending(t, server, "default"); n == 0 || n == 3000 {
 		t.Errorf("%d queued: that is not in the middle", n)
+	}
+}
+
+// The lines of a file that are named are lines that it has.
+func TestBulk_fileNoRedis(t *testing.T) {
+	t.Setenv("EMAIL_HOSTNAME", "app.example.com")
+	t.Setenv("REDIS_URL", "redis://"+testserver.FreeAddr(t))
+	for n, want := range map[int]string{
+		64:   `\(0 queued; not queued: lines 1-64; a run with --resume`,
+		3000: `\(0 queued; not queued: lines 1-[12]001 and all after; a run with --resume`, // some chunks were tried
+	} {
+		got := enqueue(t, "", "bulk", file(t, "mails.jsonl", jsonLines(n)), "--concurrency", "1")
+		if got.code != 69 || !regexp.MustCompile(want).MatchString(got.err) {
+			t.Errorf("%d lines: %+v, want %s", n, got, want)
+		}
 	}
 }
 

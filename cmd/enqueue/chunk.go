@@ -32,6 +32,14 @@ type chunk struct {
 	prepared []prepared // instead of the text of the lines, if they are ready to be queued
 }
 
+// last is the number of the last line, and 0 if there is none.
+func (c *chunk) last() int {
+	if len(c.lines) == 0 {
+		return 0
+	}
+	return c.lines[len(c.lines)-1].n
+}
+
 // prepared is lines with the same options that are ready to be queued.
 type prepared struct {
 	messages *tasks.Prepared
