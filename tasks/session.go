@@ -212,11 +212,11 @@ func (s *session) accepted(d *delivery, r mailer.Result) (known []tried) {
 	case s.trial != nil && reply == s.trial.reply:
 		s.trial.again = true
 	case s.whole == 0 || d.fresh || s.all.isOwn(reply):
-	case s.all.limits(reply, s.whole):
-		d.soon = true
-	case reply == s.reply && s.pending():
+	case reply == s.reply && s.pending(): // one that was on the wire behind it is known of before
 		d.soon, s.replace = true, true
 		return nil
+	case s.all.limits(reply, s.whole):
+		d.soon = true
 	default:
 		known, s.reply, s.before = s.take(), reply, d.name()
 		return known

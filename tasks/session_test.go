@@ -271,6 +271,38 @@ func TestSession_littleMail(t *testing.T) {
 	})
 }
 
+// Of two messages in a row the first may be known of last: some of its recipients were put off, and asked for again. Neither costs a
+// try, also if the limit becomes known in between.
+func TestSession_partlyLast(t *testing.T) {
+	t.Parallel()
+	for _, learned := range []int{0, 2, 3} {
+		t.Run(fmt.Sprint("a limit of ", learned), func(t *testing.T) {
+			t.Parallel()
+			all, _, _ := crew(t, 1, func(int, *delivery) error { return nil })
+			c := all[0]
+			c.send(names("a", 3)...)
+			later := putOff(mailer.StepRcpt, 452, "4.5.3")
+			whole, partly := &delivery{key: "whole"}, &delivery{key: "partly"}
+			if known, kept := c.session.sift(whole, mailer.Result{Err: later, Connection: c.id}); len(known) > 0 || !kept {
+				t.Fatalf("%d are judged at once", len(known))
+			}
+			if reply, _ := replyOf(later); learned > 0 {
+				c.session.all.mu.Lock()
+				c.session.all.learn(reply, learned)
+				c.session.all.mu.Unlock()
+			}
+			refused := []*mailer.SendError{later.(*mailer.SendError)}
+			known, _ := c.session.sift(partly, mailer.Result{Refused: refused, Connection: c.id})
+			if len(known) != 1 || known[0].delivery != partly || !partly.soon {
+				t.Errorf("%d are judged, its other recipients at once: %v; want one, and that", len(known), partly.soon)
+			}
+			if judged, again := c.session.decide(t.Context()); len(judged) != 0 || len(again) != 1 || again[0].delivery != whole {
+				t.Errorf("%d judged, %d over another connection; want 0, 1", len(judged), len(again))
+			}
+		})
+	}
+}
+
 // What comes between two replies, and what is no reply to a message, says nothing of the connection.
 func TestSession_notInARow(t *testing.T) {
 	t.Parallel()
