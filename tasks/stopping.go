@@ -22,47 +22,58 @@ import (
 // until its connections are quiet, and then waits for Redis only with outcomes that Redis does not know.
 
 const (
-	// silentFor is how long Redis has to have taken no write until it counts as away.
-	silentFor = time.Second
 	// lookEvery is how often a worker that ends looks at how things are.
 	lookEvery = 50 * time.Millisecond
+	// silentFor is for how many looks, so for about a second, Redis has to have taken no write until it counts as away. It is no time, for a
+	// worker that has itself stood still has heard nothing of Redis either.
+	silentFor = 20
 )
 
 var errNotStopped = errors.New("tasks: stopped with messages unfinished: another worker takes them over within " +
 	"two minutes, and may send what the relay has not answered a second time")
 
-// redisAway returns a channel that is closed when Redis has taken no write for a moment and quiet reports that there is
-// nothing else to wait for. release ends it. The goroutine that asks Redis ends then too, or when Redis or the client
-// lets go of it.
-func redisAway(client redis.UniversalClient, quiet func() bool) (away <-chan struct{}, release context.CancelFunc) {
-	ctx, release := context.WithCancel(context.Background())
-	var last atomic.Int64 // when Redis has taken a write
-	last.Store(time.Now().UnixNano())
-	go askRedis(ctx, client, &last)
-	gone := make(chan struct{})
-	go func() {
-		look := time.NewTicker(lookEvery)
-		defer look.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-look.C:
-			}
-			if time.Since(time.Unix(0, last.Load())) > silentFor && quiet() {
-				close(gone)
-				return
-			}
-		}
-	}()
-	return gone, release
+// absence is what a worker that ends knows of Redis.
+type absence struct {
+	writes atomic.Int64  // that Redis has taken
+	silent atomic.Int64  // looks since the last one
+	gone   chan struct{} // closed when Redis has taken no write for a moment and there is nothing else to wait for
 }
 
-// askRedis notes when Redis takes a write, until ctx ends.
-func askRedis(ctx context.Context, client redis.UniversalClient, last *atomic.Int64) {
+// lookForRedis looks whether Redis is away, until release ends that. quiet reports that there is nothing else to wait for. The goroutine
+// that asks Redis ends then too, or when Redis or the client lets go of it.
+func lookForRedis(client redis.UniversalClient, quiet func() bool) (a *absence, release context.CancelFunc) {
+	ctx, release := context.WithCancel(context.Background())
+	a = &absence{gone: make(chan struct{})}
+	go a.ask(ctx, client)
+	go a.look(ctx, quiet)
+	return a, release
+}
+
+func (a *absence) look(ctx context.Context, quiet func() bool) {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for heard := int64(0); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C: // once, however long it was
+		}
+		if n := a.writes.Load(); n > heard {
+			heard = n
+			a.silent.Store(0)
+		}
+		if a.silent.Add(1) > silentFor && quiet() {
+			close(a.gone)
+			return
+		}
+	}
+}
+
+// ask counts the writes that Redis takes.
+func (a *absence) ask(ctx context.Context, client redis.UniversalClient) {
 	for ctx.Err() == nil {
 		if redisconn.TryWrite(ctx, client) == nil {
-			last.Store(time.Now().UnixNano())
+			a.writes.Add(1)
 		}
 		select {
 		case <-ctx.Done():
@@ -70,6 +81,9 @@ func askRedis(ctx context.Context, client redis.UniversalClient, last *atomic.In
 		}
 	}
 }
+
+// isSilent reports whether Redis has taken nothing lately, so that what was to be given back was not.
+func (a *absence) isSilent() bool { return a.silent.Load() > silentFor/2 }
 
 // shownTasks is how many tasks are named in one line of the log.
 const shownTasks = 10

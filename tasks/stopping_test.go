@@ -137,7 +137,7 @@ func TestWorker_stopsWhenRedisIsBack(t *testing.T) {
 				select {
 				case err := <-done:
 					t.Fatalf("the worker ends, %s: %v", what, err)
-				case <-time.After(2 * silentFor):
+				case <-time.After(2 * silentFor * lookEvery):
 				}
 			}
 			still("with a message on the wire")

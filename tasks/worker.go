@@ -210,7 +210,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	timer := time.AfterFunc(w.cfg.ShutdownTimeout, abort)
 	defer timer.Stop()
 	w.isolation.Stop()
-	away, release := redisAway(w.redis, func() bool { return !w.wires() && !w.ledger.unwritten.any() })
+	away, release := lookForRedis(w.redis, func() bool { return !w.wires() && !w.ledger.unwritten.any() })
 	defer release()
 	stopped := make(chan struct{})
 	go func() {
@@ -229,9 +229,13 @@ func (w *Worker) Run(ctx context.Context) error {
 	}()
 	select {
 	case <-stopped:
-		w.log.Info().Msg("worker stopped")
+		if away.isSilent() {
+			stoppedWithout(w.log, inHand)
+		} else {
+			w.log.Info().Msg("worker stopped")
+		}
 		return w.ledger.unwritten.say(w.log)
-	case <-away:
+	case <-away.gone:
 		w.cutOff()
 		stoppedWithout(w.log, inHand)
 		return w.ledger.unwritten.say(w.log)
