@@ -174,7 +174,7 @@ end
 if granted > 0 or #more > 0 then write(KEYS[1], limits, more) end
 return {granted, math.ceil(wait), now, string.format("%.4f", factor), short}`)
 
-// slowScript halves the factor, down to ARGV[3], but not twice within ARGV[2]. It returns it.
+// slowScript halves the factor, down to ARGV[3], but not twice within ARGV[2]. It returns the time and the factor.
 var slowScript = redis.NewScript(`
 local clock = redis.call("TIME")
 local now = clock[1] * 1000000 + clock[2]
@@ -182,11 +182,11 @@ local factor, slowed = unpack(redis.call("HMGET", KEYS[1], "factor", "slowed"))
 factor = tonumber(factor or 1)
 if now - tonumber(slowed or 0) >= tonumber(ARGV[2]) then
   factor = math.max(factor / 2, tonumber(ARGV[3]))
-  now = string.format("%.0f", now)
-  redis.call("HSET", KEYS[1], "factor", string.format("%.4f", factor), "changed", now, "slowed", now)
+  local at = string.format("%.0f", now)
+  redis.call("HSET", KEYS[1], "factor", string.format("%.4f", factor), "changed", at, "slowed", at)
   redis.call("PEXPIRE", KEYS[1], ARGV[1])
 end
-return string.format("%.4f", factor)`)
+return {now, string.format("%.4f", factor)}`)
 
 // domainsScript reserves for messages by the domains of their recipients, KEYS. ARGV: the window, how long to remember, how far
 // ahead may be reserved, the longest delay, for each domain how many limits it has and then five for each of these, and then

@@ -90,6 +90,9 @@ type Limiter struct {
 
 	mu    sync.Mutex
 	spare spare
+
+	hearing sync.Mutex
+	heard   time.Time // when the last answer was given
 }
 
 // spare is what was reserved and not used.
@@ -119,7 +122,7 @@ type Config struct {
 	// there is no burst then, and of a quota its even part.
 	Fresh bool
 
-	// Told is called with every answer, from several goroutines. It may be nil.
+	// Told is called with every answer, one after the other, from several goroutines. It may be nil.
 	Told func(Answer)
 
 	// SlowPause is how long after the rate was halved it is not halved again, and RaiseWait how long after it was changed it is raised: 5 s
@@ -280,11 +283,27 @@ func (l *Limiter) reserve(ctx context.Context, messages int, recipients []int, u
 	if short, _ := answer[4].(int64); short > 0 && int(short) <= len(l.limits)/5 {
 		a.Short, _ = l.limits[(short-1)*5].(string)
 	}
-	l.factor.Store(int64(a.Factor*whole + 0.5))
+	l.hear(a)
+	return a, nil
+}
+
+// staleFor is how much older than another one an answer can be that is heard later: no command takes longer. One that is older
+// still is of a clock that was set back.
+const staleFor = 10 * time.Second
+
+// hear notes an answer. Of several that are under way at once the oldest may be heard last, and says no more what the factor is.
+func (l *Limiter) hear(a Answer) {
+	l.hearing.Lock()
+	defer l.hearing.Unlock()
+	if late := l.heard.Sub(a.At); late > 0 && late < staleFor {
+		a.Factor = l.Factor()
+	} else {
+		l.heard = a.At
+		l.factor.Store(int64(a.Factor*whole + 0.5))
+	}
 	if l.told != nil {
 		l.told(a)
 	}
-	return a, nil
 }
 
 func readAnswer(answer []any) (a Answer, ok bool) {
@@ -350,18 +369,20 @@ func (l *Limiter) Slow(ctx context.Context) error {
 	if last := l.slowed.Load(); !l.Limits() || now-last < int64(l.slowPause)/2 || !l.slowed.CompareAndSwap(last, now) {
 		return nil
 	}
-	text, err := slowScript.Run(ctx, l.redis, []string{l.key}, remembered.Milliseconds(), l.slowPause.Microseconds(), slowest).Text()
+	answer, err := slowScript.Run(ctx, l.redis, []string{l.key}, remembered.Milliseconds(), l.slowPause.Microseconds(), slowest).Slice()
 	if err != nil {
 		return err
 	}
-	factor, err := strconv.ParseFloat(text, 64)
-	if err != nil {
+	if len(answer) != 2 {
 		return errNoAnswer
 	}
-	l.factor.Store(int64(factor*whole + 0.5))
-	if l.told != nil {
-		l.told(Answer{Factor: factor})
+	at, ok1 := answer[0].(int64)
+	text, ok2 := answer[1].(string)
+	factor, err := strconv.ParseFloat(text, 64)
+	if !ok1 || !ok2 || err != nil {
+		return errNoAnswer
 	}
+	l.hear(Answer{At: time.UnixMicro(at), Factor: factor})
 	return nil
 }
 

@@ -471,3 +471,20 @@ func TestLimiter_cluster(t *testing.T) {
 		}
 	}
 }
+
+// What is heard late does not undo what Redis has said since, unless its clock was set back.
+func TestLimiter_hear(t *testing.T) {
+	t.Parallel()
+	var factors []float64
+	l := New(nil, Config{Told: func(a Answer) { factors = append(factors, a.Factor) }})
+	now := time.Now()
+	for _, a := range []Answer{
+		{At: now, Factor: .5}, {At: now.Add(-time.Millisecond), Factor: 1}, {At: now.Add(time.Second), Factor: .55},
+		{At: now.Add(-time.Hour), Factor: .6}, {At: now.Add(-time.Hour + time.Second), Factor: .65},
+	} {
+		l.hear(a)
+	}
+	if want := []float64{.5, .5, .55, .6, .65}; !slices.Equal(factors, want) || l.Factor() != .65 {
+		t.Errorf("%v, want %v", factors, want)
+	}
+}
