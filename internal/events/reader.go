@@ -196,12 +196,16 @@ func (r *Reader) find(ctx context.Context) error {
 // readScript reads up to ARGV[4] entries of the stream KEYS[1] for the group ARGV[1], if nobody else reads it: KEYS[2] has the ID of
 // who does, and is ARGV[2] for ARGV[3] milliseconds. ARGV[5] is the entry after which those begin that were read before, ">" for those
 // that were not, and ARGV[6] the one after which the group begins. It answers whether the stream was this reader's before, is now, or
-// is another one's, and the entries.
+// is another one's, and the entries. It is as new if there are some that were read and not acknowledged: of those an answer was lost.
 var readScript = redis.NewScript(`
 if redis.call("EXISTS", KEYS[1]) == 0 then return {"none"} end
 local owner, after = redis.call("GET", KEYS[2]), ARGV[5]
 if owner and owner ~= ARGV[2] then return {"other"} end
 redis.call("SET", KEYS[2], ARGV[2], "PX", ARGV[3])
+if owner and after == ">" then
+  local unknown = redis.pcall("XPENDING", KEYS[1], ARGV[1])
+  if not unknown.err and unknown[1] > 0 then owner = false end
+end
 if not owner then after = "0-0" end
 local function read() return redis.pcall("XREADGROUP", "GROUP", ARGV[1], "` + consumer + `", "COUNT", ARGV[4], "STREAMS", KEYS[1], after) end
 local answer = read()

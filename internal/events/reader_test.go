@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -332,5 +333,58 @@ func TestReader_newQueue(t *testing.T) {
 		d.add(queue, plenty, queue)
 		a.await(i + 1)
 		d.ack(s, d.next(s, 1)...)
+	}
+}
+
+// deaf loses the answer to one pipeline that reads something, after Redis has done it.
+type deaf struct{ reads atomic.Int32 }
+
+func (d *deaf) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (d *deaf) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (d *deaf) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		for _, one := range cmds {
+			cmd, _ := one.(*redis.Cmd)
+			if cmd == nil {
+				continue
+			}
+			parts, _ := cmd.Slice()
+			if len(parts) < 2 || len(parts[1].([]any)) == 0 || d.reads.Add(1) != 2 {
+				continue
+			}
+			err = errors.New("i/o timeout")
+			cmd.SetVal(nil)
+			cmd.SetErr(err)
+		}
+		return err
+	}
+}
+
+// What Redis gave in an answer that was lost is read again, before what comes after it.
+func TestReader_answerLost(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	a := d.audience()
+	client := d.server.Client(t)
+	client.AddHook(&deaf{})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- NewReader(client, ReaderConfig{Group: "one", Batch: 3, pace: quick()}).Run(ctx, a.handle)
+	}()
+	d.until("the group is known", func() bool { return d.redis.HExists(t.Context(), groupsKey, "group:one").Val() })
+	for i, id := range []string{"first", "lost", "next"} {
+		d.add("default", plenty, id)
+		if got := a.await(i + 1); got[i] != id {
+			t.Fatalf("%q, want %s in the end", got, id)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if got := a.all(); len(got) != 3 {
+		t.Errorf("%q, want each once", got)
 	}
 }
