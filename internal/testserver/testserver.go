@@ -4,6 +4,7 @@
 package testserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -58,17 +60,36 @@ func LookupAccount(name string) (Account, error) {
 	return Account{UID: uid, GID: gid}, errors.Join(err1, err2)
 }
 
-// FreePort returns a port of 127.0.0.1 that nobody listens on. It is below those that systems give to who asks for any: one of these
-// may be a connection's before the server that it is meant for has started, or while that is away.
-func FreePort() (port int, err error) {
-	for range 100 {
-		port = 10_000 + rand.IntN(20_000) //nolint:gosec // no secret
-		var l net.Listener
-		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			return port, l.Close()
+// FreePort returns a port of 127.0.0.1 that nobody listens on. No test gets it, in any process, until this process ends: so it stays a server's
+// while that is away. It is below those that systems give to who asks for any, which may be a connection's.
+func FreePort() (port int, err error) { return freePort() }
+
+// FreePair is FreePort for a server that takes a second port as well, so far above the first one.
+func FreePair(apart int) (port int, err error) { return freePort(apart) }
+
+const firstPort, lastPort = 10_000, 29_999
+
+func freePort(above ...int) (port int, err error) {
+	span := lastPort + 1 - firstPort - slices.Max(append(above, 0))
+	for range 1000 {
+		port = firstPort + rand.IntN(span) //nolint:gosec // no secret
+		err = takePort(port)
+		for _, n := range above {
+			err = cmp.Or(err, takePort(port+n))
+		}
+		if err == nil {
+			return port, nil
 		}
 	}
 	return 0, err
+}
+
+func takePort(port int) error {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return err
+	}
+	return cmp.Or(l.Close(), reserve(port))
 }
 
 // FreeAddr is an address with a FreePort.
@@ -94,10 +115,13 @@ func Launch(launch func() error, log func() string) error {
 }
 
 // Poll calls ready until it returns nil. It gives up when p has ended (p may be nil),
-// when ctx has, or after Timeout, and returns ready's last error then.
+// or when ctx has, if that has no deadline after Timeout, and returns ready's last error then.
 func Poll(ctx context.Context, p *Process, ready func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
-	defer cancel()
+	if _, has := ctx.Deadline(); !has {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, Timeout)
+		defer cancel()
+	}
 	var exited <-chan struct{}
 	if p != nil {
 		exited = p.exited

@@ -2,10 +2,7 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"strings"
 	"testing"
 
@@ -27,7 +24,7 @@ type Cluster struct {
 // that all slots are served.
 func StartCluster(t testing.TB, n int, opts Options) *Cluster {
 	t.Helper()
-	opts.Config = append([]string{"cluster-enabled yes", "cluster-node-timeout 3000"}, opts.Config...)
+	opts.Config = append([]string{"cluster-enabled yes", "cluster-node-timeout 15000"}, opts.Config...)
 	if opts.TLS {
 		opts.ca = newAuthority(t)
 	}
@@ -43,25 +40,8 @@ func StartCluster(t testing.TB, n int, opts Options) *Cluster {
 	return c
 }
 
-// freeClusterPort is a port that is free together with the one that the nodes talk
-// to each other on, 10,000 above it. It is below the ports that the system gives away.
-func freeClusterPort() (int, error) {
-	for range 100 {
-		port := 10_000 + rand.IntN(12_000) //nolint:gosec // any port will do
-		if isFree(port) && isFree(port+10_000) {
-			return port, nil
-		}
-	}
-	return 0, errors.New("found no free pair of ports")
-}
-
-func isFree(port int) bool {
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-	if err != nil {
-		return false
-	}
-	return l.Close() == nil
-}
+// freeClusterPort is a port that is free together with the one that the nodes talk to each other on.
+func freeClusterPort() (int, error) { return testserver.FreePair(10_000) }
 
 func (c *Cluster) join(ctx context.Context) error {
 	n := len(c.Masters)

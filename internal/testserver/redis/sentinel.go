@@ -18,7 +18,8 @@ import (
 const MasterName = "mymaster"
 
 // Sentinel is a master and a replica, and three sentinels that watch them and make the
-// replica the master when two of them find the master gone for half a second.
+// replica the master when two of them find the master gone: for a minute, since on a busy
+// machine one may stand still, and in Failover for half a second.
 type Sentinel struct {
 	Servers   []*Server // the first one is the master at the start
 	Sentinels []*Server
@@ -69,7 +70,7 @@ func StartSentinel(t testing.TB, opts Options) *Sentinel {
 func (s *Sentinel) watch(port int, password string) []string {
 	lines := []string{
 		fmt.Sprintf("sentinel monitor %s 127.0.0.1 %d 2", MasterName, port),
-		"sentinel down-after-milliseconds " + MasterName + " 500",
+		"sentinel down-after-milliseconds " + MasterName + " 60000",
 		"sentinel failover-timeout " + MasterName + " 2000",
 	}
 	if password != "" {
@@ -114,9 +115,14 @@ func (s *Sentinel) Client(t testing.TB) *redis.Client {
 func (s *Sentinel) Failover(end func(*Server)) {
 	t := s.Servers[0].t
 	t.Helper()
-	end(s.Servers[0])
 	ctx, cancel := context.WithTimeout(context.Background(), testserver.Timeout)
 	defer cancel()
+	for _, one := range s.Sentinels {
+		if err := one.set(ctx, "down-after-milliseconds", 500); err != nil {
+			t.Fatalf("redistest: failover: %v", err)
+		}
+	}
+	end(s.Servers[0])
 	if err := s.Servers[1].poll(ctx, "replication", "role:master"); err != nil {
 		t.Fatalf("redistest: failover: %v", err)
 	}
@@ -125,6 +131,15 @@ func (s *Sentinel) Failover(end func(*Server)) {
 			t.Fatalf("redistest: failover: %v", err)
 		}
 	}
+}
+
+// set changes what a sentinel does about the master.
+func (s *Server) set(ctx context.Context, option string, value any) error {
+	opts := s.clientOptions()
+	opts.DisableIdentity = true
+	c := redis.NewClient(opts)
+	defer func() { _ = c.Close() }()
+	return c.Do(ctx, "SENTINEL", "SET", MasterName, option, value).Err()
 }
 
 // poll waits until a section of INFO holds all of want.
