@@ -111,12 +111,13 @@ func (e *endpoint) run(ctx context.Context, grace time.Duration) {
 		case r := <-e.got:
 			e.take(r, time.Now())
 		case end := <-e.ends:
-			if posts.Err() == nil { // else it was cut off, and says nothing
+			if posts.Err() == nil {
 				e.judge(end, time.Now())
+			} else { // it was cut off, and says nothing
+				e.mu.Lock()
+				e.underWay--
+				e.mu.Unlock()
 			}
-			e.mu.Lock()
-			e.underWay--
-			e.mu.Unlock()
 		case <-e.renewed:
 			e.afresh()
 		case <-timer.C:
@@ -245,10 +246,11 @@ func (e *endpoint) try(ctx context.Context, it *item) ending {
 	return end
 }
 
-// judge draws the conclusions from a try.
+// judge draws the conclusions from a try. It is under way no more when they are seen: now counts what is in hand without it.
 func (e *endpoint) judge(end ending, now time.Time) {
 	it := end.item
 	e.mu.Lock()
+	e.underWay--
 	if !it.settled {
 		e.count(end, now)
 		it.tries++

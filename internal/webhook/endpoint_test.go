@@ -200,12 +200,18 @@ func TestEndpoint_retryAfter(t *testing.T) {
 			t.Parallel()
 			source := newMemory(someEvents(500)...)
 			calls := 0
-			simulate(t, Config{}, source, func(string, int) *http.Response {
-				if calls++; calls == 40 {
-					return status(code, "Retry-After", "600")
-				}
-				return status(http.StatusOK)
-			}, func(d *Dispatcher, w *network, _ *buffer) {
+			var begun atomic.Int64
+			net := &network{
+				answer: func(string, int) *http.Response {
+					if calls++; calls == 40 {
+						return status(code, "Retry-After", "600")
+					}
+					return status(http.StatusOK)
+				},
+				// No two end at once: where no time passes, some begin after the answer and before it is read.
+				takes: func(string) time.Duration { return time.Millisecond + time.Duration(begun.Add(1))*time.Microsecond },
+			}
+			simulateOn(t, net, Config{}, source, func(d *Dispatcher, w *network, _ *buffer) {
 				time.Sleep(600*time.Second - time.Nanosecond)
 				synctest.Wait()
 				before := w.count()
@@ -293,6 +299,31 @@ func TestEndpoint_acknowledgesLater(t *testing.T) {
 		}
 		if n := strings.Count(log.String(), "\n"); n != 2 || !strings.Contains(log.String(), "cannot be read") || !strings.Contains(log.String(), "can be read again") {
 			t.Errorf("%s", log)
+		}
+	})
+}
+
+// What has ended is counted once: it is neither under way nor waiting when an observer hears of it.
+func TestEndpoint_counts(t *testing.T) {
+	t.Parallel()
+	source := newMemory(someEvents(100)...)
+	var d atomic.Pointer[Dispatcher]
+	var heard int64
+	cfg := Config{Concurrency: 1, Observers: []Observer{{Tried: func(Try) {
+		heard++
+		if s := d.Load().State()[0]; s.Delivered != heard || s.UnderWay != 0 || s.Waiting < 0 {
+			t.Errorf("at try %d: %+v", heard, s)
+		}
+	}}}}
+	simulateOn(t, &network{
+		answer: func(string, int) *http.Response { return status(http.StatusOK) },
+		takes:  func(string) time.Duration { return time.Second }, // the first one ends when d is known
+	}, cfg, source, func(started *Dispatcher, _ *network, _ *buffer) {
+		d.Store(started)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if heard != 100 {
+			t.Errorf("heard of %d tries", heard)
 		}
 	})
 }

@@ -175,7 +175,8 @@ func TestReceiver_refuses(t *testing.T) {
 	if source.ackedIDs() != 0 {
 		t.Error("it was acknowledged")
 	}
-	body, err := encode(event(1))
+	const id = "evt_3" // its own: what the dispatcher has posted again meanwhile has its verdicts too
+	body, err := encode(event(3))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +196,7 @@ func TestReceiver_refuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		to(t, rec.url).Sign(request.Header, "evt_1", tt.at, body)
+		to(t, rec.url).Sign(request.Header, id, tt.at, body)
 		changed := bytes.Clone(body)
 		tt.change(request.Header, changed)
 		request.Body = io.NopCloser(bytes.NewReader(changed))
@@ -204,7 +205,11 @@ func TestReceiver_refuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = response.Body.Close()
-		if v := rec.next(t); v.Standard.Error != tt.want || v.Svix.Error != tt.want || (response.StatusCode == http.StatusNoContent) != (tt.want == "") {
+		v := rec.next(t)
+		for v.ID == "evt_1" {
+			v = rec.next(t)
+		}
+		if v.Standard.Error != tt.want || v.Svix.Error != tt.want || (response.StatusCode == http.StatusNoContent) != (tt.want == "") {
 			t.Errorf("%s: %+v", tt.name, v)
 		}
 	}
