@@ -167,7 +167,7 @@ func TestBody_slow(t *testing.T) {
 // What is more than may be under way waits, and is told to come later if that takes too long.
 func TestRequests_many(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, Config{Requests: 1, Timeout: 2 * time.Second}, nil)
+	h := newHouse(t, Config{Requests: 1, Timeout: 5 * time.Second}, nil)
 	body, write := io.Pipe()
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, h.server.URL+"/emails", body)
 	req.Header.Set("Authorization", "Bearer "+h.secret)
@@ -205,7 +205,7 @@ func TestRequests_slowKey(t *testing.T) {
 	for name, big := range map[string]bool{"small bodies": false, "big bodies": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHouse(t, Config{Requests: 4, BigRequests: 4, Timeout: time.Second}, nil)
+			h := newHouse(t, Config{Requests: 4, BigRequests: 4, Timeout: 5 * time.Second}, nil)
 			body := hello
 			if big {
 				body = strings.TrimSuffix(hello, "}") + `,"html":"` + strings.Repeat("a", smallBody+10) + `"}`
@@ -243,7 +243,7 @@ func TestRequests_slowKey(t *testing.T) {
 // While Redis is away nothing is accepted, and the client is told to come again.
 func TestRedis_away(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, Config{Timeout: 2 * time.Second}, nil)
+	h := newHouse(t, Config{}, nil)
 	id := h.send(hello)
 	h.redis.Stop()
 	for _, r := range []request{
