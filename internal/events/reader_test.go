@@ -215,13 +215,11 @@ func TestReader_again(t *testing.T) {
 func TestReader_dies(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
-	pace := quick()
-	pace.readFor = 300 * time.Millisecond
 	client := d.server.Client(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	has, over := make(chan []Event, 1), make(chan error)
 	go func() {
-		over <- NewReader(client, ReaderConfig{Group: "one", Batch: 2, pace: pace}).Run(ctx, func(ctx context.Context, list []Event) error {
+		over <- NewReader(client, ReaderConfig{Group: "one", Batch: 2, pace: quick()}).Run(ctx, func(ctx context.Context, list []Event) error {
 			has <- list
 			<-ctx.Done()
 			return ctx.Err()
@@ -246,6 +244,11 @@ func TestReader_dies(t *testing.T) {
 	if err := <-over; err != nil {
 		t.Error(err)
 	}
+	// Its key ends by itself, and here at once.
+	if left := d.redis.PTTL(t.Context(), readerKey("default", "one")).Val(); left <= 0 || left > patience {
+		t.Errorf("the first reader has the stream for %v", left)
+	}
+	d.redis.Del(t.Context(), readerKey("default", "one"))
 	if got := a.await(5); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -256,12 +259,13 @@ func TestReader_losesStream(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	pace := quick()
-	pace.readFor = 100 * time.Millisecond
+	pace.readFor = 3 * time.Second // it looks after a third of that
 	has, lost := make(chan struct{}), make(chan struct{})
+	hasIt, lostIt := sync.OnceFunc(func() { close(has) }), sync.OnceFunc(func() { close(lost) })
 	d.reads("one", pace, func(ctx context.Context, _ []Event) error {
-		close(has)
+		hasIt()
 		<-ctx.Done()
-		close(lost)
+		lostIt()
 		return ctx.Err()
 	})
 	d.add("default", plenty, "a")
