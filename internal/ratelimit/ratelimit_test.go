@@ -33,13 +33,13 @@ func limits(t testing.TB, text string) rate.Limits {
 type book struct {
 	mu      sync.Mutex
 	grants  []Answer
-	answers int
+	answers []Answer
 }
 
 func (b *book) told(a Answer) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.answers++
+	b.answers = append(b.answers, a)
 	if a.Messages > 0 {
 		b.grants = append(b.grants, a)
 	}
@@ -70,6 +70,18 @@ func (b *book) check(t *testing.T, span time.Duration, most int) (all int, took 
 	return all, took
 }
 
+// asked is how long somebody asked, or waited because he was told to. Where more time passes between two answers the machine stood still.
+func (b *book) asked() (all time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	slices.SortFunc(b.answers, func(a, c Answer) int { return a.At.Compare(c.At) })
+	for i := 1; i < len(b.answers); i++ {
+		before := b.answers[i-1]
+		all += min(b.answers[i].At.Sub(before.At), before.Wait+5*time.Millisecond)
+	}
+	return all
+}
+
 // Workers together have the rate, as evenly as one round trip for several messages lets them, and not more.
 func TestLimiter_Take(t *testing.T) {
 	t.Parallel()
@@ -95,10 +107,12 @@ func TestLimiter_Take(t *testing.T) {
 	all, took := b.check(t, time.Second, perSecond*105/100+1)
 	if want := perSecond * took.Seconds(); float64(all) > want+50 {
 		t.Errorf("%d messages in %v, more than there may be", all, took)
-	} else if float64(all) < want/2 {
-		t.Errorf("only %d messages in %v", all, took)
 	}
-	t.Logf("%d messages in %v, %d round trips", all, took, b.answers)
+	asked := b.asked()
+	if float64(all) < perSecond*asked.Seconds()/2 {
+		t.Errorf("only %d messages in %v", all, asked)
+	}
+	t.Logf("%d messages in %v, of which %v counts, %d round trips", all, took, asked, len(b.answers))
 }
 
 // ask asks once, and takes what there is.
@@ -202,17 +216,19 @@ func TestLimiter_reserve(t *testing.T) {
 	})
 	t.Run("urgent ones go ahead, up to their share", func(t *testing.T) {
 		l := newOne("share", "10/s", "", .5)
+		start := time.Now()
 		ask(t, l, 1, nil, false)
 		ahead := 0
 		for range 20 {
 			a := ask(t, l, 1, nil, true)
 			ahead += a.Messages
 		}
-		// Half of what a second has, and one more: as far ahead as may be reserved.
-		if ahead < 3 || ahead > 8 {
+		// Half of what a second has, and one more: as far ahead as may be reserved. With each tenth of a second another one is due.
+		if most := 8 + int(time.Since(start)/(100*time.Millisecond)); ahead < 3 || ahead > most {
 			t.Errorf("%d messages went ahead, want about 5", ahead)
 		}
-		if a := ask(t, l, 1, nil, false); a.Messages != 0 || a.Wait < 100*time.Millisecond {
+		a := ask(t, l, 1, nil, false)
+		if late := time.Since(start) > 200*time.Millisecond; !late && (a.Messages != 0 || a.Wait < 100*time.Millisecond) {
 			t.Errorf("%+v for another one, which is to find the time taken", a)
 		}
 	})
@@ -266,7 +282,7 @@ func TestLimiter_Take_died(t *testing.T) {
 	}
 	// All that there is to say about time without knowing the machine: the first grant comes no later than what was reserved takes.
 	first := b.grants[0].At.Sub(began)
-	if most := time.Duration(lost+100) * time.Millisecond; first > most && b.answers < 3 {
+	if most := time.Duration(lost+100) * time.Millisecond; first > most && len(b.answers) < 3 {
 		t.Errorf("the first message after %v, though only %d were reserved", first, lost)
 	}
 	if lost > 60+passed {
@@ -364,12 +380,14 @@ func TestLimiter_Domains(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := New(client, Config{Mailer: "m", Rates: rate.Rates{Domains: domains}})
-	places, err := l.Domains(t.Context(), slices.Repeat([][]string{{"Slow.Example."}}, 20))
+	// One that goes to several domains waits for the slowest, and takes nothing of the others. All are asked for at one time.
+	several := [][]string{{"slow.example", "other.example"}, {"other.example"}, {"other.example", "OTHER.example"}, nil}
+	places, err := l.Domains(t.Context(), append(slices.Repeat([][]string{{"Slow.Example."}}, 20), several...))
 	if err != nil {
 		t.Fatal(err)
 	}
 	soon, last := 0, time.Duration(0)
-	for _, p := range places {
+	for _, p := range places[:20] {
 		switch {
 		case p.Back == 0:
 			soon++
@@ -385,16 +403,11 @@ func TestLimiter_Domains(t *testing.T) {
 	if soon < 4 || soon > 6 || last < 6*time.Second || last > 12*time.Second {
 		t.Errorf("%d of 20 may go within two seconds, the last is put off for %v", soon, last)
 	}
-	// One that goes to several domains waits for the slowest, and takes nothing of the others.
-	places, err = l.Domains(t.Context(), [][]string{{"slow.example", "other.example"}, {"other.example"}, {"other.example", "OTHER.example"}, nil})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if places[0].Back == 0 || places[1].Wait > 100*time.Millisecond || places[2].Back != 0 || places[3] != (Place{}) {
+	if places = places[20:]; places[0].Back == 0 || places[1].Wait > 100*time.Millisecond || places[2].Back != 0 || places[3] != (Place{}) {
 		t.Errorf("%+v", places)
 	}
 	places, err = l.Domains(t.Context(), [][]string{{"quota.example"}, {"quota.example"}})
-	if err != nil || places[0].Back != 0 || places[1].Back < time.Minute && places[1].Wait == 0 || places[1].Back > MaxDelay {
+	if err != nil || places[0].Back != 0 || places[1].Back == 0 && places[1].Wait == 0 || places[1].Back > MaxDelay {
 		t.Errorf("%+v, %v", places, err)
 	}
 	for _, key := range client.Keys(t.Context(), "*").Val() {
