@@ -91,7 +91,12 @@ func TestRead_workers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Shutdown()
-	for deadline := time.Now().Add(10 * time.Second); client.ZCard(ctx, "asynq:servers").Val() == 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if served, err := asynqbatch.ServedQueues(ctx, client); err != nil {
+			t.Fatal(err)
+		} else if served["images"] {
+			break
+		}
 		if time.Now().After(deadline) {
 			t.Fatal("asynq's server does not start")
 		}
