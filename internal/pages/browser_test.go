@@ -25,7 +25,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/mailpouch/mailpouch/internal/presence"
-	"github.com/mailpouch/mailpouch/internal/redisconn"
 	browsertest "github.com/mailpouch/mailpouch/internal/testserver/browser"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -51,11 +50,7 @@ type scene struct {
 func newScene(t *testing.T) *scene {
 	t.Helper()
 	url := redistest.Start(t, redistest.Options{}).URL()
-	client, err := redisconn.ConnectWorker(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Close() })
+	client := connectWorker(t, url)
 	s := &scene{
 		T: t, client: client, state: NewState("marketing"), outcomes: make(chan tasks.Outcome, 1000), held: make(chan string, 10),
 		queue: tasks.NewQueue(client, tasks.QueueConfig{Defaults: mailer.Defaults{Hostname: "shop.example"}, Mailers: []string{"marketing"}}),
@@ -291,9 +286,9 @@ func prefer(b *browsertest.Tab, scheme string) {
 func TestBrowser_page(t *testing.T) {
 	s := newScene(t)
 	s.fill()
-	s.workers(time.Now())
 	s.state.Signs("", []string{"mail._domainkey.example.com"})
 	b := browsertest.Start(t)
+	s.workers(time.Now()) // what is said of them holds for 20 s
 	b.Do(chromedp.Navigate(s.server.URL()), chromedp.WaitVisible(".failures li:nth-child(6)"))
 	text := browsertest.Get(b, chromedp.Text("body"))
 	for _, want := range []string{

@@ -106,7 +106,7 @@ func TestBrowser_letters(t *testing.T) {
 
 // A page that has much to do shows how far it is, and goes on by itself to the end, or until somebody stops it.
 func TestBrowser_manyLetters(t *testing.T) {
-	client := connect(t, redistest.Start(t, redistest.Options{}).URL())
+	client := connectWorker(t, redistest.Start(t, redistest.Options{}).URL())
 	s := serve(t, Config{Redis: client, AllowWrite: true, actTime: 100 * time.Millisecond})
 	manyDead(t, client, 4000)
 	b := browsertest.Start(t)

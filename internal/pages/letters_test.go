@@ -248,7 +248,7 @@ var hidden = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"
 func TestLetters_manyActs(t *testing.T) {
 	t.Parallel()
 	const n = 3000
-	client := connect(t, redistest.Start(t, redistest.Options{}).URL())
+	client := connectWorker(t, redistest.Start(t, redistest.Options{}).URL())
 	s := serve(t, Config{Redis: client, AllowWrite: true, actTime: 50 * time.Millisecond})
 	manyDead(t, client, n)
 	waits := func() []string { return client.LRange(t.Context(), "asynq:{default}:pending", 0, -1).Val() }
@@ -300,8 +300,9 @@ func TestLetters_manyActs(t *testing.T) {
 func TestLetters_browserLeaves(t *testing.T) {
 	t.Parallel()
 	const n = 5000
-	client := connect(t, redistest.Start(t, redistest.Options{}).URL())
-	s := serve(t, Config{Redis: client, AllowWrite: true, actTime: time.Hour})
+	redisURL := redistest.Start(t, redistest.Options{}).URL()
+	client := connectWorker(t, redisURL)
+	s := serve(t, Config{Redis: connect(t, redisURL), AllowWrite: true, actTime: time.Hour})
 	manyDead(t, client, n)
 	count := func() (dead, waiting int) {
 		dead, err := tasks.NewDeadLetters(client).Count(t.Context(), "default")
