@@ -14,12 +14,6 @@ func (c Config) Quick() Config {
 	return c
 }
 
-// Again makes the second look at a lost task come so long after the first.
-func (c Config) Again(d time.Duration) Config {
-	c.again = d
-	return c
-}
-
 // SweepExpired is one sweep, whoever has swept before.
 func (s *Sweeper) SweepExpired(ctx context.Context) error {
 	s.redis.HDel(ctx, sweptKey, s.redis.HKeys(ctx, sweptKey).Val()...)

@@ -103,6 +103,28 @@ func testLost(t *testing.T, waiting int) {
 	}
 }
 
+// afterScripts is called after each script of a client.
+type afterScripts func()
+
+// DialHook implements redis.Hook.
+func (afterScripts) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+// ProcessPipelineHook implements redis.Hook.
+func (afterScripts) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// ProcessHook implements redis.Hook.
+func (f afterScripts) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if strings.HasPrefix(cmd.Name(), "eval") {
+			f()
+		}
+		return err
+	}
+}
+
 // A task that has changed between the two looks is not lost, for whatever changes a task knows where it is.
 func TestLost_changes(t *testing.T) {
 	t.Parallel()
@@ -115,19 +137,22 @@ func TestLost_changes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t)
-			h.sweeper = sweep.New(h.redis, h.config().Quick().Again(300*time.Millisecond))
 			h.put("x", wire.TaskType, h.payload(time.Now()))
 			h.lose("default", "x", "pending")
 			const key = "asynq:{default}:t:x"
 			h.redis.HDel(t.Context(), key, "pending_since")
-			done := make(chan error)
-			go func() { done <- h.sweeper.SweepLost(t.Context()) }()
-			for h.redis.HGet(t.Context(), key, "pending_since").Val() == "" { // until it is marked
-				<-time.After(time.Millisecond)
-			}
-			h.redis.HSet(t.Context(), key, change...)
-			if err := <-done; err != nil {
+			changed := false
+			h.redis.AddHook(afterScripts(func() {
+				if !changed && h.redis.HGet(t.Context(), key, "pending_since").Val() != "" { // it is marked
+					changed = true
+					h.redis.HSet(t.Context(), key, change...)
+				}
+			}))
+			if err := h.sweeper.SweepLost(t.Context()); err != nil {
 				t.Fatal(err)
+			}
+			if !changed {
+				t.Error("it was not marked")
 			}
 			h.wantDead("default")
 		})
