@@ -96,7 +96,7 @@ func (s *Server) newSMTP() *smtp.Server {
 	server.MaxLineLength = s.cfg.MaxMessageBytes // what a real server makes of long lines is not our concern
 	server.MaxRecipients = s.cfg.MaxRecipients
 	server.ReadTimeout = s.cfg.IdleTimeout
-	server.WriteTimeout = s.cfg.IdleTimeout
+	server.WriteTimeout = max(s.cfg.IdleTimeout, 5*time.Minute) // a busy machine may take longer than a short IdleTimeout to write a reply
 	server.AllowInsecureAuth = true
 	server.EnableSMTPUTF8 = true
 	server.EnableDSN = true
