@@ -5,8 +5,10 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -130,12 +132,15 @@ func callback(state string, answers chan<- answer) http.Handler {
 		if a.code == "" && a.refusal == "" {
 			a.refusal = "no code"
 		}
+		const page = "Mailpouch has the answer. You may close this page.\n"
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Content-Length", strconv.Itoa(len(page)))
+		_, _ = io.WriteString(w, page)
+		_ = http.NewResponseController(w).Flush() // the server ends soon after the answer is there
 		select {
 		case answers <- a:
 		default:
 		}
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = fmt.Fprintln(w, "Mailpouch has the answer. You may close this page.")
 	})
 }
 
