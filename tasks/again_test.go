@@ -105,23 +105,14 @@ func inHandOfOneThatStops(h *house, o Options) (id string, goOn func()) {
 }
 
 func held(h *house, o Options) (id string, goOn func()) {
-	var down atomic.Bool
-	down.Store(true)
-	tried := make(chan struct{}, 1000)
-	h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
-		if down.Load() {
-			tried <- struct{}{}
-			return mailer.Result{Err: sendError(mailer.Unavailable, 421, "busy")}
-		}
-		return mailer.Result{}
-	}
+	tried, back := h.relay.goesAway()
 	id, _ = waits(h, o)
 	h.start(h.config())
 	<-tried
 	h.eventually("it is off the wire", func() bool {
 		return !h.Client(h.t).HExists(h.t.Context(), asynqbatch.TaskKey("default", id), wire.FieldWire).Val()
 	})
-	return id, func() { down.Store(false) }
+	return id, back
 }
 
 func refusedOnce(h *house, o Options) (id string, goOn func()) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -66,6 +67,12 @@ func (h *house) wantBlob(content []byte, refs int64) {
 	}
 }
 
+// references waits until a content has so many. A worker that ends drops those that are left within a second, or not at all.
+func (h *house) references(content []byte, refs int64) {
+	h.t.Helper()
+	h.eventually(fmt.Sprintf("%d references", refs), func() bool { return h.blob(content).refs == refs })
+}
+
 // sweep drops the references whose tasks are gone, however young they are.
 func (h *house) sweep() error {
 	return blobstore.New(h.Client(h.t), 0, zerolog.Nop()).Sweep(h.t.Context(), time.Now())
@@ -102,6 +109,7 @@ func TestBlobs_oneForAll(t *testing.T) {
 	cfg.Connect, cfg.Connections = func(string) (mailer.Backend, error) { return got, nil }, 1
 	stop := h.startOn(count.watch(client.(*redis.Client)), cfg)
 	h.empty()
+	h.references(content, 0)
 	stop()
 	if n := count.of("get"); n != 1 {
 		t.Errorf("the worker fetched the blob %d times, want once", n)
@@ -202,6 +210,7 @@ func TestBlobs_deadLetter(t *testing.T) {
 	stop = h.start(h.config())
 	h.wait(1)
 	h.empty()
+	h.references(content, 0)
 	stop()
 	h.wantBlob(content, 0)
 }
@@ -228,6 +237,7 @@ func TestBlobs_remainder(t *testing.T) {
 	stop := h.start(h.config())
 	h.wait(2)
 	h.eventually("the dead letter alone", func() bool { return h.info().Archived == 1 && h.info().Size == 1 })
+	h.references(content, 1)
 	stop()
 	h.wantBlob(content, 1)
 	for _, r := range h.relay.all() {
@@ -320,10 +330,8 @@ func TestBlobs_forwarded(t *testing.T) {
 	if !bytes.Contains(h.relay.all()[0].data, encoded(there)) {
 		t.Error("the attachment did not arrive")
 	}
-	h.eventually("the mailer's queue is empty", func() bool {
-		info, err := inspect(t, h.Server).GetQueueInfo("marketing.default")
-		return err == nil && info.Size == 0
-	})
+	h.eventually("the mailer's queue is empty", func() bool { return h.size("marketing.default") == 0 })
+	h.references(there, 0)
 	stop()
 	h.wantBlob(there, 0)
 }
@@ -366,6 +374,7 @@ func TestBlobs_retention(t *testing.T) {
 	stop := h.start(h.config())
 	h.wait(1)
 	h.eventually("a completed task", func() bool { return h.info().Completed == 1 })
+	h.references(content, 0)
 	stop()
 	h.wantBlob(content, 0)
 

@@ -132,9 +132,13 @@ func TestLater_onceOnly(t *testing.T) {
 				queue = "default:mass"
 			}
 			client := h.Client(t)
-			var healed atomic.Bool
-			client.AddHook(cut{func(cmds []redis.Cmder) bool { // what asynq ends or gives back the task with
-				return !healed.Load() && asynqs(cmds, asynqbatch.TaskKey(queue, task)) && len(h.relay.all()) >= tt.n
+			var ended atomic.Bool
+			client.AddHook(cut{func(cmds []redis.Cmder) bool { // what ends the task, or gives it back
+				cuts := endsTask(cmds, task) || asynqs(cmds, asynqbatch.TaskKey(queue, task)) && len(h.relay.all()) >= tt.n
+				if cuts {
+					ended.Store(true)
+				}
+				return cuts
 			}})
 			stop := h.startOn(client, h.config())
 			h.wait(tt.n + 1)
@@ -143,7 +147,9 @@ func TestLater_onceOnly(t *testing.T) {
 				return len(keys) == 0 && len(h.relay.all()) == tt.n+1
 			})
 			stop()
-			healed.Store(true)
+			if !ended.Load() || h.size(queue) != 1 {
+				t.Fatalf("%d tasks are left, want the one that could not be ended", h.size(queue))
+			}
 			recoverTasksOf(t, h, queue)
 			h.start(h.config())
 			h.allEmpty()
@@ -380,10 +386,13 @@ func TestBulk_silentOnce(t *testing.T) {
 	h.sendAll(100, func(i int, m *mailer.EmailMessage) { m.FailSilently = i == 0 })
 	cfg := h.config()
 	cfg.Connections, cfg.BatchSize = 1, 30
-	stop := h.start(cfg)
+	end, done := h.run(cfg)
 	<-half
-	go func() { close(release) }()
-	stop()
+	end()
+	close(release)
+	if err := <-done; err != nil {
+		t.Errorf("Run: %v", err)
+	}
 	if h.size("default:mass") != 1 {
 		t.Fatal("the worker was not stopped in the middle")
 	}
@@ -411,12 +420,14 @@ func TestHold_timeIsUp(t *testing.T) {
 			t.Parallel()
 			h := bulkHouse(t, QueueConfig{Options: Options{MaxRetry: new(0)}})
 			busy := newRelay()
-			busy.answer = func(ctx context.Context, _ *mailer.EmailMessage) mailer.Result {
+			busy.goesAway() // so that it does not get a message again before its worker has stopped
+			answer := busy.answer
+			busy.answer = func(ctx context.Context, m *mailer.EmailMessage) mailer.Result {
 				select {
 				case <-ctx.Done():
 				case <-time.After(3 * time.Second): // the relay answers after the task's time is up
 				}
-				return mailer.Result{Err: sendError(mailer.Unavailable, 421, "busy")}
+				return answer(ctx, m)
 			}
 			h.sendAll(n, nil)
 			cfg := h.config()

@@ -140,7 +140,10 @@ func TestCancel_ended(t *testing.T) {
 	}
 	dead := h.handOver("dead", Options{})
 	h.start(h.config())
-	h.eventually("one kept and one dead", func() bool { return h.info().Size == 2 && h.info().Archived == 1 })
+	h.eventually("one kept and one dead", func() bool {
+		info := h.info()
+		return info.Size == 2 && info.Completed == 1 && info.Archived == 1
+	})
 	h.cancels(kept, ErrTooLate)
 	h.cancels(gone, ErrNoTask)
 	h.cancels(dead, ErrTooLate)
@@ -154,16 +157,7 @@ func TestCancel_ended(t *testing.T) {
 func TestCancel_held(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
-	var down atomic.Bool
-	down.Store(true)
-	tried := make(chan struct{}, 100)
-	h.relay.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
-		if !down.Load() {
-			return mailer.Result{}
-		}
-		tried <- struct{}{}
-		return mailer.Result{Err: sendError(mailer.Unavailable, 421, "busy")}
-	}
+	tried, back := h.relay.goesAway()
 	first := h.handOver("0", Options{})
 	h.start(h.config())
 	<-tried
@@ -174,7 +168,7 @@ func TestCancel_held(t *testing.T) {
 	h.handOver("2", Options{})
 	h.cancels(first, nil)
 	h.cancels(second, nil)
-	down.Store(false)
+	back()
 	h.wait(1)
 	h.nothing()
 	h.once(1)

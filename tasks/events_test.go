@@ -283,7 +283,7 @@ func TestEvents_sweepAndReplay(t *testing.T) {
 		}
 	}
 	lost := h.handOver("lost", Options{})
-	h.queue = h.queue.With(Options{Deadline: time.Now().Add(2 * time.Second)})
+	h.queue = h.queue.With(Options{Deadline: time.Now().Add(5 * time.Second)})
 	single := h.handOver("0", Options{})
 	ids := h.sendAll(3, nil)
 	h.cancels(ids[1], nil)

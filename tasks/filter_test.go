@@ -197,7 +197,7 @@ func TestRetries_remainders(t *testing.T) {
 	cfg := h.config()
 	cfg.RetryMin, cfg.RetryMax = time.Hour, time.Hour
 	h.start(cfg)
-	h.eventually("two that are tried again", func() bool { return h.info().Retry == 2 })
+	h.eventually("two that are tried again, and no more", func() bool { return h.info().Retry == 2 && h.size("default:mass") == 0 })
 	r := NewRetries(h.Client(t))
 	reasons := map[string]string{}
 	for l, err := range r.Each(t.Context(), Filter{}) {

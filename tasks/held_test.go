@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -85,8 +84,21 @@ func TestHold_silentRelay(t *testing.T) {
 	deaf := h.config()
 	deaf.Connect, deaf.Concurrency = silent.connect, 200
 	held := watch(&deaf)
+	back := make(chan struct{}, 1)
+	deaf.Observers = append(deaf.Observers, Observer{Back: func(b GivenBack) {
+		if b.Reason == BackHeld {
+			select {
+			case back <- struct{}{}:
+			default:
+			}
+		}
+	}})
 	stop := h.start(deaf)
-	h.eventually("the worker has all", func() bool { return h.info().Active == 200 })
+	select {
+	case <-back:
+	case <-time.After(stuckAfter):
+		t.Fatal("it keeps what it has taken")
+	}
 	h.start(h.config())
 	h.wait(200)
 	h.empty()
@@ -137,6 +149,7 @@ func TestHold_order(t *testing.T) {
 	}
 	cfg := h.config()
 	cfg.Connect, cfg.Connections, cfg.Concurrency = away.connect, 1, 120 // with more, those on the wire come back one by one
+	cfg.openPatience = time.Hour
 	held := watch(&cfg)
 	stop := h.start(cfg)
 	h.eventually("120 tasks in hand", func() bool { return h.info().Active == 120 })
@@ -228,13 +241,16 @@ func TestHold_wholeFleet(t *testing.T) {
 			}
 			h.eventually("all is in Redis", func() bool { return h.info().Pending == waiting })
 		}
+		begin := time.Now()
 		all, scripts = commandsAndScripts(t, h.Server)
 		<-time.After(span)
 		allAfter, scriptsAfter := commandsAndScripts(t, h.Server)
+		took := time.Since(begin)
 		if info := h.info(); mail && info.Pending != waiting {
 			t.Errorf("pending %d, active %d, retry %d: the mail is on the move", info.Pending, info.Active, info.Retry)
 		}
-		return allAfter - all, scriptsAfter - scripts
+		in := func(n int) int { return int(float64(n) * span.Seconds() / took.Seconds()) }
+		return in(allAfter - all), in(scriptsAfter - scripts)
 	}
 	idle, idleScripts := cost(t, false)
 	held, heldScripts := cost(t, true)
@@ -369,13 +385,19 @@ func TestWorker_rounds(t *testing.T) {
 	cfg.BatchTimeout, cfg.ReplyTimeout, cfg.TaskTimeout = 500*time.Millisecond, time.Millisecond, time.Second
 	cfg.Observers = []Observer{{Back: func(b GivenBack) { backs <- b }}}
 	h.start(cfg)
-	rounds := map[string]int{}
-	for len(rounds) < 2 || slices.Min(slices.Collect(maps.Values(rounds))) < manyRounds {
-		b := <-backs
-		if b.Reason != BackTime || b.Queue != "default" {
-			t.Errorf("given back: %+v", b)
+	rounds, stuck := map[string]int{}, time.After(stuckAfter)
+	for many := 0; many < 2; { // the third one is on the wire
+		select {
+		case b := <-backs:
+			if b.Reason != BackTime || b.Queue != "default" {
+				t.Errorf("given back: %+v", b)
+			}
+			if rounds[b.TaskID]++; rounds[b.TaskID] == manyRounds {
+				many++
+			}
+		case <-stuck:
+			t.Fatalf("given back: %v", rounds)
 		}
-		rounds[b.TaskID]++
 	}
 	close(release)
 	h.wait(3)

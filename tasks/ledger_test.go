@@ -120,6 +120,16 @@ func asynqs(cmds []redis.Cmder, arg string) bool {
 	})
 }
 
+// endsTask reports whether a command ends a task that is through, maybe with steps of others.
+func endsTask(cmds []redis.Cmder, id string) bool {
+	return has(cmds, "evalsha", "") && slices.ContainsFunc(cmds, func(c redis.Cmder) bool {
+		return slices.ContainsFunc(c.Args(), func(a any) bool {
+			header, ok := a.(string)
+			return ok && strings.HasPrefix(header, "end ") && strings.HasSuffix(header, " "+id)
+		})
+	})
+}
+
 // recoverTasks puts active tasks back, as asynq does when their leases have run out.
 func recoverTasks(t *testing.T, h *house) {
 	t.Helper()

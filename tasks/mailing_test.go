@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
@@ -23,9 +26,13 @@ func prefixed(prefix string) func(*mailer.EmailMessage) {
 	return func(m *mailer.EmailMessage) { m.MessageID = "<" + prefix + m.MessageID[1:] }
 }
 
-func (h *house) cancelMailing(cancelled, tooLate int) {
+func (h *house) cancelMailing(cancelled, tooLate int, hooks ...redis.Hook) {
 	h.t.Helper()
-	got, err := NewQueue(h.Client(h.t), QueueConfig{}).CancelMailing(h.t.Context(), "july")
+	client := h.Client(h.t)
+	for _, hook := range hooks {
+		client.AddHook(hook)
+	}
+	got, err := NewQueue(client, QueueConfig{}).CancelMailing(h.t.Context(), "july")
 	if want := (CancelledMailing{cancelled, tooLate}); err != nil || got != want {
 		h.t.Errorf("CancelMailing = %+v, %v, want %+v", got, err, want)
 	}
@@ -61,7 +68,8 @@ func TestCancelMailing_waiting(t *testing.T) {
 	stop := h.start(cfg)
 	client := h.Client(t)
 	h.eventually("30 to be tried again", func() bool {
-		return client.ZCard(t.Context(), "asynq:{tried}:scheduled").Val()+client.ZCard(t.Context(), "asynq:{tried}:retry").Val() == 30
+		retry := client.ZCard(t.Context(), "asynq:{tried}:retry").Val() // first: what moves from the other list into this one meanwhile counts once
+		return retry+client.ZCard(t.Context(), "asynq:{tried}:scheduled").Val() == 30
 	})
 	h.pause(PauseTarget{Mailing: "july"})
 	h.send(20, prefixed("aside-"))
@@ -124,16 +132,16 @@ func TestCancelMailing_inHand(t *testing.T) {
 			queue := map[int]string{1: "bulk", 100: "bulk:mass"}[size]
 			h.eventually("the workers have all", func() bool { return len(h.pending(queue)) == 0 })
 			client := h.Client(t)
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				h.cancelMailing(997, 3)
-			}()
-			h.eventually("what is not on the wire is cancelled", func() bool {
-				return client.Exists(t.Context(), wire.PausesKey(queue)).Val() == 1 && h.cancelledKeys(queue) == 996
-			})
-			gate.open()
-			<-done
+			var looks atomic.Int32 // at all, since what is not on the wire is cancelled
+			h.cancelMailing(997, 3, cut{func(cmds []redis.Cmder) bool {
+				if has(cmds, "smembers", wire.QueuesKey) && h.cancelledKeys(queue) == 996 && looks.Add(1) == 2 {
+					if client.Exists(t.Context(), wire.PausesKey(queue)).Val() != 1 {
+						t.Error("it is not paused")
+					}
+					gate.open() // by now what is on the wire was found to be too late
+				}
+				return false
+			}})
 			h.wait(3)
 			h.allEmpty()
 			h.once(3)
@@ -150,22 +158,24 @@ func (h *house) cancelledKeys(queue string) int {
 func TestPause_expires(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
-	h.mailingQueue(2, Options{Deadline: time.Now().Add(2 * time.Second)})
-	h.send(3, nil)
+	over := wire.Meta{Mailing: "july", Deadline: new(time.Now().Add(-time.Second))}
+	h.put(over, "0", "1")
+	h.put(over, "2")
 	h.mailingQueue(2, Options{})
 	h.send(3, prefixed("later-"))
 	h.pause(PauseTarget{Mailing: "july"})
 	cfg := h.config()
+	cfg.sweepEvery = time.Hour
+	stop := h.start(cfg)
+	h.eventually("all are set aside", func() bool { return len(h.aside("default", "july")) == 2 && len(h.aside("default:mass", "july")) == 2 })
+	stop()
 	cfg.sweepEvery = 20 * time.Millisecond
 	h.start(cfg)
-	h.eventually("all are set aside", func() bool { return len(h.aside("default", "july")) == 2 && len(h.aside("default:mass", "july")) == 2 })
-	tools := inspect(t, h.Server)
 	h.eventually("two dead letters", func() bool {
-		single, err1 := tools.GetQueueInfo("default")
-		mass, err2 := tools.GetQueueInfo("default:mass")
-		return err1 == nil && err2 == nil && single.Archived == 1 && mass.Archived == 1 && single.Scheduled == 1 && mass.Scheduled == 1
+		single, mass := h.info(), h.infoOf("default:mass")
+		return single.Archived == 1 && mass.Archived == 1 && single.Scheduled == 1 && mass.Scheduled == 1
 	})
-	if list, err := tools.ListScheduledTasks("default"); err != nil || len(list) != 1 || list[0].NextProcessAt.Year() != 2200 {
+	if list, err := h.looks.ListScheduledTasks("default"); err != nil || len(list) != 1 || list[0].NextProcessAt.Year() != 2200 {
 		t.Errorf("asynq's tools show %+v, %v", list, err)
 	} else if s, err := h.queue.Status(t.Context(), list[0].ID); err != nil || s.State != StatePaused || s.Due.Year() == 2200 {
 		t.Errorf("Status = %+v, %v, want paused", s, err)

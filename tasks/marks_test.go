@@ -204,6 +204,7 @@ func TestSuspend_midBatch(t *testing.T) {
 			cfg.clock = func() time.Duration { return time.Since(start) + time.Duration(slept.Load()) }
 			stop := h.start(cfg)
 			<-g.reached
+			h.eventually("the worker has all", func() bool { return len(h.pending("default")) == 0 })
 			sent := len(messages)
 			if tt.taken {
 				sent = len(h.relay.all()) + 1 // with the one that is on the wire

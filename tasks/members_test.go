@@ -157,7 +157,7 @@ func TestMembers_order(t *testing.T) {
 			before := len(m.b.all())
 			m.send(100, func(e *mailer.EmailMessage) { e.MessageID = "<third-" + e.MessageID[1:] })
 			m.arrive(500)
-			m.eventually("an empty queue", func() bool { return m.mains("main.default") == 0 })
+			m.eventually("empty queues", func() bool { return m.size("main.default")+m.size("main.default:mass") == 0 })
 			stop()
 			m.each(500)
 			if n := len(m.b.all()); n != before {
@@ -186,15 +186,6 @@ func TestMembers_order(t *testing.T) {
 // breaks makes a relay say goodbye to each message, as one does that ends.
 func (m *members) breaks(r *relay) { r.gone.Store(true) }
 func (m *members) mends(r *relay)  { r.gone.Store(false) }
-
-// mains is how many tasks are in a queue.
-func (m *members) mains(queue string) int {
-	info, err := inspect(m.t, m.Server).GetQueueInfo(queue)
-	if err != nil {
-		return 0
-	}
-	return info.Size
-}
 
 // Messages are spread by weights over all members that take mail.
 func TestMembers_weighted(t *testing.T) {
@@ -237,8 +228,7 @@ func TestMembers_allAway(t *testing.T) {
 				t.Errorf("held: %v", reason)
 			}
 			m.eventually("all are back in Redis", func() bool {
-				info, err := inspect(t, m.Server).GetQueueInfo(map[int]string{1: "main.default", 30: "main.default:mass"}[bulk])
-				return err == nil && info.Pending == 60/bulk
+				return m.infoOf(map[int]string{1: "main.default", 30: "main.default:mass"}[bulk]).Pending == 60/bulk
 			})
 			if why := w.Held()["main"]; why == nil {
 				t.Errorf("Held: %v", w.Held())
@@ -352,7 +342,7 @@ func TestMembers_paused(t *testing.T) {
 	}
 	m.serve("a")
 	m.send(10, func(e *mailer.EmailMessage) { e.MessageID = "<third-" + e.MessageID[1:] })
-	if n := m.mains("main.default"); n != 10 || len(m.a.all())+len(m.b.all()) != 11 {
+	if n := m.size("main.default"); n != 10 || len(m.a.all())+len(m.b.all()) != 11 {
 		t.Errorf("%d wait of a paused mailer, want 10", n)
 	}
 	if ok, err := pauses.Resume(t.Context(), PauseTarget{Mailer: "main"}); !ok || err != nil {

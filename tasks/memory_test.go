@@ -140,13 +140,14 @@ func TestWorker_memory_stops(t *testing.T) {
 	}
 	cfg := h.config()
 	cfg.Memory = 1
-	stop := h.start(cfg)
+	end, done := h.run(cfg)
 	<-stuck // this one has all memory
 	h.eventually("the others wait", func() bool { return h.info().Active == 5 })
-	stopped := make(chan struct{})
-	go func() { defer close(stopped); stop() }()
+	end()
 	close(release)
-	<-stopped
+	if err := <-done; err != nil {
+		t.Errorf("Run: %v", err)
+	}
 	left := 0
 	for _, task := range pending(t, h.Server, "default") {
 		left++

@@ -70,6 +70,28 @@ func (r *relay) accept(m *mailer.EmailMessage) mailer.Result {
 	return mailer.Result{Reply: "250 2.0.0 Ok: " + m.MessageID}
 }
 
+// goesAway has the relay put off each message with a 421, and let nobody in after the first one, until back is called: so no probe takes a
+// message meanwhile. tried gets a token for each message.
+func (r *relay) goesAway() (tried <-chan struct{}, back func()) {
+	tokens := make(chan struct{}, 1000)
+	var away, up atomic.Bool
+	r.answer = func(context.Context, *mailer.EmailMessage) mailer.Result {
+		if up.Load() {
+			return mailer.Result{}
+		}
+		away.Store(true)
+		tokens <- struct{}{}
+		return mailer.Result{Err: sendError(mailer.Unavailable, 421, "busy")}
+	}
+	r.down = func() error {
+		if away.Load() && !up.Load() {
+			return errRefused
+		}
+		return nil
+	}
+	return tokens, func() { up.Store(true) }
+}
+
 // line is one worker connection to a relay.
 type line struct {
 	relay *relay

@@ -27,12 +27,13 @@ type house struct {
 	t     *testing.T
 	relay *relay
 	queue *Queue
+	looks *asynq.Inspector // for what looks again and again; nil if the Redis is of another kind
 }
 
 func newHouse(t *testing.T, opts redistest.Options) *house {
 	t.Helper()
 	s := redistest.Start(t, opts)
-	return &house{Server: s, t: t, relay: newRelay(), queue: NewQueue(s.Client(t), QueueConfig{BulkSize: 1})}
+	return &house{Server: s, t: t, relay: newRelay(), queue: NewQueue(s.Client(t), QueueConfig{BulkSize: 1}), looks: inspect(t, s)}
 }
 
 func (h *house) config() WorkerConfig {
@@ -174,11 +175,21 @@ func (h *house) eventually(what string, ok func() bool) {
 }
 
 func (h *house) info() asynq.QueueInfo {
-	info, err := inspect(h.t, h.Server).GetQueueInfo("default")
-	if err != nil {
-		return asynq.QueueInfo{}
-	}
-	return *info
+	h.t.Helper()
+	return h.infoOf("default")
+}
+
+// infoOf is what asynq has of a queue, when Redis answers: what cannot be looked at is not empty.
+func (h *house) infoOf(queue string) (info asynq.QueueInfo) {
+	h.t.Helper()
+	h.eventually("Redis says what is in "+queue, func() bool {
+		found, err := h.looks.GetQueueInfo(queue)
+		if err == nil {
+			info = *found
+		}
+		return err == nil || strings.Contains(err.Error(), "does not exist") // asynq has no error of its own here for a queue that nothing was put into yet
+	})
+	return info
 }
 
 func (h *house) empty() {
@@ -409,16 +420,14 @@ func TestWorker_stops(t *testing.T) {
 	cfg := h.config()
 	cfg.BatchSize = 5
 	cfg.Concurrency = 50
-	stop := h.start(cfg)
+	end, ended := h.run(cfg)
 	<-started
 	<-started
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		stop()
-	}()
+	end()
 	close(release)
-	<-stopped
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
 	done := len(h.relay.all())
 	if done == 0 || done == 200 {
 		t.Fatalf("%d messages sent by the first worker, want some and not all", done)
@@ -646,15 +655,12 @@ func TestWorker_allPutOff(t *testing.T) {
 // A message that waits for its relay is a dead letter when its time is up, not when the relay is back.
 func TestWorker_expiresHeld(t *testing.T) {
 	t.Parallel()
-	for name, change := range map[string]func(h *house, cfg *WorkerConfig){
-		"deadline": func(h *house, _ *WorkerConfig) {
-			h.queue = h.queue.With(Options{Deadline: time.Now().Add(1500 * time.Millisecond)})
-		},
-		"EMAIL_MAX_AGE": func(_ *house, cfg *WorkerConfig) { cfg.MaxAge = 1500 * time.Millisecond },
-		"in a bulk task": func(h *house, cfg *WorkerConfig) {
-			cfg.MaxAge = 1500 * time.Millisecond
-			h.queue = NewQueue(h.Client(h.t), QueueConfig{BulkSize: 100})
-		},
+	const soon = 1500 * time.Millisecond
+	for name, tt := range map[string]struct {
+		deadline, maxAge time.Duration
+		tasks, messages  int // in each, which expires as a whole
+	}{
+		"deadline": {soon, 0, 20, 1}, "EMAIL_MAX_AGE": {0, soon, 20, 1}, "in a bulk task": {0, soon, 1, 20},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -663,25 +669,34 @@ func TestWorker_expiresHeld(t *testing.T) {
 				return &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: errors.New("connection refused")}
 			}
 			cfg := h.config()
-			cfg.sweepEvery = 50 * time.Millisecond // it waits in Redis while the relay is away
-			change(h, &cfg)
-			h.send(20, nil)
+			cfg.MaxAge, cfg.sweepEvery = tt.maxAge, 50*time.Millisecond // they wait in Redis while the relay is away
+			held := watch(&cfg)
+			h.put(wire.Meta{DueAt: time.Now().Add(time.Hour)}, "first") // so it does not expire before it is tried
 			h.start(cfg)
-			queue, want := "default", 20
-			if name == "in a bulk task" {
-				queue, want = "default:mass", 1 // which expires as a whole
+			if reason := <-held; reason == nil {
+				t.Fatal("held for no reason")
 			}
-			var letters []*asynq.TaskInfo
-			h.eventually("all are dead letters", func() bool {
-				letters, _ = inspect(t, h.Server).ListArchivedTasks(queue)
-				return len(letters) == want
-			})
-			d := NewDeadLetters(h.Client(t))
-			for _, letter := range letters {
-				l, err := d.Get(queue, letter.ID)
-				if err != nil {
-					t.Fatal(err)
+			meta := wire.Meta{DueAt: time.Now()}
+			if tt.deadline > 0 {
+				meta.Deadline = new(meta.DueAt.Add(tt.deadline))
+			}
+			ids := make([]string, tt.tasks)
+			for i := range ids {
+				names := make([]string, tt.messages)
+				for j := range names {
+					names[j] = fmt.Sprintf("%d-%d", i, j)
 				}
+				ids[i] = h.put(meta, names...)
+			}
+			queue := wire.QueueName{Queue: "default", Bulk: tt.messages > 1}.String()
+			d := NewDeadLetters(h.Client(t))
+			for _, id := range ids {
+				var l *DeadLetter
+				h.eventually(id+" is a dead letter", func() bool {
+					var err error
+					l, err = d.Get(queue, id)
+					return err == nil
+				})
 				if !strings.HasPrefix(l.Reason, "not sent ") || !strings.Contains(l.Reason, "connection refused") {
 					t.Errorf("reason = %q", l.Reason)
 				}
@@ -694,30 +709,35 @@ func TestWorker_expiresHeld(t *testing.T) {
 func TestWorker_expiresInBatch(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
-	begun, over := make(chan struct{}), make(chan struct{})
+	begun, gathered, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	var first atomic.Bool
 	h.relay.answer = func(_ context.Context, m *mailer.EmailMessage) mailer.Result {
-		if m.MessageID != "<later@t>" && first.CompareAndSwap(false, true) {
+		switch {
+		case m.MessageID == "<before@t>": // has the connection until the batch is there
 			close(begun)
+			<-gathered
+		case m.MessageID != "<later@t>" && first.CompareAndSwap(false, true):
 			<-over
 		}
 		return mailer.Result{}
 	}
-	deadline := time.Now().Add(2 * time.Second)
-	plain := h.queue
-	h.queue = plain.With(Options{Deadline: deadline})
-	h.send(5, nil)
-	h.queue = plain
-	h.send(1, func(m *mailer.EmailMessage) { m.MessageID = "<later@t>" })
 	cfg := h.config()
-	cfg.Connections, cfg.BatchSize, cfg.Concurrency = 1, 6, 6
+	cfg.Connections, cfg.BatchSize, cfg.Concurrency = 1, 6, 7
 	h.start(cfg)
+	h.handOver("before", Options{})
 	<-begun
+	deadline := time.Now().Add(2 * time.Second)
+	for i := range 5 {
+		h.put(wire.Meta{Deadline: &deadline}, fmt.Sprint(i))
+	}
+	h.handOver("later", Options{})
+	h.eventually("all are in hand", func() bool { return h.info().Active == 7 })
+	close(gathered)
 	<-time.After(time.Until(deadline))
 	close(over)
-	h.wait(2)
-	h.eventually("four dead letters", func() bool { return h.info().Archived == 4 })
-	if ids := h.relay.ids(); len(ids) != 2 || ids["<later@t>"] != 1 {
+	h.eventually("all are through", func() bool { return len(h.relay.all())+h.info().Archived == 7 })
+	ids := h.relay.ids()
+	if ids["<before@t>"] != 1 || ids["<later@t>"] != 1 || len(ids) > 3 { // and the one that was on the wire, unless the machine stood still
 		t.Errorf("sent: %v", ids)
 	}
 	for _, letter := range h.archived() {
