@@ -135,15 +135,15 @@ func TestPause_inHand(t *testing.T) {
 			}
 			h.eventually("all is back", func() bool { return len(back()) == left })
 			h.wait(onWire)
+			if n := h.wires(); tt.bulk == 1 && n != 0 {
+				t.Errorf("%d messages that wait are marked", n)
+			}
 			NewQueue(h.Client(t), QueueConfig{Mailers: []string{"marketing"}, Options: tt.other}).mustEnqueue(h, "<other@t>")
 			h.wait(1)
 			if got := len(h.relay.ids()); got != onWire+1 {
 				t.Errorf("%d messages were sent though they were paused", got-onWire-1)
 			}
 			h.inOrder("what waits", back(), order)
-			if n := h.wires(); tt.bulk == 1 && n != 0 {
-				t.Errorf("%d messages that wait are marked", n)
-			}
 			stopOne()
 			stopTwo()
 			h.resume(tt.what)
@@ -235,18 +235,18 @@ func TestPause_parts(t *testing.T) {
 	}
 	h.pause(PauseTarget{Mailer: "marketing"})
 	h.resume(PauseTarget{Queue: "bulk"})
-	if !all(false, own...)() || !all(true, append(others, "marketing.default")...)() {
-		t.Error("what was resumed, and no more, is to go on")
+	if !all(true, append(others, "marketing.default")...)() {
+		t.Error("more than what was resumed goes on")
 	}
+	// A look of the worker that began before may pause it once more, until its next one.
+	h.eventually("what was resumed goes on", all(false, own...))
 	// A mailer is more than what the tools know.
 	if err := tools.UnpauseQueue("marketing.bulk"); err != nil {
 		t.Fatal(err)
 	}
 	h.eventually("it is paused again", all(true, others...))
 	h.resume(PauseTarget{Mailer: "marketing"})
-	if !all(false, append(own, others...)...)() {
-		t.Error("some part is paused")
-	}
+	h.eventually("no part is paused", all(false, append(own, others...)...))
 
 	// A part that is new is paused too.
 	h.pause(PauseTarget{Queue: "bulk"})

@@ -20,12 +20,18 @@ import (
 // test, which must leave no goroutine.
 func (h *house) run(cfg WorkerConfig) (end context.CancelFunc, done <-chan error) {
 	h.t.Helper()
+	_, end, done = h.runWorker(cfg)
+	return end, done
+}
+
+// runWorker is run for a test that looks into the worker.
+func (h *house) runWorker(cfg WorkerConfig) (w *Worker, end context.CancelFunc, done <-chan error) {
+	h.t.Helper()
 	client, err := redisconn.ConnectWorker(h.URL())
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	w, err := NewWorker(client, cfg)
-	if err != nil {
+	if w, err = NewWorker(client, cfg); err != nil {
 		h.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -37,7 +43,7 @@ func (h *house) run(cfg WorkerConfig) (end context.CancelFunc, done <-chan error
 		all.Wait()
 		_ = client.Close()
 	})
-	return cancel, ended
+	return w, cancel, ended
 }
 
 // ends returns Run's error, which has to come soon: it took two minutes.
@@ -82,12 +88,12 @@ func TestWorker_stopsWithoutRedis(t *testing.T) {
 				log := &lineCounter{}
 				cfg := h.config()
 				cfg.Logger, cfg.Connections, cfg.BatchSize, cfg.Concurrency = log.logger(), 1, 1, 40
-				end, done := h.run(cfg)
+				w, end, done := h.runWorker(cfg)
 				if held > 0 {
 					h.send(held, nil)
 				}
 				h.eventually("it has started", func() bool { return h.Client(t).SCard(t.Context(), wire.WorkersKey).Val() == 1 })
-				h.eventually("all are in hand", func() bool { return held == 0 || h.info().Active == held })
+				h.eventually("all are in hand", func() bool { return w.inFlight.Len() == held }) // Redis says so before the handlers have begun
 				away(h.Server)
 				end()
 				close(answer)
