@@ -34,12 +34,12 @@ func TestLimit(t *testing.T) {
 				h.wait(r, 20, 30*time.Second)
 				stop()
 				h.once(r)
-				t.Logf("%v, %d connects, %d transactions", took, r.connects, r.commands["MAIL"])
+				t.Logf("%v, %d connects, %d transactions", took, r.opened(), r.got("MAIL"))
 				if limit := 200*slow/time.Duration(allowed) + 10*time.Second; took > limit {
 					t.Errorf("200 mails took %v, want about %v", took, 200*slow/time.Duration(allowed))
 				}
-				if r.connects > 12 {
-					t.Errorf("%d connections opened", r.connects)
+				if r.opened() > 12 {
+					t.Errorf("%d connections opened", r.opened())
 				}
 				if n := h.allowed.Load(); n != int64(allowed) {
 					t.Errorf("observers hear that %d connections are allowed, want %d", n, allowed)
@@ -77,8 +77,8 @@ func TestLimit_priority(t *testing.T) {
 			}
 			stop()
 			h.once(r)
-			if n := h.logged("takes no mail"); n != 0 || r.connects > 12 {
-				t.Errorf("%d times held, %d connections opened", n, r.connects)
+			if n := h.logged("takes no mail"); n != 0 || r.opened() > 12 {
+				t.Errorf("%d times held, %d connections opened", n, r.opened())
 			}
 		})
 	}
@@ -97,7 +97,7 @@ func TestLimit_singleMails(t *testing.T) {
 	}
 	stop()
 	h.once(r)
-	t.Logf("longest wait %v, %d connects", longest, r.connects)
+	t.Logf("longest wait %v, %d connects", longest, r.opened())
 	if longest > 10*time.Second || h.logged("takes no mail") != 0 {
 		t.Errorf("a mail waited %v", longest)
 	}

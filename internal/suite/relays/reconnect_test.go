@@ -96,6 +96,11 @@ func TestReconnect_underLoad(t *testing.T) {
 		h.wait(r, 300, time.Minute)
 	}
 	h.wait(r, 2000-200-900, time.Minute)
+	h.eventually("all", time.Minute, func() bool { // of what has arrived something may have come twice, since a connection broke
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.taken) == 2000
+	})
 	if err := stop(); err != nil {
 		t.Error(err)
 	}

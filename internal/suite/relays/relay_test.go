@@ -273,3 +273,17 @@ func (r *relay) failures() int {
 	defer r.mu.Unlock()
 	return len(r.failed)
 }
+
+// opened is how many connections there were.
+func (r *relay) opened() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.connects
+}
+
+// got is how often a command came.
+func (r *relay) got(verb string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.commands[verb]
+}

@@ -297,7 +297,7 @@ func TestUpload_standsStill(t *testing.T) {
 			r := startSlowRelay(t)
 			h.upload(h.queue, 5)
 			cfg := r.config()
-			cfg.CommandTimeout = 500 * time.Millisecond
+			cfg.CommandTimeout = 3 * time.Second // which a relay that reads keeps on any machine
 			set(&cfg)
 			h.uploader(cfg, func(c *tasks.WorkerConfig) { c.BatchTimeout = time.Hour })
 			<-r.begun
