@@ -18,7 +18,7 @@ import (
 	"github.com/mailpouch/mailpouch/tasks"
 )
 
-// connections is how many a worker has by default: so many messages are on the wire at once.
+// connections is how many a worker has: so many messages are on the wire at once.
 const connections = 4
 
 // owned is a Redis with mail for workers that are to disagree about whose it is.
@@ -58,7 +58,7 @@ func (w *owned) start(env ...string) *worker {
 	defer func() { w.stack.command = command }()
 	w.stack.command = func(s setup) *exec.Cmd {
 		cmd := command(s)
-		cmd.Env = append(cmd.Env, env...)
+		cmd.Env = append(append(cmd.Env, fmt.Sprint("EMAIL_CONNECTIONS=", connections)), env...) // else they would become more
 		return cmd
 	}
 	w.fleet.mu.Lock()
