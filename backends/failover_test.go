@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mailpouch/mailpouch/backends"
 	"github.com/mailpouch/mailpouch/mailer"
@@ -37,7 +38,7 @@ func withMembers(t *testing.T, members string) settings.Settings {
 	return named
 }
 
-// gone is a backend that cannot be reached. opens counts who tries.
+// gone is a backend that cannot be reached, and is to be left alone for longer than a test lasts. opens counts who tries.
 type gone struct {
 	mailer.Backend
 
@@ -46,7 +47,7 @@ type gone struct {
 
 func (g gone) Open(context.Context) (bool, error) {
 	*g.opens++
-	return false, &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: errors.New("no route to host")}
+	return false, &mailer.SendError{Class: mailer.Unavailable, Step: mailer.StepConnect, Err: errors.New("no route to host"), RetryAfter: time.Hour}
 }
 
 func (g gone) SendMessages(ctx context.Context, messages []*mailer.EmailMessage) (int, error) {

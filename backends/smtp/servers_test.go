@@ -191,57 +191,58 @@ func startSink(t *testing.T, options ...string) string {
 	if _, err := os.Stat(path); err != nil {
 		missing(t, "needs smtp-sink: install the package postfix")
 	}
-	addr := testserver.FreeAddr(t)
 	if os.Getuid() == 0 {
 		options = append(options, "-u", "nobody")
 	}
-	run(t, exec.Command(path, append(options, addr, "100")...), addr)
+	return run(t, func(addr string) *exec.Cmd {
+		return exec.Command(path, slices.Concat(options, []string{addr, "100"})...)
+	})
+}
+
+// run runs a server on a free port until the test is over, and waits until it can be reached there.
+func run(t *testing.T, command func(addr string) *exec.Cmd) (addr string) {
+	t.Helper()
+	output := filepath.Join(t.TempDir(), "out")
+	log := func() string {
+		text, _ := os.ReadFile(output)
+		return strings.ReplaceAll(string(text), "address already in use", "Address already in use") // as Python writes it
+	}
+	var p *testserver.Process
+	t.Cleanup(func() {
+		if p != nil {
+			p.Kill()
+		}
+		if t.Failed() {
+			t.Logf("%s:\n%s", addr, log())
+		}
+	})
+	err := testserver.Launch(func() (err error) {
+		if p != nil {
+			p.Kill()
+		}
+		addr = testserver.FreeAddr(t)
+		cmd := command(addr)
+		cmd.Dir = filepath.Dir(output)
+		if p, err = testserver.Start(cmd, output); err != nil {
+			return err
+		}
+		return testserver.Poll(t.Context(), p, func() error { return greets(addr) })
+	}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return addr
 }
 
-// run runs a server until the test is over, and waits until it can be reached.
-func run(t *testing.T, cmd *exec.Cmd, addr string) {
-	t.Helper()
-	cmd.Dir = t.TempDir()
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-		if t.Failed() {
-			t.Logf("%s:\n%s", filepath.Base(cmd.Path), log.String())
-		}
-	})
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	patience := time.After(20 * time.Second)
-	for !greets(addr) {
-		select {
-		case <-tick.C:
-		case <-ended:
-			t.Fatalf("%s has ended", cmd.Path)
-		case <-patience:
-			t.Fatalf("%s does not come up", cmd.Path)
-		}
-	}
-}
-
-func greets(addr string) bool {
-	c, err := net.Dial("tcp", addr)
+func greets(addr string) error {
+	c, err := net.DialTimeout("tcp", addr, testserver.Timeout)
 	if err != nil {
-		return false
+		return err
 	}
 	defer func() { _ = c.Close() }()
+	_ = c.SetDeadline(time.Now().Add(testserver.Timeout))
 	_, err = bufio.NewReader(c).ReadString('\n')
-	return err == nil
+	return err
 }
 
 // TestSMTPSink: the faults that Postfix's test server knows.
@@ -312,10 +313,11 @@ func TestAiosmtpd(t *testing.T) {
 	if err := os.Mkdir(box, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	addr := testserver.FreeAddr(t)
-	cmd := exec.Command("/usr/bin/python3", "-m", "aiosmtpd", "-n", "-u", "-l", addr, "-s", "100000", "-c", "aiohandler.Handler", box)
-	cmd.Env = append(os.Environ(), "PYTHONPATH="+dir)
-	run(t, cmd, addr)
+	addr := run(t, func(addr string) *exec.Cmd {
+		cmd := exec.Command("/usr/bin/python3", "-m", "aiosmtpd", "-n", "-u", "-l", addr, "-s", "100000", "-c", "aiohandler.Handler", box)
+		cmd.Env = append(os.Environ(), "PYTHONPATH="+dir)
+		return cmd
+	})
 
 	big := letter("c@x")
 	big.Body = strings.Repeat("0123456789\n", 10000)
