@@ -1,6 +1,8 @@
 package testserver
 
 import (
+	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
@@ -14,12 +16,20 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func startGroup(t *testing.T, script string) *Process {
 	t.Helper()
-	p, err := Start(exec.Command("/bin/sh", "-c", script), filepath.Join(t.TempDir(), "out"))
+	p, _ := startPrinting(t, script)
+	return p
+}
+
+// startPrinting is startGroup for a script whose output a test reads in a file.
+func startPrinting(t *testing.T, script string) (p *Process, output string) {
+	t.Helper()
+	output = filepath.Join(t.TempDir(), "out")
+	p, err := Start(exec.Command("/bin/sh", "-c", script), output)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Kill)
-	return p
+	return p, output
 }
 
 func wantGone(t *testing.T, p *Process) {
@@ -63,8 +73,17 @@ func TestProcess_Stop(t *testing.T) {
 
 // One that does not heed the signal is killed, which the caller learns.
 func TestProcess_Stop_killsAtLast(t *testing.T) {
-	p := startGroup(t, "trap '' TERM; cat /dev/zero >/dev/null & wait")
-	time.Sleep(50 * time.Millisecond) // for the trap
+	p, output := startPrinting(t, "trap '' TERM; echo deaf; cat /dev/zero >/dev/null & wait")
+	err := Poll(t.Context(), p, func() error {
+		said, err := os.ReadFile(output)
+		if err == nil && len(said) == 0 {
+			err = errors.New("it still heeds the signal")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := p.Stop(50 * time.Millisecond); err == nil {
 		t.Error("no error")
 	}

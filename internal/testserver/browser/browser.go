@@ -37,6 +37,7 @@ func Start(t testing.TB) *Tab {
 	t.Helper()
 	alloc, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(find(t)),
+		chromedp.WSURLReadTimeout(timeout),
 		chromedp.NoSandbox, // needs no namespaces, and the pages are our own
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-component-update", true),

@@ -26,14 +26,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/mailpouch/mailpouch/internal/testserver"
 )
-
-// grace is what an Exim that was asked to end has for that. It takes milliseconds,
-// unless the signal finds it in a bad moment.
-const grace = 2 * time.Second
 
 // Options is how Exim is set up. The zero value offers PIPELINING, CHUNKING, SIZE,
 // 8BITMIME, DSN, SMTPUTF8 and PIPECONNECT to everybody, without TLS.
@@ -119,7 +114,7 @@ func (s *Server) Connections() int {
 // not running does nothing.
 func (s *Server) Stop() {
 	if s.daemon != nil {
-		_ = s.daemon.Stop(grace) // it has ended now, one way or the other
+		_ = s.daemon.Stop(testserver.Timeout) // it has ended now, one way or the other
 		s.daemon = nil
 	}
 }

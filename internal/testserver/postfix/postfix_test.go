@@ -321,6 +321,9 @@ func TestStart_twoAtOnce(t *testing.T) {
 func TestServer_Restart(t *testing.T) {
 	s := postfixtest.Start(t, postfixtest.Options{})
 	mustSend(t, dial(t, s), "a@example.org", "1@example.com", "Subject: x\r\n\r\n")
+	if n, err := s.Connections(t.Context()); n != 1 || err != nil { // what is logged last may be lost with who logs it
+		t.Errorf("connections = %d, %v, want 1", n, err)
+	}
 	s.Stop()
 	s.Stop()
 	if c, err := smtp.Dial(s.Addr()); err == nil {
