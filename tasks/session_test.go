@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -291,8 +292,8 @@ func TestSession_partlyLast(t *testing.T) {
 				c.session.all.learn(reply, learned)
 				c.session.all.mu.Unlock()
 			}
-			refused := []*mailer.SendError{later.(*mailer.SendError)}
-			known, _ := c.session.sift(partly, mailer.Result{Refused: refused, Connection: c.id})
+			refusal, _ := errors.AsType[*mailer.SendError](later)
+			known, _ := c.session.sift(partly, mailer.Result{Refused: []*mailer.SendError{refusal}, Connection: c.id})
 			if len(known) != 1 || known[0].delivery != partly || !partly.soon {
 				t.Errorf("%d are judged, its other recipients at once: %v; want one, and that", len(known), partly.soon)
 			}
