@@ -33,18 +33,18 @@ func (silence) Printf(context.Context, string, ...any) {}
 // connect returns a client like that of the pages, which is closed with the test: a command takes two seconds at most.
 func connect(t testing.TB, url string) redis.UniversalClient {
 	t.Helper()
-	client, err := redisconn.ConnectStatus(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Close() })
-	return client
+	return connectWith(t, url, redisconn.ConnectStatus)
 }
 
 // connectWorker is connect for who makes mail, and for what moves thousands: a command may take long on a slow machine.
 func connectWorker(t testing.TB, url string) redis.UniversalClient {
 	t.Helper()
-	client, err := redisconn.ConnectWorker(url)
+	return connectWith(t, url, redisconn.ConnectWorker)
+}
+
+func connectWith(t testing.TB, url string, open func(string) (redis.UniversalClient, error)) redis.UniversalClient {
+	t.Helper()
+	client, err := open(url)
 	if err != nil {
 		t.Fatal(err)
 	}
