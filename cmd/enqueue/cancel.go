@@ -59,12 +59,21 @@ func (a *app) cancel(ctx context.Context, id, queue string) error {
 	defer a.close()
 	if err := a.queue(o).Cancel(ctx, id); err != nil {
 		if errors.Is(err, tasks.ErrTooLate) || errors.Is(err, tasks.ErrNoTask) {
-			return cli.Exit(cli.ExitData, err)
+			return cli.Exit(cli.ExitData, elsewhere(err, queue))
 		}
 		return err
 	}
 	fmt.Fprintln(a.std.Out, "cancelled")
 	return nil
+}
+
+// elsewhere is the error of a message that was looked for. That it is not in the queue of EMAIL_QUEUE is also true of one that is in another,
+// as status says, which looks in all.
+func elsewhere(err error, queue string) error {
+	if queue == "" && errors.Is(err, tasks.ErrNoTask) {
+		return fmt.Errorf("%w in the queue of EMAIL_QUEUE (enqueue status says in which it is, and --queue names that)", err)
+	}
+	return err
 }
 
 func (a *app) cancelMailing(ctx context.Context, name string) error {

@@ -51,7 +51,7 @@ func (a *app) reschedule(ctx context.Context, id, text, queue string) error {
 	if err := a.queue(o).Reschedule(ctx, id, at); err != nil {
 		for _, known := range []error{tasks.ErrTooLate, tasks.ErrNoTask, tasks.ErrInBulk} {
 			if errors.Is(err, known) {
-				return cli.Exit(cli.ExitData, err)
+				return cli.Exit(cli.ExitData, elsewhere(err, queue))
 			}
 		}
 		if mailer.ClassOf(err) == mailer.Permanent {
