@@ -7,6 +7,8 @@ import (
 	"github.com/mailpouch/mailpouch/tasks/internal/cancel"
 )
 
+const onWireFor = 10 * time.Second
+
 // Cancel takes a message back by the ID that Enqueue returned, from the queue that
 // Options name, in whichever part of it and for whichever mailer it waits. Nil means that it has not been
 // sent and will not be: it was waiting, or
@@ -35,7 +37,8 @@ type CancelledMailing struct {
 }
 
 // CancelMailing takes back all messages of a mailing that are not on the wire, in all queues and for all mailers: those that
-// wait, are scheduled, are to be tried again, and those that workers have in hand. It waits some seconds for those on the wire,
+// wait, are scheduled, are to be tried again, and those that workers have in hand. It goes on for as long as it finds some, and
+// so while the mailing is still handed over, and then waits up to ten seconds for those on the wire,
 // for what the relay refuses for now is taken back too. If it returns an error the mailing stays paused, and
 // it can be called again.
 func (q *Queue) CancelMailing(ctx context.Context, name string) (CancelledMailing, error) {
@@ -44,5 +47,5 @@ func (q *Queue) CancelMailing(ctx context.Context, name string) (CancelledMailin
 }
 
 func (q *Queue) canceller() cancel.Canceller {
-	return cancel.Canceller{Redis: q.redis, Held: q.heldFor(), Shards: q.cfg.Shards}
+	return cancel.Canceller{Redis: q.redis, Held: q.heldFor(), OnWire: onWireFor, Shards: q.cfg.Shards}
 }

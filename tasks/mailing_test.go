@@ -4,15 +4,18 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/mailpouch/mailpouch/internal/asynqbatch"
 	redistest "github.com/mailpouch/mailpouch/internal/testserver/redis"
 	"github.com/mailpouch/mailpouch/internal/wire"
 	"github.com/mailpouch/mailpouch/mailer"
+	"github.com/mailpouch/mailpouch/tasks/internal/cancel"
 )
 
 // mailingQueue hands over messages of the mailing july, so many in a task.
@@ -146,6 +149,113 @@ func TestCancelMailing_inHand(t *testing.T) {
 			h.allEmpty()
 			h.once(3)
 		})
+	}
+}
+
+// What moves from list to list while they are looked through is found too, and so is what the relay refuses for now while that takes
+// longer than anybody waits for what is on the wire.
+func TestCancelMailing_moving(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		list string // is about to be read for the first time
+		move func(h *house)
+	}{
+		"on": {"pending", func(h *house) {
+			h.start(h.config())
+			h.eventually("it is set aside", func() bool { return len(h.aside("default", "july")) == 1 })
+		}},
+		"back": {"active", func(h *house) { // a worker that stops
+			client := h.Client(h.t)
+			id := client.LIndex(h.t.Context(), "asynq:{default}:active", 0).Val()
+			if err := client.LMove(h.t.Context(), "asynq:{default}:active", "asynq:{default}:pending", "RIGHT", "RIGHT").Err(); err != nil {
+				h.t.Error(err)
+			}
+			client.ZRem(h.t.Context(), "asynq:{default}:lease", id)
+			client.HSet(h.t.Context(), asynqbatch.TaskKey("default", id), "state", "pending")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, redistest.Options{})
+			h.mailingQueue(1, Options{})
+			h.send(1, nil)
+			if name == "back" {
+				h.activate(h.pending("default")[0])
+			}
+			move := sync.OnceFunc(func() { tt.move(h) })
+			h.cancelMailing(1, 0, cut{func(cmds []redis.Cmder) bool {
+				if has(cmds, "lrange", "asynq:{default}:"+tt.list) {
+					move()
+				}
+				return false
+			}})
+			h.allEmpty()
+		})
+	}
+}
+
+// A mailing that takes long to look through is looked through once more, however short the time for what is on the wire.
+func TestCancelMailing_long(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	gate, refused := newBarrier(), make(chan struct{}, 1)
+	t.Cleanup(gate.open)
+	h.relay.answer = func(ctx context.Context, m *mailer.EmailMessage) mailer.Result {
+		r := gate.answer(ctx, m)
+		select {
+		case refused <- struct{}{}: // the first of two
+			return mailer.Result{Err: sendError(mailer.Temporary, 451, "later")}
+		default:
+			return r
+		}
+	}
+	h.mailingQueue(1, Options{})
+	h.send(10, nil)
+	cfg := h.config()
+	cfg.Connections, cfg.RetryMin, cfg.RetryMax = 2, time.Hour, time.Hour
+	h.start(cfg)
+	for range 2 {
+		<-gate.come
+	}
+	h.eventually("the worker has all", func() bool { return len(h.pending("default")) == 0 })
+	client := h.Client(t)
+	open := sync.OnceFunc(func() {
+		gate.open()
+		h.eventually("one is to be tried again", func() bool { return h.info().Retry == 1 })
+	})
+	client.AddHook(cut{func(cmds []redis.Cmder) bool {
+		if has(cmds, "zscan", "asynq:{default}:scheduled") { // the last list, and that of what is tried again was read
+			open()
+		}
+		return false
+	}})
+	cancelled, tooLate, err := cancel.Canceller{Redis: client, Held: time.Minute, OnWire: time.Nanosecond}.Mailing(t.Context(), "july")
+	if cancelled != 9 || tooLate != 1 || err != nil {
+		t.Errorf("Mailing = %d, %d, %v, want 9 and 1", cancelled, tooLate, err)
+	}
+	h.wait(1)
+	h.allEmpty()
+	h.once(1)
+}
+
+// Whole pages of what is too late hold nothing up.
+func TestCancelMailing_late(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, redistest.Options{})
+	h.mailingQueue(1, Options{})
+	h.send(450, nil)
+	h.mailingQueue(2, Options{})
+	h.send(50, prefixed("mass-"))
+	client := h.Client(t)
+	for queue, field := range map[string]string{"default": wire.FieldWire, "default:mass": wire.FieldWire + ".0"} {
+		for _, id := range h.pending(queue) {
+			client.HSet(t.Context(), asynqbatch.TaskKey(queue, id), field, "0")
+		}
+	}
+	h.send(2, prefixed("more-"))
+	h.cancelMailing(25+2, 450+25)
+	if single, mass := len(h.pending("default")), len(h.pending("default:mass")); single != 450 || mass != 25 {
+		t.Errorf("%d and %d tasks wait, want 450 and 25", single, mass)
 	}
 }
 

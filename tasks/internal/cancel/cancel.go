@@ -35,6 +35,7 @@ import (
 type Canceller struct {
 	Redis  redis.UniversalClient
 	Held   time.Duration // how long a worker can still have a task that was taken back
+	OnWire time.Duration // how long Mailing waits for what is on the wire: the relay may refuse it for now
 	Shards int           // in how many parts the program's queues are
 }
 

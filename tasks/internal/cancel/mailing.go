@@ -20,14 +20,13 @@ import (
 )
 
 // A mailing is cancelled in passes over all lists of all queues. It is paused first: so nothing more of it comes to the wire,
-// however long that takes, and its tasks hardly move from list to list meanwhile. What moved in spite of that, and what the
-// relay has refused for now since, the next pass finds. No index says which tasks a mailing has: each hand-over would pay for
+// however long that takes, and its tasks hardly move from list to list meanwhile. Mostly they move on in the order in which a
+// pass looks at the lists. What went back, and what the relay has refused for now since, the next pass finds: so the last two
+// have nothing to take back. No index says which tasks a mailing has: each hand-over would pay for
 // it, and it would not know what asynq's tools delete.
 
 const (
-	// onWireFor is how long Mailing waits for what is on the wire: the relay may refuse it for now.
-	onWireFor = 10 * time.Second
-
+	quietPasses   = 2
 	passPause     = 200 * time.Millisecond
 	mailingPage   = 200 // tasks that one script looks at
 	mailingBulk   = 10  // and in a queue of bulk tasks
@@ -35,8 +34,8 @@ const (
 )
 
 // Mailing takes back all messages of a mailing that are not on the wire, in all queues and for all mailers. It returns how many
-// were not sent and will not be, and of how many others Redis has something yet. If it returns an error the mailing stays paused,
-// and it can be called again.
+// were not sent and will not be, and of how many others Redis has something yet. It goes on while there is something to take back,
+// and then waits for what is on the wire, for OnWire. If it returns an error the mailing stays paused, and it can be called again.
 func (c Canceller) Mailing(ctx context.Context, name string) (cancelled, tooLate int, err error) {
 	if err := mailer.CheckName("mailing", name); err != nil {
 		return 0, 0, err
@@ -62,24 +61,25 @@ type mailing struct {
 	mu        sync.Mutex
 	cancelled int
 	late      map[string]bool // messages that could not be cancelled, by their IDs
-	changed   bool            // in this pass
 }
 
 func (c *mailing) run(ctx context.Context) error {
-	patience := time.After(onWireFor)
+	quiet, since := 0, time.Now() // passes that took nothing back, and since when
 	for {
+		before := c.cancelled
 		active, err := c.pass(ctx)
 		if err != nil {
 			return err
 		}
-		if !active && !c.changed {
+		if quiet++; c.cancelled > before {
+			quiet, since = 0, time.Now()
+		}
+		if quiet >= quietPasses && (!active || time.Since(since) >= c.OnWire) {
 			return c.ended(ctx)
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-patience:
-			return c.ended(ctx)
 		case <-time.After(passPause):
 		}
 	}
@@ -87,8 +87,7 @@ func (c *mailing) run(ctx context.Context) error {
 
 // pass looks at all that waits, and reports whether a worker has something of the mailing.
 func (c *mailing) pass(ctx context.Context) (active bool, err error) {
-	c.changed = false
-	err = c.each(ctx, []string{"active", "retry", "scheduled", "pending"}, func(place wire.QueueName, list string, ids []string) error {
+	err = c.each(ctx, []string{"pending", "active", "retry", "scheduled"}, func(place wire.QueueName, list string, ids []string) (int, error) {
 		active = active || list == "active"
 		return c.cancelAll(ctx, place, ids)
 	})
@@ -97,7 +96,7 @@ func (c *mailing) pass(ctx context.Context) (active bool, err error) {
 
 // ended notes the messages that have ended and are kept.
 func (c *mailing) ended(ctx context.Context) error {
-	return c.each(ctx, []string{"completed", "archived"}, func(place wire.QueueName, _ string, ids []string) error {
+	return c.each(ctx, []string{"completed", "archived"}, func(place wire.QueueName, _ string, ids []string) (int, error) {
 		for _, id := range ids {
 			if !place.Bulk {
 				c.late[id] = true
@@ -105,40 +104,25 @@ func (c *mailing) ended(ctx context.Context) error {
 			}
 			n, err := c.messages(ctx, place, id)
 			if err != nil {
-				return err
+				return 0, err
 			}
 			for i := range n {
 				c.late[wire.MessageID(id, i)] = true
 			}
 		}
-		return nil
+		return 0, nil
 	})
 }
 
-// each calls do with the tasks of the mailing, page by page, in all queues that have any of these lists.
-func (c *mailing) each(ctx context.Context, lists []string, do func(place wire.QueueName, list string, ids []string) error) error {
+// each calls do with the tasks of the mailing in these lists of all queues, page by page. do returns how many of them left their list.
+func (c *mailing) each(ctx context.Context, lists []string, do func(place wire.QueueName, list string, ids []string) (left int, err error)) error {
 	names, err := find.Queues(ctx, c.Redis)
 	if err != nil {
 		return err
 	}
-	there := make([]*redis.IntCmd, 0, len(names)*len(lists))
-	_, err = c.Redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for _, name := range names {
-			for _, list := range lists {
-				there = append(there, pipe.Exists(ctx, listKey(name, list)))
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return redisconn.Unavailable(err)
-	}
-	for i, name := range names {
-		for j, list := range lists {
-			if there[i*len(lists)+j].Val() == 0 {
-				continue
-			}
-			if err := c.eachOf(ctx, name, list, func(ids []string) error { return do(name, list, ids) }); err != nil {
+	for _, name := range names {
+		for _, list := range lists {
+			if err := c.eachOf(ctx, name, list, func(ids []string) (int, error) { return do(name, list, ids) }); err != nil {
 				return redisconn.Unavailable(err)
 			}
 		}
@@ -149,7 +133,7 @@ func (c *mailing) each(ctx context.Context, lists []string, do func(place wire.Q
 func listKey(name wire.QueueName, list string) string { return "asynq:{" + name.String() + "}:" + list }
 
 // eachOf calls do with the tasks of the mailing in one list. What moves within it meanwhile may be left out.
-func (c *mailing) eachOf(ctx context.Context, name wire.QueueName, list string, do func(ids []string) error) error {
+func (c *mailing) eachOf(ctx context.Context, name wire.QueueName, list string, do func(ids []string) (left int, err error)) error {
 	key, page := listKey(name, list), int64(mailingPage)
 	if name.Bulk {
 		page = mailingBulk
@@ -178,18 +162,16 @@ func (c *mailing) eachOf(ctx context.Context, name wire.QueueName, list string, 
 		if err != nil {
 			return err
 		}
+		left := 0
 		if len(found) > 0 {
-			if err := do(found); err != nil {
+			if left, err = do(found); err != nil {
 				return err
 			}
 		}
 		if last {
 			return nil
 		}
-		at += page
-		if list == "pending" {
-			at -= int64(len(found)) // they are gone, most likely
-		}
+		at += page - int64(left)
 	}
 }
 
@@ -215,39 +197,45 @@ func (c *mailing) of(ctx context.Context, name wire.QueueName, ids []string) ([]
 	return ofMailingScript.Run(ctx, c.Redis, []string{listKey(name, "pending")}, args...).StringSlice()
 }
 
-// cancelAll cancels tasks, some at the same time.
-func (c *mailing) cancelAll(ctx context.Context, place wire.QueueName, ids []string) error {
+// cancelAll cancels tasks, some at the same time. It returns how many of them most likely left their list by that.
+func (c *mailing) cancelAll(ctx context.Context, place wire.QueueName, ids []string) (left int, err error) {
 	var all sync.WaitGroup
-	errs, turns := make([]error, len(ids)), make(chan struct{}, cancelsAtOnce)
+	gone, errs, turns := make([]bool, len(ids)), make([]error, len(ids)), make(chan struct{}, cancelsAtOnce)
 	for i, id := range ids {
 		turns <- struct{}{}
 		all.Go(func() {
 			defer func() { <-turns }()
 			if place.Bulk {
-				errs[i] = c.cancelBulk(ctx, place, id)
+				gone[i], errs[i] = c.cancelBulk(ctx, place, id)
 			} else {
-				errs[i] = c.cancelOne(ctx, place, id)
+				gone[i], errs[i] = c.cancelOne(ctx, place, id)
 			}
 		})
 	}
 	all.Wait()
-	return errors.Join(errs...)
+	for _, one := range gone {
+		if one {
+			left++
+		}
+	}
+	return left, errors.Join(errs...)
 }
 
-func (c *mailing) cancelOne(ctx context.Context, place wire.QueueName, id string) error {
+func (c *mailing) cancelOne(ctx context.Context, place wire.QueueName, id string) (gone bool, err error) {
 	again, err := c.Redis.HExists(ctx, asynqbatch.TaskKey(place.String(), id), wire.FieldCancelled).Result()
 	if err != nil || again { // the worker that has it drops it
-		return err
+		return false, err
 	}
 	switch err := c.Task(ctx, place, id); {
 	case err == nil:
 		c.note([]string{id}, nil)
+		return true, nil
 	case errors.Is(err, mailer.ErrTooLate):
 		c.note(nil, []string{id})
 	case !errors.Is(err, mailer.ErrNoTask):
-		return err
+		return false, err
 	}
-	return nil
+	return false, nil
 }
 
 // note notes messages that were cancelled, and others that were not.
@@ -255,7 +243,6 @@ func (c *mailing) note(cancelled, late []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cancelled += len(cancelled)
-	c.changed = c.changed || len(cancelled) > 0
 	for _, id := range cancelled {
 		delete(c.late, id)
 	}
@@ -274,11 +261,11 @@ func (c *mailing) messages(ctx context.Context, place wire.QueueName, task strin
 
 // cancelBulkScript cancels the messages of a bulk task, whose keys are those of asynqbatch.ListKeys and whose ID is ARGV[1], as
 // cancelInBulkScript does with one. The keys that say so begin with ARGV[2] and last for ARGV[3] seconds, and ARGV[4] are the events of the task, for where KEYS[8] has some. If nothing of the task
-// is left to be done it is taken out of its list. It returns for each message a letter: c if it was cancelled, l if it
+// is left to be done it is taken out of its list. It returns whether it was, and for each message a letter: c if it was cancelled, l if it
 // is too late, and - for what was cancelled before or has left the task.
 var cancelBulkScript = redis.NewScript(asynqbatch.TakeOutLua + wire.LuaMessages + events.Lua + `
 local state, msg = unpack(redis.call("HMGET", KEYS[1], "state", "msg"))
-if not state or not msg or state == "completed" or state == "archived" then return "" end
+if not state or not msg or state == "completed" or state == "archived" then return {0, ""} end
 local keep, said, told, parts = state == "active", {}, {}, eventsParts(ARGV[4])
 for i = 0, messages(msg) - 1 do
   local slot = "." .. i
@@ -302,23 +289,25 @@ if not keep then
   redis.call("DEL", KEYS[1])
 end
 eventsFollow(KEYS[8], table.concat(told))
-return table.concat(said)`)
+return {keep and 0 or 1, table.concat(said)}`)
 
-func (c *mailing) cancelBulk(ctx context.Context, place wire.QueueName, task string) error {
+func (c *mailing) cancelBulk(ctx context.Context, place wire.QueueName, task string) (gone bool, err error) {
 	queue := place.String()
 	records, err := find.Records(ctx, c.Redis, task, place)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var told []byte
 	if len(records) > 0 {
 		told = events.OfTask(records[0].Type, task, records[0].Payload, 0, events.Cancelled, "")
 	}
-	said, err := cancelBulkScript.Run(ctx, c.Redis, append(asynqbatch.ListKeys(queue, task), events.Key(queue)),
-		task, wire.CancelledKey(queue, ""), c.heldSeconds(), told).Text()
+	answer, err := cancelBulkScript.Run(ctx, c.Redis, append(asynqbatch.ListKeys(queue, task), events.Key(queue)),
+		task, wire.CancelledKey(queue, ""), c.heldSeconds(), told).Slice()
 	if err != nil {
-		return err
+		return false, err
 	}
+	left, _ := answer[0].(int64)
+	said, _ := answer[1].(string)
 	var cancelled, late []string
 	var indexes []int
 	for i, letter := range said {
@@ -334,5 +323,5 @@ func (c *mailing) cancelBulk(ctx context.Context, place wire.QueueName, task str
 		history.Ended(ctx, c.Redis, queue, task, records[0].Type, records[0].Payload, history.Cancelled, "", indexes...)
 	}
 	c.note(cancelled, late)
-	return nil
+	return left == 1, nil
 }
