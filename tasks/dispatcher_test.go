@@ -97,6 +97,64 @@ func TestSender_share(t *testing.T) {
 	})
 }
 
+// A sender whose connection is one too many keeps nothing for itself, and one that probes the relay goes on: all wait for it.
+func TestSender_rests(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		left    int
+		probing bool
+	}{"with mail": {14, false}, "without": {0, false}, "probing": {0, true}, "probing with mail": {14, true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				normal := make(chan []*delivery)
+				pool := newConnections("", nil, WorkerConfig{}, zerolog.Nop())
+				pool.growth = newGrowth(1, 2)
+				pool.growth.now = 2
+				relay := newRelay()
+				first, second := pool.add(&line{relay: relay}, false), pool.add(&line{relay: relay}, false)
+				if err := errors.Join(first.Open(t.Context()), second.Open(t.Context())); err != nil {
+					t.Fatal(err)
+				}
+				pool.growth.now = 1
+				stop, cancel := context.WithCancel(t.Context())
+				s := &sender{
+					breaker: newBreaker(), conn: second, normal: normal, batchSize: 100, busy: new(busy), probing: tt.probing, session: session{all: newSessions("", zerolog.Nop(), nil)},
+					inHand: func() int { return tt.left },
+				}
+				for range tt.left {
+					s.remaining = append(s.remaining, new(delivery))
+				}
+				through := make(chan []*delivery)
+				go func() { through <- s.next(stop, stop) }()
+				switch {
+				case tt.probing:
+					if batch := <-through; len(batch) != tt.left {
+						t.Errorf("it probes with %d messages", len(batch))
+					}
+				case tt.left > 0:
+					if others := <-normal; len(others) != tt.left {
+						t.Errorf("the others get %d messages, want %d", len(others), tt.left)
+					}
+					fallthrough
+				default:
+					synctest.Wait()
+					select {
+					case batch := <-through:
+						t.Errorf("it does not rest, with %d messages", len(batch))
+					default:
+					}
+					cancel()
+					if batch := <-through; len(batch) > 0 {
+						t.Errorf("%d messages more", len(batch))
+					}
+				}
+				cancel()
+			})
+		})
+	}
+}
+
 // A sender takes its part of what the worker has in hand, and leaves the others theirs.
 func TestSender_evenPart(t *testing.T) {
 	t.Parallel()

@@ -138,9 +138,9 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 		quiet = time.After(quietFor)
 	}
 	for {
-		first, second, changed := s.channels() // first: what changes from now on ends the wait below
-		if !s.session.pending() {
-			s.rest()
+		first, second, changed := s.channels()  // first: what changes from now on ends the wait below
+		if !s.session.pending() && !s.probing { // all others wait for one that probes
+			s.rest(stop)
 			s.conn.await(stop, work)
 		}
 		s.most = s.evenPart()
@@ -160,12 +160,17 @@ func (s *sender) next(stop, work context.Context) []*delivery {
 	}
 }
 
-// rest closes the connection if there are enough without it.
-func (s *sender) rest() {
-	if len(s.remaining) == 0 && s.conn.rests() {
+// rest closes the connection if there are enough without it. What is left of what was taken goes to the others then: it would
+// wait for as long as this sender.
+func (s *sender) rest(stop context.Context) {
+	if s.conn.rests() {
 		s.closes()
 		s.session.begin("")
 		s.conn.rest()
+	}
+	if ok, _ := s.conn.mayOpen(); !ok && len(s.remaining) > 0 {
+		batch := s.handBack(stop, nil)
+		s.remaining = append(batch, s.remaining...)
 	}
 }
 
