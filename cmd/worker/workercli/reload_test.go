@@ -23,7 +23,7 @@ import (
 	"github.com/mailpouch/mailpouch/internal/testserver"
 )
 
-// account is a mail server that takes mail of who knows its password.
+// account is a mail server that takes mail of who knows its password, and refuses others for good.
 type account struct {
 	mu       sync.Mutex
 	password string
@@ -48,7 +48,7 @@ func (s *accountSession) Auth(string) (sasl.Server, error) {
 		defer s.mu.Unlock()
 		if password != s.password {
 			s.refused++
-			return errors.New("no")
+			return &gosmtp.SMTPError{Code: 535, EnhancedCode: gosmtp.EnhancedCode{5, 7, 8}, Message: "wrong password"}
 		}
 		s.in, s.logins = true, append(s.logins, password)
 		return nil
