@@ -105,6 +105,22 @@ func TestCancelMailing_waiting(t *testing.T) {
 	h.once(60)
 }
 
+// refusesFirst lets the relay answer when the gate is open, and put off the first message that it answers.
+func (h *house) refusesFirst() *barrier {
+	gate, refused := newBarrier(), make(chan struct{}, 1)
+	h.t.Cleanup(gate.open)
+	h.relay.answer = func(ctx context.Context, m *mailer.EmailMessage) mailer.Result {
+		r := gate.answer(ctx, m)
+		select {
+		case refused <- struct{}{}:
+			return mailer.Result{Err: sendError(mailer.Temporary, 451, "later")}
+		default:
+			return r
+		}
+	}
+	return gate
+}
+
 // What workers have in hand is cancelled too, but for what is on the wire; what the relay then refuses for now is as well.
 func TestCancelMailing_inHand(t *testing.T) {
 	t.Parallel()
@@ -112,17 +128,7 @@ func TestCancelMailing_inHand(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t, redistest.Options{})
-			gate, refused := newBarrier(), make(chan struct{}, 1)
-			t.Cleanup(gate.open)
-			h.relay.answer = func(ctx context.Context, m *mailer.EmailMessage) mailer.Result {
-				r := gate.answer(ctx, m)
-				select {
-				case refused <- struct{}{}: // the first of four
-					return mailer.Result{Err: sendError(mailer.Temporary, 451, "later")}
-				default:
-					return r
-				}
-			}
+			gate := h.refusesFirst()
 			h.mailingQueue(size, Options{Queue: "bulk"})
 			h.send(1000, nil)
 			cfg := h.config()
@@ -198,17 +204,7 @@ func TestCancelMailing_moving(t *testing.T) {
 func TestCancelMailing_long(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, redistest.Options{})
-	gate, refused := newBarrier(), make(chan struct{}, 1)
-	t.Cleanup(gate.open)
-	h.relay.answer = func(ctx context.Context, m *mailer.EmailMessage) mailer.Result {
-		r := gate.answer(ctx, m)
-		select {
-		case refused <- struct{}{}: // the first of two
-			return mailer.Result{Err: sendError(mailer.Temporary, 451, "later")}
-		default:
-			return r
-		}
-	}
+	gate := h.refusesFirst()
 	h.mailingQueue(1, Options{})
 	h.send(10, nil)
 	cfg := h.config()
